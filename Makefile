@@ -1,0 +1,38 @@
+# Every target that needs the environment makes it first: `make demo` and `make test` work on a fresh clone.
+VENV := .venv
+PY   := $(VENV)/bin/python
+PIP_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint tensorboard clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed  ## create .venv and install the project with its test tools (PIP_ARGS=... goes to pip)
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	$(PY) -m pip install --disable-pip-version-check -q -c constraints.txt $(PIP_ARGS) -e '.[dev]'
+	@touch $@
+
+demo: setup  ## synthetic radiographs, a small v1, then v2 from its checkpoint; nothing is downloaded
+	$(PY) -m boneage_pl.demo
+
+test: setup  ## the tests (minutes)
+	$(PY) -m pytest
+
+test-all: setup  ## the tests and the slow ones
+	$(PY) -m pytest -m ''
+
+lint: setup  ## ruff format check, ruff, mypy over src/
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+tensorboard: setup  ## the curves of every run under outputs/
+	$(VENV)/bin/tensorboard --logdir outputs
+
+clean:  ## remove the environment, caches and builds; never touches outputs/ or data/
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

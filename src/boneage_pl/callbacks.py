@@ -1,0 +1,108 @@
+"""What happens around the epochs: the log, the pictures, and what a checkpoint carries."""
+
+import csv
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from boneage_pl.model.module import BoneAgeModule
+from boneage_pl.report.figures import sample_grid
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ["epoch", "train_mae", "val_mae", "lr"]
+
+
+class EpochLog(Callback):
+    """Writes each epoch once it is over: a row of metrics.csv, a line on the console, a point in TensorBoard.
+
+    In TensorBoard the step is the epoch, so that runs of other batch or data sizes lie over each other.
+    """
+
+    def __init__(self, metrics_csv: Path) -> None:
+        self.metrics_csv = metrics_csv
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_start(self, *_: Any) -> None:
+        """Print the heading of the epochs' lines."""
+        log.info("%5s  %9s  %9s    %9s  %8s", "epoch", "train MAE", "val MAE", "lr", "images/s")
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Start the clock and note the learning rate that the epoch is trained with."""
+        self.lr = trainer.optimizers[0].param_groups[0]["lr"]
+        self.started = time.perf_counter()
+
+    def on_validation_start(self, *_: Any) -> None:
+        """Stop the clock: images/s is the training's."""
+        self.stopped = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Write the epoch."""
+        value = {name: float(metric) for name, metric in trainer.callback_metrics.items()}
+        row = {"epoch": trainer.current_epoch, "train_mae": value["train_mae"], "val_mae": value["val_mae"], "lr": self.lr}
+        best = row["val_mae"] < min((r["val_mae"] for r in self.rows), default=float("inf"))
+        self.rows.append(row)
+        self._append(row)
+
+        images = len(trainer.train_dataloader.dataset)  # type: ignore[union-attr]
+        rate = images / (self.stopped - self.started)
+        line = "%5d  %9.3f  %9.3f %s  %9.2e  %8.1f"
+        log.info(line, row["epoch"], row["train_mae"], row["val_mae"], "*" if best else " ", self.lr, rate)
+        trainer.logger.log_metrics(  # type: ignore[union-attr]
+            {
+                "mae/train": row["train_mae"],
+                "mae/val": row["val_mae"],
+                "mae/val_girls": value["val_mae_girls"],
+                "mae/val_boys": value["val_mae_boys"],
+                "lr": self.lr,
+                "images_per_second": rate,
+            },
+            step=trainer.current_epoch,
+        )
+
+    def _append(self, row: dict[str, float]) -> None:
+        with self.metrics_csv.open("a", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            if len(self.rows) == 1:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+class CheckpointRecord(Callback):
+    """Adds to every checkpoint, as plain values, what is needed to use it alone.
+
+    Args:
+        record: the run's description (see `train.describe_run`).
+        validation_rows: `id, male, bone_age` of the validation rows, in the order they are measured in.
+    """
+
+    def __init__(self, record: dict[str, Any], validation_rows: pd.DataFrame) -> None:
+        self.record = record
+        self.rows = validation_rows
+
+    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the record and the latest validation's answers."""
+        assert isinstance(module, BoneAgeModule)
+        rows = self.rows.iloc[module.validation["row"]]
+        checkpoint["boneage_pl"] = {
+            **self.record,
+            "epoch": trainer.current_epoch,
+            "validation": {**rows.to_dict("list"), "predicted": module.validation["predicted"]},
+        }
+
+
+class SampleGrid(Callback):
+    """Shows in TensorBoard, before the first step, the training images as the network sees them."""
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Draw sixteen samples of the first epoch, spread over the training rows."""
+        dataset = trainer.train_dataloader.dataset  # type: ignore[union-attr]
+        picks = torch.linspace(0, len(dataset) - 1, 16).long().tolist()
+        samples = [dataset[(row, 0)] for row in picks]
+        trainer.logger.experiment.add_figure("training_images", sample_grid(samples), 0)  # type: ignore[union-attr]

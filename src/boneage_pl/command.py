@@ -1,0 +1,49 @@
+"""Commands as a user types them: quoting for Hydra's grammar and the shell, and the next one to run."""
+
+import shlex
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from boneage_pl.errors import BoneageError
+
+PATHS = ("ckpt", "data.root", "data.split_file", "hydra.run.dir", "outputs")
+# What belongs to one experiment and not to the one that continues it.
+_OWN = ("experiment", "ckpt", "hydra.", "trainer.max_epochs", "optimizer", "scheduler", "data.new_split", "data.split_file")
+
+
+def quoted(key: str, value: str) -> str:
+    """Return `key=value` so that both the shell and Hydra's grammar read it as that text."""
+    plain = f"{key}={value}"
+    if _reads_as(plain, value):
+        return shlex.quote(plain)
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return shlex.quote(f'{key}="{escaped}"')
+
+
+def check_paths(arguments: list[str]) -> None:
+    """Raise `BoneageError`, with the quoted form, for a path that Hydra's grammar would not read as typed."""
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key.lstrip("+") in PATHS and value[:1] not in ("'", '"') and not _reads_as(argument, value):
+            raise BoneageError(
+                f"{argument}: Hydra's grammar cannot take this path without quotes. Write it as\n"
+                f"  {quoted(key, value)}"
+            )
+
+
+def next_command(experiment: str, ckpt: str | None, overrides: list[str]) -> str:
+    """Return the command of `experiment`, from `ckpt`, with the data and machine options of `overrides`."""
+    kept = [shlex.quote(o) for o in overrides if not o.lstrip("+~").startswith(_OWN)]
+    start = [quoted("ckpt", ckpt)] if ckpt else []
+    return " ".join(["python -m boneage_pl", f"+experiment={experiment}", *start, *kept])
+
+
+def _reads_as(override: str, value: str) -> bool:
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    if parsed.is_sweep_override() or isinstance(parsed.value(), (list, dict)):
+        return False
+    return value == "" or "${" in value or str(parsed.value()) == value or not isinstance(parsed.value(), str)

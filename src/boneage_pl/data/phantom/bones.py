@@ -1,0 +1,151 @@
+"""Outlines of single bones: a tubular bone with its epiphysis, a carpal bone, an end of the forearm.
+
+Everything is in millimetres of an adult's hand. A bone is a few nested polygons, the outer ones denser: cortex,
+trabecular bone, medullary cavity. The proportions are approximations made to look right, not measurements.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Points = npt.NDArray[np.float64]  # [n, 2] positions, or [n] distances
+
+CORTEX, TRABECULAR, MEDULLA = 205, 152, 120  # attenuation of a bone's parts on a scale to 255
+
+_THETA = np.linspace(0, 2 * np.pi, 28, endpoint=False)
+_COS, _SIN = np.cos(_THETA), np.sin(_THETA)
+_T = (1 - np.cos(np.linspace(0, np.pi, 15))) / 2  # along a shaft, dense at its ends
+_WALL = (4 * _T * (1 - _T)) ** 1.3  # where along a shaft the cortex is thick
+_MIDDLE = slice(3, 12)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A polygon (mm) filled with one level on one layer; later shapes cover earlier ones of their layer."""
+
+    points: Points
+    level: int
+    layer: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How far one bone has come: growth of its epiphysis, fusion, the scar of the plate, cartilage at its ends.
+
+    All in 0..1; `wall` is the cortex's share of the half-width at mid-shaft.
+    """
+
+    grown: float
+    closed: float
+    scar: float
+    young: float
+    wall: float
+
+
+@dataclass(frozen=True)
+class Form:
+    """The proportions of one kind of long bone, as fractions of its half-width at the epiphysis."""
+
+    waist: float
+    head: float
+    taper: float = 2.6  # how soon the near end narrows to the waist
+    flare: float = 3.0  # how late the far end widens
+    dome: float = 3.2  # the epiphysis: 2 is an ellipse, more is flatter
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where a long bone lies: its epiphyseal joint, the direction away from it, length and half-width (mm)."""
+
+    joint: Points
+    direction: Points
+    length: float
+    width: float
+
+    def place(self, along: Points, across: Points) -> Points:
+        """Distances along and across the bone (mm) → positions in the hand, [n] and [n] → [n, 2]."""
+        normal = np.array([self.direction[1], -self.direction[0]])
+        return self.joint + np.outer(along, self.direction) + np.outer(across, normal)
+
+
+def long_bone(frame: Frame, form: Form, stage: Stage, room: tuple[float, float, float]) -> list[Shape]:
+    """Return a tubular bone's polygons: its shaft, and what has ossified of its epiphysis.
+
+    `room` is in mm from the epiphyseal joint: where the epiphysis may begin, where the shaft begins and where
+    the shaft ends. Between the first two lie the epiphysis and the growth plate.
+    """
+    near, metaphysis, far = room
+    outer, inner, core = _shaft(frame, form, stage, metaphysis, far)
+    shapes = [Shape(outer, CORTEX, 0)]
+    if stage.grown > 0:
+        shapes += _epiphysis(frame, form, stage, near, metaphysis)
+    shapes.append(Shape(inner, TRABECULAR, 0))
+    if stage.closed > 0:
+        reach = frame.width * 0.8 * stage.closed
+        shapes.append(Shape(_bar(frame, metaphysis, 1.7, reach), TRABECULAR, 0))
+        line = round(TRABECULAR + (CORTEX - TRABECULAR) * stage.scar)
+        shapes.append(Shape(_bar(frame, metaphysis, 0.45, reach), line, 0))
+    return [*shapes, Shape(core, MEDULLA, 0)]
+
+
+def _shaft(frame: Frame, form: Form, stage: Stage, near: float, far: float) -> tuple[Points, Points, Points]:
+    """Outline, inner wall of the cortex and medullary cavity."""
+    along = near + (far - near) * _T
+    corner = np.minimum((np.minimum(along - near, far - along) + 0.4) / 3, 1) ** 0.35
+    flared = (1 - form.waist) * (1 - _T) ** form.taper + (form.head - form.waist) * _T**form.flare
+    half = frame.width * (form.waist + flared) * corner
+    shell = 0.7 + (frame.width * form.waist * stage.wall - 0.7) * _WALL
+    inside = near + 0.8 + (far - near - 1.6) * _T
+    cavity = 0.8 * np.maximum(half - 1.25 * shell, 0.1)
+    return (
+        _both_sides(frame, along, half),
+        _both_sides(frame, inside, np.maximum(half - shell, 0.1)),
+        _both_sides(frame, along[_MIDDLE], cavity[_MIDDLE]),
+    )
+
+
+def _epiphysis(frame: Frame, form: Form, stage: Stage, near: float, metaphysis: float) -> list[Shape]:
+    """A dot in the middle of the cartilage at first, a cap as wide as the shaft when grown."""
+    room = metaphysis - near
+    height = room * (0.28 + 0.46 * stage.grown**0.6 + 0.26 * stage.closed) / 2
+    gap = room * (0.24 + 0.12 * (1 - stage.grown)) * (1 - stage.closed)
+    half = frame.width * (0.16 + 0.88 * stage.grown**0.75)
+    across, along = rounded(half, height, form.dome)
+    thin = min(0.7, 0.4 * height)
+    middle = metaphysis - gap - height
+    return [
+        Shape(frame.place(middle + along, across), CORTEX, 0),
+        Shape(frame.place(middle + along * (1 - thin / height), across * (1 - thin / half)), TRABECULAR + 12, 0),
+    ]
+
+
+def carpal_bone(centre: Points, axes: tuple[float, float], turn: float, layer: int, grown: float) -> list[Shape]:
+    """Return a short bone's polygons: a round dot at first, its own angular outline when grown.
+
+    `axes` are the adult half-axes (mm), `turn` their rotation (degrees).
+    """
+    size = 0.20 + 0.80 * grown**0.62
+    mean = (axes[0] * axes[1]) ** 0.5
+    a, b = (size * (mean + (axis - mean) * grown**0.5) for axis in axes)
+    x, y = rounded(a, b, 2 + 0.9 * grown)
+    cos, sin = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+    outline = np.stack([x * cos - y * sin, x * sin + y * cos], axis=1)
+    inside = max(0.4, 1 - 0.9 / min(a, b))
+    return [
+        Shape(centre + outline, CORTEX - 15, layer),
+        Shape(centre + inside * outline, TRABECULAR - 4, layer),
+    ]
+
+
+def rounded(a: float, b: float, power: float) -> tuple[Points, Points]:
+    """Return x and y of a superellipse with half-axes `a` and `b`: an ellipse for power 2, boxier above."""
+    return a * np.sign(_COS) * np.abs(_COS) ** (2 / power), b * np.sign(_SIN) * np.abs(_SIN) ** (2 / power)
+
+
+def _both_sides(frame: Frame, along: Points, half: Points) -> Points:
+    return frame.place(np.concatenate([along, along[::-1]]), np.concatenate([-half, half[::-1]]))
+
+
+def _bar(frame: Frame, middle: float, thick: float, reach: float) -> Points:
+    return frame.place(middle + thick * np.array([-1.0, 1, 1, -1]), reach * np.array([-1.0, -1, 1, 1]))

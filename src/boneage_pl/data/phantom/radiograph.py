@@ -1,0 +1,137 @@
+"""From a skeleton to an 8-bit radiograph: soft tissue, bone, exposure, collimation, marker, noise.
+
+Nothing is normalised to the content: the same conditions give the same background, whatever the bones are.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
+
+from boneage_pl.data.phantom.bones import Points, Shape
+from boneage_pl.data.phantom.conditions import BUILD, LETTERS, NOISE, Conditions, L, child, draw_conditions
+from boneage_pl.data.phantom.flesh import flesh_polygons
+from boneage_pl.data.phantom.skeleton import Build, Skeleton, build_skeleton
+
+Floats = npt.NDArray[np.float32]
+
+ADULT_HEIGHT = 232.0  # mm of hand and wrist in a picture's height
+CENTRE = np.array([3.0, 64.0])  # mm: the point that the picture is centred on
+OVERSAMPLING = 2  # bones are drawn larger and averaged down, which smooths their edges
+STEPS = 2048  # of the tone curve, over attenuations from 0 to DARKEST
+DARKEST = 4.0
+
+_SECOND_BONE = [round(0.7 * level) for level in range(256)]  # two bones overlap only in part of their depth
+
+
+def render(bone_age: float, male: bool, *, seed: int, index: int, size: int = 500) -> Image.Image:
+    """Return a synthetic left-hand radiograph: mode `L`, `size` × `size` pixels.
+
+    The picture is a pure function of its arguments. `bone_age` is in months and shapes the bones and the hand
+    around them; every other thing in the picture follows from `seed` and `index`.
+    """
+    conditions = draw_conditions(seed, index)
+    skeleton = build_skeleton(bone_age, male, Build(child(seed, index, BUILD)))
+    to_pixels = _Placement(conditions, skeleton.scale, size)
+    flesh = _soft_tissue(skeleton, to_pixels, conditions.flesh)
+    bone = _bones(skeleton.shapes, to_pixels, conditions.blur)
+    return _expose(flesh, bone, conditions, child(seed, index, NOISE))
+
+
+class _Placement:
+    """Hand coordinates (mm) → pixels of a square picture, [n, 2] → [n, 2]."""
+
+    def __init__(self, conditions: Conditions, scale: float, size: int):
+        self.size = size
+        self.per_mm = conditions.zoom * scale * size / ADULT_HEIGHT
+        cos, sin = np.cos(np.radians(conditions.tilt)), np.sin(np.radians(conditions.tilt))
+        # Rows of hand coordinates times this: rotate, scale, and turn y downwards.
+        self.matrix = self.per_mm * np.array([[cos, sin], [sin, -cos]])
+        self.offset = (np.array([0.5, 0.48]) + conditions.shift) * size - CENTRE @ self.matrix
+
+    def __call__(self, points: Points) -> Points:
+        return points @ self.matrix + self.offset
+
+
+def _bones(shapes: list[Shape], to_pixels: _Placement, blur: float) -> Image.Image:
+    """Attenuation by bone, 0..255; where two layers overlap they add up."""
+    side = to_pixels.size * OVERSAMPLING
+    layers = [Image.new("L", (side, side)) for _ in range(3)]
+    pens = [ImageDraw.Draw(layer) for layer in layers]
+    for shape in shapes:
+        points = (to_pixels(shape.points) * OVERSAMPLING).ravel().tolist()
+        pens[shape.layer].polygon(points, fill=shape.level)
+    total = layers[0].reduce(OVERSAMPLING)
+    for layer in layers[1:]:
+        total = ImageChops.add(total, layer.reduce(OVERSAMPLING).point(_SECOND_BONE))
+    return total.filter(ImageFilter.GaussianBlur(blur * to_pixels.size / 500))
+
+
+def _soft_tissue(skeleton: Skeleton, to_pixels: _Placement, thickness: float) -> Image.Image:
+    """Attenuation by skin and muscle, 0..255, drawn at half the size: it has no fine detail."""
+    side = to_pixels.size // 2
+    canvas = Image.new("L", (side, side))
+    pen = ImageDraw.Draw(canvas)
+    for points, level in flesh_polygons(skeleton.rays, thickness):
+        pen.polygon((to_pixels(points) / 2).ravel().tolist(), fill=level)
+    mm = to_pixels.per_mm / 2
+    skin = canvas.filter(ImageFilter.GaussianBlur(0.7 * mm))
+    body = canvas.filter(ImageFilter.BoxBlur(3.5 * mm)).filter(ImageFilter.BoxBlur(3.5 * mm))
+    rounded = ImageChops.blend(ImageChops.multiply(skin, body), skin, 0.35)
+    return rounded.resize((to_pixels.size, to_pixels.size), Image.Resampling.BILINEAR)
+
+
+def _expose(flesh: Image.Image, bone: Image.Image, conditions: Conditions, rng: np.random.Generator) -> Image.Image:
+    size = flesh.width
+    attenuation = np.asarray(flesh, np.float32) * np.float32(0.50 / 255)
+    attenuation += np.asarray(bone, np.float32) * np.float32(0.95 * conditions.density / 255)
+    across = np.linspace(-1, 1, size, dtype=np.float32)
+    beam = 1 + conditions.heel[0] * across[None, :] + conditions.heel[1] * across[:, None]
+    attenuation *= beam * np.float32(conditions.exposure * STEPS / DARKEST)
+    gray = _tone_curve(conditions)[attenuation.astype(np.uint16).clip(max=STEPS - 1)]
+    gray = _collimate(gray, conditions)
+    gray += rng.standard_normal((size, size), dtype=np.float32) * np.float32(conditions.noise)
+    picture = Image.fromarray(gray.clip(0, 255).astype(np.uint8))
+    _mark(picture, conditions)
+    return picture
+
+
+def _tone_curve(conditions: Conditions) -> Floats:
+    """Gray level (0..255) for each step of attenuation."""
+    attenuation = np.linspace(0, DARKEST, STEPS)
+    shown = (1 - np.exp(-1.5 * attenuation)) ** conditions.gamma
+    return (255 * (conditions.fog + (1 - conditions.fog) * shown)).astype(np.float32)
+
+
+def _collimate(gray: Floats, conditions: Conditions) -> Floats:
+    """Cover what lies outside the collimator's field, which may be turned a little."""
+    left, top, right, bottom = conditions.field
+    if left < 0:
+        return gray
+    size = gray.shape[0]
+    corners = _turn(np.array([[left, top], [right, top], [right, bottom], [left, bottom]]), conditions.field_tilt)
+    mask = Image.new("L", (size, size))
+    ImageDraw.Draw(mask).polygon((corners * size).ravel().tolist(), fill=255)
+    return np.where(np.asarray(mask) > 0, gray, np.float32(255 * conditions.shutter))
+
+
+def _turn(points: Points, degrees: float, centre: tuple[float, float] = (0.5, 0.5)) -> Points:
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return (points - centre) @ np.array([[cos, sin], [-sin, cos]]) + centre
+
+
+def _mark(picture: Image.Image, conditions: Conditions) -> None:
+    """Lay the L marker, with the technologist's initials below it, over the picture."""
+    x, y, height, angle = conditions.marker
+    size, pen = picture.width, ImageDraw.Draw(picture)
+
+    def pixels(points: Points) -> list[float]:
+        return (_turn(np.array([x, y]) + height * points, angle, (x, y)) * size).ravel().tolist()
+
+    if conditions.marker_plate > 0:
+        plate = np.array([[-0.5, -0.4], [1.3, -0.4], [1.3, 2.1], [-0.5, 2.1]])
+        pen.polygon(pixels(plate), fill=round(255 * conditions.marker_plate))
+    stroke = height * size / 5
+    pen.line(pixels(np.array(L)), fill=245, width=max(1, round(stroke)), joint="curve")
+    for i, letter in enumerate(conditions.initials):
+        strokes = np.array(LETTERS[letter]) * 0.42 + [0.55 * i - 0.35, 1.4]
+        pen.line(pixels(strokes), fill=225, width=max(1, round(stroke / 3)))

@@ -1,0 +1,186 @@
+"""The skeleton of a left hand seen from behind, for an age and a sex.
+
+Hand coordinates: millimetres of an adult's hand, x towards the thumb, y towards the fingertips, origin in the
+capitate. Lengths, widths and positions are approximations of adult anatomy, not a source's measurements.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from boneage_pl.data.phantom.bones import Form, Frame, Points, Shape, Stage, carpal_bone, long_bone
+from boneage_pl.data.phantom.ossification import CENTRES, RAY_DELAY, fusion, growth, scar
+
+RAYS = (1, 2, 3, 4, 5)
+PARTS = ("metacarpal", "proximal_phalanx", "middle_phalanx", "distal_phalanx")
+
+# From joint to joint along each ray (mm); the thumb has no middle phalanx.
+_LENGTHS = {1: (48, 35, 0, 26), 2: (68, 43, 26, 20), 3: (66, 48, 30, 21), 4: (59, 45, 29, 21), 5: (54, 36, 21, 19)}
+_WIDTHS = {  # half, at the epiphyseal end (mm)
+    1: (7.6, 7.6, 0, 6.4),
+    2: (7.6, 7.6, 6.4, 5.0),
+    3: (7.6, 7.9, 6.8, 5.4),
+    4: (6.7, 7.3, 6.4, 5.2),
+    5: (6.5, 6.6, 5.5, 4.4),
+}
+_BASES = {1: (22.0, 8.5), 2: (12.0, 14.5), 3: (2.0, 14.0), 4: (-7.0, 12.5), 5: (-15.0, 9.5)}
+_ANGLES = {1: 42.0, 2: 8.0, 3: 0.0, 4: -8.0, 5: -17.0}  # of the metacarpals, degrees towards the thumb
+_FAN = {1: -0.6, 2: 0.9, 3: 0.05, 4: -0.7, 5: -1.5}  # how much of the spread turns each finger
+_FORMS = {
+    "metacarpal": Form(waist=0.56, head=0.86, dome=2.3),
+    "proximal_phalanx": Form(waist=0.58, head=0.78),
+    "middle_phalanx": Form(waist=0.58, head=0.80),
+    "distal_phalanx": Form(waist=0.42, head=0.64, flare=4.0),
+    "radius": Form(waist=0.47, head=0.5, taper=11.0, dome=2.8),
+    "ulna": Form(waist=0.68, head=0.7, taper=14.0, dome=2.8),
+}
+# Centre, half-axes (mm), rotation (degrees), layer: neighbours that overlap lie on different layers.
+_CARPALS = {
+    "capitate": ((0.5, 1.0), (6.6, 11.6), -4.0, 1),
+    "hamate": ((-11.5, 3.2), (7.2, 9.6), 14.0, 2),
+    "triquetrum": ((-17.2, -8.2), (6.6, 6.0), 30.0, 1),
+    "lunate": ((-4.6, -13.2), (8.0, 6.6), 8.0, 2),
+    "scaphoid": ((10.6, -8.6), (5.9, 10.8), -38.0, 1),
+    "trapezium": ((19.4, 2.2), (7.2, 6.4), 30.0, 1),
+    "trapezoid": ((11.6, 5.6), (5.4, 6.2), 0.0, 2),
+    "pisiform": ((-18.6, -5.4), (4.6, 5.2), 20.0, 2),
+}
+# Joint (mm), half-width at the growth plate, height of the epiphysis with its plate.
+_FOREARM = {"radius": ((5.0, -20.0), 13.6, 9.5), "ulna": ((-17.5, -23.0), 7.4, 8.0)}
+_FOREARM_LENGTH = 260.0  # mm: beyond the lower edge of any picture
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One bone's stretch of a ray, from its proximal to its distal joint (mm), with its half-width."""
+
+    start: Points
+    end: Points
+    width: float
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """Everything that depends on the age: the bones, and the rays that the soft tissue is laid around.
+
+    `rays` holds each ray's segments, metacarpal first; `scale` turns millimetres of an adult's hand into
+    millimetres as framed.
+    """
+
+    shapes: list[Shape]
+    rays: dict[int, list[Segment]]
+    scale: float
+
+
+class Build:
+    """One child's build and the way the fingers lie: drawn once, the same at any age.
+
+    Each centre runs a little early or late (standard deviation 3 % of its age and 1 month), each bone is a
+    little longer or thicker than the average.
+    """
+
+    def __init__(self, rng: np.random.Generator):
+        centres = [*CENTRES, *(f"{part}_{ray}" for part in PARTS for ray in RAYS)]
+        self.pace = dict(zip(centres, rng.normal(0, 1, len(centres)).clip(-2, 2), strict=True))
+        self.length = dict(zip(RAYS, rng.normal(1, 0.025, (5, 4)).clip(0.94, 1.06), strict=True))
+        self.bend = dict(zip(RAYS, rng.normal(0, 2.0, (5, 4)), strict=True))  # degrees
+        self.thickness = float(rng.normal(1, 0.05))
+        self.cortex = float(rng.normal(1, 0.08))
+        self.size = float(rng.normal(1, 0.04))
+        self.spread = float(rng.uniform(0, 9))  # degrees between neighbouring fingers
+        self.thumb = float(rng.normal(0, 6))  # degrees
+
+    def own_age(self, centre: str, age: float) -> float:
+        """Return the age (months) at which the average child's centre looks as this child's does now."""
+        return max(0.0, (age - self.pace[centre]) / (1 + 0.03 * self.pace[centre]))
+
+
+def hand_size(age: float, male: bool) -> float:
+    """Length of the hand as a fraction of the adult's (approximation; girls are ahead and stop earlier)."""
+    months = (0, 12, 24, 60, 96, 132, 168, 198, 228)
+    boys = (0.37, 0.46, 0.53, 0.66, 0.76, 0.85, 0.95, 0.995, 1.0)
+    girls = (0.37, 0.48, 0.55, 0.69, 0.80, 0.92, 0.99, 1.0, 1.0)
+    return float(np.interp(age, months, boys if male else girls))
+
+
+def build_skeleton(age: float, male: bool, build: Build) -> Skeleton:
+    """Return the outlines of every bone that shows at `age` months."""
+    shapes, rays = _forearm(age, male, build), {}
+    for ray in RAYS:
+        rays[ray] = _segments(ray, build)
+        for part, segment in rays[ray].items():
+            shapes += _ray_bone(part, ray, segment, age, male, build)
+    shapes += _carpus(age, male, build) + _sesamoid(age, male, build, rays[1]["metacarpal"])
+    # A radiograph is framed to the hand, so only part of the growth is seen as size: the square root.
+    scale = build.size * hand_size(age, male) ** 0.5
+    return Skeleton(shapes, {ray: list(parts.values()) for ray, parts in rays.items()}, scale)
+
+
+def _segments(ray: int, build: Build) -> dict[str, Segment]:
+    angle = _ANGLES[ray] + 0.25 * build.spread * _FAN[ray] + (build.thumb if ray == 1 else 0.0)
+    joint, segments = np.array(_BASES[ray]), {}
+    for i, part in enumerate(PARTS):
+        angle += build.bend[ray][i] if i > 0 else 0.0
+        if i == 1:
+            angle += build.spread * _FAN[ray] - (10.0 if ray == 1 else 0.0)
+        if _LENGTHS[ray][i] > 0:
+            direction = np.array([np.sin(np.radians(angle)), np.cos(np.radians(angle))])
+            end = joint + _LENGTHS[ray][i] * build.length[ray][i] * direction
+            segments[part] = Segment(joint, end, _WIDTHS[ray][i] * build.thickness)
+            joint = end
+    return segments
+
+
+def _stage(kind: str, centre: str, age: float, male: bool, build: Build, delay: float = 1.0) -> Stage:
+    own = build.own_age(centre, age)
+    return Stage(
+        growth(kind, own, male, delay),
+        fusion(kind, own, male),
+        scar(kind, own, male),
+        young=float(np.exp(-age / 45)),  # approximation: cartilage at the ends gives way in the first years
+        # The cortex thickens all through childhood (Garn, "The Earlier Gain and the Later Loss of Cortical
+        # Bone", 1970); the rate is an approximation.
+        wall=build.cortex * (0.20 + 0.34 * min(age, 228) / 228),
+    )
+
+
+def _ray_bone(part: str, ray: int, segment: Segment, age: float, male: bool, build: Build) -> list[Shape]:
+    stage = _stage(part, f"{part}_{ray}", age, male, build, RAY_DELAY[ray])
+    start, end = segment.start, segment.end
+    if part == "metacarpal" and ray != 1:  # the only bones of the rays whose epiphysis is at the far end
+        start, end = end, start
+    length = float(np.linalg.norm(end - start))
+    frame = Frame(start, (end - start) / length, length, segment.width * (1 + 0.18 * stage.young))
+    near = length * (0.022 + 0.05 * stage.young)
+    metaphysis = length * (0.13 + 0.07 * stage.young) + 1.2
+    far = length * (0.978 - 0.07 * stage.young)
+    return long_bone(frame, _FORMS[part], stage, (near, metaphysis, far))
+
+
+def _forearm(age: float, male: bool, build: Build) -> list[Shape]:
+    shapes = []
+    for name, (joint, width, height) in _FOREARM.items():
+        stage = _stage(name, name, age, male, build)
+        frame = Frame(np.array(joint), np.array([0.02, -1.0]), _FOREARM_LENGTH, width * build.thickness)
+        metaphysis = height * (1 + 0.7 * stage.young)
+        shapes += long_bone(frame, _FORMS[name], stage, (0.8 + 2 * stage.young, metaphysis, _FOREARM_LENGTH))
+    return shapes
+
+
+def _carpus(age: float, male: bool, build: Build) -> list[Shape]:
+    shapes = []
+    for name, (centre, axes, turn, layer) in _CARPALS.items():
+        grown = growth(name, build.own_age(name, age), male)
+        if grown > 0:
+            shapes += carpal_bone(np.array(centre), axes, turn, layer, grown)
+    return shapes
+
+
+def _sesamoid(age: float, male: bool, build: Build, metacarpal: Segment) -> list[Shape]:
+    """The adductor sesamoid: a small oval at the ulnar side of the thumb metacarpal's head."""
+    grown = growth("thumb_sesamoid", build.own_age("thumb_sesamoid", age), male)
+    if grown == 0:
+        return []
+    along = (metacarpal.end - metacarpal.start) / np.linalg.norm(metacarpal.end - metacarpal.start)
+    centre = metacarpal.end - 3.5 * along + 6.0 * np.array([-along[1], along[0]])
+    return carpal_bone(centre, (2.6, 3.2), -30.0, 1, grown)

@@ -1,0 +1,82 @@
+"""Splits that already exist: a run's split.csv, and the split stored in a checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from boneage_pl.data.split import COLUMNS, assign_groups
+from boneage_pl.errors import BoneageError
+
+
+def read_split(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Read a split.csv written by a run and check it against the table it is to be used with.
+
+    Raises:
+        BoneageError: not a split, ids that the table lacks, ages or sexes that differ from the table's.
+    """
+    try:
+        split = pd.read_csv(path, dtype={"id": str})
+    except (OSError, ValueError) as error:
+        raise BoneageError(f"data.split_file={path} cannot be read: {error}") from error
+    if missing := [name for name in COLUMNS if name not in split]:
+        raise BoneageError(f"data.split_file={path} is not a run's split.csv: it lacks {', '.join(missing)}.")
+    if set(split["subset"]) != {"train", "validation"}:
+        raise BoneageError(f"data.split_file={path}: subset must be train or validation, and both must occur.")
+    known = _rows_of(split["id"], table, f"data.split_file={path}")
+    wrong = split["id"][(known["bone_age"] != split["bone_age"]) | (known["male"] != split["male"])]
+    if len(wrong):
+        raise BoneageError(
+            f"data.split_file={path} gives {wrong.nunique()} images another age or sex than the table does "
+            f"(id {wrong.iloc[0]} first).\nIt was made from other data: leave data.split_file out to draw a new split."
+        )
+    return split[COLUMNS]
+
+
+def restore_split(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
+    """Rebuild, row by row, the split stored in a checkpoint (see `describe_split`).
+
+    Raises:
+        BoneageError: the table lacks some of its images.
+    """
+    parts = []
+    for subset in ("train", "validation"):
+        rows = _rows_of(pd.Series(record[subset]), table, "the split stored in ckpt=")
+        parts.append(rows.assign(group=assign_groups(rows, record["edges"]), subset=subset))
+    return pd.concat(parts, ignore_index=True)[COLUMNS]
+
+
+def describe_split(split: pd.DataFrame, hashes: dict[str, str], **how: Any) -> dict[str, Any]:
+    """Return a split as plain values for a checkpoint: its rows' ids by subset, their images' hashes, `how`."""
+    by_subset = {name: rows["id"].tolist() for name, rows in split.groupby("subset")}
+    return {**how, "train": by_subset["train"], "validation": by_subset["validation"], "hashes": hashes}
+
+
+def check_overlap(split: pd.DataFrame, hashes: dict[str, str], trained: dict[str, Any]) -> None:
+    """Refuse a split that validates on images the checkpoint was trained on, by id or by content.
+
+    Raises:
+        BoneageError: saying how many images and how to go on.
+    """
+    seen_ids = set(trained["train"])
+    seen_hashes = {trained["hashes"][i] for i in seen_ids}
+    validation = split.loc[split["subset"] == "validation", "id"].unique()
+    seen = [i for i in validation if i in seen_ids or hashes[i] in seen_hashes]
+    if seen:
+        raise BoneageError(
+            f"{len(seen)} of the {len(validation)} validation images were trained on by the checkpoint "
+            f"(id {', '.join(seen[:5])}{' …' if len(seen) > 5 else ''}): their errors would flatter it.\n"
+            "Leave data.split_file and data.new_split out to use the checkpoint's own split,\n"
+            "or pass data.allow_overlap=true if that is what you want to see."
+        )
+
+
+def _rows_of(ids: pd.Series, table: pd.DataFrame, source: str) -> pd.DataFrame:
+    missing = sorted(set(ids) - set(table["id"]))
+    if missing:
+        raise BoneageError(
+            f"{source} names {ids.nunique()} images; {len(missing)} of them are not in the table "
+            f"(id {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}).\n"
+            "It was made from other data: use the same data.root, or draw a new split with data.new_split=true."
+        )
+    return table.set_index("id").loc[ids].reset_index()

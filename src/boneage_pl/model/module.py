@@ -1,0 +1,96 @@
+"""The LightningModule: mean absolute error in months, an optimiser and, if asked for, a plateau scheduler."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torchmetrics import MeanAbsoluteError, MetricCollection
+
+from boneage_pl.batch import Batch
+
+log = logging.getLogger(__name__)
+
+
+class BoneAgeModule(L.LightningModule):
+    """Trains a network on the L1 loss in months.
+
+    Args:
+        network: image [B, 3, H, W] and male [B] → months [B, 1].
+        optimizer: parameters → optimiser.
+        scheduler: optimiser → plateau scheduler on the validation MAE, or `None` for a fixed rate.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., ReduceLROnPlateau] | None = None,
+    ) -> None:
+        super().__init__()
+        # channels-last is what the convolution kernels of today's CPUs and GPUs are fastest in
+        self.network = network.to(memory_format=torch.channels_last)
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        metrics = MetricCollection({"mae": MeanAbsoluteError()})
+        self.train_metrics = metrics.clone(prefix="train_")
+        self.val_metrics = metrics.clone(prefix="val_")
+        self.val_by_sex = nn.ModuleDict({"girls": metrics.clone("val_", "_girls"), "boys": metrics.clone("val_", "_boys")})
+        # the latest validation's answers, in the order they were measured in: row in the split's side → months
+        self.validation: dict[str, list[Any]] = {"row": [], "predicted": []}
+
+    def forward(self, image: Tensor, male: Tensor) -> Tensor:
+        """Estimate bone ages in months: [B, 3, H, W] and [B] → [B]."""
+        return self.network(image.contiguous(memory_format=torch.channels_last), male).squeeze(1)
+
+    def training_step(self, batch: Batch, _batch_index: int) -> Tensor:
+        """Return the batch's mean absolute error in months."""
+        predicted = self(batch["image"], batch["male"])
+        self.train_metrics.update(predicted.detach(), batch["bone_age"])
+        self.log_dict(self.train_metrics, on_step=False, on_epoch=True, logger=False)
+        return F.l1_loss(predicted, batch["bone_age"])
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last validation's answers."""
+        self._answers: list[tuple[Tensor, Tensor]] = []
+
+    def validation_step(self, batch: Batch, _batch_index: int) -> None:
+        """Measure a validation batch, all of it and by sex."""
+        predicted = self(batch["image"], batch["male"])
+        boys = batch["male"] > 0.5
+        self.val_metrics.update(predicted, batch["bone_age"])
+        self.val_by_sex["boys"].update(predicted[boys], batch["bone_age"][boys])
+        self.val_by_sex["girls"].update(predicted[~boys], batch["bone_age"][~boys])
+        self._answers.append((batch["row"], predicted))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation MAEs and keep the answers for the checkpoint and the figures."""
+        for metrics in (self.val_metrics, *self.val_by_sex.values()):
+            self.log_dict(metrics.compute(), logger=False)
+            metrics.reset()
+        rows, predicted = (torch.cat(part) for part in zip(*self._answers, strict=True))
+        self.validation = {"row": rows.tolist(), "predicted": predicted.float().tolist()}
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimiser and the scheduler from what the configuration gave."""
+        optimizer = self.make_optimizer(self.parameters())
+        if self.make_scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "monitor": "val_mae"},
+        }
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step the scheduler and say so when it lowers the rate; PyTorch no longer prints it."""
+        before = scheduler.optimizer.param_groups[0]["lr"]
+        super().lr_scheduler_step(scheduler, metric)
+        after = scheduler.optimizer.param_groups[0]["lr"]
+        if after < before:
+            epoch = self.current_epoch + 1
+            log.info("Epoch %05d: reducing learning rate of group 0 to %.4e.", epoch, after)

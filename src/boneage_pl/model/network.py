@@ -1,0 +1,106 @@
+"""The published network: Inception v3 with a 2 × 2 max-pool, joined by the sex."""
+
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import Inception_V3_Weights, inception_v3
+
+from boneage_pl.errors import BoneageError
+
+SMALLEST_IMAGE = 107  # pixels; one fewer leaves a 1 × 1 feature map, nothing for the 2 × 2 pool
+
+
+def feature_side(image_size: int) -> int:
+    """Return the side of Inception v3's last feature map for a square image: 14 for the published 500."""
+    side = (image_size - 3) // 2 + 1  # Conv2d_1a, stride 2
+    side -= 2  # Conv2d_2a, no padding
+    side = (side - 3) // 2 + 1  # maxpool1
+    side -= 2  # Conv2d_4a, no padding
+    for _ in ("maxpool2", "Mixed_6a", "Mixed_7a"):
+        side = (side - 3) // 2 + 1
+    return side
+
+
+class BoneAgeNet(nn.Module):
+    """Radiograph and sex → bone age in months.
+
+    Args:
+        image_size: side of the square images in pixels, at least 107; the head's width follows from it.
+        sex_features: width of the layer that the sex is fed through.
+        hidden_features: width of the two hidden layers.
+        weights: `None` for torchvision's random start, `imagenet` for its pretrained Inception v3.
+
+    Raises:
+        BoneageError: an image size that leaves nothing to pool, unknown or unreachable weights.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 500,
+        sex_features: int = 32,
+        hidden_features: int = 1000,
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        check_image_size(image_size)
+        pooled = 2048 * (feature_side(image_size) // 2) ** 2
+        self.backbone = _inception(weights)
+        self.backbone.avgpool = nn.MaxPool2d(kernel_size=2, stride=2)  # [B, 2048, 14, 14] → [B, 2048, 7, 7]
+        self.backbone.dropout = nn.Flatten()  # → [B, 100352]
+        self.backbone.fc = nn.Identity()
+        self.sex = nn.Linear(1, sex_features)
+        self.hidden = nn.Sequential(
+            nn.Linear(pooled + sex_features, hidden_features),  # [B, 100384] → [B, 1000]
+            nn.ReLU(),
+            nn.Linear(hidden_features, hidden_features),
+            nn.ReLU(),
+        )
+        self.age = nn.Linear(hidden_features, 1)
+
+    def forward(self, image: Tensor, male: Tensor) -> Tensor:
+        """Estimate bone ages.
+
+        Args:
+            image: float [B, 3, H, W], ImageNet-normalised.
+            male: [B], 1 for male and 0 for female.
+
+        Returns:
+            Months, float32 [B, 1].
+        """
+        pixels = self.backbone(image)  # [B, 3, 500, 500] → [B, 100352]
+        sex = self.sex(male.to(pixels.dtype).unsqueeze(1))  # [B] → [B, 32]
+        hidden = self.hidden(torch.cat([pixels, sex], dim=1))  # [B, 100384] → [B, 1000]
+        # float32 whatever the precision: bfloat16 has steps of half a month from 64 months on, one from 128
+        with torch.autocast(image.device.type, enabled=False):
+            return self.age(hidden.float())
+
+
+def check_image_size(image_size: int) -> None:
+    """Raise `BoneageError` if images of this side leave nothing for the 2 × 2 max-pool."""
+    if image_size < SMALLEST_IMAGE:
+        raise BoneageError(
+            f"data.image_size={image_size} leaves nothing for the 2 × 2 max-pool after Inception v3:\n"
+            f"use {SMALLEST_IMAGE} pixels or more (500 is the published size)."
+        )
+
+
+def _inception(weights: str | None) -> nn.Module:
+    """Inception v3 without its auxiliary head.
+
+    The ImageNet weights were trained on images scaled to [-1, 1]. Ours arrive ImageNet-normalised, so
+    `transform_input` re-scales them inside the network: the one normalisation seen from outside stays one.
+    """
+    if weights is None:
+        return inception_v3(weights=None, aux_logits=False, transform_input=False, init_weights=True)
+    if weights != "imagenet":
+        raise BoneageError(f"model.weights={weights}: there are two choices, null and imagenet.")
+    try:
+        return inception_v3(weights=Inception_V3_Weights.IMAGENET1K_V1, aux_logits=False, transform_input=True)
+    except (URLError, OSError) as error:
+        raise BoneageError(
+            f"model.weights=imagenet: torchvision's weights could not be downloaded ({error}).\n"
+            f"Bring the file {Inception_V3_Weights.IMAGENET1K_V1.url.rsplit('/', 1)[-1]} to "
+            f"{torch.hub.get_dir()}/checkpoints/ from a machine with network,\nor train from scratch with "
+            "model.weights=null (as published)."
+        ) from error

@@ -1,0 +1,49 @@
+"""What can be refused before a run folder is made."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from boneage_pl.command import next_command
+from boneage_pl.errors import BoneageError
+from boneage_pl.runs import find_checkpoint, newest_run
+
+
+class Preflight(Callback):
+    """Hydra calls this with the composed configuration, before it writes anything."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Check a single run; Hydra turns exceptions here into warnings, so a refusal exits by itself."""
+        try:
+            check(config)
+        except BoneageError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+
+def check(config: DictConfig) -> None:
+    """Raise `BoneageError` for a configuration that cannot be right."""
+    if config.ckpt is not None:
+        find_checkpoint(str(config.ckpt), Path(config.outputs))
+    elif config.starts_from is not None:
+        raise _no_checkpoint(config)
+    run = Path(OmegaConf.to_container(config.hydra.run, resolve=True)["dir"])  # type: ignore[index,call-overload]
+    if (run / "metrics.csv").exists() or (run / "checkpoints").exists():
+        raise BoneageError(
+            f"{run} already holds a run, and nothing in it is overwritten.\n"
+            "Choose another hydra.run.dir, or leave it out for a new folder by date and time."
+        )
+
+
+def _no_checkpoint(config: DictConfig) -> BoneageError:
+    experiment = config.hydra.runtime.choices.experiment
+    run = newest_run(Path(config.outputs), config.starts_from)
+    task = list(config.hydra.overrides.task)
+    if run is None:
+        advice = f"Train {config.starts_from} first:\n  {next_command(config.starts_from, None, task)}"
+    else:
+        advice = f"With the newest {config.starts_from} run here:\n  {next_command(experiment, str(run), task)}"
+    return BoneageError(f"{experiment} starts from the weights of {config.starts_from} and needs ckpt=.\n{advice}")

@@ -1,0 +1,137 @@
+"""What a run came to: the numbers, the verdict against the constant predictor, the words."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from boneage_pl.command import next_command, quoted
+from boneage_pl.report.figures import error_by_age, predicted_against_true
+from boneage_pl.report.published import BEST_PUBLISHED
+
+LEARNED = 0.5  # best validation MAE below this share of the constant predictor's: learned
+NOT_LEARNED = 0.8  # above this share: did not learn
+
+
+@dataclass
+class Summary:
+    """A finished run in numbers; every MAE is in months, on the run's validation rows."""
+
+    experiment: str
+    protocol: str
+    image_size: int
+    precision: str
+    epochs: int
+    best_val_mae: float
+    best_epoch: int
+    constant_months: float
+    constant_mae: float
+    verdict: str
+    start: str | None
+    start_val_mae: float | None
+
+    @classmethod
+    def of(
+        cls,
+        record: dict[str, Any],
+        split: pd.DataFrame,
+        epochs: list[dict[str, float]],
+        start_mae: float | None,
+        start: str | None,
+    ) -> "Summary":
+        """Sum up a run from its record, split, epochs and, where it had one, its starting point."""
+        best = min(epochs, key=lambda row: (math.isnan(row["val_mae"]), row["val_mae"]))
+        months, constant = constant_predictor(split)
+        return cls(
+            experiment=record["experiment"],
+            protocol=record["split"]["protocol"],
+            image_size=record["image_size"],
+            precision=record["precision"],
+            epochs=len(epochs),
+            best_val_mae=best["val_mae"],
+            best_epoch=int(best["epoch"]),
+            constant_months=months,
+            constant_mae=constant,
+            verdict=verdict(best["val_mae"], constant),
+            start=start,
+            start_val_mae=start_mae,
+        )
+
+
+def constant_predictor(split: pd.DataFrame) -> tuple[float, float]:
+    """Return the training rows' median age and its mean absolute error on the validation rows, in months."""
+    train = split["subset"] == "train"
+    months = float(split.loc[train, "bone_age"].median())
+    return months, float((split.loc[~train, "bone_age"] - months).abs().mean())
+
+
+def verdict(best_val_mae: float, constant_mae: float) -> str:
+    """Say whether a run learned: `learned`, `barely learned` or `did not learn` (also for NaN)."""
+    share = best_val_mae / constant_mae
+    if share < LEARNED:
+        return "learned"
+    return "barely learned" if share <= NOT_LEARNED else "did not learn"
+
+
+def opening_words(record: dict[str, Any], split: pd.DataFrame, device: str) -> str:
+    """Say what is about to be trained on what."""
+    train = split.loc[split["subset"] == "train", "id"]
+    validation = split.loc[split["subset"] == "validation", "id"]
+    shared = validation.isin(set(train)).mean()
+    months, constant = constant_predictor(split)
+    shown = "none" if shared == 0 else f"{shared:.1%} of the validation samples"
+    return (
+        f"{record['experiment']}: {record['config']['data']['root']} at {record['image_size']} px, "
+        f"{record['precision']} on {device}, seed {record['config']['seed']}\n"
+        f"split {record['split']['protocol']}: {len(train)} training samples ({train.nunique()} images), "
+        f"{len(validation)} validation samples ({validation.nunique()} images); on both sides: {shown}\n"
+        f"constant predictor ({months:.1f} months): validation MAE {constant:.2f}"
+    )
+
+
+def closing_words(
+    summary: Summary, run: Path, next_experiment: str | None, overrides: list[str], outputs: str
+) -> str:
+    """Say what came of it, where it is, and what to run next."""
+    share = summary.best_val_mae / summary.constant_mae
+    rows = [
+        (f"{summary.experiment}, epoch {summary.best_epoch}", summary.best_val_mae, run / "checkpoints" / "best.ckpt"),
+        ("constant predictor", summary.constant_mae, f"{summary.constant_months:.1f} months for everyone"),
+        ("published v2", BEST_PUBLISHED, "500 px, the RSNA images, its own validation set: another test than this"),
+    ]
+    if summary.start_val_mae is not None:
+        rows.insert(0, ("started from", summary.start_val_mae, summary.start))
+    table = "\n".join(f"  {name:<20} {mae:8.3f}  {note}" for name, mae, note in rows)
+    lines = [
+        f"\nbest validation MAE (months), {summary.protocol} split",
+        table,
+        f"verdict: {summary.verdict} (best validation MAE is {share:.2f} × the constant predictor's)",
+    ]
+    if next_experiment is not None:
+        lines += ["\nnext", f"  {next_command(next_experiment, str(run), overrides)}"]
+    else:
+        lines += ["\ncurves"]
+    return "\n".join([*lines, f"  tensorboard --{quoted('logdir', outputs).replace('=', ' ', 1)}"])
+
+
+def write_report(
+    run: Path, summary: Summary, answers: dict[str, list[Any]], hyperparameters: dict[str, Any], logger: Any
+) -> None:
+    """Write `report/`: the numbers, the best checkpoint's validation answers and their figures.
+
+    The figures and the hyper-parameters with the final metric go to TensorBoard too.
+    """
+    folder = run / "report"
+    folder.mkdir(exist_ok=True)
+    (folder / "summary.json").write_text(json.dumps(asdict(summary), indent=2) + "\n")
+    table = pd.DataFrame(answers)
+    table.to_csv(folder / "predictions.csv", index=False)
+    for draw in (predicted_against_true, error_by_age):
+        figure = draw(table)
+        figure.savefig(folder / f"{draw.__name__}.png", dpi=150)
+        logger.experiment.add_figure(draw.__name__, figure, summary.best_epoch)
+    logger.log_hyperparams(hyperparameters, {"best_val_mae": summary.best_val_mae}, step=summary.best_epoch)
+    logger.experiment.flush()

@@ -1,0 +1,52 @@
+"""Find runs and checkpoints on disk, without reading any. Imports nothing heavy: the command line uses it."""
+
+from pathlib import Path
+
+import yaml
+
+from boneage_pl.errors import BoneageError
+
+BEST = Path("checkpoints", "best.ckpt")
+
+
+def experiment_of(run: Path) -> str | None:
+    """Return the experiment a run folder was started with, from Hydra's record; `None` if it has none."""
+    try:
+        record = yaml.safe_load((run / ".hydra" / "hydra.yaml").read_text(encoding="utf-8"))
+        return str(record["hydra"]["runtime"]["choices"]["experiment"])
+    except (OSError, KeyError, TypeError, yaml.YAMLError):
+        return None
+
+
+def newest_run(outputs: Path, experiment: str) -> Path | None:
+    """Return the newest run of an experiment under `outputs` that has a best.ckpt, by the checkpoint's time."""
+    found = [ckpt for ckpt in outputs.glob(f"**/{BEST}") if experiment_of(ckpt.parents[1]) == experiment]
+    newest = max(found, key=lambda ckpt: ckpt.stat().st_mtime_ns, default=None)
+    return newest.parents[1] if newest else None
+
+
+def find_checkpoint(ckpt: str, outputs: Path) -> Path:
+    """Return the checkpoint meant by a file's path, a run's folder or an experiment's name (its newest run).
+
+    Raises:
+        BoneageError: nothing is there; the message names the runs that could be meant.
+    """
+    path = Path(ckpt).expanduser()
+    if path.is_file():
+        return path
+    if (path / BEST).is_file():
+        return path / BEST
+    if run := newest_run(outputs, ckpt):
+        return run / BEST
+    runs = sorted(str(found.parents[1]) for found in outputs.glob(f"**/{BEST}"))
+    there = f"Runs under {outputs}/ with a best.ckpt: {', '.join(runs[-5:])}" if runs else f"No run under {outputs}/ has one."
+    if path.is_dir():
+        problem = f"that folder has no {BEST}"
+    else:
+        problem = f"no such file or run folder, and no run of an experiment called {ckpt} under {outputs}/"
+    raise BoneageError(f"ckpt={ckpt}: {problem}.\n{there}")
+
+
+def shortest(path: Path) -> Path:
+    """Return a path relative to where the command runs if it lies below, so that printed commands stay short."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

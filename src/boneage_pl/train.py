@@ -1,0 +1,117 @@
+"""The main job: one run from a composed configuration."""
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from boneage_pl import __version__
+from boneage_pl.callbacks import CheckpointRecord, EpochLog, SampleGrid
+from boneage_pl.checkpoint import load_checkpoint, load_weights
+from boneage_pl.data.datamodule import BoneAgeData
+from boneage_pl.hardware import resolve_precision
+from boneage_pl.model.module import BoneAgeModule
+from boneage_pl.report.published import write_published_curves
+from boneage_pl.report.summary import Summary, closing_words, opening_words, write_report
+from boneage_pl.runs import find_checkpoint, shortest
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> Summary:
+    """Train one experiment into Hydra's run folder and return what came of it.
+
+    Raises:
+        BoneageError: data, a checkpoint or an option that cannot be right.
+    """
+    hydra = HydraConfig.get()
+    run = shortest(Path(hydra.runtime.output_dir))
+    experiment = hydra.runtime.choices.experiment
+    _quiet_lightning()
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+
+    start = load_checkpoint(find_checkpoint(str(cfg.ckpt), Path(cfg.outputs))) if cfg.ckpt is not None else None
+    network = instantiate(cfg.model)
+    if start is not None:
+        load_weights(network, start, OmegaConf.to_container(cfg.model, resolve=True))
+    data: BoneAgeData = instantiate(cfg.data, origin=start.record["split"] if start else None)
+    data.prepare_data()
+    data.setup()
+    data.split.to_csv(run / "split.csv", index=False)
+    write_published_curves(Path(cfg.outputs) / "published")
+
+    precision = resolve_precision(cfg.trainer.precision)
+    record = describe_run(cfg, experiment, precision, data)
+    module = BoneAgeModule(network, instantiate(cfg.optimizer), instantiate(cfg.scheduler))
+    epochs = EpochLog(run / "metrics.csv")
+    bar = sys.stderr.isatty() if cfg.trainer.enable_progress_bar is None else cfg.trainer.enable_progress_bar
+    trainer: L.Trainer = instantiate(
+        cfg.trainer,
+        precision=precision,
+        enable_progress_bar=bar,
+        logger=TensorBoardLogger(run, name=None, version="tensorboard", default_hp_metric=False),
+        callbacks=[
+            *instantiate(cfg.callbacks).values(),
+            *([TQDMProgressBar(leave=False)] if bar else []),
+            CheckpointRecord(record, data.validation_rows),
+            SampleGrid(),
+            epochs,
+        ],
+        default_root_dir=run,
+    )
+
+    log.info(opening_words(record, data.split, device=str(trainer.strategy.root_device)))
+    start_mae = None
+    with logging_redirect_tqdm():
+        if start is not None:
+            start_mae = trainer.validate(module, datamodule=data, verbose=False)[0]["val_mae"]
+            log.info("validation MAE of %s before the first step: %.4f months", start.path, start_mae)
+        trainer.fit(module, datamodule=data)
+
+    best = load_checkpoint(run / "checkpoints" / "best.ckpt")
+    summary = Summary.of(record, data.split, epochs.rows, start_mae, str(start.path) if start else None)
+    write_report(run, summary, best.record["validation"], hyperparameters(cfg, precision), trainer.logger)
+    log.info(closing_words(summary, run, cfg.next_experiment, list(hydra.overrides.task), cfg.outputs))
+    return summary
+
+
+def describe_run(cfg: DictConfig, experiment: str, precision: str, data: BoneAgeData) -> dict[str, Any]:
+    """Return the plain values that every checkpoint of this run carries beside its weights."""
+    return {
+        "version": __version__,
+        "experiment": experiment,
+        "config": OmegaConf.to_container(cfg, resolve=True),
+        "model": OmegaConf.to_container(cfg.model, resolve=True),
+        "image_size": cfg.data.image_size,
+        "precision": precision,
+        "split": data.record,
+    }
+
+
+def hyperparameters(cfg: DictConfig, precision: str) -> dict[str, Any]:
+    """Return the choices that TensorBoard's HPARAMS page compares runs by."""
+    chosen = ("batch_size", "image_size", "protocol", "samples_per_group")
+    return {
+        **{name: cfg.data[name] for name in chosen},
+        "lr": cfg.optimizer.lr,
+        "scheduler": cfg.scheduler is not None,
+        "max_epochs": cfg.trainer.max_epochs,
+        "precision": precision,
+        "seed": cfg.seed,
+    }
+
+
+def _quiet_lightning() -> None:
+    """Leave the console to the lines that a person reads; warnings that matter stay."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*logging interval.*", ".*Checkpoint directory.*exists.*"):
+        warnings.filterwarnings("ignore", message)

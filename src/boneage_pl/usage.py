@@ -1,0 +1,52 @@
+"""What `--help` prints: the experiments and data sets in plain words, read from the configuration."""
+
+from pathlib import Path
+
+from boneage_pl.conf_path import CONF
+
+_TEXT = """Skeletal age in months from hand radiographs (RSNA 2017), in PyTorch Lightning.
+
+  python -m boneage_pl +experiment=NAME [option=value ...]
+
+experiments
+{experiments}
+
+data sets (data=NAME)
+{data}
+
+options, a few of many
+  data.root=FOLDER         where the radiographs are (else $BONEAGE_DATA, else data/rsna)
+  data.image_size=128      pixels a side, 107 or more; 500 is the published size
+  ckpt=v1                  weights to start from: a checkpoint, a run's folder, or an experiment's newest run
+  trainer.max_epochs=2     a shorter run
+  trainer.precision=32     the published arithmetic (auto: bfloat16 where the hardware has it)
+  --cfg job                print the whole configuration and stop
+  --config-dir FOLDER      add a folder of your own, with experiment/NAME.yaml in it
+
+Results go to outputs/NAME/<date_time>/; see them with  tensorboard --logdir outputs"""
+
+
+def usage(arguments: list[str]) -> str:
+    """Return the help text, with the experiments of a `--config-dir` among `arguments`."""
+    roots = [CONF, *_config_dirs(arguments)]
+    return _TEXT.format(experiments=_described(roots, "experiment"), data=_described(roots, "data"))
+
+
+def _described(roots: list[Path], group: str) -> str:
+    files = [file for root in roots for file in sorted((root / group).glob("*.yaml"))]
+    width = max(len(file.stem) for file in files)
+    return "\n".join(f"  {file.stem:<{width}}  {_first_comment(file)}" for file in files)
+
+
+def _first_comment(file: Path) -> str:
+    """Return a configuration file's first comment, which says in plain words what it is."""
+    with file.open(encoding="utf-8") as lines:
+        comments = (line.lstrip("# ").strip() for line in lines if line.startswith("#") and "@package" not in line)
+        return next(comments, "")
+
+
+def _config_dirs(arguments: list[str]) -> list[Path]:
+    flags = ("--config-dir", "-cd")
+    after = [value for flag, value in zip(arguments, arguments[1:], strict=False) if flag in flags]
+    joined = [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
+    return [Path(folder) for folder in (*after, *joined)]
