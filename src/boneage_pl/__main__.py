@@ -6,6 +6,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
 from boneage_pl.command import check_paths
@@ -23,8 +24,11 @@ def run(config: DictConfig) -> None:
 
     try:
         train(config)
-    except BoneageError as error:
-        _remove_if_nothing_was_made(Path(HydraConfig.get().runtime.output_dir))
+    except (BoneageError, InstantiationException) as raised:
+        error = raised.__cause__ if isinstance(raised, InstantiationException) else raised
+        if not isinstance(error, BoneageError):
+            raise
+        _remove_if_nothing_was_made(Path(HydraConfig.get().runtime.output_dir), Path(config.outputs))
         _refuse(error)
 
 
@@ -40,7 +44,10 @@ def main() -> None:
         check_paths(arguments)
     except BoneageError as error:
         _refuse(error)
-    run()
+    try:
+        run()
+    except SystemExit as stop:  # Hydra exits with 1 for what it refuses, as Python does for a crash
+        sys.exit(stop.code if HydraConfig.initialized() else stop.code and 2)
 
 
 def _refuse(error: BoneageError) -> None:
@@ -50,12 +57,13 @@ def _refuse(error: BoneageError) -> None:
     sys.exit(2)
 
 
-def _remove_if_nothing_was_made(folder: Path) -> None:
+def _remove_if_nothing_was_made(folder: Path, outputs: Path) -> None:
     """Remove a run folder that holds nothing but Hydra's record of the refused command."""
     if {entry.name for entry in folder.iterdir()} <= {".hydra", "boneage_pl.log"}:
         shutil.rmtree(folder)
-        if folder.parent.name != "outputs" and not any(folder.parent.iterdir()):
-            folder.parent.rmdir()
+        experiment = folder.parent
+        if experiment.parent == outputs.resolve() and not any(experiment.iterdir()):
+            experiment.rmdir()
 
 
 if __name__ == "__main__":

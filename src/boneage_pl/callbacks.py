@@ -45,7 +45,12 @@ class EpochLog(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Write the epoch."""
         value = {name: float(metric) for name, metric in trainer.callback_metrics.items()}
-        row = {"epoch": trainer.current_epoch, "train_mae": value["train_mae"], "val_mae": value["val_mae"], "lr": self.lr}
+        row = {
+            "epoch": trainer.current_epoch,
+            "train_mae": value["train_mae"],
+            "val_mae": value["val_mae"],
+            "lr": self.lr,
+        }
         best = row["val_mae"] < min((r["val_mae"] for r in self.rows), default=float("inf"))
         self.rows.append(row)
         self._append(row)
@@ -86,7 +91,9 @@ class CheckpointRecord(Callback):
         self.record = record
         self.rows = validation_rows
 
-    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Add the record and the latest validation's answers."""
         assert isinstance(module, BoneAgeModule)
         rows = self.rows.iloc[module.validation["row"]]

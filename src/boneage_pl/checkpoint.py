@@ -35,7 +35,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         }
         return Checkpoint(path, weights, content["boneage_pl"])
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise BoneageError(f"ckpt={path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+        raise BoneageError(
+            f"ckpt={path} cannot be read as a checkpoint: {str(error).splitlines()[0]}"
+        ) from error
     except (KeyError, TypeError, AttributeError) as error:
         raise BoneageError(
             f"ckpt={path} is not a checkpoint of this project: it lacks {error}.\n"
@@ -56,7 +58,8 @@ def load_weights(network: nn.Module, checkpoint: Checkpoint, model: dict[str, An
         ours = ", ".join(f"{key} is {model[key]}" for key in differs)
         match = " ".join(_override(key, theirs.get(key)) for key in differs)
         raise BoneageError(
-            f"ckpt={checkpoint.path} was trained with another network; here {ours}.\nTo match it, pass {match}"
+            f"ckpt={checkpoint.path} was trained with another network; here {ours}.\n"
+            f"To match it, pass {match}"
         )
     network.load_state_dict(checkpoint.weights)
 

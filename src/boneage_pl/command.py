@@ -1,5 +1,6 @@
 """Commands as a user types them: quoting for Hydra's grammar and the shell, and the next one to run."""
 
+import re
 import shlex
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -9,7 +10,16 @@ from boneage_pl.errors import BoneageError
 
 PATHS = ("ckpt", "data.root", "data.split_file", "hydra.run.dir", "outputs")
 # What belongs to one experiment and not to the one that continues it.
-_OWN = ("experiment", "ckpt", "hydra.", "trainer.max_epochs", "optimizer", "scheduler", "data.new_split", "data.split_file")
+_OWN = (
+    "experiment",
+    "ckpt",
+    "hydra.",
+    "trainer.max_epochs",
+    "optimizer",
+    "scheduler",
+    "data.new_split",
+    "data.split_file",
+)
 
 
 def quoted(key: str, value: str) -> str:
@@ -17,15 +27,23 @@ def quoted(key: str, value: str) -> str:
     plain = f"{key}={value}"
     if _reads_as(plain, value):
         return shlex.quote(plain)
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    # inside quotes a backslash escapes only before a quote, so only those there are doubled
+    escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + m[2].replace('"', '\\"'), value)
     return shlex.quote(f'{key}="{escaped}"')
 
 
 def check_paths(arguments: list[str]) -> None:
     """Raise `BoneageError`, with the quoted form, for a path that Hydra's grammar would not read as typed."""
+    if {"-m", "--multirun"} & set(arguments):
+        return  # commas and brackets are meant there
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        if equals and key.lstrip("+") in PATHS and value[:1] not in ("'", '"') and not _reads_as(argument, value):
+        if (
+            equals
+            and key.lstrip("+") in PATHS
+            and value[:1] not in ("'", '"')
+            and not _reads_as(argument, value)
+        ):
             raise BoneageError(
                 f"{argument}: Hydra's grammar cannot take this path without quotes. Write it as\n"
                 f"  {quoted(key, value)}"

@@ -1,6 +1,7 @@
 """What this machine can do."""
 
 import os
+from pathlib import Path
 
 import torch
 
@@ -17,9 +18,9 @@ def resolve_precision(precision: str) -> str:
 
 
 def _cpu_flags() -> str:
-    """The processor's flags where Linux tells them (`avx512_bf16`, `amx_bf16`, Arm's `bf16`), else nothing."""
+    """The processor's flags where Linux tells them (`avx512_bf16`, `amx_bf16`, Arm's `bf16`)."""
     try:
-        with open("/proc/cpuinfo") as file:
+        with Path("/proc/cpuinfo").open() as file:
             return next((line for line in file if line.lower().startswith(("flags", "features"))), "")
     except OSError:
         return ""

@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from boneage_pl.command import next_command
 from boneage_pl.errors import BoneageError
@@ -30,7 +31,8 @@ def check(config: DictConfig) -> None:
         find_checkpoint(str(config.ckpt), Path(config.outputs))
     elif config.starts_from is not None:
         raise _no_checkpoint(config)
-    run = Path(OmegaConf.to_container(config.hydra.run, resolve=True)["dir"])  # type: ignore[index,call-overload]
+    HydraConfig.instance().set_config(config)  # as Hydra does next: the folder's name asks it for the experiment
+    run = Path(config.hydra.run.dir)
     if (run / "metrics.csv").exists() or (run / "checkpoints").exists():
         raise BoneageError(
             f"{run} already holds a run, and nothing in it is overwritten.\n"
@@ -45,5 +47,9 @@ def _no_checkpoint(config: DictConfig) -> BoneageError:
     if run is None:
         advice = f"Train {config.starts_from} first:\n  {next_command(config.starts_from, None, task)}"
     else:
-        advice = f"With the newest {config.starts_from} run here:\n  {next_command(experiment, str(run), task)}"
-    return BoneageError(f"{experiment} starts from the weights of {config.starts_from} and needs ckpt=.\n{advice}")
+        advice = (
+            f"With the newest {config.starts_from} run here:\n  {next_command(experiment, str(run), task)}"
+        )
+    return BoneageError(
+        f"{experiment} starts from the weights of {config.starts_from} and needs ckpt=.\n{advice}"
+    )

@@ -19,7 +19,7 @@ def experiment_of(run: Path) -> str | None:
 
 
 def newest_run(outputs: Path, experiment: str) -> Path | None:
-    """Return the newest run of an experiment under `outputs` that has a best.ckpt, by the checkpoint's time."""
+    """Return the run of an experiment under `outputs` with the newest best.ckpt, or `None`."""
     found = [ckpt for ckpt in outputs.glob(f"**/{BEST}") if experiment_of(ckpt.parents[1]) == experiment]
     newest = max(found, key=lambda ckpt: ckpt.stat().st_mtime_ns, default=None)
     return newest.parents[1] if newest else None
@@ -39,7 +39,11 @@ def find_checkpoint(ckpt: str, outputs: Path) -> Path:
     if run := newest_run(outputs, ckpt):
         return run / BEST
     runs = sorted(str(found.parents[1]) for found in outputs.glob(f"**/{BEST}"))
-    there = f"Runs under {outputs}/ with a best.ckpt: {', '.join(runs[-5:])}" if runs else f"No run under {outputs}/ has one."
+    there = (
+        f"Runs under {outputs}/ with a best.ckpt: {', '.join(runs[-5:])}"
+        if runs
+        else f"No run under {outputs}/ has one."
+    )
     if path.is_dir():
         problem = f"that folder has no {BEST}"
     else:
@@ -48,5 +52,5 @@ def find_checkpoint(ckpt: str, outputs: Path) -> Path:
 
 
 def shortest(path: Path) -> Path:
-    """Return a path relative to where the command runs if it lies below, so that printed commands stay short."""
+    """Return a path relative to the working folder if it lies below it: printed commands stay short."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

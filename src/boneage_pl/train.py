@@ -4,7 +4,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
@@ -35,14 +35,16 @@ def train(cfg: DictConfig) -> Summary:
     """
     hydra = HydraConfig.get()
     run = shortest(Path(hydra.runtime.output_dir))
-    experiment = hydra.runtime.choices.experiment
+    experiment = hydra.runtime.choices["experiment"]
     _quiet_lightning()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
 
-    start = load_checkpoint(find_checkpoint(str(cfg.ckpt), Path(cfg.outputs))) if cfg.ckpt is not None else None
+    start = (
+        load_checkpoint(find_checkpoint(str(cfg.ckpt), Path(cfg.outputs))) if cfg.ckpt is not None else None
+    )
     network = instantiate(cfg.model)
     if start is not None:
-        load_weights(network, start, OmegaConf.to_container(cfg.model, resolve=True))
+        load_weights(network, start, plain(cfg.model))
     data: BoneAgeData = instantiate(cfg.data, origin=start.record["split"] if start else None)
     data.prepare_data()
     data.setup()
@@ -73,7 +75,8 @@ def train(cfg: DictConfig) -> Summary:
     start_mae = None
     with logging_redirect_tqdm():
         if start is not None:
-            start_mae = trainer.validate(module, datamodule=data, verbose=False)[0]["val_mae"]
+            trainer.validate(module, datamodule=data, verbose=False)
+            start_mae = float(trainer.callback_metrics["val_mae"])
             log.info("validation MAE of %s before the first step: %.4f months", start.path, start_mae)
         trainer.fit(module, datamodule=data)
 
@@ -89,12 +92,17 @@ def describe_run(cfg: DictConfig, experiment: str, precision: str, data: BoneAge
     return {
         "version": __version__,
         "experiment": experiment,
-        "config": OmegaConf.to_container(cfg, resolve=True),
-        "model": OmegaConf.to_container(cfg.model, resolve=True),
+        "config": plain(cfg),
+        "model": plain(cfg.model),
         "image_size": cfg.data.image_size,
         "precision": precision,
         "split": data.record,
     }
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """Return a configuration as resolved plain values."""
+    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
 
 
 def hyperparameters(cfg: DictConfig, precision: str) -> dict[str, Any]:
@@ -102,7 +110,7 @@ def hyperparameters(cfg: DictConfig, precision: str) -> dict[str, Any]:
     chosen = ("batch_size", "image_size", "protocol", "samples_per_group")
     return {
         **{name: cfg.data[name] for name in chosen},
-        "lr": cfg.optimizer.lr,
+        "lr": cfg.optimizer.get("lr"),
         "scheduler": cfg.scheduler is not None,
         "max_epochs": cfg.trainer.max_epochs,
         "precision": precision,
@@ -113,5 +121,9 @@ def hyperparameters(cfg: DictConfig, precision: str) -> dict[str, Any]:
 def _quiet_lightning() -> None:
     """Leave the console to the lines that a person reads; warnings that matter stay."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*logging interval.*", ".*Checkpoint directory.*exists.*"):
+    for message in (
+        ".*does not have many workers.*",  # chosen on purpose on a CPU
+        ".*logging interval.*",  # we log by epoch
+        ".*treespec, LeafSpec.*",  # Lightning's own use of a deprecated name
+    ):
         warnings.filterwarnings("ignore", message)

@@ -1,5 +1,6 @@
 """What `--help` prints: the experiments and data sets in plain words, read from the configuration."""
 
+from itertools import pairwise
 from pathlib import Path
 
 from boneage_pl.conf_path import CONF
@@ -41,12 +42,14 @@ def _described(roots: list[Path], group: str) -> str:
 def _first_comment(file: Path) -> str:
     """Return a configuration file's first comment, which says in plain words what it is."""
     with file.open(encoding="utf-8") as lines:
-        comments = (line.lstrip("# ").strip() for line in lines if line.startswith("#") and "@package" not in line)
+        comments = (
+            line.lstrip("# ").strip() for line in lines if line.startswith("#") and "@package" not in line
+        )
         return next(comments, "")
 
 
 def _config_dirs(arguments: list[str]) -> list[Path]:
     flags = ("--config-dir", "-cd")
-    after = [value for flag, value in zip(arguments, arguments[1:], strict=False) if flag in flags]
+    after = [value for flag, value in pairwise(arguments) if flag in flags]
     joined = [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
     return [Path(folder) for folder in (*after, *joined)]

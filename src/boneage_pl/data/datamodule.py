@@ -21,7 +21,6 @@ from boneage_pl.errors import BoneageError
 from boneage_pl.hardware import default_workers
 
 
-
 class BoneAgeData(L.LightningDataModule):
     """Radiographs with sex and bone age, split by the published protocol.
 
@@ -29,7 +28,8 @@ class BoneAgeData(L.LightningDataModule):
         root: folder of the data; any layout that `read_table` recognises.
         image_size: side of the square images in pixels.
         batch_size: images a batch.
-        protocol, age_bins, samples_per_group, validation_share, seed: as in `make_split`.
+        protocol, age_bins, samples_per_group, validation_share, seed: as in `make_split`; the seed also
+            decides order and flips.
         split_file: a run's split.csv to use exactly, instead of drawing one.
         new_split: with `origin`, draw a split instead of using the checkpoint's.
         allow_overlap: with `origin`, accept validation images that the checkpoint trained on.
@@ -37,7 +37,7 @@ class BoneAgeData(L.LightningDataModule):
         generate: draws the data into `root` first (the phantom).
         origin: the split record of the checkpoint that training starts from.
 
-    After `setup`: `table` (every usable image), `split` (a row a sample), `record` (plain values for a checkpoint).
+    After `setup`: `table` (a row an image), `split` (a row a sample), `record` (the split as plain values).
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class BoneAgeData(L.LightningDataModule):
         self.root = Path(str(root)).expanduser()
         self.image_size = image_size
         self.batch_size = batch_size
-        self.how = {
+        self.how: dict[str, Any] = {
             "protocol": protocol,
             "age_bins": age_bins,
             "samples_per_group": samples_per_group,
@@ -75,7 +75,7 @@ class BoneAgeData(L.LightningDataModule):
         self.generate = generate
         self.origin = origin
         self.use_origin = origin is not None and split_file is None and not new_split
-        self.split: pd.DataFrame | None = None
+        self._ready = False
 
     def prepare_data(self) -> None:
         """Draw the data where they are synthetic; returns at once where they are there."""
@@ -88,7 +88,7 @@ class BoneAgeData(L.LightningDataModule):
         Raises:
             BoneageError: see `read_table`, `make_split` and `check_overlap`.
         """
-        if self.split is not None:  # Lightning calls this before validate and before fit
+        if self._ready:  # Lightning calls this again before validate and before fit
             return
         self.table = read_table(self.root)
         split, how, edges = self._divide()
@@ -100,6 +100,7 @@ class BoneAgeData(L.LightningDataModule):
         paths = dict(zip(images["id"], images["path"], strict=True))
         self.split = split
         self.paths = split["id"].map(paths)
+        self._ready = True
 
     def _divide(self) -> tuple[pd.DataFrame, dict[str, Any], list[float]]:
         if self.use_origin and self.origin is not None:
@@ -131,8 +132,6 @@ class BoneAgeData(L.LightningDataModule):
         return Radiographs(rows, self.paths[rows.index], self.image_size, train=train, seed=self.seed)
 
     def _side(self, subset: str) -> pd.DataFrame:
-        if self.split is None:
-            raise RuntimeError("call setup() first")
         return self.split[self.split["subset"] == subset]
 
     def _loader(self, dataset: "Radiographs", order: "EpochOrder") -> DataLoader[Batch]:
@@ -179,7 +178,9 @@ class Radiographs(Dataset[Batch]):
     The flip of a sample depends on (seed, epoch, position) alone, whatever process reads it.
     """
 
-    def __init__(self, rows: pd.DataFrame, paths: pd.Series, image_size: int, *, train: bool, seed: int) -> None:
+    def __init__(
+        self, rows: pd.DataFrame, paths: pd.Series, image_size: int, *, train: bool, seed: int
+    ) -> None:
         self.paths = paths.tolist()
         self.male = rows["male"].to_numpy(dtype=np.float32)
         self.bone_age = rows["bone_age"].to_numpy(dtype=np.float32)
@@ -211,7 +212,7 @@ def hash_images(images: pd.DataFrame) -> dict[str, str]:
 
     def digest(path: str) -> str:
         try:
-            with open(path, "rb") as file:
+            with Path(path).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise BoneageError(f"{path} cannot be read: {error}") from error

@@ -99,7 +99,7 @@ def _validation_rows(protocol: str, age_bins: int, samples_per_group: int, valid
     rows = round(samples_per_group * validation_share)
     if not 0 < rows < samples_per_group:
         raise BoneageError(
-            f"data.samples_per_group={samples_per_group} with data.validation_share={validation_share} leaves "
+            f"data.samples_per_group={samples_per_group} and data.validation_share={validation_share} leave "
             f"{samples_per_group - rows} training and {rows} validation samples a group;\n"
             "each side needs at least one."
         )
@@ -114,8 +114,7 @@ def _check_groups(groups: pd.Series, edges: list[float]) -> None:
     fewer = "Use fewer, wider age bins (data.age_bins=" + str(max(bins // 2, 1)) + ", say) or a larger table."
     if empty:
         raise BoneageError(
-            f"{len(empty)} of the {2 * bins} groups by sex and age hold no image: "
-            f"{_listed(empty)}.\n{fewer}"
+            f"{len(empty)} of the {2 * bins} groups by sex and age hold no image: {_listed(empty)}.\n{fewer}"
         )
     if single:
         raise BoneageError(

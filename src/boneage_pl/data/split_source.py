@@ -22,13 +22,16 @@ def read_split(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     if missing := [name for name in COLUMNS if name not in split]:
         raise BoneageError(f"data.split_file={path} is not a run's split.csv: it lacks {', '.join(missing)}.")
     if set(split["subset"]) != {"train", "validation"}:
-        raise BoneageError(f"data.split_file={path}: subset must be train or validation, and both must occur.")
+        raise BoneageError(
+            f"data.split_file={path}: subset must be train or validation, and both must occur."
+        )
     known = _rows_of(split["id"], table, f"data.split_file={path}")
     wrong = split["id"][(known["bone_age"] != split["bone_age"]) | (known["male"] != split["male"])]
     if len(wrong):
         raise BoneageError(
             f"data.split_file={path} gives {wrong.nunique()} images another age or sex than the table does "
-            f"(id {wrong.iloc[0]} first).\nIt was made from other data: leave data.split_file out to draw a new split."
+            f"(id {wrong.iloc[0]} first).\n"
+            "It was made from other data: leave data.split_file out to draw a new split."
         )
     return split[COLUMNS]
 
@@ -47,7 +50,7 @@ def restore_split(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe_split(split: pd.DataFrame, hashes: dict[str, str], **how: Any) -> dict[str, Any]:
-    """Return a split as plain values for a checkpoint: its rows' ids by subset, their images' hashes, `how`."""
+    """Return a split as plain values: its rows' ids by subset, their images' hashes, and `how`."""
     by_subset = {name: rows["id"].tolist() for name, rows in split.groupby("subset")}
     return {**how, "train": by_subset["train"], "validation": by_subset["validation"], "hashes": hashes}
 
@@ -77,6 +80,6 @@ def _rows_of(ids: pd.Series, table: pd.DataFrame, source: str) -> pd.DataFrame:
         raise BoneageError(
             f"{source} names {ids.nunique()} images; {len(missing)} of them are not in the table "
             f"(id {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}).\n"
-            "It was made from other data: use the same data.root, or draw a new split with data.new_split=true."
+            "It was made from other data: use that data.root, or draw a new split with data.new_split=true."
         )
     return table.set_index("id").loc[ids].reset_index()

@@ -10,7 +10,16 @@ from boneage_pl.errors import BoneageError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 OLDEST = 240  # months; the RSNA table ends at 228
-_SEXES = {"true": True, "1": True, "m": True, "male": True, "false": False, "0": False, "f": False, "female": False}
+_SEXES = {
+    "true": True,
+    "1": True,
+    "m": True,
+    "male": True,
+    "false": False,
+    "0": False,
+    "f": False,
+    "female": False,
+}
 _NEEDED = ["id", "boneage", "male"]
 # The names the challenge and Kaggle gave the table; of several tables under one root these come first.
 _KNOWN_TABLES = ["boneage-training-dataset.csv", "train.csv"]
@@ -84,8 +93,8 @@ def _nothing_found(csvs: list[Path], root: Path) -> BoneageError:
     return BoneageError(
         f"No bone-age data in data.root={root} ({root.resolve()}).\n"
         f"{looked}.\n"
-        "Get the RSNA 2017 training set from RSNA's challenge page (rsna.org, Pediatric Bone Age Challenge) or from\n"
-        "Kaggle (kmader/rsna-bone-age), unpack it and pass data.root=<folder> or set BONEAGE_DATA;\n"
+        "Get the RSNA 2017 training set from the RSNA Pediatric Bone Age Challenge page (rsna.org) or\n"
+        "from Kaggle (kmader/rsna-bone-age), unpack it and pass data.root=<folder> or set BONEAGE_DATA;\n"
         "or run with data=phantom, which draws its own radiographs and downloads nothing."
     )
 
@@ -122,12 +131,16 @@ def _check_rows(raw: pd.DataFrame, csv: Path) -> pd.DataFrame:
         "an id that another row has too": ~unique & (raw["id"] != ""),
     }
     problems = [
-        f"{mask.sum()} with {what}: {_first_ten(_cell(raw, line, mask))}" for what, mask in bad.items() if mask.any()
+        f"{mask.sum()} with {what}: {_first_ten(_cell(raw, line, mask))}"
+        for what, mask in bad.items()
+        if mask.any()
     ]
     if raw.empty:
         problems = ["it has no rows"]
     if problems:
-        raise BoneageError(f"{csv} has rows that cannot be used.\n" + "\n".join(problems) + "\nCorrect or remove them.")
+        raise BoneageError(
+            f"{csv} has rows that cannot be used.\n" + "\n".join(problems) + "\nCorrect or remove them."
+        )
     return pd.DataFrame({"id": raw["id"], "bone_age": ages.astype(float), "male": male.astype(bool)})
 
 

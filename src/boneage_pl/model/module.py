@@ -34,14 +34,15 @@ class BoneAgeModule(L.LightningModule):
     ) -> None:
         super().__init__()
         # channels-last is what the convolution kernels of today's CPUs and GPUs are fastest in
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         metrics = MetricCollection({"mae": MeanAbsoluteError()})
         self.train_metrics = metrics.clone(prefix="train_")
         self.val_metrics = metrics.clone(prefix="val_")
-        self.val_by_sex = nn.ModuleDict({"girls": metrics.clone("val_", "_girls"), "boys": metrics.clone("val_", "_boys")})
-        # the latest validation's answers, in the order they were measured in: row in the split's side → months
+        self.val_girls = metrics.clone("val_", "_girls")
+        self.val_boys = metrics.clone("val_", "_boys")
+        # the latest validation's answers, as they were measured: row in the split's side → months
         self.validation: dict[str, list[Any]] = {"row": [], "predicted": []}
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
@@ -64,13 +65,13 @@ class BoneAgeModule(L.LightningModule):
         predicted = self(batch["image"], batch["male"])
         boys = batch["male"] > 0.5
         self.val_metrics.update(predicted, batch["bone_age"])
-        self.val_by_sex["boys"].update(predicted[boys], batch["bone_age"][boys])
-        self.val_by_sex["girls"].update(predicted[~boys], batch["bone_age"][~boys])
+        self.val_boys.update(predicted[boys], batch["bone_age"][boys])
+        self.val_girls.update(predicted[~boys], batch["bone_age"][~boys])
         self._answers.append((batch["row"], predicted))
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation MAEs and keep the answers for the checkpoint and the figures."""
-        for metrics in (self.val_metrics, *self.val_by_sex.values()):
+        for metrics in (self.val_metrics, self.val_girls, self.val_boys):
             self.log_dict(metrics.compute(), logger=False)
             metrics.reset()
         rows, predicted = (torch.cat(part) for part in zip(*self._answers, strict=True))

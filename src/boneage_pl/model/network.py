@@ -96,7 +96,7 @@ def _inception(weights: str | None) -> nn.Module:
     if weights != "imagenet":
         raise BoneageError(f"model.weights={weights}: there are two choices, null and imagenet.")
     try:
-        return inception_v3(weights=Inception_V3_Weights.IMAGENET1K_V1, aux_logits=False, transform_input=True)
+        network = inception_v3(weights=Inception_V3_Weights.IMAGENET1K_V1, transform_input=True)
     except (URLError, OSError) as error:
         raise BoneageError(
             f"model.weights=imagenet: torchvision's weights could not be downloaded ({error}).\n"
@@ -104,3 +104,6 @@ def _inception(weights: str | None) -> nn.Module:
             f"{torch.hub.get_dir()}/checkpoints/ from a machine with network,\nor train from scratch with "
             "model.weights=null (as published)."
         ) from error
+    network.aux_logits = False  # the weights bring it along
+    network.AuxLogits = None
+    return network

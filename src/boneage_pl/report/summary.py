@@ -98,9 +98,17 @@ def closing_words(
     """Say what came of it, where it is, and what to run next."""
     share = summary.best_val_mae / summary.constant_mae
     rows = [
-        (f"{summary.experiment}, epoch {summary.best_epoch}", summary.best_val_mae, run / "checkpoints" / "best.ckpt"),
+        (
+            f"{summary.experiment}, epoch {summary.best_epoch}",
+            summary.best_val_mae,
+            run / "checkpoints" / "best.ckpt",
+        ),
         ("constant predictor", summary.constant_mae, f"{summary.constant_months:.1f} months for everyone"),
-        ("published v2", BEST_PUBLISHED, "500 px, the RSNA images, its own validation set: another test than this"),
+        (
+            "published v2",
+            BEST_PUBLISHED,
+            "500 px, the RSNA images, its own validation set: another test than this",
+        ),
     ]
     if summary.start_val_mae is not None:
         rows.insert(0, ("started from", summary.start_val_mae, summary.start))
@@ -126,7 +134,7 @@ def write_report(
     """
     folder = run / "report"
     folder.mkdir(exist_ok=True)
-    (folder / "summary.json").write_text(json.dumps(asdict(summary), indent=2) + "\n")
+    (folder / "summary.json").write_text(json.dumps(_without_nan(asdict(summary)), indent=2) + "\n")
     table = pd.DataFrame(answers)
     table.to_csv(folder / "predictions.csv", index=False)
     for draw in (predicted_against_true, error_by_age):
@@ -135,3 +143,8 @@ def write_report(
         logger.experiment.add_figure(draw.__name__, figure, summary.best_epoch)
     logger.log_hyperparams(hyperparameters, {"best_val_mae": summary.best_val_mae}, step=summary.best_epoch)
     logger.experiment.flush()
+
+
+def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN or infinity: write null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

@@ -1,7 +1,8 @@
 """Outlines of single bones: a tubular bone with its epiphysis, a carpal bone, an end of the forearm.
 
-Everything is in millimetres of an adult's hand. A bone is a few nested polygons, the outer ones denser: cortex,
-trabecular bone, medullary cavity. The proportions are approximations made to look right, not measurements.
+Everything is in millimetres of an adult's hand. A bone is a few nested polygons, the outer ones denser:
+cortex, trabecular bone, medullary cavity. The proportions are approximations made to look
+right, not measurements.
 """
 
 from dataclasses import dataclass
@@ -11,13 +12,14 @@ import numpy.typing as npt
 
 Points = npt.NDArray[np.float64]  # [n, 2] positions, or [n] distances
 
-CORTEX, TRABECULAR, MEDULLA = 205, 152, 120  # attenuation of a bone's parts on a scale to 255
+CORTEX, TRABECULAR, MEDULLA = 200, 138, 96  # attenuation of a bone's parts on a scale to 255
 
 _THETA = np.linspace(0, 2 * np.pi, 28, endpoint=False)
 _COS, _SIN = np.cos(_THETA), np.sin(_THETA)
 _T = (1 - np.cos(np.linspace(0, np.pi, 15))) / 2  # along a shaft, dense at its ends
 _WALL = (4 * _T * (1 - _T)) ** 1.3  # where along a shaft the cortex is thick
 _MIDDLE = slice(3, 12)
+_CAVITY = np.sin(np.linspace(0, np.pi, 9)) ** 0.4  # the medullary cavity tapers at its ends
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Stage:
-    """How far one bone has come: growth of its epiphysis, fusion, the scar of the plate, cartilage at its ends.
+    """How far a bone has come: its epiphysis, fusion, the scar of the plate, cartilage at its ends.
 
     All in 0..1; `wall` is the cortex's share of the half-width at mid-shaft.
     """
@@ -52,11 +54,12 @@ class Form:
     taper: float = 2.6  # how soon the near end narrows to the waist
     flare: float = 3.0  # how late the far end widens
     dome: float = 3.2  # the epiphysis: 2 is an ellipse, more is flatter
+    styloid: float = 0.0  # how much thicker the epiphysis is on its thumb side; negative: on the other
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a long bone lies: its epiphyseal joint, the direction away from it, length and half-width (mm)."""
+    """Where a long bone lies: its epiphyseal joint, the direction from there, length and half-width (mm)."""
 
     joint: Points
     direction: Points
@@ -92,35 +95,40 @@ def long_bone(frame: Frame, form: Form, stage: Stage, room: tuple[float, float, 
 def _shaft(frame: Frame, form: Form, stage: Stage, near: float, far: float) -> tuple[Points, Points, Points]:
     """Outline, inner wall of the cortex and medullary cavity."""
     along = near + (far - near) * _T
-    corner = np.minimum((np.minimum(along - near, far - along) + 0.4) / 3, 1) ** 0.35
+    corner = np.minimum(np.minimum((along - near + 1) / 2, (far - along + 0.4) / 3), 1) ** 0.35
     flared = (1 - form.waist) * (1 - _T) ** form.taper + (form.head - form.waist) * _T**form.flare
     half = frame.width * (form.waist + flared) * corner
     shell = 0.7 + (frame.width * form.waist * stage.wall - 0.7) * _WALL
     inside = near + 0.8 + (far - near - 1.6) * _T
-    cavity = 0.8 * np.maximum(half - 1.25 * shell, 0.1)
+    cavity = 0.85 * np.maximum(half - 1.25 * shell, 0.1)[_MIDDLE] * _CAVITY
     return (
         _both_sides(frame, along, half),
         _both_sides(frame, inside, np.maximum(half - shell, 0.1)),
-        _both_sides(frame, along[_MIDDLE], cavity[_MIDDLE]),
+        _both_sides(frame, along[_MIDDLE], cavity),
     )
 
 
 def _epiphysis(frame: Frame, form: Form, stage: Stage, near: float, metaphysis: float) -> list[Shape]:
     """A dot in the middle of the cartilage at first, a cap as wide as the shaft when grown."""
     room = metaphysis - near
-    height = room * (0.28 + 0.46 * stage.grown**0.6 + 0.26 * stage.closed) / 2
-    gap = room * (0.24 + 0.12 * (1 - stage.grown)) * (1 - stage.closed)
+    height = room * (0.26 + 0.56 * stage.grown**0.7 + 0.18 * stage.closed) / 2
+    gap = room * (0.14 + 0.18 * (1 - stage.grown)) * (1 - stage.closed)
     half = frame.width * (0.16 + 0.88 * stage.grown**0.75)
-    across, along = rounded(half, height, form.dome)
+    across, along = rounded(half, height, form.dome * (1 + 0.5 * stage.closed))
+    along = np.where(along < 0, along * (1 - form.styloid * across / half), along)
     thin = min(0.7, 0.4 * height)
     middle = metaphysis - gap - height
     return [
         Shape(frame.place(middle + along, across), CORTEX, 0),
-        Shape(frame.place(middle + along * (1 - thin / height), across * (1 - thin / half)), TRABECULAR + 12, 0),
+        Shape(
+            frame.place(middle + along * (1 - thin / height), across * (1 - thin / half)), TRABECULAR + 12, 0
+        ),
     ]
 
 
-def carpal_bone(centre: Points, axes: tuple[float, float], turn: float, layer: int, grown: float) -> list[Shape]:
+def carpal_bone(
+    centre: Points, axes: tuple[float, float], turn: float, layer: int, grown: float
+) -> list[Shape]:
     """Return a short bone's polygons: a round dot at first, its own angular outline when grown.
 
     `axes` are the adult half-axes (mm), `turn` their rotation (degrees).

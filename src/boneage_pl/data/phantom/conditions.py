@@ -1,14 +1,14 @@
 """How a radiograph was taken: framing, exposure, collimation, marker and noise, all of it blind to the age.
 
-Each purpose has a generator of its own that starts from (seed, index, purpose), so nothing here can shift with
-the number of values that another part happens to draw.
+Each purpose has a generator of its own that starts from (seed, index, purpose), so nothing here can shift
+with the number of values that another part happens to draw.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-BUILD, PLACE, EXPOSURE, MARKER, NOISE = range(5)  # one generator for each purpose
+TABLE, BUILD, PLACE, EXPOSURE, MARKER, NOISE = range(6)  # one generator for each purpose
 
 # Letters of straight strokes, each a line of points in a unit square (x right, y down).
 LETTERS = (
@@ -61,18 +61,18 @@ def draw_conditions(seed: int, index: int) -> Conditions:
     side = mark.random() < 0.75  # beside the wrist, or in a corner above the fingers
     x, y = mark.uniform(0.10, 0.16), mark.uniform(0.60, 0.88) if side else mark.uniform(0.10, 0.16)
     return Conditions(
-        zoom=float(np.clip(place.normal(1, 0.06), 0.85, 1.15)),
+        zoom=float(np.clip(place.normal(0.97, 0.07), 0.78, 1.08)),
         shift=(float(place.normal(0, 0.025)), float(place.normal(0, 0.02))),
         tilt=float(np.clip(place.normal(0, 6), -15, 15)),
         field=(float(edges[0]), float(edges[1]), float(1 - edges[2]), float(1 - edges[3])),
         field_tilt=float(place.normal(0, 2.5)),
         flesh=float(np.clip(light.normal(1, 0.10), 0.75, 1.3)),
         density=float(np.clip(light.normal(1, 0.10), 0.75, 1.3)),
-        exposure=float(light.lognormal(0, 0.22)),
+        exposure=float(np.clip(light.lognormal(-0.05, 0.2), 0.6, 1.4)),
         fog=float(light.choice([0.01, 0.03, 0.06, 0.12], p=[0.4, 0.3, 0.2, 0.1])),
         gamma=float(light.uniform(0.85, 1.35)),
         heel=(float(light.normal(0, 0.05)), float(light.normal(0, 0.05))),
-        scatter=float(light.uniform(0.05, 0.25)),
+        scatter=float(light.uniform(0.03, 0.15)),
         blur=float(light.uniform(0.4, 0.9)),
         noise=float(light.uniform(1.5, 5.0)),
         shutter=float(light.choice([0.0, 0.0, 0.08, 0.2])),

@@ -5,7 +5,7 @@ import numpy as np
 from boneage_pl.data.phantom.bones import Points
 from boneage_pl.data.phantom.skeleton import RAYS, Segment
 
-FOREARM, PALM, FINGER, TIP = 225, 235, 190, 165  # attenuation on a scale to 255
+FOREARM, PALM, FINGER, TIP = 235, 235, 190, 165  # attenuation on a scale to 255
 
 _CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 20, endpoint=False)) for f in (np.cos, np.sin)], axis=1)
 
@@ -15,13 +15,17 @@ def flesh_polygons(rays: dict[int, list[Segment]], thickness: float) -> list[tup
 
     `thickness` is the depth of the tissue over the bones as a multiple of the average.
     """
-    margin = 2.6 * thickness
+    margin = 3.4 * thickness
     polygons: list[tuple[Points, int]] = []
     for ray in RAYS:
         polygons += _finger(rays[ray], margin)
-    wrist = 25.0 + 3 * thickness
-    forearm = np.array([[-6 - wrist, -14], [-8 - wrist, -60], [-16 - wrist, -280], [14 + wrist, -280]])
-    forearm = np.concatenate([forearm, [[wrist - 3, -60], [wrist - 4, -14]]])
+    left, right = -25.5 - margin, 21.0 + margin
+    forearm = np.array(
+        [
+            *((left, 2), (left, -22), (left - 4, -70), (left - 14, -300)),
+            *((right + 12, -300), (right + 2, -70), (right - 1, -30), (right, -10), (right, 2)),
+        ]
+    )
     return [*polygons, (forearm, FOREARM), (_palm(rays, margin), PALM)]
 
 
@@ -55,8 +59,8 @@ def _palm(rays: dict[int, list[Segment]], margin: float) -> Points:
     webs = {ray: rays[ray][1].start + 0.42 * (rays[ray][1].end - rays[ray][1].start) for ray in RAYS}
     ulnar, radial = np.array([-1.0, 0.15]), np.array([1.0, 0.1])
     outline = [
-        (-27.0 - margin, -14.0),
-        (-26.0 - margin, 8.0),
+        (-25.5 - margin, -16.0),
+        (-24.5 - margin, 8.0),
         knuckles[5] + (rays[5][0].width + 1.6 * margin) * ulnar,
         webs[5] + (rays[5][1].width + margin) * 0.9 * ulnar,
         (webs[5] + webs[4]) / 2,
@@ -68,6 +72,6 @@ def _palm(rays: dict[int, list[Segment]], margin: float) -> Points:
         knuckles[1] + np.array([-4.0, 8.0]),
         knuckles[1] + np.array([7.0, -6.0]),
         rays[1][0].start + np.array([9.0 + margin, -6.0]),
-        (22.0 + margin, -16.0),
+        (21.0 + margin, -16.0),
     ]
     return np.array(outline)

@@ -2,6 +2,9 @@
 
 Hand coordinates: millimetres of an adult's hand, x towards the thumb, y towards the fingertips, origin in the
 capitate. Lengths, widths and positions are approximations of adult anatomy, not a source's measurements.
+
+A radiograph is framed to the hand, so every hand has an adult's outline and joints, and what changes with age
+is what has turned to bone between them. The outline therefore says nothing of the age.
 """
 
 from dataclasses import dataclass
@@ -15,35 +18,41 @@ RAYS = (1, 2, 3, 4, 5)
 PARTS = ("metacarpal", "proximal_phalanx", "middle_phalanx", "distal_phalanx")
 
 # From joint to joint along each ray (mm); the thumb has no middle phalanx.
-_LENGTHS = {1: (48, 35, 0, 26), 2: (68, 43, 26, 20), 3: (66, 48, 30, 21), 4: (59, 45, 29, 21), 5: (54, 36, 21, 19)}
+_LENGTHS = {
+    1: (48, 35, 0, 26),
+    2: (68, 43, 26, 20),
+    3: (66, 48, 30, 21),
+    4: (59, 45, 29, 21),
+    5: (54, 36, 21, 19),
+}
 _WIDTHS = {  # half, at the epiphyseal end (mm)
-    1: (7.6, 7.6, 0, 6.4),
-    2: (7.6, 7.6, 6.4, 5.0),
-    3: (7.6, 7.9, 6.8, 5.4),
-    4: (6.7, 7.3, 6.4, 5.2),
-    5: (6.5, 6.6, 5.5, 4.4),
+    1: (7.2, 7.2, 0, 6.0),
+    2: (7.4, 7.2, 5.9, 4.6),
+    3: (7.4, 7.5, 6.3, 5.0),
+    4: (6.4, 6.9, 6.0, 4.8),
+    5: (6.2, 6.2, 5.1, 4.1),
 }
 _BASES = {1: (22.0, 8.5), 2: (12.0, 14.5), 3: (2.0, 14.0), 4: (-7.0, 12.5), 5: (-15.0, 9.5)}
 _ANGLES = {1: 42.0, 2: 8.0, 3: 0.0, 4: -8.0, 5: -17.0}  # of the metacarpals, degrees towards the thumb
 _FAN = {1: -0.6, 2: 0.9, 3: 0.05, 4: -0.7, 5: -1.5}  # how much of the spread turns each finger
 _FORMS = {
-    "metacarpal": Form(waist=0.56, head=0.86, dome=2.3),
+    "metacarpal": Form(waist=0.54, head=0.80, dome=2.2),
     "proximal_phalanx": Form(waist=0.58, head=0.78),
     "middle_phalanx": Form(waist=0.58, head=0.80),
     "distal_phalanx": Form(waist=0.42, head=0.64, flare=4.0),
-    "radius": Form(waist=0.47, head=0.5, taper=11.0, dome=2.8),
-    "ulna": Form(waist=0.68, head=0.7, taper=14.0, dome=2.8),
+    "radius": Form(waist=0.47, head=0.5, taper=11.0, dome=2.8, styloid=0.45),
+    "ulna": Form(waist=0.68, head=0.7, taper=14.0, dome=2.8, styloid=-0.35),
 }
 # Centre, half-axes (mm), rotation (degrees), layer: neighbours that overlap lie on different layers.
 _CARPALS = {
-    "capitate": ((0.5, 1.0), (6.6, 11.6), -4.0, 1),
-    "hamate": ((-11.5, 3.2), (7.2, 9.6), 14.0, 2),
-    "triquetrum": ((-17.2, -8.2), (6.6, 6.0), 30.0, 1),
-    "lunate": ((-4.6, -13.2), (8.0, 6.6), 8.0, 2),
-    "scaphoid": ((10.6, -8.6), (5.9, 10.8), -38.0, 1),
-    "trapezium": ((19.4, 2.2), (7.2, 6.4), 30.0, 1),
-    "trapezoid": ((11.6, 5.6), (5.4, 6.2), 0.0, 2),
-    "pisiform": ((-18.6, -5.4), (4.6, 5.2), 20.0, 2),
+    "capitate": ((0.5, 1.0), (7.6, 12.6), -4.0, 1),
+    "hamate": ((-11.6, 2.6), (8.4, 10.6), 14.0, 2),
+    "triquetrum": ((-17.6, -8.6), (7.6, 6.6), 30.0, 1),
+    "lunate": ((-4.6, -12.6), (9.2, 7.4), 8.0, 2),
+    "scaphoid": ((11.0, -7.6), (7.0, 12.4), -38.0, 1),
+    "trapezium": ((20.4, 3.4), (8.2, 7.4), 30.0, 2),
+    "trapezoid": ((12.0, 6.6), (6.6, 7.2), 0.0, 1),
+    "pisiform": ((-19.0, -5.0), (4.8, 5.6), 20.0, 2),
 }
 # Joint (mm), half-width at the growth plate, height of the epiphysis with its plate.
 _FOREARM = {"radius": ((5.0, -20.0), 13.6, 9.5), "ulna": ((-17.5, -23.0), 7.4, 8.0)}
@@ -61,15 +70,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Everything that depends on the age: the bones, and the rays that the soft tissue is laid around.
-
-    `rays` holds each ray's segments, metacarpal first; `scale` turns millimetres of an adult's hand into
-    millimetres as framed.
-    """
+    """The bones at an age, and each ray's segments, metacarpal first: they are the same at any age."""
 
     shapes: list[Shape]
     rays: dict[int, list[Segment]]
-    scale: float
 
 
 class Build:
@@ -86,21 +90,13 @@ class Build:
         self.bend = dict(zip(RAYS, rng.normal(0, 2.0, (5, 4)), strict=True))  # degrees
         self.thickness = float(rng.normal(1, 0.05))
         self.cortex = float(rng.normal(1, 0.08))
-        self.size = float(rng.normal(1, 0.04))
+        self.size = float(np.clip(rng.normal(1, 0.035), 0.92, 1.07))
         self.spread = float(rng.uniform(0, 9))  # degrees between neighbouring fingers
         self.thumb = float(rng.normal(0, 6))  # degrees
 
     def own_age(self, centre: str, age: float) -> float:
         """Return the age (months) at which the average child's centre looks as this child's does now."""
         return max(0.0, (age - self.pace[centre]) / (1 + 0.03 * self.pace[centre]))
-
-
-def hand_size(age: float, male: bool) -> float:
-    """Length of the hand as a fraction of the adult's (approximation; girls are ahead and stop earlier)."""
-    months = (0, 12, 24, 60, 96, 132, 168, 198, 228)
-    boys = (0.37, 0.46, 0.53, 0.66, 0.76, 0.85, 0.95, 0.995, 1.0)
-    girls = (0.37, 0.48, 0.55, 0.69, 0.80, 0.92, 0.99, 1.0, 1.0)
-    return float(np.interp(age, months, boys if male else girls))
 
 
 def build_skeleton(age: float, male: bool, build: Build) -> Skeleton:
@@ -111,9 +107,7 @@ def build_skeleton(age: float, male: bool, build: Build) -> Skeleton:
         for part, segment in rays[ray].items():
             shapes += _ray_bone(part, ray, segment, age, male, build)
     shapes += _carpus(age, male, build) + _sesamoid(age, male, build, rays[1]["metacarpal"])
-    # A radiograph is framed to the hand, so only part of the growth is seen as size: the square root.
-    scale = build.size * hand_size(age, male) ** 0.5
-    return Skeleton(shapes, {ray: list(parts.values()) for ray, parts in rays.items()}, scale)
+    return Skeleton(shapes, {ray: list(parts.values()) for ray, parts in rays.items()})
 
 
 def _segments(ray: int, build: Build) -> dict[str, Segment]:

@@ -1,0 +1,123 @@
+"""The phantom's table, and its images on disk in the layout of the RSNA download."""
+
+import multiprocessing
+import os
+import sys
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from boneage_pl.data.phantom.conditions import TABLE, child
+from boneage_pl.data.phantom.radiograph import render
+from boneage_pl.data.phantom.record import IMAGE_FOLDER, TABLE_FILE, Phantom, claim, finish, write_whole
+
+OLDEST = 228  # months; the RSNA table ends there
+AGE_BINS = 10
+GROUPS = 2 * AGE_BINS
+
+FEW = 64  # images: starting processes takes longer than drawing these in this one
+
+
+def phantom_table(count: int, seed: int) -> pd.DataFrame:
+    """Return `id` (1..count), `boneage` (whole months, 1 to 228) and `male` of a phantom of `count` images.
+
+    Row i belongs to group i % 20 (ten equal-width age bins, in each a girl and then a boy), so a multiple of
+    20 fills every group equally. The first of each sex in the youngest bin is 1 month and in the oldest 228,
+    so that the bins of any table of 20 rows or more have the same edges. A row depends on (seed, i) alone:
+    a longer table begins with the shorter one.
+    """
+    return pd.DataFrame([_row(i, seed) for i in range(count)], columns=["id", "boneage", "male"])
+
+
+def _row(i: int, seed: int) -> tuple[int, int, bool]:
+    age_bin, male = divmod(i % GROUPS, 2)
+    if i < GROUPS and age_bin in (0, AGE_BINS - 1):
+        age = 1 if age_bin == 0 else OLDEST
+    else:
+        # pandas.cut's bins are open below and closed above, but the first holds its lower edge.
+        below = (OLDEST - 1) * age_bin // AGE_BINS + 1 - (age_bin == 0)
+        last = (OLDEST - 1) * (age_bin + 1) // AGE_BINS + 1
+        age = int(child(seed, i, TABLE).integers(below + 1, last + 1))
+    return i + 1, age, bool(male)
+
+
+def write_phantom(
+    root: Path,
+    *,
+    count: int,
+    seed: int,
+    size: int = 500,
+    skeleton_age: float | None = None,
+    workers: int | None = None,
+) -> None:
+    """Write a phantom of `count` images, `size` × `size` pixels, under `root`; return at once if it is there.
+
+    An interrupted phantom is finished and a shorter one extended: only missing images are drawn. The table
+    and the record of the parameters come last, so a half-written phantom is never taken for a whole one.
+    With `skeleton_age` (months) every image shows a skeleton of that age while the labels vary: the control,
+    from which nothing can be learnt. `workers` processes draw (default: one a core).
+
+    Raises:
+        BoneageError: `root` cannot be written, or holds a phantom with other parameters or something else.
+            Nothing is ever overwritten.
+    """
+    phantom = Phantom(count, seed, size, skeleton_age)
+    root = Path(root)
+    if claim(root, phantom):
+        return
+    table = phantom_table(count, seed)
+    folder = root / IMAGE_FOLDER
+    folder.mkdir(exist_ok=True)
+    there = {path.name for path in folder.iterdir()}
+    rows = zip(table["id"].tolist(), table["boneage"].tolist(), table["male"].tolist(), strict=True)
+    tasks = [
+        (folder / f"{id_}.png", age if skeleton_age is None else skeleton_age, male, phantom, id_ - 1)
+        for id_, age, male in rows
+        if f"{id_}.png" not in there
+    ]
+    for _ in _progress(_draw_all(tasks, workers or os.cpu_count() or 1), len(tasks), root):
+        pass
+    write_whole(root / TABLE_FILE, table.to_csv(index=False).encode())
+    finish(root, phantom)
+
+
+def _draw_all(tasks: list[tuple[Path, float, bool, Phantom, int]], workers: int) -> Iterator[None]:
+    if workers == 1 or len(tasks) <= FEW:
+        yield from map(_draw, tasks)
+        return
+    # Fresh processes, not forks: the caller may already run threads.
+    pool = ProcessPoolExecutor(min(workers, len(tasks)), multiprocessing.get_context("spawn"))
+    try:
+        yield from pool.map(_draw, tasks, chunksize=8)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _draw(task: tuple[Path, float, bool, Phantom, int]) -> None:
+    path, age, male, phantom, index = task
+    write_whole(path, encode(render(age, male, seed=phantom.seed, index=index, size=phantom.size)))
+
+
+def encode(picture: Image.Image) -> bytes:
+    """Return the picture as a PNG; run lengths alone, because a search for repeats in noise finds nothing."""
+    file = BytesIO()
+    picture.save(file, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
+    return file.getvalue()
+
+
+def _progress(steps: Iterable[None], total: int, root: Path) -> Iterator[None]:
+    """Say on stderr how far the drawing is: one line that updates on a terminal, otherwise one at the end."""
+    start, terminal = time.perf_counter(), sys.stderr.isatty()
+    for done, step in enumerate(steps, 1):
+        yield step
+        rate = done / (time.perf_counter() - start)
+        if done == total or (terminal and done % 10 == 0):
+            end = "\n" if done == total else ""
+            line = f"{root}: {done} of {total} radiographs drawn, {rate:.0f} images/s{end}"
+            print("\r" * terminal + line, end="", file=sys.stderr, flush=True)

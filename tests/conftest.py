@@ -1,0 +1,69 @@
+"""Data sets and runs that several tests share."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+# One thread a process: these tests start several, and sums must not depend on how many cores there are.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.pop("BONEAGE_DATA", None)
+
+Result = subprocess.CompletedProcess[str]
+
+
+def write_rsna(folder: Path, table: pd.DataFrame, images: Path | None = None, csv: str | None = None) -> None:
+    """Write a table (id, boneage, male) and a small gray image for each row, in the Kaggle archive's layout."""
+    images = images or folder / "boneage-training-dataset"
+    images.mkdir(parents=True)
+    table.to_csv(folder / (csv or "boneage-training-dataset.csv"), index=False)
+    for i in table["id"]:
+        rng = np.random.default_rng(int(i))
+        pixels = rng.integers(0, 256, (130 + int(i) % 7, 120), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / f"{i}.png")
+
+
+def balanced_table(per_group: int) -> pd.DataFrame:
+    """Return `per_group` rows in each of the twenty groups, ages from 1 to 228 months."""
+    rows = [
+        {"boneage": round(1 + 227 * (b + (k + 1) / (per_group + 1)) / 10), "male": male}
+        for male in (False, True)
+        for b in range(10)
+        for k in range(per_group)
+    ]
+    table = pd.DataFrame(rows)
+    table.loc[[0, len(table) - 1], "boneage"] = [1, 228]
+    return table.assign(id=range(1, len(table) + 1))[["id", "boneage", "male"]]
+
+
+@pytest.fixture(scope="session")
+def rsna(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 4 images in each of the twenty groups."""
+    root = tmp_path_factory.mktemp("rsna")
+    write_rsna(root, balanced_table(4))
+    return root
+
+
+def run_command(*arguments: str, cwd: Path, check: bool = True, **env: str) -> Result:
+    """Run `python -m boneage_pl` as a user would type it."""
+    result = subprocess.run(
+        [sys.executable, "-m", "boneage_pl", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+        timeout=600,
+    )
+    assert not check or result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+@pytest.fixture(scope="session")
+def command() -> Callable[..., Result]:
+    return run_command

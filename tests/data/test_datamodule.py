@@ -1,0 +1,133 @@
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from boneage_pl.data.datamodule import BoneAgeData
+from boneage_pl.errors import BoneageError
+from tests.conftest import balanced_table, write_rsna
+
+
+def data_of(root: Path, **options: Any) -> BoneAgeData:
+    defaults = {"image_size": 107, "samples_per_group": 4, "batch_size": 8, "workers": 0}
+    data = BoneAgeData(str(root), **{**defaults, **options})
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def epoch_of(data: BoneAgeData, epoch: int) -> dict[int, torch.Tensor]:
+    """Return each training row's image, keyed by row, in the order served."""
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return {
+        int(row): image
+        for batch in loader
+        for row, image in zip(batch["row"], batch["image"], strict=True)
+    }
+
+
+def test_batches(rsna: Path):
+    data = data_of(rsna)
+    batch = next(iter(data.train_dataloader()))
+    assert batch["image"].shape == (8, 3, 107, 107)
+    assert batch["image"].dtype == batch["male"].dtype == batch["bone_age"].dtype == torch.float32
+    validation = pd.concat(
+        [pd.DataFrame({k: b[k].numpy() for k in ("row", "male", "bone_age")}) for b in data.val_dataloader()]
+    )
+    assert validation["row"].tolist() == list(range(20))
+    rows = data.validation_rows
+    assert validation["bone_age"].tolist() == rows["bone_age"].tolist()
+    assert (validation["male"] == 1).tolist() == rows["male"].tolist()
+
+
+def test_order_and_flips_depend_on_seed_epoch_and_sample_alone(rsna: Path):
+    first = epoch_of(data_of(rsna), epoch=3)
+    torch.manual_seed(12345)
+    again = epoch_of(data_of(rsna, workers=2), epoch=3)
+    assert list(first) == list(again)
+    assert all(torch.equal(first[row], again[row]) for row in first)
+
+    later = epoch_of(data_of(rsna), epoch=4)
+    other = epoch_of(data_of(rsna, seed=0), epoch=3)
+    assert list(first) != list(later)
+    assert all(torch.equal(first[row], other[row]) for row in first)
+    flipped = [not torch.equal(first[row], later[row]) for row in first]
+    for row, flip in zip(first, flipped, strict=True):  # a resize rounds a mirrored image a little differently
+        expected = first[row].flip(2) if flip else first[row]
+        torch.testing.assert_close(later[row], expected, atol=0.05, rtol=0)
+    assert 10 < sum(flipped) < 50  # of 60; a sample keeps its side from one epoch to the next half of the time
+
+
+def test_reading_leaves_the_global_generator_alone(rsna: Path):
+    dataset = data_of(rsna).train_dataloader().dataset
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    for row in range(len(dataset)):
+        dataset[(row, 0)]
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_split_file_is_used_exactly(rsna: Path, tmp_path: Path):
+    drawn = data_of(rsna, seed=5).split
+    drawn.sample(frac=1, random_state=0).to_csv(tmp_path / "split.csv", index=False)
+    read = data_of(rsna, split_file=str(tmp_path / "split.csv")).split
+    columns = list(drawn.columns)
+    assert sorted(map(tuple, read[columns].to_numpy())) == sorted(map(tuple, drawn.to_numpy()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda split: split.drop(columns="subset"), "lacks subset"),
+        (lambda split: split.assign(subset="test"), "subset must be train or validation"),
+        (lambda split: split.assign(id=split["id"] + "9"), "not in the table"),
+        (lambda split: split.assign(bone_age=split["bone_age"] + 1), "another age or sex"),
+    ],
+)
+def test_split_file_that_does_not_fit(rsna: Path, tmp_path: Path, change: Any, message: str):
+    change(data_of(rsna).split).to_csv(tmp_path / "split.csv", index=False)
+    with pytest.raises(BoneageError, match=message):
+        data_of(rsna, split_file=str(tmp_path / "split.csv"))
+
+
+@pytest.mark.parametrize("protocol", ["disjoint", "published"])
+def test_a_checkpoints_split_is_restored_whatever_the_options(rsna: Path, protocol: str):
+    first = data_of(rsna, protocol=protocol, samples_per_group=8, seed=3)
+    second = data_of(rsna, origin=first.record, samples_per_group=4, seed=9)
+    pd.testing.assert_frame_equal(first.split, second.split)
+    assert {k: second.record[k] for k in ("protocol", "seed", "samples_per_group")} == {
+        "protocol": protocol,
+        "seed": 3,
+        "samples_per_group": 8,
+    }
+
+
+def test_another_split_is_refused_if_it_validates_on_trained_images(rsna: Path):
+    origin = data_of(rsna, seed=1).record
+    with pytest.raises(BoneageError, match=r"of the 20 validation images were trained on .*\n.*\n.*allow_overlap=true"):
+        data_of(rsna, origin=origin, new_split=True, seed=2)
+    data_of(rsna, origin=origin, new_split=True, seed=2, allow_overlap=True)
+    data_of(rsna, origin=origin, new_split=True, seed=1)  # the same split again: nothing overlaps
+
+
+def test_a_trained_image_under_another_id_is_noticed(tmp_path: Path):
+    write_rsna(tmp_path / "a", balanced_table(4))
+    origin = data_of(tmp_path / "a").record
+    table = balanced_table(4)
+    write_rsna(tmp_path / "b", table.assign(id=table["id"] + 1000))
+    for image in (tmp_path / "b").rglob("*.png"):  # the same pictures, renamed
+        source = tmp_path / "a" / "boneage-training-dataset" / f"{int(image.stem) - 1000}.png"
+        image.write_bytes(source.read_bytes())
+    with pytest.raises(BoneageError, match="were trained on"):
+        data_of(tmp_path / "b", origin=origin, new_split=True, seed=4)
+
+
+def test_a_checkpoints_split_needs_its_own_data(rsna: Path, tmp_path: Path):
+    table = balanced_table(4)
+    write_rsna(tmp_path, table.assign(id=table["id"] + 1000))
+    with pytest.raises(BoneageError, match=r"the split stored in ckpt= names 60 images; 60 of them are not"):
+        data_of(tmp_path, origin=data_of(rsna).record)

@@ -1,0 +1,102 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boneage_pl.data.split import age_edges, assign_groups, group_name, make_split
+from boneage_pl.errors import BoneageError
+
+
+def table_of(counts: list[int], bins: int) -> pd.DataFrame:
+    """Build a table with counts[g] images in group g of 2 × bins, ages 0 to 100."""
+    width = 100 / bins
+    rows = [
+        {"bone_age": (g % bins) * width + width * (k + 1) / (n + 1), "male": g >= bins}
+        for g, n in enumerate(counts)
+        for k in range(n)
+    ]
+    table = pd.DataFrame(rows)
+    table.loc[0, "bone_age"], table.loc[len(table) - 1, "bone_age"] = 0, 100
+    return table.assign(id=[f"i{k}" for k in range(len(table))])
+
+
+tables = st.integers(1, 5).flatmap(
+    lambda bins: st.tuples(st.just(bins), st.lists(st.integers(2, 30), min_size=2 * bins, max_size=2 * bins))
+)
+
+
+@given(shape=tables, samples=st.integers(2, 60), share=st.sampled_from([0.25, 0.5, 0.1]), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_disjoint_split_is_exact_balanced_and_shares_no_image(shape, samples, share, seed):
+    bins, counts = shape
+    table = table_of(counts, bins)
+    n_validation = round(samples * share)
+    if not 0 < n_validation < samples:
+        with pytest.raises(BoneageError, match="each side needs at least one"):
+            make_split(table, age_bins=bins, samples_per_group=samples, validation_share=share, seed=seed)
+        return
+    split = make_split(table, age_bins=bins, samples_per_group=samples, validation_share=share, seed=seed)
+
+    sizes = split.groupby(["subset", "group"]).size().unstack("subset")
+    assert (sizes["validation"] == n_validation).all()
+    assert (sizes["train"] == samples - n_validation).all()
+    assert len(sizes) == 2 * bins
+    sides = split.groupby("id")["subset"].nunique()
+    assert (sides == 1).all()
+    # repeated only where a side is short, and then evenly
+    repeats = split.groupby(["group", "subset", "id"]).size().groupby(["group", "subset"])
+    assert (repeats.max() - repeats.min() <= 1).all()
+
+
+@given(shape=tables, seed=st.integers(0, 5))
+@settings(max_examples=20, deadline=None)
+def test_split_depends_on_seed_and_table_alone(shape, seed):
+    bins, counts = shape
+    table = table_of(counts, bins)
+    options = {"age_bins": bins, "samples_per_group": 12, "seed": seed}
+    split = make_split(table, **options)
+    np.random.seed(seed + 1)  # noqa: NPY002  the global generator must not matter
+    pd.testing.assert_frame_equal(split, make_split(table.sample(frac=1), **options))
+
+
+def test_another_seed_is_another_split():
+    table = table_of([40] * 4, 2)
+    ids = [
+        set(make_split(table, age_bins=2, samples_per_group=20, seed=s).query("subset == 'validation'")["id"])
+        for s in (0, 1)
+    ]
+    assert ids[0] != ids[1]
+
+
+def test_published_protocol_leaks_where_groups_are_short_and_only_there():
+    split = make_split(table_of([500, 30, 500, 500], 2), protocol="published", age_bins=2)
+    assert split.groupby(["subset", "group"]).size().to_dict() == {
+        (subset, g): n for subset, n in (("train", 300), ("validation", 100)) for g in range(4)
+    }
+    shared = split.groupby(["group", "id"])["subset"].nunique().groupby("group").max()
+    assert shared.tolist() == [1, 2, 1, 1]
+
+
+def test_groups_are_those_of_pandas_cut():
+    """The counts that the challenge's table has come from ten bins between its youngest and oldest."""
+    ages = pd.Series(np.random.default_rng(0).integers(1, 229, 2000).astype(float))
+    ages[0], ages[1] = 1, 228
+    edges = age_edges(ages, 10)
+    table = pd.DataFrame({"bone_age": ages, "male": np.arange(2000) % 2 == 1})
+    expected = pd.cut(ages, edges, include_lowest=True, labels=False) + 10 * table["male"]
+    assert assign_groups(table, edges).tolist() == expected.tolist()
+    assert group_name(10, edges) == "boys of 1.0 to 23.7 months"
+
+
+def test_empty_and_single_groups_are_named():
+    with pytest.raises(BoneageError, match=r"1 of the 4 groups .* no image: boys of 0.0 to 50.0 months.\n.*fewer"):
+        make_split(table_of([5, 5, 0, 5], 2), age_bins=2)
+    with pytest.raises(BoneageError, match=r"1 of the 4 groups hold a single image.*: girls of 50.0 to 100.0"):
+        make_split(table_of([5, 1, 5, 5], 2), age_bins=2)
+
+
+@pytest.mark.parametrize("options", [{"protocol": "leaky"}, {"age_bins": 0}, {"validation_share": 1.0}])
+def test_options_that_cannot_be_right(options):
+    with pytest.raises(BoneageError, match=next(iter(options))):
+        make_split(table_of([5] * 20, 10), **options)

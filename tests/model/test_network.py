@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import Inception_V3_Weights, inception_v3
+
+from boneage_pl.data.images import IMAGENET_MEAN, IMAGENET_STD
+from boneage_pl.errors import BoneageError
+from boneage_pl.model.network import BoneAgeNet, feature_side
+
+
+def shapes_of(network: BoneAgeNet, image: torch.Tensor) -> dict[str, tuple[int, ...]]:
+    """Run one image through and return each named layer's output shape."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    layers = {
+        "Mixed_7c": network.backbone.Mixed_7c,
+        "avgpool": network.backbone.avgpool,
+        "dropout": network.backbone.dropout,
+        "fc": network.backbone.fc,
+        "sex": network.sex,
+        "hidden": network.hidden,
+    }
+    for name, layer in layers.items():
+        layer.register_forward_hook(lambda _m, _i, out, name=name: shapes.update({name: tuple(out.shape)}))
+    network.hidden[0].register_forward_pre_hook(lambda _m, args: shapes.update(joined=tuple(args[0].shape)))
+    with torch.no_grad():
+        shapes["age"] = tuple(network(image, torch.ones(len(image))).shape)
+    return shapes
+
+
+def test_the_published_shapes_at_500_pixels():
+    network = BoneAgeNet(500).eval()
+    assert shapes_of(network, torch.rand(1, 3, 500, 500)) == {
+        "Mixed_7c": (1, 2048, 14, 14),
+        "avgpool": (1, 2048, 7, 7),
+        "dropout": (1, 100352),
+        "fc": (1, 100352),
+        "sex": (1, 32),
+        "joined": (1, 100384),
+        "hidden": (1, 1000),
+        "age": (1, 1),
+    }
+    assert [type(layer) for layer in network.hidden] == [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU]
+    assert network.backbone.AuxLogits is None
+    assert isinstance(network.backbone.avgpool, nn.MaxPool2d)
+
+
+@pytest.mark.parametrize("size", [107, 128, 171, 299])
+def test_the_heads_width_follows_the_image(size: int):
+    shapes = shapes_of(BoneAgeNet(size).eval(), torch.rand(1, 3, size, size))
+    side = feature_side(size)
+    assert shapes["Mixed_7c"] == (1, 2048, side, side)
+    assert shapes["joined"] == (1, 2048 * (side // 2) ** 2 + 32)
+
+
+def test_too_small_an_image_is_refused():
+    assert feature_side(107) == 2
+    with pytest.raises(BoneageError, match=r"image_size=106 leaves nothing for the 2 × 2 max-pool.*\n.*107"):
+        BoneAgeNet(106)
+
+
+def test_sex_changes_the_answer():
+    network = BoneAgeNet(107).eval()
+    image = torch.rand(1, 3, 107, 107).expand(2, -1, -1, -1)
+    with torch.no_grad():
+        girl, boy = network(image, torch.tensor([0.0, 1.0]))
+    assert girl != boy
+
+
+def test_the_last_layer_is_float32_under_bfloat16():
+    network = BoneAgeNet(107).eval()
+    with torch.no_grad():
+        network.age.bias.fill_(180.0)
+        network.age.weight.mul_(0.01)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        months = network(torch.rand(8, 3, 107, 107), torch.ones(8)).squeeze(1)
+    assert months.dtype == torch.float32
+    # bfloat16 near 180 has steps of a whole month: every answer would be one and the same number
+    assert not torch.equal(months, months.bfloat16().float())
+
+
+def test_imagenet_weights_see_their_own_normalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The file is found where a download would put it; the network undoes ours and applies theirs, once."""
+    original = inception_v3(weights=None, init_weights=False).eval()
+    name = Inception_V3_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(original.state_dict(), tmp_path / "hub" / "checkpoints" / name)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    network = BoneAgeNet(107, weights="imagenet").eval()
+
+    pixels = torch.rand(1, 3, 107, 107)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    with torch.no_grad():
+        ours = network.backbone.Conv2d_1a_3x3(network.backbone._transform_input((pixels - mean) / std))
+        theirs = original.Conv2d_1a_3x3(pixels * 2 - 1)  # as the weights were trained: [0, 1] → [-1, 1]
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    assert BoneAgeNet(107).backbone.transform_input is False
+
+
+def test_weights_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(BoneageError, match="null and imagenet"):
+        BoneAgeNet(107, weights="radimagenet")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", lambda *_a, **_k: (_ for _ in ()).throw(OSError("no network")))
+    with pytest.raises(BoneageError, match=r"could not be downloaded .*no network.*\n.*inception_v3_google"):
+        BoneAgeNet(107, weights="imagenet")

@@ -1,0 +1,46 @@
+from hydra.core.override_parser.overrides_parser import OverridesParser
+import shlex
+
+import pytest
+
+from boneage_pl.command import check_paths, next_command, quoted
+from boneage_pl.errors import BoneageError
+
+AWKWARD = ["runs/lr=0.1/best.ckpt", "a,b", "[old] runs", "Größe/été", "{x}", 'say "hi"', "it's", "a(b)", "back\\[slash]"]
+
+
+@pytest.mark.parametrize("path", AWKWARD)
+def test_an_awkward_path_is_refused_with_a_form_that_works(path: str):
+    with pytest.raises(BoneageError, match="Write it as") as error:
+        check_paths([f"ckpt={path}"])
+    shown = str(error.value).splitlines()[1].strip()
+    (argument,) = shlex.split(shown)  # what the shell hands over
+    check_paths([argument])
+    assert OverridesParser.create().parse_override(argument).value() == path
+
+
+@pytest.mark.parametrize("path", ["v1", "outputs/v1/2026-01-01_10-00-00", "/data/bone-age_2", "my run/best.ckpt", "2017"])
+def test_a_plain_path_passes(path: str):
+    check_paths([f"ckpt={path}", f"data.root={path}", "+experiment=v2"])
+    assert OverridesParser.create().parse_override(shlex.split(quoted("ckpt", path))[0])
+
+
+def test_commas_are_a_sweep_where_one_is_asked_for():
+    check_paths(["-m", "ckpt=a,b"])
+
+
+def test_the_next_command_keeps_the_data_and_machine_options():
+    overrides = [
+        "+experiment=v1",
+        "data.root=my data",
+        "data.image_size=128",
+        "trainer.max_epochs=2",
+        "trainer.precision=32",
+        "optimizer.lr=0.1",
+        "hydra.run.dir=outputs/here",
+        "seed=3",
+    ]
+    assert next_command("v2", "outputs/a=b", overrides) == (
+        "python -m boneage_pl +experiment=v2 'ckpt=\"outputs/a=b\"' "
+        "'data.root=my data' data.image_size=128 trainer.precision=32 seed=3"
+    )
