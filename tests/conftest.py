@@ -19,7 +19,7 @@ Result = subprocess.CompletedProcess[str]
 
 
 def write_rsna(folder: Path, table: pd.DataFrame, images: Path | None = None, csv: str | None = None) -> None:
-    """Write a table (id, boneage, male) and a small gray image for each row, in the Kaggle archive's layout."""
+    """Write a table (id, boneage, male) and a small gray image for each row, as the Kaggle archive does."""
     images = images or folder / "boneage-training-dataset"
     images.mkdir(parents=True)
     table.to_csv(folder / (csv or "boneage-training-dataset.csv"), index=False)

@@ -1,12 +1,22 @@
-from hydra.core.override_parser.overrides_parser import OverridesParser
 import shlex
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from boneage_pl.command import check_paths, next_command, quoted
 from boneage_pl.errors import BoneageError
 
-AWKWARD = ["runs/lr=0.1/best.ckpt", "a,b", "[old] runs", "Größe/été", "{x}", 'say "hi"', "it's", "a(b)", "back\\[slash]"]
+AWKWARD = [
+    "runs/lr=0.1/best.ckpt",
+    "a,b",
+    "[old] runs",
+    "Größe/été",
+    "{x}",
+    'say "hi"',
+    "it's",
+    "a(b)",
+    "back\\[slash]",
+]
 
 
 @pytest.mark.parametrize("path", AWKWARD)
@@ -19,7 +29,9 @@ def test_an_awkward_path_is_refused_with_a_form_that_works(path: str):
     assert OverridesParser.create().parse_override(argument).value() == path
 
 
-@pytest.mark.parametrize("path", ["v1", "outputs/v1/2026-01-01_10-00-00", "/data/bone-age_2", "my run/best.ckpt", "2017"])
+@pytest.mark.parametrize(
+    "path", ["v1", "outputs/v1/2026-01-01_10-00-00", "/data/bone-age_2", "my run/best.ckpt", "2017"]
+)
 def test_a_plain_path_passes(path: str):
     check_paths([f"ckpt={path}", f"data.root={path}", "+experiment=v2"])
     assert OverridesParser.create().parse_override(shlex.split(quoted("ckpt", path))[0])

@@ -51,7 +51,9 @@ def test_torch_is_not_imported_for_a_quick_answer(tmp_path: Path, arguments: lis
         "heavy = {'torch', 'lightning', 'pandas', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -77,7 +79,9 @@ def test_what_cannot_be_right_exits_2_without_traceback_or_folder(
     assert [path.name for path in tmp_path.rglob("*") if path.name != "outputs"] == []
 
 
-def test_v2_without_ckpt_shows_the_command_with_the_newest_v1_run(command: Callable[..., Result], tmp_path: Path):
+def test_v2_without_ckpt_shows_the_command_with_the_newest_v1_run(
+    command: Callable[..., Result], tmp_path: Path
+):
     make_run(tmp_path / "outputs" / "v1" / "old", "v1", age=2)
     make_run(tmp_path / "outputs" / "v1" / "new", "v1", age=1)
     result = command("+experiment=v2", "data.image_size=128", cwd=tmp_path, check=False)

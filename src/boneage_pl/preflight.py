@@ -31,7 +31,9 @@ def check(config: DictConfig) -> None:
         find_checkpoint(str(config.ckpt), Path(config.outputs))
     elif config.starts_from is not None:
         raise _no_checkpoint(config)
-    HydraConfig.instance().set_config(config)  # as Hydra does next: the folder's name asks it for the experiment
+    HydraConfig.instance().set_config(
+        config
+    )  # as Hydra does next: the folder's name asks it for the experiment
     run = Path(config.hydra.run.dir)
     if (run / "metrics.csv").exists() or (run / "checkpoints").exists():
         raise BoneageError(

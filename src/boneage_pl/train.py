@@ -3,6 +3,7 @@
 import logging
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,7 +46,9 @@ def train(cfg: DictConfig) -> Summary:
     network = instantiate(cfg.model)
     if start is not None:
         load_weights(network, start, plain(cfg.model))
-    data: BoneAgeData = instantiate(cfg.data, origin=start.record["split"] if start else None)
+    # a partial, because instantiate() would turn the plain values of `origin` into configuration objects
+    make_data: Callable[..., BoneAgeData] = instantiate(cfg.data, _partial_=True)
+    data = make_data(origin=start.record["split"] if start else None)
     data.prepare_data()
     data.setup()
     data.split.to_csv(run / "split.csv", index=False)

@@ -23,9 +23,7 @@ def epoch_of(data: BoneAgeData, epoch: int) -> dict[int, torch.Tensor]:
     loader = data.train_dataloader()
     loader.sampler.set_epoch(epoch)
     return {
-        int(row): image
-        for batch in loader
-        for row, image in zip(batch["row"], batch["image"], strict=True)
+        int(row): image for batch in loader for row, image in zip(batch["row"], batch["image"], strict=True)
     }
 
 
@@ -55,10 +53,14 @@ def test_order_and_flips_depend_on_seed_epoch_and_sample_alone(rsna: Path):
     assert list(first) != list(later)
     assert all(torch.equal(first[row], other[row]) for row in first)
     flipped = [not torch.equal(first[row], later[row]) for row in first]
-    for row, flip in zip(first, flipped, strict=True):  # a resize rounds a mirrored image a little differently
+    for row, flip in zip(
+        first, flipped, strict=True
+    ):  # a resize rounds a mirrored image a little differently
         expected = first[row].flip(2) if flip else first[row]
         torch.testing.assert_close(later[row], expected, atol=0.05, rtol=0)
-    assert 10 < sum(flipped) < 50  # of 60; a sample keeps its side from one epoch to the next half of the time
+    assert (
+        10 < sum(flipped) < 50
+    )  # of 60; a sample keeps its side from one epoch to the next half of the time
 
 
 def test_reading_leaves_the_global_generator_alone(rsna: Path):
@@ -108,7 +110,9 @@ def test_a_checkpoints_split_is_restored_whatever_the_options(rsna: Path, protoc
 
 def test_another_split_is_refused_if_it_validates_on_trained_images(rsna: Path):
     origin = data_of(rsna, seed=1).record
-    with pytest.raises(BoneageError, match=r"of the 20 validation images were trained on .*\n.*\n.*allow_overlap=true"):
+    with pytest.raises(
+        BoneageError, match=r"of the 20 validation images were trained on .*\n.*\n.*allow_overlap=true"
+    ):
         data_of(rsna, origin=origin, new_split=True, seed=2)
     data_of(rsna, origin=origin, new_split=True, seed=2, allow_overlap=True)
     data_of(rsna, origin=origin, new_split=True, seed=1)  # the same split again: nothing overlaps

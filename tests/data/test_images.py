@@ -33,7 +33,9 @@ def noise(height: int, width: int, channels: int = 1) -> np.ndarray:
 @pytest.mark.parametrize("size", [128, 500])
 @pytest.mark.parametrize("shape", [(700, 611), (301, 499), (128, 128), (90, 131), (61, 60)])
 @pytest.mark.parametrize("train", [True, False])
-def test_gray_images_give_the_published_tensor_exactly(tmp_path: Path, size: int, shape: tuple[int, int], train: bool):
+def test_gray_images_give_the_published_tensor_exactly(
+    tmp_path: Path, size: int, shape: tuple[int, int], train: bool
+):
     path = tmp_path / "x.png"
     Image.fromarray(noise(*shape)).save(path)
     for seed in range(4 if train else 1):

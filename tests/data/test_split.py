@@ -26,7 +26,9 @@ tables = st.integers(1, 5).flatmap(
 )
 
 
-@given(shape=tables, samples=st.integers(2, 60), share=st.sampled_from([0.25, 0.5, 0.1]), seed=st.integers(0, 99))
+@given(
+    shape=tables, samples=st.integers(2, 60), share=st.sampled_from([0.25, 0.5, 0.1]), seed=st.integers(0, 99)
+)
 @settings(max_examples=60, deadline=None)
 def test_disjoint_split_is_exact_balanced_and_shares_no_image(shape, samples, share, seed):
     bins, counts = shape
@@ -56,7 +58,7 @@ def test_split_depends_on_seed_and_table_alone(shape, seed):
     table = table_of(counts, bins)
     options = {"age_bins": bins, "samples_per_group": 12, "seed": seed}
     split = make_split(table, **options)
-    np.random.seed(seed + 1)  # noqa: NPY002  the global generator must not matter
+    np.random.seed(seed + 1)  # the global generator must not matter
     pd.testing.assert_frame_equal(split, make_split(table.sample(frac=1), **options))
 
 
@@ -90,9 +92,13 @@ def test_groups_are_those_of_pandas_cut():
 
 
 def test_empty_and_single_groups_are_named():
-    with pytest.raises(BoneageError, match=r"1 of the 4 groups .* no image: boys of 0.0 to 50.0 months.\n.*fewer"):
+    with pytest.raises(
+        BoneageError, match=r"1 of the 4 groups .* no image: boys of 0.0 to 50.0 months.\n.*fewer"
+    ):
         make_split(table_of([5, 5, 0, 5], 2), age_bins=2)
-    with pytest.raises(BoneageError, match=r"1 of the 4 groups hold a single image.*: girls of 50.0 to 100.0"):
+    with pytest.raises(
+        BoneageError, match=r"1 of the 4 groups hold a single image.*: girls of 50.0 to 100.0"
+    ):
         make_split(table_of([5, 1, 5, 5], 2), age_bins=2)
 
 

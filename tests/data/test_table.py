@@ -42,7 +42,9 @@ def test_kaggle_archive_with_its_test_set(tmp_path: Path):
     assert len(read_table(tmp_path)) == 3
 
 
-@pytest.mark.parametrize("coding", [["False", "True", "False"], ["0", "1", "0"], ["F", "M", "F"], ["f", "TRUE", "female"]])
+@pytest.mark.parametrize(
+    "coding", [["False", "True", "False"], ["0", "1", "0"], ["F", "M", "F"], ["f", "TRUE", "female"]]
+)
 def test_codings_of_sex(tmp_path: Path, coding: list[str]):
     write_rsna(tmp_path, TABLE.assign(male=coding))
     assert read_table(tmp_path)["male"].tolist() == [False, True, False]

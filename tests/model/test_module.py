@@ -79,11 +79,15 @@ def test_training_minimises_the_l1_loss():
     # the median of each sex leaves about 80; the untrained network errs by 155
     assert before > 140
     assert fit.callback_metrics["val_mae"] < 100
-    assert float(fit.callback_metrics["train_mae"]) == pytest.approx(float(fit.callback_metrics["val_mae"]), abs=20)
+    assert float(fit.callback_metrics["train_mae"]) == pytest.approx(
+        float(fit.callback_metrics["val_mae"]), abs=20
+    )
 
 
 def test_a_plateau_lowers_the_rate_and_says_so_as_the_published_log_does(caplog: pytest.LogCaptureFixture):
-    scheduler = partial(ReduceLROnPlateau, mode="min", factor=0.5, patience=1, threshold=10.0, threshold_mode="abs")
+    scheduler = partial(
+        ReduceLROnPlateau, mode="min", factor=0.5, patience=1, threshold=10.0, threshold_mode="abs"
+    )
     module = BoneAgeModule(Tiny(), adam(1e-3), scheduler)
     fit = trainer(max_epochs=4)
     with caplog.at_level(logging.INFO):

@@ -1,0 +1,251 @@
+"""The three published commands, small, as subprocesses, exactly as a user types them."""
+
+import csv
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import Result
+
+# The published experiments, only smaller: fewer and smaller pictures, two epochs.
+SMALL = [
+    "data=phantom",
+    "data.generate.count=80",
+    "data.generate.size=128",
+    "data.image_size=107",
+    "data.samples_per_group=4",
+    "data.batch_size=20",
+    "trainer.max_epochs=2",
+]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def v1(home: Path, command: Callable[..., Result]) -> tuple[Path, str]:
+    result = command("+experiment=v1", *SMALL, cwd=home)
+    (run,) = (home / "outputs" / "v1").iterdir()
+    return run, result.stdout
+
+
+@pytest.fixture(scope="module")
+def v2(home: Path, command: Callable[..., Result], v1: tuple[Path, str]) -> tuple[Path, str]:
+    # the command that v1 printed, as it stands
+    printed = next(line for line in v1[1].splitlines() if "+experiment=v2" in line)
+    arguments = shlex.split(printed)
+    assert arguments[:3] == ["python", "-m", "boneage_pl"]
+    plateau = ["scheduler.patience=0", "scheduler.threshold=1e3", "scheduler.threshold_mode=abs"]
+    result = command(*arguments[3:], "trainer.max_epochs=2", *plateau, cwd=home)
+    (run,) = (home / "outputs" / "v2").iterdir()
+    return run, result.stdout
+
+
+@pytest.fixture(scope="module")
+def failure(home: Path, command: Callable[..., Result]) -> tuple[Path, str]:
+    result = command("+experiment=lr_0.1_failure", *SMALL, cwd=home)
+    (run,) = (home / "outputs" / "lr_0.1_failure").iterdir()
+    return run, result.stdout
+
+
+def metrics_of(run: Path) -> list[dict[str, float]]:
+    with (run / "metrics.csv").open() as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def record_of(run: Path, which: str = "best") -> dict:
+    return torch.load(run / "checkpoints" / f"{which}.ckpt", weights_only=True)["boneage_pl"]
+
+
+def scalars_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(folder), size_guidance={"images": 0})
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_a_run_folder_holds_everything(v1: tuple[Path, str]):
+    run, _ = v1
+    for name in [
+        ".hydra/config.yaml",
+        "split.csv",
+        "metrics.csv",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "report/summary.json",
+        "report/predictions.csv",
+        "report/predicted_against_true.png",
+        "report/error_by_age.png",
+        "boneage_pl.log",
+    ]:
+        assert (run / name).stat().st_size > 0, name
+    assert not any(path.is_symlink() for path in run.rglob("*"))
+
+
+def test_the_split_is_exact_and_disjoint(v1: tuple[Path, str]):
+    split = pd.read_csv(v1[0] / "split.csv")
+    assert list(split) == ["id", "bone_age", "male", "group", "subset"]
+    sizes = split.groupby(["group", "subset"]).size().unstack()
+    assert len(sizes) == 20
+    assert (sizes["train"] == 3).all()
+    assert (sizes["validation"] == 1).all()
+    assert (split.groupby("id")["subset"].nunique() == 1).all()
+
+
+def test_metrics_have_a_row_an_epoch(v1: tuple[Path, str]):
+    rows = metrics_of(v1[0])
+    assert list(rows[0]) == ["epoch", "train_mae", "val_mae", "lr"]
+    assert [row["epoch"] for row in rows] == [0, 1]
+    assert {row["lr"] for row in rows} == {0.01}
+
+
+def test_the_console_says_what_happened_and_what_is_next(v1: tuple[Path, str]):
+    run, text = v1
+    rows = metrics_of(run)
+    best = min(rows, key=lambda row: row["val_mae"])
+    assert "split disjoint: 60 training samples (60 images), 20 validation samples (20 images)" in text
+    assert "on both sides: none" in text
+    for row in rows:
+        assert f"{row['train_mae']:9.3f}  {row['val_mae']:9.3f}" in text
+    marked = [line for line in text.splitlines() if " * " in line]
+    assert f"{best['val_mae']:9.3f}" in marked[-1]
+    assert f"v1, epoch {best['epoch']:.0f}" in text
+    assert "constant predictor" in text
+    assert "verdict: " in text
+    assert f"+experiment=v2 ckpt=outputs/v1/{run.name} data=phantom" in text
+    assert "tensorboard --logdir outputs" in text
+
+
+def test_a_checkpoint_carries_what_is_needed_to_use_it_alone(v1: tuple[Path, str]):
+    run, _ = v1
+    record = record_of(run)
+    assert record["image_size"] == 107
+    assert record["model"]["hidden_features"] == 1000
+    assert record["precision"] in ("bf16-mixed", "32-true")
+    assert record["version"]
+    split = record["split"]
+    assert (split["protocol"], split["seed"], len(split["edges"])) == ("disjoint", 0, 11)
+    assert (len(split["train"]), len(split["validation"]), len(split["hashes"])) == (60, 20, 80)
+    assert all(len(digest) == 64 for digest in split["hashes"].values())
+
+    answers = pd.DataFrame(record["validation"])
+    assert list(answers) == ["id", "male", "bone_age", "predicted"]
+    assert answers["id"].tolist() == split["validation"]
+    best = min(row["val_mae"] for row in metrics_of(run))
+    assert (answers["predicted"] - answers["bone_age"]).abs().mean() == pytest.approx(best, rel=1e-5)
+
+
+def test_tensorboard_has_the_curves_by_epoch_under_the_published_tags(home: Path, v1: tuple[Path, str]):
+    run, _ = v1
+    ours = scalars_of(run / "tensorboard")
+    rows = metrics_of(run)
+    for tag, column in (("mae/train", "train_mae"), ("mae/val", "val_mae"), ("lr", "lr")):
+        assert [step for step, _ in ours[tag]] == [0, 1]
+        assert [value for _, value in ours[tag]] == pytest.approx([row[column] for row in rows])
+    assert [step for step, _ in ours["mae/val_girls"]] == [step for step, _ in ours["mae/val_boys"]] == [0, 1]
+    assert ours["best_val_mae"][0][1] == pytest.approx(min(row["val_mae"] for row in rows))
+
+    published = scalars_of(home / "outputs" / "published" / "v1")
+    assert [step for step, _ in published["mae/val"]] == [0, 1, 2, 3, 26, 27, 28, 29]
+    assert published["mae/val"][-1][1] == pytest.approx(10.02208)
+    assert published["mae/train"][0][1] == pytest.approx(127.16167)
+    assert scalars_of(home / "outputs" / "published" / "v2")["mae/val"][-1] == (21, pytest.approx(5.98737))
+
+
+def test_tensorboard_has_the_pictures(v1: tuple[Path, str]):
+    events = EventAccumulator(str(v1[0] / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    assert {"training_images", "predicted_against_true", "error_by_age"} <= set(events.Tags()["images"])
+
+
+def test_v2_starts_from_v1s_weights_and_split(v1: tuple[Path, str], v2: tuple[Path, str]):
+    best = min(row["val_mae"] for row in metrics_of(v1[0]))
+    (line,) = [line for line in v2[1].splitlines() if "before the first step" in line]
+    assert f"{best:.4f} months" in line
+    assert (v1[0] / "split.csv").read_text() == (v2[0] / "split.csv").read_text()
+    summary = json.loads((v2[0] / "report" / "summary.json").read_text())
+    assert summary["start_val_mae"] == pytest.approx(best, abs=1e-4)
+    assert "started from" in v2[1]
+
+
+def test_v2_has_a_fresh_optimiser_and_says_when_it_lowers_the_rate(v2: tuple[Path, str]):
+    run, text = v2
+    rows = metrics_of(run)
+    assert rows[0]["lr"] == 0.001
+    assert "reducing learning rate of group 0 to 5.0000e-04" in text
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]["state"]
+    assert float(state[0]["step"]) == 2 * 3  # two epochs of three batches: v1's steps are not in it
+
+
+def test_the_failure_changes_the_rate_alone_and_says_it_did_not_learn(
+    v1: tuple[Path, str], failure: tuple[Path, str]
+):
+    run, text = failure
+    assert {row["lr"] for row in metrics_of(run)} == {0.1}
+    assert "verdict: did not learn" in text
+    assert (run / "split.csv").read_text() == (v1[0] / "split.csv").read_text()
+    assert "+experiment=" not in text
+
+
+def test_one_seed_gives_identical_metrics(home: Path, v1: tuple[Path, str], command: Callable[..., Result]):
+    command("+experiment=v1", *SMALL, "hydra.run.dir=outputs/again", cwd=home)
+    assert (home / "outputs" / "again" / "metrics.csv").read_text() == (v1[0] / "metrics.csv").read_text()
+    command(
+        "+experiment=v1", *SMALL, "seed=1", "trainer.max_epochs=1", "hydra.run.dir=outputs/other", cwd=home
+    )
+    assert metrics_of(home / "outputs" / "other")[0] != metrics_of(v1[0])[0]
+
+
+def test_a_loss_that_is_not_finite_still_finishes_and_writes_everything(
+    home: Path, command: Callable[..., Result]
+):
+    run = home / "outputs" / "nan"
+    options = ["optimizer.lr=1e30", "trainer.max_epochs=1", "hydra.run.dir=outputs/nan"]
+    text = command("+experiment=lr_0.1_failure", *SMALL, *options, cwd=home).stdout
+    assert metrics_of(run)[0]["val_mae"] != metrics_of(run)[0]["val_mae"]  # NaN
+    assert "verdict: did not learn" in text
+    assert (run / "report" / "predicted_against_true.png").exists()
+    assert json.loads((run / "report" / "summary.json").read_text())["best_val_mae"] is None
+    assert (run / "checkpoints" / "best.ckpt").exists()
+    assert (run / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.usefixtures("v1")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["data.image_size=128"], "To match it, pass data.image_size=107"),
+        (["data.new_split=true", "data.image_size=107", "seed=9"], "were trained on by the checkpoint"),
+    ],
+)
+def test_v2_refuses_what_does_not_fit_its_checkpoint(
+    home: Path, command: Callable[..., Result], options: list[str], said: str
+):
+    before = set((home / "outputs").rglob("*"))
+    data = [option for option in SMALL if "image_size" not in option]
+    result = command(
+        "+experiment=v2", "ckpt=v1", *data, *options, "hydra.run.dir=outputs/refused", cwd=home, check=False
+    )
+    assert result.returncode == 2, result.stderr
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert set((home / "outputs").rglob("*")) == before
+
+
+def test_a_checkpoint_that_is_none_is_refused(home: Path, command: Callable[..., Result]):
+    (home / "text.ckpt").write_text("not a checkpoint")
+    torch.save({"state_dict": {}}, home / "foreign.ckpt")
+    for name, said in (
+        ("text.ckpt", "cannot be read as a checkpoint"),
+        ("foreign.ckpt", "not a checkpoint of this project"),
+    ):
+        result = command("+experiment=v2", f"ckpt={name}", *SMALL, cwd=home, check=False)
+        assert result.returncode == 2
+        assert said in result.stderr
