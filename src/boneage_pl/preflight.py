@@ -27,13 +27,9 @@ class Preflight(Callback):
 
 def check(config: DictConfig) -> None:
     """Raise `BoneageError` for a configuration that cannot be right."""
-    if config.ckpt is not None:
-        find_checkpoint(str(config.ckpt), Path(config.outputs))
-    elif config.starts_from is not None:
-        raise _no_checkpoint(config)
-    HydraConfig.instance().set_config(
-        config
-    )  # as Hydra does next: the folder's name asks it for the experiment
+    # as Hydra does next: the folder's name asks it for the experiment
+    HydraConfig.instance().set_config(config)
+    find_start(config)
     run = Path(config.hydra.run.dir)
     if (run / "metrics.csv").exists() or (run / "checkpoints").exists():
         raise BoneageError(
@@ -42,10 +38,24 @@ def check(config: DictConfig) -> None:
         )
 
 
+def find_start(config: DictConfig) -> Path | None:
+    """Return the checkpoint to start from, or `None` for random weights.
+
+    Raises:
+        BoneageError: `ckpt=` names nothing, or the experiment cannot do without it.
+    """
+    if config.ckpt is not None:
+        return find_checkpoint(str(config.ckpt), Path(config.outputs))
+    if config.starts_from is not None:
+        raise _no_checkpoint(config)
+    return None
+
+
 def _no_checkpoint(config: DictConfig) -> BoneageError:
-    experiment = config.hydra.runtime.choices.experiment
+    hydra = HydraConfig.get()
+    experiment = hydra.runtime.choices["experiment"]
     run = newest_run(Path(config.outputs), config.starts_from)
-    task = list(config.hydra.overrides.task)
+    task = list(hydra.overrides.task)
     if run is None:
         advice = f"Train {config.starts_from} first:\n  {next_command(config.starts_from, None, task)}"
     else:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -21,9 +21,10 @@ from boneage_pl.checkpoint import load_checkpoint, load_weights
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.hardware import resolve_precision
 from boneage_pl.model.module import BoneAgeModule
+from boneage_pl.preflight import find_start
 from boneage_pl.report.published import write_published_curves
-from boneage_pl.report.summary import Summary, closing_words, opening_words, write_report
-from boneage_pl.runs import find_checkpoint, shortest
+from boneage_pl.report.summary import Start, Summary, closing_words, opening_words, write_report
+from boneage_pl.runs import shortest
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +37,11 @@ def train(cfg: DictConfig) -> Summary:
     """
     hydra = HydraConfig.get()
     run = shortest(Path(hydra.runtime.output_dir))
-    experiment = hydra.runtime.choices["experiment"]
     _quiet_lightning()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
 
-    start = (
-        load_checkpoint(find_checkpoint(str(cfg.ckpt), Path(cfg.outputs))) if cfg.ckpt is not None else None
-    )
+    ckpt = find_start(cfg)
+    start = load_checkpoint(ckpt) if ckpt else None
     network = instantiate(cfg.model)
     if start is not None:
         load_weights(network, start, plain(cfg.model))
@@ -55,9 +54,31 @@ def train(cfg: DictConfig) -> Summary:
     write_published_curves(Path(cfg.outputs) / "published")
 
     precision = resolve_precision(cfg.trainer.precision)
-    record = describe_run(cfg, experiment, precision, data)
+    record = describe_run(cfg, hydra.runtime.choices["experiment"], precision, data)
     module = BoneAgeModule(network, instantiate(cfg.optimizer), instantiate(cfg.scheduler))
     epochs = EpochLog(run / "metrics.csv")
+    own = [CheckpointRecord(record, data.validation_rows), SampleGrid(), epochs]
+    trainer = make_trainer(cfg, run, precision, own)
+
+    log.info(opening_words(record, data.split, device=str(trainer.strategy.root_device)))
+    before = None
+    with logging_redirect_tqdm():
+        if start is not None:
+            trainer.validate(module, datamodule=data, verbose=False)
+            val_mae = float(trainer.callback_metrics["val_mae"])
+            log.info("validation MAE of %s before the first step: %.4f months", start.path, val_mae)
+            before = Start(start.record["experiment"], str(start.path), val_mae)
+        trainer.fit(module, datamodule=data)
+
+    best = load_checkpoint(run / "checkpoints" / "best.ckpt")
+    summary = Summary.of(record, data.split, epochs.rows, before)
+    write_report(run, summary, best.record["validation"], hyperparameters(cfg, precision), trainer.logger)
+    log.info(closing_words(summary, run, cfg.next_experiment, list(hydra.overrides.task), cfg.outputs))
+    return summary
+
+
+def make_trainer(cfg: DictConfig, run: Path, precision: str, own: list[Callback]) -> L.Trainer:
+    """Build the configured trainer, writing under `run`, with the configured callbacks and then our `own`."""
     bar = sys.stderr.isatty() if cfg.trainer.enable_progress_bar is None else cfg.trainer.enable_progress_bar
     trainer: L.Trainer = instantiate(
         cfg.trainer,
@@ -67,27 +88,11 @@ def train(cfg: DictConfig) -> Summary:
         callbacks=[
             *instantiate(cfg.callbacks).values(),
             *([TQDMProgressBar(leave=False)] if bar else []),
-            CheckpointRecord(record, data.validation_rows),
-            SampleGrid(),
-            epochs,
+            *own,
         ],
         default_root_dir=run,
     )
-
-    log.info(opening_words(record, data.split, device=str(trainer.strategy.root_device)))
-    start_mae = None
-    with logging_redirect_tqdm():
-        if start is not None:
-            trainer.validate(module, datamodule=data, verbose=False)
-            start_mae = float(trainer.callback_metrics["val_mae"])
-            log.info("validation MAE of %s before the first step: %.4f months", start.path, start_mae)
-        trainer.fit(module, datamodule=data)
-
-    best = load_checkpoint(run / "checkpoints" / "best.ckpt")
-    summary = Summary.of(record, data.split, epochs.rows, start_mae, str(start.path) if start else None)
-    write_report(run, summary, best.record["validation"], hyperparameters(cfg, precision), trainer.logger)
-    log.info(closing_words(summary, run, cfg.next_experiment, list(hydra.overrides.task), cfg.outputs))
-    return summary
+    return trainer
 
 
 def describe_run(cfg: DictConfig, experiment: str, precision: str, data: BoneAgeData) -> dict[str, Any]:

@@ -17,6 +17,15 @@ NOT_LEARNED = 0.8  # above this share: did not learn
 
 
 @dataclass
+class Start:
+    """What a run started from, and its MAE in months on this run's validation rows."""
+
+    experiment: str
+    ckpt: str
+    val_mae: float
+
+
+@dataclass
 class Summary:
     """A finished run in numbers; every MAE is in months, on the run's validation rows."""
 
@@ -30,8 +39,7 @@ class Summary:
     constant_months: float
     constant_mae: float
     verdict: str
-    start: str | None
-    start_val_mae: float | None
+    start: Start | None
 
     @classmethod
     def of(
@@ -39,8 +47,7 @@ class Summary:
         record: dict[str, Any],
         split: pd.DataFrame,
         epochs: list[dict[str, float]],
-        start_mae: float | None,
-        start: str | None,
+        start: Start | None,
     ) -> "Summary":
         """Sum up a run from its record, split, epochs and, where it had one, its starting point."""
         best = min(epochs, key=lambda row: (math.isnan(row["val_mae"]), row["val_mae"]))
@@ -57,7 +64,6 @@ class Summary:
             constant_mae=constant,
             verdict=verdict(best["val_mae"], constant),
             start=start,
-            start_val_mae=start_mae,
         )
 
 
@@ -110,8 +116,8 @@ def closing_words(
             "500 px, the RSNA images, its own validation set: another test than this",
         ),
     ]
-    if summary.start_val_mae is not None:
-        rows.insert(0, ("started from", summary.start_val_mae, summary.start))
+    if summary.start is not None:
+        rows.insert(0, (f"{summary.start.experiment}, its start", summary.start.val_mae, summary.start.ckpt))
     table = "\n".join(f"  {name:<20} {mae:8.3f}  {note}" for name, mae, note in rows)
     lines = [
         f"\nbest validation MAE (months), {summary.protocol} split",
