@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-# One thread a process: these tests start several, and sums must not depend on how many cores there are.
+# Sums must not depend on how many cores there are.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.pop("BONEAGE_DATA", None)
 

@@ -3,10 +3,13 @@ import shlex
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from boneage_pl.command import check_paths, next_command, quoted
+from boneage_pl.command import check_paths, quoted
 from boneage_pl.errors import BoneageError
 
 AWKWARD = [
+    "2024_01",
+    "1e3",
+    "true",
     "runs/lr=0.1/best.ckpt",
     "a,b",
     "[old] runs",
@@ -39,20 +42,3 @@ def test_a_plain_path_passes(path: str):
 
 def test_commas_are_a_sweep_where_one_is_asked_for():
     check_paths(["-m", "ckpt=a,b"])
-
-
-def test_the_next_command_keeps_the_data_and_machine_options():
-    overrides = [
-        "+experiment=v1",
-        "data.root=my data",
-        "data.image_size=128",
-        "trainer.max_epochs=2",
-        "trainer.precision=32",
-        "optimizer.lr=0.1",
-        "hydra.run.dir=outputs/here",
-        "seed=3",
-    ]
-    assert next_command("v2", "outputs/a=b", overrides) == (
-        "python -m boneage_pl +experiment=v2 'ckpt=\"outputs/a=b\"' "
-        "'data.root=my data' data.image_size=128 trainer.precision=32 seed=3"
-    )

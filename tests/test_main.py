@@ -67,6 +67,13 @@ def test_torch_is_not_imported_for_a_quick_answer(tmp_path: Path, arguments: lis
         (["+experiment=v2", "ckpt=outputs/lr=0.1"], "'ckpt=\"outputs/lr=0.1\"'"),
         (["+experiment=v1", "data.root=nowhere"], "No bone-age data in data.root=nowhere"),
         (["+experiment=v1", "data.image_size=106"], "use 107 pixels or more"),
+        (
+            ["+experiment=v1", "data.batch_size=0"],
+            "data.batch_size=0: it must be a whole number of 1 or more",
+        ),
+        (["+experiment=v1", "optimizer.lr=fast"], "optimizer.lr=fast: it must be a number of 0 or more"),
+        (["+experiment=v1", "trainer.max_epochs=0"], "trainer.max_epochs=0"),
+        (["+experiment=v1", "seed=-1"], "seed=-1"),
     ],
 )
 def test_what_cannot_be_right_exits_2_without_traceback_or_folder(
@@ -84,9 +91,11 @@ def test_v2_without_ckpt_shows_the_command_with_the_newest_v1_run(
 ):
     make_run(tmp_path / "outputs" / "v1" / "old", "v1", age=2)
     make_run(tmp_path / "outputs" / "v1" / "new", "v1", age=1)
-    result = command("+experiment=v2", "data.image_size=128", cwd=tmp_path, check=False)
+    options = ["data.image_size=128", "trainer.max_epochs=3", "optimizer.lr=0.1"]
+    result = command("+experiment=v2", *options, cwd=tmp_path, check=False)
     assert result.returncode == 2
-    assert "python -m boneage_pl +experiment=v2 ckpt=outputs/v1/new data.image_size=128" in result.stderr
+    expected = f"python -m boneage_pl +experiment=v2 ckpt=outputs/v1/new {' '.join(options)}"
+    assert expected in result.stderr
 
 
 def test_a_run_is_never_written_over(command: Callable[..., Result], tmp_path: Path):

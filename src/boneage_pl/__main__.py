@@ -25,9 +25,8 @@ def run(config: DictConfig) -> None:
     try:
         train(config)
     except (BoneageError, InstantiationException) as raised:
-        error = raised.__cause__ if isinstance(raised, InstantiationException) else raised
-        if not isinstance(error, BoneageError):
-            raise
+        # Hydra wraps what a constructor raises; where it is not ours, its words name option and reason
+        error = raised.__cause__ if isinstance(raised.__cause__, BoneageError) else raised
         _remove_if_nothing_was_made(Path(HydraConfig.get().runtime.output_dir), Path(config.outputs))
         _refuse(error)
 
@@ -50,7 +49,7 @@ def main() -> None:
         sys.exit(stop.code if HydraConfig.initialized() else stop.code and 2)
 
 
-def _refuse(error: BoneageError) -> None:
+def _refuse(error: BaseException) -> None:
     # a loader process hands its errors over with its own traceback before them
     message = str(error).rpartition("BoneageError: ")[2].strip()
     print(f"error: {message}", file=sys.stderr)

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from boneage_pl.errors import BoneageError
+from boneage_pl.model.network import BoneAgeNet
 
 
 @dataclass
@@ -45,14 +46,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from error
 
 
-def load_weights(network: nn.Module, checkpoint: Checkpoint, model: dict[str, Any]) -> None:
+def load_weights(network: BoneAgeNet, checkpoint: Checkpoint, model: dict[str, Any]) -> None:
     """Copy a checkpoint's weights into `network`, which the configuration `model` describes.
 
     Raises:
         BoneageError: the checkpoint was made with another configuration; says which and how to match it.
     """
     theirs = checkpoint.record["model"]
-    # `weights` says where training once began, not what the network looks like
+    # `weights` says where training once began; what is left of it is how the backbone reads its input
     differs = [key for key in model if key != "weights" and theirs.get(key) != model[key]]
     if differs:
         ours = ", ".join(f"{key} is {model[key]}" for key in differs)
@@ -62,6 +63,7 @@ def load_weights(network: nn.Module, checkpoint: Checkpoint, model: dict[str, An
             f"To match it, pass {match}"
         )
     network.load_state_dict(checkpoint.weights)
+    network.backbone.transform_input = checkpoint.record["transform_input"]
 
 
 def _override(key: str, value: Any) -> str:

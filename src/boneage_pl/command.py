@@ -3,6 +3,7 @@
 import re
 import shlex
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
@@ -50,11 +51,29 @@ def check_paths(arguments: list[str]) -> None:
             )
 
 
-def next_command(experiment: str, ckpt: str | None, overrides: list[str]) -> str:
-    """Return the command of `experiment`, from `ckpt`, with the data and machine options of `overrides`."""
-    kept = [shlex.quote(o) for o in overrides if not o.lstrip("+~").startswith(_OWN)]
+def next_command(experiment: str, ckpt: str | None) -> str:
+    """Return the command of `experiment` from `ckpt`, with the data and machine options of this one."""
+    return _command(experiment, ckpt, [o for o in _typed() if not o.lstrip("+~").startswith(_OWN)])
+
+
+def same_command(ckpt: str) -> str:
+    """Return the current command as it was typed, but with `ckpt`."""
+    experiment = HydraConfig.get().runtime.choices["experiment"]
+    return _command(
+        experiment, ckpt, [o for o in _typed() if o.lstrip("+").split("=")[0] not in ("experiment", "ckpt")]
+    )
+
+
+def _typed() -> list[str]:
+    return list(HydraConfig.get().overrides.task)
+
+
+def _command(experiment: str, ckpt: str | None, overrides: list[str]) -> str:
+    sources = HydraConfig.get().runtime.config_sources
+    added = [f"--config-dir {shlex.quote(s.path)}" for s in sources if s.provider == "command-line"]
     start = [quoted("ckpt", ckpt)] if ckpt else []
-    return " ".join(["python -m boneage_pl", f"+experiment={experiment}", *start, *kept])
+    options = [shlex.quote(o) for o in overrides]
+    return " ".join(["python -m boneage_pl", *added, f"+experiment={experiment}", *start, *options])
 
 
 def _reads_as(override: str, value: str) -> bool:
@@ -64,4 +83,4 @@ def _reads_as(override: str, value: str) -> bool:
         return False
     if parsed.is_sweep_override() or isinstance(parsed.value(), (list, dict)):
         return False
-    return value == "" or "${" in value or str(parsed.value()) == value or not isinstance(parsed.value(), str)
+    return value in ("", "null") or "${" in value or str(parsed.value()) == value

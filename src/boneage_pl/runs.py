@@ -18,9 +18,14 @@ def experiment_of(run: Path) -> str | None:
         return None
 
 
+def _checkpoints(outputs: Path) -> list[Path]:
+    """Return the best.ckpt of every `outputs/<run>` and `outputs/<experiment>/<run>`, none deeper."""
+    return [*outputs.glob(f"*/{BEST}"), *outputs.glob(f"*/*/{BEST}")]
+
+
 def newest_run(outputs: Path, experiment: str) -> Path | None:
     """Return the run of an experiment under `outputs` with the newest best.ckpt, or `None`."""
-    found = [ckpt for ckpt in outputs.glob(f"**/{BEST}") if experiment_of(ckpt.parents[1]) == experiment]
+    found = [ckpt for ckpt in _checkpoints(outputs) if experiment_of(ckpt.parents[1]) == experiment]
     newest = max(found, key=lambda ckpt: ckpt.stat().st_mtime_ns, default=None)
     return newest.parents[1] if newest else None
 
@@ -38,7 +43,7 @@ def find_checkpoint(ckpt: str, outputs: Path) -> Path:
         return path / BEST
     if run := newest_run(outputs, ckpt):
         return run / BEST
-    runs = sorted(str(found.parents[1]) for found in outputs.glob(f"**/{BEST}"))
+    runs = sorted(str(found.parents[1]) for found in _checkpoints(outputs))
     there = (
         f"Runs under {outputs}/ with a best.ckpt: {', '.join(runs[-5:])}"
         if runs

@@ -55,6 +55,7 @@ def train(cfg: DictConfig) -> Summary:
 
     precision = resolve_precision(cfg.trainer.precision)
     record = describe_run(cfg, hydra.runtime.choices["experiment"], precision, data)
+    record["transform_input"] = network.backbone.transform_input
     module = BoneAgeModule(network, instantiate(cfg.optimizer), instantiate(cfg.scheduler))
     epochs = EpochLog(run / "metrics.csv")
     own = [CheckpointRecord(record, data.validation_rows), SampleGrid(), epochs]
@@ -72,8 +73,8 @@ def train(cfg: DictConfig) -> Summary:
 
     best = load_checkpoint(run / "checkpoints" / "best.ckpt")
     summary = Summary.of(record, data.split, epochs.rows, before)
-    write_report(run, summary, best.record["validation"], hyperparameters(cfg, precision), trainer.logger)
-    log.info(closing_words(summary, run, cfg.next_experiment, list(hydra.overrides.task), cfg.outputs))
+    write_report(run, summary, best.record["validation"], hyperparameters(cfg, record), trainer.logger)
+    log.info(closing_words(summary, run, cfg.next_experiment, cfg.outputs))
     return summary
 
 
@@ -113,15 +114,17 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
 
 
-def hyperparameters(cfg: DictConfig, precision: str) -> dict[str, Any]:
+def hyperparameters(cfg: DictConfig, record: dict[str, Any]) -> dict[str, Any]:
     """Return the choices that TensorBoard's HPARAMS page compares runs by."""
-    chosen = ("batch_size", "image_size", "protocol", "samples_per_group")
     return {
-        **{name: cfg.data[name] for name in chosen},
+        "batch_size": cfg.data.batch_size,
+        "image_size": cfg.data.image_size,
+        "protocol": record["split"]["protocol"],
+        "samples_per_group": record["split"]["samples_per_group"],
         "lr": cfg.optimizer.get("lr"),
         "scheduler": cfg.scheduler is not None,
         "max_epochs": cfg.trainer.max_epochs,
-        "precision": precision,
+        "precision": record["precision"],
         "seed": cfg.seed,
     }
 

@@ -41,7 +41,7 @@ def test_batches(rsna: Path):
     assert (validation["male"] == 1).tolist() == rows["male"].tolist()
 
 
-def test_order_and_flips_depend_on_seed_epoch_and_sample_alone(rsna: Path):
+def test_order_and_flips_depend_on_seed_epoch_and_sample_alone(rsna: Path, tmp_path: Path):
     first = epoch_of(data_of(rsna), epoch=3)
     torch.manual_seed(12345)
     again = epoch_of(data_of(rsna, workers=2), epoch=3)
@@ -49,9 +49,12 @@ def test_order_and_flips_depend_on_seed_epoch_and_sample_alone(rsna: Path):
     assert all(torch.equal(first[row], again[row]) for row in first)
 
     later = epoch_of(data_of(rsna), epoch=4)
-    other = epoch_of(data_of(rsna, seed=0), epoch=3)
+    drawn = data_of(rsna)
+    drawn.split.to_csv(tmp_path / "split.csv", index=False)
+    other = epoch_of(data_of(rsna, seed=1, split_file=str(tmp_path / "split.csv")), epoch=3)
     assert list(first) != list(later)
-    assert all(torch.equal(first[row], other[row]) for row in first)
+    assert list(first) != list(other)
+    assert {torch.equal(first[row], other[row]) for row in first} == {True, False}
     flipped = [not torch.equal(first[row], later[row]) for row in first]
     for row, flip in zip(
         first, flipped, strict=True
@@ -135,3 +138,23 @@ def test_a_checkpoints_split_needs_its_own_data(rsna: Path, tmp_path: Path):
     write_rsna(tmp_path, table.assign(id=table["id"] + 1000))
     with pytest.raises(BoneageError, match=r"the split stored in ckpt= names 60 images; 60 of them are not"):
         data_of(tmp_path, origin=data_of(rsna).record)
+
+
+def test_other_images_under_a_checkpoints_ids_are_noticed(rsna: Path, tmp_path: Path):
+    """Another data set may count from 1 too: its images are not those that the split was drawn from."""
+    origin = data_of(rsna).record
+    write_rsna(tmp_path, balanced_table(4))
+    swapped = [tmp_path / "boneage-training-dataset" / f"{i}.png" for i in (3, 4)]
+    contents = [image.read_bytes() for image in swapped]
+    for image, content in zip(swapped, reversed(contents), strict=True):
+        image.write_bytes(content)
+    with pytest.raises(
+        BoneageError, match=r"2 of the 80 images in the checkpoint's split are not the files .*id 3, 4"
+    ):
+        data_of(tmp_path, origin=origin)
+    data_of(tmp_path, origin=origin, allow_overlap=True)
+
+
+def test_an_empty_root_is_not_the_working_folder():
+    with pytest.raises(BoneageError, match="BONEAGE_DATA"):
+        BoneAgeData("")

@@ -104,3 +104,27 @@ def test_two_tables_or_two_images_are_not_guessed_between(tmp_path: Path):
     (copy / "1377.png").write_bytes((copy.parent / "1377.png").read_bytes())
     with pytest.raises(BoneageError, match="1 ids have more than one image"):
         read_table(tmp_path)
+    copy = tmp_path / "copy"
+    write_rsna(copy, TABLE, csv="train.csv")
+    TABLE.assign(boneage=5).to_csv(tmp_path / "train.csv", index=False)
+    with pytest.raises(BoneageError, match="holds 2 tables"):
+        read_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("id,boneage,male\n1377,180,False,\n", None),
+        ("id,boneage,male,ID\n1377,180,False,2\n", "more than one column called id"),
+        ("id,boneage,male\n", "it has no rows"),
+    ],
+)
+def test_odd_tables(tmp_path: Path, text: str, said: str | None):
+    write_rsna(tmp_path, TABLE)
+    (tmp_path / "boneage-training-dataset.csv").write_text(text)
+    (tmp_path / "dangling.csv").symlink_to(tmp_path / "nowhere")
+    if said is None:
+        assert read_table(tmp_path)["bone_age"].tolist() == [180]
+        return
+    with pytest.raises(BoneageError, match=said):
+        read_table(tmp_path)

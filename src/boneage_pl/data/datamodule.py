@@ -15,7 +15,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from boneage_pl.batch import Batch
 from boneage_pl.data.images import published_transform, read_image
 from boneage_pl.data.split import Protocol, age_edges, make_split
-from boneage_pl.data.split_source import check_overlap, describe_split, read_split, restore_split
+from boneage_pl.data.split_source import (
+    check_overlap,
+    check_unchanged,
+    describe_split,
+    read_split,
+    restore_split,
+)
 from boneage_pl.data.table import read_table
 from boneage_pl.errors import BoneageError
 from boneage_pl.hardware import default_workers
@@ -58,6 +64,10 @@ class BoneAgeData(L.LightningDataModule):
         origin: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if not str(root):
+            raise BoneageError(
+                "data.root is empty: name a folder, and see whether BONEAGE_DATA is set to nothing."
+            )
         self.root = Path(str(root)).expanduser()
         self.image_size = image_size
         self.batch_size = batch_size
@@ -94,8 +104,11 @@ class BoneAgeData(L.LightningDataModule):
         split, how, edges = self._divide()
         images = self.table[self.table["id"].isin(split["id"])]
         hashes = hash_images(images)
-        if self.origin is not None and not self.use_origin and not self.allow_overlap:
-            check_overlap(split, hashes, self.origin)
+        if self.origin is not None and not self.allow_overlap:
+            if self.use_origin:
+                check_unchanged(hashes, self.origin["hashes"])
+            else:
+                check_overlap(split, hashes, self.origin)
         self.record = describe_split(split, hashes, **how, edges=edges)
         paths = dict(zip(images["id"], images["path"], strict=True))
         self.split = split

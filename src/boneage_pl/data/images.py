@@ -36,7 +36,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         seen = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", seen.size, (0, 0, 0, 255)), seen).convert("RGB")
-    return image if image.mode == "L" else image.convert("L" if image.mode in ("1", "LA", "F") else "RGB")
+    return image if image.mode == "L" else image.convert("L" if image.mode == "1" else "RGB")
 
 
 def published_transform(size: int, *, train: bool) -> v2.Compose:

@@ -16,7 +16,7 @@ def read_split(path: Path, table: pd.DataFrame) -> pd.DataFrame:
         BoneageError: not a split, ids that the table lacks, ages or sexes that differ from the table's.
     """
     try:
-        split = pd.read_csv(path, dtype={"id": str})
+        split = pd.read_csv(path, dtype={"id": str}, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise BoneageError(f"data.split_file={path} cannot be read: {error}") from error
     if missing := [name for name in COLUMNS if name not in split]:
@@ -53,6 +53,22 @@ def describe_split(split: pd.DataFrame, hashes: dict[str, str], **how: Any) -> d
     """Return a split as plain values: its rows' ids by subset, their images' hashes, and `how`."""
     by_subset = {name: rows["id"].tolist() for name, rows in split.groupby("subset")}
     return {**how, "train": by_subset["train"], "validation": by_subset["validation"], "hashes": hashes}
+
+
+def check_unchanged(hashes: dict[str, str], stored: dict[str, str]) -> None:
+    """Refuse images whose content differs from what a checkpoint's split was stored with, under the same ids.
+
+    Raises:
+        BoneageError: saying how many images and how to go on.
+    """
+    changed = [i for i in hashes if hashes[i] != stored[i]]
+    if changed:
+        raise BoneageError(
+            f"{len(changed)} of the {len(hashes)} images in the checkpoint's split are not the files it was "
+            f"trained with (id {', '.join(changed[:5])}{' …' if len(changed) > 5 else ''}).\n"
+            "Use the same data.root; if these are other children, draw a split with data.new_split=true;\n"
+            "or pass data.allow_overlap=true if they are the same radiographs, stored differently."
+        )
 
 
 def check_overlap(split: pd.DataFrame, hashes: dict[str, str], trained: dict[str, Any]) -> None:

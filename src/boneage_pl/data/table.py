@@ -72,14 +72,15 @@ def _choose_table(csvs: list[Path], root: Path) -> Path:
     tables = [csv for csv in csvs if set(_NEEDED) <= set(_header(csv))]
     if not tables:
         raise _nothing_found(csvs, root)
-    known = [t for name in _KNOWN_TABLES for t in tables if t.name.lower() == name]
-    if known:
-        return known[0]
+    for name in _KNOWN_TABLES:
+        if known := [table for table in tables if table.name.lower() == name]:
+            tables = known
+            break
     if len(tables) > 1:
         raise BoneageError(
             f"{root} holds {len(tables)} tables with the columns {','.join(_NEEDED)}: "
             f"{_first_ten(str(t.relative_to(root)) for t in tables)}\n"
-            "Point data.root at the folder of the one you mean, or name it boneage-training-dataset.csv."
+            "Point data.root at the folder of the one you mean."
         )
     return tables[0]
 
@@ -100,8 +101,11 @@ def _nothing_found(csvs: list[Path], root: Path) -> BoneageError:
 
 
 def _header(csv: Path) -> list[str]:
-    with csv.open(encoding="utf-8-sig", errors="replace") as file:
-        return [_plain(name) for name in file.readline().split(",")]
+    try:
+        with csv.open(encoding="utf-8-sig", errors="replace") as file:
+            return [_plain(name) for name in file.readline().split(",")]
+    except OSError:
+        return []
 
 
 def _plain(name: str) -> str:
@@ -110,10 +114,13 @@ def _plain(name: str) -> str:
 
 def _read_csv(csv: Path) -> pd.DataFrame:
     try:
-        raw = pd.read_csv(csv, dtype=str, encoding="utf-8-sig", keep_default_na=False)
+        raw = pd.read_csv(csv, dtype=str, encoding="utf-8-sig", keep_default_na=False, index_col=False)
     except (ValueError, OSError) as error:
         raise BoneageError(f"{csv} cannot be read as a table: {error}") from error
-    return raw.rename(columns=_plain)[_NEEDED].apply(lambda column: column.str.strip())
+    raw = raw.rename(columns=_plain)
+    if twice := [name for name in _NEEDED if list(raw.columns).count(name) > 1]:
+        raise BoneageError(f"{csv} has more than one column called {twice[0]}. Rename or remove the others.")
+    return raw[_NEEDED].apply(lambda column: column.str.strip())
 
 
 def _check_rows(raw: pd.DataFrame, csv: Path) -> pd.DataFrame:

@@ -2,13 +2,14 @@
 
 import json
 import math
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from boneage_pl.command import next_command, quoted
+from boneage_pl.command import next_command
 from boneage_pl.report.figures import error_by_age, predicted_against_true
 from boneage_pl.report.published import BEST_PUBLISHED
 
@@ -99,9 +100,7 @@ def opening_words(record: dict[str, Any], split: pd.DataFrame, device: str) -> s
     )
 
 
-def closing_words(
-    summary: Summary, run: Path, next_experiment: str | None, overrides: list[str], outputs: str
-) -> str:
+def closing_words(summary: Summary, run: Path, next_experiment: str | None, outputs: str) -> str:
     """Say what came of it, where it is, and what to run next."""
     share = summary.best_val_mae / summary.constant_mae
     rows = [
@@ -126,10 +125,10 @@ def closing_words(
         f"verdict: {summary.verdict} (best validation MAE is {share:.2f} × the constant predictor's)",
     ]
     if next_experiment is not None:
-        lines += ["\nnext", f"  {next_command(next_experiment, str(run), overrides)}"]
+        lines += ["\nnext", f"  {next_command(next_experiment, str(run))}"]
     else:
         lines += ["\ncurves"]
-    return "\n".join([*lines, f"  tensorboard --{quoted('logdir', outputs).replace('=', ' ', 1)}"])
+    return "\n".join([*lines, f"  tensorboard --logdir {shlex.quote(outputs)}"])
 
 
 def write_report(
@@ -150,8 +149,16 @@ def write_report(
         logger.experiment.add_figure(draw.__name__, figure, summary.best_epoch)
     logger.log_hyperparams(hyperparameters, {"best_val_mae": summary.best_val_mae}, step=summary.best_epoch)
     logger.experiment.flush()
+    Path(logger.log_dir, "hparams.yaml").unlink(missing_ok=True)  # Lightning wrote it before there were any
+    logger.save()
 
 
 def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
     """JSON has no NaN or infinity: write null."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return _without_nan(value)
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {key: plain(value) for key, value in values.items()}
