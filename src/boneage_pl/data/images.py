@@ -1,8 +1,11 @@
 """From a file on disk to the tensor the network sees."""
 
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms import v2
@@ -63,3 +66,17 @@ def unnormalise(images: torch.Tensor) -> torch.Tensor:
     mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
     return (images * std + mean).clamp(0, 1)
+
+
+def hash_images(images: pd.DataFrame) -> dict[str, str]:
+    """Return the SHA-256 of each image file's bytes by id; `images` has the columns `id` and `path`."""
+
+    def digest(path: str) -> str:
+        try:
+            with Path(path).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise BoneageError(f"{path} cannot be read: {error}") from error
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(images["id"], pool.map(digest, images["path"]), strict=True))
