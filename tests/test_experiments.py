@@ -131,7 +131,7 @@ def test_a_checkpoint_carries_what_is_needed_to_use_it_alone(v1: tuple[Path, str
     assert record["precision"] in ("bf16-mixed", "32-true")
     assert record["version"]
     split = record["split"]
-    assert (split["protocol"], split["seed"], len(split["edges"])) == ("disjoint", 0, 11)
+    assert (split["protocol"], split["seed"], len(split["edges"])) == ("disjoint", 1, 11)
     assert (len(split["train"]), len(split["validation"]), len(split["hashes"])) == (60, 20, 80)
     assert all(len(digest) == 64 for digest in split["hashes"].values())
 
@@ -198,7 +198,7 @@ def test_one_seed_gives_identical_metrics(home: Path, v1: tuple[Path, str], comm
     command("+experiment=v1", *SMALL, "hydra.run.dir=outputs/again", cwd=home)
     assert (home / "outputs" / "again" / "metrics.csv").read_text() == (v1[0] / "metrics.csv").read_text()
     command(
-        "+experiment=v1", *SMALL, "seed=1", "trainer.max_epochs=1", "hydra.run.dir=outputs/other", cwd=home
+        "+experiment=v1", *SMALL, "seed=2", "trainer.max_epochs=1", "hydra.run.dir=outputs/other", cwd=home
     )
     assert metrics_of(home / "outputs" / "other")[0] != metrics_of(v1[0])[0]
 
