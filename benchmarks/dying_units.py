@@ -1,0 +1,53 @@
+"""How much of v1's first hidden layer survives the first steps at a learning rate.
+
+    python benchmarks/dying_units.py data/rsna100 --lr 0.01 0.001
+
+Prints, for each rate and seed, the share of the 1000 units that are above zero for any image of the batch.
+"""
+
+import argparse
+
+import lightning as L
+import torch
+from torch.nn import functional as F
+
+from boneage_pl.data.datamodule import BoneAgeData
+from boneage_pl.model.network import BoneAgeNet
+
+
+def alive_after(data: BoneAgeData, lr: float, seed: int, steps: int) -> float:
+    L.seed_everything(seed, verbose=False)
+    network = BoneAgeNet(data.image_size).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
+    alive = []
+    network.hidden[1].register_forward_hook(
+        lambda _m, _i, out: alive.append((out > 0).any(0).float().mean().item())
+    )
+    for _, batch in zip(range(steps + 1), data.train_dataloader(), strict=False):
+        with torch.autocast("cpu", torch.bfloat16):
+            months = network(batch["image"], batch["male"]).squeeze(1)
+        optimizer.zero_grad()
+        F.l1_loss(months, batch["bone_age"]).backward()
+        optimizer.step()
+    return alive[-1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("root")
+    parser.add_argument("--lr", type=float, nargs="+", default=[0.01, 0.001])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--image-size", type=int, default=128)
+    options = parser.parse_args()
+    data = BoneAgeData(options.root, image_size=options.image_size)
+    data.setup()
+    for lr in options.lr:
+        shares = [alive_after(data, lr, seed, options.steps) for seed in options.seeds]
+        print(f"lr {lr:g}: after {options.steps} steps alive:", ", ".join(f"{share:.1%}" for share in shares))
+
+
+if __name__ == "__main__":
+    main()
