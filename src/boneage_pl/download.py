@@ -1,0 +1,151 @@
+"""Fetch the RSNA 2017 radiographs, unpack them and count what must be there."""
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urljoin
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from boneage_pl.data.source import data_root
+from boneage_pl.entry import CONTINUES, start
+from boneage_pl.errors import BoneageError
+from boneage_pl.fetch.address import check_address, size_of
+from boneage_pl.fetch.challenge import RadiographSet, training_counts, validation_counts
+from boneage_pl.fetch.disk import check_room, writing
+from boneage_pl.fetch.transfer import Patience, fetch, part_of, say, size_on_disk
+from boneage_pl.fetch.unpack import damaged, unpack
+
+_TERMS = """The RSNA's bone-age radiographs come with the RSNA's terms of use. They are about non-commercial
+research and education, and about citing where the radiographs come from:
+
+  Halabi SS et al. The RSNA Pediatric Bone Age Machine Learning Challenge.
+  Radiology 2019;290:498-503. doi:10.1148/radiol.2018180736
+
+What counts is the RSNA's own text: see the RSNA Pediatric Bone Age Challenge (2017) page on rsna.org.
+Nothing has been fetched. Once you have read the terms and accept them, go on with
+
+  {command}
+"""
+_NUMBERS = {  # the lowest that makes sense
+    "training.count": 0,
+    "validation.count": 0,
+    "timeout": 0.001,
+    "retries": 0,
+    "retry_wait": 0,
+    "unpack_factor": 0,
+    "unpack_limit": 0,
+}
+
+
+def download(config: DictConfig) -> None:
+    """Fetch and unpack what is missing of the configured sets, then count them.
+
+    Raises:
+        BoneageError: a server, an archive or the disk refuses, or something is missing at the end.
+        SystemExit: 2 where the terms are not accepted.
+    """
+    if config.accept_terms is not True:
+        print(_TERMS.format(command=_command()))
+        sys.exit(2)
+    _check_numbers(config)
+    sets = _sets(config)
+    pending = [(of, url) for of in sets for url in of.pending()]
+    _check_room(pending, config)
+    for of, url in pending:
+        _bring(of, url, config)
+    for of in sets:
+        of.check()
+        print(f"{of.name}: {of.count:,} images and as many rows of their table in {of.root}")
+    print("Done." if pending else "Everything was there already; nothing was fetched.")
+
+
+def _check_numbers(config: DictConfig) -> None:
+    for name, lowest in _NUMBERS.items():
+        value = OmegaConf.select(config, name, default=lowest)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not lowest <= value < float("inf"):
+            raise BoneageError(f"{name}={value}: it must be a number of {lowest} or more.")
+
+
+def _sets(config: DictConfig) -> list[RadiographSet]:
+    """Return the configured sets, their folders and addresses checked."""
+    if "generate" in config.data:
+        raise BoneageError("This data set is drawn, not downloaded. Leave data= out, or give data=rsna.")
+    root = data_root(config.data.root)
+    sets = [_set("training", config, root, training_counts)]
+    if config.validation is not None:
+        folder = config.validation.root
+        beside = data_root(folder) if folder else _beside(root)
+        sets.append(_set("validation", config, beside, validation_counts))
+        _check_apart(root.resolve(), beside.resolve())
+    return sets
+
+
+def _beside(root: Path) -> Path:
+    named = root.resolve() if root.name in ("", "..") else root
+    return named.parent / f"{named.name}_validation"
+
+
+def _set(
+    name: str, config: DictConfig, root: Path, counted: Callable[[Path], tuple[int, int]]
+) -> RadiographSet:
+    source = str(config.source).rstrip("/") + "/"
+    urls = [urljoin(source, str(address)) for address in config[name].archives.values()]
+    made = RadiographSet(name, root, config[name].count, urls, counted)
+    for url in urls:
+        check_address(url)
+    if len({made.archive(url) for url in urls} - {root}) != len(urls):
+        listed = "\n".join(urls)
+        raise BoneageError(f"{name}.archives: each must end in a file name of its own, unlike\n{listed}")
+    return made
+
+
+def _check_apart(training: Path, validation: Path) -> None:
+    if training.is_relative_to(validation) or validation.is_relative_to(training):
+        raise BoneageError(
+            f"data.root={training} and validation.root={validation}: neither may lie inside the other,\n"
+            "because whatever lies under a set's folder may be taken for a part of it."
+        )
+
+
+def _check_room(pending: list[tuple[RadiographSet, str]], config: DictConfig) -> None:
+    """Refuse before the first byte what the disk could not hold: what comes, and what it unpacks to."""
+    needs = []
+    for of, url in pending:
+        archive = of.archive(url)
+        here = archive.exists()
+        size = size_on_disk(archive) if here else size_of(url, config.timeout) or 0
+        coming = 0 if here else max(size - size_on_disk(part_of(archive)), 0)
+        needs.append((of.root, coming + int(size * config.unpack_factor)))
+    check_room(needs)
+
+
+def _bring(of: RadiographSet, url: str, config: DictConfig) -> None:
+    """Fetch one archive, unpack it, remember that, and remove it."""
+    archive = of.archive(url)
+    with writing(of.root):
+        of.root.mkdir(parents=True, exist_ok=True)
+    if not archive.exists():
+        fetch(url, archive, Patience(config.timeout, config.retries, config.retry_wait))
+    say(f"unpacking {archive.name} into {of.root}")
+    size = size_on_disk(archive)
+    files = unpack(archive, of.root, config.unpack_limit)
+    say(f"unpacked {archive.name}, {files:,} files")
+    of.remember(url, size, files)
+    with writing(archive):
+        damaged(archive).unlink(missing_ok=True)
+        if not config.keep_archives:
+            archive.unlink()
+
+
+def _command() -> str:
+    """Return the command as it was typed, with the terms accepted."""
+    typed = [o for o in HydraConfig.get().overrides.task if not o.lstrip("+").startswith("accept_terms=")]
+    return shlex.join(["python", "-m", "boneage_pl.download", *typed, "accept_terms=true"])
+
+
+if __name__ == "__main__":
+    start(download, "download", CONTINUES)

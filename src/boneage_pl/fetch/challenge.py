@@ -1,0 +1,106 @@
+"""The challenge's sets on disk: where each goes, which archives it still needs, what it must hold."""
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from boneage_pl.errors import BoneageError
+from boneage_pl.fetch.disk import replace_text
+from boneage_pl.fetch.transfer import part_of
+
+
+@dataclass(frozen=True)
+class RadiographSet:
+    """One of the challenge's sets.
+
+    Args:
+        name: what it is called in `conf/download.yaml`.
+        root: the folder it is unpacked into; the archives lie there meanwhile.
+        count: the images it has, and the rows of its table.
+        urls: the addresses of its archives, in the order in which they are fetched.
+        counted: returns the (images, rows) under a folder; raises `BoneageError` where no table is found.
+    """
+
+    name: str
+    root: Path
+    count: int
+    urls: list[str]
+    counted: Callable[[Path], tuple[int, int]]
+
+    @property
+    def record(self) -> Path:
+        """The file that remembers which archives are unpacked, once these are gone."""
+        return self.root / ".download.json"
+
+    def archive(self, url: str) -> Path:
+        """Return where the archive at `url` lies from its last byte until it is unpacked."""
+        return self.root / PurePosixPath(urlsplit(url).path).name
+
+    def pending(self) -> list[str]:
+        """Return the addresses of the archives that are not unpacked yet.
+
+        A set that is whole with no archive lying there came from elsewhere, from Kaggle say: none is.
+        """
+        done = self._unpacked()
+        urls = [url for url in self.urls if self.archive(url).name not in done]
+        begun = any(f.exists() for u in urls for f in (self.archive(u), part_of(self.archive(u))))
+        return [] if urls and not begun and self._is_whole() else urls
+
+    def remember(self, url: str, size: int, files: int) -> None:
+        """Record that the archive at `url`, of `size` bytes, is unpacked into that many files."""
+        done = self._unpacked() | {self.archive(url).name: {"url": url, "bytes": size, "files": files}}
+        replace_text(self.record, json.dumps({"unpacked": done}, indent=2) + "\n")
+
+    def check(self) -> None:
+        """Raise `BoneageError`, naming the difference, unless every image and row is there."""
+        again = f"To have what is missing fetched again, delete {self.record} and run the same command."
+        try:
+            images, rows = self.counted(self.root)
+        except BoneageError as error:
+            raise BoneageError(f"The {self.name} set is not whole. {error}\n{again}") from error
+        if (images, rows) != (self.count, self.count):
+            raise BoneageError(
+                f"The {self.name} set is not whole: {self.count:,} images and as many rows must be there,\n"
+                f"but {self.root} holds {images:,} images and {rows:,} rows.\n{again}"
+            )
+
+    def _is_whole(self) -> bool:
+        try:
+            self.check()
+        except BoneageError:
+            return False
+        return True
+
+    def _unpacked(self) -> dict[str, object]:
+        try:
+            return dict(json.loads(self.record.read_text(encoding="utf-8"))["unpacked"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return {}  # none yet; one that cannot be read costs no more than counting or fetching again
+
+
+def training_counts(root: Path) -> tuple[int, int]:
+    """Return (images, rows) of the training set under `root`, found as training finds it.
+
+    Raises:
+        BoneageError: no table is recognised, or images of its rows are missing.
+    """
+    from boneage_pl.data.table import read_table  # imports pandas: not before there is something to read
+
+    table = read_table(root)
+    return table["path"].nunique(), len(table)
+
+
+def validation_counts(root: Path) -> tuple[int, int]:
+    """Return (images, rows) of all under `root`; the validation table has column names of its own."""
+    files = [f for f in root.rglob("*") if not any(p.startswith(".") for p in f.relative_to(root).parts)]
+    images = sum(f.suffix.lower() == ".png" for f in files)
+    return images, sum(_rows(f) for f in files if f.suffix.lower() == ".csv")
+
+
+def _rows(table: Path) -> int:
+    """Return how many rows below the header are not empty."""
+    with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        return max(sum(any(cell.strip() for cell in row) for row in csv.reader(file)) - 1, 0)

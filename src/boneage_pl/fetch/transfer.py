@@ -1,0 +1,191 @@
+"""Fetch one file over HTTP, so that a connection that breaks off costs only what was on its way."""
+
+import http.client
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from boneage_pl.errors import BoneageError
+from boneage_pl.fetch.address import BrokenOffError, length, open_address, why
+from boneage_pl.fetch.disk import readable, replace_text, writing
+
+_CHUNK = 1 << 20  # bytes
+_LONGEST_WAIT = 60  # seconds between two tries
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for a server.
+
+    Args:
+        timeout: seconds without a byte, after which a connection counts as broken.
+        retries: tries in a row that bring no byte more than was had before, until the transfer is given up.
+        wait: seconds before the first new try; doubled for each further one, up to a minute.
+    """
+
+    timeout: float
+    retries: int
+    wait: float
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """What a part file is a part of, kept beside it: another file is never appended to it."""
+
+    url: str
+    validator: str  # the server's ETag or else Last-Modified, as `If-Range` takes it
+    size: int | None  # bytes of the whole file
+
+
+def part_of(target: Path) -> Path:
+    """Return where the bytes of `target` gather until it is whole."""
+    return target.with_name(f"{target.name}.part")
+
+
+def fetch(url: str, target: Path, patience: Patience) -> None:
+    """Fetch `url` into `target`, continuing from its part file where that is a part of the same file.
+
+    Raises:
+        BoneageError: the server refuses, the connection keeps breaking off, or the disk refuses.
+    """
+    part = part_of(target)
+    started, most, failures = time.monotonic(), size_on_disk(part), 0
+    say(f"fetching {url}" + (f", {readable(most)} are here already" if most else ""))
+    while True:
+        try:
+            _attempt(url, part, patience.timeout)
+            break
+        except BrokenOffError as reason:
+            failures = 1 if size_on_disk(part) > most else failures + 1
+            most = max(most, size_on_disk(part))
+            _give_up_or_wait(url, part, reason, failures, patience)
+    with writing(target):
+        part.replace(target)
+        _origin_file(part).unlink(missing_ok=True)
+    say(f"fetched {target.name}, {readable(size_on_disk(target))} in {time.monotonic() - started:.0f} s")
+
+
+def size_on_disk(path: Path) -> int:
+    """Return a file's bytes, 0 where there is none."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def say(line: str) -> None:
+    """Print a line on standard error, unless that is a terminal: there a progress bar says it."""
+    if not sys.stderr.isatty():
+        print(line, file=sys.stderr, flush=True)
+
+
+def _give_up_or_wait(url: str, part: Path, reason: Exception, failures: int, patience: Patience) -> None:
+    if failures > patience.retries:
+        raise BoneageError(
+            f"{url} broke off after {readable(size_on_disk(part))}: {reason}.\n"
+            f"What has come is kept in {part}; the same command continues from there."
+        ) from reason
+    wait = min(patience.wait * 2 ** (failures - 1), _LONGEST_WAIT)
+    had = readable(size_on_disk(part))
+    tqdm.write(f"{part.stem} broke off after {had} ({reason}); again in {wait:g} s", file=sys.stderr)
+    time.sleep(wait)
+
+
+def _attempt(url: str, part: Path, timeout: float) -> None:
+    """Bring `part` to its end over one connection, or raise `BrokenOffError`."""
+    origin = _read_origin(part)
+    had = size_on_disk(part) if origin and origin.url == url else 0
+    if origin and had and had == origin.size:
+        return  # stopped between the last byte and the move into place
+    asked = {"Range": f"bytes={had}-", "If-Range": origin.validator} if origin and had else {}
+    with open_address(url, asked, timeout) as response:
+        if response.status == 416 and re.fullmatch(rf"bytes \*/{had}", _range(response)):
+            return
+        start = had if response.status in (206, 416) else 0
+        if response.status in (206, 416) and not (origin and _continues(response, origin, had)):
+            _forget(part)
+            raise BrokenOffError("the server's file is not the one that was begun")
+        left = length(response.headers)
+        whole = None if left is None else start + left
+        if not start:
+            _begin(url, part, response.headers, whole)
+        _append(response, part, start, whole)
+
+
+def _continues(response: Any, origin: _Origin, had: int) -> bool:
+    """Whether a 206 is the rest of the file that was begun; a server may overlook `If-Range`."""
+    given = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", _range(response))
+    if not given or int(given[1]) != had:
+        return False
+    if origin.size is not None and given[3] != "*" and int(given[3]) != origin.size:
+        return False
+    kind = "ETag" if origin.validator.startswith('"') else "Last-Modified"
+    return bool(response.headers.get(kind, origin.validator) == origin.validator)
+
+
+def _range(response: Any) -> str:
+    return str(response.headers.get("Content-Range", "")).strip()
+
+
+def _begin(url: str, part: Path, headers: Message, whole: int | None) -> None:
+    """Empty the part file, then say whose it is: in this order no old byte passes for one of the new file."""
+    with writing(part):
+        part.open("wb").close()
+    etag = headers.get("ETag", "")
+    validator = etag if etag.startswith('"') else headers.get("Last-Modified", "")  # W/ proves too little
+    origin = _Origin(url, validator, whole)
+    replace_text(_origin_file(part), json.dumps(asdict(origin)))
+
+
+def _append(response: Any, part: Path, start: int, whole: int | None) -> None:
+    with (
+        writing(part),
+        tqdm(total=whole, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar,
+        part.open("r+b") as file,
+    ):
+        file.seek(start)
+        for chunk in _chunks(response, None if whole is None else whole - start):
+            file.write(chunk)
+            bar.update(len(chunk))
+        file.flush()
+        os.fsync(file.fileno())
+    if whole is not None and size_on_disk(part) != whole:
+        raise BrokenOffError(f"the connection closed before {readable(whole)} had come")
+
+
+def _chunks(response: Any, left: int | None) -> Iterator[bytes]:
+    """Yield at most `left` bytes as they come, so that a broken connection loses none that had come."""
+    while left is None or left > 0:
+        try:
+            chunk = response.read1(_CHUNK if left is None else min(_CHUNK, left))
+        except (OSError, http.client.HTTPException) as failed:
+            raise why(failed, response.url) from failed
+        if not chunk:
+            return
+        left = None if left is None else left - len(chunk)
+        yield chunk
+
+
+def _origin_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _read_origin(part: Path) -> _Origin | None:
+    """Return whose part it is; `None` where that is unknown or could not be proven to the server."""
+    try:
+        origin = _Origin(**json.loads(_origin_file(part).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return origin if origin.validator else None
+
+
+def _forget(part: Path) -> None:
+    with writing(part):
+        _origin_file(part).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)

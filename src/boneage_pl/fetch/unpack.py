@@ -1,0 +1,183 @@
+"""Unpack archives that come from elsewhere: nothing leaves the folder, nothing is left half written."""
+
+import lzma
+import re
+import stat
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from boneage_pl.errors import BoneageError
+from boneage_pl.fetch.disk import check_room, readable, writing
+
+_CHUNK = 1 << 20  # bytes
+_CAN_READ = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
+# What `zipfile` raises for bytes that are no archive, or no longer the one that was packed.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    RuntimeError,
+)
+
+
+@dataclass
+class _Allowance:
+    """Bytes that may still be unpacked: one account for an archive and all that lie inside it."""
+
+    left: int
+
+
+def unpack(archive: Path, root: Path, limit: float) -> int:
+    """Unpack `archive` under `root`, archives inside it too, and return how many files it holds.
+
+    Files that are there already with the same size and checksum are kept. A checksum costs reading the file
+    once, much less than unpacking it, and finds what a power cut left behind a right size. Folders called
+    `__MACOSX` and hidden entries are left out.
+
+    Args:
+        archive: a zip file. A damaged one is renamed, so that it is not taken for a good one again.
+        root: the folder that receives the entries; made where there is none.
+        limit: the bytes unpacked, in all, per byte of the archive, beyond which it is refused.
+
+    Raises:
+        BoneageError: the archive is damaged, not to be trusted, or larger than the disk's room.
+    """
+    try:
+        allowance = _Allowance(int(archive.stat().st_size * limit))
+        with tqdm(total=0, unit="B", unit_scale=True, desc=f"unpacking {archive.name}", disable=None) as bar:
+            return _unpack(archive, archive.name, root, allowance, bar)
+    except _DAMAGE as error:
+        raise _set_aside(archive, error) from error
+
+
+def damaged(archive: Path) -> Path:
+    """Return the name that a damaged archive is given."""
+    return archive.with_name(f"{archive.name}.damaged")
+
+
+def _unpack(path: Path, name: str, root: Path, allowance: _Allowance, bar: tqdm) -> int:
+    with zipfile.ZipFile(path) as archive:
+        _check(archive.infolist(), name, allowance)
+        entries = [entry for entry in archive.infolist() if not entry.is_dir() and not _hidden(entry)]
+        missing = [e for e in entries if _is_archive(e) or not _is_there(root / e.filename, e)]
+        check_room([(root, sum(entry.file_size for entry in missing))])
+        bar.total += sum(entry.file_size for entry in missing)
+        count = len(entries)
+        for entry in missing:
+            target = root / entry.filename
+            if _is_archive(entry):
+                inside = f"{entry.filename} in {name}"
+                count += _unpack_inner(archive, entry, target, inside, allowance, bar) - 1
+            else:
+                _place(archive, entry, target, bar)
+    return count
+
+
+def _unpack_inner(
+    archive: zipfile.ZipFile,
+    entry: zipfile.ZipInfo,
+    target: Path,
+    name: str,
+    allowance: _Allowance,
+    bar: tqdm,
+) -> int:
+    """Unpack an archive inside an archive into the folder where it lies; it does not stay there itself."""
+    copy = target.with_name(f".{target.name}")
+    _place(archive, entry, copy, bar)
+    try:
+        return _unpack(copy, name, target.parent, allowance, bar)
+    except _DAMAGE as error:
+        raise zipfile.BadZipFile(f"{name}: {error}") from error
+    finally:
+        with writing(copy):
+            copy.unlink(missing_ok=True)
+
+
+def _place(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, bar: tqdm) -> None:
+    """Write one entry beside its place and move it there once it is whole and its checksum right."""
+    beside = target.with_name(f".{target.name}.part")
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with archive.open(entry) as packed, beside.open("wb") as file:
+                while chunk := packed.read(_CHUNK):  # `zipfile` hands out no more than the declared size
+                    file.write(chunk)
+                    bar.update(len(chunk))
+            if beside.stat().st_size != entry.file_size:
+                raise zipfile.BadZipFile(f"{entry.filename!r} is shorter than declared")
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _is_archive(entry: zipfile.ZipInfo) -> bool:
+    return entry.filename.lower().endswith(".zip")
+
+
+def _is_there(path: Path, entry: zipfile.ZipInfo) -> bool:
+    if not path.is_file() or path.stat().st_size != entry.file_size:
+        return False
+    checksum = 0
+    with writing(path), path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum == entry.CRC
+
+
+def _hidden(entry: zipfile.ZipInfo) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(entry.filename).parts)
+
+
+def _check(entries: list[zipfile.ZipInfo], name: str, allowance: _Allowance) -> None:
+    """Raise `BoneageError`, before anything is written, for an archive that must not be unpacked."""
+    for entry in entries:
+        if problem := _problem(entry):
+            raise BoneageError(
+                f"{name} is refused: its entry {entry.orig_filename!r} {problem}.\n"
+                "Nothing of it was unpacked. If it does not come from a place you trust, delete it."
+            )
+    declared = sum(entry.file_size for entry in entries)
+    if declared > allowance.left:
+        raise BoneageError(
+            f"{name} is refused: it would unpack to {readable(declared)}, more than the"
+            f" {readable(allowance.left)} that unpack_limit leaves it.\n"
+            "Nothing of it was unpacked. If it is what it should be, pass a larger unpack_limit=."
+        )
+    allowance.left -= declared
+
+
+def _problem(entry: zipfile.ZipInfo) -> str | None:
+    name = entry.orig_filename  # `filename` is what `zipfile` has made of it
+    if "\\" in name or "\0" in name:
+        return "has a backslash or a null byte in its name"
+    if name.startswith("/") or re.match("[A-Za-z]:", name):
+        return "is an absolute path"
+    if ".." in name.split("/"):
+        return "leads out of the folder"
+    kind = stat.S_IFMT(entry.external_attr >> 16)  # the Unix file type, 0 where none was recorded
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a link or a device"
+    if entry.flag_bits & 1:
+        return "is encrypted"
+    if entry.compress_type not in _CAN_READ:
+        return f"is compressed in a way that cannot be read here (method {entry.compress_type})"
+    return None
+
+
+def _set_aside(archive: Path, error: Exception) -> BoneageError:
+    with writing(archive):
+        archive.replace(damaged(archive))
+    return BoneageError(
+        f"{archive} is damaged: {error or type(error).__name__}.\n"
+        f"It is now called {damaged(archive).name} (you may delete it).\n"
+        "Run the same command again: it fetches the archive anew and keeps the files that are right."
+    )

@@ -1,0 +1,173 @@
+"""A local server for small archives that breaks off, stalls or lies as a test tells it to."""
+
+import hashlib
+import io
+import re
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from random import Random
+from urllib.parse import unquote
+
+TRAINING_IDS = [1377, 1378, 1379, 4360, 15610]
+VALIDATION_IDS = {1: [1386, 1392], 2: [10018, 15612]}
+TRAINING, TABLE, VALIDATION = (
+    f"Bone+Age+{name}.zip" for name in ("Training+Set", "Training+Set+Annotations", "Validation+Set")
+)
+
+
+class Site:
+    """What a server holds, how it misbehaves, and what it was asked."""
+
+    def __init__(self, **files: bytes) -> None:
+        self.files: dict[str, bytes] = {}
+        self.put(**files)
+        self.break_after: list[int] = []  # bytes of the body, for each of the next answers
+        self.stall_after: int | None = None  # bytes of the body, after which nothing comes until `resume`
+        self.resume = threading.Event()
+        self.errors: list[int] = []  # status of each of the next answers to GET
+        self.ranges = True
+        self.if_range = True
+        self.head = True
+        self.etag = True
+        self.weak = False
+        self.shift = 0  # bytes by which a partial answer starts elsewhere than it was asked to
+        self.declared: dict[str, int] = {}  # a Content-Length that is not the file's
+        self.kind = "application/zip"
+        self.redirect: str | None = None
+        self.asked: list[tuple[str, str, str | None, int]] = []  # method, name, Range, status
+        self.url = ""
+
+    def put(self, **files: bytes) -> None:
+        self.files |= files
+
+    def tag(self, content: bytes) -> str:
+        return ("W/" if self.weak else "") + f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+
+    def gets(self, name: str | None = None) -> list[tuple[str | None, int]]:
+        """Return the (Range, status) of every GET."""
+        return [(r, s) for method, n, r, s in self.asked if method == "GET" and name in (None, n)]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    site: Site
+
+    def do_HEAD(self) -> None:
+        self._answer("HEAD")
+
+    def do_GET(self) -> None:
+        self._answer("GET")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self, method: str) -> None:
+        site, name = self.site, unquote(self.path.lstrip("/"))
+        content = site.files.get(name)
+        wanted = self.headers.get("Range")
+        body, status, extra = content or b"", 200, {}
+        if content is None:
+            body, status = b"<html>no such key</html>", 404
+        elif method == "HEAD" and not site.head:
+            body, status = b"", 405
+        elif site.redirect:
+            body, status, extra = b"", 302, {"Location": site.redirect}
+        elif method == "GET" and site.errors:
+            body, status = b"", site.errors.pop(0)
+        elif wanted and site.ranges and self._same(content):
+            body, status, extra = self._part(content, wanted)
+        self.site.asked.append((method, name, wanted, status))
+        self.send_response(status)
+        if status in (200, 206) and site.etag:
+            self.send_header("ETag", site.tag(content or b""))
+        for header, value in extra.items():
+            self.send_header(header, value)
+        self.send_header("Content-Type", site.kind if status < 400 else "text/html")
+        self.send_header("Content-Length", str(site.declared.get(name, len(body))))
+        self.end_headers()
+        if method == "GET":
+            with suppress(ConnectionError):  # a client that was stopped does not wait for the rest
+                self._send(body)
+
+    def _same(self, content: bytes) -> bool:
+        return not self.site.if_range or self.headers.get("If-Range") == self.site.tag(content)
+
+    def _part(self, content: bytes, wanted: str) -> tuple[bytes, int, dict[str, str]]:
+        start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) + self.site.shift
+        if start >= len(content):
+            return b"", 416, {"Content-Range": f"bytes */{len(content)}"}
+        span = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        return content[start:], 206, {"Content-Range": span}
+
+    def _send(self, body: bytes) -> None:
+        site = self.site
+        end = site.break_after.pop(0) if site.break_after else len(body)
+        if site.stall_after is not None and site.stall_after < len(body):
+            self.wfile.write(body[: site.stall_after])
+            site.resume.wait(20)
+            self.close_connection = True
+            return
+        self.wfile.write(body[:end])
+        self.close_connection = True
+
+
+@contextmanager
+def serving(site: Site) -> Iterator[Site]:
+    """Serve `site` on a free port of this machine."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"site": site}))
+    server.daemon_threads = True
+    server.block_on_close = False
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    site.url = f"http://127.0.0.1:{server.server_port}/"
+    try:
+        yield site
+    finally:
+        site.resume.set()
+        server.shutdown()
+        server.server_close()
+
+
+def zipped(entries: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """Return a zip file of the entries, under names that `zipfile` would not write by itself too."""
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w", method) as archive:
+        for name, content in entries.items():
+            archive.writestr(zipfile.ZipInfo(name), content, compress_type=method)
+    return memory.getvalue()
+
+
+def picture(number: int, size: int = 20_000) -> bytes:
+    """Return bytes that compress as little as an image does."""
+    return Random(number).randbytes(size)
+
+
+def challenge_files() -> dict[str, bytes]:
+    """Return the three archives of the challenge as they are built, with few small images."""
+    junk = {"__MACOSX/._1377.png": b"junk", ".DS_Store": b"junk"}
+    images = {f"boneage-training-dataset/{i}.png": picture(i) for i in TRAINING_IDS}
+    table = "id,boneage,male\n" + "".join(f"{i},{i % 200},{i % 2 == 0}\n" for i in TRAINING_IDS)
+    inner = {
+        f"Bone Age Validation Set/boneage-validation-dataset-{n}.zip": zipped(
+            {f"boneage-validation-dataset-{n}/{i}.png": picture(i) for i in ids} | junk
+        )
+        for n, ids in VALIDATION_IDS.items()
+    }
+    labels = "Image ID,male,Bone Age (months)\n" + "".join(
+        f"{i},TRUE,{i % 200}.5\n" for ids in VALIDATION_IDS.values() for i in ids
+    )
+    validation = inner | {"Bone Age Validation Set/Validation Dataset.csv": labels.encode()}
+    return {
+        TRAINING: zipped({"boneage-training-dataset/": b""} | images | junk),
+        TABLE: zipped({"train.csv": table.encode()} | junk),
+        VALIDATION: zipped(validation | junk),
+    }
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """Return every file under `root` with its bytes."""
+    return {str(f.relative_to(root)): f.read_bytes() for f in sorted(root.rglob("*")) if f.is_file()}

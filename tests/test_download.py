@@ -1,0 +1,317 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from boneage_pl.conf_path import CONF
+from boneage_pl.data.table import read_table
+from boneage_pl.download import download
+from boneage_pl.errors import BoneageError
+from tests.fetch.archive_server import (
+    TABLE,
+    TRAINING,
+    TRAINING_IDS,
+    VALIDATION,
+    VALIDATION_IDS,
+    Site,
+    challenge_files,
+    picture,
+    serving,
+    tree,
+    zipped,
+)
+
+COUNTS = ["training.count=5", "validation.count=4", "retry_wait=0.01"]
+Process = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serving(Site(**challenge_files())) as running:
+        yield running
+
+
+def typed(site: Site, root: Path, *more: str) -> list[str]:
+    return [f"data.root={root}", f"source={site.url}", "accept_terms=true", *COUNTS, *more]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    """Start the command as a user would type it, with Ctrl-C working as in a terminal."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "boneage_pl.download", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> Process:
+    out, err = process.communicate(timeout=60)
+    return Process(process.args, process.returncode, out, err)
+
+
+def here(site: Site, root: Path, *more: str) -> None:
+    """Run the command's task in this process: as `start`, but quick."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        download(compose("download", typed(site, root, *more)))
+
+
+def assert_complete(root: Path) -> None:
+    """Check that both sets lie there as the challenge packs them, and nothing else does."""
+    files = tree(root)
+    assert "boneage_pl" not in files.pop(".download.json", b"{}").decode()
+    table = files.pop("train.csv")
+    assert table.startswith(b"id,boneage,male")
+    assert files == {f"boneage-training-dataset/{i}.png": picture(i) for i in TRAINING_IDS}
+    other = tree(root.with_name(f"{root.name}_validation"))
+    del other[".download.json"], other["Bone Age Validation Set/Validation Dataset.csv"]
+    assert other == {
+        f"Bone Age Validation Set/boneage-validation-dataset-{n}/{i}.png": picture(i)
+        for n, ids in VALIDATION_IDS.items()
+        for i in ids
+    }
+
+
+def test_without_the_terms_nothing_is_fetched_and_the_command_to_go_on_works(site: Site, tmp_path: Path):
+    root = tmp_path / "my data"
+    arguments = [a for a in typed(site, root) if not a.startswith("accept")] + ["accept_terms=false"]
+    result = finish(start(arguments))
+    assert result.returncode == 2
+    assert "10.1148/radiol.2018180736" in result.stdout
+    assert "non-commercial" in result.stdout
+    assert site.asked == []
+    assert not root.exists()
+    (command,) = [line for line in result.stdout.splitlines() if line.strip().startswith("python -m")]
+    command = command.replace("python", sys.executable, 1)
+    shown = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0, shown.stderr
+    assert_complete(root)
+
+
+def test_both_sets_arrive_and_a_second_run_asks_for_nothing(site: Site, tmp_path: Path):
+    root = tmp_path / "rsna"
+    first = finish(start([*typed(site, root)]))
+    assert first.returncode == 0, first.stderr
+    assert_complete(root)
+    assert sorted(read_table(root)["id"], key=int) == [str(i) for i in TRAINING_IDS]
+    assert first.stdout.splitlines() == [
+        f"training: 5 images and as many rows of their table in {root}",
+        f"validation: 4 images and as many rows of their table in {root}_validation",
+        "Done.",
+    ]
+    assert first.stderr.count("fetching ") == first.stderr.count("unpacked ") == 3  # no bar: no terminal
+    assert "\r" not in first.stderr
+    record = json.loads((root / ".download.json").read_text())["unpacked"]
+    assert {name: entry["files"] for name, entry in record.items()} == {TABLE: 1, TRAINING: 5}
+    asked = list(site.asked)
+    second = finish(start(typed(site, f"{root}/")))  # as a shell completes it
+    assert second.returncode == 0
+    assert "Everything was there already; nothing was fetched." in second.stdout
+    assert second.stderr == ""
+    assert site.asked == asked
+
+
+def test_stopped_by_ctrl_c_and_then_killed_it_continues_to_the_same_bytes(site: Site, tmp_path: Path):
+    root, part = tmp_path / "rsna", tmp_path / "rsna" / f"{TRAINING}.part"
+    whole = len(site.files[TRAINING])
+    site.stall_after = whole // 3  # per answer; the table's archive is shorter than that
+    for number, ending in ((1, signal.SIGINT), (2, signal.SIGKILL)):
+        process = start(typed(site, root))
+        until = time.monotonic() + 30
+        while not part.exists() or part.stat().st_size < number * (whole // 3):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        process.send_signal(ending)
+        result = finish(process)
+        if ending == signal.SIGINT:
+            assert result.returncode == 130
+            assert "stopped; the same command continues from here\n" in result.stderr
+            assert "Traceback" not in result.stderr
+    site.stall_after = None
+    result = finish(start(typed(site, root)))
+    assert result.returncode == 0, result.stderr
+    assert_complete(root)
+    third = whole // 3
+    assert site.gets(TRAINING) == [(None, 200), (f"bytes={third}-", 206), (f"bytes={2 * third}-", 206)]
+    assert len(site.gets(TABLE)) == 1  # what had been unpacked is not fetched again
+
+
+def test_a_missing_archive_is_one_error_with_what_to_do(site: Site, tmp_path: Path):
+    del site.files[TRAINING]
+    result = finish(start(typed(site, tmp_path / "rsna")))
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {site.url}{TRAINING} cannot be fetched: the server answers 404")
+    assert "rsna.org" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "rsna").exists()
+
+
+def test_too_little_room_is_said_before_anything_is_fetched(site: Site, tmp_path: Path):
+    site.declared[VALIDATION] = 10**18
+    with pytest.raises(BoneageError, match=r"2,100,000,000\.\d GB are needed, [\d,.]+ [GM]B are free"):
+        here(site, tmp_path / "rsna")
+    assert site.gets() == []
+    assert not (tmp_path / "rsna").exists()
+
+
+def test_what_is_here_already_needs_no_room_again(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root = tmp_path / "rsna"
+    needs = []
+    monkeypatch.setattr("boneage_pl.download.check_room", lambda asked: needs.extend(asked))
+    root.mkdir()
+    size = {name: len(content) for name, content in site.files.items()}
+    (root / TABLE).write_bytes(site.files[TABLE])
+    (root / f"{TRAINING}.part").write_bytes(site.files[TRAINING][:1000])
+    here(site, root, "unpack_factor=2", "validation=null")
+    assert needs == [(root, 2 * size[TABLE]), (root, size[TRAINING] - 1000 + 2 * size[TRAINING])]
+    assert not (tmp_path / "rsna_validation").exists()
+    assert site.gets(TABLE) == []
+
+
+def test_a_damaged_archive_is_fetched_anew_and_the_others_are_not(site: Site, tmp_path: Path):
+    root, good = tmp_path / "rsna", site.files[TRAINING]
+    site.files[TRAINING] = good[:-200]
+    with pytest.raises(BoneageError, match="damaged"):
+        here(site, root)
+    assert (root / f"{TRAINING}.damaged").exists()
+    site.files[TRAINING] = good
+    here(site, root)
+    assert_complete(root)
+    assert len(site.gets(TRAINING)) == 2
+    assert len(site.gets(TABLE)) == 1
+
+
+def test_a_content_length_that_is_too_short_gives_no_images(site: Site, tmp_path: Path):
+    site.declared[TRAINING] = len(site.files[TRAINING]) - 5000
+    with pytest.raises(BoneageError, match=r"Training\+Set\.zip is damaged"):
+        here(site, tmp_path / "rsna")
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"), [({"../evil.png": b"x"}, "leads out"), ({"a.png": bytes(10**7)}, "unpack to")]
+)
+def test_an_archive_not_to_be_trusted_is_refused(
+    site: Site, tmp_path: Path, entries: dict[str, bytes], reason: str
+):
+    root = tmp_path / "rsna"
+    site.files[TRAINING] = zipped({"boneage-training-dataset/1377.png": b"x"} | entries)
+    with pytest.raises(BoneageError, match=f"refused.*{reason}"):
+        here(site, root)
+    assert sorted(tree(root)) == [".download.json", TRAINING, "train.csv"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["rsna"]
+
+
+def test_the_archives_stay_if_asked_to(site: Site, tmp_path: Path):
+    here(site, tmp_path / "rsna", "keep_archives=true")
+    for name in (TRAINING, TABLE):
+        assert (tmp_path / "rsna" / name).read_bytes() == site.files[name]
+
+
+def test_killed_after_the_last_image_it_clears_up_and_fetches_nothing(site: Site, tmp_path: Path):
+    root = tmp_path / "rsna"
+    here(site, root, "keep_archives=true")
+    for folder in (root, tmp_path / "rsna_validation"):
+        (folder / ".download.json").unlink()
+    asked = list(site.asked)
+    here(site, root)
+    assert site.asked == asked
+    assert_complete(root)
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        ("training.count=6", "6 images and as many rows must be there,\nbut .* holds 5 images and 5 rows"),
+        ("validation.count=3", "3 images and as many rows must be there,\nbut .* holds 4 images and 4 rows"),
+    ],
+)
+def test_another_count_than_published_is_an_error(site: Site, tmp_path: Path, count: str, words: str):
+    with pytest.raises(BoneageError, match=words):
+        here(site, tmp_path / "rsna", count)
+
+
+def test_an_image_lost_later_is_noticed_and_comes_back(site: Site, tmp_path: Path):
+    root = tmp_path / "rsna"
+    here(site, root)
+    (root / "boneage-training-dataset/1377.png").unlink()
+    with pytest.raises(BoneageError, match=r"(?s)training set is not whole.*1377\.png.*delete .*\.download"):
+        here(site, root)
+    (root / ".download.json").unlink()
+    here(site, root)
+    assert_complete(root)
+
+
+def test_a_set_that_came_from_elsewhere_is_left_alone(site: Site, tmp_path: Path):
+    root = tmp_path / "rsna"
+    images = root / "boneage-training-dataset" / "boneage-training-dataset"  # as Kaggle has it
+    images.mkdir(parents=True)
+    for i in TRAINING_IDS:
+        (images / f"{i}.png").write_bytes(b"x")
+    rows = "".join(f"{i},100,True\n" for i in TRAINING_IDS)
+    (root / "boneage-training-dataset.csv").write_text(f"id,boneage,male\n{rows}")
+    here(site, root)
+    assert {name for _, name, _, _ in site.asked} == {VALIDATION}
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("source=file:///etc/", "not an address"),
+        ("retries=-1", "retries=-1"),
+        ("timeout=soon", "timeout=soon"),
+        ("training.archives.table=", "file name of its own"),
+        (f"training.archives.table={TRAINING}", "file name of its own"),
+        ("data.root=", "data.root is empty"),
+    ],
+)
+def test_an_option_that_cannot_be_right_is_named(site: Site, tmp_path: Path, option: str, words: str):
+    with pytest.raises(BoneageError, match=words):
+        here(site, tmp_path / "rsna", option)
+    assert site.asked == []
+
+
+@pytest.mark.parametrize("place", ["rsna", "rsna/validation", "."])
+def test_the_sets_never_lie_inside_one_another(site: Site, tmp_path: Path, place: str):
+    with pytest.raises(BoneageError, match="neither may lie inside the other"):
+        here(site, tmp_path / "rsna", f"validation.root={tmp_path / place}")
+
+
+def test_a_folder_that_cannot_be_made_is_one_error(site: Site, tmp_path: Path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BoneageError, match="cannot be written"):
+        here(site, tmp_path / "file" / "rsna")
+
+
+def test_synthetic_data_is_not_downloaded(site: Site, tmp_path: Path):
+    with pytest.raises(BoneageError, match="drawn, not downloaded"):
+        here(site, tmp_path / "rsna", "data=phantom")
+
+
+def test_help_names_the_command_and_imports_no_torch(tmp_path: Path):
+    code = (
+        "import sys, runpy; sys.argv = ['download', '--help']\n"
+        "try: runpy.run_module('boneage_pl.download', run_name='__main__')\n"
+        "finally: assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    assert "python -m boneage_pl.download" in shown.stdout
+    assert "$BONEAGE_DATA" in shown.stdout
+    assert not list(tmp_path.iterdir())
