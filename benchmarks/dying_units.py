@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from boneage_pl.data.datamodule import BoneAgeData
+from boneage_pl.data.transforms import network_input
 from boneage_pl.model.network import BoneAgeNet
 
 
@@ -25,7 +26,7 @@ def alive_after(data: BoneAgeData, lr: float, seed: int, steps: int) -> float:
     )
     for _, batch in zip(range(steps + 1), data.train_dataloader(), strict=False):
         with torch.autocast("cpu", torch.bfloat16):
-            months = network(batch["image"], batch["male"]).squeeze(1)
+            months = network(network_input(batch["image"], batch["flip"]), batch["male"]).squeeze(1)
         optimizer.zero_grad()
         F.l1_loss(months, batch["bone_age"]).backward()
         optimizer.step()
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=128)
     options = parser.parse_args()
     data = BoneAgeData(options.root, image_size=options.image_size)
+    data.prepare_data()
     data.setup()
     for lr in options.lr:
         shares = [alive_after(data, lr, seed, options.steps) for seed in options.seeds]

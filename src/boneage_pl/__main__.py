@@ -4,31 +4,26 @@ import shutil
 import sys
 from pathlib import Path
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
-from boneage_pl.command import check_paths
-from boneage_pl.conf_path import CONF
+from boneage_pl.entry import start
 from boneage_pl.errors import BoneageError
 from boneage_pl.usage import usage
 
 _HYDRA_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def run(config: DictConfig) -> None:
-    """Train one composed experiment."""
+def run(config: DictConfig) -> float:
+    """Train one composed experiment and return its best validation MAE in months, for sweeps."""
     from boneage_pl.train import train  # imports torch: not before the configuration is known to be right
 
     try:
-        train(config)
-    except (BoneageError, InstantiationException) as raised:
-        # Hydra wraps what a constructor raises; where it is not ours, its words name option and reason
-        error = raised.__cause__ if isinstance(raised.__cause__, BoneageError) else raised
+        return train(config).best_val_mae
+    except (BoneageError, InstantiationException):
         _remove_if_nothing_was_made(Path(HydraConfig.get().runtime.output_dir), Path(config.outputs))
-        _refuse(error)
+        raise
 
 
 def main() -> None:
@@ -39,21 +34,7 @@ def main() -> None:
     if asked or not (inspecting or any(a.startswith("+experiment=") for a in arguments)):
         print(usage(arguments))
         sys.exit(0 if asked or not arguments else 2)
-    try:
-        check_paths(arguments)
-    except BoneageError as error:
-        _refuse(error)
-    try:
-        run()
-    except SystemExit as stop:  # Hydra exits with 1 for what it refuses, as Python does for a crash
-        sys.exit(stop.code if HydraConfig.initialized() else stop.code and 2)
-
-
-def _refuse(error: BaseException) -> None:
-    # a loader process hands its errors over with its own traceback before them
-    message = str(error).rpartition("BoneageError: ")[2].strip()
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+    start(run, "config")
 
 
 def _remove_if_nothing_was_made(folder: Path, outputs: Path) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from boneage_pl.data.transforms import network_input
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.report.figures import sample_grid
 
@@ -53,6 +54,8 @@ class EpochLog(Callback):
         }
         best = row["val_mae"] < min((r["val_mae"] for r in self.rows), default=float("inf"))
         self.rows.append(row)
+        if not trainer.is_global_zero:
+            return
         self._append(row)
 
         images = len(trainer.train_dataloader.dataset)  # type: ignore[union-attr]
@@ -109,7 +112,10 @@ class SampleGrid(Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Draw sixteen samples of the first epoch, spread over the training rows."""
+        if not trainer.is_global_zero:
+            return
         dataset = trainer.train_dataloader.dataset  # type: ignore[union-attr]
         picks = torch.linspace(0, len(dataset) - 1, 16).long().tolist()
-        samples = [dataset[(row, 0)] for row in picks]
-        trainer.logger.experiment.add_figure("training_images", sample_grid(samples), 0)  # type: ignore[union-attr]
+        batch = dataset[[(row, 0) for row in picks]]
+        batch["image"] = network_input(batch["image"], batch["flip"])
+        trainer.logger.experiment.add_figure("training_images", sample_grid(batch), 0)  # type: ignore[union-attr]

@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 
 from boneage_pl.errors import BoneageError
 
-PATHS = ("ckpt", "data.root", "data.split_file", "hydra.run.dir", "outputs")
+PATHS = ("ckpt", "data.root", "data.split_file", "data.store", "hydra.run.dir", "outputs", "validation.root")
 # What belongs to one experiment and not to the one that continues it.
 _OWN = (
     "experiment",

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -19,7 +21,7 @@ from boneage_pl import __version__
 from boneage_pl.callbacks import CheckpointRecord, EpochLog, SampleGrid
 from boneage_pl.checkpoint import load_checkpoint, load_weights
 from boneage_pl.data.datamodule import BoneAgeData
-from boneage_pl.hardware import resolve_precision
+from boneage_pl.hardware import keep_freed_memory, resolve_precision, set_float32_arithmetic
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.preflight import find_start
 from boneage_pl.report.published import write_published_curves
@@ -38,6 +40,8 @@ def train(cfg: DictConfig) -> Summary:
     hydra = HydraConfig.get()
     run = shortest(Path(hydra.runtime.output_dir))
     _quiet_lightning()
+    if getattr(rank_zero_only, "rank", 0):  # of the processes of a distributed run one speaks
+        logging.getLogger("boneage_pl").setLevel(logging.ERROR)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
 
     ckpt = find_start(cfg)
@@ -50,8 +54,6 @@ def train(cfg: DictConfig) -> Summary:
     data = make_data(origin=start.record["split"] if start else None)
     data.prepare_data()
     data.setup()
-    data.split.to_csv(run / "split.csv", index=False)
-    write_published_curves(Path(cfg.outputs) / "published")
 
     precision = resolve_precision(cfg.trainer.precision)
     record = describe_run(cfg, hydra.runtime.choices["experiment"], precision, data)
@@ -60,8 +62,17 @@ def train(cfg: DictConfig) -> Summary:
     epochs = EpochLog(run / "metrics.csv")
     own = [CheckpointRecord(record, data.validation_rows), SampleGrid(), epochs]
     trainer = make_trainer(cfg, run, precision, own)
+    data.check_shares(trainer.world_size, trainer.accumulate_grad_batches)
+    set_float32_arithmetic(precision)
+    if trainer.strategy.root_device.type == "cpu":
+        keep_freed_memory()
+    if cfg.compile:
+        network.compile()
+    if trainer.is_global_zero:
+        data.split.to_csv(run / "split.csv", index=False)
+        write_published_curves(Path(cfg.outputs) / "published")
 
-    log.info(opening_words(record, data.split, device=str(trainer.strategy.root_device)))
+    log.info(opening_words(record, data.split, _devices(trainer)))
     before = None
     with logging_redirect_tqdm():
         if start is not None:
@@ -71,20 +82,24 @@ def train(cfg: DictConfig) -> Summary:
             before = Start(start.record["experiment"], str(start.path), val_mae)
         trainer.fit(module, datamodule=data)
 
-    best = load_checkpoint(run / "checkpoints" / "best.ckpt")
     summary = Summary.of(record, data.split, epochs.rows, before)
-    write_report(run, summary, best.record["validation"], hyperparameters(cfg, record), trainer.logger)
-    log.info(closing_words(summary, run, cfg.next_experiment, cfg.outputs))
+    if trainer.is_global_zero:
+        best = load_checkpoint(run / "checkpoints" / "best.ckpt")
+        write_report(run, summary, best.record["validation"], hyperparameters(cfg, record), trainer.logger)
+        log.info(closing_words(summary, run, cfg.next_experiment, cfg.outputs))
     return summary
 
 
 def make_trainer(cfg: DictConfig, run: Path, precision: str, own: list[Callback]) -> L.Trainer:
     """Build the configured trainer, writing under `run`, with the configured callbacks and then our `own`."""
     bar = sys.stderr.isatty() if cfg.trainer.enable_progress_bar is None else cfg.trainer.enable_progress_bar
+    on_gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
+    shared = on_gpu if cfg.trainer.sync_batchnorm is None else cfg.trainer.sync_batchnorm
     trainer: L.Trainer = instantiate(
         cfg.trainer,
         precision=precision,
         enable_progress_bar=bar,
+        sync_batchnorm=shared,
         logger=TensorBoardLogger(run, name=None, version="tensorboard", default_hp_metric=False),
         callbacks=[
             *instantiate(cfg.callbacks).values(),
@@ -94,6 +109,16 @@ def make_trainer(cfg: DictConfig, run: Path, precision: str, own: list[Callback]
         default_root_dir=run,
     )
     return trainer
+
+
+def _devices(trainer: L.Trainer) -> str:
+    """Say what is trained on, and what several processes do otherwise than one."""
+    device = trainer.strategy.root_device.type
+    if trainer.world_size == 1:
+        return str(trainer.strategy.root_device)
+    alone = device == "cpu"
+    statistics = ", BatchNorm normalises each process's share of a batch by itself" if alone else ""
+    return f"{trainer.world_size} × {device}{statistics}"
 
 
 def describe_run(cfg: DictConfig, experiment: str, precision: str, data: BoneAgeData) -> dict[str, Any]:
@@ -131,10 +156,12 @@ def hyperparameters(cfg: DictConfig, record: dict[str, Any]) -> dict[str, Any]:
 
 def _quiet_lightning() -> None:
     """Leave the console to the lines that a person reads; warnings that matter stay."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",  # chosen on purpose on a CPU
         ".*logging interval.*",  # we log by epoch
         ".*treespec, LeafSpec.*",  # Lightning's own use of a deprecated name
+        ".*sync_dist=True.*",  # the metrics are the same in every process when they are logged
     ):
         warnings.filterwarnings("ignore", message)

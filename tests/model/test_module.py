@@ -31,6 +31,7 @@ def loader(n: int = 32, batch_size: int = 8) -> Any:
             male=torch.tensor(float(row % 2)),
             bone_age=torch.tensor(float(10 * row)),
             row=torch.tensor(row),
+            flip=torch.tensor(False),
         )
         for row in range(n)
     ]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvision.models import Inception_V3_Weights, inception_v3
 
-from boneage_pl.data.images import IMAGENET_MEAN, IMAGENET_STD
+from boneage_pl.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from boneage_pl.errors import BoneageError
 from boneage_pl.model.network import BoneAgeNet, feature_side
 
@@ -61,7 +61,7 @@ def test_too_small_an_image_is_refused():
 
 
 def test_sex_changes_the_answer():
-    network = BoneAgeNet(107).eval()
+    network = BoneAgeNet(107)  # in training mode, where the features of random weights are of order one
     image = torch.rand(1, 3, 107, 107).expand(2, -1, -1, -1)
     with torch.no_grad():
         girl, boy = network(image, torch.tensor([0.0, 1.0]))

@@ -39,8 +39,8 @@ def test_answers_that_are_not_numbers_can_still_be_drawn(tmp_path: Path):
 
 
 def test_the_grid_shows_the_pixels_with_sex_and_age():
-    image = torch.zeros(3, 8, 8)  # ImageNet-normalised zero is the mean gray
-    sample = Batch(image=image, male=torch.tensor(1.0), bone_age=torch.tensor(96.0), row=torch.tensor(0))
-    axes = sample_grid([sample] * 5).axes[0]
+    image = torch.zeros(5, 3, 8, 8)  # ImageNet-normalised zero is the mean gray
+    flip, male, months = torch.zeros(5).bool(), torch.ones(5), torch.full((5,), 96.0)
+    axes = sample_grid(Batch(image=image, flip=flip, male=male, bone_age=months, row=torch.arange(5))).axes[0]
     assert axes.get_title() == "boy, 96 months"
     np.testing.assert_allclose(axes.images[0].get_array()[0, 0], [0.485, 0.456, 0.406], atol=1e-6)

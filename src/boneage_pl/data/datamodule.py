@@ -1,6 +1,7 @@
 """The LightningDataModule: table → split → images → batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from boneage_pl.batch import Batch
-from boneage_pl.data.images import hash_images
-from boneage_pl.data.samples import EpochOrder, Radiographs
+from boneage_pl.data.images import Pixels, hash_images, read_originals
+from boneage_pl.data.preparation import prepare_images
+from boneage_pl.data.samples import EpochBatches, Radiographs, check_shares
+from boneage_pl.data.source import data_root, draw, store_folder
 from boneage_pl.data.split import Protocol, age_edges, make_split
 from boneage_pl.data.split_source import (
     check_overlap,
@@ -20,7 +23,9 @@ from boneage_pl.data.split_source import (
     read_split,
     restore_split,
 )
+from boneage_pl.data.store import ImageStore
 from boneage_pl.data.table import read_table
+from boneage_pl.data.transforms import network_input
 from boneage_pl.errors import BoneageError
 from boneage_pl.hardware import default_workers
 
@@ -31,13 +36,20 @@ class BoneAgeData(L.LightningDataModule):
     Args:
         root: folder of the data; any layout that `read_table` recognises.
         image_size: side of the square images in pixels.
-        batch_size: images a batch.
+        batch_size: images of an optimiser step: all processes and accumulated parts together.
         protocol, age_bins, samples_per_group, validation_share, seed: as in `make_split`; the seed also
             decides order and flips.
         split_file: a run's split.csv to use exactly, instead of drawing one.
         new_split: with `origin`, draw a split instead of using the checkpoint's.
         allow_overlap: with `origin`, accept validation images that the checkpoint trained on.
-        workers: loader processes; `None` chooses from the machine's cores.
+        prepare: read the images from a store that is made on first use (see `prepare_images`), or decode the
+            original files again for every sample. The tensors are the same.
+        store: folder of the prepared images; `None` for `prepared/` inside `root`.
+        prepare_workers: processes that prepare; `None` for one a core.
+        workers: loader processes; `None` chooses from the machine (see `default_workers`).
+        prefetch_factor: batches that each of them has ready; `None` for PyTorch's 2.
+        pin_memory: page-locked batches; `None` where there is a GPU.
+        persistent_workers: whether the loader processes outlive the epoch.
         generate: draws the data into `root` first (the phantom).
         origin: the split record of the checkpoint that training starts from.
 
@@ -56,17 +68,19 @@ class BoneAgeData(L.LightningDataModule):
         split_file: str | None = None,
         new_split: bool = False,
         allow_overlap: bool = False,
+        prepare: bool = True,
+        store: str | None = None,
+        prepare_workers: int | None = None,
         workers: int | None = None,
+        prefetch_factor: int | None = None,
+        pin_memory: bool | None = None,
+        persistent_workers: bool = True,
         seed: int = 0,
         generate: Callable[[Path], None] | None = None,
         origin: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if not str(root):
-            raise BoneageError(
-                "data.root is empty: name a folder, and see whether BONEAGE_DATA is set to nothing."
-            )
-        self.root = Path(str(root)).expanduser()
+        self.root = data_root(root)
         self.image_size = image_size
         self.batch_size = batch_size
         self.how: dict[str, Any] = {
@@ -78,7 +92,13 @@ class BoneAgeData(L.LightningDataModule):
         }
         self.split_file = split_file
         self.allow_overlap = allow_overlap
-        self.workers = default_workers() if workers is None else workers
+        self.prepare = prepare
+        self.store_folder = store_folder(store, self.root)
+        self.prepare_workers = prepare_workers
+        self.workers = default_workers(prepared=prepare) if workers is None else workers
+        self.prefetch_factor = prefetch_factor if self.workers else None
+        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.persistent_workers = persistent_workers and self.workers > 0
         self.seed = seed
         self.generate = generate
         self.origin = origin
@@ -86,9 +106,16 @@ class BoneAgeData(L.LightningDataModule):
         self._ready = False
 
     def prepare_data(self) -> None:
-        """Draw the data where they are synthetic; returns at once where they are there."""
+        """Draw the data where they are synthetic, and prepare the images; returns at once where all is there.
+
+        Raises:
+            BoneageError: see `read_table` and `prepare_images`.
+        """
         if self.generate is not None:
-            self.generate(self.root)
+            draw(self.generate, self.root)
+        if self.prepare:
+            table = read_table(self.root)
+            prepare_images(table, self.root, self.store_folder, self.image_size, self.prepare_workers)
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
         """Read and check the table, and divide it.
@@ -101,17 +128,31 @@ class BoneAgeData(L.LightningDataModule):
         self.table = read_table(self.root)
         split, how, edges = self._divide()
         images = self.table[self.table["id"].isin(split["id"])]
-        hashes = hash_images(images)
+        self.read, hashes = self._source(images)
         if self.origin is not None and not self.allow_overlap:
             if self.use_origin:
                 check_unchanged(hashes, self.origin["hashes"])
             else:
                 check_overlap(split, hashes, self.origin)
         self.record = describe_split(split, hashes, **how, edges=edges)
-        paths = dict(zip(images["id"], images["path"], strict=True))
         self.split = split
-        self.paths = split["id"].map(paths)
         self._ready = True
+
+    def _source(self, images: pd.DataFrame) -> tuple[Callable[[Sequence[str]], Pixels], dict[str, str]]:
+        """Return what reads pixels by id, and the images' hashes."""
+        if not self.prepare:
+            paths = dict(zip(images["id"], images["path"], strict=True))
+            return partial(read_originals, paths, self.image_size), hash_images(images)
+        store = ImageStore(self.store_folder, self.image_size)
+        if bad := [
+            store.unreadable.get(i, f"{i} is not prepared") for i in images["id"] if i not in store.rows
+        ]:
+            raise BoneageError(
+                f"{len(bad)} of the split's {len(images)} images cannot be used:\n"
+                + "\n".join(f"  {why}" for why in bad[:10])
+                + "\nFetch them again, or take their rows out of the table."
+            )
+        return store.read, {i: store.hashes[i] for i in images["id"]}
 
     def _divide(self) -> tuple[pd.DataFrame, dict[str, Any], list[float]]:
         if self.use_origin and self.origin is not None:
@@ -128,29 +169,42 @@ class BoneAgeData(L.LightningDataModule):
         """The validation rows (`id, male, bone_age`) in the order that `val_dataloader` serves them in."""
         return self._side("validation")[["id", "male", "bone_age"]]
 
+    def check_shares(self, processes: int, parts: int) -> None:
+        """Raise `BoneageError` if the training batches cannot be divided equally (see `check_shares`)."""
+        check_shares(len(self._side("train")), self.batch_size, processes, parts)
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training rows in an order of their own each epoch."""
-        dataset = self._dataset("train", train=True)
-        return self._loader(dataset, EpochOrder(len(dataset), self.seed))
+        parts = self.trainer.accumulate_grad_batches if self.trainer else 1
+        return self._loader(self._side("train"), self.seed, parts)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation rows, always in the split's order."""
-        dataset = self._dataset("validation", train=False)
-        return self._loader(dataset, EpochOrder(len(dataset), seed=None))
+        return self._loader(self._side("validation"), None)
 
-    def _dataset(self, subset: str, *, train: bool) -> Radiographs:
-        rows = self._side(subset)
-        return Radiographs(rows, self.paths[rows.index], self.image_size, train=train, seed=self.seed)
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
+        """Flip and normalise a batch that has reached the device; its `image` becomes [B, 3, H, W]."""
+        return {**batch, "image": network_input(batch["image"], batch["flip"])}
 
     def _side(self, subset: str) -> pd.DataFrame:
         return self.split[self.split["subset"] == subset]
 
-    def _loader(self, dataset: Radiographs, order: EpochOrder) -> DataLoader[Batch]:
+    def _loader(self, rows: pd.DataFrame, order: int | None, parts: int = 1) -> DataLoader[Batch]:
+        train = order is not None
+        batches = EpochBatches(
+            len(rows),
+            self.batch_size,
+            order,
+            processes=self.trainer.world_size if self.trainer else 1,
+            process=self.trainer.global_rank if self.trainer else 0,
+            parts=parts,
+        )
         return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=order,
+            Radiographs(rows, self.read, train=train, seed=self.seed),
+            batch_size=None,  # the sampler's keys are batches already
+            sampler=batches,
             num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.persistent_workers,
+            prefetch_factor=self.prefetch_factor,
+            pin_memory=self.pin_memory,
         )

@@ -1,71 +1,80 @@
-"""From a file on disk to the tensor the network sees."""
+"""From a file on disk to the square of gray values that is kept of it. Imports no torch."""
 
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torchvision.transforms import v2
 
 from boneage_pl.errors import BoneageError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # published; torchvision's values for ImageNet
-IMAGENET_STD = (0.229, 0.224, 0.225)
+Pixels = NDArray[np.uint8]
 
 
 def read_image(path: Path | str) -> Image.Image:
-    """Read a PNG or JPEG as a person would see it: mode `L` if it is gray, else `RGB`, 8 bits a channel.
+    """Read a PNG or JPEG as gray values: mode `L`, 8 bits.
 
-    16-bit values keep their high byte (the format's full range, not the data's), transparency lies on black
-    as a radiograph's background does, palettes are looked up and EXIF orientation is applied.
+    A radiograph has one channel. Where a file stores three equal ones nothing is lost; a coloured picture of
+    a radiograph is read as its luminance (ITU-R BT.601, Pillow's `L`). 16-bit values keep their high byte
+    (the format's full range, not the data's), transparency lies on black as a radiograph's background does,
+    and EXIF orientation is applied.
 
     Raises:
         BoneageError: the file cannot be read as an image.
     """
     try:
-        with Image.open(path) as file:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise BoneageError(f"{path} cannot be read: {error}") from error
+    return decode_image(content, path)
+
+
+def decode_image(content: bytes, name: Path | str) -> Image.Image:
+    """Return a file's bytes as `read_image` does; `name` is what an error calls them."""
+    try:
+        with Image.open(BytesIO(content)) as file:
             file.load()
-            return _eight_bit(ImageOps.exif_transpose(file))
+            return _gray(ImageOps.exif_transpose(file))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BoneageError(f"{path} cannot be read as an image: {error}") from error
+        reason = "it is no PNG or JPEG" if isinstance(error, UnidentifiedImageError) else error
+        raise BoneageError(f"{name} cannot be read as an image: {reason}") from error
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _gray(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit gray; Pillow's own conversion would clip at 255
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         seen = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", seen.size, (0, 0, 0, 255)), seen).convert("RGB")
-    return image if image.mode == "L" else image.convert("L" if image.mode == "1" else "RGB")
+        image = Image.alpha_composite(Image.new("RGBA", seen.size, (0, 0, 0, 255)), seen)
+    # palettes and the rest through RGB, which knows what their numbers mean
+    return image if image.mode == "L" else image.convert("RGB").convert("L")
 
 
-def published_transform(size: int, *, train: bool) -> v2.Compose:
-    """Return the published preprocessing: a PIL image → float32 [3, `size`, `size`], ImageNet-normalised.
+def fit(image: Image.Image, size: int) -> Pixels:
+    """Return the published resize and centre crop of a gray image: uint8 [`size`, `size`].
 
-    Validation is the same without the flip. `v2.RGB` only repeats a gray image's channel: Pillow resizes each
-    channel alone, so doing it after the resize gives the same tensor for a third of the work.
+    To the bit what torchvision's `Resize(size)` and `CenterCrop(size)` make of a Pillow image (bilinear,
+    antialiased, the shorter side becomes `size`), without importing torch. The published pipeline flips
+    first: flipping these pixels afterwards instead, as the device does, shifts a picture by one column where
+    an odd number of columns is cropped, and rounds a resized value differently here and there.
     """
-    return v2.Compose(
-        [
-            *([v2.RandomHorizontalFlip(0.5)] if train else []),
-            v2.Resize(size),
-            v2.CenterCrop(size),
-            v2.ToImage(),
-            v2.RGB(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD)),
-        ]
-    )
+    width, height = image.size
+    if min(width, height) != size:
+        longer = int(size * max(width, height) / min(width, height))
+        width, height = (size, longer) if width <= height else (longer, size)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
-def unnormalise(images: torch.Tensor) -> torch.Tensor:
-    """Undo the ImageNet normalisation, for looking: [..., 3, H, W] → the same in [0, 1]."""
-    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
-    return (images * std + mean).clamp(0, 1)
+def read_originals(paths: dict[str, str], size: int, ids: Sequence[str]) -> Pixels:
+    """Read and fit the images of `ids` from their files: uint8 [B, `size`, `size`]."""
+    return np.stack([fit(read_image(paths[i]), size) for i in ids])
 
 
 def hash_images(images: pd.DataFrame) -> dict[str, str]:

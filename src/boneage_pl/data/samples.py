@@ -1,6 +1,7 @@
-"""One side of a split as PyTorch samples, and the order they come in."""
+"""One side of a split as PyTorch batches, and the order they come in."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -8,19 +9,43 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from boneage_pl.batch import Batch
-from boneage_pl.data.images import published_transform, read_image
+from boneage_pl.data.images import Pixels
+from boneage_pl.errors import BoneageError
+
+Key = tuple[int, int]  # a row of one side of a split, and the epoch that it is read in
 
 
-class EpochOrder(Sampler[tuple[int, int]]):
-    """Yields (position, epoch): a permutation that depends on (seed, epoch) alone, or the plain order.
+class EpochBatches(Sampler[list[Key]]):
+    """Yields batches of keys: in an order that depends on (seed, epoch) alone, or in the plain one.
 
-    Lightning calls `set_epoch`. The epoch travels with the position, so that a worker process that outlives
-    the epoch still knows which one it is in.
+    Every process of a distributed run draws the same batches and keeps its share of each, so an epoch has the
+    same batches whatever their number. Lightning calls `set_epoch`; the epoch travels with the row, so that a
+    worker that outlives the epoch still knows which one it is in.
+
+    Args:
+        length: rows.
+        batch_size: rows of a batch, all processes and parts together.
+        seed: of the order; `None` for the plain one.
+        processes, process: how many share each batch, and which of them this is.
+        parts: how many smaller batches a batch is served as, for gradients that are accumulated.
     """
 
-    def __init__(self, length: int, seed: int | None) -> None:
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int | None,
+        *,
+        processes: int = 1,
+        process: int = 0,
+        parts: int = 1,
+    ) -> None:
         self.length = length
+        self.batch_size = batch_size
         self.seed = seed
+        self.processes = processes
+        self.process = process
+        self.parts = parts
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -28,46 +53,84 @@ class EpochOrder(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return sum(1 for _ in self)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         if self.seed is None:
             order = np.arange(self.length)
         else:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        return ((int(position), self.epoch) for position in order)
+        for start in range(0, self.length, self.batch_size):
+            share = order[start : start + self.batch_size][self.process :: self.processes]
+            for part in np.array_split(share, self.parts):
+                if len(part):  # the last batch of a validation may be too small for every process
+                    yield [(int(row), self.epoch) for row in part]
+
+
+def check_shares(length: int, batch_size: int, processes: int, parts: int) -> None:
+    """Refuse training batches that cannot be divided equally: their parts would not weigh the same.
+
+    Raises:
+        BoneageError: naming the batch that cannot be, and what can.
+    """
+    shares = processes * parts
+    rest = length % batch_size
+    for size, which in ((batch_size, "data.batch_size"), (rest, "the last batch of an epoch")):
+        if size % shares:
+            raise BoneageError(
+                f"{which} has {size} samples, and {processes} processes × {parts} accumulated parts cannot "
+                f"share them equally.\nOf {length} training samples in batches of {batch_size}, these "
+                f"numbers of shares work: {_shares(length, batch_size)}. Change trainer.devices, "
+                "trainer.accumulate_grad_batches or data.batch_size."
+            )
+
+
+def _shares(length: int, batch_size: int) -> str:
+    common = np.gcd(batch_size, length % batch_size)
+    return ", ".join(str(n) for n in range(1, int(common) + 1) if common % n == 0)
 
 
 class Radiographs(Dataset[Batch]):
-    """The rows of one side of a split, read and transformed one by one.
+    """The rows of one side of a split, read a batch at a time.
 
-    The flip of a sample depends on (seed, epoch, position) alone, whatever process reads it.
+    The flip of a sample depends on (seed, epoch, row) alone, whatever process reads it.
+
+    Args:
+        rows: `id, male, bone_age` of this side.
+        read: ids → their pixels, uint8 [B, H, W].
+        train: whether half of the samples are to be flipped.
+        seed: of the flips.
     """
 
     def __init__(
-        self, rows: pd.DataFrame, paths: pd.Series, image_size: int, *, train: bool, seed: int
+        self, rows: pd.DataFrame, read: Callable[[Sequence[str]], Pixels], *, train: bool, seed: int
     ) -> None:
-        self.paths = paths.tolist()
+        self.ids = rows["id"].tolist()
         self.male = rows["male"].to_numpy(dtype=np.float32)
         self.bone_age = rows["bone_age"].to_numpy(dtype=np.float32)
-        self.transform = published_transform(image_size, train=train)
+        self.read = read
         self.train = train
         self.seed = seed
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.ids)
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
-        position, epoch = key
-        image = read_image(self.paths[position])
-        with torch.random.fork_rng(devices=[], enabled=self.train):
-            if self.train:  # torchvision's random transforms draw from PyTorch's global generator
-                entropy = [self.seed, epoch, position]
-                torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
-            tensor = self.transform(image)
+    def __getitem__(self, keys: list[Key]) -> Batch:
+        rows = [row for row, _ in keys]
+        pixels = self.read([self.ids[row] for row in rows])
         return Batch(
-            image=tensor,
-            male=torch.tensor(self.male[position]),
-            bone_age=torch.tensor(self.bone_age[position]),
-            row=torch.tensor(position),
+            image=torch.from_numpy(pixels).unsqueeze(1),  # [B, H, W] → [B, 1, H, W]
+            flip=torch.tensor([self._flips(epoch)[row] if self.train else False for row, epoch in keys]),
+            male=torch.from_numpy(self.male[rows]),
+            bone_age=torch.from_numpy(self.bone_age[rows]),
+            row=torch.tensor(rows),
         )
+
+    def _flips(self, epoch: int) -> list[bool]:
+        return _flips(self.seed, epoch, len(self))
+
+
+@lru_cache(maxsize=2)
+def _flips(seed: int, epoch: int, rows: int) -> list[bool]:
+    # a stream of its own: the order's generator starts from [seed, epoch]
+    return (np.random.default_rng([seed, epoch, 1]).random(rows) < 0.5).tolist()

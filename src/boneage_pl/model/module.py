@@ -13,12 +13,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanAbsoluteError, MetricCollection
 
 from boneage_pl.batch import Batch
+from boneage_pl.model.processes import average_statistics, gather
 
 log = logging.getLogger(__name__)
 
 
 class BoneAgeModule(L.LightningModule):
-    """Trains a network on the L1 loss in months.
+    """Trains a network on the L1 loss in months; takes batches that are normalised on the device already.
 
     Args:
         network: image [B, 3, H, W] and male [B] → months [B, 1].
@@ -57,25 +58,27 @@ class BoneAgeModule(L.LightningModule):
         return F.l1_loss(predicted, batch["bone_age"])
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the last validation's answers."""
-        self._answers: list[tuple[Tensor, Tensor]] = []
+        """Forget the last validation's answers; all processes validate the same network."""
+        self._answers: list[tuple[Tensor, ...]] = []
+        average_statistics(self.network)
 
     def validation_step(self, batch: Batch, _batch_index: int) -> None:
-        """Measure a validation batch, all of it and by sex."""
+        """Measure a validation batch."""
         predicted = self(batch["image"], batch["male"])
-        boys = batch["male"] > 0.5
         self.val_metrics.update(predicted, batch["bone_age"])
-        self.val_boys.update(predicted[boys], batch["bone_age"][boys])
-        self.val_girls.update(predicted[~boys], batch["bone_age"][~boys])
-        self._answers.append((batch["row"], predicted))
+        self._answers.append((batch["row"], predicted, batch["bone_age"], batch["male"] > 0.5))
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation MAEs and keep the answers for the checkpoint and the figures."""
+        rows, predicted, months, boys = (torch.cat(part) for part in zip(*self._answers, strict=True))
+        # by sex here, not in the steps: how many boys a batch holds is known to the device alone
+        self.val_boys.update(predicted[boys], months[boys])
+        self.val_girls.update(predicted[~boys], months[~boys])
         for metrics in (self.val_metrics, self.val_girls, self.val_boys):
             self.log_dict(metrics.compute(), logger=False)
             metrics.reset()
-        rows, predicted = (torch.cat(part) for part in zip(*self._answers, strict=True))
-        self.validation = {"row": rows.tolist(), "predicted": predicted.float().tolist()}
+        answers = sorted(gather(list(zip(rows.tolist(), predicted.float().tolist(), strict=True))))
+        self.validation = {"row": [row for row, _ in answers], "predicted": [p for _, p in answers]}
 
     def configure_optimizers(self) -> Any:
         """Build the optimiser and the scheduler from what the configuration gave."""

@@ -1,25 +1,25 @@
 """Figures, as matplotlib objects: whoever asks for one decides where it goes."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from boneage_pl.batch import Batch
-from boneage_pl.data.images import unnormalise
+from boneage_pl.data.transforms import unnormalise
 
 GIRLS, BOYS = "#c44e52", "#4c72b0"
 
 
-def sample_grid(samples: Sequence[Batch]) -> Figure:
-    """Draw samples in a 4-column grid with their ages and sexes; `image` [3, H, W] ImageNet-normalised."""
-    rows = -(-len(samples) // 4)
+def sample_grid(batch: Batch) -> Figure:
+    """Draw a batch in a 4-column grid with ages and sexes; `image` [B, 3, H, W] ImageNet-normalised."""
+    rows = -(-len(batch["image"]) // 4)
     figure = Figure(figsize=(8, 2.2 * rows), layout="constrained")
-    for axes, sample in zip(np.ravel(figure.subplots(rows, 4)), samples, strict=False):
-        axes.imshow(unnormalise(sample["image"]).permute(1, 2, 0).numpy())
-        sex = "boy" if sample["male"] > 0.5 else "girl"
-        axes.set_title(f"{sex}, {float(sample['bone_age']):.0f} months", fontsize=9)
+    places = np.ravel(figure.subplots(rows, 4))
+    for axes, image, male, months in zip(
+        places, batch["image"], batch["male"], batch["bone_age"], strict=False
+    ):
+        axes.imshow(unnormalise(image).permute(1, 2, 0).numpy())
+        axes.set_title(f"{'boy' if male > 0.5 else 'girl'}, {float(months):.0f} months", fontsize=9)
     for axes in figure.axes:
         axes.axis("off")
     return figure

@@ -1,12 +1,8 @@
 """The phantom's table, and its images on disk in the layout of the RSNA download."""
 
-import multiprocessing
 import os
-import sys
-import time
 import zlib
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -16,6 +12,8 @@ from PIL import Image
 from boneage_pl.data.phantom.conditions import TABLE, child
 from boneage_pl.data.phantom.radiograph import render
 from boneage_pl.data.phantom.record import IMAGE_FOLDER, TABLE_FILE, Phantom, claim, finish, write_whole
+from boneage_pl.pool import worker_pool
+from boneage_pl.progress import progress
 
 OLDEST = 228  # months; the RSNA table ends there
 AGE_BINS = 10
@@ -81,7 +79,8 @@ def write_phantom(
         for id_, age, male in rows
         if f"{id_}.png" not in there
     ]
-    for _ in _progress(_draw_all(tasks, workers or os.cpu_count() or 1), len(tasks), root):
+    drawing = _draw_all(tasks, workers or os.cpu_count() or 1)
+    for _ in progress(drawing, count, f"drawing {root}", done=count - len(tasks)):
         pass
     write_whole(root / TABLE_FILE, table.to_csv(index=False).encode())
     finish(root, phantom)
@@ -91,12 +90,8 @@ def _draw_all(tasks: list[tuple[Path, float, bool, Phantom, int]], workers: int)
     if workers == 1 or len(tasks) <= FEW:
         yield from map(_draw, tasks)
         return
-    # Fresh processes, not forks: the caller may already run threads.
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), multiprocessing.get_context("spawn"))
-    try:
+    with worker_pool(min(workers, len(tasks))) as pool:
         yield from pool.map(_draw, tasks, chunksize=8)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _draw(task: tuple[Path, float, bool, Phantom, int]) -> None:
@@ -109,15 +104,3 @@ def encode(picture: Image.Image) -> bytes:
     file = BytesIO()
     picture.save(file, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return file.getvalue()
-
-
-def _progress(steps: Iterable[None], total: int, root: Path) -> Iterator[None]:
-    """Say on stderr how far the drawing is: one line that updates on a terminal, otherwise one at the end."""
-    start, terminal = time.perf_counter(), sys.stderr.isatty()
-    for done, step in enumerate(steps, 1):
-        yield step
-        rate = done / (time.perf_counter() - start)
-        if done == total or (terminal and done % 10 == 0):
-            end = "\n" if done == total else ""
-            line = f"{root}: {done} of {total} radiographs drawn, {rate:.0f} images/s{end}"
-            print("\r" * terminal + line, end="", file=sys.stderr, flush=True)

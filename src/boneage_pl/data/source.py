@@ -1,0 +1,43 @@
+"""Where the radiographs lie, and where what is made of them goes. Imports no torch."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from boneage_pl.errors import BoneageError
+
+
+def data_root(root: str) -> Path:
+    """Return the folder that `data.root` names.
+
+    Raises:
+        BoneageError: it is empty.
+    """
+    if not str(root):
+        raise BoneageError(
+            "data.root is empty: name a folder, and see whether BONEAGE_DATA is set to nothing."
+        )
+    return Path(str(root)).expanduser()
+
+
+def store_folder(store: str | None, root: Path) -> Path:
+    """Return the folder that `data.store` names: by default `prepared/` beside the radiographs."""
+    return Path(store).expanduser() if store else root / "prepared"
+
+
+def draw(generate: Callable[[Path], None], root: Path) -> None:
+    """Draw synthetic radiographs into `root`; of several processes that call at once one draws."""
+    lock = FileLock(root.parent / f".{root.name}.lock")
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise BoneageError(
+            f"The phantom cannot be written to {root}: {error.strerror}.\n"
+            "Name a folder that can be written with data.root=<folder>."
+        ) from error
+    try:
+        generate(root)
+    finally:
+        lock.release()

@@ -1,0 +1,132 @@
+"""The prepared images of one size: a memory-mapped file of pixels, its index and what it was made from.
+
+`<size>.json`, the manifest, names the file of pixels beside it (`<size>-<checksum>.npy`, which `numpy.load`
+reads too), and gives for each image its row and its source. Both are written beside and moved into place,
+the manifest last: what a manifest names is whole.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boneage_pl.data.images import Pixels
+from boneage_pl.errors import BoneageError
+
+VERSION = 1  # of the preparation: raise it when a pixel would come out differently
+HEADER = 128  # bytes before the first image, as `numpy.lib.format` pads them
+
+
+@dataclass(frozen=True)
+class Source:
+    """One original file: its path below `data.root`, its size and time on disk, its content."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+    sha256: str  # of the file; of a file that cannot be read as an image too
+
+    def looks_like(self, root: Path, path: str) -> bool:
+        """Whether the file at `path` below `root` has the size and time that this source had."""
+        try:
+            found = (root / path).stat()
+        except OSError:
+            return False
+        return (path, found.st_size, found.st_mtime_ns) == (self.path, self.bytes, self.mtime_ns)
+
+
+@dataclass
+class Manifest:
+    """What a store holds; an image's row is its place in `images`."""
+
+    image_size: int
+    file: str
+    sha256: str  # of the file of pixels
+    images: dict[str, Source]  # by id
+    unreadable: dict[str, tuple[Source, str]]  # by id, with the reason
+    package: str
+    version: int = VERSION
+
+    def write(self, path: Path) -> None:
+        """Write the manifest beside `path` and move it into place."""
+        beside = path.with_suffix(".json.tmp")
+        with beside.open("w", encoding="utf-8") as file:
+            json.dump(asdict(self), file, indent=0)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+
+
+def read_manifest(folder: Path, image_size: int) -> Manifest | None:
+    """Return the manifest of this size, or `None` where there is none that this version can use."""
+    try:
+        values: dict[str, Any] = json.loads((folder / f"{image_size}.json").read_text(encoding="utf-8"))
+        values["images"] = {i: Source(**source) for i, source in values["images"].items()}
+        values["unreadable"] = {i: (Source(**s), why) for i, (s, why) in values["unreadable"].items()}
+        manifest = Manifest(**values)
+        whole = (folder / manifest.file).stat().st_size == HEADER + len(manifest.images) * image_size**2
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return manifest if whole and (manifest.version, manifest.image_size) == (VERSION, image_size) else None
+
+
+def npy_header(count: int, image_size: int) -> bytes:
+    """Return the first `HEADER` bytes of an .npy file of `count` images."""
+    header = BytesIO()
+    description = {"descr": "|u1", "fortran_order": False, "shape": (count, image_size, image_size)}
+    np.lib.format.write_array_header_1_0(header, description)
+    assert header.tell() == HEADER
+    return header.getvalue()
+
+
+class ImageStore:
+    """The prepared images of one size, mapped read-only.
+
+    Args:
+        folder: where the store lies.
+        image_size: side of the images in pixels.
+
+    Raises:
+        BoneageError: there is no store of this size, or not one that this version can use.
+    """
+
+    def __init__(self, folder: Path, image_size: int) -> None:
+        manifest = read_manifest(folder, image_size)
+        if manifest is None:
+            raise BoneageError(
+                f"{folder} holds no prepared images of {image_size} pixels that can be used.\n"
+                "Prepare them with  python -m boneage_pl.prepare data.root=<folder>  and the same options."
+            )
+        self.path = folder / manifest.file
+        self.shape = (len(manifest.images), image_size, image_size)
+        self.hashes = {i: source.sha256 for i, source in manifest.images.items()}
+        self.unreadable = {i: why for i, (_, why) in manifest.unreadable.items()}
+        self.checksum = manifest.sha256
+        self.rows = {i: row for row, i in enumerate(manifest.images)}
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        """All images, uint8 [N, H, W], read from the disk as they are asked for."""
+        if self.shape[0] == 0:
+            return np.empty(self.shape, np.uint8)  # nothing cannot be mapped
+        return np.memmap(self.path, np.uint8, "r", HEADER, self.shape)
+
+    def read(self, ids: Sequence[str]) -> Pixels:
+        """Return the images of `ids`: uint8 [B, H, W]."""
+        return self.pixels[[self.rows[i] for i in ids]]
+
+    def is_whole(self) -> bool:
+        """Whether every byte is what was written (reads all of it)."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == self.checksum
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a process that is handed the store maps the file itself
+        return {name: value for name, value in self.__dict__.items() if name != "pixels"}

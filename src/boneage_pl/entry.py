@@ -1,0 +1,53 @@
+"""How every command of the project starts and how it refuses: a few lines, no traceback, exit 2."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import hydra
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig
+
+from boneage_pl.command import check_paths
+from boneage_pl.conf_path import CONF
+from boneage_pl.errors import BoneageError
+
+CONTINUES = "stopped; the same command continues from here"
+
+
+def start(task: Callable[[DictConfig], Any], config_name: str, interrupted: str = "interrupted") -> None:
+    """Compose `conf/<config_name>.yaml` with the command line's overrides, and run `task` with it.
+
+    What a user can cause exits 2 with its words on standard error: `BoneageError`, what Hydra refuses, and
+    what a constructor named in the configuration refuses. Ctrl-C prints `interrupted` and exits 130.
+    """
+    begun = False
+
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
+    def run(config: DictConfig) -> Any:
+        nonlocal begun
+        begun = True
+        try:
+            return task(config)
+        except (BoneageError, InstantiationException) as raised:
+            # Hydra wraps what a constructor raises; where it is not ours, its words name option and reason
+            refuse(raised.__cause__ if isinstance(raised.__cause__, BoneageError) else raised)
+
+    try:
+        check_paths(sys.argv[1:])
+        run()
+    except BoneageError as error:
+        refuse(error)
+    except KeyboardInterrupt:
+        print(f"\n{interrupted}", file=sys.stderr)
+        sys.exit(130)
+    except SystemExit as stop:  # Hydra exits with 1 for what it refuses, as Python does for a crash
+        sys.exit(stop.code if begun else stop.code and 2)
+
+
+def refuse(error: BaseException) -> None:
+    """Say what is wrong on standard error and exit 2."""
+    # a loader process hands its errors over with its own traceback before them
+    message = str(error).rpartition("BoneageError: ")[2].strip()
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

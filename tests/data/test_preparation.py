@@ -1,0 +1,217 @@
+"""The prepared images: what they are, and that nothing wrong is ever read from them."""
+
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from torchvision.transforms import v2
+
+from boneage_pl.data import preparation, store
+from boneage_pl.data.preparation import prepare_images
+from boneage_pl.data.store import ImageStore
+from boneage_pl.data.table import read_table
+from boneage_pl.errors import BoneageError
+from tests.conftest import balanced_table, write_rsna
+
+SIZE = 107
+FOLDER = "boneage-training-dataset"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_rsna(tmp_path / "data", balanced_table(4))
+    return tmp_path / "data"
+
+
+def prepare(root: Path, **options: Any) -> ImageStore:
+    return prepare_images(read_table(root), root, root / "prepared", SIZE, **options)
+
+
+def made_anew(root: Path) -> Path:
+    """Return the folder of a store made without interruption and without an older one."""
+    prepare_images(read_table(root), root, root.parent / "anew", SIZE)
+    return root.parent / "anew"
+
+
+def command(root: Path, *options: str, **settings: Any) -> subprocess.Popen[str]:
+    arguments = [f"data.root={root}", f"data.image_size={SIZE}", *options]
+    return subprocess.Popen(
+        [sys.executable, "-m", "boneage_pl.prepare", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **settings,
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of the images that this process has decoded."""
+    ids: list[str] = []
+    real = preparation.decode_image
+
+    def recording(content: bytes, name: Path) -> Image.Image:
+        ids.append(Path(name).stem)
+        return real(content, name)
+
+    monkeypatch.setattr(preparation, "decode_image", recording)
+    return ids
+
+
+def test_the_store_holds_torchvisions_resize_and_crop_of_every_image(root: Path):
+    prepared = prepare(root)
+    table = read_table(root)
+    assert set(prepared.rows) == set(table["id"])
+    published = v2.Compose([v2.Resize(SIZE), v2.CenterCrop(SIZE)])
+    for i, path in zip(table["id"], table["path"], strict=True):
+        assert np.array_equal(prepared.read([i])[0], np.asarray(published(Image.open(path))))
+    with pytest.raises(ValueError, match="read-only"):
+        prepared.pixels[0] = 0
+    assert np.array_equal(np.load(prepared.path, mmap_mode="r"), prepared.pixels)  # numpy's own format
+
+
+def test_a_second_time_nothing_is_decoded_or_written(root: Path, decoded: list[str]):
+    first = prepare(root, workers=1)
+    assert len(decoded) == 80
+    written = first.path.stat().st_mtime_ns
+    assert prepare(root, workers=1, verify=True).path.stat().st_mtime_ns == written
+    assert len(decoded) == 80
+
+
+def test_only_what_changed_is_done_again(root: Path, decoded: list[str]):
+    prepare(root, workers=1)
+    decoded.clear()
+    images = root / FOLDER
+    added = pd.DataFrame({"id": [500], "boneage": [100], "male": [True]})
+    table = pd.read_csv(root / f"{FOLDER}.csv")
+    pd.concat([table[table["id"] != 5], added]).to_csv(root / f"{FOLDER}.csv", index=False)
+    (images / "5.png").unlink()
+    (images / "500.png").write_bytes((images / "9.png").read_bytes())
+    (images / "6.png").write_bytes((images / "7.png").read_bytes())
+    (images / "8.png").touch()  # another time, the same content
+
+    updated = prepare(root, workers=1)
+    assert sorted(decoded) == ["500", "6"]
+    assert "5" not in updated.rows
+    assert np.array_equal(*updated.read(["6", "7"]))
+    assert contents(root / "prepared") == contents(made_anew(root))
+
+
+def test_another_version_of_the_preparation_is_made_anew(
+    root: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    prepare(root, workers=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "VERSION", store.VERSION + 1)
+        with pytest.raises(BoneageError, match="holds no prepared images of 107 pixels"):
+            ImageStore(root / "prepared", SIZE)
+    text = (root / "prepared" / f"{SIZE}.json").read_text()
+    (root / "prepared" / f"{SIZE}.json").write_text(text.replace('"version": 1', '"version": 0'))
+    decoded.clear()
+    prepare(root, workers=1)
+    assert len(decoded) == 80
+
+
+def test_a_damaged_store_is_noticed(root: Path):
+    path = prepare(root).path
+    good = contents(root / "prepared")
+    damaged = bytearray(path.read_bytes())
+    damaged[5000] ^= 1
+    path.write_bytes(damaged)
+    prepare(root, verify=True)
+    assert contents(root / "prepared") == good
+    path.write_bytes(path.read_bytes()[:-1])  # too short is seen without reading it all
+    prepare(root)
+    assert contents(root / "prepared") == good
+
+
+def test_killed_half_way_and_continued_it_is_byte_equal(tmp_path: Path):
+    root = tmp_path / "data"
+    table = pd.DataFrame({"id": range(1, 161), "boneage": 50, "male": True})
+    write_rsna(root, table)
+    for i in table["id"]:  # large enough to be caught half-way
+        pixels = np.random.default_rng(i).integers(0, 256, (600, 500), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / FOLDER / f"{i}.png")
+    running = command(root)
+    journal = root / "prepared" / f".{SIZE}.part.jsonl"
+    while running.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 20):
+        time.sleep(0.002)
+    running.kill()
+    running.communicate()
+    done = journal.read_bytes().count(b"\n")
+    assert 20 <= done < 160
+    assert contents(root / "prepared") == {}  # nothing that could be taken for a store
+    with journal.open("ab") as file:
+        file.write(b'{"id": "half a li')  # as a machine that loses power may leave it
+
+    again = command(root)
+    out, err = again.communicate()
+    assert again.returncode == 0, err
+    assert f"continuing: {done} of 160 images" in out
+    assert contents(root / "prepared") == contents(made_anew(root))
+
+
+def test_of_several_processes_one_prepares(root: Path):
+    running = [command(root) for _ in range(3)]
+    texts = [process.communicate() for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert sum("preparing" in err for _, err in texts) == 1
+    assert all("80 images of 107 px" in out for out, _ in texts)
+
+
+def test_images_that_cannot_be_read_are_listed_and_the_others_prepared(root: Path):
+    (root / FOLDER / "3.png").write_bytes(b"")
+    (root / FOLDER / "4.png").write_bytes((root / FOLDER / "5.png").read_bytes()[:1000])
+    process = command(root)
+    out, err = process.communicate()
+    assert process.returncode == 2
+    assert "78 images of 107 px" in out
+    assert "2 images could not be read" in err
+    assert "3.png cannot be read as an image" in err
+    assert "4.png cannot be read as an image" in err
+    assert "Traceback" not in err
+
+
+def test_a_full_disk_is_one_message_and_the_work_is_kept(root: Path):
+    def small_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+
+    process = command(root, preexec_fn=small_disk)
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert f"cannot be written to {root / 'prepared'}" in err
+    assert "Traceback" not in err
+    process = command(root)
+    out, _ = process.communicate()
+    assert "continuing: 34 of 80 images" in out
+    assert contents(root / "prepared") == contents(made_anew(root))
+
+
+def test_a_store_may_lie_elsewhere_and_a_file_is_refused(root: Path, tmp_path: Path):
+    assert command(root, f"data.store={tmp_path / 'elsewhere'}").wait() == 0
+    assert (tmp_path / "elsewhere" / f"{SIZE}.json").exists()
+    assert not (root / "prepared").exists()
+    (tmp_path / "file").touch()
+    process = command(root, f"data.store={tmp_path / 'file'}")
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert "Name another folder with data.store=" in err
+
+
+def test_the_phantom_is_drawn_and_prepared(tmp_path: Path):
+    small = ["data=phantom", "data.generate.count=20", "data.generate.size=128"]
+    process = command(tmp_path / "drawn", *small)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "20 images of 107 px" in out

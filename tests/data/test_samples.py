@@ -1,0 +1,54 @@
+from itertools import chain
+
+import pytest
+
+from boneage_pl.data.samples import EpochBatches, check_shares
+from boneage_pl.errors import BoneageError
+
+
+def epoch(length: int, size: int, **options: int) -> list[list[int]]:
+    batches = EpochBatches(length, size, 5, **options)
+    batches.set_epoch(2)
+    assert len(batches) == len(list(batches))
+    return [[row for row, _ in batch] for batch in batches]
+
+
+def joined(batches: list[list[int]]) -> list[int]:
+    return list(chain(*batches))
+
+
+def test_an_epoch_has_every_row_once_in_batches():
+    batches = epoch(70, 32)
+    assert [len(batch) for batch in batches] == [32, 32, 6]
+    assert sorted(joined(batches)) == list(range(70))
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_the_batches_of_one(processes: int):
+    whole = epoch(80, 32)
+    shares = [epoch(80, 32, processes=processes, process=p) for p in range(processes)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert sorted(joined(parts)) == sorted(batch)
+        assert {len(part) for part in parts} == {len(batch) // processes}
+
+
+def test_accumulated_parts_make_up_the_batches_of_one():
+    parts = epoch(80, 32, parts=4)
+    assert [len(part) for part in parts] == [8] * 8 + [4] * 4
+    assert [joined(parts[k : k + 4]) for k in (0, 4, 8)] == epoch(80, 32)
+
+
+def test_validation_rows_are_never_repeated_to_fill_a_share():
+    shares = [EpochBatches(33, 32, None, processes=2, process=p) for p in range(2)]
+    rows = [row for share in shares for batch in share for row, _ in batch]
+    assert sorted(rows) == list(range(33))
+    assert [len(share) for share in shares] == [2, 1]
+
+
+def test_batches_that_cannot_be_shared_equally_are_refused():
+    check_shares(6000, 32, processes=4, parts=4)  # the last batch has 16
+    with pytest.raises(BoneageError, match=r"data\.batch_size has 32 samples, and 3 processes"):
+        check_shares(6000, 32, processes=3, parts=1)
+    with pytest.raises(BoneageError, match=r"the last batch of an epoch has 16.*\n.*work: 1, 2, 4, 8, 16\."):
+        check_shares(6000, 32, processes=8, parts=4)
+    check_shares(64, 32, processes=32, parts=1)
