@@ -15,6 +15,8 @@ _OWN = (
     "experiment",
     "ckpt",
     "hydra.",
+    "hydra/",
+    "hparams_search",
     "trainer.max_epochs",
     "optimizer",
     "scheduler",

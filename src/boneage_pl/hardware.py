@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 
-def resolve_precision(precision: str) -> str:
+def resolve_precision(precision: str | int) -> str:
     """Turn `auto` into Lightning's name of a precision: bfloat16 where it is native, float32 elsewhere."""
     if precision != "auto":
-        return precision
+        return str(precision)
     if torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

@@ -1,15 +1,20 @@
 """What can be refused before a run folder is made."""
 
-import sys
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from boneage_pl.command import next_command, same_command
+from boneage_pl.entry import refuse
 from boneage_pl.errors import BoneageError
+from boneage_pl.report.sweep import read_sweep, sweep_words, write_sweep
 from boneage_pl.runs import find_checkpoint, newest_run
 
 
@@ -17,25 +22,70 @@ class Preflight(Callback):
     """Hydra calls this with the composed configuration, before it writes anything."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Check a single run; Hydra turns exceptions here into warnings, so a refusal exits by itself."""
-        try:
-            check(config)
-        except BoneageError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+        """Check a single run."""
+        # as Hydra does next: the folder's name asks it for the experiment
+        HydraConfig.instance().set_config(config)
+        with refusing():
+            check(config, Path(config.hydra.run.dir))
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Refuse a sweep that no run of could be right."""
+        with refusing():
+            check_devices(config)
+            check_launcher(config)
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Check one run of a sweep; a single run has been checked."""
+        hydra = HydraConfig.get()
+        if hydra.mode == RunMode.MULTIRUN:
+            with refusing():
+                check_devices(config)
+                check(config, Path(hydra.runtime.output_dir))
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Say what a sweep came to, and write it as sweep.csv."""
+        folder = Path(config.hydra.sweep.dir)
+        if runs := read_sweep(folder):
+            write_sweep(runs, folder / "sweep.csv")
+            print(sweep_words(runs))
 
 
-def check(config: DictConfig) -> None:
-    """Raise `BoneageError` for a configuration that cannot be right."""
-    # as Hydra does next: the folder's name asks it for the experiment
-    HydraConfig.instance().set_config(config)
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Refuse by exiting: Hydra turns exceptions in callbacks into warnings."""
+    try:
+        yield
+    except BoneageError as error:
+        refuse(error)
+
+
+def check(config: DictConfig, run: Path) -> None:
+    """Raise `BoneageError` for a configuration that cannot be right, or a folder that `run` may not be."""
     check_numbers(config)
     find_start(config)
-    run = Path(config.hydra.run.dir)
     if (run / "metrics.csv").exists() or (run / "checkpoints").exists():
         raise BoneageError(
             f"{run} already holds a run, and nothing in it is overwritten.\n"
             "Choose another hydra.run.dir, or leave it out for a new folder by date and time."
+        )
+
+
+def check_launcher(config: DictConfig) -> None:
+    """Raise `BoneageError` for a Slurm sweep where there is no Slurm."""
+    if "Slurm" in config.hydra.launcher["_target_"] and shutil.which("srun") is None:
+        raise BoneageError(
+            "hydra/launcher=slurm: there is no srun on this machine. Start the sweep on a Slurm login node,\n"
+            "or use hydra/launcher=submitit_local for processes of this machine."
+        )
+
+
+def check_devices(config: DictConfig) -> None:
+    """Raise `BoneageError` if the runs of a sweep would have several processes each."""
+    if config.trainer.get("strategy") is not None:
+        raise BoneageError(
+            "-m with trainer=ddp: each process that a run starts would start the whole sweep again.\n"
+            "Sweep with one device a run (hydra/launcher=slurm has many runs at once), or start the runs one "
+            "by one."
         )
 
 
@@ -51,6 +101,7 @@ def check_numbers(config: DictConfig) -> None:
         ("data.workers", 0 if data.workers is None else data.workers, whole, 0),
         ("data.validation_share", data.validation_share, real, 0),
         ("trainer.max_epochs", config.trainer.max_epochs, whole, 1),
+        ("trainer.accumulate_grad_batches", config.trainer.accumulate_grad_batches, whole, 1),
         ("optimizer.lr", config.optimizer.get("lr", 0), real, 0),
     ):
         if not isinstance(value, kind) or isinstance(value, bool) or value < lowest:

@@ -48,7 +48,8 @@ class BoneAgeModule(L.LightningModule):
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
         """Estimate bone ages in months: [B, 3, H, W] and [B] → [B]."""
-        return self.network(image.contiguous(memory_format=torch.channels_last), male).squeeze(1)
+        image = image.to(self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self.network(image, male).squeeze(1)
 
     def training_step(self, batch: Batch, _batch_index: int) -> Tensor:
         """Return the batch's mean absolute error in months."""

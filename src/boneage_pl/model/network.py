@@ -71,9 +71,9 @@ class BoneAgeNet(nn.Module):
         pixels = self.backbone(image)  # [B, 3, 500, 500] → [B, 100352]
         sex = self.sex(male.to(pixels.dtype).unsqueeze(1))  # [B] → [B, 32]
         hidden = self.hidden(torch.cat([pixels, sex], dim=1))  # [B, 100384] → [B, 1000]
-        # float32 whatever the precision: bfloat16 has steps of half a month from 64 months on, one from 128
+        # in the weights' own float32: bfloat16 has steps of half a month from 64 months on, one from 128
         with torch.autocast(image.device.type, enabled=False):
-            return self.age(hidden.float())
+            return self.age(hidden.to(self.age.weight.dtype))
 
 
 def check_image_size(image_size: int) -> None:
