@@ -18,11 +18,12 @@ DATA = [
     "data.image_size=107",
     "data.samples_per_group=4",
 ]
-# One batch is the epoch: one step of plain gradient descent. In float64, because in float32 the rounding turns
-# units on and off, and a unit more or less is no rounding any more.
+# One batch is the epoch: one step of plain gradient descent. In float64, because in float32 the rounding
+# turns units on and off, and a unit more or less is no rounding any more.
 ONE_STEP = [
     *DATA,
     "data.samples_per_group=2",
+    "data.validation_share=0.5",
     "data.batch_size=20",
     "model._target_=tests.frozen.Frozen",
     "~optimizer.fused",
