@@ -8,7 +8,7 @@ PIP_ARGS ?=
 DEMO := data=phantom_small outputs=outputs/demo seed=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint tensorboard clean
+.PHONY: help setup demo test test-all lint bench tensorboard clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ lint: setup  ## ruff format check, ruff, mypy over src/
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+bench: setup  ## the project against the published way, side by side (half an hour on 2 cores)
+	$(PY) -m benchmarks.speed
 
 tensorboard: setup  ## the curves of every run under outputs/
 	$(VENV)/bin/tensorboard --logdir outputs

@@ -20,6 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from boneage_pl import __version__
 from boneage_pl.callbacks import CheckpointRecord, EpochLog, SampleGrid
 from boneage_pl.checkpoint import load_checkpoint, load_weights
+from boneage_pl.checkpoint_io import WholeFiles
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.hardware import keep_freed_memory, resolve_precision, set_float32_arithmetic
 from boneage_pl.model.module import BoneAgeModule
@@ -100,6 +101,7 @@ def make_trainer(cfg: DictConfig, run: Path, precision: str, own: list[Callback]
         precision=precision,
         enable_progress_bar=bar,
         sync_batchnorm=shared,
+        plugins=[WholeFiles()],
         logger=TensorBoardLogger(run, name=None, version="tensorboard", default_hp_metric=False),
         callbacks=[
             *instantiate(cfg.callbacks).values(),

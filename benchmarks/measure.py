@@ -1,0 +1,327 @@
+"""One measurement in a process of its own, so that neither side inherits the other's memory or settings.
+
+    python -m benchmarks.measure SIDE WHAT [option=value ...]
+
+SIDE is `project` or `published`. Prints one line of JSON; `benchmarks/speed.py` makes the table.
+"""
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Result = dict[str, float]
+
+
+def cpu_seconds() -> float:
+    """Return the processor time of this process and of its children that have ended."""
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+
+
+def project_data(root: str, size: int, **options: Any) -> Any:
+    from boneage_pl.data.datamodule import BoneAgeData
+
+    data = BoneAgeData(root, image_size=size, **options)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+# The input pipeline: a flipped, normalised float batch [32, 3, H, W] and all that it took.
+
+
+def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
+    from torch.utils.data import DataLoader
+
+    from benchmarks.published import Files
+    from boneage_pl.hardware import keep_freed_memory
+
+    if side == "published":
+        paths = sorted(Path(root).rglob("*.png"))
+        loader: Any = DataLoader(Files(list(chain(*repeat(paths, 99))), size), 32, shuffle=True)
+        batches = iter(loader)
+    else:
+        keep_freed_memory()  # as every training on a CPU does
+        data = project_data(root, size, prepare=side == "project", samples_per_group=80, workers=0)
+        serve = (batch for epoch in range(99) for batch in _epoch(data, epoch))
+        batches = (data.on_after_batch_transfer(batch, 0) for batch in serve)
+    next(batches)
+    begun, used, seen = time.perf_counter(), cpu_seconds(), 0
+    while (wall := time.perf_counter() - begun) < seconds:
+        batch = next(batches)
+        image = batch["image"] if isinstance(batch, dict) else batch[0]
+        assert image.shape[1:] == (3, size, size)
+        seen += len(image)
+    return {"cpu_ms_per_image": 1000 * (cpu_seconds() - used) / seen, "images_per_s": seen / wall}
+
+
+def _epoch(data: Any, epoch: int) -> Iterable[Any]:
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return loader
+
+
+# Preparing, against decoding alone with the same library on as many cores.
+
+
+def prepare(side: str, root: str, size: int, cores: int) -> Result:
+    from boneage_pl.data.preparation import prepare_images
+    from boneage_pl.data.table import read_table
+    from boneage_pl.pool import worker_pool
+
+    table = read_table(Path(root))
+    begun = time.perf_counter()
+    if side == "published":
+        with worker_pool(cores) as pool:
+            for _ in pool.map(decode, table["path"], chunksize=4):
+                pass
+    else:
+        with tempfile.TemporaryDirectory(dir=root) as folder:
+            prepare_images(table, Path(root), Path(folder), size, cores)
+    return {"images_per_s": len(table) / (time.perf_counter() - begun)}
+
+
+def decode(path: str) -> None:
+    from PIL import Image
+
+    Image.open(path).load()
+
+
+# Training and inference.
+
+
+def training_step(side: str, root: str, size: int, batch: int, steps: int, device: str) -> Result:
+    timed = published_steps if side == "published" else project_steps
+    seconds, checkpoint = timed(root, size, batch, steps, device, compiled=side == "compiled")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    rate = batch / float(np.median(seconds))
+    return {"images_per_s": rate, "peak_gib": peak, "checkpoint_gb": checkpoint}
+
+
+def published_steps(
+    root: str, size: int, batch: int, steps: int, device: str, compiled: bool
+) -> tuple[list[float], float]:
+    import torch
+    from PIL import Image
+    from torch.utils.data import DataLoader
+
+    from benchmarks import published
+    from boneage_pl.model.network import BoneAgeNet
+
+    assert not compiled
+    data = project_data(root, size, samples_per_group=40)
+    images = [Image.fromarray(pixels) for pixels in data.read(data.split["id"].tolist())]
+    needed = batch * (steps + 2)
+    dataset = published.Decoded(list(chain(*repeat(images, needed // len(images) + 1)))[:needed], size)
+    loader = DataLoader(dataset, batch, shuffle=True, num_workers=2, drop_last=True)
+    network = BoneAgeNet(size).to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    seconds, begun = [], time.perf_counter()
+    for served in loader:
+        published.step(network, optimizer, served, torch.device(device))
+        seconds.append(time.perf_counter() - begun)
+        begun = time.perf_counter()
+    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+    return seconds[2:], _saved(partial(torch.save, state))
+
+
+def project_steps(
+    root: str, size: int, batch: int, steps: int, device: str, compiled: bool
+) -> tuple[list[float], float]:
+    import lightning as L
+    import torch
+
+    from boneage_pl.hardware import keep_freed_memory, resolve_precision, set_float32_arithmetic
+    from boneage_pl.model.module import BoneAgeModule
+    from boneage_pl.model.network import BoneAgeNet
+
+    class Clock(L.Callback):
+        """From one batch's end to the next one's: fetching, moving and all that Lightning does are in it."""
+
+        def __init__(self) -> None:
+            self.ends: list[float] = []
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            if device == "cuda":
+                torch.cuda.synchronize()
+            self.ends.append(time.perf_counter())
+
+    precision = resolve_precision("auto")
+    set_float32_arithmetic(precision)
+    if device == "cpu":
+        keep_freed_memory()
+    # every group as often as it takes to fill the steps
+    samples = -(-batch * (steps + 3) // 20) * 4 // 3 + 4
+    data = project_data(root, size, batch_size=batch, samples_per_group=samples)
+    network = BoneAgeNet(size)
+    if compiled:
+        network.compile()
+    module = BoneAgeModule(network, partial(torch.optim.Adam, lr=0.01, fused=True))
+    clock = Clock()
+    trainer = L.Trainer(
+        accelerator=device,
+        devices=1,
+        precision=precision,
+        max_steps=steps + 2,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        benchmark=True,
+        callbacks=[clock],
+    )
+    trainer.fit(module, datamodule=data)
+    return np.diff(clock.ends)[1:].tolist(), _saved(trainer.save_checkpoint)
+
+
+def _saved(save: Callable[[str], None]) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        save(f"{folder}/saved")
+        return Path(folder, "saved").stat().st_size / 1e9
+
+
+def inference(side: str, size: int, batch: int, steps: int, device: str) -> Result:
+    import torch
+
+    from boneage_pl.data.transforms import network_input
+    from boneage_pl.hardware import keep_freed_memory, resolve_precision
+    from boneage_pl.model.module import BoneAgeModule
+    from boneage_pl.model.network import BoneAgeNet
+
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (batch, 1, size, size), dtype=torch.uint8)
+    male = torch.ones(batch, device=device)
+    network = BoneAgeNet(size).eval().to(device)
+    if side == "project":
+        if device == "cpu":
+            keep_freed_memory()
+        predict: Any = BoneAgeModule(network, torch.optim.Adam)
+        enabled = resolve_precision("auto") == "bf16-mixed"
+        image: Any = pixels.to(device)
+    else:
+        predict, enabled = network, False
+        image = network_input(pixels).contiguous().to(device)
+    seconds = []
+    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=enabled):
+        for _ in range(steps + 2):
+            begun = time.perf_counter()
+            predict(network_input(image) if side == "project" else image, male).sum().item()
+            seconds.append(time.perf_counter() - begun)
+    return {"images_per_s": batch / float(np.median(seconds[2:]))}
+
+
+# An epoch of a real run, against the steps in it.
+
+
+def epoch_overhead(side: str, root: str, size: int, device: str) -> Result:
+    import os
+
+    import lightning as L
+
+    from boneage_pl.entry import start
+    from boneage_pl.model import module
+
+    assert side == "project"
+    bare: list[float] = []
+    validating: list[float] = []
+
+    def timed(real: Callable[..., Any], into: list[float]) -> Callable[..., Any]:
+        def run(*arguments: Any, **options: Any) -> Any:
+            begun = time.perf_counter()
+            result = real(*arguments, **options)
+            into.append(time.perf_counter() - begun)
+            return result
+
+        return run
+
+    ends: list[float] = []
+    original = L.Trainer.fit
+
+    def fit(self: L.Trainer, *arguments: Any, **options: Any) -> None:
+        ends.append(time.perf_counter())
+        original(self, *arguments, **options)
+        ends.append(time.perf_counter())
+
+    # a step is all that the optimiser's closure does: forward, loss, backward, update
+    module.BoneAgeModule.optimizer_step = timed(L.LightningModule.optimizer_step, bare)
+    module.BoneAgeModule.validation_step = timed(module.BoneAgeModule.validation_step, validating)
+    L.Trainer.fit = fit
+    with tempfile.TemporaryDirectory() as outputs:
+        sys.argv = [
+            "bench",
+            "+experiment=v1",
+            f"data.root={root}",
+            f"data.image_size={size}",
+            "data.samples_per_group=400",  # an epoch of 188 steps, as published
+            "trainer.max_epochs=1",
+            f"trainer.accelerator={device}",
+            f"outputs={outputs}",
+        ]
+        sys.stdout.flush()
+        kept = os.dup(1)
+        os.dup2(2, 1)  # the run's own lines are not the result
+        from boneage_pl.train import train
+
+        start(train, "config")
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+    # the first steps choose kernels and fill caches: they count as the median step, here and there
+    median = float(np.median(bare))
+    warm_up = sum(bare[:3]) - 3 * median
+    overhead = ends[1] - ends[0] - sum(bare) - sum(validating)
+    return {"overhead": overhead / (sum(bare) - warm_up), "steps": len(bare), "step_ms": 1000 * median}
+
+
+def gpu_peak() -> Result:
+    """Measure the GPU's bfloat16 matrix rate in FLOP/s: the best of a few large square products."""
+    import torch
+
+    best = 0.0
+    for n in (4096, 8192, 16384):
+        a, b = (torch.randn(n, n, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+        for _ in range(12):
+            torch.cuda.synchronize()
+            begun = time.perf_counter()
+            torch.mm(a, b)
+            torch.cuda.synchronize()
+            best = max(best, 2 * n**3 / (time.perf_counter() - begun))
+    return {"flops": best}
+
+
+WHATS: dict[str, Callable[..., Result]] = {
+    "input": input_pipeline,
+    "prepare": prepare,
+    "step": training_step,
+    "inference": inference,
+    "overhead": epoch_overhead,
+}
+
+
+def options_of(arguments: list[str]) -> Iterator[tuple[str, Any]]:
+    for argument in arguments:
+        key, value = argument.split("=", 1)
+        yield key, int(value) if value.isdigit() else value
+
+
+def main() -> None:
+    side, what, *rest = sys.argv[1:]
+    options = dict(options_of(rest))
+    result = gpu_peak() if what == "gpu_peak" else WHATS[what](side, **options)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""The project against the published way, side by side in one run: `make bench`.
+
+    python -m benchmarks.speed [--rounds 3] [--only input prepare ...]
+
+Every measurement runs in a fresh process; the sides take turns, and a row is the median of the rounds. Needs
+no data: radiographs are drawn as large as the originals. Prints a table in Markdown (see RESULTS.md).
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pandas as pd
+import torch
+
+from boneage_pl.data.phantom import phantom_table, render, write_phantom
+from boneage_pl.hardware import resolve_precision
+from boneage_pl.pool import worker_pool
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+ORIGINAL = (1600, 2080)  # pixels, about the size of the RSNA's
+DISTINCT, ORIGINALS = 40, 960  # drawn, and with further names for them
+
+
+def draw_original(task: tuple[Path, int, bool, int]) -> None:
+    path, months, male, index = task
+    render(months, male, seed=0, index=index, size=ORIGINAL[1]).resize(ORIGINAL).save(path)
+
+
+def write_originals(root: Path) -> None:
+    """Write full-size radiographs, in the challenge's layout."""
+    folder = root / "boneage-training-dataset"
+    folder.mkdir(parents=True)
+    table = phantom_table(DISTINCT, seed=0)
+    rows = list(zip(table["id"], table["boneage"], table["male"], strict=True))
+    with worker_pool(CORES) as pool:
+        list(pool.map(draw_original, [(folder / f"{i}.png", int(a), bool(m), int(i)) for i, a, m in rows]))
+    for copy in range(DISTINCT, ORIGINALS):
+        (folder / f"{copy + 1}.png").hardlink_to(folder / f"{copy % DISTINCT + 1}.png")
+    whole = pd.concat([table] * (ORIGINALS // DISTINCT)).assign(id=range(1, ORIGINALS + 1))
+    whole.to_csv(root / "boneage-training-dataset.csv", index=False)
+
+
+def measure(side: str, what: str, **options: Any) -> dict[str, float]:
+    arguments = [f"{key}={value}" for key, value in options.items()]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.measure", side, what, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{result.stderr[-2000:]}")
+    print(".", end="", file=sys.stderr, flush=True)
+    return dict(json.loads(result.stdout.splitlines()[-1]))
+
+
+class Table:
+    """Rows of medians, the ratio first."""
+
+    def __init__(self, rounds: int) -> None:
+        self.rounds = rounds
+        print("| ratio | what | project | against | of |\n| --- | --- | --- | --- | --- |")
+
+    def sides(self, what: str, sides: tuple[str, str], **options: Any) -> list[dict[str, float]]:
+        """Measure two sides in turns and return the median of each."""
+        runs = [[measure(side, what, **options) for side in sides] for _ in range(self.rounds)]
+        return [{key: median(run[k][key] for run in runs) for key in runs[0][k]} for k in range(2)]
+
+    def row(self, ratio: float, what: str, project: str, against: str, of: str) -> None:
+        print(f"| {ratio:.2f} × | {what} | {project} | {against} | {of} |", flush=True)
+
+
+def input_rows(table: Table, originals: Path) -> None:
+    for side, name in (("project", "from the store"), ("streamed", "`data.prepare=false`")):
+        ours, theirs = table.sides("input", (side, "published"), root=originals, size=500, seconds=8)
+        what, against = f"input at 500 px, {name}", "published pipeline"
+        one, other = ours["cpu_ms_per_image"], theirs["cpu_ms_per_image"]
+        table.row(other / one, f"{what}: CPU time an image", f"{one:.2f} ms", f"{other:.2f} ms", against)
+        one, other = ours["images_per_s"], theirs["images_per_s"]
+        table.row(one / other, f"{what}: images/s in one process", f"{one:.1f}", f"{other:.1f}", against)
+
+
+def prepare_row(table: Table, originals: Path) -> None:
+    ours, theirs = table.sides("prepare", ("project", "published"), root=originals, size=500, cores=CORES)
+    rate = "images_per_s"
+    what = f"prepare to 500 px on {CORES} cores, images/s"
+    table.row(ours[rate] / theirs[rate], what, f"{ours[rate]:.1f}", f"{theirs[rate]:.1f}", "decoding alone")
+
+
+def step_rows(table: Table, phantom: Path, device: str, sizes: dict[tuple[int, int], int]) -> None:
+    for (size, batch), steps in sizes.items():
+        options = {"root": phantom, "size": size, "batch": batch, "steps": steps, "device": device}
+        ours, theirs = table.sides("step", ("project", "published"), **options)
+        rate, where = "images_per_s", f"{size} px, batch {batch}, {device}"
+        what = f"training step, {where}: images/s"
+        table.row(ours[rate] / theirs[rate], what, f"{ours[rate]:.2f}", f"{theirs[rate]:.2f}", "plain loop")
+        for key, name, unit in (("peak_gib", "peak memory", "GiB"), ("checkpoint_gb", "checkpoint", "GB")):
+            what = f"{name}, {where}"
+            ratio = ours[key] / theirs[key]
+            table.row(ratio, what, f"{ours[key]:.2f} {unit}", f"{theirs[key]:.2f} {unit}", "plain loop")
+        if device == "cuda":
+            gpu_rows(table, phantom, size, ours[rate])
+
+
+def gpu_rows(table: Table, phantom: Path, size: int, rate: float) -> None:
+    """Say what share of the GPU's matrix peak a step reaches, and whether the loader keeps up."""
+    peak = measure("project", "gpu_peak")["flops"] / 1e12
+    step = 3 * 0.0334 * (size / 500) ** 2 * rate  # TFLOP/s: 33.4 GFLOP forward at 500 px, backward twice that
+    table.row(
+        step / peak, "share of the bfloat16 matrix peak", f"{step:.0f} TFLOP/s", f"{peak:.0f}", "matmul"
+    )
+    loader = measure("project", "input", root=phantom, size=size, seconds=8)["images_per_s"]
+    what = "loader in one process, images/s"
+    table.row(loader / rate, what, f"{loader:.0f}", f"{rate:.0f}", "its training step")
+
+
+def inference_row(table: Table, device: str) -> None:
+    options = {"size": 500, "batch": 16, "steps": 5, "device": device}
+    ours, theirs = table.sides("inference", ("project", "published"), **options)
+    rate = "images_per_s"
+    what = f"inference, 500 px, {device}: images/s"
+    table.row(ours[rate] / theirs[rate], what, f"{ours[rate]:.1f}", f"{theirs[rate]:.1f}", "float32 eager")
+
+
+def overhead_row(table: Table, phantom: Path, device: str) -> None:
+    options = {"root": phantom, "size": 128, "device": device}
+    runs = [measure("project", "overhead", **options) for _ in range(table.rounds)]
+    overhead = median(run["overhead"] for run in runs)
+    steps, step = runs[0]["steps"], median(run["step_ms"] for run in runs)
+    what = f"an epoch of {steps:.0f} steps at 128 px over its steps ({device})"
+    table.row(1 + overhead, what, f"{overhead:+.1%}", f"{step:.0f} ms", "a bare step")
+
+
+def machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    named = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return (
+        f"{date.today()}, {CORES} cores of {(named or [platform.processor()])[0]}, GPU: {gpu}, "
+        f"{resolve_precision('auto')}, Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+def main() -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--rounds", type=int, default=3)
+    rows = ["input", "prepare", "step128", "step500", "inference", "overhead", "gpu"]
+    parser.add_argument("--only", nargs="+", choices=rows, default=rows)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        originals, phantom = Path(folder, "originals"), Path(folder, "phantom")
+        if {"input", "prepare"} & set(options.only):
+            write_originals(originals)
+        write_phantom(phantom, count=800, seed=0, size=500)
+        print(f"{machine()}\n\nEach ratio is the median of {options.rounds} rounds, the sides in turns.\n")
+        table = Table(options.rounds)
+        for name in options.only:
+            if name == "input":
+                input_rows(table, originals)
+            elif name == "prepare":
+                prepare_row(table, originals)
+            elif name == "step128":
+                step_rows(table, phantom, "cpu", {(128, 32): 12})
+            elif name == "step500":
+                step_rows(table, phantom, "cpu", {(500, 32): 3})
+            elif name == "inference":
+                inference_row(table, "cpu")
+            elif name == "overhead":
+                overhead_row(table, phantom, "cpu")
+            elif torch.cuda.is_available():
+                step_rows(table, phantom, "cuda", {(500, 32): 40, (500, 128): 20})
+                overhead_row(table, phantom, "cuda")
+
+
+if __name__ == "__main__":
+    main()
