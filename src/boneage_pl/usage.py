@@ -8,6 +8,8 @@ from boneage_pl.conf_path import CONF
 _TEXT = """Skeletal age in months from hand radiographs (RSNA 2017), in PyTorch Lightning.
 
   python -m boneage_pl +experiment=NAME [option=value ...]
+  python -m boneage_pl.download data.root=FOLDER   the RSNA's radiographs, once their terms are accepted
+  python -m boneage_pl.prepare data.root=FOLDER    every image once, ahead of the first training
 
 experiments
 {experiments}
@@ -21,6 +23,9 @@ options, a few of many
   ckpt=v1                  weights to start from: a checkpoint, a run's folder, or an experiment's newest run
   trainer.max_epochs=2     a shorter run
   trainer.precision=32     the published arithmetic (auto: bfloat16 where the hardware has it)
+  trainer=ddp trainer.devices=4      several devices, the same batch of 32
+  -m seed=1,2,3            a run for each value; ends with their mean and standard deviation
+  hparams_search=optuna    search learning rate, batch size and patience (extra: sweep)
   --cfg job                print the whole configuration and stop
   --config-dir FOLDER      add a folder of your own, with experiment/NAME.yaml in it
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -114,7 +115,10 @@ def _plain(name: str) -> str:
 
 def _read_csv(csv: Path) -> pd.DataFrame:
     try:
-        raw = pd.read_csv(csv, dtype=str, encoding="utf-8-sig", keep_default_na=False, index_col=False)
+        with warnings.catch_warnings():
+            # a comma at the end of every line is an empty column too many, which nobody misses
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)
+            raw = pd.read_csv(csv, dtype=str, encoding="utf-8-sig", keep_default_na=False, index_col=False)
     except (ValueError, OSError) as error:
         raise BoneageError(f"{csv} cannot be read as a table: {error}") from error
     raw = raw.rename(columns=_plain)
