@@ -42,20 +42,26 @@ def project_data(root: str, size: int, **options: Any) -> Any:
 
 
 def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
+    import torch
     from torch.utils.data import DataLoader
 
     from benchmarks.published import Files
     from boneage_pl.hardware import keep_freed_memory
 
+    device = torch.device("cuda" if side == "loader" else "cpu")
     if side == "published":
         paths = sorted(Path(root).rglob("*.png"))
         loader: Any = DataLoader(Files(list(chain(*repeat(paths, 99))), size), 32, shuffle=True)
         batches = iter(loader)
     else:
-        keep_freed_memory()  # as every training on a CPU does
-        data = project_data(root, size, prepare=side == "project", samples_per_group=80, workers=0)
+        # `loader` is what a training on a GPU has: its processes, pinned memory and the way to the device
+        workers = None if side == "loader" else 0
+        if side != "loader":
+            keep_freed_memory()  # as every training on a CPU does
+        data = project_data(root, size, prepare=side != "streamed", samples_per_group=80, workers=workers)
         serve = (batch for epoch in range(99) for batch in _epoch(data, epoch))
-        batches = (data.on_after_batch_transfer(batch, 0) for batch in serve)
+        moved = (data.transfer_batch_to_device(batch, device, 0) for batch in serve)
+        batches = (data.on_after_batch_transfer(batch, 0) for batch in moved)
     next(batches)
     begun, used, seen = time.perf_counter(), cpu_seconds(), 0
     while (wall := time.perf_counter() - begun) < seconds:
@@ -63,6 +69,8 @@ def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
         image = batch["image"] if isinstance(batch, dict) else batch[0]
         assert image.shape[1:] == (3, size, size)
         seen += len(image)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     return {"cpu_ms_per_image": 1000 * (cpu_seconds() - used) / seen, "images_per_s": seen / wall}
 
 
@@ -230,6 +238,7 @@ def epoch_overhead(side: str, root: str, size: int, device: str) -> Result:
     import os
 
     import lightning as L
+    import torch
 
     from boneage_pl.entry import start
     from boneage_pl.model import module
@@ -238,10 +247,15 @@ def epoch_overhead(side: str, root: str, size: int, device: str) -> Result:
     bare: list[float] = []
     validating: list[float] = []
 
+    # a GPU is waited for, or its steps would be counted where something else waits for them
+    finish = torch.cuda.synchronize if device == "cuda" else lambda: None
+
     def timed(real: Callable[..., Any], into: list[float]) -> Callable[..., Any]:
         def run(*arguments: Any, **options: Any) -> Any:
+            finish()
             begun = time.perf_counter()
             result = real(*arguments, **options)
+            finish()
             into.append(time.perf_counter() - begun)
             return result
 

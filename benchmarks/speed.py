@@ -8,7 +8,6 @@ no data: radiographs are drawn as large as the originals. Prints a table in Mark
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -23,9 +22,9 @@ import torch
 
 from boneage_pl.data.phantom import phantom_table, render, write_phantom
 from boneage_pl.hardware import resolve_precision
-from boneage_pl.pool import worker_pool
+from boneage_pl.pool import cores, worker_pool
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CORES = cores()
 ORIGINAL = (1600, 2080)  # pixels, about the size of the RSNA's
 DISTINCT, ORIGINALS = 40, 960  # drawn, and with further names for them
 
@@ -114,9 +113,17 @@ def gpu_rows(table: Table, phantom: Path, size: int, rate: float) -> None:
     table.row(
         step / peak, "share of the bfloat16 matrix peak", f"{step:.0f} TFLOP/s", f"{peak:.0f}", "matmul"
     )
-    loader = measure("project", "input", root=phantom, size=size, seconds=8)["images_per_s"]
-    what = "loader in one process, images/s"
+    loader = measure("loader", "input", root=phantom, size=size, seconds=8)["images_per_s"]
+    what = "loader with its processes, onto the GPU, images/s"
     table.row(loader / rate, what, f"{loader:.0f}", f"{rate:.0f}", "its training step")
+
+
+def compile_row(table: Table, phantom: Path, device: str) -> None:
+    options = {"root": phantom, "size": 128, "batch": 32, "steps": 12, "device": device}
+    ours, theirs = table.sides("step", ("compiled", "project"), **options)
+    rate = "images_per_s"
+    what = f"`compile=true`, training step, 128 px, batch 32, {device}: images/s"
+    table.row(ours[rate] / theirs[rate], what, f"{ours[rate]:.2f}", f"{theirs[rate]:.2f}", "without")
 
 
 def inference_row(table: Table, device: str) -> None:
@@ -151,7 +158,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--rounds", type=int, default=3)
     rows = ["input", "prepare", "step128", "step500", "inference", "overhead", "gpu"]
-    parser.add_argument("--only", nargs="+", choices=rows, default=rows)
+    # compiling takes minutes each time: on demand
+    parser.add_argument("--only", nargs="+", choices=[*rows, "compile"], default=rows)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         originals, phantom = Path(folder, "originals"), Path(folder, "phantom")
@@ -173,6 +181,8 @@ def main() -> None:
                 inference_row(table, "cpu")
             elif name == "overhead":
                 overhead_row(table, phantom, "cpu")
+            elif name == "compile":
+                compile_row(table, phantom, "cuda" if torch.cuda.is_available() else "cpu")
             elif torch.cuda.is_available():
                 step_rows(table, phantom, "cuda", {(500, 32): 40, (500, 128): 20})
                 overhead_row(table, phantom, "cuda")

@@ -74,6 +74,8 @@ def test_torch_is_not_imported_for_a_quick_answer(tmp_path: Path, arguments: lis
         (["+experiment=v1", "optimizer.lr=fast"], "optimizer.lr=fast: it must be a number of 0 or more"),
         (["+experiment=v1", "trainer.max_epochs=0"], "trainer.max_epochs=0"),
         (["+experiment=v1", "seed=-1"], "seed=-1"),
+        (["+experiment=v1", "data.prefetch_factor=0"], "data.prefetch_factor=0"),
+        (["+experiment=v1", "trainer.devices=2"], "trainer.devices=2: several devices are trained on with"),
     ],
 )
 def test_what_cannot_be_right_exits_2_without_traceback_or_folder(

@@ -45,6 +45,7 @@ def test_a_search_minimises_the_validation_mae(tmp_path: Path, command: Callable
     [
         (["trainer=ddp"], "-m with trainer=ddp"),
         (["trainer=ddp,default"], "-m with trainer=ddp"),
+        (["trainer.devices=2"], "-m with trainer=ddp"),
         (["hydra/launcher=slurm"], "there is no srun on this machine"),
         (["data.batch_size=0"], "data.batch_size=0"),
     ],
@@ -58,6 +59,18 @@ def test_a_sweep_that_cannot_be_right_is_refused(
     assert result.returncode == 2
     assert said in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_refused_run_does_not_lose_those_before_it(tmp_path: Path, command: Callable[..., Result]):
+    options = ["data.samples_per_group=4,-4", "~optimizer.fused"]
+    result = command("-m", "+experiment=v1", *TINY, *options, cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert "data.samples_per_group=-4" in result.stderr
+    (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    with (sweep / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[0]["best_val_mae"]) > 0
+    assert rows[0]["data.samples_per_group"] == "4"
 
 
 def run(folder: str, best: float | None, **overrides: str) -> SweepRun:

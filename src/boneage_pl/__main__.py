@@ -1,15 +1,19 @@
 """The command line: compose the configuration, call train()."""
 
+import math
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from boneage_pl.entry import start
 from boneage_pl.errors import BoneageError
+from boneage_pl.report.sweep import conclude_sweep
 from boneage_pl.usage import usage
 
 _HYDRA_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")
@@ -20,10 +24,14 @@ def run(config: DictConfig) -> float:
     from boneage_pl.train import train  # imports torch: not before the configuration is known to be right
 
     try:
-        return train(config).best_val_mae
+        best = train(config).best_val_mae
     except (BoneageError, InstantiationException):
-        _remove_if_nothing_was_made(Path(HydraConfig.get().runtime.output_dir), Path(config.outputs))
+        hydra = HydraConfig.get()
+        _remove_if_nothing_was_made(Path(hydra.runtime.output_dir), Path(config.outputs))
+        if hydra.mode == RunMode.MULTIRUN:
+            conclude_sweep(Path(hydra.sweep.dir))  # the runs before this one are not lost
         raise
+    return best if math.isfinite(best) else math.inf  # a search takes no NaN
 
 
 def main() -> None:
@@ -39,11 +47,12 @@ def main() -> None:
 
 def _remove_if_nothing_was_made(folder: Path, outputs: Path) -> None:
     """Remove a run folder that holds nothing but Hydra's record of the refused command."""
-    if {entry.name for entry in folder.iterdir()} <= {".hydra", "boneage_pl.log"}:
-        shutil.rmtree(folder)
-        experiment = folder.parent
-        if experiment.parent == outputs.resolve() and not any(experiment.iterdir()):
-            experiment.rmdir()
+    # several processes of one run may be here at once
+    if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {".hydra", "boneage_pl.log"}:
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.parent.parent == outputs.resolve():
+            with suppress(OSError):  # other runs are in it
+                folder.parent.rmdir()
 
 
 if __name__ == "__main__":

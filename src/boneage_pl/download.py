@@ -2,10 +2,12 @@
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urljoin
 
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,6 +19,7 @@ from boneage_pl.fetch.challenge import RadiographSet, training_counts, validatio
 from boneage_pl.fetch.disk import check_room, writing
 from boneage_pl.fetch.transfer import Patience, fetch, part_of, say, size_on_disk
 from boneage_pl.fetch.unpack import damaged, unpack
+from boneage_pl.numbers import check_number
 
 _TERMS = """The RSNA's bone-age radiographs come with the RSNA's terms of use. They are about non-commercial
 research and education, and about citing where the radiographs come from:
@@ -54,8 +57,11 @@ def download(config: DictConfig) -> None:
     sets = _sets(config)
     pending = [(of, url) for of in sets for url in of.pending()]
     _check_room(pending, config)
-    for of, url in pending:
-        _bring(of, url, config)
+    with ExitStack() as locks:
+        for root in {of.root for of, _ in pending}:
+            locks.enter_context(_alone(root))
+        for of, url in pending:
+            _bring(of, url, config)
     for of in sets:
         of.check()
         print(f"{of.name}: {of.count:,} images and as many rows of their table in {of.root}")
@@ -64,10 +70,7 @@ def download(config: DictConfig) -> None:
 
 def _check_numbers(config: DictConfig) -> None:
     for name, lowest in _NUMBERS.items():
-        value = OmegaConf.select(config, name, default=lowest)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not lowest <= value < float("inf"):
-            raise BoneageError(f"{name}={value}: it must be a number of {lowest} or more.")
+        check_number(name, OmegaConf.select(config, name, default=lowest), lowest, whole=False)
 
 
 def _sets(config: DictConfig) -> list[RadiographSet]:
@@ -123,11 +126,27 @@ def _check_room(pending: list[tuple[RadiographSet, str]], config: DictConfig) ->
     check_room(needs)
 
 
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Keep every other download out of `root`."""
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(root / ".download.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise BoneageError(
+                f"Another download into {root} is running; see what it brings first."
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _bring(of: RadiographSet, url: str, config: DictConfig) -> None:
     """Fetch one archive, unpack it, remember that, and remove it."""
     archive = of.archive(url)
-    with writing(of.root):
-        of.root.mkdir(parents=True, exist_ok=True)
     if not archive.exists():
         fetch(url, archive, Patience(config.timeout, config.retries, config.retry_wait))
     say(f"unpacking {archive.name} into {of.root}")

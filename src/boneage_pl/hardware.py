@@ -1,18 +1,24 @@
 """What this machine can do."""
 
 import ctypes
-import os
 import sys
 from pathlib import Path
 
 import torch
 
+from boneage_pl.pool import cores
 
-def resolve_precision(precision: str | int) -> str:
+
+def on_gpu(accelerator: str = "auto") -> bool:
+    """Whether Lightning's `accelerator` means an NVIDIA or AMD GPU on this machine."""
+    return torch.cuda.is_available() and accelerator != "cpu"
+
+
+def resolve_precision(precision: str | int, accelerator: str = "auto") -> str:
     """Turn `auto` into Lightning's name of a precision: bfloat16 where it is native, float32 elsewhere."""
     if precision != "auto":
         return str(precision)
-    if torch.cuda.is_available():
+    if on_gpu(accelerator):
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         native = "bf16" in _cpu_flags()
@@ -28,17 +34,16 @@ def _cpu_flags() -> str:
         return ""
 
 
-def default_workers(*, prepared: bool) -> int:
+def default_workers(*, prepared: bool, gpu: bool) -> int:
     """Loader processes: what keeps the device fed without taking cores from it.
 
     Prepared images need next to nothing: none beside a CPU, whose cores the network's own threads take, and
     four beside a GPU, so that a disk read is waited for while others go on. Decoding the original files takes
     a usable core each beside a GPU, up to sixteen, and one for four cores without.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if torch.cuda.is_available():
-        return min(cores, 4 if prepared else 16)
-    return 0 if prepared else cores // 4
+    if gpu:
+        return min(cores(), 4 if prepared else 16)
+    return 0 if prepared else cores() // 4
 
 
 def keep_freed_memory() -> None:

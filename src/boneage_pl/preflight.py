@@ -9,12 +9,13 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from boneage_pl.command import next_command, same_command
 from boneage_pl.entry import refuse
 from boneage_pl.errors import BoneageError
-from boneage_pl.report.sweep import read_sweep, sweep_words, write_sweep
+from boneage_pl.numbers import check_data_numbers, check_number
+from boneage_pl.report.sweep import conclude_sweep
 from boneage_pl.runs import find_checkpoint, newest_run
 
 
@@ -31,7 +32,7 @@ class Preflight(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Refuse a sweep that no run of could be right."""
         with refusing():
-            check_devices(config)
+            check_sweep(config)
             check_launcher(config)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
@@ -39,15 +40,16 @@ class Preflight(Callback):
         hydra = HydraConfig.get()
         if hydra.mode == RunMode.MULTIRUN:
             with refusing():
-                check_devices(config)
-                check(config, Path(hydra.runtime.output_dir))
+                try:
+                    check_sweep(config)
+                    check(config, Path(hydra.runtime.output_dir))
+                except BoneageError:
+                    conclude_sweep(Path(hydra.sweep.dir))  # the runs before this one are not lost
+                    raise
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Say what a sweep came to, and write it as sweep.csv."""
-        folder = Path(config.hydra.sweep.dir)
-        if runs := read_sweep(folder):
-            write_sweep(runs, folder / "sweep.csv")
-            print(sweep_words(runs))
+        conclude_sweep(Path(config.hydra.sweep.dir))
 
 
 @contextmanager
@@ -62,6 +64,7 @@ def refusing() -> Iterator[None]:
 def check(config: DictConfig, run: Path) -> None:
     """Raise `BoneageError` for a configuration that cannot be right, or a folder that `run` may not be."""
     check_numbers(config)
+    check_devices(config)
     find_start(config)
     if (run / "metrics.csv").exists() or (run / "checkpoints").exists():
         raise BoneageError(
@@ -79,9 +82,9 @@ def check_launcher(config: DictConfig) -> None:
         )
 
 
-def check_devices(config: DictConfig) -> None:
+def check_sweep(config: DictConfig) -> None:
     """Raise `BoneageError` if the runs of a sweep would have several processes each."""
-    if config.trainer.get("strategy") is not None:
+    if config.trainer.get("strategy") is not None or _several_devices(config.trainer):
         raise BoneageError(
             "-m with trainer=ddp: each process that a run starts would start the whole sweep again.\n"
             "Sweep with one device a run (hydra/launcher=slurm has many runs at once), or start the runs one "
@@ -89,24 +92,27 @@ def check_devices(config: DictConfig) -> None:
         )
 
 
+def check_devices(config: DictConfig) -> None:
+    """Raise `BoneageError` for several devices without the strategy that makes them train together."""
+    if config.trainer.get("strategy") is None and _several_devices(config.trainer):
+        raise BoneageError(
+            f"trainer.devices={config.trainer.devices}: several devices are trained on with trainer=ddp;\n"
+            "add it to the command."
+        )
+
+
+def _several_devices(trainer: DictConfig) -> bool:
+    devices = trainer.devices
+    one = len(devices) == 1 if isinstance(devices, ListConfig) else str(devices) == "1"
+    return not one or trainer.get("num_nodes", 1) != 1
+
+
 def check_numbers(config: DictConfig) -> None:
     """Raise `BoneageError` for a number that is none, or is out of its range."""
-    data, whole, real = config.data, (int,), (int, float)
-    for name, value, kind, lowest in (
-        ("seed", config.seed, whole, 0),
-        ("data.batch_size", data.batch_size, whole, 1),
-        ("data.image_size", data.image_size, whole, 1),
-        ("data.age_bins", data.age_bins, whole, 1),
-        ("data.samples_per_group", data.samples_per_group, whole, 2),
-        ("data.workers", 0 if data.workers is None else data.workers, whole, 0),
-        ("data.validation_share", data.validation_share, real, 0),
-        ("trainer.max_epochs", config.trainer.max_epochs, whole, 1),
-        ("trainer.accumulate_grad_batches", config.trainer.accumulate_grad_batches, whole, 1),
-        ("optimizer.lr", config.optimizer.get("lr", 0), real, 0),
-    ):
-        if not isinstance(value, kind) or isinstance(value, bool) or value < lowest:
-            what = "a whole number" if kind == whole else "a number"
-            raise BoneageError(f"{name}={value}: it must be {what} of {lowest} or more.")
+    check_data_numbers(config)
+    check_number("trainer.max_epochs", config.trainer.max_epochs, 1)
+    check_number("trainer.accumulate_grad_batches", config.trainer.accumulate_grad_batches, 1)
+    check_number("optimizer.lr", config.optimizer.get("lr", 0), 0, whole=False)
 
 
 def find_start(config: DictConfig) -> Path | None:

@@ -10,6 +10,7 @@ from boneage_pl.data.source import data_root, draw, store_folder
 from boneage_pl.data.table import read_table
 from boneage_pl.entry import CONTINUES, start
 from boneage_pl.errors import BoneageError
+from boneage_pl.numbers import check_data_numbers
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ def prepare(config: DictConfig) -> None:
         BoneageError: see `read_table` and `prepare_images`; or images that cannot be read, after all others
             were prepared.
     """
+    check_data_numbers(config)
     root = data_root(config.data.root)
     if config.data.get("generate"):
         draw(instantiate(config.data.generate), root)

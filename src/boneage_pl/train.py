@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
@@ -22,7 +21,7 @@ from boneage_pl.callbacks import CheckpointRecord, EpochLog, SampleGrid
 from boneage_pl.checkpoint import load_checkpoint, load_weights
 from boneage_pl.checkpoint_io import WholeFiles
 from boneage_pl.data.datamodule import BoneAgeData
-from boneage_pl.hardware import keep_freed_memory, resolve_precision, set_float32_arithmetic
+from boneage_pl.hardware import keep_freed_memory, on_gpu, resolve_precision, set_float32_arithmetic
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.preflight import find_start
 from boneage_pl.report.published import write_published_curves
@@ -56,7 +55,7 @@ def train(cfg: DictConfig) -> Summary:
     data.prepare_data()
     data.setup()
 
-    precision = resolve_precision(cfg.trainer.precision)
+    precision = resolve_precision(cfg.trainer.precision, cfg.trainer.accelerator)
     record = describe_run(cfg, hydra.runtime.choices["experiment"], precision, data)
     record["transform_input"] = network.backbone.transform_input
     module = BoneAgeModule(network, instantiate(cfg.optimizer), instantiate(cfg.scheduler))
@@ -94,13 +93,12 @@ def train(cfg: DictConfig) -> Summary:
 def make_trainer(cfg: DictConfig, run: Path, precision: str, own: list[Callback]) -> L.Trainer:
     """Build the configured trainer, writing under `run`, with the configured callbacks and then our `own`."""
     bar = sys.stderr.isatty() if cfg.trainer.enable_progress_bar is None else cfg.trainer.enable_progress_bar
-    on_gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
-    shared = on_gpu if cfg.trainer.sync_batchnorm is None else cfg.trainer.sync_batchnorm
+    synchronised = cfg.trainer.sync_batchnorm
     trainer: L.Trainer = instantiate(
         cfg.trainer,
         precision=precision,
         enable_progress_bar=bar,
-        sync_batchnorm=shared,
+        sync_batchnorm=on_gpu(cfg.trainer.accelerator) if synchronised is None else synchronised,
         plugins=[WholeFiles()],
         logger=TensorBoardLogger(run, name=None, version="tensorboard", default_hp_metric=False),
         callbacks=[

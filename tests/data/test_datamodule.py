@@ -83,6 +83,15 @@ def test_an_image_that_cannot_be_read_is_named_before_training(tmp_path: Path):
         data_of(tmp_path)
 
 
+def test_a_store_that_another_data_set_took_over_is_noticed(rsna: Path, tmp_path: Path):
+    mine = BoneAgeData(str(rsna), 107, samples_per_group=4, store=str(tmp_path / "store"))
+    mine.prepare_data()
+    write_rsna(tmp_path / "other", balanced_table(4))
+    data_of(tmp_path / "other", store=str(tmp_path / "store"))
+    with pytest.raises(BoneageError, match="holds other images than"):
+        mine.setup()
+
+
 def test_split_file_is_used_exactly(rsna: Path, tmp_path: Path):
     drawn = data_of(rsna, seed=5).split
     drawn.sample(frac=1, random_state=0).to_csv(tmp_path / "split.csv", index=False)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
-from boneage_pl.data import preparation, store
+from boneage_pl.data import part, preparation, store
 from boneage_pl.data.preparation import prepare_images
 from boneage_pl.data.store import ImageStore
 from boneage_pl.data.table import read_table
@@ -144,7 +144,7 @@ def test_killed_half_way_and_continued_it_is_byte_equal(tmp_path: Path):
         pixels = np.random.default_rng(i).integers(0, 256, (600, 500), dtype=np.uint8)
         Image.fromarray(pixels).save(root / FOLDER / f"{i}.png")
     running = command(root)
-    journal = root / "prepared" / f".{SIZE}.part.jsonl"
+    journal = root / "prepared" / f".{SIZE}.v{part.VERSION}.part.jsonl"
     while running.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 20):
         time.sleep(0.002)
     running.kill()
@@ -215,3 +215,50 @@ def test_the_phantom_is_drawn_and_prepared(tmp_path: Path):
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert "20 images of 107 px" in out
+
+
+def test_what_an_older_version_has_begun_is_not_continued(
+    root: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    wanted = read_table(root)
+    folder = root / "prepared"
+    folder.mkdir()
+    paths = {i: str(Path(p).relative_to(root)) for i, p in zip(wanted["id"], wanted["path"], strict=True)}
+    with monkeypatch.context() as patch:
+        patch.setattr(part, "VERSION", part.VERSION - 1)
+        with part.Part(folder, SIZE) as begun:
+            for i, path in sorted(paths.items())[:10]:
+                row = preparation._prepare((i, path, root, SIZE, ""))
+                begun.append(part.Row(i, row.source, bytes(SIZE**2), ""))
+    decoded.clear()
+    prepare(root, workers=1)
+    assert len(decoded) == 80
+    assert contents(folder) == contents(made_anew(root))
+
+
+def test_an_image_that_cannot_be_opened_does_not_unsettle_the_rest(root: Path):
+    table = read_table(root)
+    (root / FOLDER / "3.png").unlink()  # gone after the table was read
+    first = prepare_images(table, root, root / "prepared", SIZE)
+    written = first.path.stat().st_ino
+    again = prepare_images(table, root, root / "prepared", SIZE)
+    assert "3.png cannot be read" in again.unreadable["3"]
+    assert again.path.stat().st_ino == written
+    assert len(again.rows) == 79
+
+
+@pytest.mark.parametrize("option", ["data.image_size=abc", "data.prepare_workers=-1"])
+def test_a_number_that_cannot_be_right_is_refused(root: Path, option: str):
+    process = command(root, option)
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert f"{option}: it must be a whole number" in err
+
+
+def test_damaged_exif_data_is_an_image_that_cannot_be_read(root: Path):
+    image = Image.open(root / FOLDER / "3.png")
+    image.save(
+        root / FOLDER / "3.png", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x05\0\x01\0\0\0\xff\xff\xff\xff"
+    )
+    store = prepare(root, workers=1)
+    assert set(store.rows) | set(store.unreadable) == set(read_table(root)["id"])

@@ -1,5 +1,6 @@
 """The LightningDataModule: table → split → images → batches."""
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -7,7 +8,6 @@ from typing import Any
 
 import lightning as L
 import pandas as pd
-import torch
 from torch.utils.data import DataLoader
 
 from boneage_pl.batch import Batch
@@ -27,7 +27,7 @@ from boneage_pl.data.store import ImageStore
 from boneage_pl.data.table import read_table
 from boneage_pl.data.transforms import network_input
 from boneage_pl.errors import BoneageError
-from boneage_pl.hardware import default_workers
+from boneage_pl.hardware import default_workers, on_gpu
 
 
 class BoneAgeData(L.LightningDataModule):
@@ -44,7 +44,7 @@ class BoneAgeData(L.LightningDataModule):
         allow_overlap: with `origin`, accept validation images that the checkpoint trained on.
         prepare: read the images from a store that is made on first use (see `prepare_images`), or decode the
             original files again for every sample. The tensors are the same.
-        store: folder of the prepared images; `None` for `prepared/` inside `root`.
+        store: folder of the prepared images, of this `root` alone; `None` for `prepared/` inside it.
         prepare_workers: processes that prepare; `None` for one a core.
         workers: loader processes; `None` chooses from the machine (see `default_workers`).
         prefetch_factor: batches that each of them has ready; `None` for PyTorch's 2.
@@ -95,10 +95,10 @@ class BoneAgeData(L.LightningDataModule):
         self.prepare = prepare
         self.store_folder = store_folder(store, self.root)
         self.prepare_workers = prepare_workers
-        self.workers = default_workers(prepared=prepare) if workers is None else workers
-        self.prefetch_factor = prefetch_factor if self.workers else None
-        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
-        self.persistent_workers = persistent_workers and self.workers > 0
+        self.workers = workers
+        self.prefetch_factor = prefetch_factor
+        self.pin_memory = pin_memory
+        self.persistent_workers = persistent_workers
         self.seed = seed
         self.generate = generate
         self.origin = origin
@@ -144,9 +144,16 @@ class BoneAgeData(L.LightningDataModule):
             paths = dict(zip(images["id"], images["path"], strict=True))
             return partial(read_originals, paths, self.image_size), hash_images(images)
         store = ImageStore(self.store_folder, self.image_size)
-        if bad := [
-            store.unreadable.get(i, f"{i} is not prepared") for i in images["id"] if i not in store.rows
-        ]:
+        if not all(
+            i in store.sources and store.sources[i].looks_like(self.root, os.path.relpath(path, self.root))
+            for i, path in zip(images["id"], images["path"], strict=True)
+        ):
+            raise BoneageError(
+                f"{self.store_folder} holds other images than {self.root}: they changed since they were\n"
+                "prepared, or another data set was prepared into the same data.store. Start again, and give\n"
+                "each data set a store of its own."
+            )
+        if bad := [store.unreadable[i] for i in images["id"] if i not in store.rows]:
             raise BoneageError(
                 f"{len(bad)} of the split's {len(images)} images cannot be used:\n"
                 + "\n".join(f"  {why}" for why in bad[:10])
@@ -191,6 +198,8 @@ class BoneAgeData(L.LightningDataModule):
 
     def _loader(self, rows: pd.DataFrame, order: int | None, parts: int = 1) -> DataLoader[Batch]:
         train = order is not None
+        gpu = on_gpu(self.trainer.strategy.root_device.type if self.trainer else "auto")
+        workers = default_workers(prepared=self.prepare, gpu=gpu) if self.workers is None else self.workers
         batches = EpochBatches(
             len(rows),
             self.batch_size,
@@ -203,8 +212,8 @@ class BoneAgeData(L.LightningDataModule):
             Radiographs(rows, self.read, train=train, seed=self.seed),
             batch_size=None,  # the sampler's keys are batches already
             sampler=batches,
-            num_workers=self.workers,
-            persistent_workers=self.persistent_workers,
-            prefetch_factor=self.prefetch_factor,
-            pin_memory=self.pin_memory,
+            num_workers=workers,
+            persistent_workers=self.persistent_workers and workers > 0,
+            prefetch_factor=self.prefetch_factor if workers else None,
+            pin_memory=gpu if self.pin_memory is None else self.pin_memory,
         )

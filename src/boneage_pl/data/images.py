@@ -1,6 +1,7 @@
 """From a file on disk to the square of gray values that is kept of it. Imports no torch."""
 
 import hashlib
+import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -14,6 +15,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from boneage_pl.errors import BoneageError
 
 Pixels = NDArray[np.uint8]
+
+# what Pillow raises for files that are no images, are cut short, or whose header or EXIF data is damaged
+_UNREADABLE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
 
 
 def read_image(path: Path | str) -> Image.Image:
@@ -40,7 +44,7 @@ def decode_image(content: bytes, name: Path | str) -> Image.Image:
         with Image.open(BytesIO(content)) as file:
             file.load()
             return _gray(ImageOps.exif_transpose(file))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         reason = "it is no PNG or JPEG" if isinstance(error, UnidentifiedImageError) else error
         raise BoneageError(f"{name} cannot be read as an image: {reason}") from error
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from boneage_pl import __version__
-from boneage_pl.data.store import HEADER, Manifest, Source, npy_header
+from boneage_pl.data.store import HEADER, VERSION, Manifest, Source, npy_header
 
 
 @dataclass
@@ -30,8 +30,13 @@ class Part:
         self.unreadable: dict[str, tuple[Source, str]] = {}
 
     def __enter__(self) -> "Part":
+        # what another version of the preparation has begun cannot be continued
+        begun = f".{self.size}.v{VERSION}.part"
+        for other in self.folder.glob(f".{self.size}.*part*"):
+            if not other.name.startswith(begun):
+                other.unlink()
         # "a" makes what is missing and keeps what is there; nothing is written through it
-        paths = self.folder / f".{self.size}.part", self.folder / f".{self.size}.part.jsonl"
+        paths = self.folder / begun, self.folder / f"{begun}.jsonl"
         for path in paths:
             path.open("ab").close()
         self.pixels, self.journal = (path.open("r+b") for path in paths)

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from boneage_pl.data.images import decode_image, fit
 from boneage_pl.data.part import Part, Row
 from boneage_pl.data.store import ImageStore, Manifest, Source, read_manifest
 from boneage_pl.errors import BoneageError
-from boneage_pl.pool import worker_pool
+from boneage_pl.pool import cores, worker_pool
 from boneage_pl.progress import progress
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def prepare_images(
         verify: read the whole store and do it again if it is damaged.
 
     Raises:
-        BoneageError: the folder cannot be written, or its disk is full.
+        BoneageError: the folder cannot be written, its disk is full, or a worker process was killed.
     """
     wanted = {i: os.path.relpath(p, root) for i, p in zip(table["id"], table["path"], strict=True)}
     wanted = dict(sorted(wanted.items()))
@@ -61,7 +62,7 @@ def prepare_images(
                     log.warning("%s is damaged and is made anew", folder / manifest.file)
                     manifest = None
                 if manifest is None or not is_current(manifest, wanted, root):
-                    _make(wanted, root, folder, image_size, workers or os.cpu_count() or 1, manifest)
+                    _make(wanted, root, folder, image_size, workers or cores(), manifest)
     except OSError as error:
         raise BoneageError(
             f"The prepared images cannot be written to {folder}: {error.strerror or error}.\n"
@@ -73,7 +74,7 @@ def prepare_images(
 
 def is_current(manifest: Manifest, wanted: dict[str, str], root: Path) -> bool:
     """Whether a store holds exactly the `wanted` images (id → path below `root`), judged by size and time."""
-    sources = {**manifest.images, **{i: source for i, (source, _) in manifest.unreadable.items()}}
+    sources = manifest.sources
     return set(sources) == set(wanted) and all(sources[i].looks_like(root, wanted[i]) for i in wanted)
 
 
@@ -132,8 +133,14 @@ def _prepare_all(tasks: list[Task], workers: int) -> Iterator[Row]:
     if workers == 1 or len(tasks) <= FEW:
         yield from map(_prepare, tasks)
         return
-    with worker_pool(min(workers, len(tasks))) as pool:
-        yield from pool.map(_prepare, tasks, chunksize=4)
+    try:
+        with worker_pool(min(workers, len(tasks))) as pool:
+            yield from pool.map(_prepare, tasks, chunksize=4)
+    except BrokenProcessPool as error:
+        raise BoneageError(
+            f"One of the {workers} processes that prepare images was killed, as the system does when memory\n"
+            "runs out. Take fewer with data.prepare_workers=1; what is already prepared is kept."
+        ) from error
 
 
 def _prepare(task: Task) -> Row:

@@ -33,6 +33,9 @@ def draw(generate: Callable[[Path], None], root: Path) -> None:
         root.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except OSError as error:
+        if root.is_dir():  # what cannot be written may be whole already; if it is not, this says so
+            generate(root)
+            return
         raise BoneageError(
             f"The phantom cannot be written to {root}: {error.strerror}.\n"
             "Name a folder that can be written with data.root=<folder>."

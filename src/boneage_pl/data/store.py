@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ class Source:
     """One original file: its path below `data.root`, its size and time on disk, its content."""
 
     path: str
-    bytes: int
+    bytes: int  # -1: it could not be opened
     mtime_ns: int
     sha256: str  # of the file; of a file that cannot be read as an image too
 
@@ -38,7 +37,7 @@ class Source:
         try:
             found = (root / path).stat()
         except OSError:
-            return False
+            return (path, -1) == (self.path, self.bytes)
         return (path, found.st_size, found.st_mtime_ns) == (self.path, self.bytes, self.mtime_ns)
 
 
@@ -53,6 +52,11 @@ class Manifest:
     unreadable: dict[str, tuple[Source, str]]  # by id, with the reason
     package: str
     version: int = VERSION
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """All originals by id: those that could be read, then those that could not."""
+        return {**self.images, **{i: source for i, (source, _) in self.unreadable.items()}}
 
     def write(self, path: Path) -> None:
         """Write the manifest beside `path` and move it into place."""
@@ -109,14 +113,18 @@ class ImageStore:
         self.hashes = {i: source.sha256 for i, source in manifest.images.items()}
         self.unreadable = {i: why for i, (_, why) in manifest.unreadable.items()}
         self.checksum = manifest.sha256
+        self.sources = manifest.sources
         self.rows = {i: row for row, i in enumerate(manifest.images)}
+        self._map()  # at once: a file that is mapped may be replaced by a newer one
 
-    @cached_property
-    def pixels(self) -> Pixels:
-        """All images, uint8 [N, H, W], read from the disk as they are asked for."""
-        if self.shape[0] == 0:
-            return np.empty(self.shape, np.uint8)  # nothing cannot be mapped
-        return np.memmap(self.path, np.uint8, "r", HEADER, self.shape)
+    def _map(self) -> None:
+        # all images, uint8 [N, H, W], read from the disk as they are asked for; nothing cannot be mapped
+        empty = self.shape[0] == 0
+        self.pixels: Pixels = (
+            np.empty(self.shape, np.uint8)
+            if empty
+            else np.memmap(self.path, np.uint8, "r", HEADER, self.shape)
+        )
 
     def read(self, ids: Sequence[str]) -> Pixels:
         """Return the images of `ids`: uint8 [B, H, W]."""
@@ -130,3 +138,7 @@ class ImageStore:
     def __getstate__(self) -> dict[str, Any]:
         # a process that is handed the store maps the file itself
         return {name: value for name, value in self.__dict__.items() if name != "pixels"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._map()

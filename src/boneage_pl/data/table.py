@@ -1,8 +1,8 @@
 """Find a bone-age table and its images under a folder, whatever the layout, and check both once."""
 
 import os
-from collections.abc import Iterator
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd

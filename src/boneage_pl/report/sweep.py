@@ -20,6 +20,13 @@ class SweepRun:
     best_val_mae: float | None
 
 
+def conclude_sweep(folder: Path) -> None:
+    """Write what the runs below a sweep's folder came to as its sweep.csv, and print it."""
+    if runs := read_sweep(folder):
+        write_sweep(runs, folder / "sweep.csv")
+        print(sweep_words(runs))
+
+
 def read_sweep(folder: Path) -> list[SweepRun]:
     """Read every run below a sweep's folder, in the order that they were started in."""
     numbered = [run for run in folder.iterdir() if run.name.isdigit() and (run / ".hydra").is_dir()]
@@ -28,7 +35,8 @@ def read_sweep(folder: Path) -> list[SweepRun]:
 
 def _read(run: Path) -> SweepRun:
     lines = yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text(encoding="utf-8")) or []
-    overrides = dict(line.split("=", 1) for line in lines)
+    parts = (line.partition("=") for line in lines)
+    overrides = {key: value for key, _, value in parts}  # `~key` has no value
     try:
         best = json.loads((run / "report" / "summary.json").read_text(encoding="utf-8"))["best_val_mae"]
     except (OSError, ValueError, KeyError):

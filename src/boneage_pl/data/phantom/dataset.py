@@ -1,6 +1,5 @@
 """The phantom's table, and its images on disk in the layout of the RSNA download."""
 
-import os
 import zlib
 from collections.abc import Iterator
 from io import BytesIO
@@ -12,7 +11,7 @@ from PIL import Image
 from boneage_pl.data.phantom.conditions import TABLE, child
 from boneage_pl.data.phantom.radiograph import render
 from boneage_pl.data.phantom.record import IMAGE_FOLDER, TABLE_FILE, Phantom, claim, finish, write_whole
-from boneage_pl.pool import worker_pool
+from boneage_pl.pool import cores, worker_pool
 from boneage_pl.progress import progress
 
 OLDEST = 228  # months; the RSNA table ends there
@@ -79,7 +78,7 @@ def write_phantom(
         for id_, age, male in rows
         if f"{id_}.png" not in there
     ]
-    drawing = _draw_all(tasks, workers or os.cpu_count() or 1)
+    drawing = _draw_all(tasks, workers or cores())
     for _ in progress(drawing, count, f"drawing {root}", done=count - len(tasks)):
         pass
     write_whole(root / TABLE_FILE, table.to_csv(index=False).encode())
