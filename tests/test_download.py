@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
@@ -202,6 +203,14 @@ def test_a_content_length_that_is_too_short_gives_no_images(site: Site, tmp_path
     site.declared[TRAINING] = len(site.files[TRAINING]) - 5000
     with pytest.raises(BoneageError, match=r"Training\+Set\.zip is damaged"):
         here(site, tmp_path / "rsna")
+
+
+def test_two_downloads_do_not_mix(site: Site, tmp_path: Path):
+    (tmp_path / "rsna").mkdir()
+    with FileLock(tmp_path / "rsna" / ".download.lock"), pytest.raises(BoneageError, match="is running"):
+        here(site, tmp_path / "rsna")
+    here(site, tmp_path / "rsna")
+    assert_complete(tmp_path / "rsna")
 
 
 @pytest.mark.parametrize(
