@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -57,10 +57,8 @@ def download(config: DictConfig) -> None:
     sets = _sets(config)
     pending = [(of, url) for of in sets for url in of.pending()]
     _check_room(pending, config)
-    with ExitStack() as locks:
-        for root in {of.root for of, _ in pending}:
-            locks.enter_context(_alone(root))
-        for of, url in pending:
+    for of, url in pending:
+        with _alone(of.root):
             _bring(of, url, config)
     for of in sets:
         of.check()

@@ -169,6 +169,6 @@ def challenge_files() -> dict[str, bytes]:
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Return every file under `root` with its bytes, but the lock that downloads keep one another out with."""
+    """Return every file under `root` with its bytes; the lock between downloads is not counted."""
     files = (f for f in sorted(root.rglob("*")) if f.is_file() and f.name != ".download.lock")
     return {str(f.relative_to(root)): f.read_bytes() for f in files}
