@@ -1,5 +1,6 @@
 """Checkpoints on the disk."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,24 @@ def test_one_moment_is_written_once_and_a_later_one_anew(tmp_path: Path):
         if epoch == 0:
             assert best.samefile(last)
     assert [torch.load(path)["weight"].item() for path in (best, last)] == [1, 2]
-    assert sorted(path.name for path in best.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in best.parent.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
+    assert (last.parent / "previous.ckpt").samefile(best)
 
 
-def test_what_cannot_be_saved_leaves_the_older_file(tmp_path: Path):
+def test_what_cannot_be_saved_leaves_the_older_file(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     files = WholeFiles()
     path = tmp_path / "last.ckpt"
     files.save_checkpoint({"epoch": 0, "global_step": 0}, path)
-    with pytest.raises(AttributeError):  # a local function cannot be pickled
-        files.save_checkpoint({"epoch": 1, "global_step": 1, "bad": lambda: 0}, path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # as a disk that is full
+    try:
+        files.save_checkpoint({"epoch": 1, "global_step": 1, "weights": torch.ones(100_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert files.failed
+    assert "last.ckpt could not be saved" in caplog.text
     assert torch.load(path)["epoch"] == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+    files.save_checkpoint({"epoch": 2, "global_step": 2}, path)
+    assert not files.failed
+    assert [torch.load(tmp_path / f"{name}.ckpt")["epoch"] for name in ("last", "previous")] == [2, 0]

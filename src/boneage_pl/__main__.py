@@ -11,9 +11,10 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from boneage_pl.entry import start
+from boneage_pl.entry import refusing, start
 from boneage_pl.errors import BoneageError
 from boneage_pl.report.sweep import conclude_sweep
+from boneage_pl.resume import LOCK, resumed
 from boneage_pl.usage import usage
 
 _HYDRA_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")
@@ -39,16 +40,20 @@ def main() -> None:
     arguments = sys.argv[1:]
     asked = {"--help", "-h"} & set(arguments)
     inspecting = any(a.split("=")[0] in _HYDRA_ONLY for a in arguments)
-    if asked or not (inspecting or any(a.startswith("+experiment=") for a in arguments)):
+    if asked or not (inspecting or any(a.startswith(("+experiment=", "resume=")) for a in arguments)):
         print(usage(arguments))
         sys.exit(0 if asked or not arguments else 2)
-    start(run, "config")
+    if any(a.startswith("resume=") for a in arguments):
+        with refusing():
+            run(resumed(arguments))
+    else:
+        start(run, "config")
 
 
 def _remove_if_nothing_was_made(folder: Path, outputs: Path) -> None:
     """Remove a run folder that holds nothing but Hydra's record of the refused command."""
     # several processes of one run may be here at once
-    if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {".hydra", "boneage_pl.log"}:
+    if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {".hydra", LOCK, "boneage_pl.log"}:
         shutil.rmtree(folder, ignore_errors=True)
         if folder.parent.parent == outputs.resolve():
             with suppress(OSError):  # other runs are in it

@@ -3,10 +3,13 @@
 import csv
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -26,9 +29,9 @@ class EpochLog(Callback):
     In TensorBoard the step is the epoch, so that runs of other batch or data sizes lie over each other.
     """
 
-    def __init__(self, metrics_csv: Path) -> None:
+    def __init__(self, metrics_csv: Path, rows: list[dict[str, float]]) -> None:
         self.metrics_csv = metrics_csv
-        self.rows: list[dict[str, float]] = []
+        self.rows = rows
 
     def on_train_start(self, *_: Any) -> None:
         """Print the heading of the epochs' lines."""
@@ -56,30 +59,43 @@ class EpochLog(Callback):
         self.rows.append(row)
         if not trainer.is_global_zero:
             return
-        self._append(row)
+        self.write()
 
         images = len(trainer.train_dataloader.dataset)  # type: ignore[union-attr]
         rate = images / (self.stopped - self.started)
         line = "%5d  %9.3f  %9.3f %s  %9.2e  %8.1f"
         log.info(line, row["epoch"], row["train_mae"], row["val_mae"], "*" if best else " ", self.lr, rate)
-        trainer.logger.log_metrics(  # type: ignore[union-attr]
-            {
-                "mae/train": row["train_mae"],
-                "mae/val": row["val_mae"],
-                "mae/val_girls": value["val_mae_girls"],
-                "mae/val_boys": value["val_mae_boys"],
-                "lr": self.lr,
-                "images_per_second": rate,
-            },
-            step=trainer.current_epoch,
-        )
+        points = {
+            "mae/train": row["train_mae"],
+            "mae/val": row["val_mae"],
+            "mae/val_girls": value["val_mae_girls"],
+            "mae/val_boys": value["val_mae_boys"],
+            "lr": self.lr,
+            "images_per_second": rate,
+        }
+        with going_on("TensorBoard's events"):
+            trainer.logger.log_metrics(points, step=trainer.current_epoch)  # type: ignore[union-attr]
+            # on the disk before the checkpoint that says that this epoch is over
+            trainer.logger.experiment.flush()  # type: ignore[union-attr]
 
-    def _append(self, row: dict[str, float]) -> None:
-        with self.metrics_csv.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            if len(self.rows) == 1:
+    def write(self) -> None:
+        """Write every epoch so far, beside and moved into place."""
+        beside = self.metrics_csv.with_suffix(".csv.tmp")
+        with going_on(self.metrics_csv):
+            with beside.open("w", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS)
                 writer.writeheader()
-            writer.writerow(row)
+                writer.writerows(self.rows)
+            beside.replace(self.metrics_csv)
+
+
+@contextmanager
+def going_on(what: Path | str) -> Iterator[None]:
+    """Say what cannot be written, and go on: a full disk ends no training."""
+    try:
+        yield
+    except OSError as error:
+        log.error("%s could not be written: %s. Training goes on.", what, error.strerror or error)
 
 
 class CheckpointRecord(Callback):
@@ -88,10 +104,14 @@ class CheckpointRecord(Callback):
     Args:
         record: the run's description (see `train.describe_run`).
         validation_rows: `id, male, bone_age` of the validation rows, in the order they are measured in.
+        epochs: the rows of metrics.csv, as far as they go.
     """
 
-    def __init__(self, record: dict[str, Any], validation_rows: pd.DataFrame) -> None:
+    def __init__(
+        self, record: dict[str, Any], validation_rows: pd.DataFrame, epochs: list[dict[str, float]]
+    ) -> None:
         self.record = record
+        self.epochs = epochs
         self.rows = validation_rows
 
     def on_save_checkpoint(
@@ -103,8 +123,24 @@ class CheckpointRecord(Callback):
         checkpoint["boneage_pl"] = {
             **self.record,
             "epoch": trainer.current_epoch,
+            "epochs": list(self.epochs),
             "validation": {**rows.to_dict("list"), "predicted": module.validation["predicted"]},
         }
+
+
+class SeededEpochs(Callback):
+    """Seeds every epoch by itself, so that a resumed run draws what it would have drawn (dropout, say)."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed before the first step: what Lightning draws before it differs from epoch to epoch."""
+        if batch_idx == 0:
+            of_epoch = np.random.SeedSequence([self.seed, trainer.current_epoch, trainer.global_rank])
+            torch.manual_seed(int(of_epoch.generate_state(1)[0]))
 
 
 class SampleGrid(Callback):
@@ -112,7 +148,7 @@ class SampleGrid(Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Draw sixteen samples of the first epoch, spread over the training rows."""
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or trainer.current_epoch > 0:
             return
         dataset = trainer.train_dataloader.dataset  # type: ignore[union-attr]
         picks = torch.linspace(0, len(dataset) - 1, 16).long().tolist()

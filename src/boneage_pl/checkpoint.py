@@ -1,15 +1,22 @@
 """Read a checkpoint: tensors and plain values only."""
 
+import logging
 import pickle
+import shutil
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
 from torch import Tensor
 
 from boneage_pl.errors import BoneageError
 from boneage_pl.model.network import BoneAgeNet
+from boneage_pl.runs import BEST, LAST, PREVIOUS
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -28,6 +35,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         BoneageError: not a checkpoint, damaged, or not one of this project's.
     """
     try:
+        _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         weights = {
             name.removeprefix("network."): value
@@ -35,15 +43,69 @@ def load_checkpoint(path: Path) -> Checkpoint:
             if name.startswith("network.")
         }
         return Checkpoint(path, weights, content["boneage_pl"])
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:
         raise BoneageError(
-            f"ckpt={path} cannot be read as a checkpoint: {str(error).splitlines()[0]}"
+            f"{path} holds more than tensors and plain values, and nothing of it was run: "
+            f"{_first_line(error)}\nA checkpoint of this project does not: do not trust that file."
         ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, BadZipFile, zlib.error, OverflowError) as error:
+        raise BoneageError(f"{path} cannot be read as a checkpoint: {_first_line(error)}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise BoneageError(
-            f"ckpt={path} is not a checkpoint of this project: it lacks {error}.\n"
+            f"{path} is not a checkpoint of this project: it lacks {error}.\n"
             "Pass a run's folder, its checkpoints/best.ckpt, or an experiment's name."
         ) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Read a checkpoint's bytes once: PyTorch takes what was damaged on the disk for weights.
+
+    Raises:
+        ValueError: it is damaged, or its parts are compressed, as PyTorch's are not and a bomb's would be.
+    """
+    with ZipFile(path) as archive:
+        if any(part.compress_type != ZIP_STORED for part in archive.infolist()):
+            raise ValueError("its parts are compressed, which PyTorch's are not")
+        if damaged := archive.testzip():
+            raise ValueError(f"it is damaged, {damaged} first")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def newest_state(run: Path) -> Checkpoint | None:
+    """Return the newest whole checkpoint of a run, or `None` if it has saved none yet.
+
+    A damaged one is named, and the one before it taken: the epochs since are trained again.
+
+    Raises:
+        BoneageError: there are checkpoints, and all are damaged.
+    """
+    there = [run / name for name in (LAST, PREVIOUS, BEST) if (run / name).exists()]
+    for path in there:
+        try:
+            return load_checkpoint(path)
+        except BoneageError as error:
+            log.warning("%s\nThe one before it is used.", error)
+    if there:
+        raise BoneageError(f"{run}: none of its checkpoints can be read. Start the experiment anew.")
+    return None
+
+
+def keep_best(run: Path, state: Checkpoint) -> None:
+    """Make `best.ckpt` what it was when `state` was saved, where the run was cut off between the two."""
+    errors = [row["val_mae"] for row in state.record["epochs"]]
+    if not errors or any(error <= errors[-1] for error in errors[:-1]):
+        return
+    try:
+        known: int | None = load_checkpoint(run / BEST).record["epoch"]
+    except BoneageError:
+        known = None
+    if known != state.record["epoch"]:
+        beside = (run / BEST).with_name("best.ckpt.tmp")
+        shutil.copyfile(state.path, beside)
+        beside.replace(run / BEST)
 
 
 def load_weights(network: BoneAgeNet, checkpoint: Checkpoint, model: dict[str, Any]) -> None:

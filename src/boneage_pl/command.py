@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -9,7 +10,16 @@ from hydra.errors import HydraException
 
 from boneage_pl.errors import BoneageError
 
-PATHS = ("ckpt", "data.root", "data.split_file", "data.store", "hydra.run.dir", "outputs", "validation.root")
+PATHS = (
+    "ckpt",
+    "data.root",
+    "data.split_file",
+    "data.store",
+    "hydra.run.dir",
+    "outputs",
+    "resume",
+    "validation.root",
+)
 # What belongs to one experiment and not to the one that continues it.
 _OWN = (
     "experiment",
@@ -56,6 +66,11 @@ def check_paths(arguments: list[str]) -> None:
 def next_command(experiment: str, ckpt: str | None) -> str:
     """Return the command of `experiment` from `ckpt`, with the data and machine options of this one."""
     return _command(experiment, ckpt, [o for o in _typed() if not o.lstrip("+~").startswith(_OWN)])
+
+
+def resume_command(run: Path) -> str:
+    """Return the command that continues a run."""
+    return f"python -m boneage_pl {quoted('resume', str(run))}"
 
 
 def same_command(ckpt: str) -> str:

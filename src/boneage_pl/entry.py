@@ -1,7 +1,8 @@
 """How every command of the project starts and how it refuses: a few lines, no traceback, exit 2."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import hydra
@@ -27,22 +28,28 @@ def start(task: Callable[[DictConfig], Any], config_name: str, interrupted: str 
     def run(config: DictConfig) -> Any:
         nonlocal begun
         begun = True
-        try:
+        with refusing(interrupted):
             return task(config)
-        except (BoneageError, InstantiationException) as raised:
-            # Hydra wraps what a constructor raises; where it is not ours, its words name option and reason
-            refuse(raised.__cause__ if isinstance(raised.__cause__, BoneageError) else raised)
 
     try:
-        check_paths(sys.argv[1:])
-        run()
-    except BoneageError as error:
-        refuse(error)
+        with refusing(interrupted):
+            check_paths(sys.argv[1:])
+            run()
+    except SystemExit as stop:  # Hydra exits with 1 for what it refuses, as Python does for a crash
+        sys.exit(stop.code if begun else stop.code and 2)
+
+
+@contextmanager
+def refusing(interrupted: str = "interrupted") -> Iterator[None]:
+    """Turn what a user can cause into its words on standard error and an exit status (see `start`)."""
+    try:
+        yield
+    except (BoneageError, InstantiationException) as raised:
+        # Hydra wraps what a constructor raises; where it is not ours, its words name option and reason
+        refuse(raised.__cause__ if isinstance(raised.__cause__, BoneageError) else raised)
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)
         sys.exit(130)
-    except SystemExit as stop:  # Hydra exits with 1 for what it refuses, as Python does for a crash
-        sys.exit(stop.code if begun else stop.code and 2)
 
 
 def refuse(error: BaseException) -> None:

@@ -1,8 +1,6 @@
 """What can be refused before a run folder is made."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +10,19 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig
 
 from boneage_pl.command import next_command, same_command
-from boneage_pl.entry import refuse
+from boneage_pl.entry import refusing
 from boneage_pl.errors import BoneageError
 from boneage_pl.numbers import check_data_numbers, check_number
 from boneage_pl.report.sweep import conclude_sweep
+from boneage_pl.resume import check_folder
 from boneage_pl.runs import find_checkpoint, newest_run
 
 
 class Preflight(Callback):
-    """Hydra calls this with the composed configuration, before it writes anything."""
+    """Hydra calls this with the composed configuration, before it writes anything.
+
+    Refuses by exiting, because Hydra turns exceptions in callbacks into warnings.
+    """
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Check a single run."""
@@ -52,25 +54,12 @@ class Preflight(Callback):
         conclude_sweep(Path(config.hydra.sweep.dir))
 
 
-@contextmanager
-def refusing() -> Iterator[None]:
-    """Refuse by exiting: Hydra turns exceptions in callbacks into warnings."""
-    try:
-        yield
-    except BoneageError as error:
-        refuse(error)
-
-
 def check(config: DictConfig, run: Path) -> None:
     """Raise `BoneageError` for a configuration that cannot be right, or a folder that `run` may not be."""
     check_numbers(config)
     check_devices(config)
-    find_start(config)
-    if (run / "metrics.csv").exists() or (run / "checkpoints").exists():
-        raise BoneageError(
-            f"{run} already holds a run, and nothing in it is overwritten.\n"
-            "Choose another hydra.run.dir, or leave it out for a new folder by date and time."
-        )
+    if not check_folder(config, run):
+        find_start(config)
 
 
 def check_launcher(config: DictConfig) -> None:

@@ -6,7 +6,8 @@ import yaml
 
 from boneage_pl.errors import BoneageError
 
-BEST = Path("checkpoints", "best.ckpt")
+BEST, LAST, PREVIOUS = (Path("checkpoints", f"{name}.ckpt") for name in ("best", "last", "previous"))
+FINISHED = Path("report", "summary.json")  # the last file that a run writes
 
 
 def experiment_of(run: Path) -> str | None:
@@ -54,6 +55,21 @@ def find_checkpoint(ckpt: str, outputs: Path) -> Path:
     else:
         problem = f"no such file or run folder, and no run of an experiment called {ckpt} under {outputs}/"
     raise BoneageError(f"ckpt={ckpt}: {problem}.\n{there}")
+
+
+def unfinished_runs(outputs: Path) -> list[Path]:
+    """Return the runs under `outputs` that have not written their report, the one that wrote last first."""
+
+    def written(run: Path) -> int:
+        found = [path for path in (run / LAST, run / ".hydra" / "overrides.yaml") if path.exists()]
+        return max((path.stat().st_mtime_ns for path in found), default=0)
+
+    folders = {
+        record.parent.parent
+        for depth in ("*", "*/*", "*/*/*")
+        for record in outputs.glob(f"{depth}/.hydra/config.yaml")
+    }
+    return sorted((run for run in folders if not (run / FINISHED).exists()), key=written, reverse=True)
 
 
 def shortest(path: Path) -> Path:

@@ -4,6 +4,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,51 +18,81 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from boneage_pl import __version__
-from boneage_pl.callbacks import CheckpointRecord, EpochLog, SampleGrid
-from boneage_pl.checkpoint import load_checkpoint, load_weights
-from boneage_pl.checkpoint_io import WholeFiles
+from boneage_pl.callbacks import CheckpointRecord, EpochLog, SampleGrid, SeededEpochs
+from boneage_pl.checkpoint import Checkpoint, keep_best, load_checkpoint, load_weights, newest_state
+from boneage_pl.checkpoint_io import WholeFiles, warn_of_little_room
+from boneage_pl.command import resume_command
 from boneage_pl.data.datamodule import BoneAgeData
+from boneage_pl.errors import BoneageError
 from boneage_pl.hardware import keep_freed_memory, on_gpu, resolve_precision, set_float32_arithmetic
+from boneage_pl.interrupts import Interrupts, Stopped
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.preflight import find_start
 from boneage_pl.report.published import write_published_curves
 from boneage_pl.report.summary import Start, Summary, closing_words, opening_words, write_report
-from boneage_pl.runs import shortest
+from boneage_pl.resume import alone_in, differences
+from boneage_pl.runs import BEST, LAST, shortest
 
 log = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig) -> Summary:
-    """Train one experiment into Hydra's run folder and return what came of it.
+    """Train one experiment in its run folder and return what came of it; what the folder holds is continued.
 
     Raises:
         BoneageError: data, a checkpoint or an option that cannot be right.
+        SystemExit: stopped by a signal, with 128 and the signal's number, as shells have it.
     """
-    hydra = HydraConfig.get()
-    run = shortest(Path(hydra.runtime.output_dir))
-    _quiet_lightning()
-    if getattr(rank_zero_only, "rank", 0):  # of the processes of a distributed run one speaks
+    run = shortest(Path(HydraConfig.get().runtime.output_dir))
+    _quiet()
+    if getattr(rank_zero_only, "rank", 0):  # of the processes of a distributed run one speaks, and locks
         logging.getLogger("boneage_pl").setLevel(logging.ERROR)
-    L.seed_everything(cfg.seed, workers=True, verbose=False)
+        return _train(cfg, run)
+    with alone_in(run):
+        try:
+            return _train(cfg, run)
+        except Stopped as stopped:
+            log.info("\nstopped by %s; go on with\n  %s", stopped, resume_command(run))
+            sys.exit(128 + stopped.number)
+        except BoneageError as error:
+            if (run / LAST).exists():
+                raise BoneageError(
+                    f"{error}\nThe run is kept; go on with\n  {resume_command(run)}"
+                ) from error
+            raise
 
-    ckpt = find_start(cfg)
+
+def _train(cfg: DictConfig, run: Path) -> Summary:
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    state = newest_state(run)
+    if state is not None:
+        _continue_as_begun(cfg, state)
+    ckpt = find_start(cfg) if state is None else None
     start = load_checkpoint(ckpt) if ckpt else None
-    network = instantiate(cfg.model)
-    if start is not None:
-        load_weights(network, start, plain(cfg.model))
-    # a partial, because instantiate() would turn the plain values of `origin` into configuration objects
-    make_data: Callable[..., BoneAgeData] = instantiate(cfg.data, _partial_=True)
-    data = make_data(origin=start.record["split"] if start else None)
+    source = state or start
+    # weights that are replaced at once need not be fetched
+    network = instantiate(cfg.model, **({"weights": None} if source and "weights" in cfg.model else {}))
+    if source is not None:
+        load_weights(network, source, plain(cfg.model))
+    data = make_data(cfg, source, exactly=state is not None)
     data.prepare_data()
     data.setup()
 
     precision = resolve_precision(cfg.trainer.precision, cfg.trainer.accelerator)
-    record = describe_run(cfg, hydra.runtime.choices["experiment"], precision, data)
+    precision = state.record["precision"] if state else precision
+    record = describe_run(cfg, HydraConfig.get().runtime.choices["experiment"], precision, data)
     record["transform_input"] = network.backbone.transform_input
+    record["start"] = state.record["start"] if state else None
     module = BoneAgeModule(network, instantiate(cfg.optimizer), instantiate(cfg.scheduler))
-    epochs = EpochLog(run / "metrics.csv")
-    own = [CheckpointRecord(record, data.validation_rows), SampleGrid(), epochs]
-    trainer = make_trainer(cfg, run, precision, own)
+    epochs = EpochLog(run / "metrics.csv", list(state.record["epochs"]) if state else [])
+    own = [
+        CheckpointRecord(record, data.validation_rows, epochs.rows),
+        SampleGrid(),
+        SeededEpochs(cfg.seed),
+        Interrupts(run),
+        epochs,
+    ]
+    trainer = make_trainer(cfg, run, precision, own, purge=len(epochs.rows) if state else None)
     data.check_shares(trainer.world_size, trainer.accumulate_grad_batches)
     set_float32_arithmetic(precision)
     if trainer.strategy.root_device.type == "cpu":
@@ -69,29 +100,64 @@ def train(cfg: DictConfig) -> Summary:
     if cfg.compile:
         network.compile()
     if trainer.is_global_zero:
+        warn_of_little_room(network, run)
         data.split.to_csv(run / "split.csv", index=False)
         write_published_curves(Path(cfg.outputs) / "published")
+        if state is not None:
+            epochs.write()
+            keep_best(run, state)
 
     log.info(opening_words(record, data.split, _devices(trainer)))
-    before = None
     with logging_redirect_tqdm():
         if start is not None:
             trainer.validate(module, datamodule=data, verbose=False)
             val_mae = float(trainer.callback_metrics["val_mae"])
             log.info("validation MAE of %s before the first step: %.4f months", start.path, val_mae)
-            before = Start(start.record["experiment"], str(start.path), val_mae)
-        trainer.fit(module, datamodule=data)
+            record["start"] = asdict(Start(start.record["experiment"], str(start.path), val_mae))
+        if state is not None:
+            log.info("continuing %s after %d of %d epochs", run, len(epochs.rows), cfg.trainer.max_epochs)
+        if len(epochs.rows) < cfg.trainer.max_epochs:
+            path = state.path if state and epochs.rows else None
+            trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
 
+    before = Start(**record["start"]) if record["start"] else None
     summary = Summary.of(record, data.split, epochs.rows, before)
     if trainer.is_global_zero:
-        best = load_checkpoint(run / "checkpoints" / "best.ckpt")
+        best = load_checkpoint(run / BEST)
         write_report(run, summary, best.record["validation"], hyperparameters(cfg, record), trainer.logger)
         log.info(closing_words(summary, run, cfg.next_experiment, cfg.outputs))
     return summary
 
 
-def make_trainer(cfg: DictConfig, run: Path, precision: str, own: list[Callback]) -> L.Trainer:
-    """Build the configured trainer, writing under `run`, with the configured callbacks and then our `own`."""
+def _continue_as_begun(cfg: DictConfig, state: Checkpoint) -> None:
+    """Refuse to go on as another experiment or to fewer epochs; never go on to fewer than were asked for."""
+    begun = state.record["config"]
+    if changed := differences(plain(cfg), begun):
+        raise BoneageError(
+            f"{state.path} was trained with another {', '.join(changed[:5])}: a run goes on as it began.\n"
+            "Start a new run for another configuration."
+        )
+    done, asked, before = len(state.record["epochs"]), cfg.trainer.max_epochs, begun["trainer"]["max_epochs"]
+    if asked < done:
+        raise BoneageError(f"trainer.max_epochs={asked}: {done} epochs are trained already.")
+    cfg.trainer.max_epochs = max(asked, before)
+
+
+def make_data(cfg: DictConfig, source: Checkpoint | None, *, exactly: bool) -> BoneAgeData:
+    """Build the configured data with the split of `source`, if there is one; `exactly` as it was stored."""
+    # a partial, because instantiate() would turn the plain values of `origin` into configuration objects
+    make: Callable[..., BoneAgeData] = instantiate(cfg.data, _partial_=True)
+    stored = {"split_file": None, "new_split": False, "allow_overlap": False} if exactly else {}
+    return make(origin=source.record["split"] if source else None, **stored)
+
+
+def make_trainer(
+    cfg: DictConfig, run: Path, precision: str, own: list[Callback], purge: int | None = None
+) -> L.Trainer:
+    """Build the configured trainer, writing under `run`, with the configured callbacks and then our `own`.
+
+    TensorBoard forgets what it was told of the epochs from `purge` on: they are trained again.
+    """
     bar = sys.stderr.isatty() if cfg.trainer.enable_progress_bar is None else cfg.trainer.enable_progress_bar
     synchronised = cfg.trainer.sync_batchnorm
     trainer: L.Trainer = instantiate(
@@ -100,7 +166,9 @@ def make_trainer(cfg: DictConfig, run: Path, precision: str, own: list[Callback]
         enable_progress_bar=bar,
         sync_batchnorm=on_gpu(cfg.trainer.accelerator) if synchronised is None else synchronised,
         plugins=[WholeFiles()],
-        logger=TensorBoardLogger(run, name=None, version="tensorboard", default_hp_metric=False),
+        logger=TensorBoardLogger(
+            run, name=None, version="tensorboard", default_hp_metric=False, purge_step=purge
+        ),
         callbacks=[
             *instantiate(cfg.callbacks).values(),
             *([TQDMProgressBar(leave=False)] if bar else []),
@@ -154,8 +222,9 @@ def hyperparameters(cfg: DictConfig, record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _quiet_lightning() -> None:
+def _quiet() -> None:
     """Leave the console to the lines that a person reads; warnings that matter stay."""
+    logging.raiseExceptions = False  # a log that cannot be written ends nothing
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (

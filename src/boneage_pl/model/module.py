@@ -92,9 +92,21 @@ class BoneAgeModule(L.LightningModule):
         }
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step the scheduler and say so when it lowers the rate; PyTorch no longer prints it."""
+        """Step a scheduler where Lightning does; a plateau scheduler has been stepped by then."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
+    def on_train_epoch_end(self) -> None:
+        """Step the plateau scheduler and say so when it lowers the rate; PyTorch no longer prints it.
+
+        Here, because Lightning does it after the checkpoint was saved and does not repeat it on resume, so
+        that a run resumed right after a reduction would go on at the old rate.
+        """
+        scheduler = self.lr_schedulers()
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            return
         before = scheduler.optimizer.param_groups[0]["lr"]
-        super().lr_scheduler_step(scheduler, metric)
+        scheduler.step(float(self.trainer.callback_metrics["val_mae"]))
         after = scheduler.optimizer.param_groups[0]["lr"]
         if after < before:
             epoch = self.current_epoch + 1

@@ -12,6 +12,7 @@ import pandas as pd
 from boneage_pl.command import next_command
 from boneage_pl.report.figures import error_by_age, predicted_against_true
 from boneage_pl.report.published import BEST_PUBLISHED
+from boneage_pl.runs import FINISHED
 
 LEARNED = 0.5  # best validation MAE below this share of the constant predictor's: learned
 NOT_LEARNED = 0.8  # above this share: did not learn
@@ -140,17 +141,20 @@ def write_report(
     """
     folder = run / "report"
     folder.mkdir(exist_ok=True)
-    (folder / "summary.json").write_text(json.dumps(_without_nan(asdict(summary)), indent=2) + "\n")
     table = pd.DataFrame(answers)
     table.to_csv(folder / "predictions.csv", index=False)
     for draw in (predicted_against_true, error_by_age):
         figure = draw(table)
         figure.savefig(folder / f"{draw.__name__}.png", dpi=150)
-        logger.experiment.add_figure(draw.__name__, figure, summary.best_epoch)
-    logger.log_hyperparams(hyperparameters, {"best_val_mae": summary.best_val_mae}, step=summary.best_epoch)
+        logger.experiment.add_figure(draw.__name__, figure, summary.epochs)
+    # a step after the last epoch: a run cut off here and resumed purges it from TensorBoard
+    logger.log_hyperparams(hyperparameters, {"best_val_mae": summary.best_val_mae}, step=summary.epochs)
     logger.experiment.flush()
     Path(logger.log_dir, "hparams.yaml").unlink(missing_ok=True)  # Lightning wrote it before there were any
     logger.save()
+    beside = folder / "summary.json.tmp"
+    beside.write_text(json.dumps(_without_nan(asdict(summary)), indent=2) + "\n")
+    beside.replace(run / FINISHED)  # the last of a run's files: it says that the run is finished
 
 
 def _without_nan(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,65 @@
+"""Ctrl-C and SIGTERM: stop after the step in hand; what the last epoch saved is whole."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from boneage_pl.command import resume_command
+
+
+class Stopped(Exception):  # noqa: N818 (no error)
+    """The run was asked to stop, by this signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class Interrupts(Callback):
+    """Takes the signals over from Lightning, which validates first and ignores a second Ctrl-C.
+
+    Of several processes the first decides: the others hold nothing that is not saved, and end with it.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.received: int | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """Install the handlers, after Lightning has installed its own (and puts back what was before)."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note if trainer.is_global_zero else signal.SIG_IGN)
+
+    def on_validation_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """Do the same for the validation before the first step."""
+        self.on_fit_start(trainer)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Stop if it was asked for."""
+        if self.received is not None:
+            launcher = trainer.strategy.launcher
+            if launcher is not None:
+                launcher.kill(signal.SIGKILL)  # they would wait for this process's part of the next step
+            raise Stopped(self.received)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Stop if it was asked for."""
+        self.on_train_batch_end(trainer)
+
+    def _note(self, number: int, _: Any) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            _say(f"stopped at once; go on with\n  {resume_command(self.run)}")
+            os._exit(128 + number)
+        self.received = number
+        _say("stopping after this step; Ctrl-C stops at once")
+
+
+def _say(words: str) -> None:
+    os.write(2, f"\n{words}\n".encode())  # a signal may come in the middle of a print
