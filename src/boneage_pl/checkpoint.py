@@ -45,8 +45,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(path, weights, content["boneage_pl"])
     except pickle.UnpicklingError as error:
         raise BoneageError(
-            f"{path} holds more than tensors and plain values, and nothing of it was run: "
-            f"{_first_line(error)}\nA checkpoint of this project does not: do not trust that file."
+            f"{path} holds more than tensors and plain values; nothing of it was run.\n"
+            "A checkpoint of this project does not: do not trust that file."
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, BadZipFile, zlib.error, OverflowError) as error:
         raise BoneageError(f"{path} cannot be read as a checkpoint: {_first_line(error)}") from error
