@@ -61,6 +61,12 @@ def test_torch_is_not_imported_for_a_quick_answer(tmp_path: Path, arguments: lis
     ("arguments", "said"),
     [
         (["+experiment=v9"], "Could not find 'experiment/v9'"),
+        (["+experiment=lr_failure"], "experiment=lr_failure: did you mean experiment=lr_0.1_failure?"),
+        (["+experiment=v1", "data=phantm"], "data=phantm: did you mean data=phantom or data=phantom_small?"),
+        (["+experiment=v1", "lr=0.1"], "lr: did you mean optimizer.lr?"),
+        (["+experiment=v1", "data.rooot=x"], "data.rooot: did you mean data.root or"),
+        (["+experiment=v1", "trainer.accelerator=gpu"], "trainer.accelerator=gpu: PyTorch"),
+        (["+experiment=v1", "data.on_bad_image=maybe"], "data.on_bad_image=maybe: there are two"),
         (["+experiment=v1", "data.rooot=x"], "data.rooot"),
         (["+experiment=v2"], "Train v1 first:\n  python -m boneage_pl +experiment=v1"),
         (["+experiment=v2", "ckpt=nowhere"], "ckpt=nowhere: no such file or run folder"),

@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 from boneage_pl.entry import refusing, start
 from boneage_pl.errors import BoneageError
 from boneage_pl.report.sweep import conclude_sweep
-from boneage_pl.resume import LOCK, resumed
+from boneage_pl.resume import resumed
+from boneage_pl.run_folder import LOCK
 from boneage_pl.usage import usage
 
 _HYDRA_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")

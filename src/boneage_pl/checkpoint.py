@@ -4,13 +4,13 @@ import logging
 import pickle
 import shutil
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from boneage_pl.errors import BoneageError
 from boneage_pl.model.network import BoneAgeNet
@@ -26,6 +26,30 @@ class Checkpoint:
     path: Path
     weights: dict[str, Tensor]
     record: dict[str, Any]
+    training: dict[str, Any] = field(default_factory=dict)  # what Lightning goes on from
+
+
+# What a record must hold, and as what.
+_RECORD: dict[str, type] = {
+    "version": str,
+    "experiment": str,
+    "config": dict,
+    "model": dict,
+    "image_size": int,
+    "precision": str,
+    "transform_input": bool,
+    "split": dict,
+    "epoch": int,
+    "validation": dict,
+}
+_SPLIT: dict[str, type] = {"protocol": str, "edges": list, "train": list, "validation": list, "hashes": dict}
+_TRAINING: dict[str, type] = {
+    "epoch": int,
+    "global_step": int,
+    "loops": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+}
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -42,7 +66,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
             for name, value in content["state_dict"].items()
             if name.startswith("network.")
         }
-        return Checkpoint(path, weights, content["boneage_pl"])
+        record = content["boneage_pl"]
+        _check_kinds(record, _RECORD)
+        _check_kinds(record["split"], _SPLIT)
+        if not all(isinstance(value, Tensor) for value in weights.values()):
+            raise TypeError("tensors in its weights")
+        return Checkpoint(path, weights, record, {key: content.get(key) for key in _TRAINING})
     except pickle.UnpicklingError as error:
         raise BoneageError(
             f"{path} holds more than tensors and plain values; nothing of it was run.\n"
@@ -57,6 +86,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from error
 
 
+def _check_kinds(values: dict[str, Any], kinds: dict[str, type]) -> None:
+    for key, kind in kinds.items():
+        if not isinstance(values[key], kind):
+            raise TypeError(f"a {kind.__name__} as {key}")
+
+
 def _check_archive(path: Path) -> None:
     """Read a checkpoint's bytes once: PyTorch takes what was damaged on the disk for weights.
 
@@ -66,6 +101,8 @@ def _check_archive(path: Path) -> None:
     with ZipFile(path) as archive:
         if any(part.compress_type != ZIP_STORED for part in archive.infolist()):
             raise ValueError("its parts are compressed, which PyTorch's are not")
+        if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+            raise ValueError("its parts overlap")
         if damaged := archive.testzip():
             raise ValueError(f"it is damaged, {damaged} first")
 
@@ -85,12 +122,23 @@ def newest_state(run: Path) -> Checkpoint | None:
     there = [run / name for name in (LAST, PREVIOUS, BEST) if (run / name).exists()]
     for path in there:
         try:
-            return load_checkpoint(path)
+            found = load_checkpoint(path)
+            _check_epochs(found)
+            return found
         except BoneageError as error:
             log.warning("%s\nThe one before it is used.", error)
     if there:
         raise BoneageError(f"{run}: none of its checkpoints can be read. Start the experiment anew.")
     return None
+
+
+def _check_epochs(checkpoint: Checkpoint) -> None:
+    epochs = checkpoint.record.get("epochs")
+    whole = isinstance(epochs, list) and all(
+        isinstance(row, dict) and set(row) >= {"epoch", "val_mae"} for row in epochs
+    )
+    if not whole or not isinstance(checkpoint.record.get("start", 0), dict | None):
+        raise BoneageError(f"{checkpoint.path} does not say which epochs it has seen.")
 
 
 def keep_best(run: Path, state: Checkpoint) -> None:
@@ -106,6 +154,24 @@ def keep_best(run: Path, state: Checkpoint) -> None:
         beside = (run / BEST).with_name("best.ckpt.tmp")
         shutil.copyfile(state.path, beside)
         beside.replace(run / BEST)
+
+
+def check_training_state(checkpoint: Checkpoint, network: nn.Module) -> None:
+    """Raise `BoneageError` unless `checkpoint` holds what training `network` goes on from, in its shapes."""
+    try:
+        _check_kinds(checkpoint.training, _TRAINING)
+        shapes = [parameter.shape for parameter in network.parameters()]
+        (optimizer,) = checkpoint.training["optimizer_states"]
+        for number, moments in optimizer["state"].items():
+            if any(m.dim() and m.shape != shapes[number] for m in moments.values() if isinstance(m, Tensor)):
+                raise ValueError("another shape")
+        if not isinstance(checkpoint.training["loops"]["fit_loop"], dict):
+            raise TypeError("the loop")
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise BoneageError(
+            f"{checkpoint.path} lacks what training goes on from.\n"
+            "Start a new run from its weights: ckpt= and that file."
+        ) from error
 
 
 def load_weights(network: BoneAgeNet, checkpoint: Checkpoint, model: dict[str, Any]) -> None:
@@ -124,7 +190,13 @@ def load_weights(network: BoneAgeNet, checkpoint: Checkpoint, model: dict[str, A
             f"ckpt={checkpoint.path} was trained with another network; here {ours}.\n"
             f"To match it, pass {match}"
         )
-    network.load_state_dict(checkpoint.weights)
+    try:
+        network.load_state_dict(checkpoint.weights)
+    except RuntimeError as error:
+        raise BoneageError(
+            f"{checkpoint.path} says that it was made with this network, and its weights do not fit:\n"
+            f"{' '.join(str(error).split())[:300]}"
+        ) from error
     network.backbone.transform_input = checkpoint.record["transform_input"]
 
 

@@ -90,7 +90,8 @@ def _command(experiment: str, ckpt: str | None, overrides: list[str]) -> str:
     added = [f"--config-dir {shlex.quote(s.path)}" for s in sources if s.provider == "command-line"]
     start = [quoted("ckpt", ckpt)] if ckpt else []
     options = [shlex.quote(o) for o in overrides]
-    return " ".join(["python -m boneage_pl", *added, f"+experiment={experiment}", *start, *options])
+    named = shlex.quote(f"+experiment={experiment}")
+    return " ".join(["python -m boneage_pl", *added, named, *start, *options])
 
 
 def _reads_as(override: str, value: str) -> bool:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from boneage_pl.command import check_paths
 from boneage_pl.conf_path import CONF
 from boneage_pl.errors import BoneageError
+from boneage_pl.hints import hints
 
 CONTINUES = "stopped; the same command continues from here"
 
@@ -36,6 +37,8 @@ def start(task: Callable[[DictConfig], Any], config_name: str, interrupted: str 
             check_paths(sys.argv[1:])
             run()
     except SystemExit as stop:  # Hydra exits with 1 for what it refuses, as Python does for a crash
+        if not begun and stop.code == 1:
+            print("\n".join(hints(sys.argv[1:], config_name)), file=sys.stderr)
         sys.exit(stop.code if begun else stop.code and 2)
 
 

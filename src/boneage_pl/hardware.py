@@ -3,15 +3,40 @@
 import ctypes
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from boneage_pl.errors import BoneageError
 from boneage_pl.pool import cores
 
 
 def on_gpu(accelerator: str = "auto") -> bool:
     """Whether Lightning's `accelerator` means an NVIDIA or AMD GPU on this machine."""
     return torch.cuda.is_available() and accelerator != "cpu"
+
+
+def check_devices(accelerator: str, devices: Any) -> None:
+    """Refuse GPUs that are asked for and not there.
+
+    Args:
+        accelerator, devices: as Lightning's Trainer takes them.
+
+    Raises:
+        BoneageError: saying how many PyTorch finds.
+    """
+    there = torch.cuda.device_count()
+    if accelerator == "cuda" or (accelerator == "gpu" and not torch.backends.mps.is_available()):
+        if there == 0:
+            raise BoneageError(
+                f"trainer.accelerator={accelerator}: PyTorch {torch.__version__} finds no GPU here.\n"
+                "Leave the option out to train on what is there; or see whether the GPU's driver is there\n"
+                "and fits that build of PyTorch (nvidia-smi, python -m torch.utils.collect_env)."
+            )
+    elif not on_gpu(accelerator):
+        return
+    if isinstance(devices, int) and devices > there:
+        raise BoneageError(f"trainer.devices={devices}: PyTorch finds {there} on this machine.")
 
 
 def resolve_precision(precision: str | int, accelerator: str = "auto") -> str:

@@ -3,6 +3,8 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,33 @@ from lightning.pytorch.callbacks import Callback
 
 from boneage_pl.command import resume_command
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-class Stopped(Exception):  # noqa: N818 (no error)
-    """The run was asked to stop, by this signal."""
+
+class Stopped(BaseException):
+    """The run was asked to stop, by this signal; like `KeyboardInterrupt` no error to handle on the way."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = number
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Raise `Stopped` on Ctrl-C and SIGTERM inside the block, which may take them over itself for a while."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _raise) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _raise(number: int, _: Any) -> None:
+    raise Stopped(number)
 
 
 class Interrupts(Callback):
@@ -34,7 +56,7 @@ class Interrupts(Callback):
         """Install the handlers, after Lightning has installed its own (and puts back what was before)."""
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _SIGNALS:
             signal.signal(number, self._note if trainer.is_global_zero else signal.SIG_IGN)
 
     def on_validation_start(self, trainer: L.Trainer, *_: Any) -> None:

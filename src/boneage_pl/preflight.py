@@ -7,14 +7,14 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, read_write
 
 from boneage_pl.command import next_command, same_command
 from boneage_pl.entry import refusing
 from boneage_pl.errors import BoneageError
 from boneage_pl.numbers import check_data_numbers, check_number
 from boneage_pl.report.sweep import conclude_sweep
-from boneage_pl.resume import check_folder
+from boneage_pl.run_folder import check_folder, first_process, hold
 from boneage_pl.runs import find_checkpoint, newest_run
 
 
@@ -28,8 +28,14 @@ class Preflight(Callback):
         """Check a single run."""
         # as Hydra does next: the folder's name asks it for the experiment
         HydraConfig.instance().set_config(config)
+        run = Path(config.hydra.run.dir)
         with refusing():
-            check(config, Path(config.hydra.run.dir))
+            continues = check(config, run)
+            if first_process():
+                hold(run)  # before Hydra writes: of two commands with one folder the second changes nothing
+        if continues:
+            with read_write(config):
+                config.hydra.output_subdir = None  # what is in .hydra stays: a kill could cut it short
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Refuse a sweep that no run of could be right."""
@@ -54,12 +60,18 @@ class Preflight(Callback):
         conclude_sweep(Path(config.hydra.sweep.dir))
 
 
-def check(config: DictConfig, run: Path) -> None:
-    """Raise `BoneageError` for a configuration that cannot be right, or a folder that `run` may not be."""
+def check(config: DictConfig, run: Path) -> bool:
+    """Return whether the command continues what `run` holds.
+
+    Raises:
+        BoneageError: a configuration that cannot be right, or a folder that `run` may not be.
+    """
     check_numbers(config)
     check_devices(config)
-    if not check_folder(config, run):
-        find_start(config)
+    if check_folder(config, run):
+        return True
+    find_start(config)
+    return False
 
 
 def check_launcher(config: DictConfig) -> None:

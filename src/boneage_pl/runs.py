@@ -7,6 +7,7 @@ import yaml
 from boneage_pl.errors import BoneageError
 
 BEST, LAST, PREVIOUS = (Path("checkpoints", f"{name}.ckpt") for name in ("best", "last", "previous"))
+RECORD = Path(".hydra", "overrides.yaml")  # the last that Hydra writes before a run begins
 FINISHED = Path("report", "summary.json")  # the last file that a run writes
 
 
@@ -61,13 +62,13 @@ def unfinished_runs(outputs: Path) -> list[Path]:
     """Return the runs under `outputs` that have not written their report, the one that wrote last first."""
 
     def written(run: Path) -> int:
-        found = [path for path in (run / LAST, run / ".hydra" / "overrides.yaml") if path.exists()]
+        found = [path for path in (run / LAST, run / RECORD) if path.exists()]
         return max((path.stat().st_mtime_ns for path in found), default=0)
 
     folders = {
         record.parent.parent
         for depth in ("*", "*/*", "*/*/*")
-        for record in outputs.glob(f"{depth}/.hydra/config.yaml")
+        for record in outputs.glob(f"{depth}/{RECORD}")
     }
     return sorted((run for run in folders if not (run / FINISHED).exists()), key=written, reverse=True)
 

@@ -1,9 +1,11 @@
 """The main job: one run from a composed configuration."""
 
+import errno
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -19,18 +21,31 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from boneage_pl import __version__
 from boneage_pl.callbacks import CheckpointRecord, EpochLog, SampleGrid, SeededEpochs
-from boneage_pl.checkpoint import Checkpoint, keep_best, load_checkpoint, load_weights, newest_state
+from boneage_pl.checkpoint import (
+    Checkpoint,
+    check_training_state,
+    keep_best,
+    load_checkpoint,
+    load_weights,
+    newest_state,
+)
 from boneage_pl.checkpoint_io import WholeFiles, warn_of_little_room
 from boneage_pl.command import resume_command
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.errors import BoneageError
-from boneage_pl.hardware import keep_freed_memory, on_gpu, resolve_precision, set_float32_arithmetic
-from boneage_pl.interrupts import Interrupts, Stopped
+from boneage_pl.hardware import (
+    check_devices,
+    keep_freed_memory,
+    on_gpu,
+    resolve_precision,
+    set_float32_arithmetic,
+)
+from boneage_pl.interrupts import Interrupts, Stopped, stoppable
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.preflight import find_start
 from boneage_pl.report.published import write_published_curves
 from boneage_pl.report.summary import Start, Summary, closing_words, opening_words, write_report
-from boneage_pl.resume import alone_in, differences
+from boneage_pl.run_folder import alone_in, differences
 from boneage_pl.runs import BEST, LAST, shortest
 
 log = logging.getLogger(__name__)
@@ -50,7 +65,8 @@ def train(cfg: DictConfig) -> Summary:
         return _train(cfg, run)
     with alone_in(run):
         try:
-            return _train(cfg, run)
+            with stoppable(), _disk_errors(run):
+                return _train(cfg, run)
         except Stopped as stopped:
             log.info("\nstopped by %s; go on with\n  %s", stopped, resume_command(run))
             sys.exit(128 + stopped.number)
@@ -62,7 +78,21 @@ def train(cfg: DictConfig) -> Summary:
             raise
 
 
+@contextmanager
+def _disk_errors(run: Path) -> Iterator[None]:
+    """Turn a disk that takes no more into the user's own error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise BoneageError(
+            f"{error.filename or run} cannot be written: {error.strerror}. Make room."
+        ) from error
+
+
 def _train(cfg: DictConfig, run: Path) -> Summary:
+    check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     state = newest_state(run)
     if state is not None:
@@ -74,6 +104,8 @@ def _train(cfg: DictConfig, run: Path) -> Summary:
     network = instantiate(cfg.model, **({"weights": None} if source and "weights" in cfg.model else {}))
     if source is not None:
         load_weights(network, source, plain(cfg.model))
+    if state is not None and state.record["epochs"]:
+        check_training_state(state, network)
     data = make_data(cfg, source, exactly=state is not None)
     data.prepare_data()
     data.setup()
@@ -102,6 +134,8 @@ def _train(cfg: DictConfig, run: Path) -> Summary:
     if trainer.is_global_zero:
         warn_of_little_room(network, run)
         data.split.to_csv(run / "split.csv", index=False)
+        if len(data.skipped):
+            data.skipped.to_csv(run / "skipped.csv", index=False)
         write_published_curves(Path(cfg.outputs) / "published")
         if state is not None:
             epochs.write()

@@ -8,6 +8,7 @@ from boneage_pl.conf_path import CONF
 _TEXT = """Skeletal age in months from hand radiographs (RSNA 2017), in PyTorch Lightning.
 
   python -m boneage_pl +experiment=NAME [option=value ...]
+  python -m boneage_pl resume=RUN
   python -m boneage_pl.download data.root=FOLDER   the RSNA's radiographs, once their terms are accepted
   python -m boneage_pl.prepare data.root=FOLDER    every image once, ahead of the first training
 
@@ -20,6 +21,7 @@ data sets (data=NAME)
 options, a few of many
   data.root=FOLDER         where the radiographs are (else $BONEAGE_DATA, else data/rsna)
   data.image_size=128      pixels a side, 107 or more; 500 is the published size
+  resume=latest            go on with the newest unfinished run, or resume=outputs/NAME/<date_time>
   ckpt=v1                  weights to start from: a checkpoint, a run's folder, or an experiment's newest run
   trainer.max_epochs=2     a shorter run
   trainer.precision=32     the published arithmetic (auto: bfloat16 where the hardware has it)
@@ -34,7 +36,7 @@ Results go to outputs/NAME/<date_time>/; see them with  tensorboard --logdir out
 
 def usage(arguments: list[str]) -> str:
     """Return the help text, with the experiments of a `--config-dir` among `arguments`."""
-    roots = [CONF, *_config_dirs(arguments)]
+    roots = [CONF, *config_dirs(arguments)]
     return _TEXT.format(experiments=_described(roots, "experiment"), data=_described(roots, "data"))
 
 
@@ -53,7 +55,8 @@ def _first_comment(file: Path) -> str:
         return next(comments, "")
 
 
-def _config_dirs(arguments: list[str]) -> list[Path]:
+def config_dirs(arguments: list[str]) -> list[Path]:
+    """Return the folders of `--config-dir` among a command's arguments."""
     flags = ("--config-dir", "-cd")
     after = [value for flag, value in pairwise(arguments) if flag in flags]
     joined = [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]

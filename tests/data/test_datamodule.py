@@ -4,6 +4,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.errors import BoneageError
@@ -77,10 +78,49 @@ def test_the_images_hashes_are_the_same_with_and_without_the_store(rsna: Path):
 def test_an_image_that_cannot_be_read_is_named_before_training(tmp_path: Path):
     write_rsna(tmp_path, balanced_table(4))
     (tmp_path / "boneage-training-dataset" / "7.png").write_bytes(b"half an im")
-    with pytest.raises(
-        BoneageError, match=r"1 of the split's 80 images cannot be used:\n.*7\.png cannot be read"
-    ):
+    with pytest.raises(BoneageError, match=r"1 × image that is no PNG or JPEG: .*7\.png\n.*=skip"):
         data_of(tmp_path)
+
+
+@pytest.mark.parametrize("prepare", [True, False])
+def test_rows_and_images_that_cannot_be_used_are_told_together_or_left_out(tmp_path: Path, prepare: bool):
+    """Half-copied data: every kind at once, and one split of what is left whichever way images are read."""
+    write_rsna(tmp_path, balanced_table(5))
+    images = tmp_path / "boneage-training-dataset"
+    (images / "7.png").write_bytes(b"")
+    (images / "8.png").write_bytes((images / "9.png").read_bytes()[:900])
+    (images / "11.png").unlink()
+    Image.new("L", (130, 120), 17).save(images / "12.png")
+    Image.new("1", (9000, 9000)).save(images / "13.png")
+    csv = tmp_path / "boneage-training-dataset.csv"
+    csv.write_text(csv.read_text() + "../7,50,True\n/etc/passwd,50,True\n")
+    with pytest.raises(BoneageError) as error:
+        data_of(tmp_path, prepare=prepare)
+    for said in (
+        "7 rows or images cannot be used",
+        "2 × row with an id that is not a plain file name: line 102 (../7,50,True), line 103",
+        "1 × row without its image under",
+        f"1 × image that is an empty file: {images / '7.png'}",
+        f"1 × image that is truncated or damaged: {images / '8.png'}",
+        f"1 × image that is all one gray value: {images / '12.png'}",
+        f"1 × image that is more than 64 megapixels, too large for a radiograph: {images / '13.png'}",
+    ):
+        assert said in str(error.value)
+    data = data_of(tmp_path, prepare=prepare, on_bad_image="skip")
+    assert set(data.skipped["id"]) == {"7", "8", "11", "12", "13", "../7", "/etc/passwd"}
+    assert len(data.table) == 95
+    assert not set(data.split["id"]) & set(data.skipped["id"])
+    other = data_of(tmp_path, prepare=not prepare, on_bad_image="skip")
+    assert data.split.equals(other.split)
+    assert data.record == other.record
+
+
+def test_a_checkpoints_split_is_not_thinned(tmp_path: Path):
+    write_rsna(tmp_path, balanced_table(4))
+    record = data_of(tmp_path).record
+    (tmp_path / "boneage-training-dataset" / "7.png").write_bytes(b"")
+    with pytest.raises(BoneageError, match="1 images of the checkpoint's split cannot be used"):
+        data_of(tmp_path, origin=record, on_bad_image="skip")
 
 
 def test_a_store_that_another_data_set_took_over_is_noticed(rsna: Path, tmp_path: Path):

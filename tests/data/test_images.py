@@ -6,9 +6,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from boneage_pl.data.images import fit, read_image
+from boneage_pl.data.images import BadImageError, fit, read_image
 from boneage_pl.data.transforms import network_input
-from boneage_pl.errors import BoneageError
 
 
 def published(size: int) -> v2.Compose:
@@ -102,5 +101,5 @@ def test_jpeg_and_its_orientation(tmp_path: Path):
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
 def test_a_file_that_is_no_image_is_named(tmp_path: Path, content: bytes):
     (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(BoneageError, match=r"x\.png cannot be read as an image"):
+    with pytest.raises(BadImageError, match=r"x\.png: (an empty file|no PNG or JPEG|truncated or damaged)"):
         read_image(tmp_path / "x.png")

@@ -117,7 +117,9 @@ def test_another_version_of_the_preparation_is_made_anew(
         with pytest.raises(BoneageError, match="holds no prepared images of 107 pixels"):
             ImageStore(root / "prepared", SIZE)
     text = (root / "prepared" / f"{SIZE}.json").read_text()
-    (root / "prepared" / f"{SIZE}.json").write_text(text.replace('"version": 1', '"version": 0'))
+    (root / "prepared" / f"{SIZE}.json").write_text(
+        text.replace(f'"version": {store.VERSION}', '"version": 0')
+    )
     decoded.clear()
     prepare(root, workers=1)
     assert len(decoded) == 80
@@ -177,9 +179,9 @@ def test_images_that_cannot_be_read_are_listed_and_the_others_prepared(root: Pat
     out, err = process.communicate()
     assert process.returncode == 2
     assert "78 images of 107 px" in out
-    assert "2 images could not be read" in err
-    assert "3.png cannot be read as an image" in err
-    assert "4.png cannot be read as an image" in err
+    assert "2 rows or images cannot be used" in err
+    assert f"1 × image that is an empty file: {root / FOLDER / '3.png'}" in err
+    assert f"1 × image that is truncated or damaged: {root / FOLDER / '4.png'}" in err
     assert "Traceback" not in err
 
 
@@ -242,7 +244,7 @@ def test_an_image_that_cannot_be_opened_does_not_unsettle_the_rest(root: Path):
     first = prepare_images(table, root, root / "prepared", SIZE)
     written = first.path.stat().st_ino
     again = prepare_images(table, root, root / "prepared", SIZE)
-    assert "3.png cannot be read" in again.unreadable["3"]
+    assert again.unreadable["3"] == "unreadable (No such file or directory)"
     assert again.path.stat().st_ino == written
     assert len(again.rows) == 79
 

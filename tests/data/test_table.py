@@ -1,9 +1,11 @@
+import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from boneage_pl.data.table import read_table
+from boneage_pl.data.images import read_image
+from boneage_pl.data.table import examine_table, read_table
 from boneage_pl.errors import BoneageError
 from tests.conftest import write_rsna
 
@@ -59,12 +61,13 @@ def test_every_kind_of_bad_row_is_named_at_once(tmp_path: Path):
         read_table(tmp_path)
     text = str(error.value)
     for said in (
-        "2 with an id that another row has too: line 2 (1377,180,False), line 3 (1377,100,True)",
-        "1 with a bone age that is not a number: line 4 (1378,old,True)",
-        "1 with a bone age outside 0 to 240 months: line 5",
-        "1 with a sex that is none of True/False, 1/0, M/F: line 6",
-        "1 with an empty id: line 7",
-        "1 with an id that is not a plain file name: line 8",
+        "2 × row with an id that another row has with another age or sex: "
+        "line 2 (1377,180,False), line 3 (1377,100,True)",
+        "1 × row with a bone age that is not a number: line 4 (1378,old,True)",
+        "1 × row with a bone age outside 0 to 240 months: line 5",
+        "1 × row with a sex that is none of True/False, 1/0, M/F: line 6",
+        "1 × row with an empty id: line 7",
+        "1 × row with an id that is not a plain file name: line 8",
     ):
         assert said in text
 
@@ -76,7 +79,7 @@ def test_missing_images_first_ten_named_all_counted(tmp_path: Path):
     with pytest.raises(BoneageError) as error:
         read_table(tmp_path)
     text = str(error.value)
-    assert "names 18 images; 15 of them are not under" in text
+    assert "15 × row without its image under" in text
     assert "1.png, 2.png" in text
     assert "10.png" in text
     assert "11.png" not in text
@@ -102,7 +105,7 @@ def test_two_tables_or_two_images_are_not_guessed_between(tmp_path: Path):
     copy = tmp_path / "boneage-training-dataset" / "copy"
     copy.mkdir()
     (copy / "1377.png").write_bytes((copy.parent / "1377.png").read_bytes())
-    with pytest.raises(BoneageError, match="1 ids have more than one image"):
+    with pytest.raises(BoneageError, match="1 × id with more than one image"):
         read_table(tmp_path)
     copy = tmp_path / "copy"
     write_rsna(copy, TABLE, csv="train.csv")
@@ -112,11 +115,53 @@ def test_two_tables_or_two_images_are_not_guessed_between(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfid,boneage,male\r\n1377,180,False\r\n1378,12,True\r\n",
+        b'"id","boneage","male"\n"1377","180","False"\n"1378","12","True"\n',
+        b"id;boneage;male\n1377;180,0;False\n1378;12,0;True\n",
+        b"ID\tBoneAge\tMale\tname\n1377\t180\tFalse\tM\xfcller\n\n1378\t12\tTrue\tx\n\n",
+        "id,boneage,male\n1377,180,False\n1378,12,True\n".encode("utf-16"),
+        b"id,boneage,male\n1377,180,0.0\n1378,12,1.0\n1378,12,1.0",
+    ],
+)
+def test_tables_as_spreadsheets_write_them(tmp_path: Path, content: bytes):
+    write_rsna(tmp_path, TABLE)
+    (tmp_path / "boneage-training-dataset.csv").write_bytes(content)
+    table, problems = examine_table(tmp_path)
+    assert table["id"].tolist() == ["1377", "1378"]
+    assert table["bone_age"].tolist() == [180, 12]
+    assert table["male"].tolist() == [False, True]
+    assert [p.kind for p in problems.found] == (
+        ["row that repeats another"] if content[-3:] == b"1.0" else []
+    )
+
+
+def test_the_line_named_is_the_editors_in_spite_of_blank_lines(tmp_path: Path):
+    write_rsna(tmp_path, TABLE)
+    (tmp_path / "boneage-training-dataset.csv").write_text("id,boneage,male\n\n1377,,False\n1378,120,True\n")
+    with pytest.raises(BoneageError, match=r"1 × row with an empty bone age: line 3 \(1377,,False\)"):
+        read_table(tmp_path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    write_rsna(tmp_path, TABLE)
+    os.mkfifo(tmp_path / "pipe.csv")
+    image = tmp_path / "boneage-training-dataset" / "1377.png"
+    image.unlink()
+    os.mkfifo(image)
+    assert len(read_table(tmp_path)) == 3
+    with pytest.raises(BoneageError, match=r"1377\.png: no plain file"):
+        read_image(image)
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("id,boneage,male\n1377,180,False,\n", None),
         ("id,boneage,male,ID\n1377,180,False,2\n", "more than one column called id"),
         ("id,boneage,male\n", "it has no rows"),
+        ("id,boneage,male\n1377,15,False\n1378,1,True\n", "these look like years"),
     ],
 )
 def test_odd_tables(tmp_path: Path, text: str, said: str | None):

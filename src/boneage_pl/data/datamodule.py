@@ -1,5 +1,6 @@
 """The LightningDataModule: table → split → images → batches."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,8 +12,9 @@ import pandas as pd
 from torch.utils.data import DataLoader
 
 from boneage_pl.batch import Batch
-from boneage_pl.data.images import Pixels, hash_images, read_originals
-from boneage_pl.data.preparation import prepare_images
+from boneage_pl.data.images import Pixels, read_originals
+from boneage_pl.data.preparation import check_originals, prepare_images
+from boneage_pl.data.problems import OnBadImage, add_bad_images, check_choice
 from boneage_pl.data.samples import EpochBatches, Radiographs, check_shares
 from boneage_pl.data.source import data_root, draw, store_folder
 from boneage_pl.data.split import Protocol, age_edges, make_split
@@ -24,17 +26,21 @@ from boneage_pl.data.split_source import (
     restore_split,
 )
 from boneage_pl.data.store import ImageStore
-from boneage_pl.data.table import read_table
+from boneage_pl.data.table import examine_table
 from boneage_pl.data.transforms import network_input
 from boneage_pl.errors import BoneageError
 from boneage_pl.hardware import default_workers, on_gpu
+
+log = logging.getLogger(__name__)
+
+Read = Callable[[Sequence[str]], Pixels]
 
 
 class BoneAgeData(L.LightningDataModule):
     """Radiographs with sex and bone age, split by the published protocol.
 
     Args:
-        root: folder of the data; any layout that `read_table` recognises.
+        root: folder of the data; any layout that `examine_table` recognises.
         image_size: side of the square images in pixels.
         batch_size: images of an optimiser step: all processes and accumulated parts together.
         protocol, age_bins, samples_per_group, validation_share, seed: as in `make_split`; the seed also
@@ -42,6 +48,7 @@ class BoneAgeData(L.LightningDataModule):
         split_file: a run's split.csv to use exactly, instead of drawing one.
         new_split: with `origin`, draw a split instead of using the checkpoint's.
         allow_overlap: with `origin`, accept validation images that the checkpoint trained on.
+        on_bad_image: whether rows and images that cannot be used are refused (`error`) or left out (`skip`).
         prepare: read the images from a store that is made on first use (see `prepare_images`), or decode the
             original files again for every sample. The tensors are the same.
         store: folder of the prepared images, of this `root` alone; `None` for `prepared/` inside it.
@@ -53,7 +60,8 @@ class BoneAgeData(L.LightningDataModule):
         generate: draws the data into `root` first (the phantom).
         origin: the split record of the checkpoint that training starts from.
 
-    After `setup`: `table` (a row an image), `split` (a row a sample), `record` (the split as plain values).
+    After `setup`: `table` (a row an image), `split` (a row a sample), `record` (the split as plain values),
+    `skipped` (what was left out: `id, problem, where`).
     """
 
     def __init__(
@@ -68,6 +76,7 @@ class BoneAgeData(L.LightningDataModule):
         split_file: str | None = None,
         new_split: bool = False,
         allow_overlap: bool = False,
+        on_bad_image: OnBadImage = "error",
         prepare: bool = True,
         store: str | None = None,
         prepare_workers: int | None = None,
@@ -92,6 +101,7 @@ class BoneAgeData(L.LightningDataModule):
         }
         self.split_file = split_file
         self.allow_overlap = allow_overlap
+        self.on_bad_image = check_choice(on_bad_image)
         self.prepare = prepare
         self.store_folder = store_folder(store, self.root)
         self.prepare_workers = prepare_workers
@@ -109,67 +119,78 @@ class BoneAgeData(L.LightningDataModule):
         """Draw the data where they are synthetic, and prepare the images; returns at once where all is there.
 
         Raises:
-            BoneageError: see `read_table` and `prepare_images`.
+            BoneageError: see `examine_table` and `prepare_images`.
         """
         if self.generate is not None:
             draw(self.generate, self.root)
         if self.prepare:
-            table = read_table(self.root)
+            table, problems = examine_table(self.root)
+            if not problems:
+                self._divide(table)  # what cannot be divided is refused before it is prepared
             prepare_images(table, self.root, self.store_folder, self.image_size, self.prepare_workers)
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
-        """Read and check the table, and divide it.
+        """Read and check the table and every image, and divide what can be used.
 
         Raises:
-            BoneageError: see `read_table`, `make_split` and `check_overlap`.
+            BoneageError: see `examine_table`, `make_split` and `check_overlap`; or rows and
+                images that cannot be used, with `on_bad_image="error"`.
         """
         if self._ready:  # Lightning calls this again before validate and before fit
             return
-        self.table = read_table(self.root)
-        split, how, edges = self._divide()
-        images = self.table[self.table["id"].isin(split["id"])]
-        self.read, hashes = self._source(images)
+        table, problems = examine_table(self.root)
+        self.read, hashes, bad = self._source(table)
+        add_bad_images(problems, table, bad)
+        if problems and self.on_bad_image == "error":
+            raise problems.error()
+        origin = self.origin if self.use_origin else None
+        if origin and (lost := problems.among({*origin["train"], *origin["validation"]})):
+            raise BoneageError(
+                f"{len(lost)} images of the checkpoint's split cannot be used.\n{lost.told()}\n"
+                "Fetch them again, or draw another split with data.new_split=true."
+            )
+        if problems:
+            log.warning("%d rows or images are left out:\n%s", len(problems), problems.told())
+        self.skipped = problems.table()
+        self.table = table[~table["id"].isin(list(bad))]
+        split, how, edges = self._divide(self.table)
+        used = {i: hashes[i] for i in self.table["id"] if i in set(split["id"])}
         if self.origin is not None and not self.allow_overlap:
             if self.use_origin:
-                check_unchanged(hashes, self.origin["hashes"])
+                check_unchanged(used, self.origin["hashes"])
             else:
-                check_overlap(split, hashes, self.origin)
-        self.record = describe_split(split, hashes, **how, edges=edges)
+                check_overlap(split, used, self.origin)
+        self.record = describe_split(split, used, **how, edges=edges)
         self.split = split
         self._ready = True
 
-    def _source(self, images: pd.DataFrame) -> tuple[Callable[[Sequence[str]], Pixels], dict[str, str]]:
-        """Return what reads pixels by id, and the images' hashes."""
+    def _source(self, table: pd.DataFrame) -> tuple[Read, dict[str, str], dict[str, str]]:
+        """Return what reads pixels by id, the images' hashes, and what the bad ones are instead."""
         if not self.prepare:
-            paths = dict(zip(images["id"], images["path"], strict=True))
-            return partial(read_originals, paths, self.image_size), hash_images(images)
+            paths = dict(zip(table["id"], table["path"], strict=True))
+            hashes, bad = check_originals(paths, self.prepare_workers)
+            return partial(read_originals, paths, self.image_size), hashes, bad
         store = ImageStore(self.store_folder, self.image_size)
         if not all(
             i in store.sources and store.sources[i].looks_like(self.root, os.path.relpath(path, self.root))
-            for i, path in zip(images["id"], images["path"], strict=True)
+            for i, path in zip(table["id"], table["path"], strict=True)
         ):
             raise BoneageError(
                 f"{self.store_folder} holds other images than {self.root}: they changed since they were\n"
                 "prepared, or another data set was prepared into the same data.store. Start again, and give\n"
                 "each data set a store of its own."
             )
-        if bad := [store.unreadable[i] for i in images["id"] if i not in store.rows]:
-            raise BoneageError(
-                f"{len(bad)} of the split's {len(images)} images cannot be used:\n"
-                + "\n".join(f"  {why}" for why in bad[:10])
-                + "\nFetch them again, or take their rows out of the table."
-            )
-        return store.read, {i: store.hashes[i] for i in images["id"]}
+        return store.read, store.hashes, {i: store.unreadable[i] for i in table["id"] if i not in store.rows}
 
-    def _divide(self) -> tuple[pd.DataFrame, dict[str, Any], list[float]]:
+    def _divide(self, table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any], list[float]]:
         if self.use_origin and self.origin is not None:
             how = {key: self.origin[key] for key in self.how}
-            return restore_split(self.origin, self.table), how, self.origin["edges"]
-        edges = age_edges(self.table["bone_age"], self.how["age_bins"])
+            return restore_split(self.origin, table), how, self.origin["edges"]
+        edges = age_edges(table["bone_age"], self.how["age_bins"])
         if self.split_file is not None:
-            split = read_split(Path(self.split_file), self.table)
+            split = read_split(Path(self.split_file), table)
             return split, {**self.how, "protocol": f"file {self.split_file}"}, edges
-        return make_split(self.table, **self.how), self.how, edges
+        return make_split(table, **self.how), self.how, edges
 
     @property
     def validation_rows(self) -> pd.DataFrame:

@@ -1,14 +1,15 @@
 """From a file on disk to the square of gray values that is kept of it. Imports no torch."""
 
-import hashlib
+import os
+import stat
 import struct
+import warnings
+import zlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -16,8 +17,35 @@ from boneage_pl.errors import BoneageError
 
 Pixels = NDArray[np.uint8]
 
+FORMATS = ("PNG", "JPEG")  # Pillow reads many more, and hands some to other programs
+LARGEST = 64 * 2**20  # pixels; our choice: film of 35 × 43 cm scanned at 600 dpi has 80 % of it
+LARGEST_FILE = 2**29  # bytes; our choice: that many pixels of four 16-bit channels, not compressed
+
 # what Pillow raises for files that are no images, are cut short, or whose header or EXIF data is damaged
-_UNREADABLE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
+
+
+class BadImageError(BoneageError):
+    """A file that cannot be used as a radiograph; `kind` says what it is, alike for all such files."""
+
+    kind = "truncated or damaged"
+
+
+def _bad(name: Path | str, kind: str) -> BadImageError:
+    # one argument alone: a loader process hands errors over so
+    error = BadImageError(f"{name}: {kind}.\nFetch the file again, or take its row out of the table.")
+    error.kind = kind
+    return error
 
 
 def read_image(path: Path | str) -> Image.Image:
@@ -29,24 +57,69 @@ def read_image(path: Path | str) -> Image.Image:
     and EXIF orientation is applied.
 
     Raises:
-        BoneageError: the file cannot be read as an image.
+        BadImageError: the file cannot be read as an image.
+    """
+    return decode_image(read_file(path), path)
+
+
+def read_radiograph(path: Path | str) -> Image.Image:
+    """Read an image as `read_image` does, and refuse one that shows nothing.
+
+    Raises:
+        BadImageError: the file cannot be read as an image, or all of it is one value.
+    """
+    image = read_image(path)
+    check_content(image, path)
+    return image
+
+
+def check_content(image: Image.Image, name: Path | str) -> None:
+    """Raise `BadImageError` for a gray image that is one value everywhere: nothing can be learned from it."""
+    darkest, brightest = image.getextrema()
+    if darkest == brightest:
+        raise _bad(name, "all one gray value")
+
+
+def read_file(path: Path | str) -> bytes:
+    """Return an image file's bytes.
+
+    Raises:
+        BadImageError: it cannot be opened, is no plain file, or too large for an image.
     """
     try:
-        content = Path(path).read_bytes()
+        with open(path, "rb", opener=_opener) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise _bad(path, "no plain file")
+            if found.st_size > LARGEST_FILE:
+                raise _bad(path, f"more than {LARGEST_FILE >> 20} MiB, too large for a radiograph")
+            return file.read()
     except OSError as error:
-        raise BoneageError(f"{path} cannot be read: {error}") from error
-    return decode_image(content, path)
+        raise _bad(path, f"unreadable ({error.strerror})") from error
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would be waited for
 
 
 def decode_image(content: bytes, name: Path | str) -> Image.Image:
     """Return a file's bytes as `read_image` does; `name` is what an error calls them."""
+    if not content:
+        raise _bad(name, "an empty file")
     try:
-        with Image.open(BytesIO(content)) as file:
-            file.load()
-            return _gray(ImageOps.exif_transpose(file))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is odd and readable; sizes are checked below
+            with Image.open(BytesIO(content), formats=FORMATS) as file:
+                if file.width * file.height > LARGEST:
+                    raise _bad(name, f"more than {LARGEST >> 20} megapixels, too large for a radiograph")
+                file.load()
+                return _gray(ImageOps.exif_transpose(file))
+    except UnidentifiedImageError as error:
+        raise _bad(name, "no PNG or JPEG") from error
+    except Image.DecompressionBombError as error:
+        raise _bad(name, f"more than {LARGEST >> 20} megapixels, too large for a radiograph") from error
     except _UNREADABLE as error:
-        reason = "it is no PNG or JPEG" if isinstance(error, UnidentifiedImageError) else error
-        raise BoneageError(f"{name} cannot be read as an image: {reason}") from error
+        raise _bad(name, "truncated or damaged") from error
 
 
 def _gray(image: Image.Image) -> Image.Image:
@@ -78,18 +151,4 @@ def fit(image: Image.Image, size: int) -> Pixels:
 
 def read_originals(paths: dict[str, str], size: int, ids: Sequence[str]) -> Pixels:
     """Read and fit the images of `ids` from their files: uint8 [B, `size`, `size`]."""
-    return np.stack([fit(read_image(paths[i]), size) for i in ids])
-
-
-def hash_images(images: pd.DataFrame) -> dict[str, str]:
-    """Return the SHA-256 of each image file's bytes by id; `images` has the columns `id` and `path`."""
-
-    def digest(path: str) -> str:
-        try:
-            with Path(path).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise BoneageError(f"{path} cannot be read: {error}") from error
-
-    with ThreadPoolExecutor() as pool:
-        return dict(zip(images["id"], pool.map(digest, images["path"]), strict=True))
+    return np.stack([fit(read_radiograph(paths[i]), size) for i in ids])

@@ -3,17 +3,18 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from boneage_pl.data.images import decode_image, fit
+from boneage_pl.data.images import BadImageError, check_content, decode_image, fit, read_file
 from boneage_pl.data.part import Part, Row
-from boneage_pl.data.store import ImageStore, Manifest, Source, read_manifest
+from boneage_pl.data.store import UNOPENED, ImageStore, Manifest, Source, read_manifest
 from boneage_pl.errors import BoneageError
 from boneage_pl.pool import cores, worker_pool
 from boneage_pl.progress import progress
@@ -117,7 +118,7 @@ def _rows(
         for i, path in wanted.items()
         if i not in known or not known[i].looks_like(root, path)
     ]
-    made = _prepare_all(tasks, workers)
+    made = _in_processes(_prepare, tasks, workers)
     anew = {task[0] for task in tasks}
     for i in wanted:
         row = next(made) if i in anew else Row(i, known[i], b"", "")
@@ -126,19 +127,22 @@ def _rows(
         yield row
 
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 Task = tuple[str, str, Path, int, str]  # id, path, root, size, the content that the old store has
 
 
-def _prepare_all(tasks: list[Task], workers: int) -> Iterator[Row]:
+def _in_processes(do: Callable[[T], R], tasks: list[T], workers: int) -> Iterator[R]:
     if workers == 1 or len(tasks) <= FEW:
-        yield from map(_prepare, tasks)
+        yield from map(do, tasks)
         return
     try:
         with worker_pool(min(workers, len(tasks))) as pool:
-            yield from pool.map(_prepare, tasks, chunksize=4)
+            yield from pool.map(do, tasks, chunksize=4)
     except BrokenProcessPool as error:
         raise BoneageError(
-            f"One of the {workers} processes that prepare images was killed, as the system does when memory\n"
+            f"One of the {workers} processes that read images was killed, as the system does when memory\n"
             "runs out. Take fewer with data.prepare_workers=1; what is already prepared is kept."
         ) from error
 
@@ -146,15 +150,46 @@ def _prepare_all(tasks: list[Task], workers: int) -> Iterator[Row]:
 def _prepare(task: Task) -> Row:
     """Read one image; without pixels where the content is what the old store has already."""
     i, path, root, size, known = task
+    source = Source(path, UNOPENED, 0, "")
     try:
         found = (root / path).stat()
-        content = (root / path).read_bytes()
+        if os.access(root / path, os.R_OK):
+            source = Source(path, found.st_size, found.st_mtime_ns, "")
+        content = read_file(root / path)
+        source = Source(path, found.st_size, found.st_mtime_ns, hashlib.sha256(content).hexdigest())
+        if source.sha256 == known:
+            return Row(i, source, b"", "")
+        image = decode_image(content, root / path)
+        check_content(image, root / path)
+        return Row(i, source, fit(image, size).tobytes(), "")
     except OSError as error:
-        return Row(i, Source(path, -1, 0, ""), b"", f"{root / path} cannot be read: {error.strerror}")
-    source = Source(path, found.st_size, found.st_mtime_ns, hashlib.sha256(content).hexdigest())
-    if source.sha256 == known:
-        return Row(i, source, b"", "")
+        return Row(i, source, b"", f"unreadable ({error.strerror})")
+    except BadImageError as error:
+        return Row(i, source, b"", error.kind)
+
+
+def check_originals(
+    paths: dict[str, str], workers: int | None = None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Read every image once, for what is to be read from its file again and again.
+
+    Args:
+        paths: the files by id.
+        workers: processes that decode; `None` for one a core.
+
+    Returns:
+        The SHA-256 of each file's bytes by id, and what those are instead that cannot be used, by id.
+    """
+    checked = _in_processes(_check, list(paths.items()), workers or cores())
+    results = list(progress(checked, len(paths), "checking the original images"))
+    return {i: sha256 for i, sha256, _ in results}, {i: why for i, _, why in results if why}
+
+
+def _check(task: tuple[str, str]) -> tuple[str, str, str]:
+    i, path = task
     try:
-        return Row(i, source, fit(decode_image(content, root / path), size).tobytes(), "")
-    except BoneageError as error:
-        return Row(i, source, b"", str(error))
+        content = read_file(path)
+        check_content(decode_image(content, path), path)
+    except BadImageError as error:
+        return i, "", error.kind
+    return i, hashlib.sha256(content).hexdigest(), ""

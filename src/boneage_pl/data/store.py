@@ -7,6 +7,7 @@ the manifest last: what a manifest names is whole.
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +20,8 @@ import numpy as np
 from boneage_pl.data.images import Pixels
 from boneage_pl.errors import BoneageError
 
-VERSION = 1  # of the preparation: raise it when a pixel would come out differently
+VERSION = 2  # of the preparation: raise it when a pixel, or what is refused, would come out differently
+UNOPENED = -1  # the size of a file that could not be opened
 HEADER = 128  # bytes before the first image, as `numpy.lib.format` pads them
 
 
@@ -28,16 +30,18 @@ class Source:
     """One original file: its path below `data.root`, its size and time on disk, its content."""
 
     path: str
-    bytes: int  # -1: it could not be opened
+    bytes: int
     mtime_ns: int
-    sha256: str  # of the file; of a file that cannot be read as an image too
+    sha256: str  # of the file; of a file that cannot be used as an image too
 
     def looks_like(self, root: Path, path: str) -> bool:
         """Whether the file at `path` below `root` has the size and time that this source had."""
+        if self.bytes == UNOPENED:
+            return path == self.path and not os.access(root / path, os.R_OK)
         try:
             found = (root / path).stat()
         except OSError:
-            return (path, -1) == (self.path, self.bytes)
+            return False
         return (path, found.st_size, found.st_mtime_ns) == (self.path, self.bytes, self.mtime_ns)
 
 
@@ -49,7 +53,7 @@ class Manifest:
     file: str
     sha256: str  # of the file of pixels
     images: dict[str, Source]  # by id
-    unreadable: dict[str, tuple[Source, str]]  # by id, with the reason
+    unreadable: dict[str, tuple[Source, str]]  # by id, with what it is instead
     package: str
     version: int = VERSION
 
@@ -119,15 +123,26 @@ class ImageStore:
 
     def _map(self) -> None:
         # all images, uint8 [N, H, W], read from the disk as they are asked for; nothing cannot be mapped
+        self._file = self.path.open("rb")
         empty = self.shape[0] == 0
         self.pixels: Pixels = (
             np.empty(self.shape, np.uint8)
             if empty
-            else np.memmap(self.path, np.uint8, "r", HEADER, self.shape)
+            else np.memmap(self._file, np.uint8, "r", HEADER, self.shape)
         )
 
     def read(self, ids: Sequence[str]) -> Pixels:
-        """Return the images of `ids`: uint8 [B, H, W]."""
+        """Return the images of `ids`: uint8 [B, H, W].
+
+        Raises:
+            BoneageError: the file has been cut short since it was opened.
+        """
+        # what is mapped beyond a file's end kills the process that reads it
+        if os.fstat(self._file.fileno()).st_size < HEADER + math.prod(self.shape):
+            raise BoneageError(
+                f"{self.path} was cut short while it was read.\n"
+                "Delete it: the next start prepares the images anew."
+            )
         return self.pixels[[self.rows[i] for i in ids]]
 
     def is_whole(self) -> bool:
@@ -137,7 +152,7 @@ class ImageStore:
 
     def __getstate__(self) -> dict[str, Any]:
         # a process that is handed the store maps the file itself
-        return {name: value for name, value in self.__dict__.items() if name != "pixels"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("pixels", "_file")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -1,23 +1,27 @@
 """Find a bone-age table and its images under a folder, whatever the layout, and check both once."""
 
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
+from boneage_pl.data.csv_file import header, read_rows
+from boneage_pl.data.problems import Problems, first_ten
 from boneage_pl.errors import BoneageError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 OLDEST = 240  # months; the RSNA table ends at 228
+YEARS = 20  # a table in which nobody is older than so many months was most likely written in years
 _SEXES = {
     "true": True,
     "1": True,
+    "1.0": True,
     "m": True,
     "male": True,
     "false": False,
     "0": False,
+    "0.0": False,
     "f": False,
     "female": False,
 }
@@ -28,30 +32,48 @@ _KNOWN_FOLDER = "boneage-training-dataset"
 
 
 def read_table(root: Path) -> pd.DataFrame:
-    """Read the table under `root` and find each row's image.
+    """Return the table under `root`, as `examine_table` does, where nothing is wrong with it.
+
+    Raises:
+        BoneageError: see `examine_table`; or any row or missing image, all of them told together.
+    """
+    table, problems = examine_table(root)
+    if problems:
+        raise problems.error()
+    return table
+
+
+def examine_table(root: Path) -> tuple[pd.DataFrame, Problems]:
+    """Read the table under `root`, find each row's image, and collect what cannot be used.
 
     Recognised: the Kaggle archive (images in `boneage-training-dataset/`, or nested once more), the
     challenge's own archives (`train.csv` or `boneage-training-dataset.csv`), and any folder that holds one
-    table with the columns `id,boneage,male` and an `<id>.png` (or .jpg) for each row, at any depth.
+    table with the columns `id,boneage,male` and an `<id>.png` (or .jpg) for each row, at any depth. An id is
+    only ever compared with the names of the files that are there: none is made into a path.
 
     Returns:
-        One row an image: `id` (str), `bone_age` (months, float), `male` (bool), `path` (str).
+        The rows that can be used, one an image: `id` (str), `bone_age` (months, float), `male` (bool), `path`
+        (str); and what is wrong with the others. No image has been opened.
 
     Raises:
-        BoneageError: no table, several that could be meant, rows that cannot be right, images missing.
+        BoneageError: no table, several that could be meant, one without rows, or ages in years.
     """
     files = list(_walk(root)) if root.is_dir() else []
     csv = _choose_table([f for f in files if f.suffix.lower() == ".csv"], root)
-    table = _check_rows(_read_csv(csv), csv)
-    images = _images_by_id([f for f in files if f.suffix.lower() in IMAGE_SUFFIXES], set(table["id"]))
-    missing = [i for i in table["id"] if i not in images]
-    if missing:
-        raise BoneageError(
-            f"{csv} names {len(table)} images; {len(missing)} of them are not under {root}.\n"
-            f"Missing: {_first_ten(f'{i}.png' for i in missing)}\n"
-            "Unpack the images beside the table (any depth), or take their rows out of it."
-        )
-    return table.assign(path=[str(images[i]) for i in table["id"]])
+    problems = Problems(csv)
+    table = _check_rows(read_rows(csv, _NEEDED), csv, problems)
+    images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
+    found = _images_by_id(images, set(table["id"]))
+    there = {i: _chosen(paths) for i, paths in found.items()}
+    problems.add(
+        f"row without its image under {root}", ((i, f"{i}.png") for i in table["id"] if i not in there)
+    )
+    problems.add(
+        "id with more than one image",
+        ((i, f"{paths[0]} and {paths[1]}") for i, paths in there.items() if len(paths) > 1),
+    )
+    single = table[table["id"].map(lambda i: len(there.get(i, ())) == 1).astype(bool)]
+    return single.assign(path=[str(there[i][0]) for i in single["id"]]).reset_index(drop=True), problems
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -70,7 +92,8 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _choose_table(csvs: list[Path], root: Path) -> Path:
-    tables = [csv for csv in csvs if set(_NEEDED) <= set(_header(csv))]
+    csvs = [csv for csv in csvs if csv.is_file()]  # reading a pipe would wait for ever
+    tables = [csv for csv in csvs if set(_NEEDED) <= set(header(csv, _NEEDED))]
     if not tables:
         raise _nothing_found(csvs, root)
     for name in _KNOWN_TABLES:
@@ -80,7 +103,7 @@ def _choose_table(csvs: list[Path], root: Path) -> Path:
     if len(tables) > 1:
         raise BoneageError(
             f"{root} holds {len(tables)} tables with the columns {','.join(_NEEDED)}: "
-            f"{_first_ten(str(t.relative_to(root)) for t in tables)}\n"
+            f"{first_ten(t.relative_to(root) for t in tables)}\n"
             "Point data.root at the folder of the one you mean."
         )
     return tables[0]
@@ -91,7 +114,7 @@ def _nothing_found(csvs: list[Path], root: Path) -> BoneageError:
     if not root.exists():
         looked = "That folder does not exist"
     elif csvs:
-        looked += "; found " + _first_ten(f"{c.name} ({','.join(_header(c))[:60]})" for c in csvs[:3])
+        looked += "; found " + first_ten(f"{c.name} ({','.join(header(c, _NEEDED))[:60]})" for c in csvs[:3])
     return BoneageError(
         f"No bone-age data in data.root={root} ({root.resolve()}).\n"
         f"{looked}.\n"
@@ -101,85 +124,53 @@ def _nothing_found(csvs: list[Path], root: Path) -> BoneageError:
     )
 
 
-def _header(csv: Path) -> list[str]:
-    try:
-        with csv.open(encoding="utf-8-sig", errors="replace") as file:
-            return [_plain(name) for name in file.readline().split(",")]
-    except OSError:
-        return []
+def _check_rows(raw: pd.DataFrame, csv: Path, problems: Problems) -> pd.DataFrame:
+    """Turn text into values; rows that cannot be used go to `problems`, each under its first kind.
 
-
-def _plain(name: str) -> str:
-    return name.strip().strip('"').lower()
-
-
-def _read_csv(csv: Path) -> pd.DataFrame:
-    try:
-        with warnings.catch_warnings():
-            # a comma at the end of every line is an empty column too many, which nobody misses
-            warnings.simplefilter("ignore", pd.errors.ParserWarning)
-            raw = pd.read_csv(csv, dtype=str, encoding="utf-8-sig", keep_default_na=False, index_col=False)
-    except (ValueError, OSError) as error:
-        raise BoneageError(f"{csv} cannot be read as a table: {error}") from error
-    raw = raw.rename(columns=_plain)
-    if twice := [name for name in _NEEDED if list(raw.columns).count(name) > 1]:
-        raise BoneageError(f"{csv} has more than one column called {twice[0]}. Rename or remove the others.")
-    return raw[_NEEDED].apply(lambda column: column.str.strip())
-
-
-def _check_rows(raw: pd.DataFrame, csv: Path) -> pd.DataFrame:
-    """Turn text into values, or name every kind of problem with its first ten lines."""
-    line = raw.index + 2  # as an editor counts them: the header is line 1
-    ages = pd.to_numeric(raw["boneage"], errors="coerce")
+    Of rows that repeat each other to the letter the first is used.
+    """
+    ages = pd.to_numeric(raw["boneage"].str.replace(",", ".", regex=False), errors="coerce")
     male = raw["male"].str.lower().map(_SEXES)
-    unique = ~raw["id"].duplicated(keep=False)
-    bad = {
-        "an empty id": raw["id"] == "",
-        "an id that is not a plain file name": raw["id"].str.contains(r"[/\\]|^\.+$"),
-        "a bone age that is not a number": ages.isna(),
-        f"a bone age outside 0 to {OLDEST} months": (ages < 0) | (ages > OLDEST),
-        "a sex that is none of True/False, 1/0, M/F": male.isna(),
-        "an id that another row has too": ~unique & (raw["id"] != ""),
-    }
-    problems = [
-        f"{mask.sum()} with {what}: {_first_ten(_cell(raw, line, mask))}"
-        for what, mask in bad.items()
-        if mask.any()
-    ]
     if raw.empty:
-        problems = ["it has no rows"]
-    if problems:
+        raise BoneageError(f"{csv}: it has no rows.")
+    if ages.notna().any() and ages.max() <= YEARS:
         raise BoneageError(
-            f"{csv} has rows that cannot be used.\n" + "\n".join(problems) + "\nCorrect or remove them."
+            f"{csv}: the oldest of its {ages.notna().sum()} bone ages is {ages.max():g}: these look like "
+            "years.\nboneage is in months: multiply the column by 12."
         )
-    return pd.DataFrame({"id": raw["id"], "bone_age": ages.astype(float), "male": male.astype(bool)})
+    values = pd.DataFrame({"id": raw["id"], "age": ages, "male": male})
+    differing = raw["id"].isin(values.drop_duplicates()["id"].loc[lambda i: i.duplicated()])
+    bad = {
+        "row with an empty id": raw["id"] == "",
+        "row with an id that is not a plain file name": raw["id"].str.contains(r"[/\\\0]|^\.+$"),
+        "row with an empty bone age": raw["boneage"] == "",
+        "row with a bone age that is not a number": ages.isna(),
+        f"row with a bone age outside 0 to {OLDEST} months": (ages < 0) | (ages > OLDEST),
+        "row with a sex that is none of True/False, 1/0, M/F": male.isna(),
+        "row with an id that another row has with another age or sex": differing,
+        "row that repeats another": raw["id"].duplicated(),
+    }
+    good = pd.Series(True, index=raw.index)
+    for kind, mask in bad.items():
+        problems.add(kind, ((raw["id"][line], _cell(raw, line)) for line in raw.index[mask & good]))
+        good &= ~mask
+    return pd.DataFrame(
+        {"id": raw["id"][good], "bone_age": ages[good].astype(float), "male": male[good].astype(bool)}
+    )
 
 
-def _cell(raw: pd.DataFrame, line: pd.Index, mask: pd.Series) -> Iterator[str]:
-    for number, row in zip(line[mask], raw[mask].itertuples(index=False), strict=True):
-        yield f"line {number} ({','.join(row)})"
+def _cell(raw: pd.DataFrame, line: int) -> str:
+    return f"line {line} ({','.join(str(value) for value in raw.loc[line])[:60]})"
 
 
-def _images_by_id(images: list[Path], ids: set[str]) -> dict[str, Path]:
-    """Map each id to its one image; copies outside the folder named by the challenge give way to it."""
+def _images_by_id(images: list[Path], ids: set[str]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in images:
         if path.stem in ids:
             found.setdefault(path.stem, []).append(path)
-    chosen, ambiguous = {}, []
-    for key, paths in found.items():
-        inside = [p for p in paths if _KNOWN_FOLDER in p.parts] or paths
-        chosen[key] = inside[0]
-        if len(inside) > 1:
-            ambiguous.append(f"{inside[0]} and {inside[1]}")
-    if ambiguous:
-        raise BoneageError(
-            f"{len(ambiguous)} ids have more than one image: {_first_ten(ambiguous)}\n"
-            "Point data.root at a folder that holds one copy of each."
-        )
-    return chosen
+    return found
 
 
-def _first_ten(names: object) -> str:
-    listed = [str(name) for name in names]  # type: ignore[attr-defined]
-    return ", ".join(listed[:10]) + (f" … ({len(listed)} in all)" if len(listed) > 10 else "")
+def _chosen(paths: list[Path]) -> list[Path]:
+    """Copies outside the folder named by the challenge give way to those in it."""
+    return [p for p in paths if _KNOWN_FOLDER in p.parts] or paths

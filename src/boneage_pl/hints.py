@@ -1,0 +1,56 @@
+"""What a mistyped option or experiment was most likely meant to be. Imports no torch."""
+
+from difflib import get_close_matches
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from boneage_pl.conf_path import CONF
+from boneage_pl.usage import config_dirs
+
+
+def hints(arguments: list[str], config_name: str) -> list[str]:
+    """Return a line with the nearest names for each override that names no option, or no file of a group."""
+    keys = _keys(config_name)
+    found = []
+    for argument in arguments:
+        try:
+            override = OverridesParser.create().parse_override(argument)
+        except (HydraException, AttributeError):
+            continue
+        key, value = override.key_or_group, override.value()
+        if choices := _choices(key, arguments):
+            values = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str)]
+            found += [_nearest(f"{key}={v}", v, choices, f"{key}=") for v in values if v not in choices]
+        elif key not in keys and not argument.startswith("+"):
+            found.append(_nearest(key, key, keys, ""))
+    return [hint for hint in found if hint]
+
+
+def _nearest(typed: str, name: str, names: list[str], before: str) -> str:
+    ends = [n for n in names if n.endswith(f".{name}")]  # lr → optimizer.lr
+    near = list(dict.fromkeys([*get_close_matches(name, names, 2), *ends]))[:3]
+    return f"{typed}: did you mean {' or '.join(before + n for n in near)}?" if near else ""
+
+
+def _choices(group: str, arguments: list[str]) -> list[str]:
+    roots = [CONF, *config_dirs(arguments)]
+    return sorted({file.stem for root in roots for file in (root / group).glob("*.yaml")})
+
+
+def _keys(config_name: str) -> list[str]:
+    GlobalHydra.instance().clear()  # of the command that has just been refused
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(config_name)
+    return _dotted(OmegaConf.to_container(config, resolve=False))
+
+
+def _dotted(node: Any, at: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return []
+    paths = [(f"{at}.{key}" if at else str(key), value) for key, value in node.items()]
+    return [found for path, value in paths for found in (path, *_dotted(value, path))]

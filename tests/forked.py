@@ -1,0 +1,164 @@
+"""Runs commands of the project as a user types them, each in a fork of a process that has imported torch.
+
+Importing takes seconds of a core; a test that starts the command dozens of times saves them. The fork runs
+the module as `python -m` does. `Forks` starts the process that forks; this module, run, is that process.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.conftest import Result
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+@dataclass
+class Running:
+    """A command that is running."""
+
+    arguments: list[str]
+    folder: Path  # of its output
+
+    @property
+    def pid(self) -> int:
+        while not (text := self._read("pid")):
+            time.sleep(0.002)
+        return int(text)
+
+    def poll(self) -> int | None:
+        text = self._read("status")
+        return int(text) if text else None
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self, timeout: float = 300) -> Result:
+        until = time.monotonic() + timeout
+        while (status := self.poll()) is None:
+            if time.monotonic() > until:
+                os.kill(self.pid, signal.SIGKILL)
+                raise TimeoutError(f"{self.arguments}: {self._read('err')[-2000:]}")
+            time.sleep(0.005)
+        return Result(self.arguments, status, self._read("out"), self._read("err"))
+
+    def _read(self, name: str) -> str:
+        path = self.folder / name
+        return path.read_text(errors="replace") if path.exists() else ""
+
+
+class Forks:
+    """The process that forks, and the commands it is given."""
+
+    def __init__(self, folder: Path, **env: str) -> None:
+        self.folder, self.count = folder, 0
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = f"{CHECKOUT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.forked"],
+            stdin=subprocess.PIPE,
+            text=True,
+            cwd=CHECKOUT,
+            env={**os.environ, "PYTHONPATH": paths, **env},
+        )
+
+    def start(self, module: str, *arguments: str, cwd: Path, **env: str) -> Running:
+        self.count += 1
+        folder = self.folder / str(self.count)
+        folder.mkdir()
+        order = {"module": module, "arguments": arguments, "cwd": str(cwd), "env": env, "to": str(folder)}
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return Running([module, *arguments], folder)
+
+    def run(self, *arguments: str, cwd: Path, check: bool = True, **env: str) -> Result:
+        """Run `python -m boneage_pl` to its end."""
+        result = self.start("boneage_pl", *arguments, cwd=cwd, **env).wait()
+        assert not check or result.returncode == 0, result.stdout + result.stderr
+        return result
+
+    def __enter__(self) -> "Forks":
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def serve() -> None:
+    import lightning.pytorch  # noqa: F401
+    import torch.utils.tensorboard  # noqa: F401
+    import torchvision  # noqa: F401
+
+    import boneage_pl.train  # noqa: F401
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin:
+        order = json.loads(line)
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _shepherd(order)
+
+
+def _shepherd(order: dict[str, Any]) -> None:
+    """Fork the command, and write how it ended once it has."""
+    folder = Path(order["to"])
+    pid = os.fork()
+    if pid == 0:
+        _become(order)
+    _whole(folder / "pid", pid)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    _whole(folder / "status", status)
+    os._exit(0)
+
+
+def _whole(path: Path, value: int) -> None:
+    beside = path.with_suffix(".tmp")
+    beside.write_text(str(value))
+    beside.rename(path)
+
+
+def _become(order: dict[str, Any]) -> None:
+    import runpy
+    import traceback
+
+    status = 1
+    os.setsid()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(f"{order['to']}/{name}", os.O_WRONLY | os.O_CREAT, 0o644), number)
+    os.environ.update(order["env"])
+    os.chdir(order["cwd"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = [order["module"], *order["arguments"]]
+    try:
+        if plan := order["env"].get("TORTURE"):
+            from tests.torture.moments import install
+
+            install(json.loads(plan))
+        runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
+        status = 0
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 1 if stop.code else 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        import atexit
+
+        atexit._run_exitfuncs()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,99 @@
+"""What every trial has: a folder to work in, the small run, and the run that nothing interrupted."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from tests.conftest import Result
+from tests.forked import Forks, Running
+from tests.same import differing
+from tests.torture.moments import Plan
+
+T = TypeVar("T")
+
+OWN = ["model._target_=tests.tiny.Tiny"]
+# 8 steps and 3 validation batches in each of 5 epochs; a plateau scheduler that lowers the rate after each
+SMALL = [
+    "+experiment=v1",
+    "data=phantom",
+    "data.generate.count=80",
+    "data.generate.size=128",
+    "data.image_size=107",
+    "data.samples_per_group=4",
+    "data.batch_size=8",
+    "trainer.max_epochs=5",
+    "optimizer.lr=0.001",
+    "scheduler=plateau",
+    "scheduler.patience=0",
+    "+scheduler.threshold=0.5",
+    *OWN,
+]
+STEPS, VALIDATIONS, EPOCHS = 8 * 5, 3 * 5, 5
+
+
+@dataclass
+class Row:
+    """A line of the table: what was tried, how often, and what came of it."""
+
+    what: str
+    tried: int
+    failed: list[str]
+    found: str
+
+
+class Bench:
+    """A folder with the small data set and its whole run, and a process that forks commands."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "home"
+        self.home.mkdir(parents=True)
+        # one thread: the trials run two at a time
+        self.forks = Forks(folder / "commands", OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
+        self.runs = self.home / "outputs"
+        self.whole = self.runs / "whole"
+        self.finish("whole", *SMALL, "hydra.run.dir=outputs/whole")
+
+    def start(self, *arguments: str, plan: Plan | None = None, **env: str) -> Running:
+        """Start `python -m boneage_pl`, with what is to happen to it."""
+        if plan:
+            env["TORTURE"] = json.dumps(plan)
+        return self.forks.start("boneage_pl", *arguments, cwd=self.home, **env)
+
+    def finish(self, name: str, *arguments: str, **env: str) -> Result:
+        """Run a command that must succeed."""
+        result = self.start(*arguments, **env).wait()
+        if result.returncode:
+            raise AssertionError(f"{name}: {arguments}: exit {result.returncode}\n{result.stderr[-2000:]}")
+        return result
+
+    def same(self, run: Path) -> list[str]:
+        """Return what a run that must be finished differs in from the whole one."""
+        return differing(run, self.whole)
+
+    def two_at_a_time(self, do: Callable[[T], list[str]], trials: Iterable[T]) -> list[str]:
+        """Do the trials, two at a time, and return what failed."""
+
+        def one(trial: T) -> list[str]:
+            try:
+                return [f"{trial}: {what}" for what in do(trial)]
+            except Exception as error:  # a trial that breaks has failed, and the others go on
+                return [f"{trial}: {type(error).__name__}: {str(error)[-600:]}"]
+
+        with ThreadPoolExecutor(2) as pool:
+            return [what for failed in pool.map(one, trials) for what in failed]
+
+    def close(self) -> None:
+        self.forks.__exit__()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def complaints(result: Result, status: int, *said: str) -> list[str]:
+    """Return what is wrong with how a command ended."""
+    text = result.stdout + result.stderr
+    found = [] if result.returncode == status else [f"exit {result.returncode}, not {status}: {text[-800:]}"]
+    found += [f"a traceback: {text[-800:]}"] if "Traceback" in text else []
+    return found + [f"does not say {words!r}: {text[-800:]}" for words in said if words not in text]

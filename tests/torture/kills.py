@@ -1,0 +1,78 @@
+"""Killed, or asked to stop, at any moment, and resumed until done: the run that nothing interrupted."""
+
+import random
+from collections.abc import Iterator
+
+from tests.torture.bench import EPOCHS, OWN, SMALL, STEPS, VALIDATIONS, Bench, Row, complaints
+from tests.torture.moments import Plan
+
+# files that a run moves into place: 2 of the store, then metrics.csv, last, previous and best each epoch
+MOVES = 2 + 1 + EPOCHS * 4
+
+
+def kills(bench: Bench, count: int) -> Row:
+    """Kill runs at `count` moments, drawn from a fixed seed; some are killed again when they are resumed."""
+    moments = _moments(random.Random(1))
+    trials = [(number, next(moments)) for number in range(count)]
+    again = dict(zip(range(0, count, 5), _again(random.Random(2)), strict=False))
+    died = 0
+
+    def trial(which: tuple[int, Plan]) -> list[str]:
+        nonlocal died
+        number, plan = which
+        run = bench.runs / f"killed{number}"
+        own = [f"data.store=stores/{number}"] + ([f"data.root=data/{number}"] if plan[0][0] == "draw" else [])
+        status = bench.start(*SMALL, *own, f"hydra.run.dir={run}", plan=plan).wait().returncode
+        if status != -9:
+            return [f"was not killed: exit {status}"]
+        died += 1
+        if number in again:
+            died += bench.start(f"resume={run}", *OWN, plan=again[number]).wait().returncode == -9
+        bench.finish(str(plan), f"resume={run}", *OWN)
+        return bench.same(run)
+
+    failed = bench.two_at_a_time(trial, trials)
+    return Row("kill -9, then resume=", count, failed, f"{died} kills; every run bit-identical in the end")
+
+
+def _moments(draw: random.Random) -> Iterator[Plan]:
+    """Yield moments of every kind in turn, each at a random place of its kind."""
+    while True:
+        yield [("step", draw.randint(2, STEPS), "kill")]
+        yield [("write", draw.randint(1, EPOCHS), "kill")]
+        yield [("prepare", draw.randint(1, 80), "kill")]
+        yield [("move", draw.randint(1, MOVES), "kill")]
+        yield [("validate", draw.randint(1, VALIDATIONS), "kill")]
+        yield [("figure", draw.randint(1, 2), "kill")]
+        yield [("step", 1, "kill")]
+        yield [("moved", draw.randint(1, MOVES), "kill")]
+        yield [("draw", draw.randint(1, 80), "kill")]
+
+
+def _again(draw: random.Random) -> Iterator[Plan]:
+    while True:
+        yield [("step", draw.randint(1, 8), "kill")]
+        yield [("write", 1, "kill")]
+
+
+SIGNALS = {"SIGTERM": ("term", 143), "SIGINT": ("int", 130), "SIGINT twice": ("int twice", 130)}
+
+
+def signals(bench: Bench, name: str, count: int) -> Row:
+    """Send one of `SIGNALS` at `count` moments: preparation, first step, mid-epoch, validation, report."""
+    deed, status = SIGNALS[name]
+    moments = [("step", 21), ("prepare", 40), ("validate", 8), ("figure", 2), ("step", 1)][:count]
+
+    def trial(moment: tuple[str, int]) -> list[str]:
+        run = bench.runs / f"{deed.replace(' ', '_')}{moment[0]}{moment[1]}"
+        store = f"data.store=stores/{run.name}"
+        plan: Plan = [(*moment, deed)]
+        result = bench.start(*SMALL, store, f"hydra.run.dir=outputs/{run.name}", plan=plan).wait()
+        found = complaints(result, status, f"python -m boneage_pl resume=outputs/{run.name}")
+        if deed != "int twice" and moment[0] == "step":  # the step in hand, and none after it
+            found += complaints(result, status, "stopping after this step")
+        bench.finish(run.name, f"resume={run}", *OWN)
+        return found + bench.same(run)
+
+    failed = bench.two_at_a_time(trial, moments)
+    return Row(f"{name}, then resume=", count, failed, "stopped, told how to go on; bit-identical in the end")
