@@ -8,7 +8,7 @@ PIP_ARGS ?=
 DEMO := data=phantom_small outputs=outputs/demo seed=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint bench tensorboard clean
+.PHONY: help setup demo test test-all torture lint bench tensorboard clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ test: setup  ## the tests (minutes)
 
 test-all: setup  ## the tests and the slow ones
 	$(PY) -m pytest -m ''
+
+torture: setup  ## kill, stop, fill, damage and deceive it, and print what came of it (minutes)
+	$(PY) -m tests.torture
 
 lint: setup  ## ruff format check, ruff, mypy over src/
 	$(VENV)/bin/ruff format --check .

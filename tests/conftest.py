@@ -50,7 +50,7 @@ def rsna(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run_command(*arguments: str, cwd: Path, check: bool = True, **env: str) -> Result:
+def run_command(*arguments: str, cwd: Path, check: bool = True, timeout: int = 600, **env: str) -> Result:
     """Run `python -m boneage_pl` as a user would type it."""
     result = subprocess.run(
         [sys.executable, "-m", "boneage_pl", *arguments],
@@ -58,7 +58,7 @@ def run_command(*arguments: str, cwd: Path, check: bool = True, **env: str) -> R
         capture_output=True,
         text=True,
         env={**os.environ, **env},
-        timeout=600,
+        timeout=timeout,
     )
     assert not check or result.returncode == 0, result.stdout + result.stderr
     return result

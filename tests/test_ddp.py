@@ -1,6 +1,9 @@
 """Two CPU processes train as one does: the same step, the same validation, nothing counted twice."""
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import torch
 
 from tests.conftest import Result
 from tests.frozen import Frozen
+from tests.same import differing
 
 DATA = [
     "data=phantom",
@@ -115,5 +119,37 @@ def test_devices_that_do_not_divide_the_batch_are_refused(tmp_path: Path, comman
 @pytest.mark.slow
 def test_two_processes_learn_the_phantom(tmp_path: Path, command: Callable[..., Result]):
     demo = ["data=phantom_small", "seed=0", "optimizer.lr=0.001", "trainer.max_epochs=10"]
-    result = command("+experiment=v1", *demo, *DDP, cwd=tmp_path, **{**os.environ})
+    result = command("+experiment=v1", *demo, *DDP, cwd=tmp_path, timeout=1800, **{**os.environ})
     assert "verdict: learned" in result.stdout
+
+
+@pytest.mark.slow
+def test_stopped_and_resumed_two_processes_make_the_run_that_was_not(
+    tmp_path: Path, command: Callable[..., Result]
+):
+    own = ["model._target_=tests.tiny.Tiny", "callbacks.brake._target_=tests.tiny.Brake"]
+    tiny = [
+        *DATA,
+        *DDP,
+        "data.batch_size=6",
+        "trainer.max_epochs=5",
+        "optimizer.lr=0.001",
+        own[0],
+        f"+{own[1]}",
+    ]
+    command("+experiment=v1", *tiny, "hydra.run.dir=outputs/whole", cwd=tmp_path, **ENV)
+    slowed = [*tiny, "+callbacks.brake.seconds=0.1", "hydra.run.dir=outputs/cut"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "boneage_pl", "+experiment=v1", *slowed],
+        cwd=tmp_path,
+        env={**os.environ, **ENV},
+    )
+    metrics = tmp_path / "outputs" / "cut" / "metrics.csv"
+    while not metrics.exists() or metrics.read_text().count("\n") < 3:
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.terminate()
+    assert running.wait(60) == 143
+    result = command("resume=outputs/cut", *own, cwd=tmp_path, **ENV)
+    assert "continuing outputs/cut after 2 of 5 epochs" in result.stdout
+    assert differing(tmp_path / "outputs" / "cut", tmp_path / "outputs" / "whole") == []

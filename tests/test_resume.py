@@ -1,19 +1,16 @@
 """A run that was cut off and resumed is the run that it would have been."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import Result
+from tests.forked import Forks
+from tests.same import differing
 
 OWN = ["model._target_=tests.tiny.Tiny", "callbacks.brake._target_=tests.tiny.Brake"]
 TINY = [
@@ -27,170 +24,160 @@ TINY = [
     "optimizer.lr=0.001",
     OWN[0],
     f"+{OWN[1]}",
-    "+callbacks.brake.seconds=0.05",
+    "+callbacks.brake.seconds=0.02",
 ]
 V2 = ["+experiment=v2", "ckpt=outputs/v1", "scheduler.patience=0", "+scheduler.threshold=0.5"]
-ENV = {"PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+class Home:
+    """A folder to train in, and a process that forks the commands."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.outputs = path / "outputs"
+        self.forks = Forks(path / "commands")
+
+    def run(self, *arguments: str, check: bool = True) -> Result:
+        return self.forks.run(*arguments, cwd=self.path, check=check)
+
+    def cut_off(self, name: str, *arguments: str, after: int, by: list[signal.Signals]) -> Result:
+        """Start a run, or resume it, and send it signals inside the epoch after `after` whole ones."""
+        running = self.forks.start("boneage_pl", *arguments, cwd=self.path)
+        metrics = self.outputs / name / "metrics.csv"
+        last = self.outputs / name / "checkpoints" / "last.ckpt"
+        until = time.monotonic() + 120
+        while (metrics.read_text().count("\n") - 1 if metrics.exists() else 0) < after or not last.exists():
+            assert running.poll() is None, running.wait()
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        time.sleep(0.05)
+        for number in by:
+            running.send_signal(number)
+            time.sleep(0.3)
+        return running.wait()
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    home = Home(tmp_path_factory.mktemp("home"))
+    with home.forks:
+        yield home
 
 
 @pytest.fixture(scope="module")
-def v1(home: Path, command: Callable[..., Result]) -> Path:
+def v1(home: Home) -> Path:
     """A run that nothing interrupted."""
-    command("+experiment=v1", *TINY, "hydra.run.dir=outputs/v1", cwd=home, **ENV)
-    return home / "outputs" / "v1"
+    home.run("+experiment=v1", *TINY, "hydra.run.dir=outputs/v1")
+    return home.outputs / "v1"
 
 
 @pytest.fixture(scope="module")
-def v2(home: Path, command: Callable[..., Result], v1: Path) -> Path:
+def v2(home: Home, v1: Path) -> Path:
     assert v1.exists()
-    command(*V2, *TINY, "hydra.run.dir=outputs/v2", cwd=home, **ENV)
-    return home / "outputs" / "v2"
+    home.run(*V2, *TINY, "hydra.run.dir=outputs/v2")
+    return home.outputs / "v2"
 
 
-def begin(home: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "boneage_pl", *arguments],
-        cwd=home,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **ENV},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+def test_killed_twice_and_resumed_it_is_the_uninterrupted_run(home: Home, v1: Path):
+    fresh = ["+experiment=v1", *TINY, "hydra.run.dir=outputs/killed"]
+    home.cut_off("killed", *fresh, after=0, by=[signal.SIGKILL])
+    home.cut_off("killed", "resume=latest", *OWN, after=3, by=[signal.SIGKILL])
+    result = home.run("resume=latest", *OWN)
+    assert "continuing outputs/killed after 3 of 6 epochs" in result.stdout
+    assert differing(home.outputs / "killed", v1) == []
+    assert (home.outputs / "killed" / "boneage_pl.log").read_text().count("v1: data/phantom") == 3
 
 
-def cut_off(home: Path, name: str, *arguments: str, after: int, by: list[signal.Signals]) -> Result:
-    """Start a run, and send it signals inside the epoch that follows `after` whole ones."""
-    running = begin(home, *arguments, f"hydra.run.dir=outputs/{name}")
-    metrics = home / "outputs" / name / "metrics.csv"
-    last = home / "outputs" / name / "checkpoints" / "last.ckpt"
-    until = time.monotonic() + 120
-    while (metrics.read_text().count("\n") - 1 if metrics.exists() else 0) < after or not last.exists():
-        assert running.poll() is None, running.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.005)
-    time.sleep(0.1)
-    for number in by:
-        running.send_signal(number)
-        time.sleep(0.3)
-    out, err = running.communicate(timeout=60)
-    return Result(running.args, running.returncode, out, err)
-
-
-def scalars_of(run: Path) -> dict[str, list[tuple[int, float]]]:
-    events = EventAccumulator(str(run / "tensorboard"))
-    events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if tag != "images_per_second"]
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags}
-
-
-def assert_same(run: Path, whole: Path) -> None:
-    assert (run / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
-    assert (run / "split.csv").read_bytes() == (whole / "split.csv").read_bytes()
-    for name in ("best", "last"):
-        ours, theirs = (
-            torch.load(r / "checkpoints" / f"{name}.ckpt", weights_only=True) for r in (run, whole)
-        )
-        for key in ("state_dict", "lr_schedulers", "global_step"):
-            assert str(ours[key]) == str(theirs[key]), (name, key)
-        assert all(torch.equal(ours["state_dict"][k], theirs["state_dict"][k]) for k in theirs["state_dict"])
-        moments = [c["optimizer_states"][0]["state"] for c in (ours, theirs)]
-        assert all(torch.equal(moments[0][p][k], moments[1][p][k]) for p in moments[1] for k in moments[1][p])
-    assert scalars_of(run) == scalars_of(whole)
-    assert (run / "report" / "predictions.csv").read_bytes() == (
-        whole / "report" / "predictions.csv"
-    ).read_bytes()
-
-
-def test_killed_twice_and_resumed_it_is_the_uninterrupted_run(
-    home: Path, command: Callable[..., Result], v1: Path
-):
-    cut_off(home, "killed", "+experiment=v1", *TINY, after=0, by=[signal.SIGKILL])
-    cut_off_again = begin(home, "resume=latest", *OWN)
-    metrics = home / "outputs" / "killed" / "metrics.csv"
-    while not metrics.exists() or metrics.read_text().count("\n") < 4:
-        assert cut_off_again.poll() is None, cut_off_again.communicate()
-        time.sleep(0.005)
-    cut_off_again.kill()
-    cut_off_again.communicate()
-    result = command("resume=latest", *OWN, cwd=home, **ENV)
-    assert "continuing outputs/killed after " in result.stdout
-    assert_same(home / "outputs" / "killed", v1)
-    text = (home / "outputs" / "killed" / "boneage_pl.log").read_text()
-    assert text.count("v1: data/phantom") == 3  # the log goes on
-
-
-def test_v2_goes_on_at_the_lowered_rate(home: Path, command: Callable[..., Result], v2: Path):
+def test_v2_goes_on_at_the_lowered_rate(home: Home, v2: Path):
     rates = {line.split(",")[3] for line in (v2 / "metrics.csv").read_text().splitlines()[1:]}
     assert len(rates) > 2  # it was lowered more than once
-    cut_off(home, "cut2", *V2, *TINY, after=3, by=[signal.SIGKILL])
-    (home / "outputs" / "v1" / "checkpoints").rename(home / "gone")  # its start is not needed any more
+    home.cut_off("cut2", *V2, *TINY, "hydra.run.dir=outputs/cut2", after=3, by=[signal.SIGKILL])
+    (home.outputs / "v1" / "checkpoints").rename(home.path / "gone")  # its start is not needed any more
     try:
-        command("resume=outputs/cut2", *OWN, cwd=home, **ENV)
+        home.run("resume=outputs/cut2", *OWN)
     finally:
-        (home / "gone").rename(home / "outputs" / "v1" / "checkpoints")
-    assert_same(home / "outputs" / "cut2", v2)
-    ours, theirs = (
-        json.loads((r / "report" / "summary.json").read_text()) for r in (home / "outputs" / "cut2", v2)
-    )
-    assert ours == theirs
+        (home.path / "gone").rename(home.outputs / "v1" / "checkpoints")
+    assert differing(home.outputs / "cut2", v2) == []
+    assert json.loads((v2 / "report" / "summary.json").read_text())["start"]["experiment"] == "v1"
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_after_the_step_and_prints_the_command_to_go_on(
-    home: Path, command: Callable[..., Result], v1: Path, number: signal.Signals, status: int
+def test_a_signal_stops_after_the_step_and_the_same_command_goes_on(
+    home: Home, v1: Path, number: signal.Signals, status: int
 ):
     name = f"stopped{status}"
-    result = cut_off(home, name, "+experiment=v1", *TINY, after=2, by=[number])
+    command = ["+experiment=v1", *TINY, f"hydra.run.dir=outputs/{name}"]
+    result = home.cut_off(name, *command, after=2, by=[number])
     assert result.returncode == status, result.stderr
     assert "Traceback" not in result.stderr
     assert f"python -m boneage_pl resume=outputs/{name}" in result.stdout
-    assert (home / "outputs" / name / "metrics.csv").read_text().count("\n") == 3  # no validation after it
-    # a cluster queues the same command again
-    result = command("+experiment=v1", *TINY, f"hydra.run.dir=outputs/{name}", cwd=home, **ENV)
+    assert (home.outputs / name / "metrics.csv").read_text().count("\n") == 3  # no validation after it
+    record = (home.outputs / name / ".hydra" / "overrides.yaml").stat().st_mtime_ns
+    result = home.run(*command)  # as a cluster queues it again
     assert "after 2 of 6 epochs" in result.stdout
-    assert_same(home / "outputs" / name, v1)
+    assert differing(home.outputs / name, v1) == []
+    assert (home.outputs / name / ".hydra" / "overrides.yaml").stat().st_mtime_ns == record
 
 
-def test_a_second_ctrl_c_stops_at_once(home: Path):
-    slow = [*TINY[:-1], "+callbacks.brake.seconds=30"]
+def test_a_run_of_a_sweep_is_queued_again(home: Home):
+    """Slurm starts a sweep's job again in its own folder."""
+    sweep = ["-m", "+experiment=v1", "seed=1", *TINY, "hydra.sweep.dir=outputs/sweeps/s"]
+    home.cut_off("sweeps/s/0", *sweep, after=2, by=[signal.SIGKILL])
+    result = home.run(*sweep)
+    assert "continuing outputs/sweeps/s/0 after 2 of 6 epochs" in result.stdout
+    assert (home.outputs / "sweeps" / "s" / "sweep.csv").exists()
+
+
+def test_a_second_ctrl_c_stops_at_once(home: Home):
+    slow = [*TINY[:-1], "+callbacks.brake.seconds=30", "hydra.run.dir=outputs/twice"]
     begun = time.monotonic()
-    result = cut_off(home, "twice", "+experiment=v1", *slow, after=0, by=[signal.SIGINT, signal.SIGINT])
+    result = home.cut_off("twice", "+experiment=v1", *slow, after=0, by=[signal.SIGINT, signal.SIGINT])
     assert time.monotonic() - begun < 28
     assert result.returncode == 130
     assert "resume=outputs/twice" in result.stderr
 
 
-def test_a_longer_run_is_the_run_that_was_longer_from_the_start(
-    home: Path, command: Callable[..., Result], v1: Path
-):
+def test_a_longer_run_is_the_run_that_was_longer_from_the_start(home: Home, v1: Path):
     short = [o for o in TINY if "max_epochs" not in o]
-    command("+experiment=v1", *short, "trainer.max_epochs=4", "hydra.run.dir=outputs/grown", cwd=home, **ENV)
-    result = command("resume=outputs/grown", *OWN, cwd=home, check=False, **ENV)
+    home.run("+experiment=v1", *short, "trainer.max_epochs=4", "hydra.run.dir=outputs/grown")
+    result = home.run("resume=outputs/grown", *OWN, check=False)
     assert result.returncode == 2
     assert "that run is finished" in result.stderr
-    command("resume=outputs/grown", "trainer.max_epochs=6", *OWN, cwd=home, **ENV)
-    assert_same(home / "outputs" / "grown", v1)
+    home.run("resume=outputs/grown", "trainer.max_epochs=6", *OWN)
+    assert differing(home.outputs / "grown", v1) == []
 
 
-def test_a_damaged_last_checkpoint_is_named_and_the_one_before_it_used(
-    home: Path, command: Callable[..., Result], v1: Path
-):
-    cut_off(home, "damaged", "+experiment=v1", *TINY, after=3, by=[signal.SIGKILL])
-    last = home / "outputs" / "damaged" / "checkpoints" / "last.ckpt"
+def test_a_damaged_last_checkpoint_is_named_and_the_one_before_it_used(home: Home, v1: Path):
+    command = ["+experiment=v1", *TINY, "hydra.run.dir=outputs/damaged"]
+    home.cut_off("damaged", *command, after=3, by=[signal.SIGKILL])
+    last = home.outputs / "damaged" / "checkpoints" / "last.ckpt"
     content = bytearray(last.read_bytes())
     last.unlink()  # it may have a second name
     content[len(content) // 2] ^= 255
     last.write_bytes(content)
-    result = command("resume=outputs/damaged", *OWN, cwd=home, **ENV)
+    result = home.run("resume=outputs/damaged", *OWN)
     assert "last.ckpt cannot be read as a checkpoint: it is damaged" in result.stdout
     assert "after 2 of 6 epochs" in result.stdout
-    assert_same(home / "outputs" / "damaged", v1)
+    assert differing(home.outputs / "damaged", v1) == []
+
+
+def test_an_image_that_turns_bad_while_training_is_named_and_nothing_is_lost(home: Home):
+    command = ["+experiment=v1", *TINY, "data.root=data/bad", "data.prepare=false"]
+    running = home.forks.start("boneage_pl", *command, "hydra.run.dir=outputs/bad", cwd=home.path)
+    metrics = home.outputs / "bad" / "metrics.csv"
+    while not metrics.exists():
+        assert running.poll() is None, running.wait()
+        time.sleep(0.005)
+    image = home.path / "data" / "bad" / "boneage-training-dataset" / "7.png"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:2000])
+    result = running.wait()
+    assert result.returncode == 2
+    assert "boneage-training-dataset/7.png: truncated or damaged" in result.stderr
+    assert "python -m boneage_pl resume=outputs/bad" in result.stderr
+    assert "Traceback" not in result.stderr
+    image.write_bytes(whole)
+    assert "continuing outputs/bad" in home.run("resume=outputs/bad", *OWN).stdout
 
 
 @pytest.mark.parametrize(
@@ -206,11 +193,9 @@ def test_a_damaged_last_checkpoint_is_named_and_the_one_before_it_used(
         (["+experiment=v1", *TINY, "hydra.run.dir=outputs/v1"], "outputs/v1 already holds a run"),
     ],
 )
-def test_what_cannot_be_resumed_is_refused(
-    home: Path, command: Callable[..., Result], v1: Path, arguments: list[str], said: str
-):
+def test_what_cannot_be_resumed_is_refused(home: Home, v1: Path, arguments: list[str], said: str):
     before = {path: path.stat().st_mtime_ns for path in v1.rglob("*") if path.name != "boneage_pl.log"}
-    result = command(*arguments, cwd=home, check=False, **ENV)
+    result = home.run(*arguments, check=False)
     assert result.returncode == 2, result.stderr
     assert said in result.stderr
     assert "Traceback" not in result.stderr

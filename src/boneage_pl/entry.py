@@ -49,7 +49,8 @@ def refusing(interrupted: str = "interrupted") -> Iterator[None]:
         yield
     except (BoneageError, InstantiationException) as raised:
         # Hydra wraps what a constructor raises; where it is not ours, its words name option and reason
-        refuse(raised.__cause__ if isinstance(raised.__cause__, BoneageError) else raised)
+        wrapped = isinstance(raised, InstantiationException) and isinstance(raised.__cause__, BoneageError)
+        refuse(raised.__cause__ if wrapped and raised.__cause__ else raised)
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)
         sys.exit(130)

@@ -51,17 +51,24 @@ class Interrupts(Callback):
     def __init__(self, run: Path) -> None:
         self.run = run
         self.received: int | None = None
+        self._before: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Install the handlers, after Lightning has installed its own (and puts back what was before)."""
-        if threading.current_thread() is not threading.main_thread():
+        """Install the handlers, after Lightning has installed its own."""
+        if self._before or threading.current_thread() is not threading.main_thread():
             return
         for number in _SIGNALS:
-            signal.signal(number, self._note if trainer.is_global_zero else signal.SIG_IGN)
+            handler = self._note if trainer.is_global_zero else signal.SIG_IGN
+            self._before[number] = signal.signal(number, handler)
 
     def on_validation_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Do the same for the validation before the first step."""
         self.on_fit_start(trainer)
+
+    def teardown(self, *_: Any, **__: Any) -> None:
+        """Put back what was before."""
+        while self._before:
+            signal.signal(*self._before.popitem())
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Stop if it was asked for."""

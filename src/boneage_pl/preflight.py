@@ -34,7 +34,7 @@ class Preflight(Callback):
             if first_process():
                 hold(run)  # before Hydra writes: of two commands with one folder the second changes nothing
         if continues:
-            with read_write(config):
+            with read_write(config.hydra):
                 config.hydra.output_subdir = None  # what is in .hydra stays: a kill could cut it short
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:

@@ -27,8 +27,10 @@ def kills(bench: Bench, count: int) -> Row:
             return [f"was not killed: exit {status}"]
         died += 1
         if number in again:
-            died += bench.start(f"resume={run}", *OWN, plan=again[number]).wait().returncode == -9
-        bench.finish(str(plan), f"resume={run}", *OWN)
+            status = bench.start(f"resume={run}", *OWN, plan=again[number]).wait().returncode
+            died += status == -9
+        if status:
+            bench.finish(str(plan), f"resume={run}", *OWN)
         return bench.same(run)
 
     failed = bench.two_at_a_time(trial, trials)
@@ -71,8 +73,10 @@ def signals(bench: Bench, name: str, count: int) -> Row:
         found = complaints(result, status, f"python -m boneage_pl resume=outputs/{run.name}")
         if deed != "int twice" and moment[0] == "step":  # the step in hand, and none after it
             found += complaints(result, status, "stopping after this step")
-        bench.finish(run.name, f"resume={run}", *OWN)
-        return found + bench.same(run)
+        if not found:
+            bench.finish(run.name, f"resume={run}", *OWN)
+            found = bench.same(run)
+        return found
 
     failed = bench.two_at_a_time(trial, moments)
     return Row(f"{name}, then resume=", count, failed, "stopped, told how to go on; bit-identical in the end")

@@ -10,7 +10,7 @@ import os
 import resource
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ def install(plan: Plan) -> None:
     """Wrap the project's functions so that each counts its calls."""
     import torch
     from matplotlib.figure import Figure
-    from PIL import Image
 
     from boneage_pl import checkpoint_io
     from boneage_pl.data.part import Part
+    from boneage_pl.data.phantom import dataset
     from boneage_pl.model.module import BoneAgeModule
+    from boneage_pl.progress import progress
 
     reached: Counter[str] = Counter()
 
@@ -48,7 +49,12 @@ def install(plan: Plan) -> None:
 
         setattr(owner, name, wrapped)
 
-    before(Image.Image, "save", "draw")
+    def drawn(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        for image in progress(*args, **kwargs):
+            happened("draw")
+            yield image
+
+    dataset.progress = drawn  # type: ignore[attr-defined]
     before(Part, "append", "prepare")
     before(BoneAgeModule, "training_step", "step")
     before(BoneAgeModule, "validation_step", "validate")
