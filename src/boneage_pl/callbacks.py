@@ -24,10 +24,7 @@ COLUMNS = ["epoch", "train_mae", "val_mae", "lr"]
 
 
 class EpochLog(Callback):
-    """Writes each epoch once it is over: a row of metrics.csv, a line on the console, a point in TensorBoard.
-
-    In TensorBoard the step is the epoch, so that runs of other batch or data sizes lie over each other.
-    """
+    """Writes each epoch that is over: a row of metrics.csv, a line on the console, points in TensorBoard."""
 
     def __init__(self, metrics_csv: Path, rows: list[dict[str, float]]) -> None:
         self.metrics_csv = metrics_csv
@@ -73,10 +70,8 @@ class EpochLog(Callback):
             "lr": self.lr,
             "images_per_second": rate,
         }
-        with going_on("TensorBoard's events"):
-            trainer.logger.log_metrics(points, step=trainer.current_epoch)  # type: ignore[union-attr]
-            # on the disk before the checkpoint that says that this epoch is over
-            trainer.logger.experiment.flush()  # type: ignore[union-attr]
+        # on the disk before the checkpoint that says that this epoch is over
+        trainer.logger.write(points, trainer.current_epoch)  # type: ignore[union-attr]
 
     def write(self) -> None:
         """Write every epoch so far, beside and moved into place."""

@@ -1,7 +1,9 @@
 """Ctrl-C and SIGTERM: stop after the step in hand; what the last epoch saved is whole."""
 
+import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from boneage_pl.command import resume_command
+
+log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -72,11 +76,16 @@ class Interrupts(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Stop if it was asked for."""
-        if self.received is not None:
-            launcher = trainer.strategy.launcher
-            if launcher is not None:
-                launcher.kill(signal.SIGKILL)  # they would wait for this process's part of the next step
+        if self.received is None:
+            return
+        if trainer.world_size == 1:
             raise Stopped(self.received)
+        # the others would wait for this process's part of the next step, and it for theirs while it cleans up
+        say_stopped(self.received, self.run)
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGKILL)
+        sys.stdout.flush()
+        os._exit(128 + self.received)
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Stop if it was asked for."""
@@ -88,6 +97,11 @@ class Interrupts(Callback):
             os._exit(128 + number)
         self.received = number
         _say("stopping after this step; Ctrl-C stops at once")
+
+
+def say_stopped(number: int, run: Path) -> None:
+    """Tell how to go on."""
+    log.info("\nstopped by %s; go on with\n  %s", signal.Signals(number).name, resume_command(run))
 
 
 def _say(words: str) -> None:

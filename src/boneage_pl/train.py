@@ -14,7 +14,6 @@ import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -31,6 +30,7 @@ from boneage_pl.checkpoint import (
 )
 from boneage_pl.checkpoint_io import WholeFiles, warn_of_little_room
 from boneage_pl.command import resume_command
+from boneage_pl.curves import Curves
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.errors import BoneageError
 from boneage_pl.hardware import (
@@ -40,7 +40,7 @@ from boneage_pl.hardware import (
     resolve_precision,
     set_float32_arithmetic,
 )
-from boneage_pl.interrupts import Interrupts, Stopped, stoppable
+from boneage_pl.interrupts import Interrupts, Stopped, say_stopped, stoppable
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.preflight import find_start
 from boneage_pl.report.published import write_published_curves
@@ -68,7 +68,7 @@ def train(cfg: DictConfig) -> Summary:
             with stoppable(), _disk_errors(run):
                 return _train(cfg, run)
         except Stopped as stopped:
-            log.info("\nstopped by %s; go on with\n  %s", stopped, resume_command(run))
+            say_stopped(stopped.number, run)
             sys.exit(128 + stopped.number)
         except BoneageError as error:
             if (run / LAST).exists():
@@ -200,9 +200,7 @@ def make_trainer(
         enable_progress_bar=bar,
         sync_batchnorm=on_gpu(cfg.trainer.accelerator) if synchronised is None else synchronised,
         plugins=[WholeFiles()],
-        logger=TensorBoardLogger(
-            run, name=None, version="tensorboard", default_hp_metric=False, purge_step=purge
-        ),
+        logger=Curves(run, purge),
         callbacks=[
             *instantiate(cfg.callbacks).values(),
             *([TQDMProgressBar(leave=False)] if bar else []),

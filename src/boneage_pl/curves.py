@@ -1,0 +1,51 @@
+"""TensorBoard's events of a run: one curve, whatever interrupts it."""
+
+import logging
+import threading
+from pathlib import Path
+
+from lightning.pytorch.loggers import TensorBoardLogger
+
+log = logging.getLogger(__name__)
+
+_report = threading.excepthook
+
+
+def _unless_writing(failed: threading.ExceptHookArgs) -> None:
+    """Leave out the traceback of TensorBoard's writing thread: its error comes up again in `Curves.write`."""
+    if type(failed.thread).__name__ != "_AsyncWriterThread":
+        _report(failed)
+
+
+class Curves(TensorBoardLogger):
+    """Writes points into `<run>/tensorboard`; the step is the epoch.
+
+    Runs of other batch or data sizes lie over each other so. What a full disk does not take is written after
+    a later epoch, into a file of its own: TensorBoard's writer never recovers from an error.
+
+    Args:
+        run: the run's folder.
+        first: the first epoch that is written; TensorBoard forgets what it was told of it and of later ones.
+    """
+
+    def __init__(self, run: Path, first: int | None = None) -> None:
+        super().__init__(run, name=None, version="tensorboard", default_hp_metric=False, purge_step=first)
+        threading.excepthook = _unless_writing
+        self._waiting: list[tuple[int, dict[str, float]]] = []
+
+    def write(self, points: dict[str, float], step: int) -> None:
+        """Write one epoch's points, and see them on the disk."""
+        self._waiting.append((step, points))
+        try:
+            for at, values in self._waiting:
+                for tag, value in values.items():
+                    self.experiment.add_scalar(tag, value, at)
+            self.experiment.flush()
+        except OSError as error:
+            log.error(
+                "TensorBoard's events could not be written: %s. Training goes on.", error.strerror or error
+            )
+            self._kwargs["purge_step"] = self._waiting[0][0]
+            self._experiment = None
+        else:
+            self._waiting.clear()
