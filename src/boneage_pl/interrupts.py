@@ -57,8 +57,8 @@ class Interrupts(Callback):
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
-    def on_fit_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Install the handlers, after Lightning has installed its own."""
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """Install the handlers: before this hook Lightning installs its own, and joins them to what is there."""
         if self._before or threading.current_thread() is not threading.main_thread():
             return
         for number in _SIGNALS:
@@ -67,7 +67,7 @@ class Interrupts(Callback):
 
     def on_validation_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Do the same for the validation before the first step."""
-        self.on_fit_start(trainer)
+        self.on_train_start(trainer)
 
     def teardown(self, *_: Any, **__: Any) -> None:
         """Put back what was before."""
