@@ -58,7 +58,7 @@ class Interrupts(Callback):
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Install the handlers: before this hook Lightning installs its own, and joins them to what is there."""
+        """Install the handlers: Lightning has installed its own by now, joined to what was there."""
         if self._before or threading.current_thread() is not threading.main_thread():
             return
         for number in _SIGNALS:
