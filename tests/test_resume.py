@@ -143,7 +143,9 @@ def test_a_longer_run_is_the_run_that_was_longer_from_the_start(home: Home, v1: 
     result = home.run("resume=outputs/grown", *OWN, check=False)
     assert result.returncode == 2
     assert "that run is finished" in result.stderr
-    home.run("resume=outputs/grown", "trainer.max_epochs=6", *OWN)
+    more = ["resume=outputs/grown", "trainer.max_epochs=6", *OWN]
+    home.cut_off("grown", *more, after=5, by=[signal.SIGKILL])  # it is unfinished again, and goes on to six
+    home.run("resume=outputs/grown", *OWN)
     assert differing(home.outputs / "grown", v1) == []
 
 

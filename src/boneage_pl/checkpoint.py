@@ -137,7 +137,9 @@ def _check_epochs(checkpoint: Checkpoint) -> None:
     whole = isinstance(epochs, list) and all(
         isinstance(row, dict) and set(row) >= {"epoch", "val_mae"} for row in epochs
     )
-    if not whole or not isinstance(checkpoint.record.get("start", 0), dict | None):
+    start = checkpoint.record.get("start", 0)
+    begun = start is None or (isinstance(start, dict) and set(start) == {"experiment", "ckpt", "val_mae"})
+    if not whole or not begun:
         raise BoneageError(f"{checkpoint.path} does not say which epochs it has seen.")
 
 

@@ -38,7 +38,8 @@ def start(task: Callable[[DictConfig], Any], config_name: str, interrupted: str 
             run()
     except SystemExit as stop:  # Hydra exits with 1 for what it refuses, as Python does for a crash
         if not begun and stop.code == 1:
-            print("\n".join(hints(sys.argv[1:], config_name)), file=sys.stderr)
+            for hint in hints(sys.argv[1:], config_name):
+                print(hint, file=sys.stderr)
         sys.exit(stop.code if begun else stop.code and 2)
 
 

@@ -20,9 +20,9 @@ def hints(arguments: list[str], config_name: str) -> list[str]:
     for argument in arguments:
         try:
             override = OverridesParser.create().parse_override(argument)
-        except (HydraException, AttributeError):
+            key, value = override.key_or_group, None if override.is_sweep_override() else override.value()
+        except HydraException:
             continue
-        key, value = override.key_or_group, override.value()
         if choices := _choices(key, arguments):
             values = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str)]
             found += [_nearest(f"{key}={v}", v, choices, f"{key}=") for v in values if v not in choices]

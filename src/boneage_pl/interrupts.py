@@ -18,6 +18,7 @@ from boneage_pl.command import resume_command
 log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_started_in = 0  # the process that trains: those that it forks inherit its handlers
 
 
 class Stopped(BaseException):
@@ -31,9 +32,11 @@ class Stopped(BaseException):
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Raise `Stopped` on Ctrl-C and SIGTERM inside the block, which may take them over itself for a while."""
+    global _started_in
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    _started_in = os.getpid()
     before = {number: signal.signal(number, _raise) for number in _SIGNALS}
     try:
         yield
@@ -43,7 +46,8 @@ def stoppable() -> Iterator[None]:
 
 
 def _raise(number: int, _: Any) -> None:
-    raise Stopped(number)
+    if os.getpid() == _started_in:
+        raise Stopped(number)
 
 
 class Interrupts(Callback):
@@ -92,6 +96,8 @@ class Interrupts(Callback):
         self.on_train_batch_end(trainer)
 
     def _note(self, number: int, _: Any) -> None:
+        if os.getpid() != _started_in:
+            return  # a loader process: Ctrl-C reaches it too, and this one ends it
         if self.received is not None and number == signal.SIGINT:
             _say(f"stopped at once; go on with\n  {resume_command(self.run)}")
             os._exit(128 + number)

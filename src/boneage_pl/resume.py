@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from boneage_pl.command import quoted, resume_command
 from boneage_pl.conf_path import CONF
 from boneage_pl.errors import BoneageError
+from boneage_pl.numbers import check_number
 from boneage_pl.run_folder import MAY_CHANGE, is_running, stored
 from boneage_pl.runs import FINISHED, RECORD, unfinished_runs
 from boneage_pl.targets import check_targets
@@ -40,7 +41,9 @@ def resumed(arguments: list[str]) -> DictConfig:
             f"resume={run}: {', '.join(wrong)} would make it another experiment. A run goes on as it began;\n"
             "what may change is where and on what it runs, and trainer.max_epochs."
         )
-    check_targets(OmegaConf.to_container(config), options)
+    if "trainer.max_epochs" in options:
+        check_number("trainer.max_epochs", options["trainer.max_epochs"], 1)
+    check_targets(_resolved(config, run), options)
     for key, value in options.items():
         OmegaConf.update(config, key, value)
     if (run / FINISHED).exists() and "trainer.max_epochs" not in options:
@@ -48,8 +51,26 @@ def resumed(arguments: list[str]) -> DictConfig:
             f"resume={run}: that run is finished. To train it for longer, say to which epoch:\n"
             f"  {resume_command(run)} trainer.max_epochs={_epochs(config) + 10}"
         )
+    if (asked := options.get("trainer.max_epochs")) and asked < (done := _epochs_trained(run)):
+        raise BoneageError(f"trainer.max_epochs={asked}: {done} epochs are trained already.")
     _set_up_hydra(run)
     return config
+
+
+def _epochs_trained(run: Path) -> int:
+    try:
+        return max((run / "metrics.csv").read_text(encoding="utf-8").count("\n") - 1, 0)
+    except OSError:
+        return 0
+
+
+def _resolved(config: DictConfig, run: Path) -> Any:
+    try:
+        return OmegaConf.to_container(
+            config, resolve=True
+        )  # an interpolation may make a dictionary of a text
+    except OmegaConfBaseException as error:
+        raise BoneageError(f"{run}/.hydra/config.yaml cannot be resolved: {error}") from error
 
 
 def _epochs(config: DictConfig) -> int:

@@ -46,7 +46,7 @@ from boneage_pl.preflight import find_start
 from boneage_pl.report.published import write_published_curves
 from boneage_pl.report.summary import Start, Summary, closing_words, opening_words, write_report
 from boneage_pl.run_folder import alone_in, differences
-from boneage_pl.runs import BEST, LAST, shortest
+from boneage_pl.runs import BEST, FINISHED, LAST, shortest
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +140,7 @@ def _train(cfg: DictConfig, run: Path) -> Summary:
         if state is not None:
             epochs.write()
             keep_best(run, state)
+            (run / FINISHED).unlink(missing_ok=True)  # of a run that grows; written again at its end
 
     log.info(opening_words(record, data.split, _devices(trainer)))
     with logging_redirect_tqdm():
@@ -164,17 +165,14 @@ def _train(cfg: DictConfig, run: Path) -> Summary:
 
 
 def _continue_as_begun(cfg: DictConfig, state: Checkpoint) -> None:
-    """Refuse to go on as another experiment or to fewer epochs; never go on to fewer than were asked for."""
+    """Refuse to go on as another experiment; never go on to fewer epochs than were ever asked for."""
     begun = state.record["config"]
     if changed := differences(plain(cfg), begun):
         raise BoneageError(
             f"{state.path} was trained with another {', '.join(changed[:5])}: a run goes on as it began.\n"
             "Start a new run for another configuration."
         )
-    done, asked, before = len(state.record["epochs"]), cfg.trainer.max_epochs, begun["trainer"]["max_epochs"]
-    if asked < done:
-        raise BoneageError(f"trainer.max_epochs={asked}: {done} epochs are trained already.")
-    cfg.trainer.max_epochs = max(asked, before)
+    cfg.trainer.max_epochs = max(cfg.trainer.max_epochs, begun["trainer"]["max_epochs"])
 
 
 def make_data(cfg: DictConfig, source: Checkpoint | None, *, exactly: bool) -> BoneAgeData:

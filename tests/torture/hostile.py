@@ -104,6 +104,11 @@ def folders(bench: Bench) -> Row:
             "boneage_pl.data.datamodule.BoneAgeData",
             "boneage_pl.hardware.ctypes.CDLL",
         ),
+        "a function behind an interpolation": (
+            "config",
+            "optimizer:",
+            "evil: \"${oc.decode:'{_target_: os.system}'}\"\noptimizer:",
+        ),
         "code in the logging": ("hydra", "version: 1", log),
     }
 
@@ -114,7 +119,7 @@ def folders(bench: Bench) -> Row:
         path = run / ".hydra" / f"{file}.yaml"
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new, 1))
-        result = bench.start(f"resume={run}", *(OWN if file == "hydra" or "tiny" not in old else [])).wait()
+        result = bench.start(f"resume={run}", *([] if "tiny" in old else OWN)).wait()
         found = [] if file == "hydra" else complaints(result, 2, "is not this project's own")
         return found + (["its code ran"] if mark.exists() else [])
 
