@@ -111,6 +111,9 @@ def _several_devices(trainer: DictConfig) -> bool:
 def check_numbers(config: DictConfig) -> None:
     """Raise `BoneageError` for a number that is none, or is out of its range."""
     check_data_numbers(config)
+    for name, value in config.model.items():
+        if isinstance(value, int):
+            check_number(f"model.{name}", value, 1)
     check_number("trainer.max_epochs", config.trainer.max_epochs, 1)
     check_number("trainer.accumulate_grad_batches", config.trainer.accumulate_grad_batches, 1)
     check_number("optimizer.lr", config.optimizer.get("lr", 0), 0, whole=False)

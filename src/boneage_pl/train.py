@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from boneage_pl import __version__
+from boneage_pl.building import partial_of
 from boneage_pl.callbacks import CheckpointRecord, EpochLog, SampleGrid, SeededEpochs
 from boneage_pl.checkpoint import (
     Checkpoint,
@@ -115,7 +116,11 @@ def _train(cfg: DictConfig, run: Path) -> Summary:
     record = describe_run(cfg, HydraConfig.get().runtime.choices["experiment"], precision, data)
     record["transform_input"] = network.backbone.transform_input
     record["start"] = state.record["start"] if state else None
-    module = BoneAgeModule(network, instantiate(cfg.optimizer), instantiate(cfg.scheduler))
+    module = BoneAgeModule(
+        network,
+        partial_of(cfg.optimizer, "optimizer"),
+        partial_of(cfg.scheduler, "scheduler") if cfg.scheduler else None,
+    )
     epochs = EpochLog(run / "metrics.csv", list(state.record["epochs"]) if state else [])
     own = [
         CheckpointRecord(record, data.validation_rows, epochs.rows),
@@ -178,7 +183,7 @@ def _continue_as_begun(cfg: DictConfig, state: Checkpoint) -> None:
 def make_data(cfg: DictConfig, source: Checkpoint | None, *, exactly: bool) -> BoneAgeData:
     """Build the configured data with the split of `source`, if there is one; `exactly` as it was stored."""
     # a partial, because instantiate() would turn the plain values of `origin` into configuration objects
-    make: Callable[..., BoneAgeData] = instantiate(cfg.data, _partial_=True)
+    make: Callable[..., BoneAgeData] = partial_of(cfg.data, "data")
     stored = {"split_file": None, "new_split": False, "allow_overlap": False} if exactly else {}
     return make(origin=source.record["split"] if source else None, **stored)
 
