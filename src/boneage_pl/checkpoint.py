@@ -154,6 +154,7 @@ def keep_best(run: Path, state: Checkpoint) -> None:
         known = None
     if known != state.record["epoch"]:
         beside = (run / BEST).with_name("best.ckpt.tmp")
+        beside.unlink(missing_ok=True)  # cut off there, it may be a second name of what is copied
         shutil.copyfile(state.path, beside)
         beside.replace(run / BEST)
 
