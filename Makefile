@@ -2,6 +2,8 @@
 VENV := .venv
 PY   := $(VENV)/bin/python
 PIP_ARGS ?=
+# Two processes share the test files; each uses one thread (see tests/conftest.py).
+TWO  := -n 2 --dist loadfile
 # The demonstration's runs lie apart, so that its v2 never starts from another v1. It trains at a tenth of the
 # published learning rates: at 0.01 nearly all of the first hidden layer dies within five steps, and there is no
 # time to recover from that in minutes.
@@ -25,10 +27,10 @@ demo: setup  ## synthetic radiographs, a small v1, then v2 from its checkpoint; 
 	$(PY) -m boneage_pl +experiment=v2 $(DEMO) optimizer.lr=0.0001 trainer.max_epochs=5 ckpt=v1
 
 test: setup  ## the tests (minutes)
-	$(PY) -m pytest
+	$(PY) -m pytest $(TWO)
 
 test-all: setup  ## the tests and the slow ones
-	$(PY) -m pytest -m ''
+	$(PY) -m pytest $(TWO) -m ''
 
 torture: setup  ## kill, stop, fill, damage and deceive it, and print what came of it (minutes)
 	$(PY) -m tests.torture
