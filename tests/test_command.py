@@ -40,5 +40,11 @@ def test_a_plain_path_passes(path: str):
     assert OverridesParser.create().parse_override(shlex.split(quoted("ckpt", path))[0])
 
 
+def test_several_checkpoints_are_a_list():
+    check_paths(["ckpt=[v1,outputs/v2/2026-01-01_10-00-00]"])
+    with pytest.raises(BoneageError, match="Write it as"):
+        check_paths(["data.root=[v1,v2]"])
+
+
 def test_commas_are_a_sweep_where_one_is_asked_for():
     check_paths(["-m", "ckpt=a,b"])

@@ -81,8 +81,15 @@ def test_a_run_folder_holds_everything(v1: tuple[Path, str]):
         "checkpoints/last.ckpt",
         "report/summary.json",
         "report/predictions.csv",
+        "report/metrics.json",
+        "report/report.html",
         "report/predicted_against_true.png",
+        "report/bland_altman.png",
         "report/error_by_age.png",
+        "report/groups.png",
+        "report/learning_curves.png",
+        "report/worst_cases.png",
+        "run.json",
         "boneage_pl.log",
     ]:
         assert (run / name).stat().st_size > 0, name

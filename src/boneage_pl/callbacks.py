@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from boneage_pl.data.transforms import network_input
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.report.figures import sample_grid
+from boneage_pl.run_record import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +27,10 @@ COLUMNS = ["epoch", "train_mae", "val_mae", "lr"]
 class EpochLog(Callback):
     """Writes each epoch that is over: a row of metrics.csv, a line on the console, points in TensorBoard."""
 
-    def __init__(self, metrics_csv: Path, rows: list[dict[str, float]]) -> None:
+    def __init__(self, metrics_csv: Path, rows: list[dict[str, float]], record: RunRecord) -> None:
         self.metrics_csv = metrics_csv
         self.rows = rows
+        self.record = record
 
     def on_train_start(self, *_: Any) -> None:
         """Print the heading of the epochs' lines."""
@@ -70,6 +72,8 @@ class EpochLog(Callback):
             "lr": self.lr,
             "images_per_second": rate,
         }
+        with going_on(self.record.path):
+            self.record.epoch(trainer.current_epoch, time.perf_counter() - self.started, rate)
         # on the disk before the checkpoint that says that this epoch is over
         trainer.logger.write(points, trainer.current_epoch)  # type: ignore[union-attr]
 

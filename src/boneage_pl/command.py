@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,10 +17,12 @@ PATHS = (
     "data.split_file",
     "data.store",
     "hydra.run.dir",
+    "out",
     "outputs",
     "resume",
     "validation.root",
 )
+_NOT_ONE_VALUE = object()  # what the grammar refuses, or reads as a sweep
 # What belongs to one experiment and not to the one that continues it.
 _OWN = (
     "experiment",
@@ -56,6 +59,7 @@ def check_paths(arguments: list[str]) -> None:
             and key.lstrip("+") in PATHS
             and value[:1] not in ("'", '"')
             and not _reads_as(argument, value)
+            and not (key == "ckpt" and isinstance(_parsed(argument), list))  # several checkpoints
         ):
             raise BoneageError(
                 f"{argument}: Hydra's grammar cannot take this path without quotes. Write it as\n"
@@ -95,10 +99,16 @@ def _command(experiment: str, ckpt: str | None, overrides: list[str]) -> str:
 
 
 def _reads_as(override: str, value: str) -> bool:
+    parsed = _parsed(override)
+    if parsed is _NOT_ONE_VALUE or isinstance(parsed, (list, dict)):
+        return False
+    return value in ("", "null") or "${" in value or str(parsed) == value
+
+
+def _parsed(override: str) -> Any:
+    """Return the value that Hydra's grammar reads, or `_NOT_ONE_VALUE`."""
     try:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException:
-        return False
-    if parsed.is_sweep_override() or isinstance(parsed.value(), (list, dict)):
-        return False
-    return value in ("", "null") or "${" in value or str(parsed.value()) == value
+        return _NOT_ONE_VALUE
+    return _NOT_ONE_VALUE if parsed.is_sweep_override() else parsed.value()

@@ -27,7 +27,7 @@ def prepare(config: DictConfig) -> None:
     if config.data.get("generate"):
         draw(instantiate(config.data.generate), root)
     folder, size = store_folder(config.data.store, root), config.data.image_size
-    table, problems = examine_table(root)
+    table, problems = examine_table(root, config.data.columns)
     store = prepare_images(table, root, folder, size, config.data.prepare_workers, verify=True)
     mib = store.path.stat().st_size / 2**20
     log.info("%s: %d images of %d px, %.0f MiB, whole", store.path, len(store.rows), size, mib)

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -44,9 +46,12 @@ from boneage_pl.hardware import (
 from boneage_pl.interrupts import Interrupts, Stopped, say_stopped, stoppable
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.preflight import find_start
+from boneage_pl.report.measures import answers_table
 from boneage_pl.report.published import write_published_curves
-from boneage_pl.report.summary import Start, Summary, closing_words, opening_words, write_report
+from boneage_pl.report.summary import Start, Summary, closing_words, finish, opening_words
+from boneage_pl.report.writer import About, write_report
 from boneage_pl.run_folder import alone_in, differences
+from boneage_pl.run_record import RunRecord, fingerprint
 from boneage_pl.runs import BEST, FINISHED, LAST, shortest
 
 log = logging.getLogger(__name__)
@@ -121,7 +126,19 @@ def _train(cfg: DictConfig, run: Path) -> Summary:
         partial_of(cfg.optimizer, "optimizer"),
         partial_of(cfg.scheduler, "scheduler") if cfg.scheduler else None,
     )
-    epochs = EpochLog(run / "metrics.csv", list(state.record["epochs"]) if state else [])
+    rows = list(state.record["epochs"]) if state else []
+    run_record = RunRecord(
+        run / "run.json",
+        {
+            "experiment": record["experiment"],
+            "seed": cfg.seed,
+            "precision": precision,
+            "data": fingerprint(data.table, data.record["hashes"]),
+            "config": record["config"],
+        },
+        len(rows),
+    )
+    epochs = EpochLog(run / "metrics.csv", rows, run_record)
     own = [
         CheckpointRecord(record, data.validation_rows, epochs.rows),
         SampleGrid(),
@@ -142,6 +159,7 @@ def _train(cfg: DictConfig, run: Path) -> Summary:
         if len(data.skipped):
             data.skipped.to_csv(run / "skipped.csv", index=False)
         write_published_curves(Path(cfg.outputs) / "published")
+        run_record.write()
         if state is not None:
             epochs.write()
             keep_best(run, state)
@@ -163,10 +181,37 @@ def _train(cfg: DictConfig, run: Path) -> Summary:
     before = Start(**record["start"]) if record["start"] else None
     summary = Summary.of(record, data.split, epochs.rows, before)
     if trainer.is_global_zero:
-        best = load_checkpoint(run / BEST)
-        write_report(run, summary, best.record["validation"], hyperparameters(cfg, record), trainer.logger)
+        figures = report_best(run, data, epochs.rows, run_record.content)
+        finish(run, summary, figures, hyperparameters(cfg, record), trainer.logger)
         log.info(closing_words(summary, run, cfg.next_experiment, cfg.outputs))
     return summary
+
+
+def report_best(
+    run: Path, data: BoneAgeData, epochs: list[dict[str, float]], ran: dict[str, Any]
+) -> dict[str, Figure]:
+    """Write the report of a run's best checkpoint on its own validation images; return the figures."""
+    best = load_checkpoint(run / BEST)
+    answers = best.record["validation"]
+    split = best.record["split"]
+    table = answers_table(
+        pd.DataFrame({name: answers[name] for name in ("id", "male", "bone_age")}),
+        answers["predicted"],
+        split["edges"],
+        split["hashes"],
+        set(split["train"]),
+    )
+    about = About(
+        title=f"Bone age: {best.record['experiment']}, best of {len(epochs)} epochs",
+        subset="the validation images of its own run",
+        data=str(data.root),
+        checkpoints=[str(best.path)],
+        record={**best.record, "epochs": epochs},
+        chose_epoch=True,
+        balanced=not split["protocol"].startswith("file"),
+        run=ran,
+    )
+    return write_report(run / "report", about, table, data.read)
 
 
 def _continue_as_begun(cfg: DictConfig, state: Checkpoint) -> None:

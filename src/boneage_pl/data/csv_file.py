@@ -1,8 +1,10 @@
-"""Read a .csv as it is found: any usual separator, encoding and line end."""
+"""Read a table as it is found: .csv with any usual separator, encoding and line end, or .xlsx."""
 
 import csv
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from zipfile import BadZipFile
 
 import pandas as pd
 
@@ -12,30 +14,56 @@ _SEPARATORS = (",", ";", "\t", "|")
 _LONGEST_HEADER = 10_000  # characters: what has no line end before that is no table
 
 
-def header(path: Path, needed: list[str]) -> list[str]:
+Understand = Callable[
+    [list[str]], dict[str, str] | None
+]  # column names → column by meaning, see `recognised`
+
+
+def header(path: Path, understand: Understand) -> list[str]:
     """Return the column names of a file, in lower case; none where it cannot be read."""
     try:
-        return _columns(_first_line(path), _separator(path, needed))
-    except OSError:
+        if path.suffix.lower() == ".xlsx":
+            return [_plain(name) for name in _read_excel(path, nrows=0).columns]
+        return _columns(_first_line(path), _separator(path, understand))
+    except (OSError, BoneageError):
         return []
 
 
-def read_rows(path: Path, needed: list[str]) -> pd.DataFrame:
-    """Read the columns `needed` as text; the index is the line, as an editor counts lines in plain tables.
+def read_rows(path: Path, understand: Understand) -> pd.DataFrame:
+    """Read the columns that are understood as text, each under its meaning.
 
-    Separated by commas, or by what makes those columns of the header: semicolons, tabs or bars, as
-    spreadsheets write. UTF-8 or UTF-16, with or without a byte order mark; quoted or not.
+    A .csv may be separated by commas, or by what makes those columns of its header: semicolons, tabs or
+    bars, as spreadsheets write; in UTF-8 or UTF-16, with or without a byte order mark; quoted or not. An
+    .xlsx needs the extra `xlsx`; its first sheet is read.
+
+    Returns:
+        A row a line that is not blank; the index is the line, as an editor counts lines in plain tables.
 
     Raises:
-        BoneageError: no table, or one of the columns occurs more than once.
+        BoneageError: no table, or one of the columns is missing or occurs more than once.
     """
+    raw = _read_excel(path) if path.suffix.lower() == ".xlsx" else _read_csv(path, understand)
+    raw = raw.fillna("").rename(columns=_plain)
+    meanings = understand(list(raw.columns))
+    if meanings is None:
+        raise BoneageError(
+            f"{path} cannot be read as a table: its columns are {', '.join(raw.columns)[:200]}."
+        )
+    if twice := [name for name in meanings.values() if list(raw.columns).count(name) > 1]:
+        raise BoneageError(f"{path} has more than one column called {twice[0]}. Rename or remove the others.")
+    raw = raw[list(meanings.values())].set_axis(list(meanings), axis=1)
+    raw.index += 2  # the header is line 1
+    return raw.loc[(raw != "").any(axis=1)].apply(lambda column: column.str.strip())
+
+
+def _read_csv(path: Path, understand: Understand) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             # a comma at the end of every line is an empty column too many, which nobody misses
             warnings.simplefilter("ignore", pd.errors.ParserWarning)
-            raw = pd.read_csv(
+            return pd.read_csv(
                 path,
-                sep=_separator(path, needed),
+                sep=_separator(path, understand),
                 dtype=str,
                 encoding=_encoding(path),
                 encoding_errors="replace",
@@ -45,19 +73,20 @@ def read_rows(path: Path, needed: list[str]) -> pd.DataFrame:
             )
     except (ValueError, OSError, csv.Error, OverflowError) as error:
         raise BoneageError(f"{path} cannot be read as a table: {error}") from error
-    raw = raw.fillna("").rename(columns=_plain)
-    if twice := [name for name in needed if list(raw.columns).count(name) > 1]:
-        raise BoneageError(f"{path} has more than one column called {twice[0]}. Rename or remove the others.")
-    if lost := [name for name in needed if name not in raw]:
-        raise BoneageError(f"{path} cannot be read as a table: its header lacks {', '.join(lost)}.")
-    raw.index += 2  # the header is line 1
-    blank = (raw == "").all(axis=1)
-    return raw.loc[~blank, needed].apply(lambda column: column.str.strip())
 
 
-def _separator(path: Path, needed: list[str]) -> str:
+def _read_excel(path: Path, nrows: int | None = None) -> pd.DataFrame:
+    try:
+        return pd.read_excel(path, dtype=str, nrows=nrows, keep_default_na=False)
+    except ImportError as error:
+        raise BoneageError(f"{path}: .xlsx needs an extra: pip install 'boneage_pl[xlsx]'") from error
+    except (ValueError, OSError, KeyError, BadZipFile) as error:
+        raise BoneageError(f"{path} cannot be read as a table: {error}") from error
+
+
+def _separator(path: Path, understand: Understand) -> str:
     line = _first_line(path)
-    fitting = (mark for mark in _SEPARATORS if set(needed) <= set(_columns(line, mark)))
+    fitting = (mark for mark in _SEPARATORS if understand(_columns(line, mark)))
     return next(fitting, ",")
 
 

@@ -21,12 +21,13 @@ from boneage_pl.data.split import Protocol, age_edges, make_split
 from boneage_pl.data.split_source import (
     check_overlap,
     check_unchanged,
+    describe_population,
     describe_split,
     read_split,
     restore_split,
 )
 from boneage_pl.data.store import ImageStore
-from boneage_pl.data.table import examine_table
+from boneage_pl.data.table import Columns, examine_table
 from boneage_pl.data.transforms import network_input
 from boneage_pl.errors import BoneageError
 from boneage_pl.hardware import default_workers, on_gpu
@@ -48,6 +49,7 @@ class BoneAgeData(L.LightningDataModule):
         split_file: a run's split.csv to use exactly, instead of drawing one.
         new_split: with `origin`, draw a split instead of using the checkpoint's.
         allow_overlap: with `origin`, accept validation images that the checkpoint trained on.
+        columns: names of the table's columns `id`, `bone_age`, `male`; `None` to recognise them.
         on_bad_image: whether rows and images that cannot be used are refused (`error`) or left out (`skip`).
         prepare: read the images from a store that is made on first use (see `prepare_images`), or decode the
             original files again for every sample. The tensors are the same.
@@ -76,6 +78,7 @@ class BoneAgeData(L.LightningDataModule):
         split_file: str | None = None,
         new_split: bool = False,
         allow_overlap: bool = False,
+        columns: Columns = None,
         on_bad_image: OnBadImage = "error",
         prepare: bool = True,
         store: str | None = None,
@@ -101,6 +104,7 @@ class BoneAgeData(L.LightningDataModule):
         }
         self.split_file = split_file
         self.allow_overlap = allow_overlap
+        self.columns = columns
         self.on_bad_image = check_choice(on_bad_image)
         self.prepare = prepare
         self.store_folder = store_folder(store, self.root)
@@ -124,7 +128,7 @@ class BoneAgeData(L.LightningDataModule):
         if self.generate is not None:
             draw(self.generate, self.root)
         if self.prepare:
-            table, problems = examine_table(self.root)
+            table, problems = examine_table(self.root, self.columns)
             if not problems:
                 self._divide(table)  # what cannot be divided is refused before it is prepared
             prepare_images(table, self.root, self.store_folder, self.image_size, self.prepare_workers)
@@ -138,7 +142,7 @@ class BoneAgeData(L.LightningDataModule):
         """
         if self._ready:  # Lightning calls this again before validate and before fit
             return
-        table, problems = examine_table(self.root)
+        table, problems = examine_table(self.root, self.columns)
         self.read, hashes, bad = self._source(table)
         add_bad_images(problems, table, bad)
         if problems and self.on_bad_image == "error":
@@ -160,7 +164,8 @@ class BoneAgeData(L.LightningDataModule):
                 check_unchanged(used, self.origin["hashes"])
             else:
                 check_overlap(split, used, self.origin)
-        self.record = describe_split(split, used, **how, edges=edges)
+        population = describe_population(self.table, split, edges)
+        self.record = describe_split(split, used, **how, edges=edges, population=population)
         self.split = split
         self._ready = True
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from boneage_pl.data.split import COLUMNS, assign_groups
@@ -53,6 +54,18 @@ def describe_split(split: pd.DataFrame, hashes: dict[str, str], **how: Any) -> d
     """Return a split as plain values: its rows' ids by subset, their images' hashes, and `how`."""
     by_subset = {name: rows["id"].tolist() for name, rows in split.groupby("subset")}
     return {**how, "train": by_subset["train"], "validation": by_subset["validation"], "hashes": hashes}
+
+
+def describe_population(table: pd.DataFrame, split: pd.DataFrame, edges: list[float]) -> dict[str, Any]:
+    """Return, as plain values, images of the table by group, and the training rows' median ages in months."""
+    train = split[split["subset"] == "train"]
+    male = train["male"].astype(bool)
+    counts = np.bincount(assign_groups(table, edges), minlength=2 * (len(edges) - 1))
+    medians = {"all": train, "girls": train[~male], "boys": train[male]}
+    return {
+        "counts": [int(n) for n in counts],
+        "medians": {name: float(rows["bone_age"].median()) for name, rows in medians.items()},
+    }
 
 
 def check_unchanged(hashes: dict[str, str], stored: dict[str, str]) -> None:

@@ -1,15 +1,20 @@
 """Find a bone-age table and its images under a folder, whatever the layout, and check both once."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from boneage_pl.data.csv_file import header, read_rows
+from boneage_pl.data.columns import MEANINGS, is_training_table, recognised
+from boneage_pl.data.csv_file import Understand, header, read_rows
 from boneage_pl.data.problems import Problems, first_ten
 from boneage_pl.errors import BoneageError
 
+Columns = Mapping[str, str | None] | None
+
+TABLE_SUFFIXES = {".csv", ".xlsx"}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 OLDEST = 240  # months; the RSNA table ends at 228
 YEARS = 20  # a table in which nobody is older than so many months was most likely written in years
@@ -25,31 +30,36 @@ _SEXES = {
     "f": False,
     "female": False,
 }
-_NEEDED = ["id", "boneage", "male"]
 # The names the challenge and Kaggle gave the table; of several tables under one root these come first.
 _KNOWN_TABLES = ["boneage-training-dataset.csv", "train.csv"]
 _KNOWN_FOLDER = "boneage-training-dataset"
 
 
-def read_table(root: Path) -> pd.DataFrame:
+def read_table(root: Path, columns: Columns = None) -> pd.DataFrame:
     """Return the table under `root`, as `examine_table` does, where nothing is wrong with it.
 
     Raises:
         BoneageError: see `examine_table`; or any row or missing image, all of them told together.
     """
-    table, problems = examine_table(root)
+    table, problems = examine_table(root, columns)
     if problems:
         raise problems.error()
     return table
 
 
-def examine_table(root: Path) -> tuple[pd.DataFrame, Problems]:
+def examine_table(root: Path, columns: Columns = None) -> tuple[pd.DataFrame, Problems]:
     """Read the table under `root`, find each row's image, and collect what cannot be used.
 
     Recognised: the Kaggle archive (images in `boneage-training-dataset/`, or nested once more), the
     challenge's own archives (`train.csv` or `boneage-training-dataset.csv`), and any folder that holds one
-    table with the columns `id,boneage,male` and an `<id>.png` (or .jpg) for each row, at any depth. An id is
-    only ever compared with the names of the files that are there: none is made into a path.
+    table with the columns `id,boneage,male` and an `<id>.png` (or .jpg) for each row, at any depth. So are
+    the challenge's validation and test tables, and any other whose columns have those meanings (see
+    `MEANINGS`). An id is only ever compared with the names of the files that are there: none is made into a
+    path.
+
+    Args:
+        root: the folder.
+        columns: names of the columns `id`, `bone_age` and `male`; `None`, for all or one, to recognise it.
 
     Returns:
         The rows that can be used, one an image: `id` (str), `bone_age` (months, float), `male` (bool), `path`
@@ -59,9 +69,10 @@ def examine_table(root: Path) -> tuple[pd.DataFrame, Problems]:
         BoneageError: no table, several that could be meant, one without rows, or ages in years.
     """
     files = list(_walk(root)) if root.is_dir() else []
-    csv = _choose_table([f for f in files if f.suffix.lower() == ".csv"], root)
+    understand = partial(recognised, named=columns)
+    csv = _choose_table([f for f in files if f.suffix.lower() in TABLE_SUFFIXES], root, understand)
     problems = Problems(csv)
-    table = _check_rows(read_rows(csv, _NEEDED), csv, problems)
+    table = _check_rows(read_rows(csv, understand), csv, problems)
     images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
     found = _images_by_id(images, set(table["id"]))
     there = {i: _chosen(paths) for i, paths in found.items()}
@@ -91,30 +102,35 @@ def _walk(root: Path) -> Iterator[Path]:
                 yield Path(folder, name)
 
 
-def _choose_table(csvs: list[Path], root: Path) -> Path:
+def _choose_table(csvs: list[Path], root: Path, understand: Understand) -> Path:
     csvs = [csv for csv in csvs if csv.is_file()]  # reading a pipe would wait for ever
-    tables = [csv for csv in csvs if set(_NEEDED) <= set(header(csv, _NEEDED))]
+    headers = {csv: header(csv, understand) for csv in csvs}
+    tables = [csv for csv in csvs if understand(headers[csv])]
     if not tables:
-        raise _nothing_found(csvs, root)
+        raise _nothing_found(headers, root)
     for name in _KNOWN_TABLES:
         if known := [table for table in tables if table.name.lower() == name]:
             tables = known
             break
+    else:  # a table that is named like the training table's columns comes before one that only means the same
+        tables = [table for table in tables if is_training_table(headers[table])] or tables
     if len(tables) > 1:
         raise BoneageError(
-            f"{root} holds {len(tables)} tables with the columns {','.join(_NEEDED)}: "
+            f"{root} holds {len(tables)} tables with the columns {','.join(MEANINGS)}: "
             f"{first_ten(t.relative_to(root) for t in tables)}\n"
             "Point data.root at the folder of the one you mean."
         )
     return tables[0]
 
 
-def _nothing_found(csvs: list[Path], root: Path) -> BoneageError:
-    looked = f"Looked for a .csv with the columns {','.join(_NEEDED)}"
+def _nothing_found(headers: dict[Path, list[str]], root: Path) -> BoneageError:
+    looked = f"Looked for a .csv with the columns {','.join(MEANINGS)}"
     if not root.exists():
         looked = "That folder does not exist"
-    elif csvs:
-        looked += "; found " + first_ten(f"{c.name} ({','.join(header(c, _NEEDED))[:60]})" for c in csvs[:3])
+    elif headers:
+        looked += "; found " + first_ten(
+            f"{c.name} ({','.join(names)[:60]})" for c, names in list(headers.items())[:3]
+        )
     return BoneageError(
         f"No bone-age data in data.root={root} ({root.resolve()}).\n"
         f"{looked}.\n"

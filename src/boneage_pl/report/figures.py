@@ -1,11 +1,17 @@
 """Figures, as matplotlib objects: whoever asks for one decides where it goes."""
 
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from boneage_pl.batch import Batch
+from boneage_pl.data.images import Pixels
 from boneage_pl.data.transforms import unnormalise
+from boneage_pl.report.published import PUBLISHED
+from boneage_pl.report.statistics import LIMITS, draws, interval
 
 GIRLS, BOYS = "#c44e52", "#4c72b0"
 
@@ -41,18 +47,139 @@ def predicted_against_true(answers: pd.DataFrame) -> Figure:
     return figure
 
 
-def error_by_age(answers: pd.DataFrame) -> Figure:
-    """Plot the mean absolute error by year of age and sex; `answers` as for `predicted_against_true`."""
+def bland_altman(answers: pd.DataFrame) -> Figure:
+    """Plot the error against the mean of both ages, with bias and limits (Bland and Altman 1986)."""
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.subplots()
     for sex, rows, colour in _by_sex(answers):
+        middle = (rows["predicted"] + rows["bone_age"]) / 2
+        axes.plot(middle, rows["error"], "o", ms=2.5, alpha=0.4, color=colour, label=sex)
+    bias, spread = answers["error"].mean(), LIMITS * answers["error"].std()
+    if np.isfinite(spread):
+        for at, words in ((bias, "bias"), (bias - spread, "lower limit"), (bias + spread, "upper limit")):
+            axes.axhline(at, color="0.3", lw=1, ls="-" if words == "bias" else "--")
+            axes.annotate(
+                f"{words} {at:+.1f}",
+                (1, at),
+                xycoords=("axes fraction", "data"),
+                ha="right",
+                va="bottom",
+                fontsize=8,
+            )
+    axes.set(xlabel="mean of true and predicted (months)", ylabel="predicted − true (months)")
+    axes.set_title(f"bias {bias:+.2f}, 95 % limits of agreement ± {spread:.2f} months", fontsize=10)
+    axes.legend(loc="upper left", fontsize=8)
+    return figure
+
+
+def error_by_age(answers: pd.DataFrame) -> Figure:
+    """Plot the mean absolute error by year of age and sex, with 95 % bootstrap intervals over images."""
+    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    axes = figure.subplots()
+    for shift, (sex, rows, colour) in zip((-0.1, 0.1), _by_sex(answers), strict=True):
         error = (rows["predicted"] - rows["bone_age"]).abs()
-        by_year = error.groupby((rows["bone_age"] // 12).astype(int)).mean()
+        year = (rows["bone_age"] // 12).astype(int)
+        by_year = error.groupby(year).mean()
         axes.plot(by_year.index + 0.5, by_year, "o-", ms=4, color=colour, label=sex)
+        image = rows["image"] if "image" in rows else pd.Series(range(len(rows)), rows.index)
+        for at in by_year.index:
+            axes.vlines(
+                at + 0.5 + shift,
+                *_interval(error[year == at], image[year == at]),
+                color=colour,
+                lw=1,
+                alpha=0.6,
+            )
     axes.set(xlabel="bone age (years)", ylabel="mean absolute error (months)", title=_title(answers))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
+    return figure
+
+
+def _interval(error: pd.Series, image: pd.Series) -> tuple[float, float]:
+    values = error.to_numpy(float)
+    codes = pd.factorize(image)[0]
+    return interval([float(np.dot(values, w) / w.sum()) for w in draws(codes, 500)])
+
+
+def groups_heat_map(by_group: list[dict[str, Any]], edges: list[float]) -> Figure:
+    """Show the mean absolute error of the groups by sex and age; `by_group` as `measure` gives it."""
+    bins = len(edges) - 1
+    values = np.array([part["mae"]["value"] or np.nan for part in by_group], float).reshape(2, bins)
+    figure = Figure(figsize=(8, 2.4), layout="constrained")
+    axes = figure.subplots()
+    shown = axes.imshow(values, cmap="YlOrRd", aspect="auto", vmin=0)
+    middle = np.nanmax(values) / 2 if np.isfinite(values).any() else 0
+    for (row, column), value in np.ndenumerate(values):
+        words = f"{value:.1f}" if np.isfinite(value) else "–"
+        axes.text(
+            column,
+            row,
+            words,
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="w" if value > 1.4 * middle else "k",
+        )
+    axes.set_yticks([0, 1], ["girls", "boys"])
+    axes.set_xticks(
+        range(bins), [f"{low / 12:.0f}–{high / 12:.0f}" for low, high in pairwise(edges)], fontsize=8
+    )
+    axes.set_xlabel("bone age (years)")
+    axes.set_title("mean absolute error (months) of the groups by sex and age", fontsize=10)
+    figure.colorbar(shown, ax=axes, shrink=0.9)
+    return figure
+
+
+def learning_curves(runs: dict[str, list[dict[str, float]]], published: tuple[str, ...] = ()) -> Figure:
+    """Plot training and validation MAE by epoch of one or more runs, with published points beside them.
+
+    Args:
+        runs: rows of metrics.csv by the run's name.
+        published: experiments of the published description to show.
+    """
+    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    axes = figure.subplots()
+    highest = 0.0
+    for number, (name, rows) in enumerate(runs.items()):
+        epochs = [row["epoch"] for row in rows]
+        colour = f"C{number}"
+        axes.plot(epochs, [row["val_mae"] for row in rows], "-", color=colour, label=f"{name}, validation")
+        axes.plot(epochs, [row["train_mae"] for row in rows], ":", color=colour, label=f"{name}, training")
+        finite = [v for row in rows for v in (row["val_mae"], row["train_mae"]) if np.isfinite(v)]
+        highest = max(
+            [highest, *(v for v in finite if v <= 10 * np.median(finite))]
+        )  # a first epoch may be vast
+    for name, marker in zip(published, "ox^", strict=False):
+        points = PUBLISHED[name]
+        label = f"published {name}, validation"
+        axes.plot(
+            list(points), [v for _, v in points.values()], marker, ms=4, color="0.3", ls="", label=label
+        )
+        highest = max(highest, *(v for _, v in points.values()))
+    axes.set(xlabel="epoch", ylabel="mean absolute error (months)")
+    axes.set_ylim(0, highest * 1.1 or 1)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def worst_cases(answers: pd.DataFrame, pixels: Pixels) -> Figure:
+    """Show images with their true and predicted ages.
+
+    Args:
+        answers: as many rows as there are images, `id, male, bone_age, predicted`.
+        pixels: uint8 [B, H, W].
+    """
+    rows = -(-len(answers) // 4)
+    figure = Figure(figsize=(8, 2.5 * rows), layout="constrained")
+    for axes in np.ravel(figure.subplots(rows, 4)):
+        axes.axis("off")
+    for axes, image, row in zip(figure.axes, pixels, answers.itertuples(), strict=False):
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        sex = "boy" if row.male else "girl"
+        axes.set_title(f"{row.id}: {sex}\ntrue {row.bone_age:.0f}, predicted {row.predicted:.0f}", fontsize=8)
     return figure
 
 
@@ -63,4 +190,4 @@ def _by_sex(answers: pd.DataFrame) -> list[tuple[str, pd.DataFrame, str]]:
 
 def _title(answers: pd.DataFrame) -> str:
     mae = (answers["predicted"] - answers["bone_age"]).abs().mean(skipna=False)
-    return f"validation MAE {mae:.2f} months, {len(answers)} samples"
+    return f"MAE {mae:.2f} months, {len(answers)} samples"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from boneage_pl.command import next_command
-from boneage_pl.report.figures import error_by_age, predicted_against_true
 from boneage_pl.report.published import BEST_PUBLISHED
 from boneage_pl.runs import FINISHED
 
@@ -129,32 +129,27 @@ def closing_words(summary: Summary, run: Path, next_experiment: str | None, outp
         lines += ["\nnext", f"  {next_command(next_experiment, str(run))}"]
     else:
         lines += ["\ncurves"]
-    return "\n".join([*lines, f"  tensorboard --logdir {shlex.quote(outputs)}"])
+    page = shlex.quote(str(run / "report" / "report.html"))
+    return "\n".join([*lines, f"  tensorboard --logdir {shlex.quote(outputs)}", f"\nreport\n  {page}"])
 
 
-def write_report(
-    run: Path, summary: Summary, answers: dict[str, list[Any]], hyperparameters: dict[str, Any], logger: Any
+def finish(
+    run: Path, summary: Summary, figures: dict[str, Figure], hyperparameters: dict[str, Any], logger: Any
 ) -> None:
-    """Write `report/`: the numbers, the best checkpoint's validation answers and their figures.
+    """Show the report's figures and the hyper-parameters in TensorBoard, and write summary.json.
 
-    The figures and the hyper-parameters with the final metric go to TensorBoard too.
+    It is the last of a run's files: it says that the run is finished.
     """
-    folder = run / "report"
-    folder.mkdir(exist_ok=True)
-    table = pd.DataFrame(answers)
-    table.to_csv(folder / "predictions.csv", index=False)
-    for draw in (predicted_against_true, error_by_age):
-        figure = draw(table)
-        figure.savefig(folder / f"{draw.__name__}.png", dpi=150)
-        logger.experiment.add_figure(draw.__name__, figure, summary.epochs)
+    for name, figure in figures.items():
+        logger.experiment.add_figure(name, figure, summary.epochs)
     # a step after the last epoch: a run cut off here and resumed purges it from TensorBoard
     logger.log_hyperparams(hyperparameters, {"best_val_mae": summary.best_val_mae}, step=summary.epochs)
     logger.experiment.flush()
     Path(logger.log_dir, "hparams.yaml").unlink(missing_ok=True)  # Lightning wrote it before there were any
     logger.save()
-    beside = folder / "summary.json.tmp"
+    beside = run / "report" / "summary.json.tmp"
     beside.write_text(json.dumps(_without_nan(asdict(summary)), indent=2) + "\n")
-    beside.replace(run / FINISHED)  # the last of a run's files: it says that the run is finished
+    beside.replace(run / FINISHED)
 
 
 def _without_nan(values: dict[str, Any]) -> dict[str, Any]:

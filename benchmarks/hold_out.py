@@ -1,0 +1,58 @@
+"""Divide a data set once, by image: a part to develop on and a part that no choice is made on.
+
+    python -m benchmarks.hold_out data/rsna100 data/rsna100_parts
+
+Writes `development/` and `test/` (15 % of the images, at the ages and sexes of the table), data sets of their
+own that link the images. Images whose files are alike, byte for byte, stay on one side. The same seed
+always gives the same parts.
+"""
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from boneage_pl.data.table import read_table
+
+
+def write_part(folder: Path, rows: pd.DataFrame) -> None:
+    """Write a data set of some of a table's rows, with links to their images."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    for path in rows["path"]:
+        link = folder / "images" / Path(path).name
+        if not link.is_symlink():
+            link.symlink_to(Path(path).resolve())
+    csv = rows.rename(columns={"bone_age": "boneage"})[["id", "boneage", "male"]]
+    csv.to_csv(folder / "train.csv", index=False)
+
+
+def held_out(contents: pd.Series, share: float, seed: int) -> np.ndarray:
+    """Return which rows are held out, [N] of bool: `share` of the different contents."""
+    codes, different = pd.factorize(contents)
+    chosen = np.random.default_rng(seed).permutation(len(different))[: round(share * len(different))]
+    return np.isin(codes, chosen)
+
+
+def main() -> None:
+    """Divide and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("root", type=Path, help="folder of the radiographs")
+    parser.add_argument("folder", type=Path, help="where to write development/ and test/")
+    parser.add_argument("--share", type=float, default=0.15, help="of the images held out")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    table = read_table(options.root).sort_values("id").reset_index(drop=True)
+    contents = table["path"].map(lambda path: hashlib.sha256(Path(path).read_bytes()).hexdigest())
+    out = held_out(contents, options.share, options.seed)
+    for name, rows in (("development", table[~out]), ("test", table[out])):
+        write_part(options.folder / name, rows)
+        print(
+            f"{options.folder / name}: {len(rows)} images, {rows['male'].mean():.0%} boys, "
+            f"mean bone age {rows['bone_age'].mean():.1f} months"
+        )
+
+
+if __name__ == "__main__":
+    main()

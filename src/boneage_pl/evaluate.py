@@ -1,0 +1,29 @@
+"""The command that asks checkpoints about radiographs with known ages, and writes a report."""
+
+from omegaconf import DictConfig
+
+from boneage_pl.entry import start
+from boneage_pl.errors import BoneageError
+from boneage_pl.numbers import check_data_numbers
+
+SUBSETS = ("val", "train", "all", "table")
+SEEN = ("refuse", "mark", "drop")
+
+
+def evaluate(config: DictConfig) -> None:
+    """Check the options, and evaluate.
+
+    Raises:
+        BoneageError: an option that cannot be right, or see `evaluate_checkpoints`.
+    """
+    check_data_numbers(config)
+    for name, choices in (("subset", SUBSETS), ("seen", SEEN)):
+        if config[name] not in choices:
+            raise BoneageError(f"{name}={config[name]}: there are {', '.join(choices)}.")
+    from boneage_pl.evaluation import evaluate_checkpoints  # imports torch
+
+    evaluate_checkpoints(config)
+
+
+if __name__ == "__main__":
+    start(evaluate, "evaluate")

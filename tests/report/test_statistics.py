@@ -1,0 +1,123 @@
+"""Every statistic against scipy, torchmetrics, or a worked example of the paper that it comes from."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torchmetrics.functional import r2_score
+
+from boneage_pl.report.statistics import (
+    agreement,
+    draws,
+    icc,
+    interval,
+    median,
+    paired_difference,
+    with_intervals,
+)
+
+TRUE = np.array([12.0, 30, 55, 90, 120, 150, 180, 216])
+PREDICTED = np.array([14.5, 25, 60, 97, 110, 155, 171, 210])
+# Shrout and Fleiss 1979, table 2: six targets, four judges
+JUDGES = np.array(
+    [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]], float
+)
+
+
+def test_every_statistic_to_six_digits():
+    found = agreement(TRUE, PREDICTED)
+    error = PREDICTED - TRUE
+    sd = stats.tstd(error)
+    covariance = np.cov(TRUE, PREDICTED, ddof=0)
+    expected = {
+        "mae": np.mean(np.abs(error)),
+        "rmse": np.sqrt(np.mean(error**2)),
+        "median_absolute_error": np.median(np.abs(error)),
+        "bias": np.mean(error),
+        "error_sd": sd,
+        "loa_low": np.mean(error) - 1.96 * sd,
+        "loa_high": np.mean(error) + 1.96 * sd,
+        "r2": float(r2_score(torch.tensor(PREDICTED), torch.tensor(TRUE))),
+        "pearson_r": stats.pearsonr(TRUE, PREDICTED).statistic,
+        # Lin 1989, eq. 5
+        "concordance": 2 * covariance[0, 1] / (covariance[0, 0] + covariance[1, 1] + np.mean(error) ** 2),
+        "icc": icc(np.stack([TRUE, PREDICTED], 1)),
+        "within_6": 5 / 8,
+        "within_12": 1.0,
+        "within_24": 1.0,
+    }
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-6), name
+
+
+def test_icc_is_that_of_shrout_and_fleiss():
+    assert icc(JUDGES) == pytest.approx(0.29, abs=0.005)  # as printed
+    # from the mean squares that they print: 11.24 (targets), 32.49 (judges), 1.02 (residual)
+    assert icc(JUDGES) == pytest.approx(
+        (11.24 - 1.02) / (11.24 + 3 * 1.02 + 4 * (32.49 - 1.02) / 6), rel=2e-3
+    )
+
+
+@pytest.mark.parametrize("weights", [[1, 2, 0, 3, 1, 1, 5, 2], [2, 2, 2, 2, 2, 2, 2, 2]])
+def test_a_weight_is_a_repeated_row(weights: list[int]):
+    rows = np.repeat(np.arange(8), weights)
+    weighted = agreement(TRUE, PREDICTED, np.array(weights, float))
+    repeated = agreement(TRUE[rows], PREDICTED[rows])
+    for name in repeated:
+        assert weighted[name] == pytest.approx(repeated[name], rel=1e-9), name
+
+
+def test_the_median_of_even_and_odd_numbers():
+    for n in (7, 8):
+        values = np.random.default_rng(n).normal(size=n)
+        assert median(values, np.ones(n)) == pytest.approx(np.median(values))
+
+
+def test_repeating_rows_narrows_no_interval():
+    rng = np.random.default_rng(0)
+    error = np.abs(rng.normal(0, 8, 60))
+    images = np.arange(60)
+
+    def width(repeats: int, by: np.ndarray) -> float:
+        values = np.tile(error, repeats)
+        found = with_intervals(lambda w: {"mae": float(np.dot(values, w) / w.sum())}, by, count=1000)
+        return found["mae"][2] - found["mae"][1]
+
+    once = width(1, images)
+    assert width(4, np.tile(images, 4)) == pytest.approx(once, rel=1e-9)
+    assert width(4, np.arange(240)) < 0.6 * once  # what drawing rows would have claimed
+
+
+def test_two_models_are_compared_on_the_same_images():
+    rng = np.random.default_rng(1)
+    first, second = np.abs(rng.normal(0, 8, 200)), np.abs(rng.normal(0, 8, 200))
+    images = np.arange(200)
+    found = paired_difference(first, second, images)
+    expected = stats.permutation_test(
+        (first, second),
+        lambda a, b: np.mean(a) - np.mean(b),
+        permutation_type="samples",
+        n_resamples=9999,
+        rng=0,
+    )
+    assert found["difference"] == pytest.approx(expected.statistic)
+    assert found["p"] == pytest.approx(expected.pvalue, abs=0.02)
+    assert found["low"] < found["difference"] < found["high"]
+    assert paired_difference(first + 2, first, images)["p"] < 0.001
+    assert paired_difference(first, first, images)["p"] == 1
+
+
+@pytest.mark.slow
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    """1,000 samples of 150 images, a third of them twice: 95 ± 2 % of the intervals hold the true MAE."""
+    rng = np.random.default_rng(2)
+    truth = 8 * np.sqrt(2 / np.pi)  # of a normal error with s.d. 8
+    images = np.concatenate([np.arange(150), np.arange(50)])
+    covered = 0
+    for _ in range(1000):
+        error = np.abs(rng.normal(0, 8, 150))[images]
+        replicates = [float(np.dot(error, w) / w.sum()) for w in draws(images, 500)]
+        low, high = interval(replicates)
+        covered += low <= truth <= high
+    assert 930 <= covered <= 970
