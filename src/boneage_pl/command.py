@@ -16,6 +16,7 @@ PATHS = (
     "data.root",
     "data.split_file",
     "data.store",
+    "data.table",
     "hydra.run.dir",
     "out",
     "outputs",

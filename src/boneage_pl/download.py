@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from boneage_pl.data.source import data_root
+from boneage_pl.data.place import data_root
 from boneage_pl.entry import CONTINUES, start
 from boneage_pl.errors import BoneageError
 from boneage_pl.fetch.address import check_address, size_of

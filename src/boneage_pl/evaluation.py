@@ -16,9 +16,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from boneage_pl.checkpoint import Checkpoint, load_checkpoint, load_weights
 from boneage_pl.data.images import Pixels
+from boneage_pl.data.place import Place
 from boneage_pl.data.preparation import prepare_images
 from boneage_pl.data.problems import add_bad_images, check_choice
-from boneage_pl.data.source import data_root, draw, store_folder
+from boneage_pl.data.source import draw, store_folder
 from boneage_pl.data.split_source import restore_split
 from boneage_pl.data.store import ImageStore
 from boneage_pl.data.table import examine_table
@@ -52,9 +53,9 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
     if not names:
         raise BoneageError("ckpt=[]: name at least one checkpoint.")
     checkpoints = [load_checkpoint(find_checkpoint(str(name), Path(config.outputs))) for name in names]
-    root = _root(config, checkpoints[0])
-    table, stores = _images(config, root, sorted({c.record["image_size"] for c in checkpoints}))
-    hashes = next(iter(stores.values())).hashes
+    place = _place(config, checkpoints[0])
+    table, stores = _images(config, place, sorted({c.record["image_size"] for c in checkpoints}))
+    hashes = next(iter(stores.values())).images.hashes
     rows = _rows(config.subset, checkpoints, table, hashes)
     seen = _seen(checkpoints, rows, hashes, other=config.subset == "table")
     rows = _without_seen(config, rows, seen)
@@ -66,7 +67,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
     about = About(
         title=_title(checkpoints, config.subset),
         subset=_WORDS[config.subset],
-        data=str(root),
+        data=str(place.root),
         checkpoints=[str(shortest(c.path.resolve())) for c in checkpoints],
         record=checkpoints[0].record,
         chose_epoch=config.subset == "val",
@@ -90,28 +91,32 @@ def _tell(title: str, numbers: dict[str, Any]) -> None:
         log.info("  %s %s", with_interval(baseline["mae"]), baseline["name"])
 
 
-def _root(config: DictConfig, first: Checkpoint) -> Path:
-    """Return the folder of the images: the one that is named, or where the checkpoint was trained."""
+def _place(config: DictConfig, first: Checkpoint) -> Place:
+    """Return where the images are: in the folder that is named, or where the checkpoint was trained."""
     typed = any(o.startswith(("data=", "data.root=")) for o in HydraConfig.get().overrides.task)
-    root = data_root(config.data.root if typed else first.record["config"]["data"]["root"])
+    place = Place.configured(config.data if typed else first.record["config"]["data"])
     if typed and config.data.get("generate"):
-        draw(instantiate(config.data.generate), root)
-    return root
+        draw(instantiate(config.data.generate), place.root)
+    return place
 
 
-def _images(config: DictConfig, root: Path, sizes: list[int]) -> tuple[pd.DataFrame, dict[int, ImageStore]]:
+def _images(config: DictConfig, place: Place, sizes: list[int]) -> tuple[pd.DataFrame, dict[int, ImageStore]]:
     """Return the table's usable rows, and their prepared images by size."""
-    table, problems = examine_table(root, config.data.columns)
-    folder = store_folder(config.data.store, root)
+    table, problems = examine_table(place)
+    folder = store_folder(config.data.store, place.root)
     workers = config.data.prepare_workers
-    stores = {size: prepare_images(table, root, folder, size, workers) for size in sizes}
-    bad = stores[sizes[0]].unreadable
-    add_bad_images(problems, table, bad)
+    stores = {size: prepare_images(table, place.root, folder, size, workers) for size in sizes}
+    images = stores[sizes[0]].images
+    usable = add_bad_images(problems, table, images.bad, images.contents)
     if problems and check_choice(config.data.on_bad_image) == "error":
         raise problems.error()
     if problems:
         log.warning("%d rows or images are left out:\n%s", len(problems), problems.told())
-    return table[~table["id"].isin(list(bad))].reset_index(drop=True), stores
+    if usable.empty:
+        raise BoneageError(f"{problems.source}: no row can be used.")
+    for note in problems.notes:
+        log.info("%s", note)
+    return usable.reset_index(drop=True), stores
 
 
 def _rows(

@@ -5,9 +5,11 @@ import logging
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from boneage_pl.data.depth import told
+from boneage_pl.data.place import Place
 from boneage_pl.data.preparation import prepare_images
 from boneage_pl.data.problems import add_bad_images, check_choice
-from boneage_pl.data.source import data_root, draw, store_folder
+from boneage_pl.data.source import draw, store_folder
 from boneage_pl.data.table import examine_table
 from boneage_pl.entry import CONTINUES, start
 from boneage_pl.numbers import check_data_numbers
@@ -23,15 +25,18 @@ def prepare(config: DictConfig) -> None:
             them told, after the others were prepared.
     """
     check_data_numbers(config)
-    root = data_root(config.data.root)
+    place = Place.configured(config.data)
+    root = place.root
     if config.data.get("generate"):
         draw(instantiate(config.data.generate), root)
     folder, size = store_folder(config.data.store, root), config.data.image_size
-    table, problems = examine_table(root, config.data.columns)
+    table, problems = examine_table(place)
     store = prepare_images(table, root, folder, size, config.data.prepare_workers, verify=True)
     mib = store.path.stat().st_size / 2**20
     log.info("%s: %d images of %d px, %.0f MiB, whole", store.path, len(store.rows), size, mib)
-    add_bad_images(problems, table, store.unreadable)
+    add_bad_images(problems, table, store.images.bad, store.images.contents)
+    for note in (*problems.notes, told(store.images.depths.values(), store.images.levels)):
+        log.info("%s", note)
     if problems and check_choice(config.data.on_bad_image) == "error":
         raise problems.error(most=None)
     if problems:

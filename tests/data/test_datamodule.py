@@ -101,7 +101,7 @@ def test_rows_and_images_that_cannot_be_used_are_told_together_or_left_out(tmp_p
         "2 × row with an id that is not a plain file name: line 102 (../7,50,True), line 103",
         "1 × row without its image under",
         f"1 × image that is an empty file: {images / '7.png'}",
-        f"1 × image that is truncated or damaged: {images / '8.png'}",
+        f"1 × image that is cut short in its pixels (IDAT): {images / '8.png'}",
         f"1 × image that is all one gray value: {images / '12.png'}",
         f"1 × image that is more than 64 megapixels, too large for a radiograph: {images / '13.png'}",
     ):

@@ -61,9 +61,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ids: list[str] = []
     real = preparation.decode_image
 
-    def recording(content: bytes, name: Path) -> Image.Image:
+    def recording(content: bytes, name: Path, bits: int) -> Image.Image:
         ids.append(Path(name).stem)
-        return real(content, name)
+        return real(content, name, bits)
 
     monkeypatch.setattr(preparation, "decode_image", recording)
     return ids
@@ -181,7 +181,7 @@ def test_images_that_cannot_be_read_are_listed_and_the_others_prepared(root: Pat
     assert "78 images of 107 px" in out
     assert "2 rows or images cannot be used" in err
     assert f"1 × image that is an empty file: {root / FOLDER / '3.png'}" in err
-    assert f"1 × image that is truncated or damaged: {root / FOLDER / '4.png'}" in err
+    assert f"1 × image that is cut short in its pixels (IDAT): {root / FOLDER / '4.png'}" in err
     assert "Traceback" not in err
 
 
@@ -228,9 +228,9 @@ def test_what_an_older_version_has_begun_is_not_continued(
     paths = {i: str(Path(p).relative_to(root)) for i, p in zip(wanted["id"], wanted["path"], strict=True)}
     with monkeypatch.context() as patch:
         patch.setattr(part, "VERSION", part.VERSION - 1)
-        with part.Part(folder, SIZE) as begun:
+        with part.Part(folder, SIZE, []) as begun:
             for i, path in sorted(paths.items())[:10]:
-                row = preparation._prepare((i, path, root, SIZE, ""))
+                row = preparation._prepare((i, path, root, SIZE, 0, 0, ""))
                 begun.append(part.Row(i, row.source, bytes(SIZE**2), ""))
     decoded.clear()
     prepare(root, workers=1)
@@ -244,7 +244,7 @@ def test_an_image_that_cannot_be_opened_does_not_unsettle_the_rest(root: Path):
     first = prepare_images(table, root, root / "prepared", SIZE)
     written = first.path.stat().st_ino
     again = prepare_images(table, root, root / "prepared", SIZE)
-    assert again.unreadable["3"] == "unreadable (No such file or directory)"
+    assert again.images.bad["3"] == "unreadable (No such file or directory)"
     assert again.path.stat().st_ino == written
     assert len(again.rows) == 79
 
@@ -263,4 +263,4 @@ def test_damaged_exif_data_is_an_image_that_cannot_be_read(root: Path):
         root / FOLDER / "3.png", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x05\0\x01\0\0\0\xff\xff\xff\xff"
     )
     store = prepare(root, workers=1)
-    assert set(store.rows) | set(store.unreadable) == set(read_table(root)["id"])
+    assert set(store.rows) | set(store.images.bad) == set(read_table(root)["id"])

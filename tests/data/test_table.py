@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from boneage_pl.data.images import read_image
+from boneage_pl.data.place import Place
 from boneage_pl.data.table import examine_table, read_table
 from boneage_pl.errors import BoneageError
 from tests.conftest import write_rsna
@@ -128,7 +129,7 @@ def test_two_tables_or_two_images_are_not_guessed_between(tmp_path: Path):
 def test_tables_as_spreadsheets_write_them(tmp_path: Path, content: bytes):
     write_rsna(tmp_path, TABLE)
     (tmp_path / "boneage-training-dataset.csv").write_bytes(content)
-    table, problems = examine_table(tmp_path)
+    table, problems = examine_table(Place(tmp_path))
     assert table["id"].tolist() == ["1377", "1378"]
     assert table["bone_age"].tolist() == [180, 12]
     assert table["male"].tolist() == [False, True]
@@ -159,7 +160,8 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path):
     ("text", "said"),
     [
         ("id,boneage,male\n1377,180,False,\n", None),
-        ("id,boneage,male,ID\n1377,180,False,2\n", "more than one column called id"),
+        ("id,boneage,male,ID\n1377,180,False,2\n", "more than one column could be an id: id, ID"),
+        ("id,boneage,id,male\n1377,180,2,False\n", "more than one column called id"),
         ("id,boneage,male\n", "it has no rows"),
         ("id,boneage,male\n1377,15,False\n1378,1,True\n", "these look like years"),
     ],

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from boneage_pl.data.images import BadImageError, fit, read_radiograph
+from boneage_pl.data.place import Place
 from boneage_pl.data.table import examine_table
 from boneage_pl.errors import BoneageError
 from tests.conftest import balanced_table, write_rsna
@@ -83,7 +84,7 @@ def _read_table(data: Path, number: int, draw: random.Random) -> str:
     text = text.replace(b",", draw.choice([b",", b";", b"\t", b"|", b"::"]))
     (root / "table.csv").write_bytes(mutated(text.replace(b"\n", draw.choice([b"\n", b"\r\n", b"\r"])), draw))
     try:
-        examine_table(root)
+        examine_table(Place(root))
     except BoneageError:
         return "refused"
     finally:

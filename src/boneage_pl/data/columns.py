@@ -1,33 +1,144 @@
 """What the columns of a table mean: recognised by their names, or named by `data.columns`."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-# Names that tables give them, in lower case; the first are those of the challenge's training table.
+import pandas as pd
+
+from boneage_pl.data.place import AgeUnit
+from boneage_pl.data.problems import first_ten
+from boneage_pl.errors import BoneageError
+
+# Names that tables give them, without case, blanks, underscores and units. The first are those of the
+# challenge's training table, the others those of its validation and test tables and of what others publish.
 MEANINGS = {
-    "id": ("id", "image id", "case id", "image", "case"),
-    "boneage": ("boneage", "bone age (months)", "ground truth bone age (months)", "bone_age", "bone age"),
-    "male": ("male", "sex", "gender"),
+    "id": (
+        "id",
+        "imageid",
+        "caseid",
+        "image",
+        "case",
+        "filename",
+        "file",
+        "imagename",
+        "patientid",
+        "patient",
+    ),
+    "bone_age": ("boneage", "groundtruthboneage", "skeletalage", "groundtruth"),
+    "male": ("male", "sex", "gender", "patientsex", "female"),
 }
+WORDS = {"id": "an id", "bone_age": "a bone age", "male": "a sex"}
+_UNITS: dict[AgeUnit, set[str]] = {
+    "months": {"months", "month", "mo", "m"},
+    "years": {"years", "year", "yrs", "yr", "y"},
+}
+_PLAIN = re.compile(r"[\w./-]+", re.ASCII)  # what Hydra's grammar and the shell take as it is
+
+Columns = Mapping[str, str | None] | None
 
 
-def recognised(header: list[str], named: Mapping[str, str | None] | None = None) -> dict[str, str] | None:
-    """Return which column of a header has which meaning, by meaning; `None` if one of the three is missing.
+@dataclass(frozen=True)
+class Meaning:
+    """Which columns of a header have a meaning.
 
     Args:
-        header: column names in lower case.
-        named: `id`, `bone_age`, `male` → the column's name, or `None` to recognise it.
+        of: the column's name as it stands in the file, by meaning.
+        unit: of the bone age where its column says so: `months` or `years`; else `None`.
     """
-    given = {("boneage" if key == "bone_age" else key): value for key, value in (named or {}).items()}
-    found = {}
+
+    of: dict[str, str]
+    unit: AgeUnit | None
+
+    @property
+    def missing(self) -> list[str]:
+        """The meanings that no column has."""
+        return [meaning for meaning in MEANINGS if meaning not in self.of]
+
+    @property
+    def inverted(self) -> bool:
+        """Whether the sex is given as `female`."""
+        return _key(self.of["male"])[0] == "female"
+
+    @property
+    def published(self) -> bool:
+        """Whether the columns have the very names of the challenge's training table."""
+        return {name.lower() for name in self.of.values()} == {"id", "boneage", "male"}
+
+
+def understood(header: list[str], named: Columns = None) -> Meaning:
+    """Return what the columns of a header mean, as far as they are recognised or `named`.
+
+    Raises:
+        BoneageError: two columns could have one meaning.
+    """
+    found: dict[str, str] = {}
     for meaning, names in MEANINGS.items():
-        wanted = (str(given[meaning]).strip().lower(),) if given.get(meaning) else names
-        column = next((name for name in wanted if name in header), None)
-        if column is None:
-            return None
-        found[meaning] = column
-    return found
+        wanted = (named or {}).get(meaning)
+        if wanted is not None:
+            exactly = [name for name in header if name == wanted]
+            same = exactly or [name for name in header if name.lower() == str(wanted).strip().lower()]
+        else:
+            there = [[name for name in header if _key(name)[0] == known] for known in names]
+            same = next((names for names in there if names), [])
+        if len(same) > len(set(same)):
+            raise BoneageError(
+                f"there is more than one column called {same[0]}. Rename or remove the others."
+            )
+        if len(same) > 1:
+            raise BoneageError(
+                f"more than one column could be {WORDS[meaning]}: {', '.join(same)}.\n"
+                f"Say which: {option(f'data.columns.{meaning}', same[0])}"
+            )
+        if same:
+            found[meaning] = same[0]
+    return Meaning(found, _key(found["bone_age"])[1] if "bone_age" in found else None)
 
 
-def is_training_table(header: list[str]) -> bool:
-    """Whether the header has the very names of the challenge's training table."""
-    return set(MEANINGS) <= set(header)
+def not_understood(table: pd.DataFrame, named: Columns, sexes: Callable[[pd.Series], pd.Series]) -> str:
+    """Say which columns of a table there are, what is missing, and the options that would name them.
+
+    Args:
+        table: as text, under its own header.
+        named: as given by `data.columns`.
+        sexes: cells → booleans, missing where a cell is no sex.
+    """
+    header = list(table.columns)
+    meaning = understood(header, named)
+    free = [name for name in header if name not in meaning.of.values()]
+    options = []
+    for lost in meaning.missing:
+        fitting = [name for name in free if _could_be(lost, table[name], sexes)]
+        options.append(option(f"data.columns.{lost}", fitting[0] if len(fitting) == 1 else "<column>"))
+        free = [name for name in free if fitting != [name]]
+    wrong = [f"data.columns.{lost}={named[lost]}" for lost in meaning.missing if named and named.get(lost)]
+    return (
+        f"no column is recognised as {' or '.join(WORDS[lost] for lost in meaning.missing)}"
+        + (f" ({', '.join(wrong)})" if wrong else "")
+        + f"; its columns are {first_ten(header, 12)[:300]}.\n"
+        f"Name what is missing: {' '.join(options)}"
+    )
+
+
+def option(key: str, value: str) -> str:
+    """Return `key=value` as it can be pasted into a shell."""
+    return f"{key}={value}" if _PLAIN.fullmatch(value) or value == "<column>" else f"'{key}=\"{value}\"'"
+
+
+def _could_be(meaning: str, cells: pd.Series, sexes: Callable[[pd.Series], pd.Series]) -> bool:
+    cells = cells[cells != ""]
+    if cells.empty:
+        return False
+    sex = bool(sexes(cells).notna().all())
+    if meaning == "male":
+        return sex
+    number = bool(pd.to_numeric(cells.str.replace(",", ".", regex=False), errors="coerce").notna().all())
+    return number and not sex if meaning == "bone_age" else not cells.duplicated().any() and not sex
+
+
+def _key(name: Any) -> tuple[str, AgeUnit | None]:
+    """Return a column's name without case, blanks and unit, and the unit."""
+    words = re.findall(r"[^\W_]+", str(name).lower())
+    unit = next((unit for unit, names in _UNITS.items() if words[1:] and words[-1] in names), None)
+    return "".join(words[:-1] if unit else words), unit

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ import pandas as pd
 from torch.utils.data import DataLoader
 
 from boneage_pl.batch import Batch
+from boneage_pl.data.depth import bits, told
 from boneage_pl.data.images import Pixels, read_originals
+from boneage_pl.data.place import Place
 from boneage_pl.data.preparation import check_originals, prepare_images
 from boneage_pl.data.problems import OnBadImage, add_bad_images, check_choice
 from boneage_pl.data.samples import EpochBatches, Radiographs, check_shares
-from boneage_pl.data.source import data_root, draw, store_folder
-from boneage_pl.data.split import Protocol, age_edges, make_split
+from boneage_pl.data.source import draw, store_folder
+from boneage_pl.data.split import Protocol, age_edges, make_split, sex_alone
 from boneage_pl.data.split_source import (
     check_overlap,
     check_unchanged,
@@ -26,8 +28,8 @@ from boneage_pl.data.split_source import (
     read_split,
     restore_split,
 )
-from boneage_pl.data.store import ImageStore
-from boneage_pl.data.table import Columns, examine_table
+from boneage_pl.data.store import Examined, ImageStore
+from boneage_pl.data.table import examine_table
 from boneage_pl.data.transforms import network_input
 from boneage_pl.errors import BoneageError
 from boneage_pl.hardware import default_workers, on_gpu
@@ -41,7 +43,7 @@ class BoneAgeData(L.LightningDataModule):
     """Radiographs with sex and bone age, split by the published protocol.
 
     Args:
-        root: folder of the data; any layout that `examine_table` recognises.
+        root: folder of the data, or its table; any layout that `examine_table` recognises.
         image_size: side of the square images in pixels.
         batch_size: images of an optimiser step: all processes and accumulated parts together.
         protocol, age_bins, samples_per_group, validation_share, seed: as in `make_split`; the seed also
@@ -49,7 +51,7 @@ class BoneAgeData(L.LightningDataModule):
         split_file: a run's split.csv to use exactly, instead of drawing one.
         new_split: with `origin`, draw a split instead of using the checkpoint's.
         allow_overlap: with `origin`, accept validation images that the checkpoint trained on.
-        columns: names of the table's columns `id`, `bone_age`, `male`; `None` to recognise them.
+        table, columns, age_unit, known: how the table is found and read, see `Place.of`.
         on_bad_image: whether rows and images that cannot be used are refused (`error`) or left out (`skip`).
         prepare: read the images from a store that is made on first use (see `prepare_images`), or decode the
             original files again for every sample. The tensors are the same.
@@ -78,7 +80,10 @@ class BoneAgeData(L.LightningDataModule):
         split_file: str | None = None,
         new_split: bool = False,
         allow_overlap: bool = False,
-        columns: Columns = None,
+        table: str | None = None,
+        columns: Mapping[str, str | None] | None = None,
+        age_unit: str | None = None,
+        known: Mapping[str, Any] | None = None,
         on_bad_image: OnBadImage = "error",
         prepare: bool = True,
         store: str | None = None,
@@ -92,7 +97,8 @@ class BoneAgeData(L.LightningDataModule):
         origin: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.root = data_root(root)
+        self.place = Place.of(root, table, columns, age_unit, known)
+        self.root = self.place.root
         self.image_size = image_size
         self.batch_size = batch_size
         self.how: dict[str, Any] = {
@@ -104,7 +110,6 @@ class BoneAgeData(L.LightningDataModule):
         }
         self.split_file = split_file
         self.allow_overlap = allow_overlap
-        self.columns = columns
         self.on_bad_image = check_choice(on_bad_image)
         self.prepare = prepare
         self.store_folder = store_folder(store, self.root)
@@ -128,7 +133,7 @@ class BoneAgeData(L.LightningDataModule):
         if self.generate is not None:
             draw(self.generate, self.root)
         if self.prepare:
-            table, problems = examine_table(self.root, self.columns)
+            table, problems = examine_table(self.place)
             if not problems:
                 self._divide(table)  # what cannot be divided is refused before it is prepared
             prepare_images(table, self.root, self.store_folder, self.image_size, self.prepare_workers)
@@ -142,9 +147,9 @@ class BoneAgeData(L.LightningDataModule):
         """
         if self._ready:  # Lightning calls this again before validate and before fit
             return
-        table, problems = examine_table(self.root, self.columns)
-        self.read, hashes, bad = self._source(table)
-        add_bad_images(problems, table, bad)
+        table, problems = examine_table(self.place)
+        self.read, images = self._source(table)
+        self.table = add_bad_images(problems, table, images.bad, images.contents)
         if problems and self.on_bad_image == "error":
             raise problems.error()
         origin = self.origin if self.use_origin else None
@@ -155,10 +160,19 @@ class BoneAgeData(L.LightningDataModule):
             )
         if problems:
             log.warning("%d rows or images are left out:\n%s", len(problems), problems.told())
+        if self.table.empty:
+            raise BoneageError(f"{problems.source}: no row can be used.")
         self.skipped = problems.table()
-        self.table = table[~table["id"].isin(list(bad))]
-        split, how, edges = self._divide(self.table)
-        used = {i: hashes[i] for i in self.table["id"] if i in set(split["id"])}
+        notes = [*problems.notes, sex_alone(self.table), told(images.depths.values(), images.levels)]
+        if self.prepare:
+            notes.append(
+                f"{len(images.hashes)} prepared images in {self.store_folder}, trusted by the size and time "
+                "of their files (python -m boneage_pl.prepare reads every byte)"
+            )
+        log.info("%s", "\n".join(note for note in notes if note))
+        split, how, edges = self._divide(self.table, images.contents)
+        drawn = set(split["id"])
+        used = {i: images.hashes[i] for i in self.table["id"] if i in drawn}
         if self.origin is not None and not self.allow_overlap:
             if self.use_origin:
                 check_unchanged(used, self.origin["hashes"])
@@ -169,12 +183,13 @@ class BoneAgeData(L.LightningDataModule):
         self.split = split
         self._ready = True
 
-    def _source(self, table: pd.DataFrame) -> tuple[Read, dict[str, str], dict[str, str]]:
-        """Return what reads pixels by id, the images' hashes, and what the bad ones are instead."""
+    def _source(self, table: pd.DataFrame) -> tuple[Read, Examined]:
+        """Return what reads pixels by id, and what is known of the images."""
         if not self.prepare:
             paths = dict(zip(table["id"], table["path"], strict=True))
-            hashes, bad = check_originals(paths, self.prepare_workers)
-            return partial(read_originals, paths, self.image_size), hashes, bad
+            images = check_originals(paths, self.image_size, self.prepare_workers)
+            used = {i: bits(depth, images.levels) for i, depth in images.depths.items()}
+            return partial(read_originals, paths, self.image_size, used), images
         store = ImageStore(self.store_folder, self.image_size)
         if not all(
             i in store.sources and store.sources[i].looks_like(self.root, os.path.relpath(path, self.root))
@@ -185,9 +200,11 @@ class BoneAgeData(L.LightningDataModule):
                 "prepared, or another data set was prepared into the same data.store. Start again, and give\n"
                 "each data set a store of its own."
             )
-        return store.read, store.hashes, {i: store.unreadable[i] for i in table["id"] if i not in store.rows}
+        return store.read, store.images
 
-    def _divide(self, table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any], list[float]]:
+    def _divide(
+        self, table: pd.DataFrame, contents: Mapping[str, str] | None = None
+    ) -> tuple[pd.DataFrame, dict[str, Any], list[float]]:
         if self.use_origin and self.origin is not None:
             how = {key: self.origin[key] for key in self.how}
             return restore_split(self.origin, table), how, self.origin["edges"]
@@ -195,7 +212,7 @@ class BoneAgeData(L.LightningDataModule):
         if self.split_file is not None:
             split = read_split(Path(self.split_file), table)
             return split, {**self.how, "protocol": f"file {self.split_file}"}, edges
-        return make_split(table, **self.how), self.how, edges
+        return make_split(table, **self.how, contents=contents), self.how, edges
 
     @property
     def validation_rows(self) -> pd.DataFrame:

@@ -5,20 +5,23 @@ import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from boneage_pl.data.chunks import PNG, bare, damage, gray_bits
 from boneage_pl.errors import BoneageError
 
 Pixels = NDArray[np.uint8]
 
 FORMATS = ("PNG", "JPEG")  # Pillow reads many more, and hands some to other programs
 LARGEST = 64 * 2**20  # pixels; our choice: film of 35 × 43 cm scanned at 600 dpi has 80 % of it
+LONGEST = 32  # times as long as wide; our choice: cut to its middle square, more shows nothing of a hand
+FEWEST_BITS = 14  # of a colour's 16; our choice: Pillow keeps the upper 8, of which 2 may be unused
 LARGEST_FILE = 2**29  # bytes; our choice: that many pixels of four 16-bit channels, not compressed
 
 # what Pillow raises for files that are no images, are cut short, or whose header or EXIF data is damaged
@@ -38,7 +41,7 @@ _UNREADABLE = (
 class BadImageError(BoneageError):
     """A file that cannot be used as a radiograph; `kind` says what it is, alike for all such files."""
 
-    kind = "truncated or damaged"
+    kind = "damaged"
 
 
 def _bad(name: Path | str, kind: str) -> BadImageError:
@@ -48,29 +51,58 @@ def _bad(name: Path | str, kind: str) -> BadImageError:
     return error
 
 
-def read_image(path: Path | str) -> Image.Image:
+def read_image(path: Path | str, bits: int | None = None) -> Image.Image:
     """Read a PNG or JPEG as gray values: mode `L`, 8 bits.
 
     A radiograph has one channel. Where a file stores three equal ones nothing is lost; a coloured picture of
-    a radiograph is read as its luminance (ITU-R BT.601, Pillow's `L`). 16-bit values keep their high byte
-    (the format's full range, not the data's), transparency lies on black as a radiograph's background does,
-    and EXIF orientation is applied.
+    a radiograph is read as its luminance (ITU-R BT.601, Pillow's `L`). Of 16-bit values the highest 8 of the
+    `bits` in use are kept, transparency lies on black as a radiograph's background does, and EXIF orientation
+    is applied. What holds no pixels may be damaged or of any size.
+
+    Args:
+        path: of the file.
+        bits: in use by 16-bit values (see `boneage_pl.data.depth`); `None` for those of this file's largest.
 
     Raises:
         BadImageError: the file cannot be read as an image.
     """
-    return decode_image(read_file(path), path)
+    return decode_image(read_file(path), path, bits)
 
 
-def read_radiograph(path: Path | str) -> Image.Image:
+def read_radiograph(path: Path | str, bits: int | None = None) -> Image.Image:
     """Read an image as `read_image` does, and refuse one that shows nothing.
 
     Raises:
         BadImageError: the file cannot be read as an image, or all of it is one value.
     """
-    image = read_image(path)
+    image = read_image(path, bits)
     check_content(image, path)
     return image
+
+
+def is_wide(path: Path | str) -> bool:
+    """Whether a file is a 16-bit gray PNG, by its first bytes."""
+    try:
+        with open(path, "rb", opener=_opener) as file:
+            return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and gray_bits(file.read(26)) == 16
+    except OSError:
+        return False
+
+
+def read_depth(path: Path | str) -> int:
+    """Return how many bits the largest value of a 16-bit gray PNG has; 0 if it cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(BytesIO(bare(read_file(path))), formats=FORMATS) as image:
+                _check_size(image, path)
+                return _depth(image)
+    except (BadImageError, Image.DecompressionBombError, *_UNREADABLE):
+        return 0
+
+
+def _depth(image: Image.Image) -> int:
+    return int(np.asarray(image).max()).bit_length()
 
 
 def check_content(image: Image.Image, name: Path | str) -> None:
@@ -102,34 +134,64 @@ def _opener(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would be waited for
 
 
-def decode_image(content: bytes, name: Path | str) -> Image.Image:
+def decode_image(content: bytes, name: Path | str, bits: int | None = None) -> Image.Image:
     """Return a file's bytes as `read_image` does; `name` is what an error calls them."""
     if not content:
         raise _bad(name, "an empty file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is odd and readable; sizes are checked below
-            with Image.open(BytesIO(content), formats=FORMATS) as file:
-                if file.width * file.height > LARGEST:
-                    raise _bad(name, f"more than {LARGEST >> 20} megapixels, too large for a radiograph")
-                file.load()
-                return _gray(ImageOps.exif_transpose(file))
-    except UnidentifiedImageError as error:
-        raise _bad(name, "no PNG or JPEG") from error
-    except Image.DecompressionBombError as error:
-        raise _bad(name, f"more than {LARGEST >> 20} megapixels, too large for a radiograph") from error
-    except _UNREADABLE as error:
-        raise _bad(name, "truncated or damaged") from error
+    for attempt in _attempts(content):
+        try:
+            return _decode(attempt, name, bits)
+        except Image.DecompressionBombError as error:
+            raise _bad(name, f"more than {LARGEST >> 20} megapixels, too large for a radiograph") from error
+        except _UNREADABLE:
+            continue
+    raise _bad(name, damage(content) or "no PNG or JPEG")
 
 
-def _gray(image: Image.Image) -> Image.Image:
+def _attempts(content: bytes) -> Iterator[bytes]:
+    """Yield a file's bytes; then, where they cannot be read, without what may be in the way."""
+    yield content
+    yield bare(content)  # what says which side is up is kept
+    yield bare(content, orientation=False)
+
+
+def _decode(content: bytes, name: Path | str, bits: int | None) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is odd and readable; sizes are checked below
+        with Image.open(BytesIO(content), formats=FORMATS) as file:
+            _check_size(file, name)
+            file.load()
+            upright = ImageOps.exif_transpose(file)
+            return _gray(upright, bits, name, wide=content.startswith(PNG) and content[24:25] == b"\x10")
+
+
+def _check_size(image: Image.Image, name: Path | str) -> None:
+    if image.width * image.height > LARGEST:
+        raise _bad(name, f"more than {LARGEST >> 20} megapixels, too large for a radiograph")
+    if max(image.size) > LONGEST * min(image.size):
+        raise _bad(name, f"more than {LONGEST} times as long as wide, no shape of a radiograph")
+
+
+def _gray(image: Image.Image, bits: int | None, name: Path | str, *, wide: bool) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit gray; Pillow's own conversion would clip at 255
-        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        unused = max((_depth(image) if bits is None else bits) - 8, 0)
+        return Image.fromarray((np.asarray(image).astype(np.int64) >> unused).clip(0, 255).astype(np.uint8))
+    if wide:
+        _check_wide(image, name)
     if image.has_transparency_data:
         seen = image.convert("RGBA")
+        if seen.getchannel("A").getextrema() == (0, 0):
+            raise _bad(name, "fully transparent")
         image = Image.alpha_composite(Image.new("RGBA", seen.size, (0, 0, 0, 255)), seen)
     # palettes and the rest through RGB, which knows what their numbers mean
     return image if image.mode == "L" else image.convert("RGB").convert("L")
+
+
+def _check_wide(image: Image.Image, name: Path | str) -> None:
+    """Refuse 16-bit colours that use few of their bits: of such Pillow reads the upper eight alone."""
+    used = 8 + int(np.asarray(image.convert("RGB")).max()).bit_length()
+    if used < FEWEST_BITS:
+        raise _bad(name, f"16 bits a colour that uses only {used} or fewer of them; store it as gray")
 
 
 def fit(image: Image.Image, size: int) -> Pixels:
@@ -149,6 +211,6 @@ def fit(image: Image.Image, size: int) -> Pixels:
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
-def read_originals(paths: dict[str, str], size: int, ids: Sequence[str]) -> Pixels:
-    """Read and fit the images of `ids` from their files: uint8 [B, `size`, `size`]."""
-    return np.stack([fit(read_radiograph(paths[i]), size) for i in ids])
+def read_originals(paths: dict[str, str], size: int, bits: dict[str, int], ids: Sequence[str]) -> Pixels:
+    """Read and fit the images of `ids` from their files, of `bits` each: uint8 [B, `size`, `size`]."""
+    return np.stack([fit(read_radiograph(paths[i], bits[i]), size) for i in ids])

@@ -24,14 +24,16 @@ class Row:
 class Part:
     """A preparation that is not finished: the pixels of its images in order, and a journal of them."""
 
-    def __init__(self, folder: Path, size: int) -> None:
-        self.folder, self.size = folder, size
+    def __init__(self, folder: Path, size: int, levels: list[int]) -> None:
+        self.folder, self.size, self.levels = folder, size, levels
         self.images: dict[str, Source] = {}
         self.unreadable: dict[str, tuple[Source, str]] = {}
 
     def __enter__(self) -> "Part":
-        # what another version of the preparation has begun cannot be continued
-        begun = f".{self.size}.v{VERSION}.part"
+        # what another version of the preparation has begun cannot be continued, nor with 16-bit images read
+        # as other numbers of bits
+        bits = "".join(f"_{level}" for level in self.levels)
+        begun = f".{self.size}.v{VERSION}{bits}.part"
         for other in self.folder.glob(f".{self.size}.*part*"):
             if not other.name.startswith(begun):
                 other.unlink()
@@ -98,7 +100,9 @@ class Part:
         checksum = hashlib.file_digest(self.pixels, "sha256").hexdigest()
         file = self.folder / f"{self.size}-{checksum[:12]}.npy"
         Path(self.pixels.name).replace(file)
-        manifest = Manifest(self.size, file.name, checksum, self.images, self.unreadable, __version__)
+        manifest = Manifest(
+            self.size, file.name, checksum, self.images, self.unreadable, self.levels, __version__
+        )
         manifest.write(self.folder / f"{self.size}.json")
         Path(self.journal.name).unlink()
         for other in self.folder.glob(f"{self.size}-*.npy"):

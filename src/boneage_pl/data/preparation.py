@@ -3,18 +3,29 @@
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from boneage_pl.data.images import BadImageError, check_content, decode_image, fit, read_file
+from boneage_pl.data.depth import bits, levels
+from boneage_pl.data.images import (
+    BadImageError,
+    check_content,
+    decode_image,
+    fit,
+    is_wide,
+    read_depth,
+    read_file,
+)
 from boneage_pl.data.part import Part, Row
-from boneage_pl.data.store import UNOPENED, ImageStore, Manifest, Source, read_manifest
+from boneage_pl.data.store import UNOPENED, Examined, ImageStore, Manifest, Source, read_manifest
 from boneage_pl.errors import BoneageError
 from boneage_pl.pool import cores, worker_pool
 from boneage_pl.progress import progress
@@ -36,8 +47,9 @@ def prepare_images(
     """Return the store of every image in `table`, made or brought up to date first.
 
     An image is done again if its path, size or time on disk differ from what the store was made from and its
-    content does too; the others are copied. Interrupted, the next call continues. Of several processes that
-    call at once one does the work, and the others wait for it.
+    content does too, or if the 16-bit images are now read as another number of bits; the others are copied.
+    Interrupted, the next call continues. Of several processes that call at once one does the work, and the
+    others wait for it.
 
     Args:
         table: columns `id` and `path`; `path` lies below `root`.
@@ -45,7 +57,8 @@ def prepare_images(
         folder: where the store lies; made if it is missing.
         image_size: side of the images in pixels.
         workers: processes that decode; `None` for one a core.
-        verify: read the whole store and do it again if it is damaged.
+        verify: read the whole store and every original, and do again what is damaged or has another content
+            under the same size and time.
 
     Raises:
         BoneageError: the folder cannot be written, its disk is full, or a worker process was killed.
@@ -59,9 +72,8 @@ def prepare_images(
         if manifest is None or verify or not is_current(manifest, wanted, root):
             with _lock(folder / f".{image_size}.lock"):
                 manifest = read_manifest(folder, image_size)  # another process may have been here
-                if manifest and verify and not ImageStore(folder, image_size).is_whole():
-                    log.warning("%s is damaged and is made anew", folder / manifest.file)
-                    manifest = None
+                if manifest and verify:
+                    manifest = _verified(manifest, wanted, root, folder, workers or cores())
                 if manifest is None or not is_current(manifest, wanted, root):
                     _make(wanted, root, folder, image_size, workers or cores(), manifest)
     except OSError as error:
@@ -77,6 +89,40 @@ def is_current(manifest: Manifest, wanted: dict[str, str], root: Path) -> bool:
     """Whether a store holds exactly the `wanted` images (id → path below `root`), judged by size and time."""
     sources = manifest.sources
     return set(sources) == set(wanted) and all(sources[i].looks_like(root, wanted[i]) for i in wanted)
+
+
+def _verified(
+    manifest: Manifest, wanted: dict[str, str], root: Path, folder: Path, workers: int
+) -> Manifest | None:
+    """Return what of a store is what was made from the files that are there now; `None` if it is damaged."""
+    if not ImageStore(folder, manifest.image_size).is_whole():
+        log.warning("%s is damaged and is made anew", folder / manifest.file)
+        return None
+    start = time.perf_counter()
+    sources = manifest.sources
+    alike = [i for i, path in wanted.items() if i in sources and sources[i].looks_like(root, path)]
+    hashes = _in_processes(_hash, [root / sources[i].path for i in alike], workers)
+    changed = {i for i, found in zip(alike, hashes, strict=True) if found != sources[i].sha256}
+    log.info(
+        "%d original files hashed, %.1f MB in %.1f s: %s",
+        len(alike),
+        sum(sources[i].bytes for i in alike) / 1e6,
+        time.perf_counter() - start,
+        f"{len(changed)} have another content than before" if changed else "none has changed",
+    )
+    return replace(
+        manifest,
+        images={i: source for i, source in manifest.images.items() if i not in changed},
+        unreadable={i: found for i, found in manifest.unreadable.items() if i not in changed},
+    )
+
+
+def _hash(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 @contextmanager
@@ -96,25 +142,50 @@ def _lock(path: Path) -> Iterator[None]:
 def _make(
     wanted: dict[str, str], root: Path, folder: Path, size: int, workers: int, old: Manifest | None
 ) -> None:
-    with Part(folder, size) as part:
+    depths = _depths(wanted, root, workers, old.sources if old else {})
+    known = levels(depths.values())
+    with Part(folder, size, known) as part:
         done = part.keep(wanted, root)
         if done:
             log.info("continuing: %d of %d images are already prepared in %s", done, len(wanted), folder)
         rest = dict(list(wanted.items())[done:])
-        rows = _rows(rest, root, folder, size, workers, old)
+        rows = _rows(rest, root, folder, size, workers, old, depths, known)
         for row in progress(rows, len(wanted), f"preparing {folder} at {size} px", done=done):
             part.append(row)
         part.finish()
 
 
+def _depths(wanted: dict[str, str], root: Path, workers: int, known: dict[str, Source]) -> dict[str, int]:
+    """Return the depth of each image (see `read_depth`), by id; of files that look as `known` from there."""
+    depths = {
+        i: known[i].depth if i in known and known[i].looks_like(root, path) else -1
+        for i, path in wanted.items()
+    }
+    wide = {i: root / wanted[i] for i, depth in depths.items() if depth < 0 and is_wide(root / wanted[i])}
+    found = _in_processes(read_depth, list(wide.values()), workers)
+    measured = progress(found, len(wide), "measuring 16-bit images") if wide else []
+    return {i: max(depth, 0) for i, depth in depths.items()} | dict(zip(wide, measured, strict=True))
+
+
 def _rows(
-    wanted: dict[str, str], root: Path, folder: Path, size: int, workers: int, old: Manifest | None
+    wanted: dict[str, str],
+    root: Path,
+    folder: Path,
+    size: int,
+    workers: int,
+    old: Manifest | None,
+    depths: dict[str, int],
+    levels: list[int],
 ) -> Iterator[Row]:
-    """Yield every wanted image, in order: copied from the `old` store where its source is what it was."""
+    """Yield every wanted image, in order: copied from the `old` store where it would come out the same."""
     store = ImageStore(folder, size) if old else None
-    known = old.images if old else {}
+    known = {
+        i: source
+        for i, source in (old.images if old else {}).items()
+        if i in wanted and bits(source.depth, old.levels if old else []) == bits(depths[i], levels)
+    }
     tasks = [
-        (i, path, root, size, known[i].sha256 if i in known else "")
+        (i, path, root, size, depths[i], bits(depths[i], levels), known[i].sha256 if i in known else "")
         for i, path in wanted.items()
         if i not in known or not known[i].looks_like(root, path)
     ]
@@ -124,13 +195,15 @@ def _rows(
         row = next(made) if i in anew else Row(i, known[i], b"", "")
         if store and not row.pixels and not row.why:
             row.pixels = store.read([i]).tobytes()
+            row.source = replace(row.source, content=known[i].content)
         yield row
 
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-Task = tuple[str, str, Path, int, str]  # id, path, root, size, the content that the old store has
+# id, path, root, size, depth, the bits it is read as, the content that the old store has
+Task = tuple[str, str, Path, int, int, int, str]
 
 
 def _in_processes(do: Callable[[T], R], tasks: list[T], workers: int) -> Iterator[R]:
@@ -149,47 +222,55 @@ def _in_processes(do: Callable[[T], R], tasks: list[T], workers: int) -> Iterato
 
 def _prepare(task: Task) -> Row:
     """Read one image; without pixels where the content is what the old store has already."""
-    i, path, root, size, known = task
+    i, path, root, size, depth, used, known = task
     source = Source(path, UNOPENED, 0, "")
     try:
         found = (root / path).stat()
-        if os.access(root / path, os.R_OK):
-            source = Source(path, found.st_size, found.st_mtime_ns, "")
         content = read_file(root / path)
-        source = Source(path, found.st_size, found.st_mtime_ns, hashlib.sha256(content).hexdigest())
+        source = Source(path, found.st_size, found.st_mtime_ns, hashlib.sha256(content).hexdigest(), depth)
         if source.sha256 == known:
             return Row(i, source, b"", "")
-        image = decode_image(content, root / path)
-        check_content(image, root / path)
-        return Row(i, source, fit(image, size).tobytes(), "")
+        pixels = _pixels(content, root / path, size, used)
+        return Row(i, replace(source, content=hashlib.sha256(pixels).hexdigest()), pixels, "")
     except OSError as error:
         return Row(i, source, b"", f"unreadable ({error.strerror})")
     except BadImageError as error:
         return Row(i, source, b"", error.kind)
 
 
-def check_originals(
-    paths: dict[str, str], workers: int | None = None
-) -> tuple[dict[str, str], dict[str, str]]:
+def _pixels(content: bytes, path: Path | str, size: int, used: int) -> bytes:
+    image = decode_image(content, path, used)
+    check_content(image, path)
+    return fit(image, size).tobytes()
+
+
+def check_originals(paths: dict[str, str], size: int, workers: int | None = None) -> Examined:
     """Read every image once, for what is to be read from its file again and again.
 
     Args:
         paths: the files by id.
+        size: side of the images in pixels.
         workers: processes that decode; `None` for one a core.
-
-    Returns:
-        The SHA-256 of each file's bytes by id, and what those are instead that cannot be used, by id.
     """
-    checked = _in_processes(_check, list(paths.items()), workers or cores())
-    results = list(progress(checked, len(paths), "checking the original images"))
-    return {i: sha256 for i, sha256, _ in results}, {i: why for i, _, why in results if why}
+    depths = _depths(paths, Path(), workers or cores(), {})
+    known = levels(depths.values())
+    tasks = [(path, size, bits(depths[i], known)) for i, path in paths.items()]
+    checked = _in_processes(_check, tasks, workers or cores())
+    results = dict(zip(paths, progress(checked, len(paths), "checking the original images"), strict=True))
+    return Examined(
+        hashes={i: sha256 for i, (sha256, _, _) in results.items()},
+        contents={i: content for i, (_, content, _) in results.items()},
+        depths=depths,
+        levels=known,
+        bad={i: why for i, (_, _, why) in results.items() if why},
+    )
 
 
-def _check(task: tuple[str, str]) -> tuple[str, str, str]:
-    i, path = task
+def _check(task: tuple[str, int, int]) -> tuple[str, str, str]:
+    path, size, used = task
     try:
         content = read_file(path)
-        check_content(decode_image(content, path), path)
+        pixels = _pixels(content, path, size, used)
     except BadImageError as error:
-        return i, "", error.kind
-    return i, hashlib.sha256(content).hexdigest(), ""
+        return "", "", error.kind
+    return hashlib.sha256(content).hexdigest(), hashlib.sha256(pixels).hexdigest(), ""

@@ -41,6 +41,7 @@ class Problems:
     def __init__(self, source: Path) -> None:
         self.source = source
         self.found: list[Problem] = []
+        self.notes: list[str] = []
 
     def __len__(self) -> int:
         return len(self.found)
@@ -48,6 +49,10 @@ class Problems:
     def add(self, kind: str, places: Iterable[tuple[str, str]]) -> None:
         """Add problems of one kind, each an id and where it was found."""
         self.found += [Problem(i, kind, where) for i, where in places]
+
+    def note(self, words: str) -> None:
+        """Keep a word on how the data set was read that a person should see; nothing is kept of nothing."""
+        self.notes += [words] if words else []
 
     def among(self, ids: set[str]) -> "Problems":
         """Return those of some ids."""
@@ -76,8 +81,29 @@ class Problems:
         return pd.DataFrame(rows, columns=["id", "problem", "where"])
 
 
-def add_bad_images(problems: Problems, table: pd.DataFrame, bad: dict[str, str]) -> None:
-    """Add the images of `table` (`id`, `path`) that are `bad`: what each is instead, by id."""
-    for kind in dict.fromkeys(bad.values()):
-        places = zip(table["id"], table["path"], strict=True)
-        problems.add(f"image that is {kind}", ((i, path) for i, path in places if bad.get(i) == kind))
+def add_bad_images(
+    problems: Problems, table: pd.DataFrame, bad: dict[str, str], contents: dict[str, str]
+) -> pd.DataFrame:
+    """Add the images of `table` that cannot be used, and return the rows of the others.
+
+    Args:
+        table: `id, bone_age, male, path`.
+        bad: what an image is instead, by id.
+        contents: what tells the others apart, by id: one picture with two ages or sexes has none.
+    """
+    wrong = table["id"].map(bad)
+    for kind in wrong.dropna().unique():
+        rows = table[wrong == kind]
+        problems.add(f"image that is {kind}", zip(rows["id"], rows["path"], strict=True))
+    good = table[wrong.isna()]
+    content = good["id"].map(contents)
+    labels = good.assign(content=content)[["content", "bone_age", "male"]].drop_duplicates()["content"]
+    unequal = content.isin(labels[labels.duplicated()])
+    copies = good[unequal].assign(content=content[unequal]).groupby("content", sort=False)
+    for _, rows in copies:
+        others = first_ten(rows["id"], 5)
+        problems.add(
+            "image that another row has with another age or sex",
+            ((i, f"{path} (ids {others})") for i, path in zip(rows["id"], rows["path"], strict=True)),
+        )
+    return good[~unequal]

@@ -1,4 +1,4 @@
-"""Where the radiographs lie, and where what is made of them goes. Imports no torch."""
+"""Where what is made of a data set goes, and how a synthetic one comes to be. Imports no torch."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,19 +6,6 @@ from pathlib import Path
 from filelock import FileLock
 
 from boneage_pl.errors import BoneageError
-
-
-def data_root(root: str) -> Path:
-    """Return the folder that `data.root` names.
-
-    Raises:
-        BoneageError: it is empty.
-    """
-    if not str(root):
-        raise BoneageError(
-            "data.root is empty: name a folder, and see whether BONEAGE_DATA is set to nothing."
-        )
-    return Path(str(root)).expanduser()
 
 
 def store_folder(store: str | None, root: Path) -> Path:

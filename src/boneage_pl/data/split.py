@@ -2,14 +2,17 @@
 
 Several of the real table's twenty groups hold far fewer than 400 images, so drawing 400 must repeat some.
 `disjoint` divides each group's images first and repeats within a side; `published` repeats first and
-divides after, which puts the same image on both sides.
+divides after, which puts the same image on both sides. One picture under two ids is one image: `disjoint` has
+it on one side.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from boneage_pl.data.problems import first_ten
 from boneage_pl.errors import BoneageError
 
 Protocol = Literal["disjoint", "published"]
@@ -45,8 +48,11 @@ def make_split(
     samples_per_group: int = 400,
     validation_share: float = 0.25,
     seed: int = 0,
+    contents: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Draw `samples_per_group` rows from each of the 2 × `age_bins` groups and divide them in two.
+
+    Of a table of one sex there are the `age_bins` groups of that sex.
 
     Args:
         table: columns `id` (str, unique), `bone_age` (months), `male` (bool); its row order does not matter.
@@ -55,26 +61,29 @@ def make_split(
         samples_per_group: rows of each group in the result, repeated where the group is smaller.
         validation_share: part of each group's rows that validates, between 0 and 1.
         seed: with the table, all that the result depends on.
+        contents: what each id's image shows; `None` where every id has an image of its own.
 
     Returns:
         `id, bone_age, male, group, subset`, subset being `train` or `validation`; for each group exactly
         `round(samples_per_group × validation_share)` validation rows, the rest training rows.
 
     Raises:
-        BoneageError: an unknown protocol, sizes that leave a side empty, a group with fewer than two images.
+        BoneageError: an unknown protocol, sizes that leave a side empty, a group with fewer than two images;
+            the message has the options that work with this table.
     """
     n_validation = _validation_rows(protocol, age_bins, samples_per_group, validation_share)
     table = table.sort_values("id", kind="stable").reset_index(drop=True)
     edges = age_edges(table["bone_age"], age_bins)
     groups = assign_groups(table, edges)
-    _check_groups(groups, edges)
+    shown = table["id"].map(contents) if contents else table["id"]
+    check_groups(table, shown, edges, samples_per_group, validation_share)
 
     parts = []
-    for group in range(2 * age_bins):
+    for group in sorted(groups.unique()):
         rng = np.random.default_rng([seed, group])
         images = rng.permutation(np.flatnonzero(groups == group))
         if protocol == "disjoint":
-            held_out = min(max(round(len(images) * validation_share), 1), len(images) - 1)
+            held_out, images = _divided(images, shown.to_numpy()[images], validation_share)
             validation = _draw(images[:held_out], n_validation, rng)
             train = _draw(images[held_out:], samples_per_group - n_validation, rng)
         else:
@@ -83,6 +92,14 @@ def make_split(
         for subset, rows in (("train", train), ("validation", validation)):
             parts.append(table.loc[rows].assign(group=group, subset=subset))
     return pd.concat(parts)[COLUMNS].sort_values("subset", kind="stable").reset_index(drop=True)
+
+
+def _divided(images: np.ndarray, shown: np.ndarray, share: float) -> tuple[int, np.ndarray]:
+    """Return how many of a group's images validate, and the images in an order that keeps copies together."""
+    codes, different = pd.factorize(shown)
+    order = np.argsort(codes, kind="stable")
+    held_out = min(max(round(len(different) * share), 1), len(different) - 1)
+    return int((codes < held_out).sum()), images[order]
 
 
 def _draw(images: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -106,22 +123,69 @@ def _validation_rows(protocol: str, age_bins: int, samples_per_group: int, valid
     return rows
 
 
-def _check_groups(groups: pd.Series, edges: list[float]) -> None:
+def check_groups(
+    table: pd.DataFrame, shown: pd.Series, edges: list[float], samples: int, share: float
+) -> None:
+    """Refuse a table with a group of fewer than two images, and name the options that work with it.
+
+    Args:
+        table: `bone_age`, `male`.
+        shown: what each row's image shows.
+        edges: of the age bins, months.
+        samples: asked for of each group.
+        share: of them that validates.
+    """
     bins = len(edges) - 1
-    counts = np.bincount(groups, minlength=2 * bins)
-    empty = [group_name(int(g), edges) for g in np.flatnonzero(counts == 0)]
-    single = [group_name(int(g), edges) for g in np.flatnonzero(counts == 1)]
-    fewer = "Use fewer, wider age bins (data.age_bins=" + str(max(bins // 2, 1)) + ", say) or a larger table."
-    if empty:
-        raise BoneageError(
-            f"{len(empty)} of the {2 * bins} groups by sex and age hold no image: {_listed(empty)}.\n{fewer}"
-        )
-    if single:
-        raise BoneageError(
-            f"{len(single)} of the {2 * bins} groups hold a single image, and a split needs two: "
-            f"{_listed(single)}.\n{fewer}"
-        )
+    counts = _images_of_groups(table, shown, edges)
+    few = {count: [group for group, n in counts.items() if n == count] for count in (0, 1)}
+    if not few[0] and not few[1]:
+        return
+    works = _what_works(table, shown, bins, samples, share)
+    ages = table["bone_age"]
+    if ages.min() == ages.max():
+        raise BoneageError(f"All bone ages are {ages.min():g} months, which is one age bin.\n{works}")
+    words = [
+        f"{len(groups)} hold {'no' if count == 0 else 'a single'} image: "
+        + first_ten((group_name(g, edges) for g in groups), 5)
+        for count, groups in few.items()
+        if groups
+    ]
+    raise BoneageError(
+        f"Of the {len(counts)} groups by sex and age, which need two images each, "
+        f"{'; '.join(words)}.\n{works}"
+    )
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _images_of_groups(table: pd.DataFrame, shown: pd.Series, edges: list[float]) -> dict[int, int]:
+    """Return how many different images each group has, of the sexes that the table has."""
+    counts = shown.groupby(assign_groups(table, edges)).nunique()
+    bins = len(edges) - 1
+    return {
+        bins * sex + age_bin: int(counts.get(bins * sex + age_bin, 0))
+        for sex in sorted(table["male"].astype(int).unique())
+        for age_bin in range(bins)
+    }
+
+
+def _what_works(table: pd.DataFrame, shown: pd.Series, bins: int, samples: int, share: float) -> str:
+    for fewer in range(bins - 1, 0, -1):
+        counts = _images_of_groups(table, shown, age_edges(table["bone_age"], fewer))
+        if min(counts.values()) > 1:
+            each = max(-(-len(table) // len(counts)), 2)  # about every image once
+            each = next((n for n in range(each, samples) if 0 < round(n * share) < n), samples)
+            return f"What works with this table: data.age_bins={fewer} data.samples_per_group={each}"
+    sex = table["male"].astype(bool)
+    few = [name for name, of in (("girl", ~sex), ("boy", sex)) if shown[of].nunique() == 1]
+    return (
+        f"No number of age bins works: there is a single {' and a single '.join(few)}, and each sex needs "
+        "two images.\nAdd images, or take the rows of that sex out: a table of one sex can be trained on."
+    )
+
+
+def sex_alone(table: pd.DataFrame) -> str:
+    """Say which sex is missing in a table; nothing where both are there."""
+    sexes = table["male"].astype(bool)
+    if sexes.nunique() != 1:
+        return ""
+    missing, there = ("girls", "boys") if sexes.iloc[0] else ("boys", "girls")
+    return f"no {missing} in the table: the groups are those of {there}, and nothing is learned of {missing}"

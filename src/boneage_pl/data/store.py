@@ -17,32 +17,56 @@ from typing import Any
 
 import numpy as np
 
-from boneage_pl.data.images import Pixels
+from boneage_pl.data.images import BadImageError, Pixels, read_file
 from boneage_pl.errors import BoneageError
 
-VERSION = 2  # of the preparation: raise it when a pixel, or what is refused, would come out differently
+VERSION = 3  # of the preparation: raise it when a pixel, or what is refused, would come out differently
 UNOPENED = -1  # the size of a file that could not be opened
 HEADER = 128  # bytes before the first image, as `numpy.lib.format` pads them
 
 
 @dataclass(frozen=True)
 class Source:
-    """One original file: its path below `data.root`, its size and time on disk, its content."""
+    """One original file: its path below `data.root`, its size and time on disk, its content.
+
+    Of a file that the system did not give (`UNOPENED`) nothing else is known: it is tried again each time.
+    """
 
     path: str
     bytes: int
     mtime_ns: int
     sha256: str  # of the file; of a file that cannot be used as an image too
+    depth: int = 0  # bits of the largest value of a 16-bit gray image; else 0
+    content: str = ""  # SHA-256 of the prepared pixels: two files may show one picture
 
     def looks_like(self, root: Path, path: str) -> bool:
         """Whether the file at `path` below `root` has the size and time that this source had."""
         if self.bytes == UNOPENED:
-            return path == self.path and not os.access(root / path, os.R_OK)
+            return path == self.path and not _can_be_read(root / path)
         try:
             found = (root / path).stat()
         except OSError:
             return False
         return (path, found.st_size, found.st_mtime_ns) == (self.path, self.bytes, self.mtime_ns)
+
+
+def _can_be_read(path: Path) -> bool:
+    try:
+        read_file(path)
+    except BadImageError:
+        return False
+    return True
+
+
+@dataclass
+class Examined:
+    """What is known of a data set's images, by id."""
+
+    hashes: dict[str, str]  # SHA-256 of the file
+    contents: dict[str, str]  # SHA-256 of the pixels that are made of it
+    depths: dict[str, int]  # bits of the largest value of a 16-bit gray image; else 0
+    levels: list[int]  # bits that 16-bit images are read as
+    bad: dict[str, str]  # what those are instead that cannot be used
 
 
 @dataclass
@@ -54,6 +78,7 @@ class Manifest:
     sha256: str  # of the file of pixels
     images: dict[str, Source]  # by id
     unreadable: dict[str, tuple[Source, str]]  # by id, with what it is instead
+    levels: list[int]  # bits that 16-bit images are read as, see `boneage_pl.data.depth`
     package: str
     version: int = VERSION
 
@@ -114,8 +139,14 @@ class ImageStore:
             )
         self.path = folder / manifest.file
         self.shape = (len(manifest.images), image_size, image_size)
-        self.hashes = {i: source.sha256 for i, source in manifest.images.items()}
-        self.unreadable = {i: why for i, (_, why) in manifest.unreadable.items()}
+        images = manifest.images
+        self.images = Examined(
+            hashes={i: source.sha256 for i, source in images.items()},
+            contents={i: source.content for i, source in images.items()},
+            depths={i: source.depth for i, source in images.items()},
+            levels=manifest.levels,
+            bad={i: why for i, (_, why) in manifest.unreadable.items()},
+        )
         self.checksum = manifest.sha256
         self.sources = manifest.sources
         self.rows = {i: row for row, i in enumerate(manifest.images)}

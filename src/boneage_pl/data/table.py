@@ -1,81 +1,69 @@
 """Find a bone-age table and its images under a folder, whatever the layout, and check both once."""
 
 import os
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from boneage_pl.data.columns import MEANINGS, is_training_table, recognised
-from boneage_pl.data.csv_file import Understand, header, read_rows
+from boneage_pl.data.columns import MEANINGS, WORDS, Meaning, not_understood, option, understood
+from boneage_pl.data.ids import example, find_images
+from boneage_pl.data.place import Place
 from boneage_pl.data.problems import Problems, first_ten
+from boneage_pl.data.rows import check_rows, sexes
+from boneage_pl.data.table_file import MissingExtraError, first_header, read_rows
 from boneage_pl.errors import BoneageError
 
-Columns = Mapping[str, str | None] | None
-
-TABLE_SUFFIXES = {".csv", ".xlsx"}
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
-OLDEST = 240  # months; the RSNA table ends at 228
-YEARS = 20  # a table in which nobody is older than so many months was most likely written in years
-_SEXES = {
-    "true": True,
-    "1": True,
-    "1.0": True,
-    "m": True,
-    "male": True,
-    "false": False,
-    "0": False,
-    "0.0": False,
-    "f": False,
-    "female": False,
-}
-# The names the challenge and Kaggle gave the table; of several tables under one root these come first.
-_KNOWN_TABLES = ["boneage-training-dataset.csv", "train.csv"]
-_KNOWN_FOLDER = "boneage-training-dataset"
+_NOT_READ = {".xls", ".ods", ".numbers", ".sav", ".parquet"}  # tables of other programs
 
 
-def read_table(root: Path, columns: Columns = None) -> pd.DataFrame:
+def read_table(root: Path) -> pd.DataFrame:
     """Return the table under `root`, as `examine_table` does, where nothing is wrong with it.
 
     Raises:
         BoneageError: see `examine_table`; or any row or missing image, all of them told together.
     """
-    table, problems = examine_table(root, columns)
+    table, problems = examine_table(Place(root))
     if problems:
         raise problems.error()
     return table
 
 
-def examine_table(root: Path, columns: Columns = None) -> tuple[pd.DataFrame, Problems]:
-    """Read the table under `root`, find each row's image, and collect what cannot be used.
+def examine_table(place: Place) -> tuple[pd.DataFrame, Problems]:
+    """Read the table of a data set, find each row's image, and collect what cannot be used.
 
     Recognised: the Kaggle archive (images in `boneage-training-dataset/`, or nested once more), the
-    challenge's own archives (`train.csv` or `boneage-training-dataset.csv`), and any folder that holds one
-    table with the columns `id,boneage,male` and an `<id>.png` (or .jpg) for each row, at any depth. So are
-    the challenge's validation and test tables, and any other whose columns have those meanings (see
-    `MEANINGS`). An id is only ever compared with the names of the files that are there: none is made into a
-    path.
-
-    Args:
-        root: the folder.
-        columns: names of the columns `id`, `bone_age` and `male`; `None`, for all or one, to recognise it.
+    challenge's own archives, and any folder that holds one table with a column each for the id, the bone age
+    and the sex (see `MEANINGS`) and an image for each row, at any depth. docs/DATA.md has all of it.
 
     Returns:
         The rows that can be used, one an image: `id` (str), `bone_age` (months, float), `male` (bool), `path`
         (str); and what is wrong with the others. No image has been opened.
 
     Raises:
-        BoneageError: no table, several that could be meant, one without rows, or ages in years.
+        BoneageError: no table, several that could be meant, one whose columns are not understood or whose
+            rows are none, ages in a unit that is in doubt, or no image for any row.
     """
+    root = place.root
     files = list(_walk(root)) if root.is_dir() else []
-    understand = partial(recognised, named=columns)
-    csv = _choose_table([f for f in files if f.suffix.lower() in TABLE_SUFFIXES], root, understand)
-    problems = Problems(csv)
-    table = _check_rows(read_rows(csv, understand), csv, problems)
-    images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
-    found = _images_by_id(images, set(table["id"]))
-    there = {i: _chosen(paths) for i, paths in found.items()}
+    images = [f for f in files if f.suffix.lower() in place.known.image_suffixes]
+    file, note = _choose_table(place, files, images)
+    problems = Problems(file)
+    problems.note(note)
+    raw = read_rows(file, lambda cells: _is_header(cells, place))
+    meaning = _meaning(file, raw, place)
+    raw = raw[[meaning.of[name] for name in MEANINGS]].set_axis(list(MEANINGS), axis=1)
+    unit = place.age_unit or meaning.unit
+    table = check_rows(raw, file, problems, unit, inverted=meaning.inverted)
+    found, around = find_images(table["id"].tolist(), images)
+    if not found and len(table):
+        raise _no_image(file, table["id"].iloc[0], images, files, place)
+    if around:
+        problems.note(
+            f"images are matched as {around}: {example(p for paths in found.values() for p in paths)}"
+        )
+    there = {i: _chosen(paths, place.known.image_folder) for i, paths in found.items()}
     problems.add(
         f"row without its image under {root}", ((i, f"{i}.png") for i in table["id"] if i not in there)
     )
@@ -98,39 +86,108 @@ def _walk(root: Path) -> Iterator[Path]:
         seen.add(real)
         subfolders[:] = sorted(s for s in subfolders if not s.startswith(".") and s != "__MACOSX")
         for name in sorted(names):
-            if not name.startswith("."):
+            if not name.startswith((".", "~$")):  # ~$: what Excel leaves while a table is open
                 yield Path(folder, name)
 
 
-def _choose_table(csvs: list[Path], root: Path, understand: Understand) -> Path:
-    csvs = [csv for csv in csvs if csv.is_file()]  # reading a pipe would wait for ever
-    headers = {csv: header(csv, understand) for csv in csvs}
-    tables = [csv for csv in csvs if understand(headers[csv])]
+def _is_header(cells: list[str], place: Place) -> bool:
+    try:
+        return not understood(cells, place.columns).missing
+    except BoneageError:
+        return True  # it is one, and says so when it is read
+
+
+def _meaning(file: Path, raw: pd.DataFrame, place: Place) -> Meaning:
+    try:
+        meaning = understood(list(raw.columns), place.columns)
+    except BoneageError as error:
+        raise BoneageError(f"{file}: {error}") from error
+    if meaning.missing:
+        raise BoneageError(f"{file}: {not_understood(raw, place.columns, sexes)}")
+    return meaning
+
+
+def _choose_table(place: Place, files: list[Path], images: list[Path]) -> tuple[Path, str]:
+    """Return the table, and a word on others that could have been meant."""
+    if named := place.table_file():
+        return named, ""
+    # reading a pipe would wait for ever
+    candidates = [f for f in files if f.suffix.lower() in place.known.table_suffixes and f.is_file()]
+    headers, unread = _headers(candidates, place)
+    tables = [file for file, header in headers.items() if _is_header(header, place)]
     if not tables:
-        raise _nothing_found(headers, root)
-    for name in _KNOWN_TABLES:
-        if known := [table for table in tables if table.name.lower() == name]:
-            tables = known
+        raise _nothing_found(place, headers, unread, files, images)
+    chosen = tables
+    for name in place.known.tables:
+        if same := [table for table in tables if table.name.lower() == name]:
+            chosen = same
             break
-    else:  # a table that is named like the training table's columns comes before one that only means the same
-        tables = [table for table in tables if is_training_table(headers[table])] or tables
-    if len(tables) > 1:
+    else:  # a table with the very columns of the training table comes before one that means the same
+        chosen = [table for table in tables if _published(headers[table], place)] or tables
+    names = [str(table.relative_to(place.root)) for table in chosen]
+    if len(chosen) > 1:
         raise BoneageError(
-            f"{root} holds {len(tables)} tables with the columns {','.join(MEANINGS)}: "
-            f"{first_ten(t.relative_to(root) for t in tables)}\n"
-            "Point data.root at the folder of the one you mean."
+            f"{place.root} holds {len(chosen)} tables with {_listed(WORDS.values())} in each row: "
+            f"{first_ten(names)}\nSay which: {option('data.table', names[0])}"
         )
-    return tables[0]
+    others = [str(table.relative_to(place.root)) for table in tables if table not in chosen]
+    return chosen[0], f"table: {names[0]}; not {first_ten(others)}" if others else ""
 
 
-def _nothing_found(headers: dict[Path, list[str]], root: Path) -> BoneageError:
-    looked = f"Looked for a .csv with the columns {','.join(MEANINGS)}"
+def _published(header: list[str], place: Place) -> bool:
+    try:
+        return understood(header, place.columns).published
+    except BoneageError:
+        return False
+
+
+def _headers(candidates: list[Path], place: Place) -> tuple[dict[Path, list[str]], BoneageError | None]:
+    """Return the header of each table, and why one could not be read where what reads it is missing."""
+    headers: dict[Path, list[str]] = {}
+    unread = None
+    for file in candidates:
+        try:
+            headers[file] = first_header(file, lambda cells: _is_header(cells, place))
+        except MissingExtraError as error:
+            unread = error
+    return headers, unread
+
+
+def _nothing_found(
+    place: Place,
+    headers: dict[Path, list[str]],
+    unread: BoneageError | None,
+    files: list[Path],
+    images: list[Path],
+) -> BoneageError:
+    """Say what is missing: a column, what reads a table, the table, or all of it."""
+    root = place.root
+    tables = [file for file, header in headers.items() if len(header) > 1]
+    if len(tables) == 1:
+        raw = read_rows(tables[0], lambda cells: _is_header(cells, place))
+        return BoneageError(f"{tables[0]}: {not_understood(raw, place.columns, sexes)}")
+    if tables:
+        listed = [f"{t.relative_to(root)} ({','.join(headers[t])[:60]})" for t in tables[:3]]
+        return BoneageError(
+            f"{root} holds {len(tables)} tables, none with {_listed(WORDS.values())}: "
+            f"{'; '.join(listed)}{' …' if len(tables) > 3 else ''}.\n"
+            f"Say which, and what its columns are: {option('data.table', str(tables[0].relative_to(root)))} "
+            f"{' '.join(f'data.columns.{name}=<column>' for name in MEANINGS)}"
+        )
+    if unread:
+        return unread
+    if other := [file for file in files if file.suffix.lower() in _NOT_READ]:
+        return BoneageError(f"{other[0]}: {other[0].suffix} tables are not read. Save it as .csv or .xlsx.")
+    if images and (above := _one_level_up(place)):
+        return BoneageError(
+            f"{root} holds {len(images)} images and no table; the table is one level up.\n"
+            f"Say so: {option('data.root', str(root))} {option('data.table', str(above))}"
+        )
+    looked = f"It holds {len(images)} images and no table with {_listed(WORDS.values())}"
     if not root.exists():
         looked = "That folder does not exist"
-    elif headers:
-        looked += "; found " + first_ten(
-            f"{c.name} ({','.join(names)[:60]})" for c, names in list(headers.items())[:3]
-        )
+    elif not images:
+        looked = f"It holds no table and no image{_others(files, place)}"
     return BoneageError(
         f"No bone-age data in data.root={root} ({root.resolve()}).\n"
         f"{looked}.\n"
@@ -140,53 +197,40 @@ def _nothing_found(headers: dict[Path, list[str]], root: Path) -> BoneageError:
     )
 
 
-def _check_rows(raw: pd.DataFrame, csv: Path, problems: Problems) -> pd.DataFrame:
-    """Turn text into values; rows that cannot be used go to `problems`, each under its first kind.
+def _one_level_up(place: Place) -> Path | None:
+    """Return the table beside the folder of the images, if there is one alone."""
+    parent = place.root.resolve().parent
+    beside = sorted(
+        f for f in parent.iterdir() if f.suffix.lower() in place.known.table_suffixes and f.is_file()
+    )
+    headers, _ = _headers(beside, place)
+    tables = [file for file, header in headers.items() if _is_header(header, place)]
+    known = [t for t in tables if t.name.lower() in place.known.tables]
+    tables = known if len(tables) > 1 and known else tables
+    return Path(os.path.relpath(tables[0], place.root.resolve())) if len(tables) == 1 else None
 
-    Of rows that repeat each other to the letter the first is used.
-    """
-    ages = pd.to_numeric(raw["boneage"].str.replace(",", ".", regex=False), errors="coerce")
-    male = raw["male"].str.lower().map(_SEXES)
-    if raw.empty:
-        raise BoneageError(f"{csv}: it has no rows.")
-    if ages.notna().any() and ages.max() <= YEARS:
-        raise BoneageError(
-            f"{csv}: the oldest of its {ages.notna().sum()} bone ages is {ages.max():g}: these look like "
-            "years.\nboneage is in months: multiply the column by 12."
-        )
-    values = pd.DataFrame({"id": raw["id"], "age": ages, "male": male})
-    differing = raw["id"].isin(values.drop_duplicates()["id"].loc[lambda i: i.duplicated()])
-    bad = {
-        "row with an empty id": raw["id"] == "",
-        "row with an id that is not a plain file name": raw["id"].str.contains(r"[/\\\0]|^\.+$"),
-        "row with an empty bone age": raw["boneage"] == "",
-        "row with a bone age that is not a number": ages.isna(),
-        f"row with a bone age outside 0 to {OLDEST} months": (ages < 0) | (ages > OLDEST),
-        "row with a sex that is none of True/False, 1/0, M/F": male.isna(),
-        "row with an id that another row has with another age or sex": differing,
-        "row that repeats another": raw["id"].duplicated(),
-    }
-    good = pd.Series(True, index=raw.index)
-    for kind, mask in bad.items():
-        problems.add(kind, ((raw["id"][line], _cell(raw, line)) for line in raw.index[mask & good]))
-        good &= ~mask
-    return pd.DataFrame(
-        {"id": raw["id"][good], "bone_age": ages[good].astype(float), "male": male[good].astype(bool)}
+
+def _no_image(file: Path, first: str, images: list[Path], files: list[Path], place: Place) -> BoneageError:
+    there = f"files: {example(images)}" if images else f"files: no {' or '.join(place.known.image_suffixes)}"
+    return BoneageError(
+        f"{file}: no row finds its image under {place.root}.\n"
+        f"table: {first}; {there}{_others(files, place)}.\n"
+        "An image is called like its id; point data.root at the folder that has both, or correct the ids."
     )
 
 
-def _cell(raw: pd.DataFrame, line: int) -> str:
-    return f"line {line} ({','.join(str(value) for value in raw.loc[line])[:60]})"
+def _others(files: Iterable[Path], place: Place) -> str:
+    """Say which files are left aside: radiographs in another format, or not unpacked."""
+    read = {*place.known.image_suffixes, *place.known.table_suffixes}
+    suffixes = Counter(f.suffix.lower() for f in files if f.suffix and f.suffix.lower() not in read)
+    return "".join(f"; {count} {suffix} files are not read" for suffix, count in suffixes.most_common(2))
 
 
-def _images_by_id(images: list[Path], ids: set[str]) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for path in images:
-        if path.stem in ids:
-            found.setdefault(path.stem, []).append(path)
-    return found
+def _listed(words: Iterable[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}"
 
 
-def _chosen(paths: list[Path]) -> list[Path]:
+def _chosen(paths: list[Path], folder: str) -> list[Path]:
     """Copies outside the folder named by the challenge give way to those in it."""
-    return [p for p in paths if _KNOWN_FOLDER in p.parts] or paths
+    return [p for p in paths if folder in (part.lower() for part in p.parts)] or paths

@@ -159,7 +159,9 @@ def _baselines(answers: pd.DataFrame, population: Population) -> list[dict[str, 
         "constant predictor": (pd.Series(medians["all"], answers.index), f"{medians['all']:.1f} months"),
         "sex-median predictor": (
             of_sex,
-            f"{medians['girls']:.1f} months for girls, {medians['boys']:.1f} for boys",
+            ", ".join(
+                f"{medians[s]:.1f} months for {s}" for s in ("girls", "boys") if np.isfinite(medians[s])
+            ),
         ),
     }
     images = answers["image"].to_numpy()

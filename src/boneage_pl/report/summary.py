@@ -78,10 +78,9 @@ def constant_predictor(split: pd.DataFrame) -> tuple[float, float]:
 
 def verdict(best_val_mae: float, constant_mae: float) -> str:
     """Say whether a run learned: `learned`, `barely learned` or `did not learn` (also for NaN)."""
-    share = best_val_mae / constant_mae
-    if share < LEARNED:
+    if best_val_mae < LEARNED * constant_mae:
         return "learned"
-    return "barely learned" if share <= NOT_LEARNED else "did not learn"
+    return "barely learned" if best_val_mae <= NOT_LEARNED * constant_mae else "did not learn"
 
 
 def opening_words(record: dict[str, Any], split: pd.DataFrame, device: str) -> str:
@@ -103,7 +102,7 @@ def opening_words(record: dict[str, Any], split: pd.DataFrame, device: str) -> s
 
 def closing_words(summary: Summary, run: Path, next_experiment: str | None, outputs: str) -> str:
     """Say what came of it, where it is, and what to run next."""
-    share = summary.best_val_mae / summary.constant_mae
+    share = f"{summary.best_val_mae / summary.constant_mae:.2f} ×" if summary.constant_mae else "above"
     rows = [
         (
             f"{summary.experiment}, epoch {summary.best_epoch}",
@@ -123,7 +122,7 @@ def closing_words(summary: Summary, run: Path, next_experiment: str | None, outp
     lines = [
         f"\nbest validation MAE (months), {summary.protocol} split",
         table,
-        f"verdict: {summary.verdict} (best validation MAE is {share:.2f} × the constant predictor's)",
+        f"verdict: {summary.verdict} (best validation MAE is {share} the constant predictor's)",
     ]
     if next_experiment is not None:
         lines += ["\nnext", f"  {next_command(next_experiment, str(run))}"]

@@ -1,0 +1,94 @@
+"""Which image belongs to which row: by the id, as tables and file names really write it."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+_SAMPLE = 20  # ids that are looked for inside file names, to find what all of them have around the id
+
+
+def find_images(ids: list[str], images: list[Path]) -> tuple[dict[str, list[Path]], str]:
+    """Return the images of each id that has any, and how their names were read where they are not `<id>.png`.
+
+    An id is only ever compared with the names of files that are there: none is made into a path. First they
+    are compared to the letter; what is left then without regard to case, a number's `.0` or an image's suffix
+    in the table; then without a number's leading zeros. Only where none of these finds anything is a
+    beginning or an end looked for that all file names have around the id, such as `hand_`.
+
+    Args:
+        ids: of the table, each once.
+        images: every image file.
+
+    Returns:
+        Images by id, more than one where several could be meant; and the beginning and end around it
+        (`hand_<id>`), else nothing.
+    """
+    stems: dict[str, list[Path]] = {}
+    for path in images:
+        stems.setdefault(path.stem, []).append(path)
+    found: dict[str, list[Path]] = {}
+    rest = ids
+    for key in (str, _plain, _unpadded):
+        rest = _match(rest, stems, key, found)
+    if found or not ids:
+        return found, ""
+    return _inside_names(ids, stems)
+
+
+def _match(
+    ids: list[str], stems: dict[str, list[Path]], key: Callable[[str], str], found: dict[str, list[Path]]
+) -> list[str]:
+    """Move what `key` makes equal from `stems` to `found`, and return the ids that are left."""
+    by_key: dict[str, list[str]] = {}
+    for stem in stems:
+        by_key.setdefault(key(stem), []).append(stem)
+    keys = {i: key(i) for i in ids}
+    times = Counter(keys.values())
+    taken = {i: by_key[k] for i, k in keys.items() if k in by_key and times[k] == 1}
+    found.update({i: [path for stem in names for path in stems[stem]] for i, names in taken.items()})
+    for name in {name for names in taken.values() for name in names}:
+        del stems[name]
+    return [i for i in ids if i not in taken]
+
+
+def _plain(name: str) -> str:
+    """Return a name without case, and without the `.0` or `.png` that a table has and a stem has not."""
+    name = unicodedata.normalize("NFC", name).casefold()
+    return re.sub(r"(?<=\d)\.0+$|\.(png|jpe?g|dcm|tiff?)$", "", name)
+
+
+def _unpadded(name: str) -> str:
+    name = _plain(name)
+    return name.lstrip("0") or "0" if name.isdigit() else name
+
+
+def _inside_names(ids: list[str], stems: dict[str, list[Path]]) -> tuple[dict[str, list[Path]], str]:
+    """Find what most file names have before and after the id, and match by it."""
+    wanted = {_unpadded(i): i for i in ids}
+    sample = list(wanted)[:: max(len(wanted) // _SAMPLE, 1)][:_SAMPLE]
+    around: Counter[tuple[str, str]] = Counter()
+    for part in sample:
+        # a number is not part of a longer number
+        edge = (r"(?<!\d)0*", r"(?!\d)") if part.isdigit() else ("", "")
+        pattern = re.compile(f"{edge[0]}{re.escape(part)}{edge[1]}", re.IGNORECASE)
+        around.update({(s[: m.start()], s[m.end() :]) for s in stems for m in pattern.finditer(s)})
+    most = max(around.values(), default=0)
+    if most < min(2, len(ids)):
+        return {}, ""
+    ends = [end for end, times in around.items() if times == most]
+    found: dict[str, list[Path]] = {}
+    for before, after in ends:
+        for stem, paths in stems.items():
+            if len(stem) > len(before) + len(after) and stem.startswith(before) and stem.endswith(after):
+                i = wanted.get(_unpadded(stem[len(before) : len(stem) - len(after)]))
+                if i is not None:
+                    found.setdefault(i, []).extend(paths)
+    return found, " or ".join(f"{before}<id>{after}" for before, after in ends)
+
+
+def example(paths: Iterable[Path]) -> str:
+    """Name the first of some files, and say how many there are."""
+    names = [path.name for path in paths]
+    return f"{names[0]} ({len(names)} in all)" if len(names) > 1 else "".join(names)

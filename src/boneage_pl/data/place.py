@@ -1,0 +1,116 @@
+"""Where a data set lies and how its table is to be read: what `data.*` says of it. Imports no pandas."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+
+from boneage_pl.conf_path import CONF
+from boneage_pl.errors import BoneageError
+
+AgeUnit = Literal["months", "years"]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is recognised under a folder; `data.known` in conf/data/rsna.yaml says what each is for."""
+
+    tables: tuple[str, ...]
+    image_folder: str
+    table_suffixes: tuple[str, ...]
+    image_suffixes: tuple[str, ...]
+
+
+@cache
+def shipped() -> Known:
+    """Return `data.known` as the project ships it."""
+    values = yaml.safe_load((CONF / "data" / "rsna.yaml").read_text(encoding="utf-8"))["known"]
+    return known(values)
+
+
+def known(values: Mapping[str, Any]) -> Known:
+    """Return `data.known` of a configuration: all names in lower case."""
+    lower = {
+        name: str(value).lower() if isinstance(value, str) else tuple(str(v).lower() for v in value)
+        for name, value in values.items()
+    }
+    return Known(**cast(dict[str, Any], lower))
+
+
+def data_root(root: str) -> Path:
+    """Return the path that `data.root` names.
+
+    Raises:
+        BoneageError: it is empty.
+    """
+    if not str(root):
+        raise BoneageError(
+            "data.root is empty: name a folder, and see whether BONEAGE_DATA is set to nothing."
+        )
+    return Path(str(root)).expanduser()
+
+
+@dataclass(frozen=True)
+class Place:
+    """A data set: its folder, and what a person has said of its table.
+
+    Args:
+        root: the folder of the images.
+        table: the table, where it is named; relative to `root`, or else to the working folder.
+        columns: names of the columns `id`, `bone_age` and `male`; `None`, for all or one, to recognise it.
+        age_unit: of the bone ages; `None` to recognise it.
+        known: names that are recognised.
+    """
+
+    root: Path
+    table: Path | None = None
+    columns: Mapping[str, str | None] | None = None
+    age_unit: AgeUnit | None = None
+    known: Known = field(default_factory=shipped)
+
+    @classmethod
+    def of(
+        cls,
+        root: str,
+        table: str | None = None,
+        columns: Mapping[str, str | None] | None = None,
+        age_unit: str | None = None,
+        known_names: Mapping[str, Any] | None = None,
+    ) -> "Place":
+        """Return the place that `data.root`, `data.table` and so on name; a root that is a table is both.
+
+        Raises:
+            BoneageError: an empty root, or an unknown unit.
+        """
+        folder = data_root(root)
+        if age_unit not in (None, "months", "years"):
+            raise BoneageError(f"data.age_unit={age_unit}: there are two, months and years.")
+        named = Path(str(table)).expanduser() if table else None
+        if folder.is_file():
+            folder, named = folder.parent, named or Path(folder.name)
+        names = shipped() if known_names is None else known(known_names)
+        return cls(folder, named, columns, cast(AgeUnit | None, age_unit), names)
+
+    @classmethod
+    def configured(cls, data: Any) -> "Place":
+        """Return the place that the group `data` of a configuration names, which may be an older one."""
+        get = data.get
+        return cls.of(get("root"), get("table"), get("columns"), get("age_unit"), get("known"))
+
+    def table_file(self) -> Path | None:
+        """Return the table where it is named, as it is found.
+
+        Raises:
+            BoneageError: there is no such file.
+        """
+        if self.table is None:
+            return None
+        for path in (self.root / self.table, self.table):
+            if path.is_file():
+                return path
+        raise BoneageError(
+            f"data.table={self.table}: there is no such file, in {self.root} or in the working folder."
+        )
