@@ -7,6 +7,7 @@ SIDE is `project` or `published`. Prints one line of JSON; `benchmarks/speed.py`
 
 import json
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -299,6 +300,23 @@ def epoch_overhead(side: str, root: str, size: int, device: str) -> Result:
     return {"overhead": overhead / (sum(bare) - warm_up), "steps": len(bare), "step_ms": 1000 * median}
 
 
+def start_up(side: str, root: str) -> Result:
+    """Measure seconds from a typed command to its opening words, or to the end of `import torch`."""
+    begun = time.perf_counter()
+    if side == "published":
+        subprocess.run([sys.executable, "-c", "import torch"], check=True)
+        return {"seconds": time.perf_counter() - begun}
+    options = ["+experiment=v1", f"data.root={root}", "data.image_size=107"]
+    with tempfile.TemporaryDirectory() as outputs:
+        command = [sys.executable, "-m", "boneage_pl", *options, f"outputs={outputs}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+            assert running.stdout
+            next(line for line in running.stdout if line.startswith("v1:"))
+            seconds = time.perf_counter() - begun
+            running.kill()
+    return {"seconds": seconds}
+
+
 def gpu_peak() -> Result:
     """Measure the GPU's bfloat16 matrix rate in FLOP/s: the best of a few large square products."""
     import torch
@@ -321,6 +339,7 @@ WHATS: dict[str, Callable[..., Result]] = {
     "step": training_step,
     "inference": inference,
     "overhead": epoch_overhead,
+    "start": start_up,
 }
 
 

@@ -9,6 +9,7 @@ no data: radiographs are drawn as large as the originals. Prints a table in Mark
 import argparse
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,8 +18,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 
 from boneage_pl.data.phantom import phantom_table, render, write_phantom
 from boneage_pl.hardware import resolve_precision
@@ -46,6 +49,21 @@ def write_originals(root: Path) -> None:
         (folder / f"{copy + 1}.png").hardlink_to(folder / f"{copy % DISTINCT + 1}.png")
     whole = pd.concat([table] * (ORIGINALS // DISTINCT)).assign(id=range(1, ORIGINALS + 1))
     whole.to_csv(root / "boneage-training-dataset.csv", index=False)
+
+
+def write_tiny(root: Path, count: int) -> None:
+    """Write and prepare many pictures of 16 × 16 pixels: what a start costs hangs on their number alone."""
+    folder = root / "boneage-training-dataset"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(1, count + 1):
+        pixels = rng.integers(0, 256, (16, 16), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png", compress_level=0)
+    ages = np.concatenate([[1, 228], rng.integers(1, 229, count - 2)])
+    table = pd.DataFrame({"id": range(1, count + 1), "boneage": ages, "male": rng.random(count) < 0.5})
+    table.to_csv(root / "boneage-training-dataset.csv", index=False)
+    command = [sys.executable, "-m", "boneage_pl.prepare", f"data.root={root}", "data.image_size=107"]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def measure(side: str, what: str, **options: Any) -> dict[str, float]:
@@ -89,6 +107,18 @@ def prepare_row(table: Table, originals: Path) -> None:
     rate = "images_per_s"
     what = f"prepare to 500 px on {CORES} cores, images/s"
     table.row(ours[rate] / theirs[rate], what, f"{ours[rate]:.1f}", f"{theirs[rate]:.1f}", "decoding alone")
+
+
+def start_rows(table: Table, folder: Path) -> None:
+    """Say how long a command takes until it says what it trains on what."""
+    for count in (12_611, 100_000):
+        root = folder / str(count)
+        write_tiny(root, count)
+        ours, theirs = table.sides("start", ("project", "published"), root=root)
+        what = f"command to opening words, {count:,} prepared images"
+        one, other = ours["seconds"], theirs["seconds"]
+        table.row(one / other, what, f"{one:.2f} s", f"{other:.2f} s", "`import torch`")
+        shutil.rmtree(root)
 
 
 def step_rows(table: Table, phantom: Path, device: str, sizes: dict[tuple[int, int], int]) -> None:
@@ -157,7 +187,7 @@ def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--rounds", type=int, default=3)
-    rows = ["input", "prepare", "step128", "step500", "inference", "overhead", "gpu"]
+    rows = ["input", "prepare", "start", "step128", "step500", "inference", "overhead", "gpu"]
     # compiling takes minutes each time: on demand
     parser.add_argument("--only", nargs="+", choices=[*rows, "compile"], default=rows)
     options = parser.parse_args()
@@ -173,6 +203,8 @@ def main() -> None:
                 input_rows(table, originals)
             elif name == "prepare":
                 prepare_row(table, originals)
+            elif name == "start":
+                start_rows(table, Path(folder, "tiny"))
             elif name == "step128":
                 step_rows(table, phantom, "cpu", {(128, 32): 12})
             elif name == "step500":

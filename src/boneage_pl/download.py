@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urljoin
@@ -15,7 +15,7 @@ from boneage_pl.data.place import data_root
 from boneage_pl.entry import CONTINUES, start
 from boneage_pl.errors import BoneageError
 from boneage_pl.fetch.address import check_address, size_of
-from boneage_pl.fetch.challenge import RadiographSet, training_counts, validation_counts
+from boneage_pl.fetch.challenge import RadiographSet
 from boneage_pl.fetch.disk import check_room, writing
 from boneage_pl.fetch.transfer import Patience, fetch, part_of, say, size_on_disk
 from boneage_pl.fetch.unpack import damaged, unpack
@@ -76,11 +76,11 @@ def _sets(config: DictConfig) -> list[RadiographSet]:
     if "generate" in config.data:
         raise BoneageError("This data set is drawn, not downloaded. Leave data= out, or give data=rsna.")
     root = data_root(config.data.root)
-    sets = [_set("training", config, root, training_counts)]
+    sets = [_set("training", config, root)]
     if config.validation is not None:
         folder = config.validation.root
         beside = data_root(folder) if folder else _beside(root)
-        sets.append(_set("validation", config, beside, validation_counts))
+        sets.append(_set("validation", config, beside))
         _check_apart(root.resolve(), beside.resolve())
     return sets
 
@@ -90,12 +90,10 @@ def _beside(root: Path) -> Path:
     return named.parent / f"{named.name}_validation"
 
 
-def _set(
-    name: str, config: DictConfig, root: Path, counted: Callable[[Path], tuple[int, int]]
-) -> RadiographSet:
+def _set(name: str, config: DictConfig, root: Path) -> RadiographSet:
     source = str(config.source).rstrip("/") + "/"
     urls = [urljoin(source, str(address)) for address in config[name].archives.values()]
-    made = RadiographSet(name, root, config[name].count, urls, counted)
+    made = RadiographSet(name, root, config[name].count, urls)
     for url in urls:
         check_address(url)
     if len({made.archive(url) for url in urls} - {root}) != len(urls):

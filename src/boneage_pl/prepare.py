@@ -35,7 +35,8 @@ def prepare(config: DictConfig) -> None:
     mib = store.path.stat().st_size / 2**20
     log.info("%s: %d images of %d px, %.0f MiB, whole", store.path, len(store.rows), size, mib)
     add_bad_images(problems, table, store.images.bad, store.images.contents)
-    for note in (*problems.notes, told(store.images.depths.values(), store.images.levels)):
+    problems.note(told(store.images.depths.values(), store.images.levels))
+    for note in problems.notes:
         log.info("%s", note)
     if problems and check_choice(config.data.on_bad_image) == "error":
         raise problems.error(most=None)

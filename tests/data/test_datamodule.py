@@ -126,7 +126,7 @@ def test_a_checkpoints_split_is_not_thinned(tmp_path: Path):
 def test_a_store_that_another_data_set_took_over_is_noticed(rsna: Path, tmp_path: Path):
     mine = BoneAgeData(str(rsna), 107, samples_per_group=4, store=str(tmp_path / "store"))
     mine.prepare_data()
-    write_rsna(tmp_path / "other", balanced_table(4))
+    write_rsna(tmp_path / "other", balanced_table(5))
     data_of(tmp_path / "other", store=str(tmp_path / "store"))
     with pytest.raises(BoneageError, match="holds other images than"):
         mine.setup()

@@ -94,7 +94,12 @@ def _read_table(data: Path, number: int, draw: random.Random) -> str:
 
 def image(draw: random.Random) -> bytes:
     """Return a small picture in one of the formats, modes and sizes that files come in."""
-    pixels = np.random.default_rng(draw.getrandbits(32)).integers(0, 256, (draw.randint(1, 200), 90, 3))
+    # from 1 up; some very narrow ones, which resized by their short side would fill the memory
+    sides = [draw.choice([1, 2, draw.randint(1, 200), draw.randint(1, 200)]), draw.randint(1, 200)]
+    if draw.random() < 0.1:
+        sides = [draw.randint(1, 2), draw.randint(5_000, 60_000)]
+    draw.shuffle(sides)
+    pixels = np.random.default_rng(draw.getrandbits(32)).integers(0, 256, (*sides, 3))
     mode = draw.choice(["L", "RGB", "P", "1", "LA", "RGBA", "I;16", "CMYK"])
     rgb = Image.fromarray(pixels.astype(np.uint8))
     made = Image.fromarray(pixels[:, :, 0].astype(np.uint16)) if mode == "I;16" else rgb.convert(mode)

@@ -1,7 +1,6 @@
 """The LightningDataModule: table → split → images → batches."""
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,8 +14,8 @@ from boneage_pl.batch import Batch
 from boneage_pl.data.depth import bits, told
 from boneage_pl.data.images import Pixels, read_originals
 from boneage_pl.data.place import Place
-from boneage_pl.data.preparation import check_originals, prepare_images
-from boneage_pl.data.problems import OnBadImage, add_bad_images, check_choice
+from boneage_pl.data.preparation import below, check_originals, prepare_images
+from boneage_pl.data.problems import OnBadImage, Problems, add_bad_images, check_choice
 from boneage_pl.data.samples import EpochBatches, Radiographs, check_shares
 from boneage_pl.data.source import draw, store_folder
 from boneage_pl.data.split import Protocol, age_edges, make_split, sex_alone
@@ -122,6 +121,9 @@ class BoneAgeData(L.LightningDataModule):
         self.generate = generate
         self.origin = origin
         self.use_origin = origin is not None and split_file is None and not new_split
+        # what this process has found out while it prepared; of several processes the others look themselves
+        self._examined: tuple[pd.DataFrame, Problems] | None = None
+        self._store: ImageStore | None = None
         self._ready = False
 
     def prepare_data(self) -> None:
@@ -133,10 +135,12 @@ class BoneAgeData(L.LightningDataModule):
         if self.generate is not None:
             draw(self.generate, self.root)
         if self.prepare:
-            table, problems = examine_table(self.place)
+            self._examined = table, problems = examine_table(self.place)
             if not problems:
                 self._divide(table)  # what cannot be divided is refused before it is prepared
-            prepare_images(table, self.root, self.store_folder, self.image_size, self.prepare_workers)
+            self._store = prepare_images(
+                table, self.root, self.store_folder, self.image_size, self.prepare_workers
+            )
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
         """Read and check the table and every image, and divide what can be used.
@@ -147,7 +151,7 @@ class BoneAgeData(L.LightningDataModule):
         """
         if self._ready:  # Lightning calls this again before validate and before fit
             return
-        table, problems = examine_table(self.place)
+        table, problems = self._examined or examine_table(self.place)
         self.read, images = self._source(table)
         self.table = add_bad_images(problems, table, images.bad, images.contents)
         if problems and self.on_bad_image == "error":
@@ -163,13 +167,15 @@ class BoneAgeData(L.LightningDataModule):
         if self.table.empty:
             raise BoneageError(f"{problems.source}: no row can be used.")
         self.skipped = problems.table()
-        notes = [*problems.notes, sex_alone(self.table), told(images.depths.values(), images.levels)]
+        problems.note(sex_alone(self.table))
+        problems.note(told(images.depths.values(), images.levels))
         if self.prepare:
-            notes.append(
+            problems.note(
                 f"{len(images.hashes)} prepared images in {self.store_folder}, trusted by the size and time "
                 "of their files (python -m boneage_pl.prepare reads every byte)"
             )
-        log.info("%s", "\n".join(note for note in notes if note))
+        for note in problems.notes:
+            log.info("%s", note)
         split, how, edges = self._divide(self.table, images.contents)
         drawn = set(split["id"])
         used = {i: images.hashes[i] for i in self.table["id"] if i in drawn}
@@ -190,11 +196,11 @@ class BoneAgeData(L.LightningDataModule):
             images = check_originals(paths, self.image_size, self.prepare_workers)
             used = {i: bits(depth, images.levels) for i, depth in images.depths.items()}
             return partial(read_originals, paths, self.image_size, used), images
+        if self._store is not None and self._store.path.exists():  # no other data set has taken its place
+            return self._store.read, self._store.images
         store = ImageStore(self.store_folder, self.image_size)
-        if not all(
-            i in store.sources and store.sources[i].looks_like(self.root, os.path.relpath(path, self.root))
-            for i, path in zip(table["id"], table["path"], strict=True)
-        ):
+        paths = below(self.root, table)
+        if not all(i in store.sources and store.sources[i].looks_like(self.root, paths[i]) for i in paths):
             raise BoneageError(
                 f"{self.store_folder} holds other images than {self.root}: they changed since they were\n"
                 "prepared, or another data set was prepared into the same data.store. Start again, and give\n"

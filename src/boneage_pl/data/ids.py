@@ -1,5 +1,6 @@
 """Which image belongs to which row: by the id, as tables and file names really write it."""
 
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -9,7 +10,7 @@ from pathlib import Path
 _SAMPLE = 20  # ids that are looked for inside file names, to find what all of them have around the id
 
 
-def find_images(ids: list[str], images: list[Path]) -> tuple[dict[str, list[Path]], str]:
+def find_images(ids: list[str], images: list[str]) -> tuple[dict[str, list[str]], str]:
     """Return the images of each id that has any, and how their names were read where they are not `<id>.png`.
 
     An id is only ever compared with the names of files that are there: none is made into a path. First they
@@ -19,26 +20,26 @@ def find_images(ids: list[str], images: list[Path]) -> tuple[dict[str, list[Path
 
     Args:
         ids: of the table, each once.
-        images: every image file.
+        images: every image file's path.
 
     Returns:
         Images by id, more than one where several could be meant; and the beginning and end around it
         (`hand_<id>`), else nothing.
     """
-    stems: dict[str, list[Path]] = {}
-    for path in images:
-        stems.setdefault(path.stem, []).append(path)
-    found: dict[str, list[Path]] = {}
+    stems: dict[str, list[str]] = {}
+    for path in images:  # as text: a hundred thousand Paths take seconds
+        stems.setdefault(path.rpartition(os.sep)[2].rpartition(".")[0], []).append(path)
+    found: dict[str, list[str]] = {}
     rest = ids
     for key in (str, _plain, _unpadded):
-        rest = _match(rest, stems, key, found)
+        rest = _match(rest, stems, key, found) if rest else []
     if found or not ids:
         return found, ""
     return _inside_names(ids, stems)
 
 
 def _match(
-    ids: list[str], stems: dict[str, list[Path]], key: Callable[[str], str], found: dict[str, list[Path]]
+    ids: list[str], stems: dict[str, list[str]], key: Callable[[str], str], found: dict[str, list[str]]
 ) -> list[str]:
     """Move what `key` makes equal from `stems` to `found`, and return the ids that are left."""
     by_key: dict[str, list[str]] = {}
@@ -64,7 +65,7 @@ def _unpadded(name: str) -> str:
     return name.lstrip("0") or "0" if name.isdigit() else name
 
 
-def _inside_names(ids: list[str], stems: dict[str, list[Path]]) -> tuple[dict[str, list[Path]], str]:
+def _inside_names(ids: list[str], stems: dict[str, list[str]]) -> tuple[dict[str, list[str]], str]:
     """Find what most file names have before and after the id, and match by it."""
     wanted = {_unpadded(i): i for i in ids}
     sample = list(wanted)[:: max(len(wanted) // _SAMPLE, 1)][:_SAMPLE]
@@ -78,7 +79,7 @@ def _inside_names(ids: list[str], stems: dict[str, list[Path]]) -> tuple[dict[st
     if most < min(2, len(ids)):
         return {}, ""
     ends = [end for end, times in around.items() if times == most]
-    found: dict[str, list[Path]] = {}
+    found: dict[str, list[str]] = {}
     for before, after in ends:
         for stem, paths in stems.items():
             if len(stem) > len(before) + len(after) and stem.startswith(before) and stem.endswith(after):
@@ -88,7 +89,8 @@ def _inside_names(ids: list[str], stems: dict[str, list[Path]]) -> tuple[dict[st
     return found, " or ".join(f"{before}<id>{after}" for before, after in ends)
 
 
-def example(paths: Iterable[Path]) -> str:
+def example(paths: Iterable[str]) -> str:
     """Name the first of some files, and say how many there are."""
-    names = [path.name for path in paths]
-    return f"{names[0]} ({len(names)} in all)" if len(names) > 1 else "".join(names)
+    listed = list(paths)
+    more = f" ({len(listed)} in all)" if len(listed) > 1 else ""
+    return f"{Path(listed[0]).name}{more}"

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
@@ -63,8 +64,7 @@ def prepare_images(
     Raises:
         BoneageError: the folder cannot be written, its disk is full, or a worker process was killed.
     """
-    wanted = {i: os.path.relpath(p, root) for i, p in zip(table["id"], table["path"], strict=True)}
-    wanted = dict(sorted(wanted.items()))
+    wanted = dict(sorted(below(root, table).items()))
     try:
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
@@ -76,13 +76,23 @@ def prepare_images(
                     manifest = _verified(manifest, wanted, root, folder, workers or cores())
                 if manifest is None or not is_current(manifest, wanted, root):
                     _make(wanted, root, folder, image_size, workers or cores(), manifest)
+                    manifest = None
     except OSError as error:
         raise BoneageError(
             f"The prepared images cannot be written to {folder}: {error.strerror or error}.\n"
             "Name another folder with data.store=<folder>; what is already prepared is kept, and the same\n"
             "command continues. data.prepare=false trains from the original files, more slowly."
         ) from error
-    return ImageStore(folder, image_size)
+    return ImageStore(folder, image_size, manifest)
+
+
+def below(root: Path, table: pd.DataFrame) -> dict[str, str]:
+    """Return the paths of a table's images as seen from `root`, by id."""
+    start = f"{root}{os.sep}"  # os.path.relpath costs more than reading a file's size and time
+    return {
+        i: path[len(start) :] if path.startswith(start) else os.path.relpath(path, root)
+        for i, path in zip(table["id"].tolist(), table["path"].tolist(), strict=True)
+    }
 
 
 def is_current(manifest: Manifest, wanted: dict[str, str], root: Path) -> bool:
@@ -101,8 +111,9 @@ def _verified(
     start = time.perf_counter()
     sources = manifest.sources
     alike = [i for i, path in wanted.items() if i in sources and sources[i].looks_like(root, path)]
-    hashes = _in_processes(_hash, [root / sources[i].path for i in alike], workers)
-    changed = {i for i, found in zip(alike, hashes, strict=True) if found != sources[i].sha256}
+    with ThreadPoolExecutor(workers) as threads:  # hashing leaves Python to the others
+        hashes = threads.map(_hash, [root / sources[i].path for i in alike])
+        changed = {i for i, found in zip(alike, hashes, strict=True) if found != sources[i].sha256}
     log.info(
         "%d original files hashed, %.1f MB in %.1f s: %s",
         len(alike),

@@ -15,7 +15,7 @@ from boneage_pl.data.rows import check_rows, sexes
 from boneage_pl.data.table_file import MissingExtraError, first_header, read_rows
 from boneage_pl.errors import BoneageError
 
-_NOT_READ = {".xls", ".ods", ".numbers", ".sav", ".parquet"}  # tables of other programs
+_NOT_READ = (".xls", ".ods", ".numbers", ".sav", ".parquet")  # tables of other programs
 
 
 def read_table(root: Path) -> pd.DataFrame:
@@ -47,7 +47,7 @@ def examine_table(place: Place) -> tuple[pd.DataFrame, Problems]:
     """
     root = place.root
     files = list(_walk(root)) if root.is_dir() else []
-    images = [f for f in files if f.suffix.lower() in place.known.image_suffixes]
+    images = _with_suffix(files, place.known.image_suffixes)
     file, note = _choose_table(place, files, images)
     problems = Problems(file)
     problems.note(note)
@@ -63,7 +63,9 @@ def examine_table(place: Place) -> tuple[pd.DataFrame, Problems]:
         problems.note(
             f"images are matched as {around}: {example(p for paths in found.values() for p in paths)}"
         )
-    there = {i: _chosen(paths, place.known.image_folder) for i, paths in found.items()}
+    there = {
+        i: _chosen(paths, place.known.image_folder) if len(paths) > 1 else paths for i, paths in found.items()
+    }
     problems.add(
         f"row without its image under {root}", ((i, f"{i}.png") for i in table["id"] if i not in there)
     )
@@ -72,10 +74,15 @@ def examine_table(place: Place) -> tuple[pd.DataFrame, Problems]:
         ((i, f"{paths[0]} and {paths[1]}") for i, paths in there.items() if len(paths) > 1),
     )
     single = table[table["id"].map(lambda i: len(there.get(i, ())) == 1).astype(bool)]
-    return single.assign(path=[str(there[i][0]) for i in single["id"]]).reset_index(drop=True), problems
+    return single.assign(path=[there[i][0] for i in single["id"]]).reset_index(drop=True), problems
 
 
-def _walk(root: Path) -> Iterator[Path]:
+def _with_suffix(files: list[str], suffixes: Iterable[str]) -> list[str]:
+    ends = tuple(suffixes)
+    return [file for file in files if file.lower().endswith(ends)]
+
+
+def _walk(root: Path) -> Iterator[str]:
     """Every file under `root`, links followed once, hidden and macOS resource entries left out."""
     seen = set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
@@ -87,7 +94,7 @@ def _walk(root: Path) -> Iterator[Path]:
         subfolders[:] = sorted(s for s in subfolders if not s.startswith(".") and s != "__MACOSX")
         for name in sorted(names):
             if not name.startswith((".", "~$")):  # ~$: what Excel leaves while a table is open
-                yield Path(folder, name)
+                yield f"{folder}{os.sep}{name}"
 
 
 def _is_header(cells: list[str], place: Place) -> bool:
@@ -107,12 +114,12 @@ def _meaning(file: Path, raw: pd.DataFrame, place: Place) -> Meaning:
     return meaning
 
 
-def _choose_table(place: Place, files: list[Path], images: list[Path]) -> tuple[Path, str]:
+def _choose_table(place: Place, files: list[str], images: list[str]) -> tuple[Path, str]:
     """Return the table, and a word on others that could have been meant."""
     if named := place.table_file():
         return named, ""
     # reading a pipe would wait for ever
-    candidates = [f for f in files if f.suffix.lower() in place.known.table_suffixes and f.is_file()]
+    candidates = [Path(f) for f in _with_suffix(files, place.known.table_suffixes) if Path(f).is_file()]
     headers, unread = _headers(candidates, place)
     tables = [file for file, header in headers.items() if _is_header(header, place)]
     if not tables:
@@ -157,8 +164,8 @@ def _nothing_found(
     place: Place,
     headers: dict[Path, list[str]],
     unread: BoneageError | None,
-    files: list[Path],
-    images: list[Path],
+    files: list[str],
+    images: list[str],
 ) -> BoneageError:
     """Say what is missing: a column, what reads a table, the table, or all of it."""
     root = place.root
@@ -176,8 +183,10 @@ def _nothing_found(
         )
     if unread:
         return unread
-    if other := [file for file in files if file.suffix.lower() in _NOT_READ]:
-        return BoneageError(f"{other[0]}: {other[0].suffix} tables are not read. Save it as .csv or .xlsx.")
+    if other := _with_suffix(files, _NOT_READ):
+        return BoneageError(
+            f"{other[0]}: {Path(other[0]).suffix} tables are not read. Save it as .csv or .xlsx."
+        )
     if images and (above := _one_level_up(place)):
         return BoneageError(
             f"{root} holds {len(images)} images and no table; the table is one level up.\n"
@@ -210,7 +219,7 @@ def _one_level_up(place: Place) -> Path | None:
     return Path(os.path.relpath(tables[0], place.root.resolve())) if len(tables) == 1 else None
 
 
-def _no_image(file: Path, first: str, images: list[Path], files: list[Path], place: Place) -> BoneageError:
+def _no_image(file: Path, first: str, images: list[str], files: list[str], place: Place) -> BoneageError:
     there = f"files: {example(images)}" if images else f"files: no {' or '.join(place.known.image_suffixes)}"
     return BoneageError(
         f"{file}: no row finds its image under {place.root}.\n"
@@ -219,10 +228,10 @@ def _no_image(file: Path, first: str, images: list[Path], files: list[Path], pla
     )
 
 
-def _others(files: Iterable[Path], place: Place) -> str:
+def _others(files: Iterable[str], place: Place) -> str:
     """Say which files are left aside: radiographs in another format, or not unpacked."""
     read = {*place.known.image_suffixes, *place.known.table_suffixes}
-    suffixes = Counter(f.suffix.lower() for f in files if f.suffix and f.suffix.lower() not in read)
+    suffixes = Counter(suffix for f in files if (suffix := Path(f).suffix.lower()) and suffix not in read)
     return "".join(f"; {count} {suffix} files are not read" for suffix, count in suffixes.most_common(2))
 
 
@@ -231,6 +240,6 @@ def _listed(words: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}"
 
 
-def _chosen(paths: list[Path], folder: str) -> list[Path]:
+def _chosen(paths: list[str], folder: str) -> list[str]:
     """Copies outside the folder named by the challenge give way to those in it."""
-    return [p for p in paths if folder in (part.lower() for part in p.parts)] or paths
+    return [p for p in paths if folder in Path(p.lower()).parts] or paths

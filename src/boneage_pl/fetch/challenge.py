@@ -1,8 +1,6 @@
 """The challenge's sets on disk: where each goes, which archives it still needs, what it must hold."""
 
-import csv
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -21,14 +19,12 @@ class RadiographSet:
         root: the folder it is unpacked into; the archives lie there meanwhile.
         count: the images it has, and the rows of its table.
         urls: the addresses of its archives, in the order in which they are fetched.
-        counted: returns the (images, rows) under a folder; raises `BoneageError` where no table is found.
     """
 
     name: str
     root: Path
     count: int
     urls: list[str]
-    counted: Callable[[Path], tuple[int, int]]
 
     @property
     def record(self) -> Path:
@@ -58,7 +54,7 @@ class RadiographSet:
         """Raise `BoneageError`, naming the difference, unless every image and row is there."""
         again = f"To have what is missing fetched again, delete {self.record} and run the same command."
         try:
-            images, rows = self.counted(self.root)
+            images, rows = counted(self.root)
         except BoneageError as error:
             raise BoneageError(f"The {self.name} set is not whole. {error}\n{again}") from error
         if (images, rows) != (self.count, self.count):
@@ -81,8 +77,8 @@ class RadiographSet:
             return {}  # none yet; one that cannot be read costs no more than counting or fetching again
 
 
-def training_counts(root: Path) -> tuple[int, int]:
-    """Return (images, rows) of the training set under `root`, found as training finds it.
+def counted(root: Path) -> tuple[int, int]:
+    """Return (images, rows) of the set under `root`, found as training and evaluation find it.
 
     Raises:
         BoneageError: no table is recognised, or images of its rows are missing.
@@ -91,16 +87,3 @@ def training_counts(root: Path) -> tuple[int, int]:
 
     table = read_table(root)
     return table["path"].nunique(), len(table)
-
-
-def validation_counts(root: Path) -> tuple[int, int]:
-    """Return (images, rows) of all under `root`; the validation table has column names of its own."""
-    files = [f for f in root.rglob("*") if not any(p.startswith(".") for p in f.relative_to(root).parts)]
-    images = sum(f.suffix.lower() == ".png" for f in files)
-    return images, sum(_rows(f) for f in files if f.suffix.lower() == ".csv")
-
-
-def _rows(table: Path) -> int:
-    """Return how many rows below the header are not empty."""
-    with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        return max(sum(any(cell.strip() for cell in row) for row in csv.reader(file)) - 1, 0)
