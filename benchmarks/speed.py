@@ -110,14 +110,15 @@ def prepare_row(table: Table, originals: Path) -> None:
 
 
 def start_rows(table: Table, folder: Path) -> None:
-    """Say how long a command takes until it says what it trains on what."""
+    """Say how long a command takes until it says what data it found, and what it trains on what."""
     for count in (12_611, 100_000):
         root = folder / str(count)
         write_tiny(root, count)
         ours, theirs = table.sides("start", ("project", "published"), root=root)
-        what = f"command to opening words, {count:,} prepared images"
-        one, other = ours["seconds"], theirs["seconds"]
-        table.row(one / other, what, f"{one:.2f} s", f"{other:.2f} s", "`import torch`")
+        for key, name in (("first", "first line"), ("opening", "opening words")):
+            what = f"command to its {name}, {count:,} prepared images"
+            one, other = ours[key], theirs[key]
+            table.row(one / other, what, f"{one:.2f} s", f"{other:.2f} s", "`import torch`")
         shutil.rmtree(root)
 
 

@@ -5,28 +5,35 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from boneage_pl.data.source import store_folder
 from boneage_pl.entry import refusing, start
 from boneage_pl.errors import BoneageError
 from boneage_pl.report.sweep import conclude_sweep
 from boneage_pl.resume import resumed
-from boneage_pl.run_folder import LOCK
+from boneage_pl.run_folder import LOCK, first_process
+from boneage_pl.runs import LAST
 from boneage_pl.usage import usage
+
+if TYPE_CHECKING:
+    from boneage_pl.data.found import Found
 
 _HYDRA_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")
 
 
 def run(config: DictConfig) -> float:
     """Train one composed experiment and return its best validation MAE in months, for sweeps."""
-    from boneage_pl.train import train  # imports torch: not before the configuration is known to be right
-
     try:
-        best = train(config).best_val_mae
+        found = look(config)
+        from boneage_pl.train import train  # imports torch: not before configuration and data are known
+
+        best = train(config, found).best_val_mae
     except (BoneageError, InstantiationException):
         hydra = HydraConfig.get()
         _remove_if_nothing_was_made(Path(hydra.runtime.output_dir), Path(config.outputs))
@@ -34,6 +41,20 @@ def run(config: DictConfig) -> float:
             conclude_sweep(Path(hydra.sweep.dir))  # the runs before this one are not lost
         raise
     return best if math.isfinite(best) else math.inf  # a search takes no NaN
+
+
+def look(config: DictConfig) -> "Found | None":
+    """Return the data set of a run that begins, where it is one of ours and there already."""
+    run = Path(HydraConfig.get().runtime.output_dir)
+    ours = config.data.get("_target_") == "boneage_pl.data.datamodule.BoneAgeData"
+    if not ours or (run / LAST).exists() or not first_process() or config.data.get("generate"):
+        return None
+    from boneage_pl.data.found import find_data  # imports pandas
+    from boneage_pl.data.place import Place
+
+    place = Place.configured(config.data)
+    folder = store_folder(config.data.get("store"), place.root)
+    return find_data(place, folder, config.data.image_size, prepared=config.data.get("prepare", True))
 
 
 def main() -> None:

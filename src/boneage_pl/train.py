@@ -35,6 +35,7 @@ from boneage_pl.checkpoint_io import WholeFiles, warn_of_little_room
 from boneage_pl.command import resume_command
 from boneage_pl.curves import Curves
 from boneage_pl.data.datamodule import BoneAgeData
+from boneage_pl.data.found import Found
 from boneage_pl.errors import BoneageError
 from boneage_pl.hardware import (
     check_devices,
@@ -57,8 +58,12 @@ from boneage_pl.runs import BEST, FINISHED, LAST, shortest
 log = logging.getLogger(__name__)
 
 
-def train(cfg: DictConfig) -> Summary:
+def train(cfg: DictConfig, found: Found | None = None) -> Summary:
     """Train one experiment in its run folder and return what came of it; what the folder holds is continued.
+
+    Args:
+        cfg: the composed configuration.
+        found: the data set, where it has just been looked at.
 
     Raises:
         BoneageError: data, a checkpoint or an option that cannot be right.
@@ -68,11 +73,11 @@ def train(cfg: DictConfig) -> Summary:
     _quiet()
     if getattr(rank_zero_only, "rank", 0):  # of the processes of a distributed run one speaks, and locks
         logging.getLogger("boneage_pl").setLevel(logging.ERROR)
-        return _train(cfg, run)
+        return _train(cfg, run, found)
     with alone_in(run):
         try:
             with stoppable(), _disk_errors(run):
-                return _train(cfg, run)
+                return _train(cfg, run, found)
         except Stopped as stopped:
             say_stopped(stopped.number, run)
             sys.exit(128 + stopped.number)
@@ -97,7 +102,7 @@ def _disk_errors(run: Path) -> Iterator[None]:
         ) from error
 
 
-def _train(cfg: DictConfig, run: Path) -> Summary:
+def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
     check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     state = newest_state(run)
@@ -112,7 +117,7 @@ def _train(cfg: DictConfig, run: Path) -> Summary:
         load_weights(network, source, plain(cfg.model))
     if state is not None and state.record["epochs"]:
         check_training_state(state, network)
-    data = make_data(cfg, source, exactly=state is not None)
+    data = make_data(cfg, source, found, exactly=state is not None)
     data.prepare_data()
     data.setup()
 
@@ -225,12 +230,14 @@ def _continue_as_begun(cfg: DictConfig, state: Checkpoint) -> None:
     cfg.trainer.max_epochs = max(cfg.trainer.max_epochs, begun["trainer"]["max_epochs"])
 
 
-def make_data(cfg: DictConfig, source: Checkpoint | None, *, exactly: bool) -> BoneAgeData:
+def make_data(
+    cfg: DictConfig, source: Checkpoint | None, found: Found | None, *, exactly: bool
+) -> BoneAgeData:
     """Build the configured data with the split of `source`, if there is one; `exactly` as it was stored."""
     # a partial, because instantiate() would turn the plain values of `origin` into configuration objects
     make: Callable[..., BoneAgeData] = partial_of(cfg.data, "data")
     stored = {"split_file": None, "new_split": False, "allow_overlap": False} if exactly else {}
-    return make(origin=source.record["split"] if source else None, **stored)
+    return make(origin=source.record["split"] if source else None, found=found, **stored)
 
 
 def make_trainer(

@@ -12,10 +12,11 @@ from torch.utils.data import DataLoader
 
 from boneage_pl.batch import Batch
 from boneage_pl.data.depth import bits, told
+from boneage_pl.data.found import Found, find_data
 from boneage_pl.data.images import Pixels, read_originals
 from boneage_pl.data.place import Place
-from boneage_pl.data.preparation import below, check_originals, prepare_images
-from boneage_pl.data.problems import OnBadImage, Problems, add_bad_images, check_choice
+from boneage_pl.data.preparation import check_originals, prepare_images
+from boneage_pl.data.problems import OnBadImage, add_bad_images, check_choice
 from boneage_pl.data.samples import EpochBatches, Radiographs, check_shares
 from boneage_pl.data.source import draw, store_folder
 from boneage_pl.data.split import Protocol, age_edges, make_split, sex_alone
@@ -28,7 +29,6 @@ from boneage_pl.data.split_source import (
     restore_split,
 )
 from boneage_pl.data.store import Examined, ImageStore
-from boneage_pl.data.table import examine_table
 from boneage_pl.data.transforms import network_input
 from boneage_pl.errors import BoneageError
 from boneage_pl.hardware import default_workers, on_gpu
@@ -62,6 +62,7 @@ class BoneAgeData(L.LightningDataModule):
         persistent_workers: whether the loader processes outlive the epoch.
         generate: draws the data into `root` first (the phantom).
         origin: the split record of the checkpoint that training starts from.
+        found: the data set, where it has just been looked at.
 
     After `setup`: `table` (a row an image), `split` (a row a sample), `record` (the split as plain values),
     `skipped` (what was left out: `id, problem, where`).
@@ -94,6 +95,7 @@ class BoneAgeData(L.LightningDataModule):
         seed: int = 0,
         generate: Callable[[Path], None] | None = None,
         origin: dict[str, Any] | None = None,
+        found: Found | None = None,
     ) -> None:
         super().__init__()
         self.place = Place.of(root, table, columns, age_unit, known)
@@ -121,9 +123,7 @@ class BoneAgeData(L.LightningDataModule):
         self.generate = generate
         self.origin = origin
         self.use_origin = origin is not None and split_file is None and not new_split
-        # what this process has found out while it prepared; of several processes the others look themselves
-        self._examined: tuple[pd.DataFrame, Problems] | None = None
-        self._store: ImageStore | None = None
+        self._found = found
         self._ready = False
 
     def prepare_data(self) -> None:
@@ -134,12 +134,12 @@ class BoneAgeData(L.LightningDataModule):
         """
         if self.generate is not None:
             draw(self.generate, self.root)
-        if self.prepare:
-            self._examined = table, problems = examine_table(self.place)
-            if not problems:
-                self._divide(table)  # what cannot be divided is refused before it is prepared
-            self._store = prepare_images(
-                table, self.root, self.store_folder, self.image_size, self.prepare_workers
+        found = self._look()
+        if self.prepare and found.store is None:
+            if not found.problems:
+                self._divide(found.table)  # what cannot be divided is refused before it is prepared
+            found.store = prepare_images(
+                found.table, self.root, self.store_folder, self.image_size, self.prepare_workers
             )
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
@@ -151,8 +151,9 @@ class BoneAgeData(L.LightningDataModule):
         """
         if self._ready:  # Lightning calls this again before validate and before fit
             return
-        table, problems = self._examined or examine_table(self.place)
-        self.read, images = self._source(table)
+        found = self._look()
+        table, problems = found.table, found.problems
+        self.read, images = self._source(found)
         self.table = add_bad_images(problems, table, images.bad, images.contents)
         if problems and self.on_bad_image == "error":
             raise problems.error()
@@ -169,13 +170,7 @@ class BoneAgeData(L.LightningDataModule):
         self.skipped = problems.table()
         problems.note(sex_alone(self.table))
         problems.note(told(images.depths.values(), images.levels))
-        if self.prepare:
-            problems.note(
-                f"{len(images.hashes)} prepared images in {self.store_folder}, trusted by the size and time "
-                "of their files (python -m boneage_pl.prepare reads every byte)"
-            )
-        for note in problems.notes:
-            log.info("%s", note)
+        problems.tell(log)
         split, how, edges = self._divide(self.table, images.contents)
         drawn = set(split["id"])
         used = {i: images.hashes[i] for i in self.table["id"] if i in drawn}
@@ -189,24 +184,28 @@ class BoneAgeData(L.LightningDataModule):
         self.split = split
         self._ready = True
 
-    def _source(self, table: pd.DataFrame) -> tuple[Read, Examined]:
+    def _look(self) -> Found:
+        """Return what this process has found out; of several processes each looks for itself."""
+        if self._found is None:
+            self._found = find_data(self.place, self.store_folder, self.image_size, prepared=self.prepare)
+        return self._found
+
+    def _source(self, found: Found) -> tuple[Read, Examined]:
         """Return what reads pixels by id, and what is known of the images."""
         if not self.prepare:
-            paths = dict(zip(table["id"], table["path"], strict=True))
+            paths = dict(zip(found.table["id"], found.table["path"], strict=True))
             images = check_originals(paths, self.image_size, self.prepare_workers)
             used = {i: bits(depth, images.levels) for i, depth in images.depths.items()}
             return partial(read_originals, paths, self.image_size, used), images
-        if self._store is not None and self._store.path.exists():  # no other data set has taken its place
-            return self._store.read, self._store.images
-        store = ImageStore(self.store_folder, self.image_size)
-        paths = below(self.root, table)
-        if not all(i in store.sources and store.sources[i].looks_like(self.root, paths[i]) for i in paths):
+        if found.store is None:
+            ImageStore(self.store_folder, self.image_size)  # says that there is none, where that is so
+        if found.store is None or not found.store.path.exists():  # another data set has taken its place
             raise BoneageError(
                 f"{self.store_folder} holds other images than {self.root}: they changed since they were\n"
                 "prepared, or another data set was prepared into the same data.store. Start again, and give\n"
                 "each data set a store of its own."
             )
-        return store.read, store.images
+        return found.store.read, found.store.images
 
     def _divide(
         self, table: pd.DataFrame, contents: Mapping[str, str] | None = None

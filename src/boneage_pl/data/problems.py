@@ -1,5 +1,6 @@
 """What is wrong with a data set, collected in one pass and told together."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,12 @@ class Problems:
     def note(self, words: str) -> None:
         """Keep a word on how the data set was read that a person should see; nothing is kept of nothing."""
         self.notes += [words] if words else []
+
+    def tell(self, log: logging.Logger) -> None:
+        """Say what was noted since the last time."""
+        for words in self.notes:
+            log.info("%s", words)
+        self.notes.clear()
 
     def among(self, ids: set[str]) -> "Problems":
         """Return those of some ids."""
