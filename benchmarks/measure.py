@@ -301,7 +301,7 @@ def epoch_overhead(side: str, root: str, size: int, device: str) -> Result:
 
 
 def start_up(side: str, root: str) -> Result:
-    """Measure seconds from a typed command to its first line and its opening words, or those of `import torch`."""
+    """Measure seconds from a typed command to its first line and opening words, or of `import torch`."""
     begun = time.perf_counter()
     if side == "published":
         subprocess.run([sys.executable, "-c", "import torch"], check=True)

@@ -68,6 +68,12 @@ def _excel(root: Path) -> None:
         table.to_excel(file, sheet_name="ages", index=False, startrow=2)
 
 
+def _windows(root: Path) -> None:
+    (root / "ages.csv").write_bytes(
+        "Fälle von Köln;;\nid;boneage;sex\n1377;180;F\n1378;12;M\n".encode("cp1252")
+    )
+
+
 PLAIN = "id,boneage,male\n1377,180,False\n1378,12,True\n"
 
 COLUMNS = [
@@ -116,6 +122,7 @@ COLUMNS = [
         said="more than one column could be a bone age: boneage, bone_age.\n"
         "Say which: data.columns.bone_age=boneage",
     ),
+    Case("a spreadsheet of Windows", _windows),
     Case(
         "an old spreadsheet",
         files={"ages.xls": ""},
@@ -136,6 +143,20 @@ FOLDERS = [
         files={"other.csv": PLAIN},
         said="holds 2 tables with an id, a bone age and a sex in each row: other.csv, table.csv\n"
         "Say which: data.table=other.csv",
+    ),
+    Case(
+        "a run beside the data",
+        PLAIN,
+        files={
+            "split.csv": "id,bone_age,male,group,subset\n1377,180,False,7,train\n",
+            "predictions.csv": "id,male,bone_age,predicted,error,group\n1377,0,1,1,0,7\n",
+        },
+    ),
+    Case(
+        "an archive as root",
+        files={"a.zip": "PK"},
+        options={"root": "{root}/a.zip"},
+        said="data.root={root}/a.zip is a file and no table. Unpack it, and name the folder.",
     ),
     Case("the table as root", PLAIN, options={"root": "{root}/table.csv"}),
     Case(

@@ -41,13 +41,12 @@ def all_of(options: dict[str, Any]) -> pd.DataFrame:
 
 @pytest.mark.parametrize("case", TABLES, ids=lambda case: case.name)
 def test_tables_as_they_are_brought(tmp_path: Path, case: Case):
-    options = case.make(tmp_path)
     if case.said:
         with pytest.raises(BoneageError) as error:
-            all_of(options)
+            all_of(case.make(tmp_path))
         assert case.said.replace("{root}", str(tmp_path)) in str(error.value)
         return
-    table, problems = examine_table(Place.of(**options))
+    table, problems = examine_table(Place.of(**case.make(tmp_path)))
     assert list(zip(table["id"], table["bone_age"], table["male"], strict=True)) == case.rows
     assert not problems
     assert case.noted in "\n".join(problems.notes)
@@ -225,6 +224,14 @@ def test_16_bit_images_are_read_by_the_bits_in_use(tmp_path: Path, most: int, us
     assert len(np.unique(store.read(["1"]))) > 200  # gray levels, not 16 of them
 
 
+def test_signed_values_are_read_by_the_bits_in_use(tmp_path: Path):
+    root = wide_data(tmp_path, dict.fromkeys("1234", 4095))
+    plain = prepared(root).read(list("1234"))
+    for path in (root / FOLDER).iterdir():
+        Image.fromarray(np.asarray(Image.open(path)) + np.uint16(2**15)).save(path)
+    assert np.array_equal(prepared(root).read(list("1234")), plain)
+
+
 def test_one_bright_image_does_not_change_the_others(tmp_path: Path):
     most = {str(n): 4095 - 20 * n for n in range(1, 9)} | {"9": 2000}
     one = prepared(wide_data(tmp_path / "one", most)).read(list(most))
@@ -307,7 +314,7 @@ def test_prepare_notices_another_file_of_the_same_size_and_time(tmp_path: Path):
 
 
 def data_of(root: Path, **options: object) -> BoneAgeData:
-    data = BoneAgeData(str(root), image_size=SIZE, samples_per_group=8, **options)  # type: ignore[arg-type]
+    data = BoneAgeData(str(root), image_size=SIZE, **options)  # type: ignore[arg-type]
     data.prepare_data()
     data.setup()
     return data
@@ -322,7 +329,7 @@ def test_one_picture_under_two_ids_stays_on_one_side(tmp_path: Path, prepare: bo
         Image.open(tmp_path / FOLDER / f"{i}.png").save(
             tmp_path / FOLDER / f"{i + 1000}.png", compress_level=int(i) % 2
         )
-    data = data_of(tmp_path, prepare=prepare)
+    data = data_of(tmp_path, samples_per_group=8, prepare=prepare)
     sides = data.split.assign(picture=data.split["id"].astype(int) % 1000).groupby("picture")["subset"]
     assert sides.nunique().max() == 1
     assert data.split["subset"].value_counts().to_dict() == {"train": 120, "validation": 40}
@@ -335,7 +342,7 @@ def test_one_picture_with_two_ages_is_a_problem_of_the_data(tmp_path: Path):
         BoneageError, match=r"2 × image that another row has with another age or sex: .*3.png \(ids "
     ):
         data_of(tmp_path)
-    data = data_of(tmp_path, on_bad_image="skip", age_bins=5)
+    data = data_of(tmp_path, on_bad_image="skip", age_bins=5, samples_per_group=8)
     assert sorted(data.skipped["id"]) == ["3", "80"]
     assert not {"3", "80"} & set(data.split["id"])
 
@@ -365,25 +372,20 @@ SAID = {
 def test_the_options_that_are_printed_work_at_once(tmp_path: Path, name: str):
     write_rsna(tmp_path, SMALL[name])
     with pytest.raises(BoneageError) as error:
-        BoneAgeData(str(tmp_path), image_size=SIZE).prepare_data()
+        data_of(tmp_path)
     assert SAID[name] in str(error.value)
-    options = {
-        key: int(value) for key, value in re.findall(r"data\.(age_bins|samples_per_group)=(\d+)", SAID[name])
-    }
-    data = BoneAgeData(str(tmp_path), image_size=SIZE, **options)
-    data.prepare_data()
-    data.setup()
-    assert set(data.split["subset"]) == {"train", "validation"}
-    if options["age_bins"] < 9:  # it is the largest that works
-        with pytest.raises(BoneageError):
-            BoneAgeData(str(tmp_path), image_size=SIZE, age_bins=options["age_bins"] + 1).prepare_data()
+    words = re.findall(r"data\.(age_bins|samples_per_group)=(\d+)", SAID[name])
+    options = {key: int(value) for key, value in words}
+    assert set(data_of(tmp_path, **options).split["subset"]) == {"train", "validation"}
+    with pytest.raises(BoneageError):  # it is the largest that works
+        data_of(tmp_path, **options | {"age_bins": options["age_bins"] + 1})
 
 
 def test_a_table_of_one_sex_trains_with_a_clear_word(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     table = balanced_table(4)
     write_rsna(tmp_path, table[~table["male"]])
     with caplog.at_level("INFO"):
-        data = data_of(tmp_path)
+        data = data_of(tmp_path, samples_per_group=8)
     assert len(data.split) == 10 * 8
     assert (
         "no boys in the table: the groups are those of girls, and nothing is learned of boys" in caplog.text

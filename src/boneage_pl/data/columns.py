@@ -34,6 +34,10 @@ _UNITS: dict[AgeUnit, set[str]] = {
     "months": {"months", "month", "mo", "m"},
     "years": {"years", "year", "yrs", "yr", "y"},
 }
+_OURS = (
+    {"group", "subset"},
+    {"group", "predicted"},
+)  # a run's split.csv and predictions.csv: no data of its own
 _PLAIN = re.compile(r"[\w./-]+", re.ASCII)  # what Hydra's grammar and the shell take as it is
 
 Columns = Mapping[str, str | None] | None
@@ -46,10 +50,12 @@ class Meaning:
     Args:
         of: the column's name as it stands in the file, by meaning.
         unit: of the bone age where its column says so: `months` or `years`; else `None`.
+        ours: whether a run has written the table.
     """
 
     of: dict[str, str]
     unit: AgeUnit | None
+    ours: bool
 
     @property
     def missing(self) -> list[str]:
@@ -60,6 +66,11 @@ class Meaning:
     def inverted(self) -> bool:
         """Whether the sex is given as `female`."""
         return _key(self.of["male"])[0] == "female"
+
+    @property
+    def complete(self) -> bool:
+        """Whether each meaning has its column, in a table that is not one of a run's own (see `_OURS`)."""
+        return not self.missing and not self.ours
 
     @property
     def published(self) -> bool:
@@ -93,7 +104,8 @@ def understood(header: list[str], named: Columns = None) -> Meaning:
             )
         if same:
             found[meaning] = same[0]
-    return Meaning(found, _key(found["bone_age"])[1] if "bone_age" in found else None)
+    unit = _key(found["bone_age"])[1] if "bone_age" in found else None
+    return Meaning(found, unit, any(columns <= set(header) for columns in _OURS))
 
 
 def not_understood(table: pd.DataFrame, named: Columns, sexes: Callable[[pd.Series], pd.Series]) -> str:

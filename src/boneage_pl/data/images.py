@@ -24,6 +24,8 @@ LONGEST = 32  # times as long as wide; our choice: cut to its middle square, mor
 FEWEST_BITS = 14  # of a colour's 16; our choice: Pillow keeps the upper 8, of which 2 may be unused
 LARGEST_FILE = 2**29  # bytes; our choice: that many pixels of four 16-bit channels, not compressed
 
+_SIGNED = 2**15
+
 # what Pillow raises for files that are no images, are cut short, or whose header or EXIF data is damaged
 _UNREADABLE = (
     OSError,
@@ -102,7 +104,13 @@ def read_depth(path: Path | str) -> int:
 
 
 def _depth(image: Image.Image) -> int:
-    return int(np.asarray(image).max()).bit_length()
+    return int(_wide_values(image).max()).bit_length()
+
+
+def _wide_values(image: Image.Image) -> NDArray[np.int32]:
+    """Return the values of a 16-bit gray image; of signed ones, stored with 2^15 added, without that."""
+    values = np.asarray(image).astype(np.int32)
+    return values - _SIGNED if values.min() >= _SIGNED else values  # a radiograph has black in it
 
 
 def check_content(image: Image.Image, name: Path | str) -> None:
@@ -175,7 +183,7 @@ def _check_size(image: Image.Image, name: Path | str) -> None:
 def _gray(image: Image.Image, bits: int | None, name: Path | str, *, wide: bool) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit gray; Pillow's own conversion would clip at 255
         unused = max((_depth(image) if bits is None else bits) - 8, 0)
-        return Image.fromarray((np.asarray(image).astype(np.int64) >> unused).clip(0, 255).astype(np.uint8))
+        return Image.fromarray((_wide_values(image) >> unused).clip(0, 255).astype(np.uint8))
     if wide:
         _check_wide(image, name)
     if image.has_transparency_data:

@@ -89,9 +89,13 @@ class Place:
         if age_unit not in (None, "months", "years"):
             raise BoneageError(f"data.age_unit={age_unit}: there are two, months and years.")
         named = Path(str(table)).expanduser() if table else None
-        if folder.is_file():
-            folder, named = folder.parent, named or Path(folder.name)
         names = shipped() if known_names is None else known(known_names)
+        if folder.is_file():
+            if folder.suffix.lower() not in names.table_suffixes:
+                raise BoneageError(
+                    f"data.root={root} is a file and no table. Unpack it, and name the folder."
+                )
+            folder, named = folder.parent, named or Path(folder.name)
         return cls(folder, named, columns, cast(AgeUnit | None, age_unit), names)
 
     @classmethod

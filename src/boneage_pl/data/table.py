@@ -99,7 +99,7 @@ def _walk(root: Path) -> Iterator[str]:
 
 def _is_header(cells: list[str], place: Place) -> bool:
     try:
-        return not understood(cells, place.columns).missing
+        return understood(cells, place.columns).complete
     except BoneageError:
         return True  # it is one, and says so when it is read
 

@@ -1,5 +1,6 @@
 """Read a table as it is found: text with any usual separator, encoding and line end, or a spreadsheet."""
 
+import codecs
 import csv
 import warnings
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from boneage_pl.errors import BoneageError
 
 SPREADSHEETS = {".xlsx", ".xlsm"}
 _SEPARATORS = (",", ";", "\t", "|")
+_HEAD = 2**16  # bytes that tell the encoding
 _FIRST_LINES = 30  # a spreadsheet's own lines come before the header: a title, a date, a blank, "sep=;"
 _LONGEST_LINE = 10_000  # characters: what has no line end before that is no table
 _EXTRA = "reading .xlsx needs an extra: pip install 'boneage_pl[xlsx]'; or save it as .csv"
@@ -29,8 +31,8 @@ def read_rows(path: Path, is_header: IsHeader) -> pd.DataFrame:
     """Read a table as text, under its own header and without what stands above it.
 
     Text may be separated by commas, or by what makes `is_header` of a line: semicolons, tabs or bars, as
-    spreadsheets write; in UTF-8 or UTF-16, with or without a byte order mark; quoted or not. A spreadsheet
-    needs the extra `xlsx`; the first of its sheets with such a header is read.
+    spreadsheets write; in UTF-8, UTF-16 or Windows' western letters, with or without a byte order mark;
+    quoted or not. A spreadsheet needs the extra `xlsx`; the first of its sheets with such a header is read.
 
     Returns:
         A row a line that is not blank; the index is the line, as an editor counts lines in plain tables.
@@ -147,4 +149,11 @@ def _first_lines(path: Path) -> list[str]:
 
 def _encoding(path: Path) -> str:
     with path.open("rb") as file:
-        return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        head = file.read(_HEAD)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    try:
+        codecs.getincrementaldecoder("utf-8-sig")().decode(head)  # the last letter may be cut in two
+    except UnicodeDecodeError:
+        return "cp1252"  # what spreadsheets of western languages write
+    return "utf-8-sig"
