@@ -123,6 +123,19 @@ COLUMNS = [
         "Say which: data.columns.bone_age=boneage",
     ),
     Case("a spreadsheet of Windows", _windows),
+    Case("two bytes a letter", lambda root: (root / "a.csv").write_text(PLAIN, encoding="utf-16-le")),
+    Case(
+        "a text beside the table",
+        "id,age,male\n1377,180,False\n1378,12,True\n",
+        files={"README.txt": "These hands, as of 2024, are ours.\n"},
+        said="no column is recognised as a bone age; its columns are id, age, male.\n"
+        "Name what is missing: data.columns.bone_age=age",
+    ),
+    Case(
+        "a damaged spreadsheet",
+        files={"ages.xlsx": "PK"},
+        said="ages.xlsx cannot be read as a table: ",
+    ),
     Case(
         "an old spreadsheet",
         files={"ages.xls": ""},

@@ -29,15 +29,13 @@ MEANINGS = {
     "bone_age": ("boneage", "groundtruthboneage", "skeletalage", "groundtruth"),
     "male": ("male", "sex", "gender", "patientsex", "female"),
 }
+PUBLISHED = {"id", "boneage", "male"}  # the very columns of the training table
 WORDS = {"id": "an id", "bone_age": "a bone age", "male": "a sex"}
 _UNITS: dict[AgeUnit, set[str]] = {
     "months": {"months", "month", "mo", "m"},
     "years": {"years", "year", "yrs", "yr", "y"},
 }
-_OURS = (
-    {"group", "subset"},
-    {"group", "predicted"},
-)  # a run's split.csv and predictions.csv: no data of its own
+_OURS = ({"group", "subset"}, {"group", "predicted"})
 _PLAIN = re.compile(r"[\w./-]+", re.ASCII)  # what Hydra's grammar and the shell take as it is
 
 Columns = Mapping[str, str | None] | None
@@ -50,12 +48,10 @@ class Meaning:
     Args:
         of: the column's name as it stands in the file, by meaning.
         unit: of the bone age where its column says so: `months` or `years`; else `None`.
-        ours: whether a run has written the table.
     """
 
     of: dict[str, str]
     unit: AgeUnit | None
-    ours: bool
 
     @property
     def missing(self) -> list[str]:
@@ -67,15 +63,10 @@ class Meaning:
         """Whether the sex is given as `female`."""
         return _key(self.of["male"])[0] == "female"
 
-    @property
-    def complete(self) -> bool:
-        """Whether each meaning has its column, in a table that is not one of a run's own (see `_OURS`)."""
-        return not self.missing and not self.ours
 
-    @property
-    def published(self) -> bool:
-        """Whether the columns have the very names of the challenge's training table."""
-        return {name.lower() for name in self.of.values()} == {"id", "boneage", "male"}
+def is_own(header: list[str]) -> bool:
+    """Whether a run has written the table: its split.csv and predictions.csv are no data of their own."""
+    return any(columns <= set(header) for columns in _OURS)
 
 
 def understood(header: list[str], named: Columns = None) -> Meaning:
@@ -104,8 +95,7 @@ def understood(header: list[str], named: Columns = None) -> Meaning:
             )
         if same:
             found[meaning] = same[0]
-    unit = _key(found["bone_age"])[1] if "bone_age" in found else None
-    return Meaning(found, unit, any(columns <= set(header) for columns in _OURS))
+    return Meaning(found, _key(found["bone_age"])[1] if "bone_age" in found else None)
 
 
 def not_understood(table: pd.DataFrame, named: Columns, sexes: Callable[[pd.Series], pd.Series]) -> str:

@@ -20,10 +20,6 @@ _LONGEST_LINE = 10_000  # characters: what has no line end before that is no tab
 _EXTRA = "reading .xlsx needs an extra: pip install 'boneage_pl[xlsx]'; or save it as .csv"
 
 
-class MissingExtraError(BoneageError):
-    """What reads a table is not installed."""
-
-
 IsHeader = Callable[[list[str]], bool]  # whether a row's cells are the header of a table of bone ages
 
 
@@ -50,18 +46,16 @@ def read_rows(path: Path, is_header: IsHeader) -> pd.DataFrame:
 
 
 def first_header(path: Path, is_header: IsHeader) -> list[str]:
-    """Return the header of a file; nothing where it cannot be read.
+    """Return the header of a file; nothing where text cannot be read.
 
     Raises:
-        MissingExtraError: a spreadsheet, and what reads them is not installed.
+        BoneageError: a spreadsheet that cannot be read, or what reads them is not installed.
     """
     try:
         if path.suffix.lower() in SPREADSHEETS:
             return list(_spreadsheet(path, is_header)[0].columns)
         return _cells(*_find_header(_first_lines(path), is_header)[1:])
-    except MissingExtraError:
-        raise
-    except (OSError, BoneageError):
+    except OSError:
         return []
 
 
@@ -95,7 +89,7 @@ def _spreadsheet(path: Path, is_header: IsHeader) -> tuple[pd.DataFrame, int]:
     try:
         sheets = pd.read_excel(path, sheet_name=None, header=None, dtype=str, keep_default_na=False)
     except ImportError as error:
-        raise MissingExtraError(f"{path}: {_EXTRA}.") from error
+        raise BoneageError(f"{path}: {_EXTRA}.") from error
     except (ValueError, OSError, KeyError, TypeError, SyntaxError, BadZipFile) as error:
         raise BoneageError(f"{path} cannot be read as a table: {error}") from error
     found = [
@@ -152,6 +146,8 @@ def _encoding(path: Path) -> str:
         head = file.read(_HEAD)
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
+    if 0 in head[:2]:
+        return "utf-16-be" if head[0] == 0 else "utf-16-le"
     try:
         codecs.getincrementaldecoder("utf-8-sig")().decode(head)  # the last letter may be cut in two
     except UnicodeDecodeError:
