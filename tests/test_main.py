@@ -87,9 +87,10 @@ def test_torch_is_not_imported_for_a_quick_answer(tmp_path: Path, arguments: lis
     ],
 )
 def test_what_cannot_be_right_exits_2_without_traceback_or_folder(
-    command: Callable[..., Result], tmp_path: Path, arguments: list[str], said: str
+    command: Callable[..., Result], tmp_path: Path, rsna: Path, arguments: list[str], said: str
 ):
-    result = command(*arguments, cwd=tmp_path, check=False)
+    # with data that are right: what is wrong with those is said first
+    result = command(*arguments, cwd=tmp_path, check=False, BONEAGE_DATA=str(rsna))
     assert result.returncode == 2
     assert said in result.stderr
     assert "Traceback" not in result.stderr

@@ -104,7 +104,7 @@ def image(draw: random.Random) -> bytes:
     rgb = Image.fromarray(pixels.astype(np.uint8))
     made = Image.fromarray(pixels[:, :, 0].astype(np.uint16)) if mode == "I;16" else rgb.convert(mode)
     kind = "JPEG" if mode in ("L", "RGB", "CMYK") and draw.random() < 0.6 else "PNG"
-    if draw.random() < 0.1:  # another format under the name
+    if draw.random() < 0.1 and max(sides) < 5_000:  # another format under the name
         made, kind = rgb, draw.choice(["GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "EPS", "PDF"])
     file = BytesIO()
     exif = Image.Exif()
