@@ -110,7 +110,11 @@ def _verified(
         return None
     start = time.perf_counter()
     sources = manifest.sources
-    alike = [i for i, path in wanted.items() if i in sources and sources[i].looks_like(root, path)]
+    alike = [
+        i
+        for i, path in wanted.items()
+        if i in sources and sources[i].sha256 and sources[i].looks_like(root, path)
+    ]
     with ThreadPoolExecutor(workers) as threads:  # hashing leaves Python to the others
         hashes = threads.map(_hash, [root / sources[i].path for i in alike])
         changed = {i for i, found in zip(alike, hashes, strict=True) if found != sources[i].sha256}
@@ -186,17 +190,22 @@ def _rows(
     workers: int,
     old: Manifest | None,
     depths: dict[str, int],
-    levels: list[int],
+    now: list[int],
 ) -> Iterator[Row]:
-    """Yield every wanted image, in order: copied from the `old` store where it would come out the same."""
+    """Yield every wanted image, in order: copied from the `old` store where it would come out the same.
+
+    Args:
+        depths: of each image.
+        now: the levels that they are read as.
+    """
     store = ImageStore(folder, size) if old else None
     known = {
         i: source
         for i, source in (old.images if old else {}).items()
-        if i in wanted and bits(source.depth, old.levels if old else []) == bits(depths[i], levels)
+        if i in wanted and bits(source.depth, old.levels if old else []) == bits(depths[i], now)
     }
     tasks = [
-        (i, path, root, size, depths[i], bits(depths[i], levels), known[i].sha256 if i in known else "")
+        (i, path, root, size, depths[i], bits(depths[i], now), known[i].sha256 if i in known else "")
         for i, path in wanted.items()
         if i not in known or not known[i].looks_like(root, path)
     ]
