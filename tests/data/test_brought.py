@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from boneage_pl.data import images as images_module
+from boneage_pl.data import preparation
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.data.depth import bits, levels
 from boneage_pl.data.images import BadImageError, read_radiograph
@@ -62,6 +63,19 @@ def test_the_option_that_is_printed_works(tmp_path: Path):
     table, problems = examine_table(Place.of(str(tmp_path), columns=columns))
     assert table["bone_age"].tolist() == [180, 12]
     assert problems.told().startswith("  1 × row without its image")  # 1379 has none
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"columns": "id"}, "data.columns=id: name each"),
+        ({"age_unit": "days"}, "data.age_unit=days: there are two"),
+        ({"root": ""}, "data.root is empty"),
+    ],
+)
+def test_options_that_cannot_be_right(options: dict[str, Any], said: str):
+    with pytest.raises(BoneageError, match=said):
+        Place.of(**{"root": "data", **options})
 
 
 def test_a_spreadsheet_without_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -246,10 +260,30 @@ def test_depths_are_a_matter_of_the_whole_data_set():
     assert levels([12] * 50 + [11] * 20 + [10]) == [12]
     assert levels([12] * 50 + [16] * 50) == [12, 16]
     assert levels([12] * 200 + [16]) == [12]
+    assert bits(0, [12]) == 0
     assert bits(9, [12]) == 12
     assert bits(16, [12]) == 16
     assert bits(12, [16]) == 12  # 16 gray levels would be left
     assert bits(14, [16]) == 16
+
+
+def test_8_bit_images_stay_when_16_bit_ones_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_rsna(tmp_path / "data", balanced_table(1))
+    before = prepared(tmp_path / "data").read(["5"])
+    more = wide_data(tmp_path / "more", {"101": 4095, "102": 4000})
+    for path in (more / FOLDER).iterdir():
+        path.rename(tmp_path / "data" / FOLDER / path.name)
+    table = pd.concat([pd.read_csv(root / f"{FOLDER}.csv") for root in (tmp_path / "data", more)])
+    table.to_csv(tmp_path / "data" / f"{FOLDER}.csv", index=False)
+    decoded: list[str] = []
+    real = preparation.decode_image
+    monkeypatch.setattr(
+        preparation, "decode_image", lambda *given: (decoded.append(Path(given[1]).stem), real(*given))[1]
+    )
+    store = prepared(tmp_path / "data")
+    assert sorted(decoded) == ["101", "102"]
+    assert store.images.levels == [12]
+    assert np.array_equal(store.read(["5"]), before)
 
 
 def test_a_data_set_that_turns_out_to_be_of_another_depth_is_prepared_again(tmp_path: Path):

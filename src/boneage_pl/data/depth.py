@@ -29,8 +29,10 @@ def levels(depths: Iterable[int]) -> list[int]:
 def bits(depth: int, known: list[int]) -> int:
     """Return the bits that an image is read as: the lowest of the data set's `levels` that holds it.
 
-    Its own depth where none does, or where fewer than 16 gray levels would be left of it.
+    Its own depth where none does, or where fewer than 16 gray levels would be left of it; 0 for 0.
     """
+    if not depth:
+        return 0
     level = next((level for level in known if level >= depth), depth)
     return depth if level - depth >= _DARKEST else level
 

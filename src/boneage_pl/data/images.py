@@ -53,7 +53,7 @@ def _bad(name: Path | str, kind: str) -> BadImageError:
     return error
 
 
-def read_image(path: Path | str, bits: int | None = None) -> Image.Image:
+def read_image(path: Path | str, bits: int = 0) -> Image.Image:
     """Read a PNG or JPEG as gray values: mode `L`, 8 bits.
 
     A radiograph has one channel. Where a file stores three equal ones nothing is lost; a coloured picture of
@@ -63,7 +63,7 @@ def read_image(path: Path | str, bits: int | None = None) -> Image.Image:
 
     Args:
         path: of the file.
-        bits: in use by 16-bit values (see `boneage_pl.data.depth`); `None` for those of this file's largest.
+        bits: in use by 16-bit values (see `boneage_pl.data.depth`); 0 for those of this file's largest.
 
     Raises:
         BadImageError: the file cannot be read as an image.
@@ -71,7 +71,7 @@ def read_image(path: Path | str, bits: int | None = None) -> Image.Image:
     return decode_image(read_file(path), path, bits)
 
 
-def read_radiograph(path: Path | str, bits: int | None = None) -> Image.Image:
+def read_radiograph(path: Path | str, bits: int = 0) -> Image.Image:
     """Read an image as `read_image` does, and refuse one that shows nothing.
 
     Raises:
@@ -142,7 +142,7 @@ def _opener(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would be waited for
 
 
-def decode_image(content: bytes, name: Path | str, bits: int | None = None) -> Image.Image:
+def decode_image(content: bytes, name: Path | str, bits: int = 0) -> Image.Image:
     """Return a file's bytes as `read_image` does; `name` is what an error calls them."""
     if not content:
         raise _bad(name, "an empty file")
@@ -163,7 +163,7 @@ def _attempts(content: bytes) -> Iterator[bytes]:
     yield bare(content, orientation=False)
 
 
-def _decode(content: bytes, name: Path | str, bits: int | None) -> Image.Image:
+def _decode(content: bytes, name: Path | str, bits: int) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what is odd and readable; sizes are checked below
         with Image.open(BytesIO(content), formats=FORMATS) as file:
@@ -180,9 +180,9 @@ def _check_size(image: Image.Image, name: Path | str) -> None:
         raise _bad(name, f"more than {LONGEST} times as long as wide, no shape of a radiograph")
 
 
-def _gray(image: Image.Image, bits: int | None, name: Path | str, *, wide: bool) -> Image.Image:
+def _gray(image: Image.Image, bits: int, name: Path | str, *, wide: bool) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit gray; Pillow's own conversion would clip at 255
-        unused = max((_depth(image) if bits is None else bits) - 8, 0)
+        unused = max((bits or _depth(image)) - 8, 0)
         return Image.fromarray((_wide_values(image) >> unused).clip(0, 255).astype(np.uint8))
     if wide:
         _check_wide(image, name)

@@ -1,6 +1,6 @@
 """Where a data set lies and how its table is to be read: what `data.*` says of it. Imports no pandas."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -33,11 +33,16 @@ def shipped() -> Known:
 
 def known(values: Mapping[str, Any]) -> Known:
     """Return `data.known` of a configuration: all names in lower case."""
-    lower = {
-        name: str(value).lower() if isinstance(value, str) else tuple(str(v).lower() for v in value)
-        for name, value in values.items()
-    }
-    return Known(**cast(dict[str, Any], lower))
+    return Known(
+        tables=_names(values["tables"]),
+        image_folder=str(values["image_folder"]).lower(),
+        table_suffixes=_names(values["table_suffixes"]),
+        image_suffixes=_names(values["image_suffixes"]),
+    )
+
+
+def _names(values: str | Iterable[str]) -> tuple[str, ...]:
+    return tuple(str(value).lower() for value in ([values] if isinstance(values, str) else values))
 
 
 def data_root(root: str) -> Path:
@@ -83,11 +88,13 @@ class Place:
         """Return the place that `data.root`, `data.table` and so on name; a root that is a table is both.
 
         Raises:
-            BoneageError: an empty root, or an unknown unit.
+            BoneageError: an empty root, one that is a file and no table, or an option that cannot be right.
         """
         folder = data_root(root)
         if age_unit not in (None, "months", "years"):
             raise BoneageError(f"data.age_unit={age_unit}: there are two, months and years.")
+        if columns is not None and not isinstance(columns, Mapping):
+            raise BoneageError(f"data.columns={columns}: name each, data.columns.id=<column> and so on.")
         named = Path(str(table)).expanduser() if table else None
         names = shipped() if known_names is None else known(known_names)
         if folder.is_file():
