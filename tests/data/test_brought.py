@@ -454,7 +454,7 @@ def test_a_start_does_work_in_proportion_to_the_table(tmp_path: Path, monkeypatc
     for per_group in (2, 8):
         root = tmp_path / str(per_group)
         write_rsna(root, balanced_table(per_group))
-        data = BoneAgeData(str(root), image_size=SIZE, samples_per_group=8)
+        data = BoneAgeData(str(root), image_size=SIZE, samples_per_group=4 * per_group)
         data.prepare_data()
         cells = 0
 
