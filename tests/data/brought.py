@@ -255,6 +255,16 @@ AGES = [
         "data.age_unit=years makes months of them; data.age_unit=months takes them as they are.",
     ),
     Case(
+        "years of a grown-up",
+        "id,boneage,male\n1377,21.17,False\n1378,3.08,True\n",
+        said="and all are twelfths (21.17): these look like years.",
+    ),
+    Case(
+        "few months",
+        "id,boneage,male\n1377,21,False\n1378,3,True\n",
+        rows=[("1377", 21, False), ("1378", 3, True)],
+    ),
+    Case(
         "years, asserted",
         "id,boneage,male\n1377,15.83,False\n1378,3.08,True\n",
         options={"age_unit": "years"},

@@ -11,6 +11,7 @@ from boneage_pl.errors import BoneageError
 
 OLDEST = 240  # months; the RSNA table ends at 228
 YEARS = 20  # a table in which nobody is older than so many months is of infants, or was written in years
+GROWN = 25  # up to here twelfths say that it was years
 # As tables have them, and as spreadsheets of other languages write True and False
 _SEXES = {
     True: "true 1 1.0 m male boy wahr vrai verdadero verdadeiro vero waar",
@@ -83,11 +84,13 @@ def _cell(raw: pd.DataFrame, line: int) -> str:
 
 def _check_unit(ages: pd.Series, table: Path) -> None:
     """Raise `BoneageError` for ages that may be years, or infants' months."""
-    if not ages.notna().any() or ages.max() > YEARS:
+    if not ages.max() <= GROWN:
         return
     twelfths = ages[_whole(ages * 12)]
     odd = twelfths[~_whole(twelfths * 4)]  # 10.83, not 10.25, 10.5 or 10
     years = len(odd) > 0 and len(twelfths) == ages.notna().sum()
+    if ages.max() > YEARS and not years:
+        return
     oldest = f"{table}: the oldest of its {ages.notna().sum()} bone ages is {ages.max():g}"
     if years:
         raise BoneageError(
