@@ -3,7 +3,7 @@ VENV := .venv
 PY   := $(VENV)/bin/python
 PIP_ARGS ?=
 # Two processes share the test files; each uses one thread (see tests/conftest.py).
-TWO  := -n 2 --dist loadfile
+TWO  := -n 2 --dist loadfile --no-loadscope-reorder
 # The demonstration's runs lie apart, so that its v2 never starts from another v1. It trains at a tenth of the
 # published learning rates: at 0.01 nearly all of the first hidden layer dies within five steps, and there is no
 # time to recover from that in minutes.

@@ -15,6 +15,14 @@ from PIL import Image
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.pop("BONEAGE_DATA", None)
 
+# These train for minutes: they come first, so that two processes end at about the same time.
+LONG = ("test_experiments", "test_sweeps", "test_torture", "test_resume", "test_ddp", "test_evaluate")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 Result = subprocess.CompletedProcess[str]
 
 
