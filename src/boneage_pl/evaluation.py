@@ -114,8 +114,7 @@ def _images(config: DictConfig, place: Place, sizes: list[int]) -> tuple[pd.Data
         log.warning("%d rows or images are left out:\n%s", len(problems), problems.told())
     if usable.empty:
         raise BoneageError(f"{problems.source}: no row can be used.")
-    for note in problems.notes:
-        log.info("%s", note)
+    problems.tell(log)
     return usable.reset_index(drop=True), stores
 
 

@@ -36,8 +36,7 @@ def prepare(config: DictConfig) -> None:
     log.info("%s: %d images of %d px, %.0f MiB, whole", store.path, len(store.rows), size, mib)
     add_bad_images(problems, table, store.images.bad, store.images.contents)
     problems.note(told(store.images.depths.values(), store.images.levels))
-    for note in problems.notes:
-        log.info("%s", note)
+    problems.tell(log)
     if problems and check_choice(config.data.on_bad_image) == "error":
         raise problems.error(most=None)
     if problems:

@@ -237,7 +237,8 @@ def make_data(
     # a partial, because instantiate() would turn the plain values of `origin` into configuration objects
     make: Callable[..., BoneAgeData] = partial_of(cfg.data, "data")
     stored = {"split_file": None, "new_split": False, "allow_overlap": False} if exactly else {}
-    return make(origin=source.record["split"] if source else None, found=found, **stored)
+    looked = {"found": found} if found else {}  # only ours is looked at, and knows the option
+    return make(origin=source.record["split"] if source else None, **looked, **stored)
 
 
 def make_trainer(

@@ -4,10 +4,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.errors import BoneageError
+from boneage_pl.train import make_data
 from tests.conftest import balanced_table, write_rsna
 
 
@@ -214,3 +216,8 @@ def test_other_images_under_a_checkpoints_ids_are_noticed(rsna: Path, tmp_path: 
 def test_an_empty_root_is_not_the_working_folder():
     with pytest.raises(BoneageError, match="BONEAGE_DATA"):
         BoneAgeData("")
+
+
+def test_a_data_module_of_ones_own_is_asked_for_nothing_new():
+    config = OmegaConf.create({"data": {"_target_": "tests.tiny.own_data"}})
+    assert make_data(config, None, None, exactly=False) == "own data"

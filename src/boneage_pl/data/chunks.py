@@ -6,7 +6,7 @@ from collections.abc import Iterator
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8"
 
-# What a PNG's picture needs (PNG 3rd ed., 11.2 and 11.3.1), and its orientation
+# What a PNG's picture needs (PNG 3rd ed., 11.2 and 11.3.1)
 _PICTURE = {b"IHDR": "header", b"PLTE": "palette", b"tRNS": "transparency", b"IDAT": "pixels", b"IEND": "end"}
 _ORIENTATION = b"eXIf"
 _LARGEST_EXIF = 2**16  # bytes, as in a JPEG
