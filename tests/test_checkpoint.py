@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from boneage_pl.checkpoint import Checkpoint, keep_best, load_checkpoint, load_weights
+from boneage_pl.checkpoint import Checkpoint, load_checkpoint, load_weights
 from boneage_pl.errors import BoneageError
 from boneage_pl.model.network import BoneAgeNet
 
@@ -35,17 +35,3 @@ def test_a_checkpoint_that_carries_code_is_refused_and_the_code_does_not_run(tmp
     with pytest.raises(BoneageError, match="more than tensors and plain values; nothing of it was run"):
         load_checkpoint(tmp_path / "x.ckpt")
     assert not (tmp_path / "ran").exists()
-
-
-def test_a_best_checkpoint_cut_off_while_it_was_kept_is_made_again(tmp_path: Path):
-    """What was left beside it may be a second name of the very file that is copied."""
-    last = tmp_path / "checkpoints" / "last.ckpt"
-    last.parent.mkdir()
-    last.write_bytes(b"the newest state")
-    (tmp_path / "checkpoints" / "best.ckpt.tmp").hardlink_to(last)
-    epochs = [{"epoch": 0, "val_mae": 9.0}, {"epoch": 1, "val_mae": 8.0}]
-    keep_best(tmp_path, Checkpoint(last, {}, {"epoch": 1, "epochs": epochs}))
-    best = tmp_path / "checkpoints" / "best.ckpt"
-    assert best.read_bytes() == b"the newest state"
-    assert not best.samefile(last)
-    assert not best.with_name("best.ckpt.tmp").exists()

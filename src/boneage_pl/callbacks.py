@@ -1,6 +1,5 @@
 """What happens around the epochs: the log, the pictures, and what a checkpoint carries."""
 
-import csv
 import logging
 import time
 from collections.abc import Iterator
@@ -15,21 +14,21 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from boneage_pl.data.transforms import network_input
+from boneage_pl.history import History
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.report.figures import sample_grid
 from boneage_pl.run_record import RunRecord
+from boneage_pl.whole import write_whole
 
 log = logging.getLogger(__name__)
-
-COLUMNS = ["epoch", "train_mae", "val_mae", "lr"]
 
 
 class EpochLog(Callback):
     """Writes each epoch that is over: a row of metrics.csv, a line on the console, points in TensorBoard."""
 
-    def __init__(self, metrics_csv: Path, rows: list[dict[str, float]], record: RunRecord) -> None:
+    def __init__(self, metrics_csv: Path, history: History, record: RunRecord) -> None:
         self.metrics_csv = metrics_csv
-        self.rows = rows
+        self.history = history
         self.record = record
 
     def on_train_start(self, *_: Any) -> None:
@@ -54,8 +53,7 @@ class EpochLog(Callback):
             "val_mae": value["val_mae"],
             "lr": self.lr,
         }
-        best = row["val_mae"] < min((r["val_mae"] for r in self.rows), default=float("inf"))
-        self.rows.append(row)
+        self.history.rows.append(row)
         if not trainer.is_global_zero:
             return
         self.write()
@@ -63,7 +61,15 @@ class EpochLog(Callback):
         images = len(trainer.train_dataloader.dataset)  # type: ignore[union-attr]
         rate = images / (self.stopped - self.started)
         line = "%5d  %9.3f  %9.3f %s  %9.2e  %8.1f"
-        log.info(line, row["epoch"], row["train_mae"], row["val_mae"], "*" if best else " ", self.lr, rate)
+        log.info(
+            line,
+            row["epoch"],
+            row["train_mae"],
+            row["val_mae"],
+            "*" if self.history.ends_with_best else " ",
+            self.lr,
+            rate,
+        )
         points = {
             "mae/train": row["train_mae"],
             "mae/val": row["val_mae"],
@@ -78,14 +84,9 @@ class EpochLog(Callback):
         trainer.logger.write(points, trainer.current_epoch)  # type: ignore[union-attr]
 
     def write(self) -> None:
-        """Write every epoch so far, beside and moved into place."""
-        beside = self.metrics_csv.with_suffix(".csv.tmp")
+        """Write every epoch so far."""
         with going_on(self.metrics_csv):
-            with beside.open("w", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS)
-                writer.writeheader()
-                writer.writerows(self.rows)
-            beside.replace(self.metrics_csv)
+            write_whole(self.metrics_csv, self.history.csv())
 
 
 @contextmanager
@@ -103,14 +104,12 @@ class CheckpointRecord(Callback):
     Args:
         record: the run's description (see `train.describe_run`).
         validation_rows: `id, male, bone_age` of the validation rows, in the order they are measured in.
-        epochs: the rows of metrics.csv, as far as they go.
+        history: the epochs, as far as they go.
     """
 
-    def __init__(
-        self, record: dict[str, Any], validation_rows: pd.DataFrame, epochs: list[dict[str, float]]
-    ) -> None:
+    def __init__(self, record: dict[str, Any], validation_rows: pd.DataFrame, history: History) -> None:
         self.record = record
-        self.epochs = epochs
+        self.history = history
         self.rows = validation_rows
 
     def on_save_checkpoint(
@@ -122,7 +121,7 @@ class CheckpointRecord(Callback):
         checkpoint["boneage_pl"] = {
             **self.record,
             "epoch": trainer.current_epoch,
-            "epochs": list(self.epochs),
+            "epochs": list(self.history.rows),
             "validation": {**rows.to_dict("list"), "predicted": module.validation["predicted"]},
         }
 

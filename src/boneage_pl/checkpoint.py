@@ -1,8 +1,6 @@
 """Read a checkpoint: tensors and plain values only."""
 
-import logging
 import pickle
-import shutil
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +8,11 @@ from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from boneage_pl.checkpoint_record import check_record
 from boneage_pl.errors import BoneageError
 from boneage_pl.model.network import BoneAgeNet
-from boneage_pl.runs import BEST, LAST, PREVIOUS
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -29,21 +25,8 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)  # what Lightning goes on from
 
 
-# What a record must hold, and as what.
-_RECORD: dict[str, type] = {
-    "version": str,
-    "experiment": str,
-    "config": dict,
-    "model": dict,
-    "image_size": int,
-    "precision": str,
-    "transform_input": bool,
-    "split": dict,
-    "epoch": int,
-    "validation": dict,
-}
-_SPLIT: dict[str, type] = {"protocol": str, "edges": list, "train": list, "validation": list, "hashes": dict}
-_TRAINING: dict[str, type] = {
+# What Lightning goes on from, and as what.
+TRAINING: dict[str, type] = {
     "epoch": int,
     "global_step": int,
     "loops": dict,
@@ -67,11 +50,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
             if name.startswith("network.")
         }
         record = content["boneage_pl"]
-        _check_kinds(record, _RECORD)
-        _check_kinds(record["split"], _SPLIT)
+        check_record(record)
         if not all(isinstance(value, Tensor) for value in weights.values()):
             raise TypeError("tensors in its weights")
-        return Checkpoint(path, weights, record, {key: content.get(key) for key in _TRAINING})
+        return Checkpoint(path, weights, record, {key: content.get(key) for key in TRAINING})
     except pickle.UnpicklingError as error:
         raise BoneageError(
             f"{path} holds more than tensors and plain values; nothing of it was run.\n"
@@ -86,7 +68,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from error
 
 
-def _check_kinds(values: dict[str, Any], kinds: dict[str, type]) -> None:
+def check_kinds(values: dict[str, Any], kinds: dict[str, type]) -> None:
+    """Raise `KeyError` or `TypeError` for a value that is missing or of another kind."""
     for key, kind in kinds.items():
         if not isinstance(values[key], kind):
             raise TypeError(f"a {kind.__name__} as {key}")
@@ -109,72 +92,6 @@ def _check_archive(path: Path) -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def newest_state(run: Path) -> Checkpoint | None:
-    """Return the newest whole checkpoint of a run, or `None` if it has saved none yet.
-
-    A damaged one is named, and the one before it taken: the epochs since are trained again.
-
-    Raises:
-        BoneageError: there are checkpoints, and all are damaged.
-    """
-    there = [run / name for name in (LAST, PREVIOUS, BEST) if (run / name).exists()]
-    for path in there:
-        try:
-            found = load_checkpoint(path)
-            _check_epochs(found)
-            return found
-        except BoneageError as error:
-            log.warning("%s\nThe one before it is used.", error)
-    if there:
-        raise BoneageError(f"{run}: none of its checkpoints can be read. Start the experiment anew.")
-    return None
-
-
-def _check_epochs(checkpoint: Checkpoint) -> None:
-    epochs = checkpoint.record.get("epochs")
-    whole = isinstance(epochs, list) and all(
-        isinstance(row, dict) and set(row) >= {"epoch", "val_mae"} for row in epochs
-    )
-    start = checkpoint.record.get("start", 0)
-    begun = start is None or (isinstance(start, dict) and set(start) == {"experiment", "ckpt", "val_mae"})
-    if not whole or not begun:
-        raise BoneageError(f"{checkpoint.path} does not say which epochs it has seen.")
-
-
-def keep_best(run: Path, state: Checkpoint) -> None:
-    """Make `best.ckpt` what it was when `state` was saved, where the run was cut off between the two."""
-    errors = [row["val_mae"] for row in state.record["epochs"]]
-    if not errors or any(error <= errors[-1] for error in errors[:-1]):
-        return
-    try:
-        known: int | None = load_checkpoint(run / BEST).record["epoch"]
-    except BoneageError:
-        known = None
-    if known != state.record["epoch"]:
-        beside = (run / BEST).with_name("best.ckpt.tmp")
-        beside.unlink(missing_ok=True)  # cut off there, it may be a second name of what is copied
-        shutil.copyfile(state.path, beside)
-        beside.replace(run / BEST)
-
-
-def check_training_state(checkpoint: Checkpoint, network: nn.Module) -> None:
-    """Raise `BoneageError` unless `checkpoint` holds what training `network` goes on from, in its shapes."""
-    try:
-        _check_kinds(checkpoint.training, _TRAINING)
-        shapes = [parameter.shape for parameter in network.parameters()]
-        (optimizer,) = checkpoint.training["optimizer_states"]
-        for number, moments in optimizer["state"].items():
-            if any(m.dim() and m.shape != shapes[number] for m in moments.values() if isinstance(m, Tensor)):
-                raise ValueError("another shape")
-        if not isinstance(checkpoint.training["loops"]["fit_loop"], dict):
-            raise TypeError("the loop")
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise BoneageError(
-            f"{checkpoint.path} lacks what training goes on from.\n"
-            "Start a new run from its weights: ckpt= and that file."
-        ) from error
 
 
 def load_weights(network: BoneAgeNet, checkpoint: Checkpoint, model: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """How checkpoints reach the disk: beside, flushed, moved into place; a full disk ends no run."""
 
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,9 @@ from torch import nn
 
 from boneage_pl.callbacks import EpochLog
 from boneage_pl.errors import BoneageError
+from boneage_pl.history import History
 from boneage_pl.runs import BEST, LAST, PREVIOUS
+from boneage_pl.whole import replacing
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +39,17 @@ class WholeFiles(TorchCheckpointIO):
         """Write `checkpoint` to `path`."""
         assert storage_options is None
         path = Path(path)
-        beside = path.with_name(path.name + ".tmp")
         moment = checkpoint["epoch"], checkpoint["global_step"]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            beside.unlink(missing_ok=True)
-            if not self._link(moment, beside):
-                _write(checkpoint, beside)
-            if path.name == LAST.name and path.exists():
-                _second_name(path, path.with_name(PREVIOUS.name))
-            beside.replace(path)
+            with replacing(path) as beside:
+                if not self._link(moment, beside):
+                    with beside.open("wb") as file:
+                        torch.save(checkpoint, file)
+                if path.name == LAST.name and path.exists():
+                    _second_name(path, path.with_name(PREVIOUS.name))
         except (OSError, RuntimeError) as error:  # PyTorch's writer turns what the disk says into the second
             self.failed = True
-            beside.unlink(missing_ok=True)
             log.error(
                 "%s could not be saved (%s); what was saved before is whole. "
                 "Training goes on and tries again after the next epoch.",
@@ -71,23 +70,13 @@ class WholeFiles(TorchCheckpointIO):
         return True
 
 
-def _write(checkpoint: dict[str, Any], path: Path) -> None:
-    with path.open("wb") as file:
-        torch.save(checkpoint, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _second_name(path: Path, other: Path) -> None:
     """Let `other` name the file at `path` too, or alone where the file system has no links."""
-    beside = other.with_name(other.name + ".tmp")
-    beside.unlink(missing_ok=True)
     try:
-        beside.hardlink_to(path)
+        with replacing(other) as beside:
+            beside.hardlink_to(path)
     except OSError:
         path.replace(other)
-    else:
-        beside.replace(other)
 
 
 class Checkpoints(Checkpoint):
@@ -99,16 +88,21 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Save the weights that the first epoch starts from."""
-        if trainer.current_epoch == 0 and not _epochs(trainer).rows:
+        if trainer.current_epoch == 0 and not _history(trainer).rows:
             self._save(trainer, LAST)
 
     def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Save the epoch's end, and keep it as the best if no earlier epoch was as good."""
+        """Save the epoch's end, and keep it as the best if no earlier epoch was as good.
+
+        The first process decides: where errors are not numbers another might decide otherwise, and wait.
+        """
+        history = _history(trainer)
+        history.rows[-1].pop("lost", None)  # at the end of the training it is tried once more
         self._save(trainer, LAST)
-        rows = _epochs(trainer).rows
-        best = min((row["val_mae"] for row in rows[:-1]), default=float("inf"))
-        if rows[-1]["val_mae"] < best or not (Path(trainer.default_root_dir) / BEST).exists():
+        if trainer.strategy.broadcast(history.ends_with_best):
             self._save(trainer, BEST)
+            if trainer.strategy.broadcast(_files(trainer).failed):
+                history.rows[-1]["lost"] = True
 
     def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Try once more what could not be saved.
@@ -126,8 +120,8 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(Path(trainer.default_root_dir) / name)
 
 
-def _epochs(trainer: L.Trainer) -> EpochLog:
-    return next(c for c in trainer.callbacks if isinstance(c, EpochLog))  # type: ignore[attr-defined]
+def _history(trainer: L.Trainer) -> History:
+    return next(c for c in trainer.callbacks if isinstance(c, EpochLog)).history  # type: ignore[attr-defined]
 
 
 def _files(trainer: L.Trainer) -> WholeFiles:

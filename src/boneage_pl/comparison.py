@@ -1,6 +1,5 @@
 """Runs beside each other: their configurations, errors, curves, and a paired test of each two."""
 
-import csv
 import json
 import logging
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pandas as pd
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from boneage_pl.errors import BoneageError
+from boneage_pl.history import History
 from boneage_pl.report.figures import learning_curves
 from boneage_pl.report.page import page, picture, png, section, table, text, with_interval
 from boneage_pl.report.statistics import paired_difference
@@ -32,7 +32,8 @@ class Run:
 
     folder: Path
     config: dict[str, Any]  # by dotted key
-    epochs: list[dict[str, float]]
+    history: History
+    best_epoch: int
     metrics: dict[str, Any]  # metrics.json
     answers: pd.DataFrame  # predictions.csv
     record: dict[str, Any]  # run.json; empty where there is none
@@ -41,11 +42,6 @@ class Run:
     def name(self) -> str:
         """The folder's last two parts: experiment and date."""
         return "/".join(self.folder.parts[-2:])
-
-    @property
-    def best(self) -> dict[str, float]:
-        """The best epoch's row of metrics.csv."""
-        return min(self.epochs, key=lambda row: row["val_mae"])
 
     @property
     def time(self) -> str:
@@ -87,7 +83,7 @@ def compare_runs(config: DictConfig) -> Path:
         Path(config.out or outputs / "comparisons" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}") / "compare.html"
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    curves = learning_curves({run.name: run.epochs for run in runs})
+    curves = learning_curves({run.name: run.history.rows for run in runs})
     parts = [
         section("Runs", table(head, rows), text("In brackets 95 % intervals over images.", "quiet")),
         section("Curves", picture(png(curves), "Training and validation error by epoch.")),
@@ -127,8 +123,8 @@ def _read(folder: Path) -> Run:
     if not (folder / FINISHED).is_file():
         raise BoneageError(f"{folder} holds no finished run. Finish it with resume={folder}.")
     try:
-        with (folder / "metrics.csv").open() as file:
-            epochs = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        history = History.of_csv((folder / "metrics.csv").read_text())
+        best = json.loads((folder / FINISHED).read_text())["best_epoch"]
         metrics = json.loads((folder / "report" / "metrics.json").read_text())
         answers = pd.read_csv(folder / "report" / "predictions.csv", dtype={"id": str})
         path = folder / "run.json"
@@ -137,7 +133,7 @@ def _read(folder: Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BoneageError(f"{folder}: its report cannot be read ({error}).") from error
     config = record.get("config") or OmegaConf.to_container(stored(folder, "config"))
-    return Run(folder, _dotted(config), epochs, metrics, answers, record)
+    return Run(folder, _dotted(config), history, best, metrics, answers, record)
 
 
 def _dotted(node: Any, at: str = "") -> dict[str, Any]:
@@ -159,7 +155,7 @@ def _overview(runs: list[Run]) -> tuple[list[str], list[list[str]]]:
             [
                 run.name,
                 with_interval(run.metrics["overall"]["mae"]),
-                f"{run.best['epoch']:.0f} of {len(run.epochs)}",
+                f"{run.best_epoch} of {len(run.history.rows)}",
                 with_interval(natural["mae"]) if natural else "–",
                 run.time,
                 run.device,

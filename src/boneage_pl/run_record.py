@@ -15,6 +15,7 @@ import torch
 
 from boneage_pl import __version__
 from boneage_pl.pool import cores
+from boneage_pl.whole import write_whole
 
 PACKAGES = (
     "torch",
@@ -64,11 +65,9 @@ class RunRecord:
         self.write()
 
     def write(self) -> None:
-        """Write the file, beside and moved into place."""
+        """Write the file."""
         self.content["sessions"][-1]["last_written"] = _now()
-        beside = self.path.with_suffix(".json.tmp")
-        beside.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
-        beside.replace(self.path)
+        write_whole(self.path, json.dumps(self.content, indent=1) + "\n")
 
 
 def _read(path: Path) -> dict[str, Any]:

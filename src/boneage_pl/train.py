@@ -25,11 +25,8 @@ from boneage_pl.building import partial_of
 from boneage_pl.callbacks import CheckpointRecord, EpochLog, SampleGrid, SeededEpochs
 from boneage_pl.checkpoint import (
     Checkpoint,
-    check_training_state,
-    keep_best,
     load_checkpoint,
     load_weights,
-    newest_state,
 )
 from boneage_pl.checkpoint_io import WholeFiles, warn_of_little_room
 from boneage_pl.command import resume_command
@@ -44,6 +41,7 @@ from boneage_pl.hardware import (
     resolve_precision,
     set_float32_arithmetic,
 )
+from boneage_pl.history import History
 from boneage_pl.interrupts import Interrupts, Stopped, say_stopped, stoppable
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.preflight import find_start
@@ -54,6 +52,7 @@ from boneage_pl.report.writer import About, write_report
 from boneage_pl.run_folder import alone_in, differences
 from boneage_pl.run_record import RunRecord, fingerprint
 from boneage_pl.runs import BEST, FINISHED, LAST, shortest
+from boneage_pl.state import check_training_state, newest_state, restore_best
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +130,7 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
         partial_of(cfg.optimizer, "optimizer"),
         partial_of(cfg.scheduler, "scheduler") if cfg.scheduler else None,
     )
-    rows = list(state.record["epochs"]) if state else []
+    history = History(state.record["epochs"] if state else ())
     run_record = RunRecord(
         run / "run.json",
         {
@@ -141,17 +140,17 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
             "data": fingerprint(data.table, data.record["hashes"]),
             "config": record["config"],
         },
-        len(rows),
+        len(history.rows),
     )
-    epochs = EpochLog(run / "metrics.csv", rows, run_record)
+    epochs = EpochLog(run / "metrics.csv", history, run_record)
     own = [
-        CheckpointRecord(record, data.validation_rows, epochs.rows),
+        CheckpointRecord(record, data.validation_rows, history),
         SampleGrid(),
         SeededEpochs(cfg.seed),
         Interrupts(run),
         epochs,
     ]
-    trainer = make_trainer(cfg, run, precision, own, purge=len(epochs.rows) if state else None)
+    trainer = make_trainer(cfg, run, precision, own, purge=len(history.rows) if state else None)
     data.check_shares(trainer.world_size, trainer.accumulate_grad_batches)
     set_float32_arithmetic(precision)
     if trainer.strategy.root_device.type == "cpu":
@@ -167,7 +166,7 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
         run_record.write()
         if state is not None:
             epochs.write()
-            keep_best(run, state)
+            restore_best(run, state, history)
             (run / FINISHED).unlink(missing_ok=True)  # of a run that grows; written again at its end
 
     log.info(opening_words(record, data.split, _devices(trainer)))
@@ -178,23 +177,21 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
             log.info("validation MAE of %s before the first step: %.4f months", start.path, val_mae)
             record["start"] = asdict(Start(start.record["experiment"], str(start.path), val_mae))
         if state is not None:
-            log.info("continuing %s after %d of %d epochs", run, len(epochs.rows), cfg.trainer.max_epochs)
-        if len(epochs.rows) < cfg.trainer.max_epochs:
-            path = state.path if state and epochs.rows else None
+            log.info("continuing %s after %d of %d epochs", run, len(history.rows), cfg.trainer.max_epochs)
+        if len(history.rows) < cfg.trainer.max_epochs:
+            path = state.path if state and history.rows else None
             trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
 
     before = Start(**record["start"]) if record["start"] else None
-    summary = Summary.of(record, data.split, epochs.rows, before)
+    summary = Summary.of(record, data.split, history, before)
     if trainer.is_global_zero:
-        figures = report_best(run, data, epochs.rows, run_record.content)
+        figures = report_best(run, data, history, run_record.content)
         finish(run, summary, figures, hyperparameters(cfg, record), trainer.logger)
         log.info(closing_words(summary, run, cfg.next_experiment, cfg.outputs))
     return summary
 
 
-def report_best(
-    run: Path, data: BoneAgeData, epochs: list[dict[str, float]], ran: dict[str, Any]
-) -> dict[str, Figure]:
+def report_best(run: Path, data: BoneAgeData, history: History, ran: dict[str, Any]) -> dict[str, Figure]:
     """Write the report of a run's best checkpoint on its own validation images; return the figures."""
     best = load_checkpoint(run / BEST)
     answers = best.record["validation"]
@@ -207,11 +204,11 @@ def report_best(
         set(split["train"]),
     )
     about = About(
-        title=f"Bone age: {best.record['experiment']}, best of {len(epochs)} epochs",
+        title=f"Bone age: {best.record['experiment']}, best of {len(history.rows)} epochs",
         subset="the validation images of its own run",
         data=str(data.root),
         checkpoints=[str(best.path)],
-        record={**best.record, "epochs": epochs},
+        record={**best.record, "epochs": history.rows},
         chose_epoch=True,
         balanced=not split["protocol"].startswith("file"),
         run=ran,

@@ -34,7 +34,7 @@ def test_folders_on_one_disk_share_its_room(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_text_that_cannot_be_replaced_is_left_as_it_was(tmp_path: Path):
     replace_text(tmp_path / "note", "old")
-    (tmp_path / "note.new").mkdir()  # in the way
+    (tmp_path / "note.tmp").mkdir()  # in the way
     with pytest.raises(BoneageError, match="cannot be written"):
         replace_text(tmp_path / "note", "new")
     assert (tmp_path / "note").read_text() == "old"

@@ -2,12 +2,14 @@ import os
 import shutil
 import stat
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from boneage_pl.errors import BoneageError
+from boneage_pl.fetch import unpack as module
 from boneage_pl.fetch.unpack import damaged, unpack
 from tests.fetch.archive_server import picture, tree, zipped
 
@@ -96,7 +98,7 @@ def test_what_is_there_is_kept_and_what_is_wrong_is_replaced(tmp_path: Path, roo
     (root / "1.png").write_bytes(picture(9))  # as long, but not the same
     (root / "2.png").write_bytes(b"short")
     (root / "3.png").unlink()
-    (root / ".3.png.part").write_bytes(b"half of it, left by a process that was killed")
+    (root / "3.png.tmp").write_bytes(b"half of it, left by a process that was killed")
     unpack(archive, root, 20)
     assert tree(root) == entries
     assert [(root / f"{i}.png").stat().st_mtime == 1 for i in range(4)] == [True, False, False, False]
@@ -154,7 +156,7 @@ def test_a_damaged_archive_is_set_aside_and_leaves_no_half_file(tmp_path: Path, 
     assert damaged(archive).read_bytes() == content
     assert not archive.exists()
     assert "images/1.png" not in tree(root)
-    assert not [name for name in tree(root) if ".part" in name or ".zip" in name]
+    assert not [name for name in tree(root) if ".tmp" in name or ".zip" in name]
 
 
 def test_a_damaged_archive_inside_is_named(tmp_path: Path, root: Path):
@@ -173,10 +175,9 @@ def test_too_little_room_is_said_before_anything_is_written(
     assert archive.exists()
 
 
-def test_a_full_disk_is_no_damage(tmp_path: Path, root: Path):
+def test_a_full_disk_is_no_damage(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch):
     archive = write(tmp_path, zipped(GOOD))
-    (root / "images").mkdir(parents=True)
-    (root / "images/.1.png.part").symlink_to("/dev/full")
+    monkeypatch.setattr(module, "replacing", lambda *_, **__: nullcontext(Path("/dev/full")))
     with pytest.raises(BoneageError, match="The disk is full"):
         unpack(archive, root, 20)
     assert archive.exists()

@@ -19,6 +19,7 @@ import numpy as np
 
 from boneage_pl.data.images import BadImageError, Pixels, read_file
 from boneage_pl.errors import BoneageError
+from boneage_pl.whole import write_whole
 
 VERSION = 3  # of the preparation: raise it when a pixel, or what is refused, would come out differently
 UNOPENED = -1  # the size of a file that could not be opened
@@ -88,13 +89,8 @@ class Manifest:
         return {**self.images, **{i: source for i, (source, _) in self.unreadable.items()}}
 
     def write(self, path: Path) -> None:
-        """Write the manifest beside `path` and move it into place."""
-        beside = path.with_suffix(".json.tmp")
-        with beside.open("w", encoding="utf-8") as file:
-            json.dump(asdict(self), file, indent=0)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        """Write the manifest to `path`."""
+        write_whole(path, json.dumps(asdict(self), indent=0))
 
 
 def read_manifest(folder: Path, image_size: int) -> Manifest | None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from boneage_pl.errors import BoneageError
+from boneage_pl.whole import write_whole
 
 
 def readable(size: float) -> str:
@@ -55,10 +56,8 @@ def writing(path: Path) -> Iterator[None]:
 
 def replace_text(path: Path, text: str) -> None:
     """Write a small file so that a reader finds the old text or the new one, never half of it."""
-    beside = path.with_name(f"{path.name}.new")
     with writing(path):
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        write_whole(path, text)
 
 
 def _existing(folder: Path) -> Path:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from boneage_pl.errors import BoneageError
 from boneage_pl.fetch.disk import check_room, readable, writing
+from boneage_pl.whole import replacing
 
 _CHUNK = 1 << 20  # bytes
 _CAN_READ = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
@@ -104,19 +105,15 @@ def _unpack_inner(
 
 def _place(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, bar: tqdm) -> None:
     """Write one entry beside its place and move it there once it is whole and its checksum right."""
-    beside = target.with_name(f".{target.name}.part")
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(target, flush=False) as beside:
             with archive.open(entry) as packed, beside.open("wb") as file:
                 while chunk := packed.read(_CHUNK):  # `zipfile` hands out no more than the declared size
                     file.write(chunk)
                     bar.update(len(chunk))
             if beside.stat().st_size != entry.file_size:
                 raise zipfile.BadZipFile(f"{entry.filename!r} is shorter than declared")
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
 
 
 def _is_archive(entry: zipfile.ZipInfo) -> bool:

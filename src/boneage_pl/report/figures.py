@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from boneage_pl.batch import Batch
 from boneage_pl.data.images import Pixels
 from boneage_pl.data.transforms import unnormalise
+from boneage_pl.history import Row
 from boneage_pl.report.published import PUBLISHED
 from boneage_pl.report.statistics import LIMITS, draws, interval
 
@@ -132,7 +133,7 @@ def groups_heat_map(by_group: list[dict[str, Any]], edges: list[float]) -> Figur
     return figure
 
 
-def learning_curves(runs: dict[str, list[dict[str, float]]], published: tuple[str, ...] = ()) -> Figure:
+def learning_curves(runs: dict[str, list[Row]], published: tuple[str, ...] = ()) -> Figure:
     """Plot training and validation MAE by epoch of one or more runs, with published points beside them.
 
     Args:
@@ -145,9 +146,11 @@ def learning_curves(runs: dict[str, list[dict[str, float]]], published: tuple[st
     for number, (name, rows) in enumerate(runs.items()):
         epochs = [row["epoch"] for row in rows]
         colour = f"C{number}"
-        axes.plot(epochs, [row["val_mae"] for row in rows], "-", color=colour, label=f"{name}, validation")
+        validated = [row for row in rows if row["val_mae"] is not None]
+        curve = [row["epoch"] for row in validated], [row["val_mae"] for row in validated]
+        axes.plot(*curve, "-", color=colour, label=f"{name}, validation")
         axes.plot(epochs, [row["train_mae"] for row in rows], ":", color=colour, label=f"{name}, training")
-        finite = [v for row in rows for v in (row["val_mae"], row["train_mae"]) if np.isfinite(v)]
+        finite = [v for v in (*curve[1], *(row["train_mae"] for row in rows)) if np.isfinite(v)]
         highest = max(
             [highest, *(v for v in finite if v <= 10 * np.median(finite))]
         )  # a first epoch may be vast

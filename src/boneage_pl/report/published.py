@@ -1,6 +1,9 @@
 """The published learning curves: the epochs that the description prints, and no others."""
 
+import shutil
 from pathlib import Path
+
+from filelock import FileLock
 
 # Mean absolute error in months: epoch → (train, validation, which the description calls test).
 PUBLISHED = {
@@ -25,17 +28,25 @@ PUBLISHED = {
         21: (4.81145, 5.98737),
     },
 }
+WHOLE = "whole"
 BEST_PUBLISHED = 5.5949  # v2, on its own validation set
 
 
 def write_published_curves(folder: Path) -> None:
-    """Write the curves once, as TensorBoard runs of their own, under the tags that our runs use."""
+    """Write the curves once, as TensorBoard runs of their own, under the tags that our runs use.
+
+    An empty file `whole` says that a curve is there to its end; one that was cut off is written anew.
+    """
     from torch.utils.tensorboard import SummaryWriter
 
-    for name, epochs in PUBLISHED.items():
-        if (folder / name).exists():
-            continue
-        with SummaryWriter(folder / name) as writer:
-            for epoch, (train, validation) in epochs.items():
-                writer.add_scalar("mae/train", train, epoch)
-                writer.add_scalar("mae/val", validation, epoch)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):  # of runs that start at once one writes
+        for name, epochs in PUBLISHED.items():
+            if (folder / name / WHOLE).exists():
+                continue
+            shutil.rmtree(folder / name, ignore_errors=True)
+            with SummaryWriter(folder / name) as writer:
+                for epoch, (train, validation) in epochs.items():
+                    writer.add_scalar("mae/train", train, epoch)
+                    writer.add_scalar("mae/val", validation, epoch)
+            (folder / name / WHOLE).touch()

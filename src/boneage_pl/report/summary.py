@@ -11,8 +11,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from boneage_pl.command import next_command
+from boneage_pl.history import History
 from boneage_pl.report.published import BEST_PUBLISHED
 from boneage_pl.runs import FINISHED
+from boneage_pl.whole import write_whole
 
 LEARNED = 0.5  # best validation MAE below this share of the constant predictor's: learned
 NOT_LEARNED = 0.8  # above this share: did not learn
@@ -48,18 +50,19 @@ class Summary:
         cls,
         record: dict[str, Any],
         split: pd.DataFrame,
-        epochs: list[dict[str, float]],
+        history: History,
         start: Start | None,
     ) -> "Summary":
-        """Sum up a run from its record, split, epochs and, where it had one, its starting point."""
-        best = min(epochs, key=lambda row: (math.isnan(row["val_mae"]), row["val_mae"]))
+        """Sum up a run from its record, split, epochs, at least one validated, and start."""
+        best = history.best
+        assert best is not None
         months, constant = constant_predictor(split)
         return cls(
             experiment=record["experiment"],
             protocol=record["split"]["protocol"],
             image_size=record["image_size"],
             precision=record["precision"],
-            epochs=len(epochs),
+            epochs=len(history.rows),
             best_val_mae=best["val_mae"],
             best_epoch=int(best["epoch"]),
             constant_months=months,
@@ -146,9 +149,7 @@ def finish(
     logger.experiment.flush()
     Path(logger.log_dir, "hparams.yaml").unlink(missing_ok=True)  # Lightning wrote it before there were any
     logger.save()
-    beside = run / "report" / "summary.json.tmp"
-    beside.write_text(json.dumps(_without_nan(asdict(summary)), indent=2) + "\n")
-    beside.replace(run / FINISHED)
+    write_whole(run / FINISHED, json.dumps(_without_nan(asdict(summary)), indent=2) + "\n")
 
 
 def _without_nan(values: dict[str, Any]) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def test_written_phantom_is_read_as_real_data(tmp_path: Path) -> None:
 def test_second_call_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_phantom(tmp_path, count=3, seed=0, size=64)
     for module in (dataset, record):
-        monkeypatch.setattr(module, "write_whole", lambda *_: pytest.fail("wrote again"))
+        monkeypatch.setattr(module, "write_whole", lambda *_, **__: pytest.fail("wrote again"))
     write_phantom(tmp_path, count=3, seed=0, size=64)
 
 

@@ -10,9 +10,10 @@ from PIL import Image
 
 from boneage_pl.data.phantom.conditions import TABLE, child
 from boneage_pl.data.phantom.radiograph import render
-from boneage_pl.data.phantom.record import IMAGE_FOLDER, TABLE_FILE, Phantom, claim, finish, write_whole
+from boneage_pl.data.phantom.record import IMAGE_FOLDER, TABLE_FILE, Phantom, claim, finish
 from boneage_pl.pool import cores, worker_pool
 from boneage_pl.progress import progress
+from boneage_pl.whole import write_whole
 
 OLDEST = 228  # months; the RSNA table ends there
 AGE_BINS = 10
@@ -95,7 +96,9 @@ def _draw_all(tasks: list[tuple[Path, float, bool, Phantom, int]], workers: int)
 
 def _draw(task: tuple[Path, float, bool, Phantom, int]) -> None:
     path, age, male, phantom, index = task
-    write_whole(path, encode(render(age, male, seed=phantom.seed, index=index, size=phantom.size)))
+    write_whole(
+        path, encode(render(age, male, seed=phantom.seed, index=index, size=phantom.size)), flush=False
+    )
 
 
 def encode(picture: Image.Image) -> bytes:

@@ -1,12 +1,11 @@
 """A phantom's record on disk: what it was made from, whether it is whole, and what may be written where."""
 
 import json
-import os
-import uuid
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from boneage_pl.errors import BoneageError
+from boneage_pl.whole import write_whole
 
 VERSION = 1  # of the generator: raise it when a picture or the table would come out differently
 
@@ -85,16 +84,6 @@ def finish(root: Path, phantom: Phantom) -> None:
     """Record that `root` holds this phantom whole."""
     write_whole(root / RECORD, _dump(phantom))
     (root / UNFINISHED).unlink(missing_ok=True)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write beside and move into place, so that a file is whole or absent, whoever else writes it too."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)  # noqa: PTH105
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _dump(phantom: Phantom) -> bytes:
