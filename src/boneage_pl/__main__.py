@@ -1,9 +1,7 @@
 """The command line: compose the configuration, call train()."""
 
 import math
-import shutil
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +10,16 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from boneage_pl.command import at_home, expand_home
 from boneage_pl.data.source import store_folder
 from boneage_pl.entry import refusing, start
 from boneage_pl.errors import BoneageError
+from boneage_pl.preflight import check_options
 from boneage_pl.report.sweep import conclude_sweep
 from boneage_pl.resume import resumed
-from boneage_pl.run_folder import LOCK, first_process
+from boneage_pl.run_folder import first_process, remove_if_nothing_was_made
 from boneage_pl.runs import LAST
+from boneage_pl.trainer_options import refuse_typed
 from boneage_pl.usage import usage
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def run(config: DictConfig) -> float:
         best = train(config, found).best_val_mae
     except (BoneageError, InstantiationException):
         hydra = HydraConfig.get()
-        _remove_if_nothing_was_made(Path(hydra.runtime.output_dir), Path(config.outputs))
+        remove_if_nothing_was_made(Path(hydra.runtime.output_dir))
         if hydra.mode == RunMode.MULTIRUN:
             conclude_sweep(Path(hydra.sweep.dir))  # the runs before this one are not lost
         raise
@@ -59,27 +60,22 @@ def look(config: DictConfig) -> "Found | None":
 
 def main() -> None:
     """Answer `--help` and a command without an experiment at once; leave the rest to Hydra."""
-    arguments = sys.argv[1:]
+    arguments = [at_home(a) for a in sys.argv[1:]]
     asked = {"--help", "-h"} & set(arguments)
     inspecting = any(a.split("=")[0] in _HYDRA_ONLY for a in arguments)
     if asked or not (inspecting or any(a.startswith(("+experiment=", "resume=")) for a in arguments)):
         print(usage(arguments))
         sys.exit(0 if asked or not arguments else 2)
+    with refusing():
+        refuse_typed(arguments)
     if any(a.startswith("resume=") for a in arguments):
         with refusing():
-            run(resumed(arguments))
+            config = resumed(arguments)
+            expand_home(config)
+            check_options(config)
+            run(config)
     else:
         start(run, "config")
-
-
-def _remove_if_nothing_was_made(folder: Path, outputs: Path) -> None:
-    """Remove a run folder that holds nothing but Hydra's record of the refused command."""
-    # several processes of one run may be here at once
-    if folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {".hydra", LOCK, "boneage_pl.log"}:
-        shutil.rmtree(folder, ignore_errors=True)
-        if folder.parent.parent == outputs.resolve():
-            with suppress(OSError):  # other runs are in it
-                folder.parent.rmdir()
 
 
 if __name__ == "__main__":

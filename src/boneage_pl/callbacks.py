@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from boneage_pl.data.transforms import network_input
+from boneage_pl.errors import BoneageError
 from boneage_pl.history import History
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.report.figures import sample_grid
@@ -21,6 +22,9 @@ from boneage_pl.run_record import RunRecord
 from boneage_pl.whole import write_whole
 
 log = logging.getLogger(__name__)
+
+# TensorBoard's name of each validation error, and the metric's
+VALIDATION = {"val": "val_mae", "val_girls": "val_mae_girls", "val_boys": "val_mae_boys"}
 
 
 class EpochLog(Callback):
@@ -38,19 +42,24 @@ class EpochLog(Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Start the clock and note the learning rate that the epoch is trained with."""
         self.lr = trainer.optimizers[0].param_groups[0]["lr"]
+        self.images = 0
         self.started = time.perf_counter()
 
-    def on_validation_start(self, *_: Any) -> None:
-        """Stop the clock: images/s is the training's."""
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the images; the clock ends with the last, for images/s is the training's."""
+        self.images += len(batch["row"]) * trainer.world_size
         self.stopped = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Write the epoch."""
+        assert isinstance(module, BoneAgeModule)
         value = {name: float(metric) for name, metric in trainer.callback_metrics.items()}
         row = {
             "epoch": trainer.current_epoch,
             "train_mae": value["train_mae"],
-            "val_mae": value["val_mae"],
+            "val_mae": value["val_mae"] if module.validated else None,
             "lr": self.lr,
         }
         self.history.rows.append(row)
@@ -58,26 +67,25 @@ class EpochLog(Callback):
             return
         self.write()
 
-        images = len(trainer.train_dataloader.dataset)  # type: ignore[union-attr]
-        rate = images / (self.stopped - self.started)
-        line = "%5d  %9.3f  %9.3f %s  %9.2e  %8.1f"
+        rate = self.images / (self.stopped - self.started)
+        measured = f"{row['val_mae']:9.3f}" if module.validated else " " * 9
+        line = "%5d  %9.3f  %s %s  %9.2e  %8.1f"
         log.info(
             line,
             row["epoch"],
             row["train_mae"],
-            row["val_mae"],
+            measured,
             "*" if self.history.ends_with_best else " ",
             self.lr,
             rate,
         )
         points = {
             "mae/train": row["train_mae"],
-            "mae/val": row["val_mae"],
-            "mae/val_girls": value["val_mae_girls"],
-            "mae/val_boys": value["val_mae_boys"],
             "lr": self.lr,
             "images_per_second": rate,
         }
+        if module.validated:
+            points |= {f"mae/{name}": value[key] for name, key in VALIDATION.items()}
         with going_on(self.record.path):
             self.record.epoch(trainer.current_epoch, time.perf_counter() - self.started, rate)
         # on the disk before the checkpoint that says that this epoch is over
@@ -87,6 +95,22 @@ class EpochLog(Callback):
         """Write every epoch so far."""
         with going_on(self.metrics_csv):
             write_whole(self.metrics_csv, self.history.csv())
+
+
+def check_monitors(callbacks: list[Callback]) -> None:
+    """Refuse a callback that waits for a metric that there is not, before anything is trained.
+
+    Raises:
+        BoneageError: naming it and the metrics that there are.
+    """
+    metrics = ["train_mae", *VALIDATION.values()]
+    if not all(type(c).__module__.startswith(("lightning.", "boneage_pl.")) for c in callbacks):
+        return  # one of a user's own may log more
+    for callback in callbacks:
+        if (wanted := getattr(callback, "monitor", None)) is not None and wanted not in metrics:
+            raise BoneageError(
+                f"callbacks: {type(callback).__name__} monitors {wanted}; there are {', '.join(metrics)}."
+            )
 
 
 @contextmanager

@@ -8,11 +8,10 @@ from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from boneage_pl.checkpoint_record import check_record
 from boneage_pl.errors import BoneageError
-from boneage_pl.model.network import BoneAgeNet
 
 
 @dataclass
@@ -23,6 +22,10 @@ class Checkpoint:
     weights: dict[str, Tensor]
     record: dict[str, Any]
     training: dict[str, Any] = field(default_factory=dict)  # what Lightning goes on from
+
+    def let_go(self) -> None:
+        """Forget the tensors, which keep the file mapped, once they have been copied."""
+        self.weights, self.training = {}, {}
 
 
 # What Lightning goes on from, and as what.
@@ -94,7 +97,12 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def load_weights(network: BoneAgeNet, checkpoint: Checkpoint, model: dict[str, Any]) -> None:
+def rescales(network: nn.Module) -> bool:
+    """Whether a network's backbone re-scales its input, as one with ImageNet's weights does."""
+    return bool(getattr(getattr(network, "backbone", None), "transform_input", False))
+
+
+def load_weights(network: nn.Module, checkpoint: Checkpoint, model: dict[str, Any]) -> None:
     """Copy a checkpoint's weights into `network`, which the configuration `model` describes.
 
     Raises:
@@ -117,7 +125,8 @@ def load_weights(network: BoneAgeNet, checkpoint: Checkpoint, model: dict[str, A
             f"{checkpoint.path} says that it was made with this network, and its weights do not fit:\n"
             f"{' '.join(str(error).split())[:300]}"
         ) from error
-    network.backbone.transform_input = checkpoint.record["transform_input"]
+    if checkpoint.record["transform_input"] or rescales(network):
+        network.get_submodule("backbone").transform_input = checkpoint.record["transform_input"]
 
 
 def _override(key: str, value: Any) -> str:

@@ -8,18 +8,21 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from boneage_pl.errors import BoneageError
 
 PATHS = (
+    "outputs",  # first: others begin with it
     "ckpt",
     "data.root",
     "data.split_file",
     "data.store",
     "data.table",
     "hydra.run.dir",
+    "hydra.sweep.dir",
     "out",
-    "outputs",
     "resume",
     "validation.root",
 )
@@ -41,12 +44,24 @@ _OWN = (
 
 def quoted(key: str, value: str) -> str:
     """Return `key=value` so that both the shell and Hydra's grammar read it as that text."""
+    return shlex.quote(_in_grammar(key, value))
+
+
+def _in_grammar(key: str, value: str) -> str:
     plain = f"{key}={value}"
     if _reads_as(plain, value):
-        return shlex.quote(plain)
+        return plain
     # inside quotes a backslash escapes only before a quote, so only those there are doubled
     escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + m[2].replace('"', '\\"'), value)
-    return shlex.quote(f'{key}="{escaped}"')
+    return f'{key}="{escaped}"'
+
+
+def at_home(argument: str) -> str:
+    """Return an argument that names a path with its `~` read as a shell would; others as they are."""
+    key, _, value = argument.partition("=")
+    if key.lstrip("+") not in PATHS or not re.match(r"~\w*(/|$)", value):
+        return argument
+    return _in_grammar(key, str(Path(value).expanduser()))
 
 
 def check_paths(arguments: list[str]) -> None:
@@ -66,6 +81,18 @@ def check_paths(arguments: list[str]) -> None:
                 f"{argument}: Hydra's grammar cannot take this path without quotes. Write it as\n"
                 f"  {quoted(key, value)}"
             )
+
+
+def expand_home(config: DictConfig) -> None:
+    """Read a `~` at the start of each path in a configuration as the home folder, as a shell would."""
+    for key in PATHS:
+        try:
+            value = OmegaConf.select(config, key, throw_on_missing=False)
+        except OmegaConfBaseException:  # a sweep's: it is not known yet
+            continue
+        if isinstance(value, str) and value.startswith("~"):
+            with read_write(config):
+                OmegaConf.update(config, key, str(Path(value).expanduser()))
 
 
 def next_command(experiment: str, ckpt: str | None) -> str:

@@ -1,6 +1,8 @@
 """How every command of the project starts and how it refuses: a few lines, no traceback, exit 2."""
 
+import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,10 +11,11 @@ import hydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
-from boneage_pl.command import check_paths
+from boneage_pl.command import at_home, check_paths, expand_home
 from boneage_pl.conf_path import CONF
 from boneage_pl.errors import BoneageError
-from boneage_pl.hints import hints
+from boneage_pl.hints import choices, hints
+from boneage_pl.usage import config_dirs
 
 CONTINUES = "stopped; the same command continues from here"
 
@@ -30,11 +33,15 @@ def start(task: Callable[[DictConfig], Any], config_name: str, interrupted: str 
         nonlocal begun
         begun = True
         with refusing(interrupted):
+            expand_home(config)
             return task(config)
 
     try:
         with refusing(interrupted):
+            sys.argv[1:] = map(at_home, sys.argv[1:])
             check_paths(sys.argv[1:])
+            refuse_shadowed(sys.argv[1:])
+            refuse_no_choice(sys.argv[1:])
             run()
     except SystemExit as stop:  # Hydra exits with 1 for what it refuses, as Python does for a crash
         if not begun and stop.code == 1:
@@ -57,8 +64,30 @@ def refusing(interrupted: str = "interrupted") -> Iterator[None]:
         sys.exit(130)
 
 
+def refuse_shadowed(arguments: list[str]) -> None:
+    """Raise `BoneageError` for a file of a `--config-dir` that Hydra would pass over for one of ours."""
+    for folder in config_dirs(arguments):
+        for file in sorted(folder.rglob("*.yaml")):
+            name = file.relative_to(folder)
+            if (CONF / name).exists():
+                raise BoneageError(
+                    f"{file} has the name of one of the project's own files, which would be used instead.\n"
+                    f"Give it another name, and choose it by that: {name.parent.name or 'config'}=<name>."
+                )
+
+
+def refuse_no_choice(arguments: list[str]) -> None:
+    """Raise `BoneageError` for a group of the configuration that is set to nothing, on which Hydra fails."""
+    for argument in arguments:
+        group, _, value = argument.lstrip("+").partition("=")
+        if "=" in argument and value in ("null", "") and (there := choices(group, arguments)):
+            raise BoneageError(f"{argument}: choose one of {', '.join(there)}.")
+
+
 def refuse(error: BaseException) -> None:
-    """Say what is wrong on standard error and exit 2."""
+    """Say what is wrong on standard error and exit 2; with HYDRA_FULL_ERROR=1 where it came from, too."""
+    if os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
+        traceback.print_exception(error)
     # a loader process hands its errors over with its own traceback before them
     message = str(error).rpartition("BoneageError: ")[2].strip()
     print(f"error: {message}", file=sys.stderr)

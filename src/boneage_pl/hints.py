@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from boneage_pl.conf_path import CONF
-from boneage_pl.usage import config_dirs
+from boneage_pl.usage import config_dirs, files_of
 
 
 def hints(arguments: list[str], config_name: str) -> list[str]:
@@ -23,9 +23,9 @@ def hints(arguments: list[str], config_name: str) -> list[str]:
             key, value = override.key_or_group, None if override.is_sweep_override() else override.value()
         except HydraException:
             continue
-        if choices := _choices(key, arguments):
+        if names := choices(key, arguments):
             values = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str)]
-            found += [_nearest(f"{key}={v}", v, choices, f"{key}=") for v in values if v not in choices]
+            found += [_nearest(f"{key}={v}", v, names, f"{key}=") for v in values if v not in names]
         elif key not in keys and not argument.startswith("+"):
             found.append(_nearest(key, key, keys, ""))
     return [hint for hint in found if hint]
@@ -37,9 +37,10 @@ def _nearest(typed: str, name: str, names: list[str], before: str) -> str:
     return f"{typed}: did you mean {' or '.join(before + n for n in near)}?" if near else ""
 
 
-def _choices(group: str, arguments: list[str]) -> list[str]:
+def choices(group: str, arguments: list[str]) -> list[str]:
+    """Return the names that a group of the configuration can be set to; none if there is no such group."""
     roots = [CONF, *config_dirs(arguments)]
-    return sorted({file.stem for root in roots for file in (root / group).glob("*.yaml")})
+    return sorted({name for root in roots for name in files_of(root, group)})
 
 
 def _keys(config_name: str) -> list[str]:

@@ -6,22 +6,33 @@ from omegaconf import DictConfig
 
 from boneage_pl.errors import BoneageError
 
+SEEDS = 2**32  # NumPy takes seeds below it
 
-def check_number(name: str, value: Any, lowest: float, *, whole: bool = True) -> None:
-    """Raise `BoneageError` unless `value` is a finite number, whole if so asked, of `lowest` or more."""
+
+def check_number(
+    name: str, value: Any, lowest: float, *, whole: bool = True, below: float = float("inf")
+) -> None:
+    """Raise `BoneageError` unless `value` is a number, whole if so asked, of `lowest` or more and `below`."""
     kind = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not kind or not lowest <= value < float("inf"):
+    if not kind or not lowest <= value < below:
         what = "a whole number" if whole else "a number"
-        raise BoneageError(f"{name}={value}: it must be {what} of {lowest} or more.")
+        most = "" if below == float("inf") else f" and below {below}"
+        raise BoneageError(f"{name}={value}: it must be {what} of {lowest} or more{most}.")
 
 
 def check_data_numbers(config: DictConfig) -> None:
     """Check the numbers of a data set's configuration; where `null` is allowed, it passes."""
     data = config.data
-    check_number("seed", config.seed, 0)
+    check_number("seed", config.seed, 0, below=SEEDS)
     for name, lowest in (("batch_size", 1), ("image_size", 1), ("age_bins", 1), ("samples_per_group", 2)):
         check_number(f"data.{name}", data[name], lowest)
     check_number("data.validation_share", data.validation_share, 0, whole=False)
     for name, lowest in (("workers", 0), ("prepare_workers", 1), ("prefetch_factor", 1)):
         if data[name] is not None:
             check_number(f"data.{name}", data[name], lowest)
+    if isinstance(phantom := data.get("generate"), DictConfig):
+        for name, lowest in (("count", 1), ("size", 1), ("seed", 0)):
+            if phantom.get(name) is not None:
+                check_number(f"data.generate.{name}", phantom[name], lowest, below=SEEDS)
+        if phantom.get("skeleton_age") is not None:
+            check_number("data.generate.skeleton_age", phantom.skeleton_age, 0, whole=False)

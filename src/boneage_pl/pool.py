@@ -28,8 +28,26 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _begin() -> None:
+def leave_signals(_: object = None) -> None:
+    """Leave Ctrl-C, and a SIGTERM that is not the caller's own, to the caller; called in a worker process.
+
+    A terminal sends the one, and systemd, docker and Slurm the other, to all processes of a command: workers
+    that ended by it would be taken for crashed before the caller has stopped in good order.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told, daemon=True).start()
+
+
+def _end_when_told() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(128 + signal.SIGTERM)
+
+
+def _begin() -> None:
+    leave_signals()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -1,21 +1,24 @@
 """What can be refused before a run folder is made."""
 
+import atexit
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, read_write
+from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 
-from boneage_pl.command import next_command, same_command
+from boneage_pl.command import expand_home, next_command, same_command
 from boneage_pl.entry import refusing
 from boneage_pl.errors import BoneageError
 from boneage_pl.numbers import check_data_numbers, check_number
 from boneage_pl.report.sweep import conclude_sweep
-from boneage_pl.run_folder import check_folder, first_process, hold
+from boneage_pl.run_folder import check_folder, first_process, hold, hold_new, new_folder
 from boneage_pl.runs import find_checkpoint, newest_run
+from boneage_pl.trainer_options import as_fast_dev_run, check_trainer
 
 
 class Preflight(Callback):
@@ -28,20 +31,30 @@ class Preflight(Callback):
         """Check a single run."""
         # as Hydra does next: the folder's name asks it for the experiment
         HydraConfig.instance().set_config(config)
-        run = Path(config.hydra.run.dir)
-        with refusing():
-            continues = check(config, run)
-            if first_process():
-                hold(run)  # before Hydra writes: of two commands with one folder the second changes nothing
-        if continues:
-            with read_write(config.hydra):
+        with refusing(), read_write(config.hydra):
+            expand_home(config)
+            check_options(config)
+            dated = "${now:" in OmegaConf.to_container(config.hydra.run, resolve=False)["dir"]  # type: ignore
+            if config.trainer.get("fast_dev_run"):
+                as_fast_dev_run(config)
+                config.hydra.run.dir = _passing_folder()
+                dated = False
+            run = Path(config.hydra.run.dir)
+            if not dated and check_folder(config, run):
                 config.hydra.output_subdir = None  # what is in .hydra stays: a kill could cut it short
+            else:
+                find_start(config)
+            if first_process():  # before Hydra writes: of two commands with one folder one changes nothing
+                config.hydra.run.dir = str(hold_new(run) if dated else hold(run))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Refuse a sweep that no run of could be right."""
-        with refusing():
+        with refusing(), read_write(config.hydra):
+            expand_home(config)
             check_sweep(config)
             check_launcher(config)
+            if "${now:" in OmegaConf.to_container(config.hydra.sweep, resolve=False)["dir"]:  # type: ignore
+                config.hydra.sweep.dir = str(new_folder(Path(config.hydra.sweep.dir)))
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Check one run of a sweep; a single run has been checked."""
@@ -50,7 +63,9 @@ class Preflight(Callback):
             with refusing():
                 try:
                     check_sweep(config)
-                    check(config, Path(hydra.runtime.output_dir))
+                    check_options(config)
+                    if not check_folder(config, Path(hydra.runtime.output_dir)):
+                        find_start(config)
                 except BoneageError:
                     conclude_sweep(Path(hydra.sweep.dir))  # the runs before this one are not lost
                     raise
@@ -60,18 +75,28 @@ class Preflight(Callback):
         conclude_sweep(Path(config.hydra.sweep.dir))
 
 
-def check(config: DictConfig, run: Path) -> bool:
-    """Return whether the command continues what `run` holds.
+def _passing_folder() -> str:
+    """Make a folder that ends with this process."""
+    folder = tempfile.mkdtemp(prefix="fast_dev_run_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
-    Raises:
-        BoneageError: a configuration that cannot be right, or a folder that `run` may not be.
-    """
+
+def check_options(config: DictConfig) -> None:
+    """Raise `BoneageError` for a configuration that cannot be right, of a new run or of one that goes on."""
+    for group in ("data", "model", "optimizer", "trainer"):
+        if not isinstance(config.get(group), DictConfig) or "_target_" not in config[group]:
+            raise BoneageError(f"{group}={config.get(group)}: it must name an object to build, its _target_.")
+    if OmegaConf.select(config, "hydra.job.chdir"):
+        raise BoneageError(
+            "hydra.job.chdir=true: paths are as seen from the folder that a command is typed in.\n"
+            "Leave it out; hydra.run.dir= names a run's folder."
+        )
+    if not isinstance(config.get("callbacks"), DictConfig) or "checkpoint" not in config.callbacks:
+        raise BoneageError("callbacks: without callbacks.checkpoint nothing of a run would be kept.")
     check_numbers(config)
     check_devices(config)
-    if check_folder(config, run):
-        return True
-    find_start(config)
-    return False
+    check_trainer(config.trainer)
 
 
 def check_launcher(config: DictConfig) -> None:
@@ -84,8 +109,12 @@ def check_launcher(config: DictConfig) -> None:
 
 
 def check_sweep(config: DictConfig) -> None:
-    """Raise `BoneageError` if the runs of a sweep would have several processes each."""
-    if config.trainer.get("strategy") is not None or _several_devices(config.trainer):
+    """Raise `BoneageError` if the runs of a sweep would have several processes each, or keep nothing."""
+    if config.trainer.get("fast_dev_run"):
+        raise BoneageError(
+            "-m with trainer.fast_dev_run: it keeps nothing to compare. Leave one of them out."
+        )
+    if _together(config.trainer) or _several_devices(config.trainer):
         raise BoneageError(
             "-m with trainer=ddp: each process that a run starts would start the whole sweep again.\n"
             "Sweep with one device a run (hydra/launcher=slurm has many runs at once), or start the runs one "
@@ -95,11 +124,15 @@ def check_sweep(config: DictConfig) -> None:
 
 def check_devices(config: DictConfig) -> None:
     """Raise `BoneageError` for several devices without the strategy that makes them train together."""
-    if config.trainer.get("strategy") is None and _several_devices(config.trainer):
+    if not _together(config.trainer) and _several_devices(config.trainer):
         raise BoneageError(
             f"trainer.devices={config.trainer.devices}: several devices are trained on with trainer=ddp;\n"
             "add it to the command."
         )
+
+
+def _together(trainer: DictConfig) -> bool:
+    return trainer.get("strategy") not in (None, "auto")
 
 
 def _several_devices(trainer: DictConfig) -> bool:
@@ -111,11 +144,13 @@ def _several_devices(trainer: DictConfig) -> bool:
 def check_numbers(config: DictConfig) -> None:
     """Raise `BoneageError` for a number that is none, or is out of its range."""
     check_data_numbers(config)
-    for name, value in config.model.items():
-        if isinstance(value, int):
-            check_number(f"model.{name}", value, 1)
-    check_number("trainer.max_epochs", config.trainer.max_epochs, 1)
-    check_number("trainer.accumulate_grad_batches", config.trainer.accumulate_grad_batches, 1)
+    for name in (
+        "image_size",
+        "sex_features",
+        "hidden_features",
+    ):  # a network of one's own takes what it takes
+        if name in config.model:
+            check_number(f"model.{name}", config.model[name], 1)
     check_number("optimizer.lr", config.optimizer.get("lr", 0), 0, whole=False)
 
 

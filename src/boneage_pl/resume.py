@@ -29,7 +29,7 @@ def resumed(arguments: list[str]) -> DictConfig:
         BoneageError: no such run, a finished one, or options that would make it another experiment.
     """
     options = _typed(arguments)
-    run = _find(str(options.pop("resume")), Path(str(options.get("outputs", "outputs"))))
+    run = _find(str(options.pop("resume")), Path(str(options.get("outputs", "outputs"))).expanduser())
     # the processes that Lightning starts are given these: they resume the same run
     same = shlex.split(quoted("resume", str(run.resolve())))
     sys.argv[1:] = [*same, *(a for a in arguments if not a.lstrip("+").startswith("resume="))]

@@ -1,8 +1,10 @@
 """What a run's folder holds, whether a command may use it, and who is at work in it. Imports no torch."""
 
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ MAY_CHANGE = (
 LOCK = ".lock"
 
 _held: dict[Path, FileLock] = {}
+_made: dict[Path, list[Path]] = {}  # the folders that this process has made for a run, the innermost first
 
 
 def stored(run: Path, name: str) -> DictConfig:
@@ -111,15 +114,16 @@ def first_process() -> bool:
     return rank == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
-def hold(run: Path) -> None:
-    """Keep every other training out of a run's folder, which is made, until this process ends.
+def hold(run: Path) -> Path:
+    """Keep every other training out of a run's folder, which is made, until this process ends; return it.
 
     Raises:
         BoneageError: one is at work there, or the folder cannot be written.
     """
     if run.resolve() in _held:
-        return
+        return run
     lock = FileLock(run / LOCK)  # the system's own: it ends with the process that holds it
+    made = [folder for folder in (run, *run.parents) if not folder.exists()]
     try:
         run.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -130,6 +134,54 @@ def hold(run: Path) -> None:
             f"{run} cannot be written: {error.strerror}. Choose another hydra.run.dir."
         ) from error
     _held[run.resolve()] = lock
+    _made[run.resolve()] = [folder.absolute() for folder in made]
+    return run
+
+
+def hold_new(run: Path) -> Path:
+    """Do the same with a folder that nobody has: `run`, or where that is taken its name with a number.
+
+    Raises:
+        BoneageError: it cannot be written.
+    """
+    made = [folder.absolute() for folder in run.parents if not folder.exists()]
+    folder = new_folder(run)
+    hold(folder)
+    _made[folder.resolve()] = [folder.absolute(), *made]
+    return folder
+
+
+def new_folder(wanted: Path) -> Path:
+    """Make and return a folder that was not there: of commands in one second each has one of its own.
+
+    Raises:
+        BoneageError: it cannot be written.
+    """
+    for number in count(1):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            if not folder.is_dir():
+                raise BoneageError(f"{folder} is in the way: it is no folder.") from None
+        except OSError as error:
+            raise BoneageError(
+                f"{folder} cannot be written: {error.strerror}. Choose another hydra.run.dir."
+            ) from error
+    raise AssertionError
+
+
+def remove_if_nothing_was_made(run: Path) -> None:
+    """Remove what this process has made for a run that it then refused, and nothing that was there before."""
+    made = _made.get(run.resolve(), [])
+    if run.absolute() not in made or not run.is_dir():
+        return
+    if {entry.name for entry in run.iterdir()} <= {".hydra", LOCK, "boneage_pl.log"}:
+        shutil.rmtree(run, ignore_errors=True)
+        for folder in made[1:]:
+            with suppress(OSError):  # other runs are in it
+                folder.rmdir()
 
 
 @contextmanager

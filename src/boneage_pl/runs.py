@@ -1,5 +1,6 @@
 """Find runs and checkpoints on disk, without reading any. Imports nothing heavy: the command line uses it."""
 
+from glob import escape
 from pathlib import Path
 
 import yaml
@@ -27,7 +28,9 @@ def _checkpoints(outputs: Path) -> list[Path]:
 
 def newest_run(outputs: Path, experiment: str) -> Path | None:
     """Return the run of an experiment under `outputs` with the newest best.ckpt, or `None`."""
-    found = [ckpt for ckpt in _checkpoints(outputs) if experiment_of(ckpt.parents[1]) == experiment]
+    # an experiment in a folder of experiments has its runs that much deeper; a path is no experiment
+    named = [] if Path(experiment).is_absolute() else outputs.glob(f"{escape(experiment)}/*/{BEST}")
+    found = [c for c in {*_checkpoints(outputs), *named} if experiment_of(c.parents[1]) == experiment]
     newest = max(found, key=lambda ckpt: ckpt.stat().st_mtime_ns, default=None)
     return newest.parents[1] if newest else None
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 import lightning as L
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
@@ -21,12 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from boneage_pl import __version__
-from boneage_pl.building import partial_of
-from boneage_pl.callbacks import CheckpointRecord, EpochLog, SampleGrid, SeededEpochs
+from boneage_pl.building import built, partial_of
+from boneage_pl.callbacks import CheckpointRecord, EpochLog, SampleGrid, SeededEpochs, check_monitors
 from boneage_pl.checkpoint import (
     Checkpoint,
     load_checkpoint,
     load_weights,
+    rescales,
 )
 from boneage_pl.checkpoint_io import WholeFiles, warn_of_little_room
 from boneage_pl.command import resume_command
@@ -75,7 +76,7 @@ def train(cfg: DictConfig, found: Found | None = None) -> Summary:
         return _train(cfg, run, found)
     with alone_in(run):
         try:
-            with stoppable(), _disk_errors(run):
+            with stoppable(), _in_our_words(run):
                 return _train(cfg, run, found)
         except Stopped as stopped:
             say_stopped(stopped.number, run)
@@ -89,10 +90,12 @@ def train(cfg: DictConfig, found: Found | None = None) -> Summary:
 
 
 @contextmanager
-def _disk_errors(run: Path) -> Iterator[None]:
-    """Turn a disk that takes no more into the user's own error."""
+def _in_our_words(run: Path) -> Iterator[None]:
+    """Turn a disk that takes no more, and what Lightning refuses, into the user's own errors."""
     try:
         yield
+    except MisconfigurationException as error:
+        raise BoneageError(f"Lightning refuses this training: {error}") from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -111,7 +114,8 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
     start = load_checkpoint(ckpt) if ckpt else None
     source = state or start
     # weights that are replaced at once need not be fetched
-    network = instantiate(cfg.model, **({"weights": None} if source and "weights" in cfg.model else {}))
+    replaced = {"weights": None} if source and "weights" in cfg.model else {}
+    network = built(cfg.model, "model", **replaced)
     if source is not None:
         load_weights(network, source, plain(cfg.model))
     if state is not None and state.record["epochs"]:
@@ -123,13 +127,14 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
     precision = resolve_precision(cfg.trainer.precision, cfg.trainer.accelerator)
     precision = state.record["precision"] if state else precision
     record = describe_run(cfg, HydraConfig.get().runtime.choices["experiment"], precision, data)
-    record["transform_input"] = network.backbone.transform_input
+    record["transform_input"] = rescales(network)
     record["start"] = state.record["start"] if state else None
     module = BoneAgeModule(
         network,
-        partial_of(cfg.optimizer, "optimizer"),
+        optimizer_of(cfg, precision),
         partial_of(cfg.scheduler, "scheduler") if cfg.scheduler else None,
     )
+    module.build_optimizer()  # what cannot be built is refused before anything is written
     history = History(state.record["epochs"] if state else ())
     run_record = RunRecord(
         run / "run.json",
@@ -143,6 +148,9 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
         len(history.rows),
     )
     epochs = EpochLog(run / "metrics.csv", history, run_record)
+    for checkpoint in (state, start):
+        if checkpoint is not None:
+            checkpoint.let_go()
     own = [
         CheckpointRecord(record, data.validation_rows, history),
         SampleGrid(),
@@ -170,6 +178,10 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
             (run / FINISHED).unlink(missing_ok=True)  # of a run that grows; written again at its end
 
     log.info(opening_words(record, data.split, _devices(trainer)))
+    if trainer.limit_val_batches != 1:
+        log.warning(
+            "validation errors are of a part of the samples (trainer.limit_val_batches): not to be quoted"
+        )
     with logging_redirect_tqdm():
         if start is not None:
             trainer.validate(module, datamodule=data, verbose=False)
@@ -187,7 +199,10 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
     if trainer.is_global_zero:
         figures = report_best(run, data, history, run_record.content)
         finish(run, summary, figures, hyperparameters(cfg, record), trainer.logger)
-        log.info(closing_words(summary, run, cfg.next_experiment, cfg.outputs))
+        if cfg.trainer.get("fast_dev_run"):
+            log.info("trainer.fast_dev_run: all went through, up to the report; nothing of it is kept")
+        else:
+            log.info(closing_words(summary, run, cfg.next_experiment, cfg.outputs))
     return summary
 
 
@@ -214,6 +229,14 @@ def report_best(run: Path, data: BoneAgeData, history: History, ran: dict[str, A
         run=ran,
     )
     return write_report(run / "report", about, table, data.read)
+
+
+def optimizer_of(cfg: DictConfig, precision: str) -> Callable[..., Any]:
+    """Return what makes the optimiser; unfused where gradients are clipped that a fused one would scale."""
+    if cfg.trainer.get("gradient_clip_val") and cfg.optimizer.get("fused") and "mixed" in precision:
+        log.info("optimizer.fused=false: %s gradients of a fused optimiser cannot be clipped", precision)
+        cfg = OmegaConf.merge(cfg, {"optimizer": {"fused": False}})  # type: ignore[assignment]
+    return partial_of(cfg.optimizer, "optimizer")
 
 
 def _continue_as_begun(cfg: DictConfig, state: Checkpoint) -> None:
@@ -247,19 +270,24 @@ def make_trainer(
     """
     bar = sys.stderr.isatty() if cfg.trainer.enable_progress_bar is None else cfg.trainer.enable_progress_bar
     synchronised = cfg.trainer.sync_batchnorm
-    trainer: L.Trainer = instantiate(
+    callbacks = list(built(cfg.callbacks, "callbacks").values())
+    check_monitors(callbacks)
+    trainer: L.Trainer = built(
         cfg.trainer,
+        "trainer",
         precision=precision,
         enable_progress_bar=bar,
         sync_batchnorm=on_gpu(cfg.trainer.accelerator) if synchronised is None else synchronised,
+        benchmark=cfg.trainer.benchmark and not cfg.trainer.get("deterministic"),
         plugins=[WholeFiles()],
         logger=Curves(run, purge),
         callbacks=[
-            *instantiate(cfg.callbacks).values(),
+            *callbacks,
             *([TQDMProgressBar(leave=False)] if bar else []),
             *own,
         ],
         default_root_dir=run,
+        **({"fast_dev_run": False} if "fast_dev_run" in cfg.trainer else {}),  # done by then: see preflight
     )
     return trainer
 
@@ -312,6 +340,13 @@ def _quiet() -> None:
     logging.raiseExceptions = False  # a log that cannot be written ends nothing
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    lightning = logging.getLogger("lightning.pytorch")
+    lightning.handlers.clear()  # what it says is said once, by Hydra's
+    lightning.propagate = True
+    for name in ("callbacks.model_summary", "profilers.profiler"):  # which speak when they are asked to
+        logger = logging.getLogger(f"lightning.pytorch.{name}")
+        logger.setLevel(logging.INFO)
+        logger.disabled = False  # as Hydra leaves those that were there before it
     for message in (
         ".*does not have many workers.*",  # chosen on purpose on a CPU
         ".*logging interval.*",  # we log by epoch

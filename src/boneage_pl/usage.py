@@ -43,9 +43,15 @@ def usage(arguments: list[str]) -> str:
 
 
 def _described(roots: list[Path], group: str) -> str:
-    files = [file for root in roots for file in sorted((root / group).glob("*.yaml"))]
-    width = max(len(file.stem) for file in files)
-    return "\n".join(f"  {file.stem:<{width}}  {_first_comment(file)}" for file in files)
+    files = {name: file for root in roots for name, file in files_of(root, group).items()}
+    width = max(map(len, files))
+    return "\n".join(f"  {name:<{width}}  {_first_comment(file)}" for name, file in files.items())
+
+
+def files_of(root: Path, group: str) -> dict[str, Path]:
+    """Return a configuration group's files under `root` by the name that chooses them."""
+    files = sorted((root / group).rglob("*.yaml"))
+    return {file.relative_to(root / group).with_suffix("").as_posix(): file for file in files}
 
 
 def _first_comment(file: Path) -> str:

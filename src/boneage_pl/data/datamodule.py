@@ -32,6 +32,7 @@ from boneage_pl.data.store import Examined, ImageStore
 from boneage_pl.data.transforms import network_input
 from boneage_pl.errors import BoneageError
 from boneage_pl.hardware import default_workers, on_gpu
+from boneage_pl.pool import leave_signals
 
 log = logging.getLogger(__name__)
 
@@ -264,4 +265,5 @@ class BoneAgeData(L.LightningDataModule):
             persistent_workers=self.persistent_workers and workers > 0,
             prefetch_factor=self.prefetch_factor if workers else None,
             pin_memory=gpu if self.pin_memory is None else self.pin_memory,
+            worker_init_fn=leave_signals if workers else None,
         )

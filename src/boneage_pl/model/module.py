@@ -44,7 +44,7 @@ class BoneAgeModule(L.LightningModule):
         self.val_girls = metrics.clone("val_", "_girls")
         self.val_boys = metrics.clone("val_", "_boys")
         # the latest validation's answers, as they were measured: row in the split's side → months
-        self.validation: dict[str, list[Any]] = {"row": [], "predicted": []}
+        self._forget_validation()
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
         """Estimate bone ages in months: [B, 3, H, W] and [B] → [B]."""
@@ -58,8 +58,20 @@ class BoneAgeModule(L.LightningModule):
         self.log_dict(self.train_metrics, on_step=False, on_epoch=True, logger=False)
         return F.l1_loss(predicted, batch["bone_age"])
 
+    def on_train_epoch_start(self) -> None:
+        """Forget the last epoch's answers: this one may not be validated."""
+        self._forget_validation()
+
+    def _forget_validation(self) -> None:
+        self.validation: dict[str, list[Any]] = {"row": [], "predicted": []}
+
+    @property
+    def validated(self) -> bool:
+        """Whether the epoch in hand has been validated."""
+        return bool(self.validation["row"])
+
     def on_validation_epoch_start(self) -> None:
-        """Forget the last validation's answers; all processes validate the same network."""
+        """Begin to collect answers; all processes validate the same network."""
         self._answers: list[tuple[Tensor, ...]] = []
         average_statistics(self.network)
 
@@ -81,14 +93,21 @@ class BoneAgeModule(L.LightningModule):
         answers = sorted(gather(list(zip(rows.tolist(), predicted.float().tolist(), strict=True))))
         self.validation = {"row": [row for row, _ in answers], "predicted": [p for _, p in answers]}
 
-    def configure_optimizers(self) -> Any:
+    def build_optimizer(self) -> tuple[Optimizer, ReduceLROnPlateau | None]:
         """Build the optimiser and the scheduler from what the configuration gave."""
         optimizer = self.make_optimizer(self.parameters())
-        if self.make_scheduler is None:
+        return optimizer, self.make_scheduler(optimizer) if self.make_scheduler else None
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser and the scheduler as Lightning takes them."""
+        optimizer, scheduler = self.build_optimizer()
+        if scheduler is None:
             return optimizer
+        plateau = isinstance(scheduler, ReduceLROnPlateau)  # asked for its metric where there is one
+        every = self.trainer.check_val_every_n_epoch if plateau else 1
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "monitor": "val_mae"},
+            "lr_scheduler": {"scheduler": scheduler, "monitor": "val_mae", "frequency": every},
         }
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
@@ -103,7 +122,7 @@ class BoneAgeModule(L.LightningModule):
         that a run resumed right after a reduction would go on at the old rate.
         """
         scheduler = self.lr_schedulers()
-        if not isinstance(scheduler, ReduceLROnPlateau):
+        if not isinstance(scheduler, ReduceLROnPlateau) or not self.validated:
             return
         before = scheduler.optimizer.param_groups[0]["lr"]
         scheduler.step(float(self.trainer.callback_metrics["val_mae"]))

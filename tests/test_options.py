@@ -1,0 +1,253 @@
+"""What a person may type: it works, or is refused by name before anything starts."""
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Result, balanced_table, write_rsna
+from tests.forked import Forks
+
+OWN = "model._target_=tests.tiny.Tiny"
+TINY = [
+    "+experiment=v1",
+    "data=phantom",
+    "data.generate.count=80",
+    "data.generate.size=128",
+    "data.image_size=107",
+    "data.samples_per_group=4",
+    "data.batch_size=8",
+    "trainer.max_epochs=2",
+    "optimizer.lr=0.001",
+    OWN,
+]
+
+
+class Home:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.forks = Forks(path / "commands")
+
+    def run(self, *arguments: str, check: bool = True, **env: str) -> Result:
+        return self.forks.run(*arguments, cwd=self.path, check=check, **env)
+
+    def files(self) -> set[Path]:
+        return {p for p in self.path.rglob("*") if "commands" not in p.parts}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    home = Home(tmp_path_factory.mktemp("home"))
+    with home.forks:
+        home.run("+experiment=v1", *TINY[1:], "hydra.run.dir=outputs/plain")
+        yield home
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_lightnings_options_work_as_they_are_typed(home: Home):
+    options = [
+        "trainer.limit_train_batches=2",
+        "trainer.limit_val_batches=0.5",
+        "trainer.check_val_every_n_epoch=2",
+        "trainer.num_sanity_val_steps=1",
+        "trainer.gradient_clip_val=0.5",
+        "trainer.precision=bf16-mixed",
+        "trainer.deterministic=true",
+        "trainer.detect_anomaly=true",
+        "trainer.profiler=simple",
+        "trainer.enable_model_summary=true",
+        "trainer.reload_dataloaders_every_n_epochs=1",
+        "scheduler=plateau",
+    ]
+    said = home.run(*TINY, *options, "hydra.run.dir=outputs/options").stdout
+    rows = rows_of(home.path / "outputs" / "options")
+    assert [bool(row["val_mae"]) for row in rows] == [False, True]
+    assert all(float(row["train_mae"]) > 0 for row in rows)
+    for words in (
+        "fused optimiser cannot be clipped",
+        "validation errors are of a part",
+        "Trainable params",
+        "Profiler Report",
+    ):
+        assert words in said
+
+
+def test_a_run_that_is_seldom_validated_is_resumed_and_ends_with_a_validated_best(home: Home):
+    every = "trainer.check_val_every_n_epoch=2"
+    run = "outputs/seldom"
+    home.run(*TINY, every, f"hydra.run.dir={run}")
+    home.run(f"resume={run}", "trainer.max_epochs=4", OWN)
+    rows = rows_of(home.path / run)
+    assert [bool(row["val_mae"]) for row in rows] == [False, True, False, True]
+
+
+def test_a_fast_dev_run_goes_through_everything_and_writes_no_run(home: Home):
+    before = home.files()
+    result = home.run(*TINY, "trainer.fast_dev_run=true")
+    assert "trainer.fast_dev_run: all went through" in result.stdout
+    assert home.files() == before
+
+
+def test_a_scheduler_other_than_the_plateaus_is_taken(home: Home):
+    steps = ["+scheduler._target_=torch.optim.lr_scheduler.StepLR", "+scheduler._partial_=true"]
+    home.run(*TINY, *steps, "+scheduler.step_size=1", "hydra.run.dir=outputs/steps")
+    assert [float(row["lr"]) for row in rows_of(home.path / "outputs" / "steps")] == [1e-3, 1e-4]
+
+
+def test_early_stopping_ends_a_run_in_good_order(home: Home):
+    stop = [
+        "+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping",
+        "+callbacks.stop.monitor=val_mae",
+        "+callbacks.stop.min_delta=1000",
+        "+callbacks.stop.patience=1",
+    ]
+    run = "outputs/stopped_early"
+    home.run(*TINY, *stop, "trainer.max_epochs=9", f"hydra.run.dir={run}")
+    assert len(rows_of(home.path / run)) == 2
+    assert (home.path / run / "report" / "summary.json").exists()
+
+
+STEP = ["+scheduler._target_=torch.optim.lr_scheduler.StepLR", "+scheduler._partial_=true"]
+STOP = ["+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping"]
+REFUSED: list[tuple[list[str], str]] = [
+    (["trainer.max_steps=5"], "trainer.max_steps is not used here: a run counts whole epochs"),
+    (["+trainer.overfit_batches=2"], "trainer.overfit_batches is not used here: it validates on training"),
+    (["trainer.max_time=00:01:00"], "trainer.max_time is not used here"),
+    (["trainer.limit_val_batches=0"], "trainer.limit_val_batches=0: it must be a whole number of 1 or more"),
+    (["trainer.limit_train_batches=1.5"], "trainer.limit_train_batches=1.5: it must be"),
+    (["trainer.check_val_every_n_epoch=3"], "of 2 epochs the last would not be validated"),
+    (["+trainer.nonsense=1"], "trainer.nonsense: there is no such option"),
+    (["trainer.inference_mode=true"], "trainer.inference_mode=True: the metrics of a validation"),
+    (["trainer.use_distributed_sampler=true"], "trainer.use_distributed_sampler=True"),
+    (["trainer.strategy=fsdp"], "trainer.strategy=fsdp: runs are trained on one device"),
+    (["trainer.precision=17"], "trainer cannot be made: "),
+    (["seed=99999999999"], "seed=99999999999: it must be a whole number of 0 or more and below 4294967296"),
+    (["data.generate.size=abc"], "data.generate.size=abc: it must be a whole number"),
+    (["optimizer=null"], "optimizer=null: choose one of adam"),
+    (["scheduler="], "scheduler=: choose one of none, plateau"),
+    (["~optimizer._target_"], "it must name an object to build, its _target_"),
+    (["~callbacks.checkpoint"], "callbacks: without callbacks.checkpoint nothing of a run would be kept"),
+    (STEP, "scheduler (StepLR) cannot be made: StepLR.__init__() missing 1 required positional argument"),
+    ([*STOP, "+callbacks.stop.monitor=val_loss"], "EarlyStopping monitors val_loss; there are train_mae"),
+    ([*STOP], "callbacks cannot be made: "),
+    (["optimizer._target_=torch.optim.Adamm"], "optimizer cannot be made: "),
+    (["hydra.job.chdir=true"], "hydra.job.chdir=true: paths are"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), REFUSED, ids=[" ".join(o) for o, _ in REFUSED])
+def test_what_cannot_be_is_refused_by_name_and_leaves_nothing(home: Home, options: list[str], said: str):
+    before = home.files()
+    result = home.run(*TINY, *options, check=False)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert home.files() == before
+
+
+def test_a_sweep_of_nothing_is_refused(home: Home):
+    result = home.run("-m", *TINY, "seed=1,2", "trainer.fast_dev_run=true", check=False)
+    assert result.returncode == 2
+    assert "it keeps nothing to compare" in result.stderr
+
+
+def test_hydra_full_error_shows_where_it_came_from(home: Home):
+    result = home.run(*TINY, *STEP, check=False, HYDRA_FULL_ERROR="1")
+    assert result.returncode == 2
+    assert "Traceback" in result.stderr
+    assert "step_size" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("data.workers=-1", "data.workers=-1: it must be a whole number of 0 or more"),
+        ("trainer.devices=2", "trainer.devices=2: several devices are trained on with trainer=ddp"),
+    ],
+)
+def test_a_run_that_goes_on_is_checked_like_one_that_begins(home: Home, option: str, said: str):
+    result = home.run("resume=outputs/plain", "trainer.max_epochs=4", OWN, option, check=False)
+    assert result.returncode == 2, result.stderr
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_refused_resume_removes_nothing(home: Home):
+    """Killed during its preparation, a run holds no more than what a refused command leaves behind."""
+    run = home.path / "outputs" / "prepared_only"
+    data = home.path / "disk"
+    write_rsna(data, balanced_table(4))
+    options = ["data.root=disk", *(o for o in TINY if not o.startswith(("data=", "data.generate")))]
+    plan = '[["prepare", 5, "kill"]]'
+    killed = home.run(*options, f"hydra.run.dir={run}", check=False, TORTURE=plan)
+    assert killed.returncode == -9
+    there = sorted(run.rglob("*"))
+    data.rename(home.path / "away")
+    try:
+        results = [home.run(f"resume={name}", OWN, check=False) for name in (run, "latest")]
+    finally:
+        (home.path / "away").rename(data)
+    for result in results:
+        assert result.returncode == 2
+        assert "No bone-age data" in result.stderr
+    assert sorted(run.rglob("*")) == there
+    home.run(f"resume={run}", OWN)
+
+
+def test_runs_of_one_second_have_a_folder_each(home: Home):
+    dated = "hydra.run.dir=outputs/same/${now:%Y}"  # a second that lasts a year
+    both = [home.forks.start("boneage_pl", *TINY, dated, cwd=home.path) for _ in range(2)]
+    assert [running.wait().returncode for running in both] == [0, 0]
+    assert len([p for p in (home.path / "outputs" / "same").iterdir() if (p / "report").exists()]) == 2
+
+
+def test_a_tilde_is_the_home_folder(home: Home, tmp_path: Path):
+    home.run(*TINY, "outputs=~/o", "data.store=~/store", HOME=str(tmp_path))
+    assert [run.parent.name for run in (tmp_path / "o").glob("v1/*/report")] != []
+    assert list((tmp_path / "store").glob("*.npy"))
+    assert not (home.path / "~").exists()
+
+
+def test_a_name_that_shadows_one_of_the_projects_is_refused(home: Home, tmp_path: Path):
+    (tmp_path / "experiment").mkdir()
+    own = tmp_path / "experiment" / "v1.yaml"
+    own.write_text("# @package _global_\n# mine\noptimizer: {lr: 0.5}\n")
+    result = home.run("--config-dir", str(tmp_path), *TINY, check=False)
+    assert result.returncode == 2
+    assert f"{own} has the name of one of the project's own files" in result.stderr
+
+
+def test_an_experiment_in_a_folder_is_listed_trained_and_found(home: Home, tmp_path: Path):
+    (tmp_path / "experiment" / "sub").mkdir(parents=True)
+    (tmp_path / "experiment" / "sub" / "mine.yaml").write_text(
+        "# @package _global_\n# A gentle one.\nseed: 2\n"
+    )
+    added = ["--config-dir", str(tmp_path)]
+    assert "sub/mine" in home.run(*added, "--help").stdout
+    home.run(*added, "+experiment=sub/mine", *TINY[1:])
+    home.run("+experiment=v2", "ckpt=sub/mine", *TINY[1:], "trainer.max_epochs=1")
+
+
+def test_a_network_of_ones_own_needs_no_backbone_and_takes_what_it_takes(home: Home):
+    own = ["model._target_=tests.tiny.Plain", "+model.layers=0", "+model.residual=false"]
+    home.run(*TINY, *own, "hydra.run.dir=outputs/own")
+    home.run("+experiment=v2", "ckpt=outputs/own", *TINY[1:], *own, "trainer.max_epochs=1")
+
+
+def test_a_checkpoint_that_was_read_is_let_go(home: Home):
+    """Mapped, the replaced file would keep its room on the disk until the run ends."""
+    run = home.path / "outputs" / "mapped"
+    home.run(*TINY, f"hydra.run.dir={run}")
+    maps = ["+callbacks.maps._target_=tests.tiny.Maps"]
+    result = home.run("+experiment=v2", f"ckpt={run}", *TINY[1:], *maps, "hydra.run.dir=outputs/maps")
+    assert "mapped: none" in result.stdout
+    longer = ["trainer.max_epochs=3", *maps]
+    assert os.path.exists(run)  # noqa: PTH110
+    result = home.run("resume=outputs/maps", *longer[:1], OWN, maps[0].removeprefix("+"))
+    assert "mapped: none" in result.stdout
