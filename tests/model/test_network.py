@@ -105,3 +105,10 @@ def test_weights_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("torch.hub.urlopen", lambda *_a, **_k: (_ for _ in ()).throw(OSError("no network")))
     with pytest.raises(BoneageError, match=r"could not be downloaded .*no network.*\n.*inception_v3_google"):
         BoneAgeNet(107, weights="imagenet")
+
+
+def test_the_last_layer_is_float32_where_all_weights_are_bfloat16():
+    network = BoneAgeNet(107, hidden_features=8).eval().bfloat16()
+    with torch.no_grad():
+        months = network(torch.rand(1, 3, 107, 107).bfloat16(), torch.ones(1))
+    assert months.dtype == torch.float32

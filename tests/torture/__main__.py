@@ -4,6 +4,7 @@
 """
 
 import argparse
+import random
 import sys
 import tempfile
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from tests.torture.bench import Bench, Row
 from tests.torture.disks import at_once, full_disks
-from tests.torture.hostile import checkpoints, folders
+from tests.torture.hostile import checkpoints, damaged, folders
 from tests.torture.kills import SIGNALS, kills, signals
 from tests.torture.mutations import mutations
 
@@ -22,12 +23,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", choices=["mutations", "kills", "signals", "disks", "at_once", "hostile"])
+    parser.add_argument("--seed", type=int, help="of the moments that are drawn; a new one each time")
+    parser.add_argument("--kills", type=int, help="how many (25, and 4 with --quick)")
     options = parser.parse_args()
+    seed = random.randrange(10**6) if options.seed is None else options.seed
+    print(f"--seed {seed}", flush=True)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="torture") as folder:
         bench = Bench(Path(folder))
         try:
-            rows = list(_rows(bench, Path(folder), quick=options.quick, only=options.only))
+            rows = list(_rows(bench, Path(folder), options, seed))
         finally:
             bench.close()
     print("\n| tried | times | failed | what came of it |\n| --- | --- | --- | --- |")
@@ -42,14 +47,20 @@ def main() -> int:
     return int(any(row.failed for row in rows))
 
 
-def _rows(bench: Bench, folder: Path, *, quick: bool, only: str | None) -> Iterator[Row]:
+def _rows(bench: Bench, folder: Path, options: argparse.Namespace, seed: int) -> Iterator[Row]:
+    quick, only = options.quick, options.only
+    count = options.kills or (4 if quick else 25)
     groups: dict[str, list[Callable[[], Row | list[Row]]]] = {
-        "mutations": [lambda: mutations(folder, 200 if quick else 1000)],
-        "kills": [lambda: kills(bench, 4 if quick else 25)],
+        "mutations": [lambda: mutations(folder, 200 if quick else 1000, seed)],
+        "kills": [lambda: kills(bench, count, seed)],
         "signals": [lambda name=name: signals(bench, name, 1 if quick else 5) for name in SIGNALS],  # type: ignore[misc]
         "disks": [lambda: full_disks(bench, ("checkpoint",)) if quick else full_disks(bench)],
         "at_once": [] if quick else [lambda: at_once(bench)],
-        "hostile": [lambda: checkpoints(bench, 3 if quick else None), lambda: folders(bench)],
+        "hostile": [
+            lambda: checkpoints(bench, 3 if quick else None),
+            lambda: folders(bench),
+            lambda: damaged(bench),
+        ],
     }
     for group, trials in groups.items():
         for trial in trials if only in (None, group) else []:

@@ -52,6 +52,15 @@ def _bomb(whole: Path, path: Path, _: Path) -> None:
                 break
 
 
+def _split(**changed: Any) -> Callable[[Path, Path, Path], None]:
+    return _changed(lambda c, _: c["boneage_pl"]["split"].update(changed))
+
+
+def _shared(content: dict[str, Any], _: Path) -> None:
+    split = content["boneage_pl"]["split"]
+    split["validation"] = [*split["validation"][1:], split["train"][0]]
+
+
 HOSTILE: dict[str, Callable[[Path, Path, Path], None]] = {
     "code in place of the record": _changed(lambda c, mark: c.update(boneage_pl=Code(mark))),
     "code among the weights": _changed(lambda c, mark: c["state_dict"].update(x=Code(mark))),
@@ -61,6 +70,12 @@ HOSTILE: dict[str, Callable[[Path, Path, Path], None]] = {
     "weights of other shapes": _changed(_shapes),
     "weights that are text": _changed(lambda c, _: _weights(c, **{"network.age.weight": "x"})),
     "a record of other kinds": _changed(lambda c, _: c.update(boneage_pl={"model": [], "split": "x"})),
+    "a split without hashes": _split(hashes={}),
+    "a split without edges": _split(edges=[]),
+    "a split with an empty side": _split(train=[]),
+    "a split with numbers as ids": _split(validation=[1, 2]),
+    "a split without age_bins": _changed(lambda c, _: c["boneage_pl"]["split"].pop("age_bins")),
+    "a disjoint split that shares an image": _changed(_shared),
     "moments of other shapes": _changed(_moments),
     "another tool's checkpoint": lambda _, path, __: torch.save({"state_dict": {}}, path),
     "truncated": lambda whole, path, _: path.write_bytes(whole.read_bytes()[:-5000]) and None,
@@ -127,3 +142,24 @@ def folders(bench: Bench) -> Row:
     return Row(
         "run folders that name code, by resume=", len(named), failed, "refused or ignored; no code ran"
     )
+
+
+def damaged(bench: Bench) -> Row:
+    """Damage best.ckpt of a run whose best epoch was not its last, and train it for longer."""
+    run = bench.runs / "damaged_best"
+    shutil.copytree(bench.whole, run)
+    best = run / "checkpoints" / "best.ckpt"
+    content = bytearray(best.read_bytes())
+    content[len(content) // 2] ^= 255
+    best.unlink()  # it may be a second name of last.ckpt
+    best.write_bytes(content)
+    last = run / "checkpoints" / "last.ckpt"
+    epochs = torch.load(last, weights_only=True)["boneage_pl"]["epochs"]
+    lowest = min(range(len(epochs)), key=lambda n: epochs[n]["val_mae"])
+    result = bench.start(f"resume={run}", *OWN, f"trainer.max_epochs={len(epochs) + 1}").wait()
+    kept = lowest >= len(epochs) - 2  # last.ckpt or previous.ckpt has its weights still
+    failed = complaints(
+        result, 0, *([] if kept else ["is damaged or missing", "The best epoch from here on"])
+    )
+    failed += [] if (run / "report" / "summary.json").exists() else ["no report"]
+    return Row("a damaged best.ckpt, by resume=", 1, failed, "noticed at the start; the run is finished")

@@ -6,22 +6,29 @@ from collections.abc import Iterator
 from tests.torture.bench import EPOCHS, OWN, SMALL, STEPS, VALIDATIONS, Bench, Row, complaints
 from tests.torture.moments import Plan
 
-# files that a run moves into place: 2 of the store, then metrics.csv, last, previous and best each epoch
-MOVES = 2 + 1 + EPOCHS * 4
+# files that a run moves into place at least: 2 of the store, run.json and the weights before the first step,
+# then metrics.csv, run.json, previous and last each epoch
+MOVES = 2 + 2 + EPOCHS * 4
+LOADERS = "data.workers=2"  # as beside a GPU
 
 
-def kills(bench: Bench, count: int) -> Row:
-    """Kill runs at `count` moments, drawn from a fixed seed; some are killed again when they are resumed."""
-    moments = _moments(random.Random(1))
+def kills(bench: Bench, count: int, seed: int) -> Row:
+    """Kill runs at `count` moments, drawn from `seed`; some are killed again when they are resumed.
+
+    Every third run has loader processes.
+    """
+    moments = _moments(random.Random(seed))
     trials = [(number, next(moments)) for number in range(count)]
-    again = dict(zip(range(0, count, 5), _again(random.Random(2)), strict=False))
+    again = dict(zip(range(0, count, 5), _again(random.Random(seed + 1)), strict=False))
     died = 0
 
     def trial(which: tuple[int, Plan]) -> list[str]:
         nonlocal died
         number, plan = which
-        run = bench.runs / f"killed{number}"
-        own = [f"data.store=stores/{number}"] + ([f"data.root=data/{number}"] if plan[0][0] == "draw" else [])
+        run = bench.runs / f"killed{seed}_{number}"
+        own = [f"data.store=stores/{seed}_{number}", *([LOADERS] if number % 3 == 0 else [])] + (
+            [f"data.root=data/{seed}_{number}"] if plan[0][0] == "draw" else []
+        )
         status = bench.start(*SMALL, *own, f"hydra.run.dir={run}", plan=plan).wait().returncode
         if status != -9:
             return [f"was not killed: exit {status}"]
@@ -57,7 +64,12 @@ def _again(draw: random.Random) -> Iterator[Plan]:
         yield [("write", 1, "kill")]
 
 
-SIGNALS = {"SIGTERM": ("term", 143), "SIGINT": ("int", 130), "SIGINT twice": ("int twice", 130)}
+SIGNALS = {
+    "SIGTERM": ("term", 143),
+    "SIGTERM to all processes": ("term all", 143),
+    "SIGINT": ("int", 130),
+    "SIGINT twice": ("int twice", 130),
+}
 
 
 def signals(bench: Bench, name: str, count: int) -> Row:
@@ -69,7 +81,7 @@ def signals(bench: Bench, name: str, count: int) -> Row:
         run = bench.runs / f"{deed.replace(' ', '_')}{moment[0]}{moment[1]}"
         store = f"data.store=stores/{run.name}"
         plan: Plan = [(*moment, deed)]
-        result = bench.start(*SMALL, store, f"hydra.run.dir=outputs/{run.name}", plan=plan).wait()
+        result = bench.start(*SMALL, store, LOADERS, f"hydra.run.dir=outputs/{run.name}", plan=plan).wait()
         found = complaints(result, status, f"python -m boneage_pl resume=outputs/{run.name}")
         if deed != "int twice" and moment[0] == "step":  # the step in hand, and none after it
             found += complaints(result, status, "stopping after this step")

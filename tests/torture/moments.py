@@ -3,12 +3,15 @@
 A plan is a list of [event, number, deed], and comes in the environment variable TORTURE. Events: `draw` (a
 phantom image is written), `prepare` (an image joins the store), `step`, `validate` (a batch), `write` (a
 checkpoint, half written), `move` and `moved` (before and after a file is moved into place), `figure` (of the
-report). Deeds: `kill`, `term`, `int`, `int twice`, `fill` (the disk), `free` (it).
+report). Deeds: `kill`, `term`, `term all` (the command's process group), `int`, `int twice`, `fill` (the
+disk), `free` (it).
 """
 
 import os
 import resource
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -83,6 +86,12 @@ def _send(*numbers: signal.Signals) -> Callable[[], None]:
     return send
 
 
+def _term_all() -> None:
+    """Send SIGTERM to the command's process group from outside it, as systemd does."""
+    send = f"import os; os.killpg({os.getpgrp()}, {int(signal.SIGTERM)})"
+    subprocess.run([sys.executable, "-c", send], start_new_session=True, check=True)
+
+
 def _fill() -> None:
     """Leave no room: on the small disk that FILL names, or by this process's own limit."""
     if "FILL" not in os.environ:
@@ -107,6 +116,7 @@ def _free() -> None:
 _DEEDS: dict[str, Callable[[], None]] = {
     "kill": _send(signal.SIGKILL),
     "term": _send(signal.SIGTERM),
+    "term all": _term_all,
     "int": _send(signal.SIGINT),
     "int twice": _send(signal.SIGINT, signal.SIGINT),
     "fill": _fill,

@@ -24,12 +24,12 @@ from tests.torture.bench import Row
 SECONDS = 2
 
 
-def mutations(folder: Path, count: int) -> Row:
-    """Damage `count` files, a fifth of them tables, and read them all."""
+def mutations(folder: Path, count: int, seed: int) -> Row:
+    """Damage `count` files, a fifth of them tables, and read them all; the damage follows from `seed`."""
     data = folder / "mutated"
     write_rsna(data / "csv", balanced_table(1))
     with ProcessPoolExecutor(2, get_context("fork")) as pool:
-        done = [pool.submit(_try, data, number) for number in range(count)]
+        done = [pool.submit(_try, data, number, seed) for number in range(count)]
         try:
             results = [future.result() for future in done]
         except BrokenProcessPool:
@@ -41,8 +41,8 @@ def mutations(folder: Path, count: int) -> Row:
     return Row("mutated PNG, JPEG and CSV files", count, failed, found)
 
 
-def _try(data: Path, number: int) -> str:
-    draw = random.Random(number)
+def _try(data: Path, number: int, seed: int) -> str:
+    draw = random.Random(f"{seed} {number}")
 
     def too_long(*_: object) -> None:
         raise TimeoutError

@@ -257,6 +257,11 @@ class BoneAgeData(L.LightningDataModule):
             process=self.trainer.global_rank if self.trainer else 0,
             parts=parts,
         )
+        if (
+            self.trainer and train
+        ):  # Lightning asks for the first batches of a run that goes on before it says
+            progress = self.trainer.fit_loop.epoch_progress.current
+            batches.set_epoch(progress.processed)  # type: ignore[attr-defined]
         return DataLoader(
             Radiographs(rows, self.read, train=train, seed=self.seed),
             batch_size=None,  # the sampler's keys are batches already

@@ -4,6 +4,7 @@ from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from torchvision.models import Inception_V3_Weights, inception_v3
 
 from boneage_pl.errors import BoneageError
@@ -71,9 +72,9 @@ class BoneAgeNet(nn.Module):
         pixels = self.backbone(image)  # [B, 3, 500, 500] → [B, 100352]
         sex = self.sex(male.to(pixels.dtype).unsqueeze(1))  # [B] → [B, 32]
         hidden = self.hidden(torch.cat([pixels, sex], dim=1))  # [B, 100384] → [B, 1000]
-        # in the weights' own float32: bfloat16 has steps of half a month from 64 months on, one from 128
+        # in float32 whatever the rest is in: bfloat16's step is half a month from 64 months on, one from 128
         with torch.autocast(image.device.type, enabled=False):
-            return self.age(hidden.to(self.age.weight.dtype))
+            return linear(hidden.float(), self.age.weight.float(), self.age.bias.float())
 
 
 def check_image_size(image_size: int) -> None:
