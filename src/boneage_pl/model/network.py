@@ -74,7 +74,8 @@ class BoneAgeNet(nn.Module):
         hidden = self.hidden(torch.cat([pixels, sex], dim=1))  # [B, 100384] → [B, 1000]
         # in float32 whatever the rest is in: bfloat16's step is half a month from 64 months on, one from 128
         with torch.autocast(image.device.type, enabled=False):
-            return linear(hidden.float(), self.age.weight.float(), self.age.bias.float())
+            kind = torch.promote_types(self.age.weight.dtype, torch.float32)  # or float64, where all is
+            return linear(hidden.to(kind), self.age.weight.to(kind), self.age.bias.to(kind))
 
 
 def check_image_size(image_size: int) -> None:
