@@ -257,9 +257,8 @@ class BoneAgeData(L.LightningDataModule):
             process=self.trainer.global_rank if self.trainer else 0,
             parts=parts,
         )
-        if (
-            self.trainer and train
-        ):  # Lightning asks for the first batches of a run that goes on before it says
+        if self.trainer and train:
+            # loader processes begin before Lightning has said in which epoch a run goes on
             progress = self.trainer.fit_loop.epoch_progress.current
             batches.set_epoch(progress.processed)  # type: ignore[attr-defined]
         return DataLoader(
