@@ -59,16 +59,18 @@ def _cpu_flags() -> str:
         return ""
 
 
-def default_workers(*, prepared: bool, gpu: bool) -> int:
-    """Loader processes: what keeps the device fed without taking cores from it.
+def default_workers(*, prepared: bool, gpu: bool, processes: int = 1) -> int:
+    """Loader processes of one training process: what keeps its device fed without taking cores from it.
 
     Prepared images need next to nothing: none beside a CPU, whose cores the network's own threads take, and
     four beside a GPU, so that a disk read is waited for while others go on. Decoding the original files takes
-    a usable core each beside a GPU, up to sixteen, and one for four cores without.
+    a usable core each beside a GPU, up to sixteen, and one for four cores without. The training `processes`
+    of this machine share its cores.
     """
+    share = max(cores() // processes, 1)
     if gpu:
-        return min(cores(), 4 if prepared else 16)
-    return 0 if prepared else cores() // 4
+        return min(share, 4 if prepared else 16)
+    return 0 if prepared else share // 4
 
 
 def keep_freed_memory() -> None:

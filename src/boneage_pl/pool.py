@@ -3,10 +3,21 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from typing import TypeVar
+
+from boneage_pl.errors import BoneageError
+
+FEW = 64  # images: starting processes takes longer than reading or drawing these in this one
+GUARD = (
+    "Its processes import the script that they are started from: what a script does must stand below\n"
+    '  if __name__ == "__main__":'
+)
 
 
 def cores() -> int:
@@ -20,12 +31,49 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
     Its processes are fresh, not forks, because the caller may already run threads. They leave Ctrl-C to the
     caller.
+
+    Raises:
+        BoneageError: one of them was killed, or this process is itself only being started.
     """
+    refuse_while_starting()
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
     try:
         yield pool
+    except BrokenProcessPool as error:
+        script = sys.modules["__main__"].__spec__ is None  # not one of our commands
+        raise BoneageError(
+            f"One of the {workers} processes at work on the images was ended, as the system does when\n"
+            "memory runs out. Take fewer with data.prepare_workers=1; what is already prepared is kept."
+            + (f"\n{GUARD}" if script else "")
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def in_processes(do: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[R]:
+    """Yield what `do` makes of each task, in their order; a few tasks are done in this process.
+
+    Raises:
+        BoneageError: see `worker_pool`.
+    """
+    if workers == 1 or len(tasks) <= FEW:
+        yield from map(do, tasks)
+        return
+    with worker_pool(min(workers, len(tasks))) as pool:
+        yield from pool.map(do, tasks, chunksize=4)
+
+
+def refuse_while_starting() -> None:
+    """Raise `BoneageError` in a process that is being started and imports the script it was started from.
+
+    It would do the script's work a second time, and wait for its own caller.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself asks
+        raise BoneageError(f"The preparation was started within its own process.\n{GUARD}")
 
 
 def leave_signals(_: object = None) -> None:

@@ -87,6 +87,7 @@ def test_imagenet_weights_see_their_own_normalisation(tmp_path: Path, monkeypatc
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     torch.save(original.state_dict(), tmp_path / "hub" / "checkpoints" / name)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("boneage_pl.model.network._check_whole", lambda _: None)  # it is not torchvision's
     network = BoneAgeNet(107, weights="imagenet").eval()
 
     pixels = torch.rand(1, 3, 107, 107)
@@ -104,6 +105,17 @@ def test_weights_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", lambda *_a, **_k: (_ for _ in ()).throw(OSError("no network")))
     with pytest.raises(BoneageError, match=r"could not be downloaded .*no network.*\n.*inception_v3_google"):
+        BoneAgeNet(107, weights="imagenet")
+
+
+@pytest.mark.parametrize("size", [0, 1000, 4_000_000])
+def test_damaged_weights_are_said_to_be_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int):
+    file = tmp_path / "hub" / "checkpoints" / Inception_V3_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
+    file.parent.mkdir(parents=True)
+    torch.save({"a": torch.zeros(1_000_000)}, file)
+    file.write_bytes(file.read_bytes()[:size])
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(BoneageError, match=r"inception_v3_google-0cc3c7bd.pth is damaged.*\nDelete it"):
         BoneAgeNet(107, weights="imagenet")
 
 

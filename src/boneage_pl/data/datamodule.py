@@ -14,10 +14,12 @@ from boneage_pl.batch import Batch
 from boneage_pl.data.depth import bits, told
 from boneage_pl.data.found import Found, find_data
 from boneage_pl.data.images import Pixels, read_originals
+from boneage_pl.data.originals import examine_originals
 from boneage_pl.data.place import Place
-from boneage_pl.data.preparation import check_originals, prepare_images
+from boneage_pl.data.preparation import prepare_images
 from boneage_pl.data.problems import OnBadImage, add_bad_images, check_choice
 from boneage_pl.data.samples import EpochBatches, Radiographs, check_shares
+from boneage_pl.data.shared_memory import PREFETCH, with_room
 from boneage_pl.data.source import draw, store_folder
 from boneage_pl.data.split import Protocol, age_edges, make_split, sex_alone
 from boneage_pl.data.split_source import (
@@ -195,7 +197,7 @@ class BoneAgeData(L.LightningDataModule):
         """Return what reads pixels by id, and what is known of the images."""
         if not self.prepare:
             paths = dict(zip(found.table["id"], found.table["path"], strict=True))
-            images = check_originals(paths, self.image_size, self.prepare_workers)
+            images = examine_originals(paths, self.image_size, self.prepare_workers)
             used = {i: bits(depth, images.levels) for i, depth in images.depths.items()}
             return partial(read_originals, paths, self.image_size, used), images
         if found.store is None:
@@ -248,7 +250,7 @@ class BoneAgeData(L.LightningDataModule):
     def _loader(self, rows: pd.DataFrame, order: int | None, parts: int = 1) -> DataLoader[Batch]:
         train = order is not None
         gpu = on_gpu(self.trainer.strategy.root_device.type if self.trainer else "auto")
-        workers = default_workers(prepared=self.prepare, gpu=gpu) if self.workers is None else self.workers
+        workers = self._workers(gpu)
         batches = EpochBatches(
             len(rows),
             self.batch_size,
@@ -267,7 +269,20 @@ class BoneAgeData(L.LightningDataModule):
             sampler=batches,
             num_workers=workers,
             persistent_workers=self.persistent_workers and workers > 0,
-            prefetch_factor=self.prefetch_factor if workers else None,
+            prefetch_factor=self._prefetch if workers else None,
             pin_memory=gpu if self.pin_memory is None else self.pin_memory,
             worker_init_fn=leave_signals if workers else None,
         )
+
+    @property
+    def _prefetch(self) -> int:
+        return self.prefetch_factor or PREFETCH
+
+    def _workers(self, gpu: bool) -> int:
+        """Return how many loader processes there are: those asked for, as far as they have room."""
+        here = self.trainer.num_devices if self.trainer else 1  # training processes of this machine
+        asked = self.workers
+        if asked is None:
+            asked = default_workers(prepared=self.prepare, gpu=gpu, processes=here)
+        share = -(-self.batch_size // (self.trainer.world_size if self.trainer else 1))
+        return with_room(asked, self._prefetch, share * self.image_size**2, here)

@@ -219,6 +219,17 @@ def fit(image: Image.Image, size: int) -> Pixels:
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
+def prepared_pixels(content: bytes, name: Path | str, size: int, bits: int) -> bytes:
+    """Return what a store keeps of an image file's bytes: `size`² gray values.
+
+    Raises:
+        BadImageError: they cannot be read as an image, or all of it is one value.
+    """
+    image = decode_image(content, name, bits)
+    check_content(image, name)
+    return fit(image, size).tobytes()
+
+
 def read_originals(paths: dict[str, str], size: int, bits: dict[str, int], ids: Sequence[str]) -> Pixels:
     """Read and fit the images of `ids` from their files, of `bits` each: uint8 [B, `size`, `size`]."""
     return np.stack([fit(read_radiograph(paths[i], bits[i]), size) for i in ids])

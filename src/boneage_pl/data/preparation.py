@@ -4,36 +4,29 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from boneage_pl.data.depth import bits, levels
 from boneage_pl.data.images import (
     BadImageError,
-    check_content,
-    decode_image,
-    fit,
     is_wide,
+    prepared_pixels,
     read_depth,
     read_file,
 )
 from boneage_pl.data.part import Part, Row
-from boneage_pl.data.store import UNOPENED, Examined, ImageStore, Manifest, Source, read_manifest
+from boneage_pl.data.store import UNOPENED, ImageStore, Manifest, Source, read_manifest
 from boneage_pl.errors import BoneageError
-from boneage_pl.pool import cores, worker_pool
+from boneage_pl.locks import one_at_a_time
+from boneage_pl.pool import cores, in_processes
 from boneage_pl.progress import progress
 
 log = logging.getLogger(__name__)
-
-FEW = 64  # images: starting processes takes longer than preparing these in this one
 
 
 def prepare_images(
@@ -70,7 +63,7 @@ def prepare_images(
             folder.mkdir(parents=True, exist_ok=True)
         manifest = read_manifest(folder, image_size)
         if manifest is None or verify or not is_current(manifest, wanted, root):
-            with _lock(folder / f".{image_size}.lock"):
+            with one_at_a_time(folder / f".{image_size}.lock", f"prepares {folder}"):
                 manifest = read_manifest(folder, image_size)  # another process may have been here
                 if manifest and verify:
                     manifest = _verified(manifest, wanted, root, folder, workers or cores())
@@ -140,24 +133,10 @@ def _hash(path: Path) -> str:
         return ""
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    lock = FileLock(path)  # the system's own: it ends with the process that holds it
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("waiting for another process that prepares %s", path.parent)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _make(
     wanted: dict[str, str], root: Path, folder: Path, size: int, workers: int, old: Manifest | None
 ) -> None:
-    depths = _depths(wanted, root, workers, old.sources if old else {})
+    depths = measure_depths(wanted, root, workers, old.sources if old else {})
     known = levels(depths.values())
     with Part(folder, size, known) as part:
         done = part.keep(wanted, root)
@@ -170,14 +149,16 @@ def _make(
         part.finish()
 
 
-def _depths(wanted: dict[str, str], root: Path, workers: int, known: dict[str, Source]) -> dict[str, int]:
+def measure_depths(
+    wanted: dict[str, str], root: Path, workers: int, known: dict[str, Source]
+) -> dict[str, int]:
     """Return the depth of each image (see `read_depth`), by id; of files that look as `known` from there."""
     depths = {
         i: known[i].depth if i in known and known[i].looks_like(root, path) else -1
         for i, path in wanted.items()
     }
     wide = {i: root / wanted[i] for i, depth in depths.items() if depth < 0 and is_wide(root / wanted[i])}
-    found = _in_processes(read_depth, list(wide.values()), workers)
+    found = in_processes(read_depth, list(wide.values()), workers)
     measured = progress(found, len(wide), "measuring 16-bit images") if wide else []
     return {i: max(depth, 0) for i, depth in depths.items()} | dict(zip(wide, measured, strict=True))
 
@@ -209,7 +190,7 @@ def _rows(
         for i, path in wanted.items()
         if i not in known or not known[i].looks_like(root, path)
     ]
-    made = _in_processes(_prepare, tasks, workers)
+    made = in_processes(_prepare, tasks, workers)
     anew = {task[0] for task in tasks}
     for i in wanted:
         row = next(made) if i in anew else Row(i, known[i], b"", "")
@@ -219,25 +200,8 @@ def _rows(
         yield row
 
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 # id, path, root, size, depth, the bits it is read as, the content that the old store has
 Task = tuple[str, str, Path, int, int, int, str]
-
-
-def _in_processes(do: Callable[[T], R], tasks: list[T], workers: int) -> Iterator[R]:
-    if workers == 1 or len(tasks) <= FEW:
-        yield from map(do, tasks)
-        return
-    try:
-        with worker_pool(min(workers, len(tasks))) as pool:
-            yield from pool.map(do, tasks, chunksize=4)
-    except BrokenProcessPool as error:
-        raise BoneageError(
-            f"One of the {workers} processes that read images was killed, as the system does when memory\n"
-            "runs out. Take fewer with data.prepare_workers=1; what is already prepared is kept."
-        ) from error
 
 
 def _prepare(task: Task) -> Row:
@@ -250,47 +214,9 @@ def _prepare(task: Task) -> Row:
         source = Source(path, found.st_size, found.st_mtime_ns, hashlib.sha256(content).hexdigest(), depth)
         if source.sha256 == known:
             return Row(i, source, b"", "")
-        pixels = _pixels(content, root / path, size, used)
+        pixels = prepared_pixels(content, root / path, size, used)
         return Row(i, replace(source, content=hashlib.sha256(pixels).hexdigest()), pixels, "")
     except OSError as error:
         return Row(i, source, b"", f"unreadable ({error.strerror})")
     except BadImageError as error:
         return Row(i, source, b"", error.kind)
-
-
-def _pixels(content: bytes, path: Path | str, size: int, used: int) -> bytes:
-    image = decode_image(content, path, used)
-    check_content(image, path)
-    return fit(image, size).tobytes()
-
-
-def check_originals(paths: dict[str, str], size: int, workers: int | None = None) -> Examined:
-    """Read every image once, for what is to be read from its file again and again.
-
-    Args:
-        paths: the files by id.
-        size: side of the images in pixels.
-        workers: processes that decode; `None` for one a core.
-    """
-    depths = _depths(paths, Path(), workers or cores(), {})
-    known = levels(depths.values())
-    tasks = [(path, size, bits(depths[i], known)) for i, path in paths.items()]
-    checked = _in_processes(_check, tasks, workers or cores())
-    results = dict(zip(paths, progress(checked, len(paths), "checking the original images"), strict=True))
-    return Examined(
-        hashes={i: sha256 for i, (sha256, _, _) in results.items()},
-        contents={i: content for i, (_, content, _) in results.items()},
-        depths=depths,
-        levels=known,
-        bad={i: why for i, (_, _, why) in results.items() if why},
-    )
-
-
-def _check(task: tuple[str, int, int]) -> tuple[str, str, str]:
-    path, size, used = task
-    try:
-        content = read_file(path)
-        pixels = _pixels(content, path, size, used)
-    except BadImageError as error:
-        return "", "", error.kind
-    return hashlib.sha256(content).hexdigest(), hashlib.sha256(pixels).hexdigest(), ""

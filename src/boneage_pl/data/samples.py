@@ -10,6 +10,7 @@ from torch.utils.data import Dataset, Sampler
 
 from boneage_pl.batch import Batch
 from boneage_pl.data.images import Pixels
+from boneage_pl.data.shared_memory import shared
 from boneage_pl.errors import BoneageError
 
 Key = tuple[int, int]  # a row of one side of a split, and the epoch that it is read in
@@ -118,13 +119,14 @@ class Radiographs(Dataset[Batch]):
     def __getitem__(self, keys: list[Key]) -> Batch:
         rows = [row for row, _ in keys]
         pixels = self.read([self.ids[row] for row in rows])
-        return Batch(
+        batch = Batch(
             image=torch.from_numpy(pixels).unsqueeze(1),  # [B, H, W] → [B, 1, H, W]
             flip=torch.tensor([self._flips(epoch)[row] if self.train else False for row, epoch in keys]),
             male=torch.from_numpy(self.male[rows]),
             bone_age=torch.from_numpy(self.bone_age[rows]),
             row=torch.tensor(rows),
         )
+        return shared(batch)
 
     def _flips(self, epoch: int) -> list[bool]:
         return _flips(self.seed, epoch, len(self))

@@ -1,11 +1,11 @@
 """Where what is made of a data set goes, and how a synthetic one comes to be. Imports no torch."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
-from filelock import FileLock
-
 from boneage_pl.errors import BoneageError
+from boneage_pl.locks import one_at_a_time
 
 
 def store_folder(store: str | None, root: Path) -> Path:
@@ -15,19 +15,14 @@ def store_folder(store: str | None, root: Path) -> Path:
 
 def draw(generate: Callable[[Path], None], root: Path) -> None:
     """Draw synthetic radiographs into `root`; of several processes that call at once one draws."""
-    lock = FileLock(root.parent / f".{root.name}.lock")
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        if root.is_dir():  # what cannot be written may be whole already; if it is not, this says so
-            generate(root)
-            return
-        raise BoneageError(
-            f"The phantom cannot be written to {root}: {error.strerror}.\n"
-            "Name a folder that can be written with data.root=<folder>."
-        ) from error
-    try:
+    with ExitStack() as held:
+        try:
+            root.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(one_at_a_time(root.parent / f".{root.name}.lock", f"draws {root}"))
+        except OSError as error:
+            if not root.is_dir():  # what cannot be written may be whole already; if it is not, this says so
+                raise BoneageError(
+                    f"The phantom cannot be written to {root}: {error.strerror}.\n"
+                    "Name a folder that can be written with data.root=<folder>."
+                ) from error
         generate(root)
-    finally:
-        lock.release()

@@ -1,5 +1,7 @@
 """The published network: Inception v3 with a 2 × 2 max-pool, joined by the sex."""
 
+import hashlib
+from pathlib import Path
 from urllib.error import URLError
 
 import torch
@@ -97,15 +99,34 @@ def _inception(weights: str | None) -> nn.Module:
         return inception_v3(weights=None, aux_logits=False, transform_input=False, init_weights=True)
     if weights != "imagenet":
         raise BoneageError(f"model.weights={weights}: there are two choices, null and imagenet.")
+    name = Inception_V3_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
+    file = Path(torch.hub.get_dir()) / "checkpoints" / name
+    _check_whole(file)
     try:
         network = inception_v3(weights=Inception_V3_Weights.IMAGENET1K_V1, transform_input=True)
-    except (URLError, OSError) as error:
+    except (URLError, OSError, RuntimeError) as error:  # the last for a download of another content
         raise BoneageError(
             f"model.weights=imagenet: torchvision's weights could not be downloaded ({error}).\n"
-            f"Bring the file {Inception_V3_Weights.IMAGENET1K_V1.url.rsplit('/', 1)[-1]} to "
-            f"{torch.hub.get_dir()}/checkpoints/ from a machine with network,\nor train from scratch with "
-            "model.weights=null (as published)."
+            f"Bring the file {name} to {file.parent}/ from a machine with network,\n"
+            "or train from scratch with model.weights=null (as published)."
         ) from error
     network.aux_logits = False  # the weights bring it along
     network.AuxLogits = None
     return network
+
+
+def _check_whole(file: Path) -> None:
+    """Raise `BoneageError` for a file of torchvision's whose content is not what its name says.
+
+    The name ends with the beginning of the SHA-256; PyTorch looks at it when it downloads, and never again.
+    """
+    try:
+        with file.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError:  # not there, or PyTorch will say why it cannot be read
+        return
+    if not found.startswith(file.stem.rpartition("-")[2]):
+        raise BoneageError(
+            f"model.weights=imagenet: {file} is damaged, or was cut short.\n"
+            "Delete it; it is downloaded anew, or bring it from a machine with network."
+        )

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from filelock import FileLock
+from boneage_pl.locks import one_at_a_time
 
 # Mean absolute error in months: epoch → (train, validation, which the description calls test).
 PUBLISHED = {
@@ -40,7 +40,7 @@ def write_published_curves(folder: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):  # of runs that start at once one writes
+    with one_at_a_time(folder / ".lock", f"writes {folder}"):
         for name, epochs in PUBLISHED.items():
             if (folder / name / WHOLE).exists():
                 continue

@@ -1,7 +1,6 @@
 """The phantom's table, and its images on disk in the layout of the RSNA download."""
 
 import zlib
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -11,15 +10,13 @@ from PIL import Image
 from boneage_pl.data.phantom.conditions import TABLE, child
 from boneage_pl.data.phantom.radiograph import render
 from boneage_pl.data.phantom.record import IMAGE_FOLDER, TABLE_FILE, Phantom, claim, finish
-from boneage_pl.pool import cores, worker_pool
+from boneage_pl.pool import cores, in_processes
 from boneage_pl.progress import progress
 from boneage_pl.whole import write_whole
 
 OLDEST = 228  # months; the RSNA table ends there
 AGE_BINS = 10
 GROUPS = 2 * AGE_BINS
-
-FEW = 64  # images: starting processes takes longer than drawing these in this one
 
 
 def phantom_table(count: int, seed: int) -> pd.DataFrame:
@@ -79,19 +76,11 @@ def write_phantom(
         for id_, age, male in rows
         if f"{id_}.png" not in there
     ]
-    drawing = _draw_all(tasks, workers or cores())
+    drawing = in_processes(_draw, tasks, workers or cores())
     for _ in progress(drawing, count, f"drawing {root}", done=count - len(tasks)):
         pass
     write_whole(root / TABLE_FILE, table.to_csv(index=False).encode())
     finish(root, phantom)
-
-
-def _draw_all(tasks: list[tuple[Path, float, bool, Phantom, int]], workers: int) -> Iterator[None]:
-    if workers == 1 or len(tasks) <= FEW:
-        yield from map(_draw, tasks)
-        return
-    with worker_pool(min(workers, len(tasks))) as pool:
-        yield from pool.map(_draw, tasks, chunksize=8)
 
 
 def _draw(task: tuple[Path, float, bool, Phantom, int]) -> None:

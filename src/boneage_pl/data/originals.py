@@ -1,0 +1,111 @@
+"""Original files that are read again for every sample: one process of a machine looks at all of them."""
+
+import getpass
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from boneage_pl.data.depth import bits, levels
+from boneage_pl.data.images import BadImageError, prepared_pixels, read_file
+from boneage_pl.data.preparation import measure_depths
+from boneage_pl.data.store import VERSION, Examined
+from boneage_pl.locks import one_at_a_time
+from boneage_pl.pool import cores, in_processes
+from boneage_pl.progress import progress
+from boneage_pl.whole import write_whole
+
+File = list[str | int]  # its path, its size and its time on disk; of one that is not there the path alone
+
+
+def examine_originals(paths: dict[str, str], size: int, workers: int | None = None) -> Examined:
+    """Return what is known of the images: found out here, or by a process before this one.
+
+    What was found lies in a temporary folder of the user's, and is taken over as long as every file has the
+    size and time on disk that it had; files that could not be used are tried again.
+
+    Args:
+        paths: the files by id.
+        size: side of the images in pixels.
+        workers: processes that decode; `None` for one a core.
+    """
+    workers = workers or cores()
+    files = {i: _file(path) for i, path in paths.items()}
+    with ExitStack() as held, suppress(OSError):  # where there is no such folder, each looks for itself
+        kept = _folder() / f"{_name(files, size)}.json"
+        held.enter_context(one_at_a_time(kept.with_suffix(".lock"), "looks at the original images"))
+        found = _found_before(kept, files)
+        if found and not any(_check((paths[i], size, 0))[0] for i in found.bad):
+            return found
+        found = _examine(paths, size, workers)
+        content = {"version": VERSION, "files": files, "examined": asdict(found)}
+        with suppress(OSError):
+            write_whole(kept, json.dumps(content), flush=False)
+        return found
+    return _examine(paths, size, workers)
+
+
+def _file(path: str) -> File:
+    with suppress(OSError):
+        found = Path(path).stat()
+        return [str(Path(path).absolute()), found.st_size, found.st_mtime_ns]
+    return [str(Path(path).absolute())]
+
+
+def _name(files: dict[str, File], size: int) -> str:
+    """Return what tells these files, at this size, from those of another data set."""
+    return hashlib.sha256(json.dumps([size, [file[0] for file in files.values()]]).encode()).hexdigest()[:16]
+
+
+def _folder() -> Path:
+    """Return the temporary folder of this user.
+
+    Raises:
+        OSError: it cannot be made, or another user has made it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"boneage_pl-{getpass.getuser()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
+        raise PermissionError(f"{folder} is not this user's")
+    return folder
+
+
+def _found_before(kept: Path, files: dict[str, File]) -> Examined | None:
+    try:
+        content = json.loads(kept.read_text(encoding="utf-8"))
+        if (content["version"], content["files"]) == (VERSION, files):
+            return Examined(**content["examined"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def _examine(paths: dict[str, str], size: int, workers: int) -> Examined:
+    depths = measure_depths(paths, Path(), workers, {})
+    known = levels(depths.values())
+    tasks = [(path, size, bits(depths[i], known)) for i, path in paths.items()]
+    checked = in_processes(_check, tasks, workers)
+    results = dict(zip(paths, progress(checked, len(paths), "checking the original images"), strict=True))
+    return Examined(
+        hashes={i: sha256 for i, (sha256, _, _) in results.items()},
+        contents={i: content for i, (_, content, _) in results.items()},
+        depths=depths,
+        levels=known,
+        bad={i: why for i, (_, _, why) in results.items() if why},
+    )
+
+
+def _check(task: tuple[str, int, int]) -> tuple[str, str, str]:
+    """Return the hashes of a file and of its pixels, and what it is instead where it cannot be used."""
+    path, size, used = task
+    try:
+        content = read_file(path)
+        pixels = prepared_pixels(content, path, size, used)
+    except BadImageError as error:
+        return "", "", error.kind
+    return hashlib.sha256(content).hexdigest(), hashlib.sha256(pixels).hexdigest(), ""
