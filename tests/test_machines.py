@@ -3,13 +3,18 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from boneage_pl import hardware
-from boneage_pl.data import shared_memory
+from boneage_pl.data import originals, shared_memory
+from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.data.shared_memory import with_room
+from boneage_pl.errors import BoneageError
 from tests.conftest import balanced_table, write_rsna
 
 MIB = 2**20
@@ -107,3 +112,71 @@ data.setup()
     guarded = code.replace("data =", 'if __name__ == "__main__":\n  data =').replace("\ndata.", "\n  data.")
     result = run(guarded, tmp_path)
     assert result.returncode == 0, result.stderr
+
+
+def test_shared_memory_that_is_full_is_an_error_and_no_wait(rsna: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(_: torch.Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: Success (0)")
+
+    data = BoneAgeData(str(rsna), 107, samples_per_group=4, workers=1)
+    data.prepare_data()
+    data.setup()
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)  # loader processes are forks
+    with pytest.raises(BoneageError, match=r"no room for the loader processes' batches in /dev/shm"):
+        next(iter(data.train_dataloader()))
+
+
+@pytest.fixture
+def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each look at the original files took, as `examine_originals` comes to know of them."""
+    seen: list[int] = []
+    examine = originals._examine
+
+    def counted(paths: dict[str, str], size: int, workers: int) -> Any:
+        seen.append(len(paths))
+        return examine(paths, size, workers)
+
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(originals, "_examine", counted)
+    return seen
+
+
+def test_the_original_files_are_looked_at_once_a_machine(tmp_path: Path, looks: list[int]):
+    write_rsna(tmp_path / "data", balanced_table(1))
+    files = sorted((tmp_path / "data").rglob("*.png"))
+    paths = {file.stem: str(file) for file in files}
+    whole = files[0].read_bytes()
+    files[0].write_bytes(whole[:100])
+    first = originals.examine_originals(paths, 107)
+    assert list(first.bad) == [files[0].stem]
+    assert originals.examine_originals(paths, 107) == first
+    assert looks == [20]
+    originals.examine_originals(paths, 128)  # other pixels
+    assert looks == [20, 20]
+
+    found = files[0].stat()
+    files[0].write_bytes(whole)
+    os.utime(files[0], ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert originals.examine_originals(paths, 107).bad == {}  # a file that could not be used is tried again
+    os.utime(files[1])
+    originals.examine_originals(paths, 107)
+    assert looks == [20] * 4
+
+    (kept,) = (tmp_path / "temporary").iterdir()
+    for file in kept.glob("*.json"):
+        file.write_text(file.read_text()[:-5])
+    assert originals.examine_originals(paths, 107).bad == {}
+    assert looks == [20] * 5
+    assert kept.stat().st_mode & 0o077 == 0
+
+
+def test_without_a_temporary_folder_of_ones_own_each_looks_for_itself(tmp_path: Path, looks: list[int]):
+    write_rsna(tmp_path / "data", balanced_table(1))
+    paths = {file.stem: str(file) for file in (tmp_path / "data").rglob("*.png")}
+    originals.examine_originals(paths, 107)
+    (mine,) = (tmp_path / "temporary").iterdir()
+    mine.rename(tmp_path / "theirs")
+    mine.symlink_to(tmp_path / "theirs")  # what another user could lay there
+    assert not originals.examine_originals(paths, 107).bad
+    assert looks == [20, 20]

@@ -128,6 +128,7 @@ class BoneAgeData(L.LightningDataModule):
         self.use_origin = origin is not None and split_file is None and not new_split
         self._found = found
         self._ready = False
+        self._with_room: int | None = None
 
     def prepare_data(self) -> None:
         """Draw the data where they are synthetic, and prepare the images; returns at once where all is there.
@@ -279,10 +280,13 @@ class BoneAgeData(L.LightningDataModule):
         return self.prefetch_factor or PREFETCH
 
     def _workers(self, gpu: bool) -> int:
-        """Return how many loader processes there are: those asked for, as far as they have room."""
-        here = self.trainer.num_devices if self.trainer else 1  # training processes of this machine
-        asked = self.workers
-        if asked is None:
-            asked = default_workers(prepared=self.prepare, gpu=gpu, processes=here)
-        share = -(-self.batch_size // (self.trainer.world_size if self.trainer else 1))
-        return with_room(asked, self._prefetch, share * self.image_size**2, here)
+        """Return how many loader processes each side has: those asked for, as far as they have room."""
+        if self._with_room is None:
+            trainer = self.trainer
+            here, everywhere = (trainer.num_devices, trainer.world_size) if trainer else (1, 1)
+            asked = self.workers
+            if asked is None:
+                asked = default_workers(prepared=self.prepare, gpu=gpu, processes=here)
+            batch = -(-self.batch_size // everywhere) * self.image_size**2  # bytes
+            self._with_room = with_room(asked, self._prefetch, batch, here)
+        return self._with_room

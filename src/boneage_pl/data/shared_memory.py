@@ -71,7 +71,7 @@ def shared(batch: Batch) -> Batch:
             tensor.share_memory_()  # type: ignore[attr-defined]
     except RuntimeError as error:
         raise BoneageError(
-            f"There is no room for the loader processes' batches in {WHERE}: {str(error).splitlines()[0]}\n"
-            f"Take fewer with data.workers=1, or none with data.workers=0; {ADVICE}."
+            f"There is no room for the loader processes' batches in {WHERE}.\n"
+            f"Take fewer with data.workers=1, or none with data.workers=0;\n{ADVICE}."
         ) from error
     return batch
