@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.conftest import Result
-from tests.forked import Forks
+from tests.conftest import Result, run_command
+from tests.forked import CHECKOUT, Forks
 from tests.same import differing
 
 OWN = ["model._target_=tests.tiny.Tiny", "callbacks.brake._target_=tests.tiny.Brake"]
@@ -86,6 +87,21 @@ def test_killed_twice_and_resumed_it_is_the_uninterrupted_run(home: Home, v1: Pa
     assert "continuing outputs/killed after 3 of 6 epochs" in result.stdout
     assert differing(home.outputs / "killed", v1) == []
     assert (home.outputs / "killed" / "boneage_pl.log").read_text().count("v1: data/phantom") == 3
+    assert "not to the bit" not in result.stdout
+
+
+def test_other_threads_are_said(home: Home):
+    """PyTorch divides its sums among them, and rounding comes out otherwise."""
+    run = "outputs/threads"
+    home.run("+experiment=v1", *TINY, "trainer.max_epochs=1", f"hydra.run.dir={run}")
+    before = torch.get_num_threads()
+    other = 1 if before > 1 else 2
+    env = {"OMP_NUM_THREADS": str(other), "PYTHONPATH": str(CHECKOUT)}
+    more = [f"resume={run}", "trainer.max_epochs=2", *OWN]
+    said = run_command(*more, cwd=home.path, **env).stdout
+    assert f"computed with threads {other}; before with threads {before}: the run goes on, but not" in said
+    sessions = json.loads((home.path / run / "run.json").read_text())["sessions"]
+    assert [session["hardware"]["threads"] for session in sessions] == [before, other]
 
 
 def test_v2_goes_on_at_the_lowered_rate(home: Home, v2: Path):

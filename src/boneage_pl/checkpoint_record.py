@@ -114,7 +114,7 @@ _RECORD: dict[str, Test] = {
     "validation": _is(dict),
 }
 # what checkpoints from before it was recorded lack
-_RECORD_MAY: dict[str, Test] = {"epochs": _is(list), "start": _is(dict, type(None))}
+_RECORD_MAY: dict[str, Test] = {"epochs": _is(list), "start": _is(dict, type(None)), "arithmetic": _is(dict)}
 _CONFIG: dict[str, Test] = {
     "seed": _whole(0),
     "data": _is(dict),

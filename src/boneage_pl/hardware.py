@@ -1,6 +1,7 @@
 """What this machine can do."""
 
 import ctypes
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import torch
 
 from boneage_pl.errors import BoneageError
 from boneage_pl.pool import cores
+
+log = logging.getLogger(__name__)
 
 
 def on_gpu(accelerator: str = "auto") -> bool:
@@ -71,6 +74,27 @@ def default_workers(*, prepared: bool, gpu: bool, processes: int = 1) -> int:
     if gpu:
         return min(share, 4 if prepared else 16)
     return 0 if prepared else share // 4
+
+
+def arithmetic(device: str, processes: int) -> dict[str, Any]:
+    """Return what the last bits of a sum depend on: a run that is to come out the same needs the same."""
+    return {
+        "device": device,
+        "processes": processes,
+        "threads": torch.get_num_threads(),  # of each process; PyTorch divides sums among them
+        "PyTorch": str(torch.__version__),  # which is a class of its own
+    }
+
+
+def say_other_arithmetic(before: dict[str, Any] | None, now: dict[str, Any]) -> None:
+    """Say what a run that goes on is computed with otherwise than before; of older runs nothing is known."""
+    changed = [key for key in now if before and before.get(key) != now[key]]
+    if before and changed:
+        log.warning(
+            "computed with %s; before with %s: the run goes on, but not to the bit as it would have",
+            ", ".join(f"{key} {now[key]}" for key in changed),
+            ", ".join(f"{key} {before.get(key)}" for key in changed),
+        )
 
 
 def keep_freed_memory() -> None:

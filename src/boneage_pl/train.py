@@ -36,10 +36,12 @@ from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.data.found import Found
 from boneage_pl.errors import BoneageError
 from boneage_pl.hardware import (
+    arithmetic,
     check_devices,
     keep_freed_memory,
     on_gpu,
     resolve_precision,
+    say_other_arithmetic,
     set_float32_arithmetic,
 )
 from boneage_pl.history import History
@@ -160,6 +162,7 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
     ]
     trainer = make_trainer(cfg, run, precision, own, purge=len(history.rows) if state else None)
     data.check_shares(trainer.world_size, trainer.accumulate_grad_batches)
+    record["arithmetic"] = arithmetic(trainer.strategy.root_device.type, trainer.world_size)
     set_float32_arithmetic(precision)
     if trainer.strategy.root_device.type == "cpu":
         keep_freed_memory()
@@ -190,6 +193,7 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
             record["start"] = asdict(Start(start.record["experiment"], str(start.path), val_mae))
         if state is not None:
             log.info("continuing %s after %d of %d epochs", run, len(history.rows), cfg.trainer.max_epochs)
+            say_other_arithmetic(state.record.get("arithmetic"), record["arithmetic"])
         if len(history.rows) < cfg.trainer.max_epochs:
             path = state.path if state and history.rows else None
             trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
