@@ -1,12 +1,14 @@
 """Checkpoints on the disk."""
 
 import resource
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from boneage_pl.checkpoint_io import WholeFiles
+from boneage_pl.checkpoint_io import WholeFiles, room_needed, warn_of_little_room
 
 
 def test_one_moment_is_written_once_and_a_later_one_anew(tmp_path: Path):
@@ -41,3 +43,19 @@ def test_what_cannot_be_saved_leaves_the_older_file(tmp_path: Path, caplog: pyte
     files.save_checkpoint({"epoch": 2, "global_step": 2}, path)
     assert not files.failed
     assert [torch.load(tmp_path / f"{name}.ckpt")["epoch"] for name in ("last", "previous")] == [2, 0]
+
+
+def test_little_room_is_said_beforehand(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    network = torch.nn.Linear(1000, 1000)
+    state = {"epoch": 0, "global_step": 0, "weights": network.state_dict()}
+    state["moments"] = [torch.zeros(2, 1001, 1000)]  # Adam's two, of 1000 × 1000 weights and 1000 biases
+    files = WholeFiles()
+    files.save_checkpoint(state, tmp_path / "last.ckpt")
+    needed = room_needed(network)
+    assert needed == pytest.approx(4 * (tmp_path / "last.ckpt").stat().st_size, rel=0.01)
+    for free, said in ((needed, False), (needed - 1, True)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        warn_of_little_room(network, tmp_path)
+        assert ("little room: the checkpoints in" in caplog.text) is said

@@ -137,6 +137,7 @@ REFUSED: list[tuple[list[str], str]] = [
     ([*STOP, "+callbacks.stop.monitor=val_loss"], "EarlyStopping monitors val_loss; there are train_mae"),
     ([*STOP], "callbacks cannot be made: "),
     (["optimizer._target_=torch.optim.Adamm"], "optimizer cannot be made: "),
+    (["trainer.sync_batchnorm=true", "trainer.accelerator=cpu"], "synchronises BatchNorm on GPUs only"),
     (["hydra.job.chdir=true"], "hydra.job.chdir=true: paths are"),
 ]
 
@@ -251,3 +252,39 @@ def test_a_checkpoint_that_was_read_is_let_go(home: Home):
     assert os.path.exists(run)  # noqa: PTH110
     result = home.run("resume=outputs/maps", *longer[:1], OWN, maps[0].removeprefix("+"))
     assert "mapped: none" in result.stdout
+
+
+def test_what_is_left_out_is_listed_in_the_run(home: Home):
+    write_rsna(home.path / "some", balanced_table(5))
+    bad = home.path / "some" / "boneage-training-dataset" / "7.png"
+    bad.write_bytes(bad.read_bytes()[:100])
+    options = ["data.root=some", *(o for o in TINY if not o.startswith(("data=", "data.generate")))]
+    assert home.run(*options, check=False).returncode == 2
+    home.run(*options, "data.on_bad_image=skip", "trainer.max_epochs=1", "hydra.run.dir=outputs/skipped")
+    with (home.path / "outputs" / "skipped" / "skipped.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["id"] == "7"
+    assert "cut short in its pixels" in row["problem"]
+    assert "7.png" in row["where"]
+
+
+def test_a_compiler_that_is_not_there_is_named_and_the_run_goes_on_without(home: Home):
+    env = {"PATH": "/nowhere", "TORCHINDUCTOR_CACHE_DIR": str(home.path / "compiled")}
+    run = "hydra.run.dir=outputs/compiled"
+    result = home.run(*TINY, "trainer.accelerator=cpu", "compile=true", run, check=False, **env)
+    assert result.returncode == 2
+    assert "compile=true: InvalidCxxCompiler" in result.stderr
+    assert "Traceback" not in result.stderr
+    home.run("resume=outputs/compiled", OWN, "compile=false")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_compiled_network_trains_the_same(home: Home):
+    """Dropout draws other numbers and sums round otherwise: the first epoch's errors agree roughly."""
+    one = ["trainer.max_epochs=1", "trainer.accelerator=cpu"]
+    for name, compiled in (("plainly", "false"), ("compiled_too", "true")):
+        home.run(*TINY, *one, f"compile={compiled}", f"hydra.run.dir=outputs/{name}")
+    plain, compiled = (rows_of(home.path / "outputs" / name)[0] for name in ("plainly", "compiled_too"))
+    assert float(compiled["train_mae"]) == pytest.approx(float(plain["train_mae"]), rel=1e-3)
+    home.run("+experiment=v2", "ckpt=outputs/compiled_too", *TINY[1:], *one)  # its weights have plain names

@@ -62,6 +62,17 @@ def _cpu_flags() -> str:
         return ""
 
 
+def synchronises(asked: bool | None, accelerator: str) -> bool:
+    """Return whether processes normalise a batch together: where PyTorch can, unless it is not `asked` for.
+
+    Raises:
+        BoneageError: it is, and PyTorch cannot.
+    """
+    if asked and not on_gpu(accelerator):
+        raise BoneageError("trainer.sync_batchnorm=true: PyTorch synchronises BatchNorm on GPUs only.")
+    return on_gpu(accelerator) if asked is None else asked
+
+
 def default_workers(*, prepared: bool, gpu: bool, processes: int = 1) -> int:
     """Loader processes of one training process: what keeps its device fed without taking cores from it.
 

@@ -39,10 +39,10 @@ from boneage_pl.hardware import (
     arithmetic,
     check_devices,
     keep_freed_memory,
-    on_gpu,
     resolve_precision,
     say_other_arithmetic,
     set_float32_arithmetic,
+    synchronises,
 )
 from boneage_pl.history import History
 from boneage_pl.interrupts import Interrupts, Stopped, say_stopped, stoppable
@@ -93,11 +93,17 @@ def train(cfg: DictConfig, found: Found | None = None) -> Summary:
 
 @contextmanager
 def _in_our_words(run: Path) -> Iterator[None]:
-    """Turn a disk that takes no more, and what Lightning refuses, into the user's own errors."""
+    """Turn a full disk, and what Lightning or torch.compile refuses, into the user's own errors."""
     try:
         yield
     except MisconfigurationException as error:
         raise BoneageError(f"Lightning refuses this training: {error}") from error
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        raise BoneageError(
+            f"compile=true: {str(error).splitlines()[0]}\nWithout it (compile=false) nothing is compiled."
+        ) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -273,7 +279,6 @@ def make_trainer(
     TensorBoard forgets what it was told of the epochs from `purge` on: they are trained again.
     """
     bar = sys.stderr.isatty() if cfg.trainer.enable_progress_bar is None else cfg.trainer.enable_progress_bar
-    synchronised = cfg.trainer.sync_batchnorm
     callbacks = list(built(cfg.callbacks, "callbacks").values())
     check_monitors(callbacks)
     trainer: L.Trainer = built(
@@ -281,7 +286,7 @@ def make_trainer(
         "trainer",
         precision=precision,
         enable_progress_bar=bar,
-        sync_batchnorm=on_gpu(cfg.trainer.accelerator) if synchronised is None else synchronised,
+        sync_batchnorm=synchronises(cfg.trainer.sync_batchnorm, cfg.trainer.accelerator),
         benchmark=cfg.trainer.benchmark and not cfg.trainer.get("deterministic"),
         plugins=[WholeFiles()],
         logger=Curves(run, purge),
