@@ -1,4 +1,4 @@
-"""The age of a phantom can be read from its bones, and from nothing else in the picture."""
+"""The age of a phantom can be read from its bones, from nothing else in the picture, and not at any rate."""
 
 import json
 from collections.abc import Callable
@@ -31,3 +31,14 @@ def test_a_frozen_skeleton_leaves_nothing_to_learn(
     numbers = json.loads(summary.read_text())
     share = numbers["best_val_mae"] / numbers["constant_mae"]
     assert lowest <= share <= highest
+
+
+@pytest.mark.slow
+def test_at_the_failures_rate_the_same_data_teach_nothing(command: Callable[..., Result], tmp_path: Path):
+    """In as many epochs as bring v1, above, below half the constant predictor's error.
+
+    That v1 has a hundredth of this rate: its own, a tenth, takes more epochs to learn than a test has.
+    """
+    failure = [option for option in OPTIONS if not option.startswith("optimizer")]
+    result = command("+experiment=lr_0.1_failure", *failure, cwd=tmp_path, timeout=1800)
+    assert "verdict: did not learn" in result.stdout

@@ -191,9 +191,10 @@ def test_v2_has_a_fresh_optimiser_and_says_when_it_lowers_the_rate(v2: tuple[Pat
     assert float(state[0]["step"]) == 2 * 3  # two epochs of three batches: v1's steps are not in it
 
 
-def test_the_failure_changes_the_rate_alone_and_says_it_did_not_learn(
+def test_the_failure_changes_the_rate_alone_and_says_what_came_of_it(
     v1: tuple[Path, str], failure: tuple[Path, str]
 ):
+    """That it fails where v1 learns is shown in tests/test_control.py: here neither has time to learn."""
     run, text = failure
     assert {row["lr"] for row in metrics_of(run)} == {0.1}
     assert "verdict: did not learn" in text

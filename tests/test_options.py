@@ -138,6 +138,7 @@ REFUSED: list[tuple[list[str], str]] = [
     ([*STOP], "callbacks cannot be made: "),
     (["optimizer._target_=torch.optim.Adamm"], "optimizer cannot be made: "),
     (["trainer.sync_batchnorm=true", "trainer.accelerator=cpu"], "synchronises BatchNorm on GPUs only"),
+    (["data.root=~nobody_here/x"], "~nobody_here/x: there is no such home folder here"),
     (["hydra.job.chdir=true"], "hydra.job.chdir=true: paths are"),
 ]
 

@@ -60,7 +60,8 @@ def look(config: DictConfig) -> "Found | None":
 
 def main() -> None:
     """Answer `--help` and a command without an experiment at once; leave the rest to Hydra."""
-    arguments = [at_home(a) for a in sys.argv[1:]]
+    with refusing():
+        arguments = [at_home(a) for a in sys.argv[1:]]
     asked = {"--help", "-h"} & set(arguments)
     inspecting = any(a.split("=")[0] in _HYDRA_ONLY for a in arguments)
     if asked or not (inspecting or any(a.startswith(("+experiment=", "resume=")) for a in arguments)):

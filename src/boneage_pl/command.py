@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from boneage_pl.errors import BoneageError
+from boneage_pl.home import path_of
 
 PATHS = (
     "outputs",  # first: others begin with it
@@ -61,7 +62,7 @@ def at_home(argument: str) -> str:
     key, _, value = argument.partition("=")
     if key.lstrip("+") not in PATHS or not re.match(r"~\w*(/|$)", value):
         return argument
-    return _in_grammar(key, str(Path(value).expanduser()))
+    return _in_grammar(key, str(path_of(value)))
 
 
 def check_paths(arguments: list[str]) -> None:
@@ -92,7 +93,7 @@ def expand_home(config: DictConfig) -> None:
             continue
         if isinstance(value, str) and value.startswith("~"):
             with read_write(config):
-                OmegaConf.update(config, key, str(Path(value).expanduser()))
+                OmegaConf.update(config, key, str(path_of(value)))
 
 
 def next_command(experiment: str, ckpt: str | None) -> str:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from boneage_pl.errors import BoneageError
 from boneage_pl.history import History
+from boneage_pl.home import path_of
 from boneage_pl.report.figures import learning_curves
 from boneage_pl.report.page import page, picture, png, section, table, text, with_interval
 from boneage_pl.report.statistics import paired_difference
@@ -104,7 +105,7 @@ def compare_runs(config: DictConfig) -> Path:
 
 
 def _folders(name: str, outputs: Path) -> list[Path]:
-    path = Path(name).expanduser()
+    path = path_of(name)
     if path.is_dir():
         return [path]
     if run := newest_run(outputs, name):

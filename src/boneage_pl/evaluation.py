@@ -24,6 +24,7 @@ from boneage_pl.data.split_source import restore_split
 from boneage_pl.data.store import ImageStore
 from boneage_pl.data.table import examine_table
 from boneage_pl.errors import BoneageError
+from boneage_pl.home import path_of
 from boneage_pl.model.inference import predict_months
 from boneage_pl.report.measures import answers_table
 from boneage_pl.report.page import with_interval
@@ -213,7 +214,7 @@ def _run_of(path: Path) -> dict[str, Any]:
 def _folder(config: DictConfig, path: Path) -> Path:
     stamp = f"{config.subset}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
     if config.out is not None:
-        folder = Path(str(config.out)).expanduser()
+        folder = path_of(str(config.out))
         if folder.exists() and any(folder.iterdir()):
             raise BoneageError(f"out={folder} holds something already, and nothing is written over.")
         return folder

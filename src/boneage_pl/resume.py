@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from boneage_pl.command import quoted, resume_command
 from boneage_pl.conf_path import CONF
 from boneage_pl.errors import BoneageError
+from boneage_pl.home import path_of
 from boneage_pl.numbers import check_number
 from boneage_pl.run_folder import MAY_CHANGE, is_running, stored
 from boneage_pl.runs import FINISHED, RECORD, unfinished_runs
@@ -29,7 +30,7 @@ def resumed(arguments: list[str]) -> DictConfig:
         BoneageError: no such run, a finished one, or options that would make it another experiment.
     """
     options = _typed(arguments)
-    run = _find(str(options.pop("resume")), Path(str(options.get("outputs", "outputs"))).expanduser())
+    run = _find(str(options.pop("resume")), path_of(str(options.get("outputs", "outputs"))))
     # the processes that Lightning starts are given these: they resume the same run
     same = shlex.split(quoted("resume", str(run.resolve())))
     sys.argv[1:] = [*same, *(a for a in arguments if not a.lstrip("+").startswith("resume="))]
@@ -100,7 +101,7 @@ def _typed(arguments: list[str]) -> dict[str, Any]:
 
 def _find(name: str, outputs: Path) -> Path:
     if name != "latest":
-        run = Path(name).expanduser()
+        run = path_of(name)
         if (run / RECORD).is_file():
             return run
         there = ", ".join(str(r) for r in unfinished_runs(outputs)[:5]) or "none"

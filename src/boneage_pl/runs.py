@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from boneage_pl.errors import BoneageError
+from boneage_pl.home import path_of
 
 BEST, LAST, PREVIOUS = (Path("checkpoints", f"{name}.ckpt") for name in ("best", "last", "previous"))
 RECORD = Path(".hydra", "overrides.yaml")  # the last that Hydra writes before a run begins
@@ -41,7 +42,7 @@ def find_checkpoint(ckpt: str, outputs: Path) -> Path:
     Raises:
         BoneageError: nothing is there; the message names the runs that could be meant.
     """
-    path = Path(ckpt).expanduser()
+    path = path_of(ckpt)
     if path.is_file():
         return path
     if (path / BEST).is_file():

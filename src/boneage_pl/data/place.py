@@ -10,6 +10,7 @@ import yaml
 
 from boneage_pl.conf_path import CONF
 from boneage_pl.errors import BoneageError
+from boneage_pl.home import path_of
 
 AgeUnit = Literal["months", "years"]
 
@@ -55,7 +56,7 @@ def data_root(root: str) -> Path:
         raise BoneageError(
             "data.root is empty: name a folder, and see whether BONEAGE_DATA is set to nothing."
         )
-    return Path(str(root)).expanduser()
+    return path_of(str(root))
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Place:
             raise BoneageError(f"data.age_unit={age_unit}: there are two, months and years.")
         if columns is not None and not isinstance(columns, Mapping):
             raise BoneageError(f"data.columns={columns}: name each, data.columns.id=<column> and so on.")
-        named = Path(str(table)).expanduser() if table else None
+        named = path_of(str(table)) if table else None
         names = shipped() if known_names is None else known(known_names)
         if folder.is_file():
             if folder.suffix.lower() not in names.table_suffixes:

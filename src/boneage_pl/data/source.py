@@ -5,12 +5,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from boneage_pl.errors import BoneageError
+from boneage_pl.home import path_of
 from boneage_pl.locks import one_at_a_time
 
 
 def store_folder(store: str | None, root: Path) -> Path:
     """Return the folder that `data.store` names: by default `prepared/` beside the radiographs."""
-    return Path(store).expanduser() if store else root / "prepared"
+    return path_of(store) if store else root / "prepared"
 
 
 def draw(generate: Callable[[Path], None], root: Path) -> None:
