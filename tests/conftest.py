@@ -23,6 +23,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
+# four images in each of the twenty groups, as small as the published network takes them
+SMALL_PHANTOM = [
+    "data=phantom",
+    "data.generate.count=80",
+    "data.generate.size=128",
+    "data.image_size=107",
+    "data.samples_per_group=4",
+]
 Result = subprocess.CompletedProcess[str]
 
 

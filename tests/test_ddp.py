@@ -11,21 +11,14 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.conftest import Result
+from tests.conftest import SMALL_PHANTOM, Result
 from tests.frozen import Frozen
 from tests.same import differing
 
-DATA = [
-    "data=phantom",
-    "data.generate.count=80",
-    "data.generate.size=128",
-    "data.image_size=107",
-    "data.samples_per_group=4",
-]
 # One batch is the epoch: one step of plain gradient descent. In float64, because in float32 the rounding
 # turns units on and off, and a unit more or less is no rounding any more.
 ONE_STEP = [
-    *DATA,
+    *SMALL_PHANTOM,
     "data.samples_per_group=2",
     "data.validation_share=0.5",
     "data.batch_size=20",
@@ -92,7 +85,7 @@ def test_accumulated_parts_make_the_step_of_one(alone: Path, train: Train):
 
 
 def test_two_processes_train_the_real_network_and_v2_goes_on(tmp_path: Path, command: Callable[..., Result]):
-    small = [*DATA, *DDP, "data.batch_size=16", "trainer.max_epochs=1"]
+    small = [*SMALL_PHANTOM, *DDP, "data.batch_size=16", "trainer.max_epochs=1"]
     result = command("+experiment=v1", *small, cwd=tmp_path, **ENV)
     assert "2 × cpu, BatchNorm normalises each process's share of a batch by itself" in result.stdout
     assert result.stdout.count("verdict") == 1
@@ -108,7 +101,7 @@ def test_two_processes_train_the_real_network_and_v2_goes_on(tmp_path: Path, com
 
 
 def test_devices_that_do_not_divide_the_batch_are_refused(tmp_path: Path, command: Callable[..., Result]):
-    options = [*DATA, "trainer=ddp", "trainer.devices=3", "trainer.accelerator=cpu"]
+    options = [*SMALL_PHANTOM, "trainer=ddp", "trainer.devices=3", "trainer.accelerator=cpu"]
     result = command("+experiment=v1", *options, cwd=tmp_path, check=False)
     assert result.returncode == 2
     assert "data.batch_size has 32 samples, and 3 processes" in result.stderr
@@ -129,7 +122,7 @@ def test_stopped_and_resumed_two_processes_make_the_run_that_was_not(
 ):
     own = ["model._target_=tests.tiny.Tiny", "callbacks.brake._target_=tests.tiny.Brake"]
     tiny = [
-        *DATA,
+        *SMALL_PHANTOM,
         *DDP,
         "data.batch_size=6",
         "trainer.max_epochs=5",

@@ -11,15 +11,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import Result
+from tests.conftest import SMALL_PHANTOM, Result
 
 # The published experiments, only smaller: fewer and smaller pictures, two epochs.
 SMALL = [
-    "data=phantom",
-    "data.generate.count=80",
-    "data.generate.size=128",
-    "data.image_size=107",
-    "data.samples_per_group=4",
+    *SMALL_PHANTOM,
     "data.batch_size=20",
     "trainer.max_epochs=2",
 ]

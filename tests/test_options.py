@@ -7,17 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Result, balanced_table, write_rsna
+from tests.conftest import SMALL_PHANTOM, Result, balanced_table, write_rsna
 from tests.forked import Forks
 
 OWN = "model._target_=tests.tiny.Tiny"
 TINY = [
     "+experiment=v1",
-    "data=phantom",
-    "data.generate.count=80",
-    "data.generate.size=128",
-    "data.image_size=107",
-    "data.samples_per_group=4",
+    *SMALL_PHANTOM,
     "data.batch_size=8",
     "trainer.max_epochs=2",
     "optimizer.lr=0.001",
@@ -138,6 +134,7 @@ REFUSED: list[tuple[list[str], str]] = [
     ([*STOP], "callbacks cannot be made: "),
     (["optimizer._target_=torch.optim.Adamm"], "optimizer cannot be made: "),
     (["trainer.sync_batchnorm=true", "trainer.accelerator=cpu"], "synchronises BatchNorm on GPUs only"),
+    (["data.root=/proc/x"], "The phantom cannot be written to /proc/x"),
     (["data.root=~nobody_here/x"], "~nobody_here/x: there is no such home folder here"),
     (["hydra.job.chdir=true"], "hydra.job.chdir=true: paths are"),
 ]

@@ -9,17 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import Result, run_command
+from tests.conftest import SMALL_PHANTOM, Result, run_command
 from tests.forked import CHECKOUT, Forks
 from tests.same import differing
 
 OWN = ["model._target_=tests.tiny.Tiny", "callbacks.brake._target_=tests.tiny.Brake"]
 TINY = [
-    "data=phantom",
-    "data.generate.count=80",
-    "data.generate.size=128",
-    "data.image_size=107",
-    "data.samples_per_group=4",
+    *SMALL_PHANTOM,
     "data.batch_size=8",
     "trainer.max_epochs=6",
     "optimizer.lr=0.001",

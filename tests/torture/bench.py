@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tests.conftest import Result
+from tests.conftest import SMALL_PHANTOM, Result
 from tests.forked import Forks, Running
 from tests.same import differing
 from tests.torture.moments import Plan
@@ -19,11 +19,7 @@ OWN = ["model._target_=tests.tiny.Tiny"]
 # 8 steps and 3 validation batches in each of 5 epochs; a plateau scheduler that lowers the rate after each
 SMALL = [
     "+experiment=v1",
-    "data=phantom",
-    "data.generate.count=80",
-    "data.generate.size=128",
-    "data.image_size=107",
-    "data.samples_per_group=4",
+    *SMALL_PHANTOM,
     "data.batch_size=8",
     "trainer.max_epochs=5",
     "optimizer.lr=0.001",
