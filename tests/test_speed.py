@@ -21,7 +21,8 @@ from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.model.network import BoneAgeNet
 
 Adam = partial(torch.optim.Adam, lr=1e-3)
-STEPS = [pytest.param(3, id="3 steps"), pytest.param(50, id="50 steps", marks=pytest.mark.slow)]
+MANY = [pytest.mark.slow, pytest.mark.timeout(3600)]
+STEPS = [pytest.param(3, id="3 steps"), pytest.param(50, id="50 steps", marks=MANY)]
 
 
 @pytest.fixture(scope="module")
