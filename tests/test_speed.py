@@ -112,12 +112,9 @@ def test_that_bound_sees_a_fault(data: Callable[..., BoneAgeData], fault: dict[s
     assert fused_against_plain(data(), 2, **fault) > 1e-4
 
 
-Difference = tuple[float, float, float]
-
-
 def against_float32(
     data: BoneAgeData, steps: int, *, fast: bool, disturbed: Callable[[Tensor], Tensor]
-) -> Difference:
+) -> tuple[float, float]:
     """Return how other steps differ from those of a training in float32, from the same weights.
 
     Args:
@@ -128,46 +125,37 @@ def against_float32(
 
     Returns:
         The mean difference of the losses, of their size; the mean cosine of the gradients of Inception's last
-        blocks; and how many times as long the gradient behind them is, at most.
+        blocks. (How long a gradient is makes no difference to Adam.)
     """
     module, optimizer = module_of(fused=True)
-    net = module.network
-    last = [
-        p
-        for part in (net.backbone.Mixed_7a, net.backbone.Mixed_7b, net.backbone.Mixed_7c)
-        for p in part.parameters()
-    ]
-    behind = [*net.hidden.parameters(), *net.sex.parameters(), *net.age.parameters()]
-    losses, cosines, lengths = [], [], []
+    net = module.network.backbone
+    last = [p for part in (net.Mixed_7a, net.Mixed_7b, net.Mixed_7c) for p in part.parameters()]
+    losses, cosines = [], []
     for batch in batches(data, steps):
         statistics = copy.deepcopy(dict(module.named_buffers()))
         other = backward(module, {**batch, "image": disturbed(batch["image"])}, fast=fast)
-        theirs = [flat(p.grad for p in group) for group in (last, behind)]
+        theirs = flat(p.grad for p in last)
         for name, buffer in module.named_buffers():
             buffer.copy_(statistics[name])
         loss = backward(module, batch, fast=False)
-        ours = [flat(p.grad for p in group) for group in (last, behind)]
+        cosines.append(float(F.cosine_similarity(flat(p.grad for p in last), theirs, 0)))
         optimizer.step()
         losses.append(abs(other - loss) / loss)
-        cosines.append(float(F.cosine_similarity(ours[0], theirs[0], 0)))
-        ratio = float(theirs[1].norm() / ours[1].norm())
-        lengths.append(max(ratio, 1 / ratio))
-    found = sum(losses) / steps, sum(cosines) / steps, max(lengths)
-    print("{} steps: losses differ by {:.2%}, cosine {:.2f}, lengths at most {:.2f} ×".format(steps, *found))
+    found = sum(losses) / steps, sum(cosines) / steps
+    print("{} steps: losses differ by {:.2%}, cosine {:.2f}".format(steps, *found))
     return found
 
 
 @pytest.mark.parametrize("steps", STEPS)
 def test_bfloat16_differs_from_float32_as_a_rounded_image_does(data: Callable[..., BoneAgeData], steps: int):
     """By no more than twice what float32 itself differs by where the image alone is rounded to bfloat16."""
-    loss, cosine, length = against_float32(data(), steps, fast=True, disturbed=lambda image: image)
+    loss, cosine = against_float32(data(), steps, fast=True, disturbed=lambda image: image)
     rounded = against_float32(data(), steps, fast=False, disturbed=lambda image: image.bfloat16().float())
     assert cosine > rounded[1] / 2
-    assert loss < 0.05
-    assert length < 1.15
+    assert loss < 0.02
 
 
 def test_those_bounds_see_a_fault(data: Callable[..., BoneAgeData]):
     """An image that is mirrored in the one step alone."""
-    _, cosine, _ = against_float32(data(), 3, fast=True, disturbed=lambda image: image.flip(-1))
+    _, cosine = against_float32(data(), 3, fast=True, disturbed=lambda image: image.flip(-1))
     assert cosine < 0.1
