@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 
 from boneage_pl.data import images as images_module
-from boneage_pl.data import preparation
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.data.depth import bits, levels
 from boneage_pl.data.images import BadImageError, read_radiograph
@@ -276,9 +275,9 @@ def test_8_bit_images_stay_when_16_bit_ones_come(tmp_path: Path, monkeypatch: py
     table = pd.concat([pd.read_csv(root / f"{FOLDER}.csv") for root in (tmp_path / "data", more)])
     table.to_csv(tmp_path / "data" / f"{FOLDER}.csv", index=False)
     decoded: list[str] = []
-    real = preparation.decode_image
+    real = images_module.decode_image
     monkeypatch.setattr(
-        preparation, "decode_image", lambda *given: (decoded.append(Path(given[1]).stem), real(*given))[1]
+        images_module, "decode_image", lambda *given: (decoded.append(Path(given[1]).stem), real(*given))[1]
     )
     store = prepared(tmp_path / "data")
     assert sorted(decoded) == ["101", "102"]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
-from boneage_pl.data import part, preparation, store
+from boneage_pl.data import images, part, preparation, store
 from boneage_pl.data.preparation import prepare_images
 from boneage_pl.data.store import ImageStore
 from boneage_pl.data.table import read_table
@@ -59,13 +59,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids of the images that this process has decoded."""
     ids: list[str] = []
-    real = preparation.decode_image
+    real = images.decode_image
 
     def recording(content: bytes, name: Path, bits: int) -> Image.Image:
         ids.append(Path(name).stem)
         return real(content, name, bits)
 
-    monkeypatch.setattr(preparation, "decode_image", recording)
+    monkeypatch.setattr(images, "decode_image", recording)
     return ids
 
 
