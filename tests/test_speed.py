@@ -70,8 +70,8 @@ def flat(tensors: Any) -> Tensor:
 
 
 def test_prepared_images_are_the_batches_of_the_originals(data: Callable[..., BoneAgeData]):
-    """An epoch of them, to the bit: everything after them is the same then."""
-    stored, original = (batches(data(prepare=prepare), 38) for prepare in (True, False))
+    """Fifty of them, to the bit: everything after them is the same then."""
+    stored, original = (batches(data(prepare=prepare), 50) for prepare in (True, False))
     for one, other in zip(stored, original, strict=True):
         assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one)

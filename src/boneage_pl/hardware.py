@@ -99,8 +99,9 @@ def arithmetic(device: str, processes: int) -> dict[str, Any]:
 
 def say_other_arithmetic(before: dict[str, Any] | None, now: dict[str, Any]) -> None:
     """Say what a run that goes on is computed with otherwise than before; of older runs nothing is known."""
-    changed = [key for key in now if before and before.get(key) != now[key]]
-    if before and changed:
+    before = before or now
+    changed = [key for key in now if before.get(key) != now[key]]
+    if changed:
         log.warning(
             "computed with %s; before with %s: the run goes on, but not to the bit as it would have",
             ", ".join(f"{key} {now[key]}" for key in changed),

@@ -43,8 +43,8 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         script = sys.modules["__main__"].__spec__ is None  # not one of our commands
         raise BoneageError(
             f"One of the {workers} processes at work on the images was ended, as the system does when\n"
-            "memory runs out. Take fewer with data.prepare_workers=1; what is already prepared is kept."
-            + (f"\n{GUARD}" if script else "")
+            "memory runs out. Take fewer with data.prepare_workers=1, or +data.generate.workers=1 where the\n"
+            "phantom is drawn; what is already there is kept." + (f"\n{GUARD}" if script else "")
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,6 +1,6 @@
 """`make torture`: everything that breaks a run, tried for real on a tiny network; prints what came of it.
 
-`--quick` tries a share of each in less than a minute; `--only kills` one group.
+`--quick` tries a share of each in about two minutes; `--only kills` one group.
 """
 
 import argparse

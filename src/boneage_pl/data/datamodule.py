@@ -59,7 +59,8 @@ class BoneAgeData(L.LightningDataModule):
             original files again for every sample. The tensors are the same.
         store: folder of the prepared images, of this `root` alone; `None` for `prepared/` inside it.
         prepare_workers: processes that prepare; `None` for one a core.
-        workers: loader processes; `None` chooses from the machine (see `default_workers`).
+        workers: loader processes; `None` chooses from the machine (see `default_workers`). Fewer where
+            shared memory has no room for their batches.
         prefetch_factor: batches that each of them has ready; `None` for PyTorch's 2.
         pin_memory: page-locked batches; `None` where there is a GPU.
         persistent_workers: whether the loader processes outlive the epoch.
