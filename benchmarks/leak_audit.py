@@ -22,7 +22,7 @@ from boneage_pl.data.split import age_edges, assign_groups
 from boneage_pl.data.table import read_table
 from boneage_pl.report.page import with_interval
 from boneage_pl.report.statistics import with_intervals
-from boneage_pl.runs import BEST, FINISHED
+from boneage_pl.run.runs import BEST, FINISHED
 
 PROTOCOLS = ("published", "disjoint")
 

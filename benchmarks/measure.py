@@ -47,7 +47,7 @@ def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
     from torch.utils.data import DataLoader
 
     from benchmarks.published import Files
-    from boneage_pl.hardware import keep_freed_memory
+    from boneage_pl.machine.hardware import keep_freed_memory
 
     device = torch.device("cuda" if side == "loader" else "cpu")
     if side == "published":
@@ -87,7 +87,7 @@ def _epoch(data: Any, epoch: int) -> Iterable[Any]:
 def prepare(side: str, root: str, size: int, cores: int) -> Result:
     from boneage_pl.data.preparation import prepare_images
     from boneage_pl.data.table import read_table
-    from boneage_pl.pool import worker_pool
+    from boneage_pl.machine.pool import worker_pool
 
     table = read_table(Path(root))
     begun = time.perf_counter()
@@ -151,7 +151,7 @@ def project_steps(
     import lightning as L
     import torch
 
-    from boneage_pl.hardware import keep_freed_memory, resolve_precision, set_float32_arithmetic
+    from boneage_pl.machine.hardware import keep_freed_memory, resolve_precision, set_float32_arithmetic
     from boneage_pl.model.module import BoneAgeModule
     from boneage_pl.model.network import BoneAgeNet
 
@@ -206,7 +206,7 @@ def inference(side: str, size: int, batch: int, steps: int, device: str) -> Resu
     import torch
 
     from boneage_pl.data.transforms import network_input
-    from boneage_pl.hardware import keep_freed_memory, resolve_precision
+    from boneage_pl.machine.hardware import keep_freed_memory, resolve_precision
     from boneage_pl.model.module import BoneAgeModule
     from boneage_pl.model.network import BoneAgeNet
 
@@ -241,7 +241,7 @@ def epoch_overhead(side: str, root: str, size: int, device: str) -> Result:
     import lightning as L
     import torch
 
-    from boneage_pl.entry import start
+    from boneage_pl.cli.entry import start
     from boneage_pl.model import module
 
     assert side == "project"

@@ -24,8 +24,8 @@ import torch
 from PIL import Image
 
 from boneage_pl.data.phantom import phantom_table, render, write_phantom
-from boneage_pl.hardware import resolve_precision
-from boneage_pl.pool import cores, worker_pool
+from boneage_pl.machine.hardware import resolve_precision
+from boneage_pl.machine.pool import cores, worker_pool
 
 CORES = cores()
 ORIGINAL = (1600, 2080)  # pixels, about the size of the RSNA's

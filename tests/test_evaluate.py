@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Result
 from tests.forked import Forks
-from tests.test_resume import TINY
+from tests.run.test_resume import TINY
 
 OWN = "+model._target_=tests.tiny.Tiny"
 IMAGES = "boneage-training-dataset"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boneage_pl.batch import Batch
+from boneage_pl.data.batch import Batch
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.data.phantom import write_phantom
 from boneage_pl.model.module import BoneAgeModule

@@ -10,17 +10,17 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from boneage_pl.command import at_home, expand_home
+from boneage_pl.cli.command import at_home, expand_home
+from boneage_pl.cli.entry import refusing, start
+from boneage_pl.cli.usage import usage
 from boneage_pl.data.source import store_folder
-from boneage_pl.entry import refusing, start
 from boneage_pl.errors import BoneageError
-from boneage_pl.preflight import check_options
-from boneage_pl.report.sweep import conclude_sweep
-from boneage_pl.resume import resumed
-from boneage_pl.run_folder import first_process, remove_if_nothing_was_made
-from boneage_pl.runs import LAST
-from boneage_pl.trainer_options import refuse_typed
-from boneage_pl.usage import usage
+from boneage_pl.run.folder import first_process, remove_if_nothing_was_made
+from boneage_pl.run.preflight import check_options
+from boneage_pl.run.resume import resumed
+from boneage_pl.run.runs import LAST
+from boneage_pl.run.sweep import conclude_sweep
+from boneage_pl.run.trainer_options import refuse_typed
 
 if TYPE_CHECKING:
     from boneage_pl.data.found import Found

@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from boneage_pl.entry import start
+from boneage_pl.cli.entry import start
 
 
 def compare(config: DictConfig) -> None:
@@ -11,7 +11,7 @@ def compare(config: DictConfig) -> None:
     Raises:
         BoneageError: see `compare_runs`.
     """
-    from boneage_pl.comparison import compare_runs  # imports matplotlib and pandas
+    from boneage_pl.report.comparison import compare_runs  # imports matplotlib and pandas
 
     compare_runs(config)
 

@@ -11,15 +11,15 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from boneage_pl.cli.entry import CONTINUES, start
+from boneage_pl.cli.numbers import check_number
 from boneage_pl.data.place import data_root
-from boneage_pl.entry import CONTINUES, start
 from boneage_pl.errors import BoneageError
 from boneage_pl.fetch.address import check_address, size_of
 from boneage_pl.fetch.challenge import RadiographSet
 from boneage_pl.fetch.disk import check_room, writing
 from boneage_pl.fetch.transfer import Patience, fetch, part_of, say, size_on_disk
 from boneage_pl.fetch.unpack import damaged, unpack
-from boneage_pl.numbers import check_number
 
 _TERMS = """The RSNA's bone-age radiographs come with the RSNA's terms of use. They are about non-commercial
 research and education, and about citing where the radiographs come from:

@@ -2,9 +2,9 @@
 
 from omegaconf import DictConfig
 
-from boneage_pl.entry import start
+from boneage_pl.cli.entry import start
+from boneage_pl.cli.numbers import check_data_numbers
 from boneage_pl.errors import BoneageError
-from boneage_pl.numbers import check_data_numbers
 
 SUBSETS = ("val", "train", "all", "table")
 SEEN = ("refuse", "mark", "drop")
@@ -20,7 +20,7 @@ def evaluate(config: DictConfig) -> None:
     for name, choices in (("subset", SUBSETS), ("seen", SEEN)):
         if config[name] not in choices:
             raise BoneageError(f"{name}={config[name]}: there are {', '.join(choices)}.")
-    from boneage_pl.evaluation import evaluate_checkpoints  # imports torch
+    from boneage_pl.report.evaluation import evaluate_checkpoints  # imports torch
 
     evaluate_checkpoints(config)
 

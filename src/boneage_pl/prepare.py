@@ -5,14 +5,14 @@ import logging
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from boneage_pl.cli.entry import CONTINUES, start
+from boneage_pl.cli.numbers import check_data_numbers
 from boneage_pl.data.depth import told
 from boneage_pl.data.place import Place
 from boneage_pl.data.preparation import prepare_images
 from boneage_pl.data.problems import add_bad_images, check_choice
 from boneage_pl.data.source import draw, store_folder
 from boneage_pl.data.table import examine_table
-from boneage_pl.entry import CONTINUES, start
-from boneage_pl.numbers import check_data_numbers
 
 log = logging.getLogger(__name__)
 

@@ -21,21 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from boneage_pl import __version__
-from boneage_pl.building import built, partial_of
-from boneage_pl.callbacks import CheckpointRecord, EpochLog, SampleGrid, SeededEpochs, check_monitors
-from boneage_pl.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    load_weights,
-    rescales,
-)
-from boneage_pl.checkpoint_io import WholeFiles, warn_of_little_room
-from boneage_pl.command import resume_command
-from boneage_pl.curves import Curves
+from boneage_pl.cli.building import built, partial_of
+from boneage_pl.cli.command import resume_command
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.data.found import Found
 from boneage_pl.errors import BoneageError
-from boneage_pl.hardware import (
+from boneage_pl.machine.hardware import (
     arithmetic,
     check_devices,
     keep_freed_memory,
@@ -44,18 +35,27 @@ from boneage_pl.hardware import (
     set_float32_arithmetic,
     synchronises,
 )
-from boneage_pl.history import History
-from boneage_pl.interrupts import Interrupts, Stopped, say_stopped, stoppable
 from boneage_pl.model.module import BoneAgeModule
-from boneage_pl.preflight import find_start
 from boneage_pl.report.measures import answers_table
 from boneage_pl.report.published import write_published_curves
 from boneage_pl.report.summary import Start, Summary, closing_words, finish, opening_words
 from boneage_pl.report.writer import About, write_report
-from boneage_pl.run_folder import alone_in, differences
-from boneage_pl.run_record import RunRecord, fingerprint
-from boneage_pl.runs import BEST, FINISHED, LAST, shortest
-from boneage_pl.state import check_training_state, newest_state, restore_best
+from boneage_pl.run.callbacks import CheckpointRecord, EpochLog, SampleGrid, SeededEpochs, check_monitors
+from boneage_pl.run.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_weights,
+    rescales,
+)
+from boneage_pl.run.curves import Curves
+from boneage_pl.run.folder import alone_in, differences
+from boneage_pl.run.history import History
+from boneage_pl.run.interrupts import Interrupts, Stopped, say_stopped, stoppable
+from boneage_pl.run.preflight import find_start
+from boneage_pl.run.run_json import RunRecord, fingerprint
+from boneage_pl.run.runs import BEST, FINISHED, LAST, shortest
+from boneage_pl.run.saving import WholeFiles, warn_of_little_room
+from boneage_pl.run.state import check_training_state, newest_state, restore_best
 
 log = logging.getLogger(__name__)
 

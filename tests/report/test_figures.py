@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from boneage_pl.batch import Batch
+from boneage_pl.data.batch import Batch
 from boneage_pl.report.figures import error_by_age, predicted_against_true, sample_grid
 
 ANSWERS = pd.DataFrame(

@@ -26,11 +26,11 @@ def install(plan: Plan) -> None:
     import torch
     from matplotlib.figure import Figure
 
-    from boneage_pl import checkpoint_io
     from boneage_pl.data.part import Part
     from boneage_pl.data.phantom import dataset
+    from boneage_pl.machine.progress import progress
     from boneage_pl.model.module import BoneAgeModule
-    from boneage_pl.progress import progress
+    from boneage_pl.run import saving
 
     reached: Counter[str] = Counter()
 
@@ -75,7 +75,7 @@ def install(plan: Plan) -> None:
     class Torch:
         save = staticmethod(half_written)
 
-    checkpoint_io.torch = Torch  # type: ignore[attr-defined, assignment]
+    saving.torch = Torch  # type: ignore[attr-defined, assignment]
 
 
 def _send(*numbers: signal.Signals) -> Callable[[], None]:

@@ -10,7 +10,7 @@ import lightning as L
 import pandas as pd
 from torch.utils.data import DataLoader
 
-from boneage_pl.batch import Batch
+from boneage_pl.data.batch import Batch
 from boneage_pl.data.depth import bits, told
 from boneage_pl.data.found import Found, find_data
 from boneage_pl.data.images import Pixels, read_originals
@@ -33,8 +33,8 @@ from boneage_pl.data.split_source import (
 from boneage_pl.data.store import Examined, ImageStore
 from boneage_pl.data.transforms import network_input
 from boneage_pl.errors import BoneageError
-from boneage_pl.hardware import default_workers, on_gpu
-from boneage_pl.pool import leave_signals
+from boneage_pl.machine.hardware import default_workers, on_gpu
+from boneage_pl.machine.pool import leave_signals
 
 log = logging.getLogger(__name__)
 

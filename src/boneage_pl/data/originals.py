@@ -14,10 +14,10 @@ from boneage_pl.data.depth import bits, levels
 from boneage_pl.data.images import BadImageError, prepared_pixels, read_file
 from boneage_pl.data.preparation import measure_depths
 from boneage_pl.data.store import VERSION, Examined
-from boneage_pl.locks import one_at_a_time
-from boneage_pl.pool import cores, in_processes
-from boneage_pl.progress import progress
-from boneage_pl.whole import write_whole
+from boneage_pl.machine.locks import one_at_a_time
+from boneage_pl.machine.pool import cores, in_processes
+from boneage_pl.machine.progress import progress
+from boneage_pl.machine.whole import write_whole
 
 File = list[str | int]  # its path, its size and its time on disk; of one that is not there the path alone
 

@@ -8,9 +8,9 @@ from typing import Any, Literal, cast
 
 import yaml
 
-from boneage_pl.conf_path import CONF
+from boneage_pl.cli.conf_path import CONF
 from boneage_pl.errors import BoneageError
-from boneage_pl.home import path_of
+from boneage_pl.machine.home import path_of
 
 AgeUnit = Literal["months", "years"]
 

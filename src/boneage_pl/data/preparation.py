@@ -22,9 +22,9 @@ from boneage_pl.data.images import (
 from boneage_pl.data.part import Part, Row
 from boneage_pl.data.store import UNOPENED, ImageStore, Manifest, Source, read_manifest
 from boneage_pl.errors import BoneageError
-from boneage_pl.locks import one_at_a_time
-from boneage_pl.pool import cores, in_processes
-from boneage_pl.progress import progress
+from boneage_pl.machine.locks import one_at_a_time
+from boneage_pl.machine.pool import cores, in_processes
+from boneage_pl.machine.progress import progress
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from boneage_pl.batch import Batch
+from boneage_pl.data.batch import Batch
 from boneage_pl.data.images import Pixels
 from boneage_pl.data.shared_memory import shared
 from boneage_pl.errors import BoneageError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch.utils.data import get_worker_info
 
-from boneage_pl.batch import Batch
+from boneage_pl.data.batch import Batch
 from boneage_pl.errors import BoneageError
 
 log = logging.getLogger(__name__)

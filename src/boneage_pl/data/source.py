@@ -5,8 +5,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from boneage_pl.errors import BoneageError
-from boneage_pl.home import path_of
-from boneage_pl.locks import one_at_a_time
+from boneage_pl.machine.home import path_of
+from boneage_pl.machine.locks import one_at_a_time
 
 
 def store_folder(store: str | None, root: Path) -> Path:

@@ -19,7 +19,7 @@ import numpy as np
 
 from boneage_pl.data.images import BadImageError, Pixels, read_file
 from boneage_pl.errors import BoneageError
-from boneage_pl.whole import write_whole
+from boneage_pl.machine.whole import write_whole
 
 VERSION = 3  # of the preparation: raise it when a pixel, or what is refused, would come out differently
 UNOPENED = -1  # the size of a file that could not be opened

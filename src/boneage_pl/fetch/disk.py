@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from boneage_pl.errors import BoneageError
-from boneage_pl.whole import write_whole
+from boneage_pl.machine.whole import write_whole
 
 
 def readable(size: float) -> str:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from boneage_pl.errors import BoneageError
 from boneage_pl.fetch.disk import check_room, readable, writing
-from boneage_pl.whole import replacing
+from boneage_pl.machine.whole import replacing
 
 _CHUNK = 1 << 20  # bytes
 _CAN_READ = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}

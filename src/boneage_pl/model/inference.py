@@ -10,7 +10,7 @@ from torch import nn
 
 from boneage_pl.data.images import Pixels
 from boneage_pl.data.transforms import network_input
-from boneage_pl.progress import progress
+from boneage_pl.machine.progress import progress
 
 
 def predict_months(

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from boneage_pl.batch import Batch
+from boneage_pl.data.batch import Batch
 from boneage_pl.data.images import Pixels
 from boneage_pl.data.transforms import unnormalise
-from boneage_pl.history import Row
 from boneage_pl.report.published import PUBLISHED
 from boneage_pl.report.statistics import LIMITS, draws, interval
+from boneage_pl.run.history import Row
 
 GIRLS, BOYS = "#c44e52", "#4c72b0"
 

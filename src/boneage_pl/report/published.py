@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from boneage_pl.locks import one_at_a_time
+from boneage_pl.machine.locks import one_at_a_time
 
 # Mean absolute error in months: epoch → (train, validation, which the description calls test).
 PUBLISHED = {

@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from boneage_pl.command import next_command
-from boneage_pl.history import History
+from boneage_pl.cli.command import next_command
+from boneage_pl.machine.whole import write_whole
 from boneage_pl.report.published import BEST_PUBLISHED
-from boneage_pl.runs import FINISHED
-from boneage_pl.whole import write_whole
+from boneage_pl.run.history import History
+from boneage_pl.run.runs import FINISHED
 
 LEARNED = 0.5  # best validation MAE below this share of the constant predictor's: learned
 NOT_LEARNED = 0.8  # above this share: did not learn

@@ -10,9 +10,9 @@ from PIL import Image
 from boneage_pl.data.phantom.conditions import TABLE, child
 from boneage_pl.data.phantom.radiograph import render
 from boneage_pl.data.phantom.record import IMAGE_FOLDER, TABLE_FILE, Phantom, claim, finish
-from boneage_pl.pool import cores, in_processes
-from boneage_pl.progress import progress
-from boneage_pl.whole import write_whole
+from boneage_pl.machine.pool import cores, in_processes
+from boneage_pl.machine.progress import progress
+from boneage_pl.machine.whole import write_whole
 
 OLDEST = 228  # months; the RSNA table ends there
 AGE_BINS = 10

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from boneage_pl.errors import BoneageError
-from boneage_pl.whole import write_whole
+from boneage_pl.machine.whole import write_whole
 
 VERSION = 1  # of the generator: raise it when a picture or the table would come out differently
 

@@ -1,0 +1,1 @@
+"""How a command starts, helps, refuses and quotes."""

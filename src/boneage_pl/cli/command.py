@@ -1,0 +1,143 @@
+"""Commands as a user types them: quoting for Hydra's grammar and the shell, and the next one to run."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from boneage_pl.errors import BoneageError
+from boneage_pl.machine.home import path_of
+
+PATHS = (
+    "outputs",  # first: others begin with it
+    "ckpt",
+    "data.root",
+    "data.split_file",
+    "data.store",
+    "data.table",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+    "out",
+    "resume",
+    "validation.root",
+)
+_NOT_ONE_VALUE = object()  # what the grammar refuses, or reads as a sweep
+# What belongs to one experiment and not to the one that continues it.
+_OWN = (
+    "experiment",
+    "ckpt",
+    "hydra.",
+    "hydra/",
+    "hparams_search",
+    "trainer.max_epochs",
+    "optimizer",
+    "scheduler",
+    "data.new_split",
+    "data.split_file",
+)
+
+
+def quoted(key: str, value: str) -> str:
+    """Return `key=value` so that both the shell and Hydra's grammar read it as that text."""
+    return shlex.quote(_in_grammar(key, value))
+
+
+def _in_grammar(key: str, value: str) -> str:
+    plain = f"{key}={value}"
+    if _reads_as(plain, value):
+        return plain
+    # inside quotes a backslash escapes only before a quote, so only those there are doubled
+    escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + m[2].replace('"', '\\"'), value)
+    return f'{key}="{escaped}"'
+
+
+def at_home(argument: str) -> str:
+    """Return an argument that names a path with its `~` read as a shell would; others as they are."""
+    key, _, value = argument.partition("=")
+    if key.lstrip("+") not in PATHS or not re.match(r"~\w*(/|$)", value):
+        return argument
+    return _in_grammar(key, str(path_of(value)))
+
+
+def check_paths(arguments: list[str]) -> None:
+    """Raise `BoneageError`, with the quoted form, for a path that Hydra's grammar would not read as typed."""
+    if {"-m", "--multirun"} & set(arguments):
+        return  # commas and brackets are meant there
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if (
+            equals
+            and key.lstrip("+") in PATHS
+            and value[:1] not in ("'", '"')
+            and not _reads_as(argument, value)
+            and not (key == "ckpt" and isinstance(_parsed(argument), list))  # several checkpoints
+        ):
+            raise BoneageError(
+                f"{argument}: Hydra's grammar cannot take this path without quotes. Write it as\n"
+                f"  {quoted(key, value)}"
+            )
+
+
+def expand_home(config: DictConfig) -> None:
+    """Read a `~` at the start of each path in a configuration as the home folder, as a shell would."""
+    for key in PATHS:
+        try:
+            value = OmegaConf.select(config, key, throw_on_missing=False)
+        except OmegaConfBaseException:  # a sweep's: it is not known yet
+            continue
+        if isinstance(value, str) and value.startswith("~"):
+            with read_write(config):
+                OmegaConf.update(config, key, str(path_of(value)))
+
+
+def next_command(experiment: str, ckpt: str | None) -> str:
+    """Return the command of `experiment` from `ckpt`, with the data and machine options of this one."""
+    return _command(experiment, ckpt, [o for o in _typed() if not o.lstrip("+~").startswith(_OWN)])
+
+
+def resume_command(run: Path) -> str:
+    """Return the command that continues a run."""
+    return f"python -m boneage_pl {quoted('resume', str(run))}"
+
+
+def same_command(ckpt: str) -> str:
+    """Return the current command as it was typed, but with `ckpt`."""
+    experiment = HydraConfig.get().runtime.choices["experiment"]
+    return _command(
+        experiment, ckpt, [o for o in _typed() if o.lstrip("+").split("=")[0] not in ("experiment", "ckpt")]
+    )
+
+
+def _typed() -> list[str]:
+    return list(HydraConfig.get().overrides.task)
+
+
+def _command(experiment: str, ckpt: str | None, overrides: list[str]) -> str:
+    sources = HydraConfig.get().runtime.config_sources
+    added = [f"--config-dir {shlex.quote(s.path)}" for s in sources if s.provider == "command-line"]
+    start = [quoted("ckpt", ckpt)] if ckpt else []
+    options = [shlex.quote(o) for o in overrides]
+    named = shlex.quote(f"+experiment={experiment}")
+    return " ".join(["python -m boneage_pl", *added, named, *start, *options])
+
+
+def _reads_as(override: str, value: str) -> bool:
+    parsed = _parsed(override)
+    if parsed is _NOT_ONE_VALUE or isinstance(parsed, (list, dict)):
+        return False
+    return value in ("", "null") or "${" in value or str(parsed) == value
+
+
+def _parsed(override: str) -> Any:
+    """Return the value that Hydra's grammar reads, or `_NOT_ONE_VALUE`."""
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException:
+        return _NOT_ONE_VALUE
+    return _NOT_ONE_VALUE if parsed.is_sweep_override() else parsed.value()

@@ -1,0 +1,94 @@
+"""How every command of the project starts and how it refuses: a few lines, no traceback, exit 2."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import hydra
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig
+
+from boneage_pl.cli.command import at_home, check_paths, expand_home
+from boneage_pl.cli.conf_path import CONF
+from boneage_pl.cli.hints import choices, hints
+from boneage_pl.cli.usage import config_dirs
+from boneage_pl.errors import BoneageError
+
+CONTINUES = "stopped; the same command continues from here"
+
+
+def start(task: Callable[[DictConfig], Any], config_name: str, interrupted: str = "interrupted") -> None:
+    """Compose `conf/<config_name>.yaml` with the command line's overrides, and run `task` with it.
+
+    What a user can cause exits 2 with its words on standard error: `BoneageError`, what Hydra refuses, and
+    what a constructor named in the configuration refuses. Ctrl-C prints `interrupted` and exits 130.
+    """
+    begun = False
+
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
+    def run(config: DictConfig) -> Any:
+        nonlocal begun
+        begun = True
+        with refusing(interrupted):
+            expand_home(config)
+            return task(config)
+
+    try:
+        with refusing(interrupted):
+            sys.argv[1:] = map(at_home, sys.argv[1:])
+            check_paths(sys.argv[1:])
+            refuse_shadowed(sys.argv[1:])
+            refuse_no_choice(sys.argv[1:])
+            run()
+    except SystemExit as stop:  # Hydra exits with 1 for what it refuses, as Python does for a crash
+        if not begun and stop.code == 1:
+            for hint in hints(sys.argv[1:], config_name):
+                print(hint, file=sys.stderr)
+        sys.exit(stop.code if begun else stop.code and 2)
+
+
+@contextmanager
+def refusing(interrupted: str = "interrupted") -> Iterator[None]:
+    """Turn what a user can cause into its words on standard error and an exit status (see `start`)."""
+    try:
+        yield
+    except (BoneageError, InstantiationException) as raised:
+        # Hydra wraps what a constructor raises; where it is not ours, its words name option and reason
+        wrapped = isinstance(raised, InstantiationException) and isinstance(raised.__cause__, BoneageError)
+        refuse(raised.__cause__ if wrapped and raised.__cause__ else raised)
+    except KeyboardInterrupt:
+        print(f"\n{interrupted}", file=sys.stderr)
+        sys.exit(130)
+
+
+def refuse_shadowed(arguments: list[str]) -> None:
+    """Raise `BoneageError` for a file of a `--config-dir` that Hydra would pass over for one of ours."""
+    for folder in config_dirs(arguments):
+        for file in sorted(folder.rglob("*.yaml")):
+            name = file.relative_to(folder)
+            if (CONF / name).exists():
+                raise BoneageError(
+                    f"{file} has the name of one of the project's own files, which would be used instead.\n"
+                    f"Give it another name, and choose it by that: {name.parent.name or 'config'}=<name>."
+                )
+
+
+def refuse_no_choice(arguments: list[str]) -> None:
+    """Raise `BoneageError` for a group of the configuration that is set to nothing, on which Hydra fails."""
+    for argument in arguments:
+        group, _, value = argument.lstrip("+").partition("=")
+        if "=" in argument and value in ("null", "") and (there := choices(group, arguments)):
+            raise BoneageError(f"{argument}: choose one of {', '.join(there)}.")
+
+
+def refuse(error: BaseException) -> None:
+    """Say what is wrong on standard error and exit 2; with HYDRA_FULL_ERROR=1 where it came from, too."""
+    if os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
+        traceback.print_exception(error)
+    # a loader process hands its errors over with its own traceback before them
+    message = str(error).rpartition("BoneageError: ")[2].strip()
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

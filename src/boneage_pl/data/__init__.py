@@ -1,0 +1,1 @@
+"""Table → groups → split → images → batches."""

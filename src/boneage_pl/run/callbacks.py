@@ -1,0 +1,179 @@
+"""What happens around the epochs: the log, the pictures, and what a checkpoint carries."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from boneage_pl.data.transforms import network_input
+from boneage_pl.errors import BoneageError
+from boneage_pl.machine.whole import write_whole
+from boneage_pl.model.module import BoneAgeModule
+from boneage_pl.report.figures import sample_grid
+from boneage_pl.run.history import History
+from boneage_pl.run.run_json import RunRecord
+
+log = logging.getLogger(__name__)
+
+# TensorBoard's name of each validation error, and the metric's
+VALIDATION = {"val": "val_mae", "val_girls": "val_mae_girls", "val_boys": "val_mae_boys"}
+
+
+class EpochLog(Callback):
+    """Writes each epoch that is over: a row of metrics.csv, a line on the console, points in TensorBoard."""
+
+    def __init__(self, metrics_csv: Path, history: History, record: RunRecord) -> None:
+        self.metrics_csv = metrics_csv
+        self.history = history
+        self.record = record
+
+    def on_train_start(self, *_: Any) -> None:
+        """Print the heading of the epochs' lines."""
+        log.info("%5s  %9s  %9s    %9s  %8s", "epoch", "train MAE", "val MAE", "lr", "images/s")
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Start the clock and note the learning rate that the epoch is trained with."""
+        self.lr = trainer.optimizers[0].param_groups[0]["lr"]
+        self.images = 0
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the images; the clock ends with the last, for images/s is the training's."""
+        self.images += len(batch["row"]) * trainer.world_size
+        self.stopped = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Write the epoch."""
+        assert isinstance(module, BoneAgeModule)
+        value = {name: float(metric) for name, metric in trainer.callback_metrics.items()}
+        row = {
+            "epoch": trainer.current_epoch,
+            "train_mae": value["train_mae"],
+            "val_mae": value["val_mae"] if module.validated else None,
+            "lr": self.lr,
+        }
+        self.history.rows.append(row)
+        if not trainer.is_global_zero:
+            return
+        self.write()
+
+        rate = self.images / (self.stopped - self.started)
+        measured = f"{row['val_mae']:9.3f}" if module.validated else " " * 9
+        line = "%5d  %9.3f  %s %s  %9.2e  %8.1f"
+        log.info(
+            line,
+            row["epoch"],
+            row["train_mae"],
+            measured,
+            "*" if self.history.ends_with_best else " ",
+            self.lr,
+            rate,
+        )
+        points = {
+            "mae/train": row["train_mae"],
+            "lr": self.lr,
+            "images_per_second": rate,
+        }
+        if module.validated:
+            points |= {f"mae/{name}": value[key] for name, key in VALIDATION.items()}
+        with going_on(self.record.path):
+            self.record.epoch(trainer.current_epoch, time.perf_counter() - self.started, rate)
+        # on the disk before the checkpoint that says that this epoch is over
+        trainer.logger.write(points, trainer.current_epoch)  # type: ignore[union-attr]
+
+    def write(self) -> None:
+        """Write every epoch so far."""
+        with going_on(self.metrics_csv):
+            write_whole(self.metrics_csv, self.history.csv())
+
+
+def check_monitors(callbacks: list[Callback]) -> None:
+    """Refuse a callback that waits for a metric that there is not, before anything is trained.
+
+    Raises:
+        BoneageError: naming it and the metrics that there are.
+    """
+    metrics = ["train_mae", *VALIDATION.values()]
+    if not all(type(c).__module__.startswith(("lightning.", "boneage_pl.")) for c in callbacks):
+        return  # one of a user's own may log more
+    for callback in callbacks:
+        if (wanted := getattr(callback, "monitor", None)) is not None and wanted not in metrics:
+            raise BoneageError(
+                f"callbacks: {type(callback).__name__} monitors {wanted}; there are {', '.join(metrics)}."
+            )
+
+
+@contextmanager
+def going_on(what: Path | str) -> Iterator[None]:
+    """Say what cannot be written, and go on: a full disk ends no training."""
+    try:
+        yield
+    except OSError as error:
+        log.error("%s could not be written: %s. Training goes on.", what, error.strerror or error)
+
+
+class CheckpointRecord(Callback):
+    """Adds to every checkpoint, as plain values, what is needed to use it alone.
+
+    Args:
+        record: the run's description (see `train.describe_run`).
+        validation_rows: `id, male, bone_age` of the validation rows, in the order they are measured in.
+        history: the epochs, as far as they go.
+    """
+
+    def __init__(self, record: dict[str, Any], validation_rows: pd.DataFrame, history: History) -> None:
+        self.record = record
+        self.history = history
+        self.rows = validation_rows
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the record and the latest validation's answers."""
+        assert isinstance(module, BoneAgeModule)
+        rows = self.rows.iloc[module.validation["row"]]
+        checkpoint["boneage_pl"] = {
+            **self.record,
+            "epoch": trainer.current_epoch,
+            "epochs": list(self.history.rows),
+            "validation": {**rows.to_dict("list"), "predicted": module.validation["predicted"]},
+        }
+
+
+class SeededEpochs(Callback):
+    """Seeds every epoch by itself, so that a resumed run draws what it would have drawn (dropout, say)."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed before the first step: what Lightning draws before it differs from epoch to epoch."""
+        if batch_idx == 0:
+            of_epoch = np.random.SeedSequence([self.seed, trainer.current_epoch, trainer.global_rank])
+            torch.manual_seed(int(of_epoch.generate_state(1)[0]))
+
+
+class SampleGrid(Callback):
+    """Shows in TensorBoard, before the first step, the training images as the network sees them."""
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Draw sixteen samples of the first epoch, spread over the training rows."""
+        if not trainer.is_global_zero or trainer.current_epoch > 0:
+            return
+        dataset = trainer.train_dataloader.dataset  # type: ignore[union-attr]
+        picks = torch.linspace(0, len(dataset) - 1, 16).long().tolist()
+        batch = dataset[[(row, 0) for row in picks]]
+        batch["image"] = network_input(batch["image"], batch["flip"])
+        trainer.logger.experiment.add_figure("training_images", sample_grid(batch), 0)  # type: ignore[union-attr]

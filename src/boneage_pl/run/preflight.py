@@ -1,0 +1,179 @@
+"""What can be refused before a run folder is made."""
+
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
+
+from boneage_pl.cli.command import expand_home, next_command, same_command
+from boneage_pl.cli.entry import refusing
+from boneage_pl.cli.numbers import check_data_numbers, check_number
+from boneage_pl.errors import BoneageError
+from boneage_pl.run.folder import check_folder, first_process, hold, hold_new, new_folder
+from boneage_pl.run.runs import find_checkpoint, newest_run
+from boneage_pl.run.sweep import conclude_sweep
+from boneage_pl.run.trainer_options import as_fast_dev_run, check_trainer
+
+
+class Preflight(Callback):
+    """Hydra calls this with the composed configuration, before it writes anything.
+
+    Refuses by exiting, because Hydra turns exceptions in callbacks into warnings.
+    """
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Check a single run."""
+        # as Hydra does next: the folder's name asks it for the experiment
+        HydraConfig.instance().set_config(config)
+        with refusing(), read_write(config.hydra):
+            expand_home(config)
+            check_options(config)
+            dated = "${now:" in OmegaConf.to_container(config.hydra.run, resolve=False)["dir"]  # type: ignore
+            if config.trainer.get("fast_dev_run"):
+                as_fast_dev_run(config)
+                config.hydra.run.dir = _passing_folder()
+                dated = False
+            run = Path(config.hydra.run.dir)
+            if not dated and check_folder(config, run):
+                config.hydra.output_subdir = None  # what is in .hydra stays: a kill could cut it short
+            else:
+                find_start(config)
+            if first_process():  # before Hydra writes: of two commands with one folder one changes nothing
+                config.hydra.run.dir = str(hold_new(run) if dated else hold(run))
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Refuse a sweep that no run of could be right."""
+        with refusing(), read_write(config.hydra):
+            expand_home(config)
+            check_sweep(config)
+            check_launcher(config)
+            if "${now:" in OmegaConf.to_container(config.hydra.sweep, resolve=False)["dir"]:  # type: ignore
+                config.hydra.sweep.dir = str(new_folder(Path(config.hydra.sweep.dir)))
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Check one run of a sweep; a single run has been checked."""
+        hydra = HydraConfig.get()
+        if hydra.mode == RunMode.MULTIRUN:
+            with refusing():
+                try:
+                    check_sweep(config)
+                    check_options(config)
+                    if not check_folder(config, Path(hydra.runtime.output_dir)):
+                        find_start(config)
+                except BoneageError:
+                    conclude_sweep(Path(hydra.sweep.dir))  # the runs before this one are not lost
+                    raise
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Say what a sweep came to, and write it as sweep.csv."""
+        conclude_sweep(Path(config.hydra.sweep.dir))
+
+
+def _passing_folder() -> str:
+    """Make a folder that ends with this process."""
+    folder = tempfile.mkdtemp(prefix="fast_dev_run_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def check_options(config: DictConfig) -> None:
+    """Raise `BoneageError` for a configuration that cannot be right, of a new run or of one that goes on."""
+    for group in ("data", "model", "optimizer", "trainer"):
+        if not isinstance(config.get(group), DictConfig) or "_target_" not in config[group]:
+            raise BoneageError(f"{group}={config.get(group)}: it must name an object to build, its _target_.")
+    if OmegaConf.select(config, "hydra.job.chdir"):
+        raise BoneageError(
+            "hydra.job.chdir=true: paths are as seen from the folder that a command is typed in.\n"
+            "Leave it out; hydra.run.dir= names a run's folder."
+        )
+    if not isinstance(config.get("callbacks"), DictConfig) or "checkpoint" not in config.callbacks:
+        raise BoneageError("callbacks: without callbacks.checkpoint nothing of a run would be kept.")
+    check_numbers(config)
+    check_devices(config)
+    check_trainer(config.trainer)
+
+
+def check_launcher(config: DictConfig) -> None:
+    """Raise `BoneageError` for a Slurm sweep where there is no Slurm."""
+    if "Slurm" in config.hydra.launcher["_target_"] and shutil.which("srun") is None:
+        raise BoneageError(
+            "hydra/launcher=slurm: there is no srun on this machine. Start the sweep on a Slurm login node,\n"
+            "or use hydra/launcher=submitit_local for processes of this machine."
+        )
+
+
+def check_sweep(config: DictConfig) -> None:
+    """Raise `BoneageError` if the runs of a sweep would have several processes each, or keep nothing."""
+    if config.trainer.get("fast_dev_run"):
+        raise BoneageError(
+            "-m with trainer.fast_dev_run: it keeps nothing to compare. Leave one of them out."
+        )
+    if _together(config.trainer) or _several_devices(config.trainer):
+        raise BoneageError(
+            "-m with trainer=ddp: each process that a run starts would start the whole sweep again.\n"
+            "Sweep with one device a run (hydra/launcher=slurm has many runs at once), or start the runs one "
+            "by one."
+        )
+
+
+def check_devices(config: DictConfig) -> None:
+    """Raise `BoneageError` for several devices without the strategy that makes them train together."""
+    if not _together(config.trainer) and _several_devices(config.trainer):
+        raise BoneageError(
+            f"trainer.devices={config.trainer.devices}: several devices are trained on with trainer=ddp;\n"
+            "add it to the command."
+        )
+
+
+def _together(trainer: DictConfig) -> bool:
+    return trainer.get("strategy") not in (None, "auto")
+
+
+def _several_devices(trainer: DictConfig) -> bool:
+    devices = trainer.devices
+    one = len(devices) == 1 if isinstance(devices, ListConfig) else str(devices) == "1"
+    return not one or trainer.get("num_nodes", 1) != 1
+
+
+def check_numbers(config: DictConfig) -> None:
+    """Raise `BoneageError` for a number that is none, or is out of its range."""
+    check_data_numbers(config)
+    for name in (
+        "image_size",
+        "sex_features",
+        "hidden_features",
+    ):  # a network of one's own takes what it takes
+        if name in config.model:
+            check_number(f"model.{name}", config.model[name], 1)
+    check_number("optimizer.lr", config.optimizer.get("lr", 0), 0, whole=False)
+
+
+def find_start(config: DictConfig) -> Path | None:
+    """Return the checkpoint to start from, or `None` for random weights.
+
+    Raises:
+        BoneageError: `ckpt=` names nothing, or the experiment cannot do without it.
+    """
+    if config.ckpt is not None:
+        return find_checkpoint(str(config.ckpt), Path(config.outputs))
+    if config.starts_from is not None:
+        raise _no_checkpoint(config)
+    return None
+
+
+def _no_checkpoint(config: DictConfig) -> BoneageError:
+    experiment = HydraConfig.get().runtime.choices["experiment"]
+    run = newest_run(Path(config.outputs), config.starts_from)
+    if run is None:
+        advice = f"Train {config.starts_from} first:\n  {next_command(config.starts_from, None)}"
+    else:
+        advice = f"With the newest {config.starts_from} run here:\n  {same_command(str(run))}"
+    return BoneageError(
+        f"{experiment} starts from the weights of {config.starts_from} and needs ckpt=.\n{advice}"
+    )

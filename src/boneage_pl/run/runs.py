@@ -1,0 +1,82 @@
+"""Find runs and checkpoints on disk, without reading any. Imports nothing heavy: the command line uses it."""
+
+from glob import escape
+from pathlib import Path
+
+import yaml
+
+from boneage_pl.errors import BoneageError
+from boneage_pl.machine.home import path_of
+
+BEST, LAST, PREVIOUS = (Path("checkpoints", f"{name}.ckpt") for name in ("best", "last", "previous"))
+RECORD = Path(".hydra", "overrides.yaml")  # the last that Hydra writes before a run begins
+FINISHED = Path("report", "summary.json")  # the last file that a run writes
+
+
+def experiment_of(run: Path) -> str | None:
+    """Return the experiment a run folder was started with, from Hydra's record; `None` if it has none."""
+    try:
+        record = yaml.safe_load((run / ".hydra" / "hydra.yaml").read_text(encoding="utf-8"))
+        return str(record["hydra"]["runtime"]["choices"]["experiment"])
+    except (OSError, KeyError, TypeError, yaml.YAMLError):
+        return None
+
+
+def _checkpoints(outputs: Path) -> list[Path]:
+    """Return the best.ckpt of every `outputs/<run>` and `outputs/<experiment>/<run>`, none deeper."""
+    return [*outputs.glob(f"*/{BEST}"), *outputs.glob(f"*/*/{BEST}")]
+
+
+def newest_run(outputs: Path, experiment: str) -> Path | None:
+    """Return the run of an experiment under `outputs` with the newest best.ckpt, or `None`."""
+    # an experiment in a folder of experiments has its runs that much deeper; a path is no experiment
+    named = [] if Path(experiment).is_absolute() else outputs.glob(f"{escape(experiment)}/*/{BEST}")
+    found = [c for c in {*_checkpoints(outputs), *named} if experiment_of(c.parents[1]) == experiment]
+    newest = max(found, key=lambda ckpt: ckpt.stat().st_mtime_ns, default=None)
+    return newest.parents[1] if newest else None
+
+
+def find_checkpoint(ckpt: str, outputs: Path) -> Path:
+    """Return the checkpoint meant by a file's path, a run's folder or an experiment's name (its newest run).
+
+    Raises:
+        BoneageError: nothing is there; the message names the runs that could be meant.
+    """
+    path = path_of(ckpt)
+    if path.is_file():
+        return path
+    if (path / BEST).is_file():
+        return path / BEST
+    if run := newest_run(outputs, ckpt):
+        return run / BEST
+    runs = sorted(str(found.parents[1]) for found in _checkpoints(outputs))
+    there = (
+        f"Runs under {outputs}/ with a best.ckpt: {', '.join(runs[-5:])}"
+        if runs
+        else f"No run under {outputs}/ has one."
+    )
+    if path.is_dir():
+        problem = f"that folder has no {BEST}"
+    else:
+        problem = f"no such file or run folder, and no run of an experiment called {ckpt} under {outputs}/"
+    raise BoneageError(f"ckpt={ckpt}: {problem}.\n{there}")
+
+
+def unfinished_runs(outputs: Path) -> list[Path]:
+    """Return the runs under `outputs` that have not written their report, the one that wrote last first."""
+
+    def written(run: Path) -> int:
+        found = [path for path in (run / LAST, run / RECORD) if path.exists()]
+        return max((path.stat().st_mtime_ns for path in found), default=0)
+
+    folders = {
+        record.parent.parent
+        for depth in ("*", "*/*", "*/*/*")
+        for record in outputs.glob(f"{depth}/{RECORD}")
+    }
+    return sorted((run for run in folders if not (run / FINISHED).exists()), key=written, reverse=True)
+
+
+def shortest(path: Path) -> Path:
+    """Return a path relative to the working folder if it lies below it: printed commands stay short."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,50 @@
+import shlex
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from boneage_pl.cli.command import check_paths, quoted
+from boneage_pl.errors import BoneageError
+
+AWKWARD = [
+    "2024_01",
+    "1e3",
+    "true",
+    "runs/lr=0.1/best.ckpt",
+    "a,b",
+    "[old] runs",
+    "Größe/été",
+    "{x}",
+    'say "hi"',
+    "it's",
+    "a(b)",
+    "back\\[slash]",
+]
+
+
+@pytest.mark.parametrize("path", AWKWARD)
+def test_an_awkward_path_is_refused_with_a_form_that_works(path: str):
+    with pytest.raises(BoneageError, match="Write it as") as error:
+        check_paths([f"ckpt={path}"])
+    shown = str(error.value).splitlines()[1].strip()
+    (argument,) = shlex.split(shown)  # what the shell hands over
+    check_paths([argument])
+    assert OverridesParser.create().parse_override(argument).value() == path
+
+
+@pytest.mark.parametrize(
+    "path", ["v1", "outputs/v1/2026-01-01_10-00-00", "/data/bone-age_2", "my run/best.ckpt", "2017"]
+)
+def test_a_plain_path_passes(path: str):
+    check_paths([f"ckpt={path}", f"data.root={path}", "+experiment=v2"])
+    assert OverridesParser.create().parse_override(shlex.split(quoted("ckpt", path))[0])
+
+
+def test_several_checkpoints_are_a_list():
+    check_paths(["ckpt=[v1,outputs/v2/2026-01-01_10-00-00]"])
+    with pytest.raises(BoneageError, match="Write it as"):
+        check_paths(["data.root=[v1,v2]"])
+
+
+def test_commas_are_a_sweep_where_one_is_asked_for():
+    check_paths(["-m", "ckpt=a,b"])

@@ -1,0 +1,140 @@
+"""The command line without training: what it lists, what it refuses, how soon."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Result
+from tests.run.test_runs import make_run
+
+EXPERIMENTS = ["v1", "v2", "lr_0.1_failure"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["+experiment=v1", "--help"], []])
+def test_help_and_the_bare_command_list_everything_in_plain_words(
+    command: Callable[..., Result], tmp_path: Path, arguments: list[str]
+):
+    text = command(*arguments, cwd=tmp_path).stdout
+    for name in [*EXPERIMENTS, "rsna", "phantom", "ckpt=", "data.root=", "outputs/"]:
+        assert name in text
+    assert "Adam at 0.01 for 30 epochs" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_without_an_experiment_are_refused(command: Callable[..., Result], tmp_path: Path):
+    result = command("data=phantom", cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert "+experiment=NAME" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        [],
+        ["--cfg", "job", "+experiment=v1"],
+        ["+experiment=v9"],
+        ["+experiment=v1", "data.rooot=x"],
+        ["+experiment=v2"],
+    ],
+)
+def test_torch_is_not_imported_for_a_quick_answer(tmp_path: Path, arguments: list[str]):
+    """`import torch` alone costs seconds: without it these answers take a fraction of one."""
+    script = (
+        "import runpy, sys\n"
+        f"sys.argv = ['boneage_pl', *{arguments!r}]\n"
+        "try:\n    runpy.run_module('boneage_pl', run_name='__main__')\n"
+        "except SystemExit:\n    pass\n"
+        "heavy = {'torch', 'lightning', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["+experiment=v9"], "Could not find 'experiment/v9'"),
+        (["+experiment=lr_failure"], "experiment=lr_failure: did you mean experiment=lr_0.1_failure?"),
+        (["+experiment=v1", "data=phantm"], "data=phantm: did you mean data=phantom or data=phantom_small?"),
+        (["+experiment=v1", "lr=0.1"], "lr: did you mean optimizer.lr?"),
+        (["+experiment=v1", "data.rooot=x"], "data.rooot: did you mean data.root or"),
+        (["+experiment=v1", "trainer.accelerator=gpu"], "trainer.accelerator=gpu: PyTorch"),
+        (["+experiment=v1", "data.on_bad_image=maybe"], "data.on_bad_image=maybe: there are two"),
+        (["+experiment=v1", "data.rooot=x"], "data.rooot"),
+        (["+experiment=v2"], "Train v1 first:\n  python -m boneage_pl +experiment=v1"),
+        (["+experiment=v2", "ckpt=nowhere"], "ckpt=nowhere: no such file or run folder"),
+        (["+experiment=v2", "ckpt=outputs/lr=0.1"], "'ckpt=\"outputs/lr=0.1\"'"),
+        (["+experiment=v1", "data.root=nowhere"], "No bone-age data in data.root=nowhere"),
+        (["+experiment=v1", "data.image_size=106"], "use 107 pixels or more"),
+        (
+            ["+experiment=v1", "data.batch_size=0"],
+            "data.batch_size=0: it must be a whole number of 1 or more",
+        ),
+        (["+experiment=v1", "optimizer.lr=fast"], "optimizer.lr=fast: it must be a number of 0 or more"),
+        (["+experiment=v1", "trainer.max_epochs=0"], "trainer.max_epochs=0"),
+        (["+experiment=v1", "seed=-1"], "seed=-1"),
+        (["+experiment=v1", "model.hidden_features=0"], "model.hidden_features=0: it must be"),
+        (["+experiment=v1", "+data.rooot=x"], "data.rooot: BoneAgeData takes no such option. Did you mean"),
+        (["+experiment=v1", "data.prefetch_factor=0"], "data.prefetch_factor=0"),
+        (["+experiment=v1", "trainer.devices=2"], "trainer.devices=2: several devices are trained on with"),
+    ],
+)
+def test_what_cannot_be_right_exits_2_without_traceback_or_folder(
+    command: Callable[..., Result], tmp_path: Path, rsna: Path, arguments: list[str], said: str
+):
+    # with data that are right: what is wrong with those is said first
+    result = command(*arguments, cwd=tmp_path, check=False, BONEAGE_DATA=str(rsna))
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert [path.name for path in tmp_path.rglob("*") if path.name != "outputs"] == []
+
+
+def test_v2_without_ckpt_shows_the_command_with_the_newest_v1_run(
+    command: Callable[..., Result], tmp_path: Path
+):
+    make_run(tmp_path / "outputs" / "v1" / "old", "v1", age=2)
+    make_run(tmp_path / "outputs" / "v1" / "new", "v1", age=1)
+    options = ["data.image_size=128", "trainer.max_epochs=3", "optimizer.lr=0.1"]
+    result = command("+experiment=v2", *options, cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    expected = f"python -m boneage_pl +experiment=v2 ckpt=outputs/v1/new {' '.join(options)}"
+    assert expected in result.stderr
+
+
+def test_a_run_is_never_written_over(command: Callable[..., Result], tmp_path: Path):
+    run = make_run(tmp_path / "outputs" / "here", "v1", age=0)
+    record = (run / ".hydra" / "hydra.yaml").read_text()
+    result = command("+experiment=v1", "hydra.run.dir=outputs/here", cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert "already holds a run" in result.stderr
+    assert (run / ".hydra" / "hydra.yaml").read_text() == record
+
+
+def test_experiments_are_composed_as_published(command: Callable[..., Result], tmp_path: Path):
+    from omegaconf import OmegaConf
+
+    def config(name: str):
+        return OmegaConf.create(command("--cfg", "job", f"+experiment={name}", cwd=tmp_path).stdout)
+
+    v1, v2, failure = (config(name) for name in EXPERIMENTS)
+    assert (v1.optimizer._target_, v1.optimizer.lr, v1.trainer.max_epochs) == ("torch.optim.Adam", 0.01, 30)
+    assert (v1.data.image_size, v1.data.batch_size, v1.data.samples_per_group) == (500, 32, 400)
+    assert v1.scheduler is None
+    assert v1.model.weights is None
+    assert (v2.scheduler._target_, v2.scheduler.factor, v2.optimizer.lr, v2.trainer.max_epochs) == (
+        "torch.optim.lr_scheduler.ReduceLROnPlateau",
+        0.5,
+        0.001,
+        40,
+    )
+    assert failure.optimizer.lr == 0.1
+    failure.optimizer.lr, failure.next_experiment = 0.01, "v2"
+    assert failure == v1  # nothing else changed

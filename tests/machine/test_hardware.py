@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from boneage_pl.errors import BoneageError
+from boneage_pl.machine import hardware
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("flags: sse avx512_bf16", "bf16-mixed"), ("flags: sse avx2", "32-true")]
+)
+def test_precision_is_bfloat16_only_where_it_is_native(
+    monkeypatch: pytest.MonkeyPatch, flags: str, expected: str
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(hardware, "_cpu_flags", lambda: flags)
+    assert hardware.resolve_precision("auto") == expected
+    assert hardware.resolve_precision(32) == "32"  # as Hydra reads trainer.precision=32
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("32-true", False), ("32", False), ("bf16-mixed", True)])
+def test_float32_is_exact_where_it_was_asked_for(precision: str, tf32: bool):
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        hardware.set_float32_arithmetic(precision)
+        assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
+        assert torch.backends.cudnn.allow_tf32 is tf32
+        assert torch.backends.cuda.matmul.allow_tf32 is tf32
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "asked", "expected"),
+    [
+        (True, None, True),
+        (True, False, False),
+        (True, True, True),
+        (False, None, False),
+        (False, False, False),
+    ],
+)
+def test_batchnorm_is_synchronised_where_that_is_possible(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, asked: bool | None, expected: bool
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert hardware.synchronises(asked, "auto") is expected
+    assert not hardware.synchronises(None, "cpu")
+    with pytest.raises(BoneageError, match="on GPUs only"):
+        hardware.synchronises(True, "cpu")

@@ -1,0 +1,182 @@
+"""Machines as containers and clusters have them: little shared memory, nameless users, many processes."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from boneage_pl.data import originals, shared_memory
+from boneage_pl.data.datamodule import BoneAgeData
+from boneage_pl.data.shared_memory import with_room
+from boneage_pl.errors import BoneageError
+from boneage_pl.machine import hardware
+from tests.conftest import balanced_table, write_rsna
+
+MIB = 2**20
+BATCH = 32 * 500 * 500
+
+
+@pytest.mark.parametrize(
+    ("free", "workers", "processes", "expected"),
+    [
+        (8000 * MIB, 16, 1, 16),
+        (64 * MIB, 4, 1, 1),  # docker's: 2 sides × 2 batches, and 3 in use, of 8 MB each
+        (64 * MIB, 0, 1, 0),
+        (128 * MIB, 4, 1, 3),
+        (128 * MIB, 4, 2, 1),
+        (16 * MIB, 4, 1, 0),
+        (0, 4, 1, 0),
+        (None, 4, 1, 4),
+    ],
+)
+def test_loader_processes_are_as_many_as_their_batches_have_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    free: int | None,
+    workers: int,
+    processes: int,
+    expected: int,
+):
+    monkeypatch.setattr(shared_memory, "free_space", lambda: free)
+    assert with_room(workers, 2, BATCH, processes) == expected
+    assert bool(caplog.text) == (expected < workers)
+    if expected < workers:
+        assert f"{expected} of {workers} loader processes" in caplog.text
+        assert "--shm-size" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("prepared", "gpu", "processes", "expected"),
+    [
+        (True, False, 1, 0),
+        (False, False, 1, 8),
+        (True, True, 1, 4),
+        (False, True, 1, 16),
+        (False, True, 8, 4),
+        (True, True, 16, 2),
+        (True, True, 64, 1),
+        (False, False, 8, 1),
+    ],
+)
+def test_training_processes_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, prepared: bool, gpu: bool, processes: int, expected: int
+):
+    monkeypatch.setattr(hardware, "cores", lambda: 32)
+    assert hardware.default_workers(prepared=prepared, gpu=gpu, processes=processes) == expected
+
+
+def run(code: str, folder: Path, timeout: int = 120, **env: str) -> subprocess.CompletedProcess[str]:
+    (folder / "script.py").write_text(code)
+    return subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **env},
+    )
+
+
+def test_a_user_without_a_name_can_import_everything(tmp_path: Path):
+    code = """
+import pwd, os
+def unknown(uid): raise KeyError(f"getpwuid(): uid not found: {uid}")
+pwd.getpwuid = unknown
+for name in ("LOGNAME", "USER", "LNAME", "USERNAME"): os.environ.pop(name, None)
+import boneage_pl.train
+print(os.environ["LOGNAME"])
+"""
+    result = run(code, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == f"user{os.getuid()}"
+
+
+@pytest.mark.parametrize("prepare", [True, False])
+def test_a_script_without_a_guard_ends_and_says_what_it_lacks(tmp_path: Path, prepare: bool):
+    """Processes that are started import it, and would do its work again: for ever, waiting for each other."""
+    write_rsna(tmp_path / "data", balanced_table(4))
+    code = f"""
+from boneage_pl.data.datamodule import BoneAgeData
+data = BoneAgeData("data", 107, samples_per_group=4, prepare={prepare}, prepare_workers=2)
+data.prepare_data()
+data.setup()
+"""
+    result = run(code, tmp_path)
+    assert result.returncode == 1
+    assert 'if __name__ == "__main__":' in result.stderr.splitlines()[-1]
+    guarded = code.replace("data =", 'if __name__ == "__main__":\n  data =').replace("\ndata.", "\n  data.")
+    result = run(guarded, tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_shared_memory_that_is_full_is_an_error_and_no_wait(rsna: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(_: torch.Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: Success (0)")
+
+    data = BoneAgeData(str(rsna), 107, samples_per_group=4, workers=1)
+    data.prepare_data()
+    data.setup()
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)  # loader processes are forks
+    with pytest.raises(BoneageError, match=r"no room for the loader processes' batches in /dev/shm"):
+        next(iter(data.train_dataloader()))
+
+
+@pytest.fixture
+def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each look at the original files took, as `examine_originals` comes to know of them."""
+    seen: list[int] = []
+    examine = originals._examine
+
+    def counted(paths: dict[str, str], size: int, workers: int) -> Any:
+        seen.append(len(paths))
+        return examine(paths, size, workers)
+
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(originals, "_examine", counted)
+    return seen
+
+
+def test_the_original_files_are_looked_at_once_a_machine(tmp_path: Path, looks: list[int]):
+    write_rsna(tmp_path / "data", balanced_table(1))
+    files = sorted((tmp_path / "data").rglob("*.png"))
+    paths = {file.stem: str(file) for file in files}
+    whole = files[0].read_bytes()
+    files[0].write_bytes(whole[:100])
+    first = originals.examine_originals(paths, 107)
+    assert list(first.bad) == [files[0].stem]
+    assert originals.examine_originals(paths, 107) == first
+    assert looks == [20]
+    originals.examine_originals(paths, 128)  # other pixels
+    assert looks == [20, 20]
+
+    found = files[0].stat()
+    files[0].write_bytes(whole)
+    os.utime(files[0], ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert originals.examine_originals(paths, 107).bad == {}  # a file that could not be used is tried again
+    os.utime(files[1])
+    originals.examine_originals(paths, 107)
+    assert looks == [20] * 4
+
+    (kept,) = (tmp_path / "temporary").iterdir()
+    for file in kept.glob("*.json"):
+        file.write_text(file.read_text()[:-5])
+    assert originals.examine_originals(paths, 107).bad == {}
+    assert looks == [20] * 5
+    assert kept.stat().st_mode & 0o077 == 0
+
+
+def test_without_a_temporary_folder_of_ones_own_each_looks_for_itself(tmp_path: Path, looks: list[int]):
+    write_rsna(tmp_path / "data", balanced_table(1))
+    paths = {file.stem: str(file) for file in (tmp_path / "data").rglob("*.png")}
+    originals.examine_originals(paths, 107)
+    (mine,) = (tmp_path / "temporary").iterdir()
+    mine.rename(tmp_path / "theirs")
+    mine.symlink_to(tmp_path / "theirs")  # what another user could lay there
+    assert not originals.examine_originals(paths, 107).bad
+    assert looks == [20, 20]
