@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from boneage_pl.errors import BoneageError
 from boneage_pl.run.checkpoint_record import check_record
+from boneage_pl.run.older import of_today
 
 
 @dataclass
@@ -54,6 +55,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         }
         record = content["boneage_pl"]
         check_record(record)
+        record["config"] = of_today(record["config"])
         if not all(isinstance(value, Tensor) for value in weights.values()):
             raise TypeError("tensors in its weights")
         return Checkpoint(path, weights, record, {key: content.get(key) for key in TRAINING})

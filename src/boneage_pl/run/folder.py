@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from boneage_pl.cli.command import resume_command
 from boneage_pl.errors import BoneageError
+from boneage_pl.run.older import of_today
 from boneage_pl.run.runs import FINISHED, LAST, PREVIOUS, RECORD
 
 # What may differ when a run goes on: where things are, and what they are computed with.
@@ -48,7 +49,7 @@ def stored(run: Path, name: str) -> DictConfig:
     """
     path = run / ".hydra" / f"{name}.yaml"
     try:
-        config = OmegaConf.load(path)
+        config = of_today(OmegaConf.load(path))
     except (OSError, ValueError, OmegaConfBaseException) as error:
         raise BoneageError(f"{path} cannot be read: {error}") from error
     except Exception as error:  # PyYAML's errors have no common type that OmegaConf promises

@@ -1,0 +1,73 @@
+"""A run of before (commit a1646f6, v0.1.0: two epochs of tests.tiny.Tiny on images of noise) is not lost.
+
+`before.zip` is its folder and its data; the expected errors are what that commit itself went on to.
+"""
+
+import csv
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from tests.forked import Forks
+
+OWN = "model._target_=tests.tiny.Tiny"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    with ZipFile(Path(__file__).with_name("before.zip")) as archive:
+        archive.extractall(home)
+    checkpoints = home / "outputs" / "v1" / "checkpoints"
+    shutil.copy(checkpoints / "last.ckpt", checkpoints / "best.ckpt")  # the last epoch was the best
+    return home
+
+
+@pytest.fixture(scope="module")
+def forks(home: Path) -> Iterator[Forks]:
+    # as many threads as it had: with two the validation errors come out 1e-4 of their size apart
+    with Forks(home / "commands", OMP_NUM_THREADS="1") as forks:
+        yield forks
+
+
+def maes(run: Path) -> list[tuple[float, float]]:
+    with (run / "metrics.csv").open() as file:
+        return [(float(row["train_mae"]), float(row["val_mae"])) for row in csv.DictReader(file)]
+
+
+def test_it_is_resumed(home: Path, forks: Forks):
+    forks.run("resume=outputs/v1", OWN, "trainer.max_epochs=4", cwd=home)
+    assert maes(home / "outputs" / "v1") == [
+        pytest.approx(epoch, rel=1e-5)
+        for epoch in (
+            (114.22293853759766, 112.46826171875),
+            (112.49935913085938, 109.0689697265625),
+            (109.79888153076172, 104.880615234375),
+            (106.66848754882812, 101.1959228515625),
+        )
+    ]
+
+
+def test_v2_starts_from_it(home: Path, forks: Forks):
+    before = home / "before"
+    with ZipFile(Path(__file__).with_name("before.zip")) as archive:
+        archive.extract("outputs/v1/checkpoints/last.ckpt", before)
+    options = ["data.root=data", "data.image_size=20", "data.batch_size=10", OWN, "trainer.max_epochs=1"]
+    ckpt = "ckpt=before/outputs/v1/checkpoints/last.ckpt"
+    said = forks.run("+experiment=v2", ckpt, *options, "trainer.precision=32", cwd=home).stdout
+    assert "before the first step: 109.0690 months" in said
+
+
+def test_the_command_that_began_it_goes_on_with_it(home: Path, forks: Forks):
+    """As a cluster queues it again after the project was brought up to date."""
+    (home / "outputs" / "v1").rename(home / "outputs" / "done")
+    with ZipFile(Path(__file__).with_name("before.zip")) as archive:
+        archive.extractall(home)
+    (home / "outputs" / "v1" / "report" / "summary.json").unlink()
+    overrides = home / "outputs" / "v1" / ".hydra" / "overrides.yaml"
+    typed = [line.removeprefix("- ") for line in overrides.read_text().splitlines()]
+    said = forks.run(*typed, "hydra.run.dir=outputs/v1", cwd=home).stdout
+    assert "continuing outputs/v1 after 2 of 2 epochs" in said

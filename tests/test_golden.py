@@ -1,0 +1,45 @@
+"""v1's first five losses: a refactoring that changes the arithmetic is seen.
+
+In float32 they hang on the last bit: from one and the same seed the fifth differs by 11 % between one thread
+and two, so each is held as far as it can be (measured with one and two threads, AVX-512 and AVX2). In float64
+the same differ by 3e-9 of their size, and are held closely.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SMALL_PHANTOM, run_command
+from tests.forked import CHECKOUT
+
+LOSSES = {
+    "32": (
+        [127.1703872680664, 679.9246215820312, 110.65005493164062, 120.54806518554688, 81.15950775146484],
+        [1e-6, 0.02, 0.05, 0.05, 0.3],
+    ),
+    "64-true": (
+        [127.17037697055166, 675.8873079681487, 112.34410714134664, 120.07312424304116, 74.55656289792957],
+        [1e-10, 1e-6, 1e-6, 1e-6, 1e-6],
+    ),
+}
+
+
+@pytest.mark.parametrize("precision", LOSSES)
+def test_the_first_five_losses_of_v1_are_what_they_were(tmp_path: Path, precision: str):
+    run_command(
+        "+experiment=v1",
+        *SMALL_PHANTOM,
+        "data.batch_size=12",
+        "trainer.max_epochs=1",
+        "trainer.accelerator=cpu",
+        f"trainer.precision={precision}",
+        "+callbacks.losses._target_=tests.golden.Losses",
+        "+callbacks.losses.path=losses.txt",
+        cwd=tmp_path,
+        PYTHONPATH=str(CHECKOUT),
+    )
+    found = [float(line) for line in (tmp_path / "losses.txt").read_text().splitlines()]
+    values, within = LOSSES[precision]
+    assert len(found) == 5
+    for step, (loss, value, share) in enumerate(zip(found, values, within, strict=True)):
+        assert loss == pytest.approx(value, rel=share), f"step {step}"
