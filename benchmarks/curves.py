@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from boneage_pl.report.published import PUBLISHED
+from boneage_pl.run.published import PUBLISHED
 
 TITLES = {
     "v1": "v1: learning rate 0.01",

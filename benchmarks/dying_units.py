@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from boneage_pl.data.datamodule import BoneAgeData
-from boneage_pl.data.transforms import network_input
+from boneage_pl.data.transforms import Flip, Transforms
+from boneage_pl.model.input import Input, normalised
 from boneage_pl.model.network import BoneAgeNet
 
 
@@ -20,13 +21,14 @@ def alive_after(data: BoneAgeData, lr: float, seed: int, steps: int) -> float:
     L.seed_everything(seed, verbose=False)
     network = BoneAgeNet(data.image_size).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=lr)
-    alive = []
+    alive, flips = [], Transforms([Flip()])
     network.hidden[1].register_forward_hook(
         lambda _m, _i, out: alive.append((out > 0).any(0).float().mean().item())
     )
     for _, batch in zip(range(steps + 1), data.train_dataloader(), strict=False):
         with torch.autocast("cpu", torch.bfloat16):
-            months = network(network_input(batch["image"], batch["flip"]), batch["male"]).squeeze(1)
+            image = normalised(flips(batch["image"], batch["key"]), Input())
+            months = network(image, batch["male"]).squeeze(1)
         optimizer.zero_grad()
         F.l1_loss(months, batch["bone_age"]).backward()
         optimizer.step()

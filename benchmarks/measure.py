@@ -47,7 +47,9 @@ def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
     from torch.utils.data import DataLoader
 
     from benchmarks.published import Files
+    from boneage_pl.data.transforms import Flip, Transforms
     from boneage_pl.machine.hardware import keep_freed_memory
+    from boneage_pl.model.input import Input, normalised
 
     device = torch.device("cuda" if side == "loader" else "cpu")
     if side == "published":
@@ -62,12 +64,13 @@ def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
         data = project_data(root, size, prepare=side != "streamed", samples_per_group=80, workers=workers)
         serve = (batch for epoch in range(99) for batch in _epoch(data, epoch))
         moved = (data.transfer_batch_to_device(batch, device, 0) for batch in serve)
-        batches = (data.on_after_batch_transfer(batch, 0) for batch in moved)
+        flips = Transforms([Flip()])
+        batches = (normalised(flips(batch["image"], batch["key"]), Input()) for batch in moved)
     next(batches)
     begun, used, seen = time.perf_counter(), cpu_seconds(), 0
     while (wall := time.perf_counter() - begun) < seconds:
         batch = next(batches)
-        image = batch["image"] if isinstance(batch, dict) else batch[0]
+        image = batch[0] if side == "published" else batch
         assert image.shape[1:] == (3, size, size)
         seen += len(image)
     if device.type == "cuda":
@@ -85,6 +88,7 @@ def _epoch(data: Any, epoch: int) -> Iterable[Any]:
 
 
 def prepare(side: str, root: str, size: int, cores: int) -> Result:
+    from boneage_pl.data.frame import Frame
     from boneage_pl.data.preparation import prepare_images
     from boneage_pl.data.table import read_table
     from boneage_pl.machine.pool import worker_pool
@@ -97,7 +101,7 @@ def prepare(side: str, root: str, size: int, cores: int) -> Result:
                 pass
     else:
         with tempfile.TemporaryDirectory(dir=root) as folder:
-            prepare_images(table, Path(root), Path(folder), size, cores)
+            prepare_images(table, Path(root), Path(folder), Frame(size), cores)
     return {"images_per_s": len(table) / (time.perf_counter() - begun)}
 
 
@@ -176,7 +180,9 @@ def project_steps(
     network = BoneAgeNet(size)
     if compiled:
         network.compile()
-    module = BoneAgeModule(network, partial(torch.optim.Adam, lr=0.01, fused=True))
+    module = BoneAgeModule(
+        network, lambda network: torch.optim.Adam(network.parameters(), lr=0.01, fused=True)
+    )
     clock = Clock()
     trainer = L.Trainer(
         accelerator=device,
@@ -205,9 +211,10 @@ def _saved(save: Callable[[str], None]) -> float:
 def inference(side: str, size: int, batch: int, steps: int, device: str) -> Result:
     import torch
 
-    from boneage_pl.data.transforms import network_input
+    from boneage_pl.data.transforms import Transforms
     from boneage_pl.machine.hardware import keep_freed_memory, resolve_precision
-    from boneage_pl.model.module import BoneAgeModule
+    from boneage_pl.model.answer import Reader
+    from boneage_pl.model.input import Input, normalised
     from boneage_pl.model.network import BoneAgeNet
 
     torch.manual_seed(0)
@@ -217,17 +224,19 @@ def inference(side: str, size: int, batch: int, steps: int, device: str) -> Resu
     if side == "project":
         if device == "cpu":
             keep_freed_memory()
-        predict: Any = BoneAgeModule(network, torch.optim.Adam)
+        reader = Reader(network, Transforms(), torch.nn.L1Loss()).to(memory_format=torch.channels_last)
+        key = torch.zeros(batch, dtype=torch.int64, device=device)
+        image = pixels.to(device)
         enabled = resolve_precision("auto") == "bf16-mixed"
-        image: Any = pixels.to(device)
+        predict = lambda: reader(image, key, male)  # noqa: E731
     else:
-        predict, enabled = network, False
-        image = network_input(pixels).contiguous().to(device)
+        ready, enabled = normalised(pixels, Input()).contiguous().to(device), False
+        predict = lambda: network(ready, male)  # noqa: E731
     seconds = []
     with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=enabled):
         for _ in range(steps + 2):
             begun = time.perf_counter()
-            predict(network_input(image) if side == "project" else image, male).sum().item()
+            predict().sum().item()
             seconds.append(time.perf_counter() - begun)
     return {"images_per_s": batch / float(np.median(seconds[2:]))}
 

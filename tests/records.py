@@ -25,11 +25,15 @@ def record(*maes: float | None) -> dict[str, Any]:
     return {
         "version": "0.1",
         "experiment": "v1",
-        "config": {"seed": 1, "data": {"root": "data"}, "optimizer": {}, "trainer": {"max_epochs": 2}},
-        "model": {"image_size": 107},
-        "image_size": 107,
+        "config": {
+            "seed": 1,
+            "data": {"root": "data", "image_size": 107},
+            "model": {"image_size": 107},
+            "optimizer": {},
+            "trainer": {"max_epochs": 2},
+        },
         "precision": "32-true",
-        "transform_input": False,
+        "transform_input": False,  # as those of before say it
         "split": {**SPLIT},
         "epoch": max(len(maes) - 1, 0),
         "validation": {"id": ["3"], "male": [1], "bone_age": [30.0], "predicted": [float("inf")]},

@@ -129,8 +129,8 @@ def test_the_console_says_what_happened_and_what_is_next(v1: tuple[Path, str]):
 def test_a_checkpoint_carries_what_is_needed_to_use_it_alone(v1: tuple[Path, str]):
     run, _ = v1
     record = record_of(run)
-    assert record["image_size"] == 107
-    assert record["model"]["hidden_features"] == 1000
+    assert record["config"]["data"]["image_size"] == 107
+    assert record["config"]["model"]["hidden_features"] == 1000
     assert record["precision"] in ("bf16-mixed", "32-true")
     assert record["version"]
     split = record["split"]

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from boneage_pl.data.batch import Batch
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.data.phantom import write_phantom
+from boneage_pl.data.transforms import Flip, Transforms
+from boneage_pl.model.input import Input, normalised
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.model.network import BoneAgeNet
 
@@ -46,13 +48,15 @@ def batches(data: BoneAgeData, count: int) -> Iterator[Batch]:
         for batch in data.train_dataloader():
             if done == count:
                 return
-            yield data.on_after_batch_transfer(batch, 0)
+            image = Transforms([Flip()])(batch["image"], batch["key"])
+            yield {**batch, "image": normalised(image, Input())}
             done += 1
 
 
 def module_of(**adam: Any) -> tuple[BoneAgeModule, torch.optim.Optimizer]:
     torch.manual_seed(0)
-    module = BoneAgeModule(BoneAgeNet(107), partial(Adam, **adam)).train()
+    make = partial(Adam, **adam)
+    module = BoneAgeModule(BoneAgeNet(107), lambda network: make(network.parameters())).train()
     return module, module.build_optimizer()[0]
 
 
@@ -60,7 +64,7 @@ def backward(module: BoneAgeModule, batch: Batch, *, fast: bool) -> float:
     """Leave a step's gradients in the weights and return its loss in months."""
     module.zero_grad()
     with torch.autocast("cpu", torch.bfloat16, enabled=fast):
-        loss = F.l1_loss(module(batch["image"], batch["male"]), batch["bone_age"])
+        loss = F.l1_loss(module(batch["image"], batch["male"]).squeeze(1), batch["bone_age"])
     loss.backward()
     return float(loss.detach())
 

@@ -4,9 +4,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from boneage_pl.model.input import Input
 
 
 class Tiny(nn.Module):
@@ -18,7 +22,6 @@ class Tiny(nn.Module):
         self.backbone = nn.Sequential(
             nn.Conv2d(3, 8, 5, 4), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(4)
         )
-        self.backbone.transform_input = False
         self.hidden = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(128, 32), nn.ReLU())
         self.age = nn.Linear(33, 1)
 
@@ -30,6 +33,50 @@ class Tiny(nn.Module):
 def own_data(origin: Any = None) -> str:
     """Stands for a data module of a user's own, which knows no more than it must."""
     return "own data" if origin is None else "started from a checkpoint"
+
+
+class Gray(nn.Module):
+    """A network that sees one channel, and answers with how likely each of three ages is."""
+
+    def __init__(self, **_: Any) -> None:
+        super().__init__()
+        self.input = Input(mean=(0.4,), std=(0.2,))
+        self.image = nn.Sequential(nn.Conv2d(1, 4, 9, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.age = nn.Linear(17, 3)
+
+    def forward(self, image: Tensor, male: Tensor) -> Tensor:
+        return self.age(torch.cat([self.image(image), male.unsqueeze(1)], dim=1))
+
+
+class Ages(nn.Module):
+    """A loss that knows what the three numbers mean."""
+
+    def __init__(self, months: list[float]) -> None:
+        super().__init__()
+        self.register_buffer("ages", torch.tensor(list(months), dtype=torch.float32))
+
+    def months(self, output: Tensor) -> Tensor:
+        return output.softmax(1) @ self.ages
+
+    def forward(self, output: Tensor, bone_age: Tensor) -> Tensor:
+        return (self.months(output) - bone_age).square().mean()
+
+
+class Darker:
+    """An augmentation that makes pixels floating point."""
+
+    numbers = 1
+
+    def __init__(self, most: float) -> None:
+        self.most = most
+
+    def __call__(self, images: Tensor, random: Tensor) -> Tensor:
+        return images / 255 * (1 - self.most * random).view(-1, 1, 1, 1)
+
+
+def natural(images: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+    """A sampling: as many from a group as it has."""
+    return images * rows // images.sum()
 
 
 class Brake(Callback):

@@ -51,11 +51,13 @@ def look(config: DictConfig) -> "Found | None":
     if not ours or (run / LAST).exists() or not first_process() or config.data.get("generate"):
         return None
     from boneage_pl.data.found import find_data  # imports pandas
+    from boneage_pl.data.frame import Frame
     from boneage_pl.data.place import Place
 
     place = Place.configured(config.data)
     folder = store_folder(config.data.get("store"), place.root)
-    return find_data(place, folder, config.data.image_size, prepared=config.data.get("prepare", True))
+    frame = Frame(config.data.image_size, config.data.get("fit", "crop"))
+    return find_data(place, folder, frame, prepared=config.data.get("prepare", True))
 
 
 def main() -> None:

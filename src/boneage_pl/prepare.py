@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from boneage_pl.cli.entry import CONTINUES, start
 from boneage_pl.cli.numbers import check_data_numbers
 from boneage_pl.data.depth import told
+from boneage_pl.data.frame import Frame
 from boneage_pl.data.place import Place
 from boneage_pl.data.preparation import prepare_images
 from boneage_pl.data.problems import add_bad_images, check_choice
@@ -29,11 +30,12 @@ def prepare(config: DictConfig) -> None:
     root = place.root
     if config.data.get("generate"):
         draw(instantiate(config.data.generate), root)
-    folder, size = store_folder(config.data.store, root), config.data.image_size
+    folder = store_folder(config.data.store, root)
+    frame = Frame(config.data.image_size, config.data.fit)
     table, problems = examine_table(place)
-    store = prepare_images(table, root, folder, size, config.data.prepare_workers, verify=True)
+    store = prepare_images(table, root, folder, frame, config.data.prepare_workers, verify=True)
     mib = store.path.stat().st_size / 2**20
-    log.info("%s: %d images of %d px, %.0f MiB, whole", store.path, len(store.rows), size, mib)
+    log.info("%s: %d images of %d px, %.0f MiB, whole", store.path, len(store.rows), frame.side, mib)
     add_bad_images(problems, table, store.images.bad, store.images.contents)
     problems.note(told(store.images.depths.values(), store.images.levels))
     problems.tell(log)

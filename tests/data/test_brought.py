@@ -18,6 +18,7 @@ from PIL import Image
 from boneage_pl.data import images as images_module
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.data.depth import bits, levels
+from boneage_pl.data.frame import Frame
 from boneage_pl.data.images import BadImageError, read_radiograph
 from boneage_pl.data.place import Place
 from boneage_pl.data.preparation import prepare_images
@@ -27,7 +28,7 @@ from boneage_pl.errors import BoneageError
 from tests.conftest import balanced_table, write_rsna
 from tests.data.brought import TABLES, Case, picture
 
-SIZE = 107
+SIZE = Frame(107)
 FOLDER = "boneage-training-dataset"
 PAGE = Path(__file__).parents[2] / "docs" / "DATA.md"
 
@@ -347,7 +348,7 @@ def test_prepare_notices_another_file_of_the_same_size_and_time(tmp_path: Path):
 
 
 def data_of(root: Path, **options: object) -> BoneAgeData:
-    data = BoneAgeData(str(root), image_size=SIZE, **options)  # type: ignore[arg-type]
+    data = BoneAgeData(str(root), image_size=SIZE.side, **options)  # type: ignore[arg-type]
     data.prepare_data()
     data.setup()
     return data
@@ -453,7 +454,7 @@ def test_a_start_does_work_in_proportion_to_the_table(tmp_path: Path, monkeypatc
     for per_group in (2, 8):
         root = tmp_path / str(per_group)
         write_rsna(root, balanced_table(per_group))
-        data = BoneAgeData(str(root), image_size=SIZE, samples_per_group=4 * per_group)
+        data = BoneAgeData(str(root), image_size=SIZE.side, samples_per_group=4 * per_group)
         data.prepare_data()
         cells = 0
 

@@ -8,9 +8,13 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from boneage_pl.data.datamodule import BoneAgeData
+from boneage_pl.data.transforms import Flip, Transforms
 from boneage_pl.errors import BoneageError
-from boneage_pl.train import make_data
+from boneage_pl.run.beginning import Beginning
+from boneage_pl.run.parts import make_data
 from tests.conftest import balanced_table, write_rsna
+
+BALANCED = {"_target_": "boneage_pl.data.sampling.balanced"}
 
 
 def data_of(root: Path, **options: Any) -> BoneAgeData:
@@ -22,12 +26,14 @@ def data_of(root: Path, **options: Any) -> BoneAgeData:
 
 
 def epoch_of(data: BoneAgeData, epoch: int) -> dict[int, torch.Tensor]:
-    """Return each training row's image as the network sees it, keyed by row, in the order served."""
+    """Return each training row's image as it is transformed, keyed by row, in the order served."""
     loader = data.train_dataloader()
     loader.sampler.set_epoch(epoch)
-    seen = (data.on_after_batch_transfer(batch, 0) for batch in loader)
+    flips = Transforms([Flip()])
     return {
-        int(row): image for batch in seen for row, image in zip(batch["row"], batch["image"], strict=True)
+        int(row): image
+        for batch in loader
+        for row, image in zip(batch["row"], flips(batch["image"], batch["key"]), strict=True)
     }
 
 
@@ -37,7 +43,6 @@ def test_batches_stay_small_until_the_device(rsna: Path):
     assert batch["image"].shape == (8, 1, 107, 107)
     assert batch["image"].dtype == torch.uint8
     assert batch["male"].dtype == batch["bone_age"].dtype == torch.float32
-    assert data.on_after_batch_transfer(batch, 0)["image"].shape == (8, 3, 107, 107)
     validation = pd.concat(
         [pd.DataFrame({k: b[k].numpy() for k in ("row", "male", "bone_age")}) for b in data.val_dataloader()]
     )
@@ -45,7 +50,10 @@ def test_batches_stay_small_until_the_device(rsna: Path):
     rows = data.validation_rows
     assert validation["bone_age"].tolist() == rows["bone_age"].tolist()
     assert (validation["male"] == 1).tolist() == rows["male"].tolist()
-    assert not any(batch["flip"].any() for batch in data.val_dataloader())
+    loader = data.val_dataloader()
+    first = [batch["key"] for batch in loader]
+    loader.sampler.set_epoch(5)
+    assert all(torch.equal(one, other["key"]) for one, other in zip(first, loader, strict=True))
 
 
 @pytest.mark.parametrize("options", [{"workers": 2}, {"prepare": False}, {"prepare": False, "workers": 2}])
@@ -219,5 +227,5 @@ def test_an_empty_root_is_not_the_working_folder():
 
 
 def test_a_data_module_of_ones_own_is_asked_for_nothing_new():
-    config = OmegaConf.create({"data": {"_target_": "tests.tiny.own_data"}})
-    assert make_data(config, None, None, exactly=False) == "own data"
+    config = OmegaConf.create({"data": {"_target_": "tests.tiny.own_data"}, "sampling": BALANCED})
+    assert make_data(config, Beginning(None, resumed=False), None) == "own data"

@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from boneage_pl.data.images import BadImageError, fit, read_image
-from boneage_pl.data.transforms import network_input
+from boneage_pl.data.frame import Frame
+from boneage_pl.data.images import BadImageError, read_image
+from boneage_pl.model.input import Input, normalised
 
 
 def published(size: int) -> v2.Compose:
@@ -23,8 +24,8 @@ def published(size: int) -> v2.Compose:
 
 
 def ours(path: Path, size: int) -> torch.Tensor:
-    pixels = fit(read_image(path), size)
-    return network_input(torch.from_numpy(pixels.copy())[None, None])[0]
+    pixels = Frame(size).of(read_image(path))
+    return normalised(torch.from_numpy(pixels.copy())[None, None], Input())[0]
 
 
 RNG = np.random.default_rng(0)
@@ -50,7 +51,7 @@ def test_gray_images_give_the_published_tensor_exactly(tmp_path: Path, size: int
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_kept_pixels_are_torchvisions_resize_and_crop(shape: tuple[int, int]):
     image = Image.fromarray(noise(*shape))
-    kept = fit(image, 128)
+    kept = Frame(128).of(image)
     assert kept.dtype == np.uint8
     assert np.array_equal(kept, np.asarray(v2.CenterCrop(128)(v2.Resize(128)(image))))
 

@@ -14,13 +14,14 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from boneage_pl.data import images, part, preparation, store
+from boneage_pl.data.frame import Frame
 from boneage_pl.data.preparation import prepare_images
 from boneage_pl.data.store import ImageStore
 from boneage_pl.data.table import read_table
 from boneage_pl.errors import BoneageError
 from tests.conftest import balanced_table, write_rsna
 
-SIZE = 107
+SIZE = Frame(107)
 FOLDER = "boneage-training-dataset"
 
 
@@ -73,7 +74,7 @@ def test_the_store_holds_torchvisions_resize_and_crop_of_every_image(root: Path)
     prepared = prepare(root)
     table = read_table(root)
     assert set(prepared.rows) == set(table["id"])
-    published = v2.Compose([v2.Resize(SIZE), v2.CenterCrop(SIZE)])
+    published = v2.Compose([v2.Resize(SIZE.side), v2.CenterCrop(SIZE.side)])
     for i, path in zip(table["id"], table["path"], strict=True):
         assert np.array_equal(prepared.read([i])[0], np.asarray(published(Image.open(path))))
     with pytest.raises(ValueError, match="read-only"):
@@ -231,7 +232,7 @@ def test_what_an_older_version_has_begun_is_not_continued(
         with part.Part(folder, SIZE, []) as begun:
             for i, path in sorted(paths.items())[:10]:
                 row = preparation._prepare((i, path, root, SIZE, 0, 0, ""))
-                begun.append(part.Row(i, row.source, bytes(SIZE**2), ""))
+                begun.append(part.Row(i, row.source, bytes(SIZE.side**2), ""))
     decoded.clear()
     prepare(root, workers=1)
     assert len(decoded) == 80

@@ -12,6 +12,7 @@ import torch
 
 from boneage_pl.data import originals, shared_memory
 from boneage_pl.data.datamodule import BoneAgeData
+from boneage_pl.data.frame import Frame
 from boneage_pl.data.shared_memory import with_room
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine import hardware
@@ -19,6 +20,8 @@ from tests.conftest import balanced_table, write_rsna
 
 MIB = 2**20
 BATCH = 32 * 500 * 500
+
+SQUARE = Frame(107)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +104,7 @@ def test_a_script_without_a_guard_ends_and_says_what_it_lacks(tmp_path: Path, pr
     """Processes that are started import it, and would do its work again: for ever, waiting for each other."""
     write_rsna(tmp_path / "data", balanced_table(4))
     code = f"""
+from boneage_pl.data.frame import Frame
 from boneage_pl.data.datamodule import BoneAgeData
 data = BoneAgeData("data", 107, samples_per_group=4, prepare={prepare}, prepare_workers=2)
 data.prepare_data()
@@ -148,25 +152,27 @@ def test_the_original_files_are_looked_at_once_a_machine(tmp_path: Path, looks: 
     paths = {file.stem: str(file) for file in files}
     whole = files[0].read_bytes()
     files[0].write_bytes(whole[:100])
-    first = originals.examine_originals(paths, 107)
+    first = originals.examine_originals(paths, SQUARE)
     assert list(first.bad) == [files[0].stem]
-    assert originals.examine_originals(paths, 107) == first
+    assert originals.examine_originals(paths, SQUARE) == first
     assert looks == [20]
-    originals.examine_originals(paths, 128)  # other pixels
+    originals.examine_originals(paths, Frame(128))  # other pixels
     assert looks == [20, 20]
 
     found = files[0].stat()
     files[0].write_bytes(whole)
     os.utime(files[0], ns=(found.st_atime_ns, found.st_mtime_ns))
-    assert originals.examine_originals(paths, 107).bad == {}  # a file that could not be used is tried again
+    assert (
+        originals.examine_originals(paths, SQUARE).bad == {}
+    )  # a file that could not be used is tried again
     os.utime(files[1])
-    originals.examine_originals(paths, 107)
+    originals.examine_originals(paths, SQUARE)
     assert looks == [20] * 4
 
     (kept,) = (tmp_path / "temporary").iterdir()
     for file in kept.glob("*.json"):
         file.write_text(file.read_text()[:-5])
-    assert originals.examine_originals(paths, 107).bad == {}
+    assert originals.examine_originals(paths, SQUARE).bad == {}
     assert looks == [20] * 5
     assert kept.stat().st_mode & 0o077 == 0
 
@@ -174,9 +180,9 @@ def test_the_original_files_are_looked_at_once_a_machine(tmp_path: Path, looks: 
 def test_without_a_temporary_folder_of_ones_own_each_looks_for_itself(tmp_path: Path, looks: list[int]):
     write_rsna(tmp_path / "data", balanced_table(1))
     paths = {file.stem: str(file) for file in (tmp_path / "data").rglob("*.png")}
-    originals.examine_originals(paths, 107)
+    originals.examine_originals(paths, SQUARE)
     (mine,) = (tmp_path / "temporary").iterdir()
     mine.rename(tmp_path / "theirs")
     mine.symlink_to(tmp_path / "theirs")  # what another user could lay there
-    assert not originals.examine_originals(paths, 107).bad
+    assert not originals.examine_originals(paths, SQUARE).bad
     assert looks == [20, 20]

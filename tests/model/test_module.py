@@ -1,5 +1,4 @@
 import logging
-from functools import partial
 from typing import Any
 
 import lightning as L
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from boneage_pl.data.batch import Batch
+from boneage_pl.data.transforms import Transforms
 from boneage_pl.model.module import BoneAgeModule
 
 
@@ -27,11 +27,11 @@ def loader(n: int = 32, batch_size: int = 8) -> Any:
     generator = torch.Generator().manual_seed(0)
     rows = [
         Batch(
-            image=torch.rand(3, 4, 4, generator=generator),
+            image=torch.randint(0, 256, (1, 4, 4), generator=generator, dtype=torch.uint8),
             male=torch.tensor(float(row % 2)),
             bone_age=torch.tensor(float(10 * row)),
             row=torch.tensor(row),
-            flip=torch.tensor(False),
+            key=torch.tensor(2**52),  # not mirrored
         )
         for row in range(n)
     ]
@@ -57,15 +57,15 @@ def validate(module: BoneAgeModule, batches: Any) -> dict[str, float]:
 
 
 def adam(lr: float) -> Any:
-    return partial(torch.optim.Adam, lr=lr)
+    return lambda network: torch.optim.Adam(network.parameters(), lr=lr)
 
 
 def test_validation_maes_are_the_plain_ones_and_by_sex():
     module = BoneAgeModule(Tiny(), adam(0.1))
     measured = validate(module, loader(30, batch_size=7))
     with torch.no_grad():
-        batch = next(iter(loader(30, batch_size=30)))
-        error = (module(batch["image"], batch["male"]) - batch["bone_age"]).abs()
+        batch = module.seen(next(iter(loader(30, batch_size=30))), Transforms())
+        error = (module(batch["image"], batch["male"]).squeeze(1) - batch["bone_age"]).abs()
     assert measured["val_mae"] == pytest.approx(float(error.mean()), rel=1e-5)
     assert measured["val_mae_boys"] == pytest.approx(float(error[1::2].mean()), rel=1e-5)
     assert measured["val_mae_girls"] == pytest.approx(float(error[::2].mean()), rel=1e-5)
@@ -86,9 +86,9 @@ def test_training_minimises_the_l1_loss():
 
 
 def test_a_plateau_lowers_the_rate_and_says_so_as_the_published_log_does(caplog: pytest.LogCaptureFixture):
-    scheduler = partial(
-        ReduceLROnPlateau, mode="min", factor=0.5, patience=1, threshold=10.0, threshold_mode="abs"
-    )
+    def scheduler(optimizer: torch.optim.Optimizer, _length: int) -> ReduceLROnPlateau:
+        return ReduceLROnPlateau(optimizer, patience=1, factor=0.5, threshold=10.0, threshold_mode="abs")
+
     module = BoneAgeModule(Tiny(), adam(1e-3), scheduler)
     fit = trainer(max_epochs=4)
     with caplog.at_level(logging.INFO):

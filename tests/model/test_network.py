@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torchvision.models import Inception_V3_Weights, inception_v3
 
-from boneage_pl.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from boneage_pl.errors import BoneageError
+from boneage_pl.model.input import Input
 from boneage_pl.model.network import BoneAgeNet, feature_side
 
 
@@ -81,7 +81,7 @@ def test_the_last_layer_is_float32_under_bfloat16():
 
 
 def test_imagenet_weights_see_their_own_normalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The file is found where a download would put it; the network undoes ours and applies theirs, once."""
+    """The file is found where a download would put it; the network asks for what its weights have seen."""
     original = inception_v3(weights=None, init_weights=False).eval()
     name = Inception_V3_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
@@ -91,12 +91,12 @@ def test_imagenet_weights_see_their_own_normalisation(tmp_path: Path, monkeypatc
     network = BoneAgeNet(107, weights="imagenet").eval()
 
     pixels = torch.rand(1, 3, 107, 107)
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (network.input.mean, network.input.std))
     with torch.no_grad():
-        ours = network.backbone.Conv2d_1a_3x3(network.backbone._transform_input((pixels - mean) / std))
+        ours = network.backbone.Conv2d_1a_3x3((pixels - mean) / std)
         theirs = original.Conv2d_1a_3x3(pixels * 2 - 1)  # as the weights were trained: [0, 1] → [-1, 1]
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
-    assert BoneAgeNet(107).backbone.transform_input is False
+    assert BoneAgeNet(107).input == Input()
 
 
 def test_weights_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

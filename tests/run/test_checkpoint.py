@@ -4,26 +4,55 @@ import pytest
 import torch
 
 from boneage_pl.errors import BoneageError
-from boneage_pl.model.network import BoneAgeNet
-from boneage_pl.run.checkpoint import Checkpoint, load_checkpoint, load_weights
+from boneage_pl.model.input import Input, input_of
+from boneage_pl.run.checkpoint import check_same_network, load, load_checkpoint
+from boneage_pl.run.record import Record
+from tests.records import record, write_checkpoint
+from tests.tiny import Tiny
 
-MODEL = {"image_size": 107, "hidden_features": 1000, "weights": None}
-
-
-def test_weights_bring_along_how_the_backbone_reads_its_input():
-    """A v1 that began with ImageNet's weights re-scales its input; a v2 from it must too."""
-    trained = BoneAgeNet(107)
-    record = {"model": {**MODEL, "weights": "imagenet"}, "transform_input": True}
-    network = BoneAgeNet(107)
-    load_weights(network, Checkpoint(Path("a"), trained.state_dict(), record), MODEL)
-    assert network.backbone.transform_input is True
-    assert torch.equal(network.age.weight, trained.age.weight)
+TINY = {"_target_": "tests.tiny.Tiny", "image_size": 107, "hidden_features": 1000, "weights": None}
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 
-def test_another_network_is_refused_with_the_options_that_match():
-    record = {"model": {**MODEL, "hidden_features": 10, "image_size": 128}, "transform_input": False}
-    with pytest.raises(BoneageError, match=r"pass data.image_size=128 model.hidden_features=10"):
-        load_weights(BoneAgeNet(107), Checkpoint(Path("a"), {}, record), MODEL)
+def write_tiny(path: Path, **said: object) -> Tiny:
+    """Write the checkpoint of a network that sees values from -1 to 1."""
+    network = Tiny(107).eval()
+    config = {**record(9.0)["config"], "model": TINY}
+    weights = {f"network.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"state_dict": weights, "boneage_pl": {**record(9.0), "config": config, **said}}, path)
+    return network
+
+
+@pytest.mark.parametrize("said", [{"input": HALF}, {"input": None, "transform_input": True}])
+def test_a_checkpoint_alone_gives_what_reads_as_its_run_did(tmp_path: Path, said: dict[str, object]):
+    """Also one of before, whose Inception re-scaled its input where it had begun with ImageNet's weights."""
+    said = {key: value for key, value in said.items() if value is not None}
+    network = write_tiny(tmp_path / "x.ckpt", **said)
+    reader, found = load(tmp_path / "x.ckpt", {"model": {"_target_": "tests.tiny.Tiny"}})
+    assert found.input == input_of(reader.network) == Input(**HALF)
+    gray = torch.randint(0, 256, (2, 1, 107, 107), dtype=torch.uint8)
+    with torch.no_grad():
+        theirs = network(gray.expand(-1, 3, -1, -1) / 127.5 - 1, torch.ones(2)).squeeze(1)
+        torch.testing.assert_close(reader.eval()(gray, torch.zeros(2).long(), torch.ones(2)), theirs)
+
+
+def test_nothing_is_built_that_is_not_the_projects_own(tmp_path: Path):
+    write_tiny(tmp_path / "x.ckpt")
+    with pytest.raises(BoneageError, match=r"names model._target_=tests\.tiny\.Tiny, which is not"):
+        load(tmp_path / "x.ckpt")
+
+
+def test_another_network_is_refused_with_the_options_that_match(tmp_path: Path):
+    write_tiny(tmp_path / "x.ckpt")
+    ours = {**TINY, "hidden_features": 10, "image_size": 128}
+    with pytest.raises(BoneageError, match=r"pass data.image_size=107 model.hidden_features=1000"):
+        check_same_network(load_checkpoint(tmp_path / "x.ckpt"), ours)
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path):
+    written = Record.parse(record(9.0, 8.0))
+    write_checkpoint(tmp_path / "x.ckpt", **written.plain())
+    assert str(load_checkpoint(tmp_path / "x.ckpt").record) == str(written)  # NaN is not equal to itself
 
 
 def test_a_checkpoint_that_carries_code_is_refused_and_the_code_does_not_run(tmp_path: Path):

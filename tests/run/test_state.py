@@ -15,13 +15,13 @@ from tests.records import write_checkpoint
 def restored(run: Path) -> History:
     state = newest_state(run)
     assert state is not None
-    history = History(state.record["epochs"])
+    history = History(state.record.epochs)
     restore_best(run, state, history)
     return history
 
 
 def best_of(run: Path) -> list[float]:
-    return [row["val_mae"] for row in load_checkpoint(run / BEST).record["epochs"]]
+    return [row["val_mae"] for row in load_checkpoint(run / BEST).record.epochs]
 
 
 def damage(path: Path) -> None:

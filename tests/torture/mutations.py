@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from boneage_pl.data.images import BadImageError, fit, read_radiograph
+from boneage_pl.data.frame import Frame
+from boneage_pl.data.images import BadImageError, read_radiograph
 from boneage_pl.data.place import Place
 from boneage_pl.data.table import examine_table
 from boneage_pl.errors import BoneageError
@@ -66,7 +67,7 @@ def _read_image(data: Path, number: int, draw: random.Random) -> str:
     path = data / f"{number}.{draw.choice(['png', 'jpg', 'jpeg'])}"
     path.write_bytes(mutated(image(draw), draw))
     try:
-        fit(read_radiograph(path), 107)
+        Frame(107).of(read_radiograph(path))
     except BadImageError:
         return "refused"
     finally:

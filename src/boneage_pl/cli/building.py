@@ -1,4 +1,7 @@
-"""Build what a configuration names, and say in plain words what its constructor refuses."""
+"""Build what a configuration names, and say in plain words what its constructor refuses.
+
+Constructors are given plain lists and dictionaries: an optimiser's and a scheduler's go into checkpoints.
+"""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -15,7 +18,7 @@ from boneage_pl.errors import BoneageError
 
 
 def built(node: DictConfig, name: str, **rest: Any) -> Any:
-    """Return the object that a node describes, or a node of such nodes.
+    """Return the object that a node describes, or a table of such objects.
 
     Args:
         node: with a `_target_`, or with such nodes in it.
@@ -26,7 +29,7 @@ def built(node: DictConfig, name: str, **rest: Any) -> Any:
         BoneageError: its constructor refuses.
     """
     with _in_our_words(name):
-        return instantiate(node, **rest)
+        return instantiate(node, _convert_="all", **rest)
 
 
 def partial_of(node: DictConfig, name: str) -> Callable[..., Any]:
@@ -41,7 +44,7 @@ def partial_of(node: DictConfig, name: str) -> Callable[..., Any]:
             target itself, where it refuses when it is called.
     """
     with _in_our_words(name):
-        made = instantiate(node, _partial_=True)
+        made = instantiate(node, _partial_=True, _convert_="all")
     known = inspect.signature(made.func).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in known.values())
     for key in () if takes_any else made.keywords:

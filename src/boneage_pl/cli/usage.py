@@ -22,7 +22,7 @@ data sets (data=NAME)
 
 options, a few of many
   data.root=FOLDER         where the radiographs are (else $BONEAGE_DATA, else data/rsna)
-  data.image_size=128      pixels a side, 107 or more; 500 is the published size
+  data.image_size=128      pixels a side; 500 is the published size
   resume=latest            go on with the newest unfinished run, or resume=outputs/NAME/<date_time>
   ckpt=v1                  weights to start from: a checkpoint, a run's folder, or an experiment's newest run
   trainer.max_epochs=2     a shorter run

@@ -13,12 +13,14 @@ from torch.utils.data import DataLoader
 from boneage_pl.data.batch import Batch
 from boneage_pl.data.depth import bits, told
 from boneage_pl.data.found import Found, find_data
-from boneage_pl.data.images import Pixels, read_originals
+from boneage_pl.data.frame import Fit, Frame, Pixels
+from boneage_pl.data.images import read_originals
 from boneage_pl.data.originals import examine_originals
 from boneage_pl.data.place import Place
 from boneage_pl.data.preparation import prepare_images
 from boneage_pl.data.problems import OnBadImage, add_bad_images, check_choice
 from boneage_pl.data.samples import EpochBatches, Radiographs, check_shares
+from boneage_pl.data.sampling import Sampling, balanced
 from boneage_pl.data.shared_memory import PREFETCH, with_room
 from boneage_pl.data.source import draw, store_folder
 from boneage_pl.data.split import Protocol, age_edges, make_split, sex_alone
@@ -31,7 +33,6 @@ from boneage_pl.data.split_source import (
     restore_split,
 )
 from boneage_pl.data.store import Examined, ImageStore
-from boneage_pl.data.transforms import network_input
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.hardware import default_workers, on_gpu
 from boneage_pl.machine.pool import leave_signals
@@ -64,7 +65,9 @@ class BoneAgeData(L.LightningDataModule):
         prefetch_factor: batches that each of them has ready; `None` for PyTorch's 2.
         pin_memory: page-locked batches; `None` where there is a GPU.
         persistent_workers: whether the loader processes outlive the epoch.
+        fit: how an image is brought into the square, see `Frame`.
         generate: draws the data into `root` first (the phantom).
+        sampling: how many training rows are drawn from each group.
         origin: the split record of the checkpoint that training starts from.
         found: the data set, where it has just been looked at.
 
@@ -97,14 +100,16 @@ class BoneAgeData(L.LightningDataModule):
         pin_memory: bool | None = None,
         persistent_workers: bool = True,
         seed: int = 0,
+        fit: Fit = "crop",
         generate: Callable[[Path], None] | None = None,
+        sampling: Sampling = balanced,
         origin: dict[str, Any] | None = None,
         found: Found | None = None,
     ) -> None:
         super().__init__()
         self.place = Place.of(root, table, columns, age_unit, known)
         self.root = self.place.root
-        self.image_size = image_size
+        self.frame = Frame(image_size, fit)
         self.batch_size = batch_size
         self.how: dict[str, Any] = {
             "protocol": protocol,
@@ -125,6 +130,7 @@ class BoneAgeData(L.LightningDataModule):
         self.persistent_workers = persistent_workers
         self.seed = seed
         self.generate = generate
+        self.sampling = sampling
         self.origin = origin
         self.use_origin = origin is not None and split_file is None and not new_split
         self._found = found
@@ -144,7 +150,7 @@ class BoneAgeData(L.LightningDataModule):
             if not found.problems:
                 self._divide(found.table)  # what cannot be divided is refused before it is prepared
             found.store = prepare_images(
-                found.table, self.root, self.store_folder, self.image_size, self.prepare_workers
+                found.table, self.root, self.store_folder, self.frame, self.prepare_workers
             )
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
@@ -192,18 +198,18 @@ class BoneAgeData(L.LightningDataModule):
     def _look(self) -> Found:
         """Return what this process has found out; of several processes each looks for itself."""
         if self._found is None:
-            self._found = find_data(self.place, self.store_folder, self.image_size, prepared=self.prepare)
+            self._found = find_data(self.place, self.store_folder, self.frame, prepared=self.prepare)
         return self._found
 
     def _source(self, found: Found) -> tuple[Read, Examined]:
         """Return what reads pixels by id, and what is known of the images."""
         if not self.prepare:
             paths = dict(zip(found.table["id"], found.table["path"], strict=True))
-            images = examine_originals(paths, self.image_size, self.prepare_workers)
+            images = examine_originals(paths, self.frame, self.prepare_workers)
             used = {i: bits(depth, images.levels) for i, depth in images.depths.items()}
-            return partial(read_originals, paths, self.image_size, used), images
+            return partial(read_originals, paths, self.frame, used), images
         if found.store is None:
-            ImageStore(self.store_folder, self.image_size)  # says that there is none, where that is so
+            ImageStore(self.store_folder, self.frame)  # says that there is none, where that is so
         if found.store is None or not found.store.path.exists():  # another data set has taken its place
             raise BoneageError(
                 f"{self.store_folder} holds other images than {self.root}: they changed since they were\n"
@@ -222,7 +228,8 @@ class BoneAgeData(L.LightningDataModule):
         if self.split_file is not None:
             split = read_split(Path(self.split_file), table)
             return split, {**self.how, "protocol": f"file {self.split_file}"}, edges
-        return make_split(table, **self.how, contents=contents), self.how, edges
+        split = make_split(table, **self.how, contents=contents, sampling=self.sampling)
+        return split, self.how, edges
 
     @property
     def validation_rows(self) -> pd.DataFrame:
@@ -233,6 +240,18 @@ class BoneAgeData(L.LightningDataModule):
         """Raise `BoneageError` if the training batches cannot be divided equally (see `check_shares`)."""
         check_shares(len(self._side("train")), self.batch_size, processes, parts)
 
+    def steps(self, parts: int = 1, limit: float | None = None) -> int:
+        """Return the optimiser's steps of an epoch.
+
+        Args:
+            parts: that each batch is served as.
+            limit: batches of an epoch as served, or a share of them; `None` for all.
+        """
+        served = len(EpochBatches(len(self._side("train")), self.batch_size, None, parts=parts))
+        if limit is not None:
+            served = int(served * limit) if isinstance(limit, float) else min(served, limit)
+        return -(-served // parts)
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training rows in an order of their own each epoch."""
         parts = self.trainer.accumulate_grad_batches if self.trainer else 1
@@ -241,10 +260,6 @@ class BoneAgeData(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation rows, always in the split's order."""
         return self._loader(self._side("validation"), None)
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
-        """Flip and normalise a batch that has reached the device; its `image` becomes [B, 3, H, W]."""
-        return {**batch, "image": network_input(batch["image"], batch["flip"])}
 
     def _side(self, subset: str) -> pd.DataFrame:
         return self.split[self.split["subset"] == subset]
@@ -288,6 +303,6 @@ class BoneAgeData(L.LightningDataModule):
             asked = self.workers
             if asked is None:
                 asked = default_workers(prepared=self.prepare, gpu=gpu, processes=here)
-            batch = -(-self.batch_size // everywhere) * self.image_size**2  # bytes
+            batch = -(-self.batch_size // everywhere) * self.frame.side**2  # bytes
             self._with_room = with_room(asked, self._prefetch, batch, here)
         return self._with_room

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from boneage_pl.data.frame import Frame
 from boneage_pl.data.place import Place
 from boneage_pl.data.preparation import below, is_current
 from boneage_pl.data.problems import Problems
@@ -29,7 +30,7 @@ class Found:
     store: ImageStore | None
 
 
-def find_data(place: Place, folder: Path, image_size: int, *, prepared: bool) -> Found:
+def find_data(place: Place, folder: Path, frame: Frame, *, prepared: bool) -> Found:
     """Read a data set's table, see whether its images are prepared, and say what was found.
 
     Training does this before it imports what takes seconds: what is wrong with a table is said at once.
@@ -37,16 +38,16 @@ def find_data(place: Place, folder: Path, image_size: int, *, prepared: bool) ->
     Args:
         place: of the data set.
         folder: of the prepared images.
-        image_size: side of the images in pixels.
+        frame: the square that the images are brought into.
         prepared: whether prepared images are wanted.
 
     Raises:
         BoneageError: see `examine_table`.
     """
     table, problems = examine_table(place)
-    manifest = read_manifest(folder, image_size) if prepared else None
+    manifest = read_manifest(folder, frame) if prepared else None
     current = manifest is not None and is_current(manifest, below(place.root, table), place.root)
-    store = ImageStore(folder, image_size, manifest) if current else None
+    store = ImageStore(folder, frame, manifest) if current else None
     said = f"{problems.source}: {len(table)} rows with an image"
     if store:
         said += (

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from boneage_pl.data.chunks import PNG, bare, damage, gray_bits
+from boneage_pl.data.frame import Frame, Pixels
 from boneage_pl.errors import BoneageError
-
-Pixels = NDArray[np.uint8]
 
 FORMATS = ("PNG", "JPEG")  # Pillow reads many more, and hands some to other programs
 LARGEST = 64 * 2**20  # pixels; our choice: film of 35 × 43 cm scanned at 600 dpi has 80 % of it
@@ -202,34 +201,17 @@ def _check_wide(image: Image.Image, name: Path | str) -> None:
         raise _bad(name, f"16 bits a colour that uses only {used} or fewer of them; store it as gray")
 
 
-def fit(image: Image.Image, size: int) -> Pixels:
-    """Return the published resize and centre crop of a gray image: uint8 [`size`, `size`].
-
-    To the bit what torchvision's `Resize(size)` and `CenterCrop(size)` make of a Pillow image (bilinear,
-    antialiased, the shorter side becomes `size`), without importing torch. The published pipeline flips
-    first: flipping these pixels afterwards instead, as the device does, shifts a picture by one column where
-    an odd number of columns is cropped, and rounds a resized value differently here and there.
-    """
-    width, height = image.size
-    if min(width, height) != size:
-        longer = int(size * max(width, height) / min(width, height))
-        width, height = (size, longer) if width <= height else (longer, size)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return np.asarray(image.crop((left, top, left + size, top + size)))
-
-
-def prepared_pixels(content: bytes, name: Path | str, size: int, bits: int) -> bytes:
-    """Return what a store keeps of an image file's bytes: `size`² gray values.
+def prepared_pixels(content: bytes, name: Path | str, frame: Frame, bits: int) -> bytes:
+    """Return what a store keeps of an image file's bytes: the gray values in a square.
 
     Raises:
         BadImageError: they cannot be read as an image, or all of it is one value.
     """
     image = decode_image(content, name, bits)
     check_content(image, name)
-    return fit(image, size).tobytes()
+    return frame.of(image).tobytes()
 
 
-def read_originals(paths: dict[str, str], size: int, bits: dict[str, int], ids: Sequence[str]) -> Pixels:
-    """Read and fit the images of `ids` from their files, of `bits` each: uint8 [B, `size`, `size`]."""
-    return np.stack([fit(read_radiograph(paths[i], bits[i]), size) for i in ids])
+def read_originals(paths: dict[str, str], frame: Frame, bits: dict[str, int], ids: Sequence[str]) -> Pixels:
+    """Read and fit the images of `ids` from their files, of `bits` each: uint8 [B, side, side]."""
+    return np.stack([frame.of(read_radiograph(paths[i], bits[i])) for i in ids])

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from boneage_pl.data.depth import bits, levels
+from boneage_pl.data.frame import Frame
 from boneage_pl.data.images import BadImageError, prepared_pixels, read_file
 from boneage_pl.data.preparation import measure_depths
 from boneage_pl.data.store import VERSION, Examined
@@ -22,7 +23,7 @@ from boneage_pl.machine.whole import write_whole
 File = list[str | int]  # its path, its size and its time on disk; of one that is not there the path alone
 
 
-def examine_originals(paths: dict[str, str], size: int, workers: int | None = None) -> Examined:
+def examine_originals(paths: dict[str, str], frame: Frame, workers: int | None = None) -> Examined:
     """Return what is known of the images: found out here, or by a process before this one.
 
     What was found lies in a temporary folder of the user's, and is taken over as long as every file has the
@@ -30,23 +31,23 @@ def examine_originals(paths: dict[str, str], size: int, workers: int | None = No
 
     Args:
         paths: the files by id.
-        size: side of the images in pixels.
+        frame: the square that they are brought into.
         workers: processes that decode; `None` for one a core.
     """
     workers = workers or cores()
     files = {i: _file(path) for i, path in paths.items()}
     with ExitStack() as held, suppress(OSError):  # where there is no such folder, each looks for itself
-        kept = _folder() / f"{_name(files, size)}.json"
+        kept = _folder() / f"{_name(files, frame)}.json"
         held.enter_context(one_at_a_time(kept.with_suffix(".lock"), "looks at the original images"))
         found = _found_before(kept, files)
-        if found and not any(_check((paths[i], size, 0))[0] for i in found.bad):
+        if found and not any(_check((paths[i], frame, 0))[0] for i in found.bad):
             return found
-        found = _examine(paths, size, workers)
+        found = _examine(paths, frame, workers)
         content = {"version": VERSION, "files": files, "examined": asdict(found)}
         with suppress(OSError):
             write_whole(kept, json.dumps(content), flush=False)
         return found
-    return _examine(paths, size, workers)
+    return _examine(paths, frame, workers)
 
 
 def _file(path: str) -> File:
@@ -56,9 +57,11 @@ def _file(path: str) -> File:
     return [str(Path(path).absolute())]
 
 
-def _name(files: dict[str, File], size: int) -> str:
-    """Return what tells these files, at this size, from those of another data set."""
-    return hashlib.sha256(json.dumps([size, [file[0] for file in files.values()]]).encode()).hexdigest()[:16]
+def _name(files: dict[str, File], frame: Frame) -> str:
+    """Return what tells these files, in this square, from those of another data set."""
+    return hashlib.sha256(
+        json.dumps([str(frame), [file[0] for file in files.values()]]).encode()
+    ).hexdigest()[:16]
 
 
 def _folder() -> Path:
@@ -85,10 +88,10 @@ def _found_before(kept: Path, files: dict[str, File]) -> Examined | None:
     return None
 
 
-def _examine(paths: dict[str, str], size: int, workers: int) -> Examined:
+def _examine(paths: dict[str, str], frame: Frame, workers: int) -> Examined:
     depths = measure_depths(paths, Path(), workers, {})
     known = levels(depths.values())
-    tasks = [(path, size, bits(depths[i], known)) for i, path in paths.items()]
+    tasks = [(path, frame, bits(depths[i], known)) for i, path in paths.items()]
     checked = in_processes(_check, tasks, workers)
     results = dict(zip(paths, progress(checked, len(paths), "checking the original images"), strict=True))
     return Examined(
@@ -100,12 +103,12 @@ def _examine(paths: dict[str, str], size: int, workers: int) -> Examined:
     )
 
 
-def _check(task: tuple[str, int, int]) -> tuple[str, str, str]:
+def _check(task: tuple[str, Frame, int]) -> tuple[str, str, str]:
     """Return the hashes of a file and of its pixels, and what it is instead where it cannot be used."""
-    path, size, used = task
+    path, frame, used = task
     try:
         content = read_file(path)
-        pixels = prepared_pixels(content, path, size, used)
+        pixels = prepared_pixels(content, path, frame, used)
     except BadImageError as error:
         return "", "", error.kind
     return hashlib.sha256(content).hexdigest(), hashlib.sha256(pixels).hexdigest(), ""

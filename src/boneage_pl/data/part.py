@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from boneage_pl import __version__
+from boneage_pl.data.frame import Frame
 from boneage_pl.data.store import HEADER, VERSION, Manifest, Source, npy_header
 
 
@@ -24,8 +25,8 @@ class Row:
 class Part:
     """A preparation that is not finished: the pixels of its images in order, and a journal of them."""
 
-    def __init__(self, folder: Path, size: int, levels: list[int]) -> None:
-        self.folder, self.size, self.levels = folder, size, levels
+    def __init__(self, folder: Path, frame: Frame, levels: list[int]) -> None:
+        self.folder, self.frame, self.levels = folder, frame, levels
         self.images: dict[str, Source] = {}
         self.unreadable: dict[str, tuple[Source, str]] = {}
 
@@ -33,8 +34,8 @@ class Part:
         # what another version of the preparation has begun cannot be continued, nor with 16-bit images read
         # as other numbers of bits
         bits = "".join(f"_{level}" for level in self.levels)
-        begun = f".{self.size}.v{VERSION}{bits}.part"
-        for other in self.folder.glob(f".{self.size}.*part*"):
+        begun = f".{self.frame}.v{VERSION}{bits}.part"
+        for other in self.folder.glob(f".{self.frame}.*part*"):
             if not other.name.startswith(begun):
                 other.unlink()
         # "a" makes what is missing and keeps what is there; nothing is written through it
@@ -72,7 +73,7 @@ class Part:
             row = Row(entry["id"], Source(**entry["source"]), b"", entry["why"])
         except (ValueError, KeyError, TypeError):
             return None
-        row.pixels = self.pixels.read(0 if row.why else self.size**2)
+        row.pixels = self.pixels.read(0 if row.why else self.frame.side**2)
         return row if zlib.crc32(row.pixels) == entry["crc"] else None
 
     def append(self, row: Row) -> None:
@@ -93,18 +94,25 @@ class Part:
     def finish(self) -> None:
         """Move the pixels and then the manifest into place, and remove what they replace."""
         self.pixels.seek(0)
-        self.pixels.write(npy_header(len(self.images), self.size))
+        self.pixels.write(npy_header(len(self.images), self.frame.side))
         self.pixels.flush()
         os.fsync(self.pixels.fileno())
         self.pixels.seek(0)
         checksum = hashlib.file_digest(self.pixels, "sha256").hexdigest()
-        file = self.folder / f"{self.size}-{checksum[:12]}.npy"
+        file = self.folder / f"{self.frame}-{checksum[:12]}.npy"
         Path(self.pixels.name).replace(file)
         manifest = Manifest(
-            self.size, file.name, checksum, self.images, self.unreadable, self.levels, __version__
+            self.frame.side,
+            file.name,
+            checksum,
+            self.images,
+            self.unreadable,
+            self.levels,
+            __version__,
+            fit=self.frame.fit,
         )
-        manifest.write(self.folder / f"{self.size}.json")
+        manifest.write(self.folder / f"{self.frame}.json")
         Path(self.journal.name).unlink()
-        for other in self.folder.glob(f"{self.size}-*.npy"):
+        for other in self.folder.glob(f"{self.frame}-*.npy"):
             if other != file:
                 other.unlink()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from boneage_pl.data.depth import bits, levels
+from boneage_pl.data.frame import Frame
 from boneage_pl.data.images import (
     BadImageError,
     is_wide,
@@ -33,7 +34,7 @@ def prepare_images(
     table: pd.DataFrame,
     root: Path,
     folder: Path,
-    image_size: int,
+    frame: Frame,
     workers: int | None = None,
     *,
     verify: bool = False,
@@ -49,7 +50,7 @@ def prepare_images(
         table: columns `id` and `path`; `path` lies below `root`.
         root: the folder that sources are named from, so that a store may move with its data.
         folder: where the store lies; made if it is missing.
-        image_size: side of the images in pixels.
+        frame: the square that the images are brought into.
         workers: processes that decode; `None` for one a core.
         verify: read the whole store and every original, and do again what is damaged or has another content
             under the same size and time.
@@ -61,14 +62,14 @@ def prepare_images(
     try:
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
-        manifest = read_manifest(folder, image_size)
+        manifest = read_manifest(folder, frame)
         if manifest is None or verify or not is_current(manifest, wanted, root):
-            with one_at_a_time(folder / f".{image_size}.lock", f"prepares {folder}"):
-                manifest = read_manifest(folder, image_size)  # another process may have been here
+            with one_at_a_time(folder / f".{frame}.lock", f"prepares {folder}"):
+                manifest = read_manifest(folder, frame)  # another process may have been here
                 if manifest and verify:
                     manifest = _verified(manifest, wanted, root, folder, workers or cores())
                 if manifest is None or not is_current(manifest, wanted, root):
-                    _make(wanted, root, folder, image_size, workers or cores(), manifest)
+                    _make(wanted, root, folder, frame, workers or cores(), manifest)
                     manifest = None
     except OSError as error:
         raise BoneageError(
@@ -76,7 +77,7 @@ def prepare_images(
             "Name another folder with data.store=<folder>; what is already prepared is kept, and the same\n"
             "command continues. data.prepare=false trains from the original files, more slowly."
         ) from error
-    return ImageStore(folder, image_size, manifest)
+    return ImageStore(folder, frame, manifest)
 
 
 def below(root: Path, table: pd.DataFrame) -> dict[str, str]:
@@ -98,7 +99,7 @@ def _verified(
     manifest: Manifest, wanted: dict[str, str], root: Path, folder: Path, workers: int
 ) -> Manifest | None:
     """Return what of a store is what was made from the files that are there now; `None` if it is damaged."""
-    if not ImageStore(folder, manifest.image_size).is_whole():
+    if not ImageStore(folder, manifest.frame).is_whole():
         log.warning("%s is damaged and is made anew", folder / manifest.file)
         return None
     start = time.perf_counter()
@@ -134,17 +135,17 @@ def _hash(path: Path) -> str:
 
 
 def _make(
-    wanted: dict[str, str], root: Path, folder: Path, size: int, workers: int, old: Manifest | None
+    wanted: dict[str, str], root: Path, folder: Path, frame: Frame, workers: int, old: Manifest | None
 ) -> None:
     depths = measure_depths(wanted, root, workers, old.sources if old else {})
     known = levels(depths.values())
-    with Part(folder, size, known) as part:
+    with Part(folder, frame, known) as part:
         done = part.keep(wanted, root)
         if done:
             log.info("continuing: %d of %d images are already prepared in %s", done, len(wanted), folder)
         rest = dict(list(wanted.items())[done:])
-        rows = _rows(rest, root, folder, size, workers, old, depths, known)
-        for row in progress(rows, len(wanted), f"preparing {folder} at {size} px", done=done):
+        rows = _rows(rest, root, folder, frame, workers, old, depths, known)
+        for row in progress(rows, len(wanted), f"preparing {folder} at {frame.side} px", done=done):
             part.append(row)
         part.finish()
 
@@ -167,7 +168,7 @@ def _rows(
     wanted: dict[str, str],
     root: Path,
     folder: Path,
-    size: int,
+    frame: Frame,
     workers: int,
     old: Manifest | None,
     depths: dict[str, int],
@@ -179,14 +180,14 @@ def _rows(
         depths: of each image.
         now: the levels that they are read as.
     """
-    store = ImageStore(folder, size) if old else None
+    store = ImageStore(folder, frame) if old else None
     known = {
         i: source
         for i, source in (old.images if old else {}).items()
         if i in wanted and bits(source.depth, old.levels if old else []) == bits(depths[i], now)
     }
     tasks = [
-        (i, path, root, size, depths[i], bits(depths[i], now), known[i].sha256 if i in known else "")
+        (i, path, root, frame, depths[i], bits(depths[i], now), known[i].sha256 if i in known else "")
         for i, path in wanted.items()
         if i not in known or not known[i].looks_like(root, path)
     ]
@@ -200,13 +201,13 @@ def _rows(
         yield row
 
 
-# id, path, root, size, depth, the bits it is read as, the content that the old store has
-Task = tuple[str, str, Path, int, int, int, str]
+# id, path, root, square, depth, the bits it is read as, the content that the old store has
+Task = tuple[str, str, Path, Frame, int, int, str]
 
 
 def _prepare(task: Task) -> Row:
     """Read one image; without pixels where the content is what the old store has already."""
-    i, path, root, size, depth, used, known = task
+    i, path, root, frame, depth, used, known = task
     source = Source(path, UNOPENED, 0, "")
     try:
         found = (root / path).stat()
@@ -214,7 +215,7 @@ def _prepare(task: Task) -> Row:
         source = Source(path, found.st_size, found.st_mtime_ns, hashlib.sha256(content).hexdigest(), depth)
         if source.sha256 == known:
             return Row(i, source, b"", "")
-        pixels = prepared_pixels(content, root / path, size, used)
+        pixels = prepared_pixels(content, root / path, frame, used)
         return Row(i, replace(source, content=hashlib.sha256(pixels).hexdigest()), pixels, "")
     except OSError as error:
         return Row(i, source, b"", f"unreadable ({error.strerror})")

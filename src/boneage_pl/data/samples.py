@@ -6,10 +6,11 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from boneage_pl.data.batch import Batch
-from boneage_pl.data.images import Pixels
+from boneage_pl.data.frame import Pixels
 from boneage_pl.data.shared_memory import shared
 from boneage_pl.errors import BoneageError
 
@@ -94,13 +95,13 @@ def _shares(length: int, batch_size: int) -> str:
 class Radiographs(Dataset[Batch]):
     """The rows of one side of a split, read a batch at a time.
 
-    The flip of a sample depends on (seed, epoch, row) alone, whatever process reads it.
+    The key of a sample depends on (seed, epoch, row) alone, whatever process reads it.
 
     Args:
         rows: `id, male, bone_age` of this side.
         read: ids → their pixels, uint8 [B, H, W].
-        train: whether half of the samples are to be flipped.
-        seed: of the flips.
+        train: whether a sample's key differs from epoch to epoch.
+        seed: of the keys.
     """
 
     def __init__(
@@ -121,18 +122,18 @@ class Radiographs(Dataset[Batch]):
         pixels = self.read([self.ids[row] for row in rows])
         batch = Batch(
             image=torch.from_numpy(pixels).unsqueeze(1),  # [B, H, W] → [B, 1, H, W]
-            flip=torch.tensor([self._flips(epoch)[row] if self.train else False for row, epoch in keys]),
+            key=torch.from_numpy(np.array([self._keys(epoch)[row] for row, epoch in keys])),
             male=torch.from_numpy(self.male[rows]),
             bone_age=torch.from_numpy(self.bone_age[rows]),
             row=torch.tensor(rows),
         )
         return shared(batch)
 
-    def _flips(self, epoch: int) -> list[bool]:
-        return _flips(self.seed, epoch, len(self))
+    def _keys(self, epoch: int) -> NDArray[np.int64]:
+        return _keys(self.seed, epoch if self.train else 0, len(self))
 
 
 @lru_cache(maxsize=2)
-def _flips(seed: int, epoch: int, rows: int) -> list[bool]:
+def _keys(seed: int, epoch: int, rows: int) -> NDArray[np.int64]:
     # a stream of its own: the order's generator starts from [seed, epoch]
-    return (np.random.default_rng([seed, epoch, 1]).random(rows) < 0.5).tolist()
+    return (np.random.default_rng([seed, epoch, 1]).random(rows) * 2**53).astype(np.int64)

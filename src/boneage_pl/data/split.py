@@ -7,12 +7,14 @@ it on one side.
 """
 
 from collections.abc import Mapping
+from inspect import unwrap
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from boneage_pl.data.problems import first_ten
+from boneage_pl.data.sampling import Sampling, balanced, rows_of_groups
 from boneage_pl.errors import BoneageError
 
 Protocol = Literal["disjoint", "published"]
@@ -49,6 +51,7 @@ def make_split(
     validation_share: float = 0.25,
     seed: int = 0,
     contents: Mapping[str, str] | None = None,
+    sampling: Sampling = balanced,
 ) -> pd.DataFrame:
     """Draw `samples_per_group` rows from each of the 2 × `age_bins` groups and divide them in two.
 
@@ -62,35 +65,47 @@ def make_split(
         validation_share: part of each group's rows that validates, between 0 and 1.
         seed: with the table, all that the result depends on.
         contents: what each id's image shows; `None` where every id has an image of its own.
+        sampling: how many of the training rows each group has; of `disjoint` alone.
 
     Returns:
         `id, bone_age, male, group, subset`, subset being `train` or `validation`; for each group exactly
-        `round(samples_per_group × validation_share)` validation rows, the rest training rows.
+        `round(samples_per_group × validation_share)` validation rows, and on average the rest training rows.
 
     Raises:
         BoneageError: an unknown protocol, sizes that leave a side empty, a group with fewer than two images;
             the message has the options that work with this table.
     """
     n_validation = _validation_rows(protocol, age_bins, samples_per_group, validation_share)
+    if protocol == "published" and unwrap(sampling) is not balanced:
+        raise BoneageError("data.protocol=published draws alike from every group: sampling=balanced.")
     table = table.sort_values("id", kind="stable").reset_index(drop=True)
     edges = age_edges(table["bone_age"], age_bins)
     groups = assign_groups(table, edges)
     shown = table["id"].map(contents) if contents else table["id"]
     check_groups(table, shown, edges, samples_per_group, validation_share)
 
-    parts = []
-    for group in sorted(groups.unique()):
-        rng = np.random.default_rng([seed, group])
+    there = sorted(groups.unique())
+    generators = {group: np.random.default_rng([seed, group]) for group in there}
+    train, validation = {}, {}
+    for group, rng in generators.items():
         images = rng.permutation(np.flatnonzero(groups == group))
         if protocol == "disjoint":
             held_out, images = _divided(images, shown.to_numpy()[images], validation_share)
-            validation = _draw(images[:held_out], n_validation, rng)
-            train = _draw(images[held_out:], samples_per_group - n_validation, rng)
+            validation[group] = _draw(images[:held_out], n_validation, rng)
+            train[group] = images[held_out:]
         else:
             drawn = rng.permutation(_draw(images, samples_per_group, rng))
-            validation, train = drawn[:n_validation], drawn[n_validation:]
-        for subset, rows in (("train", train), ("validation", validation)):
-            parts.append(table.loc[rows].assign(group=group, subset=subset))
+            validation[group], train[group] = drawn[:n_validation], drawn[n_validation:]
+    if protocol == "disjoint":
+        images = np.array([len(train[group]) for group in there])
+        rows = rows_of_groups(sampling, images, len(there) * (samples_per_group - n_validation))
+        for group, count in zip(there, rows.tolist(), strict=True):
+            train[group] = _draw(train[group], count, generators[group])
+    parts = [
+        table.loc[rows].assign(group=group, subset=subset)
+        for group in there
+        for subset, rows in (("train", train[group]), ("validation", validation[group]))
+    ]
     return pd.concat(parts)[COLUMNS].sort_values("subset", kind="stable").reset_index(drop=True)
 
 

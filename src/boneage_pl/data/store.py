@@ -1,6 +1,6 @@
-"""The prepared images of one size: a memory-mapped file of pixels, its index and what it was made from.
+"""The prepared images of one square: a memory-mapped file of pixels, its index and what it was made from.
 
-`<size>.json`, the manifest, names the file of pixels beside it (`<size>-<checksum>.npy`, which `numpy.load`
+`<frame>.json`, the manifest, names the file of pixels beside it (`<frame>-<checksum>.npy`, which `numpy.load`
 reads too), and gives for each image its row and its source. Both are written beside and moved into place,
 the manifest last: what a manifest names is whole.
 """
@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from boneage_pl.data.images import BadImageError, Pixels, read_file
+from boneage_pl.data.frame import Fit, Frame, Pixels
+from boneage_pl.data.images import BadImageError, read_file
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.whole import write_whole
 
@@ -82,6 +83,12 @@ class Manifest:
     levels: list[int]  # bits that 16-bit images are read as, see `boneage_pl.data.depth`
     package: str
     version: int = VERSION
+    fit: Fit = "crop"
+
+    @property
+    def frame(self) -> Frame:
+        """The square that the images were brought into."""
+        return Frame(self.image_size, self.fit)
 
     @property
     def sources(self) -> dict[str, Source]:
@@ -93,17 +100,17 @@ class Manifest:
         write_whole(path, json.dumps(asdict(self), indent=0))
 
 
-def read_manifest(folder: Path, image_size: int) -> Manifest | None:
-    """Return the manifest of this size, or `None` where there is none that this version can use."""
+def read_manifest(folder: Path, frame: Frame) -> Manifest | None:
+    """Return the manifest of this square, or `None` where there is none that this version can use."""
     try:
-        values: dict[str, Any] = json.loads((folder / f"{image_size}.json").read_text(encoding="utf-8"))
+        values: dict[str, Any] = json.loads((folder / f"{frame}.json").read_text(encoding="utf-8"))
         values["images"] = {i: Source(**source) for i, source in values["images"].items()}
         values["unreadable"] = {i: (Source(**s), why) for i, (s, why) in values["unreadable"].items()}
         manifest = Manifest(**values)
-        whole = (folder / manifest.file).stat().st_size == HEADER + len(manifest.images) * image_size**2
+        whole = (folder / manifest.file).stat().st_size == HEADER + len(manifest.images) * frame.side**2
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return manifest if whole and (manifest.version, manifest.image_size) == (VERSION, image_size) else None
+    return manifest if whole and (manifest.version, manifest.frame) == (VERSION, frame) else None
 
 
 def npy_header(count: int, image_size: int) -> bytes:
@@ -116,26 +123,27 @@ def npy_header(count: int, image_size: int) -> bytes:
 
 
 class ImageStore:
-    """The prepared images of one size, mapped read-only.
+    """The prepared images of one square, mapped read-only.
 
     Args:
         folder: where the store lies.
-        image_size: side of the images in pixels.
+        frame: the square that they were brought into.
         manifest: of the store, where it has just been read.
 
     Raises:
-        BoneageError: there is no store of this size, or not one that this version can use.
+        BoneageError: there is no store of this square, or not one that this version can use.
     """
 
-    def __init__(self, folder: Path, image_size: int, manifest: Manifest | None = None) -> None:
-        manifest = manifest or read_manifest(folder, image_size)
+    def __init__(self, folder: Path, frame: Frame, manifest: Manifest | None = None) -> None:
+        manifest = manifest or read_manifest(folder, frame)
         if manifest is None:
             raise BoneageError(
-                f"{folder} holds no prepared images of {image_size} pixels that can be used.\n"
+                f"{folder} holds no prepared images of {frame.side} pixels that can be used "
+                f"(data.fit={frame.fit}).\n"
                 "Prepare them with  python -m boneage_pl.prepare data.root=<folder>  and the same options."
             )
         self.path = folder / manifest.file
-        self.shape = (len(manifest.images), image_size, image_size)
+        self.shape = (len(manifest.images), frame.side, frame.side)
         images = manifest.images
         self.images = Examined(
             hashes={i: source.sha256 for i, source in images.items()},

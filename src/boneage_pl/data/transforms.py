@@ -1,42 +1,81 @@
-"""What happens to a batch on the device: flips, three channels, ImageNet's normalisation."""
+"""What happens to a batch of images on the device, before the network's own normalisation.
 
-from functools import cache
+A transform is called with the images, uint8 [B, 1, H, W] or floating point in [0, 1] if one before it made
+them so, and returns images. One that differs from sample to sample says in `numbers` how many uniform numbers
+it takes for each, and is called with them too: float32 [B, numbers] in [0, 1), which depend on seed, epoch
+and sample alone. A plain function of images, such as torchvision's transforms are, has none.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # published; torchvision's values for ImageNet
-IMAGENET_STD = (0.229, 0.224, 0.225)
+_GOLDEN = -0x61C8864680B583EB  # 2⁶⁴ / the golden ratio, as a signed number
+_MIX = (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)  # splitmix64's (Steele, Lea and Flood 2014)
 
 
-def network_input(images: Tensor, flip: Tensor | None = None) -> Tensor:
-    """Turn stored pixels into what the network sees.
+class Flip:
+    """Mirrors a share of the images left to right (published: torchvision's RandomHorizontalFlip)."""
+
+    numbers = 1
+
+    def __init__(self, share: float = 0.5) -> None:
+        self.share = share
+
+    def __call__(self, images: Tensor, random: Tensor) -> Tensor:
+        """Mirror those whose number is below the share: [B, 1, H, W] and [B, 1] → [B, 1, H, W]."""
+        return torch.where((random[:, 0] < self.share).view(-1, 1, 1, 1), images.flip(3), images)
+
+
+class Transforms:
+    """Transforms one after the other, each with random numbers of its own."""
+
+    def __init__(self, steps: Iterable[Callable[..., Tensor]] = ()) -> None:
+        self.steps = list(steps)
+
+    def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
+        """Transform a batch.
+
+        Args:
+            images: uint8 [B, 1, H, W].
+            keys: int64 [B], see `Batch.key`.
+        """
+        random = uniform(keys, sum(map(_numbers, self.steps)))
+        for step in self.steps:
+            if count := _numbers(step):
+                images, random = step(images, random[:, :count]), random[:, count:]
+            else:
+                images = step(images)
+        return images
+
+    @classmethod
+    def of(cls, named: Any) -> "Transforms":
+        """Return those of a table of them by name, without those that are `None`."""
+        return cls(step for step in (named or {}).values() if step is not None)
+
+
+def _numbers(step: Callable[..., Tensor]) -> int:
+    return getattr(step, "numbers", 0)
+
+
+def uniform(keys: Tensor, count: int) -> Tensor:
+    """Return numbers in [0, 1) with 24 bits: float32 [B, count].
 
     Args:
-        images: uint8 [B, 1, H, W].
-        flip: bool [B], the images to mirror left to right; `None` for none.
-
-    Returns:
-        float32 [B, 3, H, W] in channels-last memory, equal to the bit to torchvision's
-        `ToDtype(float32, scale=True)` and `Normalize` of the image repeated to three channels.
+        keys: int64 [B], 53 random bits each. Their upper bits are the first number; the others are mixed of
+            them as splitmix64 does.
+        count: numbers for each.
     """
-    pixels = images.squeeze(1)  # [B, 1, H, W] → [B, H, W]
-    if flip is not None:
-        pixels = torch.where(flip.view(-1, 1, 1), pixels.flip(2), pixels)
-    # 256 gray values have 256 answers: looking them up is one pass, and lays the channels last
-    return F.embedding(pixels.int(), _table(images.device)).permute(0, 3, 1, 2)  # [B, H, W, 3] → [B, 3, H, W]
+    steps = torch.arange(1, max(count, 1), device=keys.device)
+    mixed = keys.unsqueeze(1) + steps * _GOLDEN  # [B, count - 1]; it wraps around, as is meant
+    for shift, factor in zip((30, 27), _MIX, strict=True):
+        mixed = (mixed ^ _shifted(mixed, shift)) * factor
+    mixed = mixed ^ _shifted(mixed, 31)
+    bits = torch.cat([keys.unsqueeze(1) >> 29, _shifted(mixed, 40)], 1)[:, :count]
+    return bits.float() * 2.0**-24
 
 
-@cache
-def _table(device: torch.device) -> Tensor:
-    """Return the normalised value of each gray value: float32 [256, 3]."""
-    scaled = torch.arange(256).unsqueeze(1) * (1 / 255)  # torchvision multiplies too: to the bit
-    return ((scaled - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)).to(device)
-
-
-def unnormalise(images: Tensor) -> Tensor:
-    """Undo the ImageNet normalisation, for looking: [..., 3, H, W] → the same in [0, 1]."""
-    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
-    return (images * std + mean).clamp(0, 1)
+def _shifted(values: Tensor, by: int) -> Tensor:
+    return (values >> by) & ((1 << (64 - by)) - 1)  # PyTorch's own shift keeps the sign

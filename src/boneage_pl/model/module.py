@@ -1,43 +1,57 @@
 """The LightningModule: mean absolute error in months, an optimiser and, if asked for, a plateau scheduler."""
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanAbsoluteError, MetricCollection
 
 from boneage_pl.data.batch import Batch
+from boneage_pl.data.transforms import Flip, Transforms
+from boneage_pl.model.answer import Loss, loss_of, months_of
+from boneage_pl.model.input import input_of, normalised
+from boneage_pl.model.optimizer import MakeOptimizer, MakeScheduler
 from boneage_pl.model.processes import average_statistics, gather
 
 log = logging.getLogger(__name__)
 
 
 class BoneAgeModule(L.LightningModule):
-    """Trains a network on the L1 loss in months; takes batches that are normalised on the device already.
+    """Trains a network and measures its error in months.
 
     Args:
-        network: image [B, 3, H, W] and male [B] → months [B, 1].
-        optimizer: parameters → optimiser.
-        scheduler: optimiser → plateau scheduler on the validation MAE, or `None` for a fixed rate.
+        network: image [B, C, H, W], as its `Input` says, and male [B] → output.
+        optimizer: network → optimiser.
+        scheduler: optimiser and the run's length → scheduler, or `None` for a fixed rate.
+        interval: what the scheduler goes on by and the length is counted in, `epoch` or `step`.
+        length: of the run.
+        loss: see `boneage_pl.model.answer`; `None` for the published L1.
+        transforms: of the training's batches and of the validation's; `None` for the published flip.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        optimizer: Callable[..., Optimizer],
-        scheduler: Callable[..., ReduceLROnPlateau] | None = None,
+        optimizer: MakeOptimizer,
+        scheduler: MakeScheduler | None = None,
+        interval: str = "epoch",
+        length: int = 1,
+        loss: Loss | None = None,
+        transforms: tuple[Transforms, Transforms] | None = None,
     ) -> None:
         super().__init__()
         # channels-last is what the convolution kernels of today's CPUs and GPUs are fastest in
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
+        self.interval = interval
+        self.length = length
+        self.loss = nn.L1Loss() if loss is None else loss
+        self.train_transforms, self.val_transforms = transforms or (Transforms([Flip()]), Transforms())
         metrics = MetricCollection({"mae": MeanAbsoluteError()})
         self.train_metrics = metrics.clone(prefix="train_")
         self.val_metrics = metrics.clone(prefix="val_")
@@ -47,16 +61,25 @@ class BoneAgeModule(L.LightningModule):
         self._forget_validation()
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
-        """Estimate bone ages in months: [B, 3, H, W] and [B] → [B]."""
+        """Return the network's output: [B, C, H, W] and [B] → [B, …]."""
         image = image.to(self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return self.network(image, male).squeeze(1)
+        return self.network(image, male)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
+        """Turn a batch that has reached the device into what the network sees."""
+        return self.seen(batch, self.train_transforms if self.trainer.training else self.val_transforms)
+
+    def seen(self, batch: Batch, transforms: Transforms) -> Batch:
+        """Transform and normalise a batch's images: uint8 [B, 1, H, W] → float32 [B, C, H, W]."""
+        image = normalised(transforms(batch["image"], batch["key"]), input_of(self.network))
+        return {**batch, "image": image}
 
     def training_step(self, batch: Batch, _batch_index: int) -> Tensor:
-        """Return the batch's mean absolute error in months."""
-        predicted = self(batch["image"], batch["male"])
-        self.train_metrics.update(predicted.detach(), batch["bone_age"])
+        """Return the batch's loss."""
+        output = self(batch["image"], batch["male"])
+        self.train_metrics.update(months_of(output, self.loss).detach(), batch["bone_age"])
         self.log_dict(self.train_metrics, on_step=False, on_epoch=True, logger=False)
-        return F.l1_loss(predicted, batch["bone_age"])
+        return loss_of(output, batch["bone_age"], self.loss)
 
     def on_train_epoch_start(self) -> None:
         """Forget the last epoch's answers: this one may not be validated."""
@@ -77,7 +100,7 @@ class BoneAgeModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, _batch_index: int) -> None:
         """Measure a validation batch."""
-        predicted = self(batch["image"], batch["male"])
+        predicted = months_of(self(batch["image"], batch["male"]), self.loss)
         self.val_metrics.update(predicted, batch["bone_age"])
         self._answers.append((batch["row"], predicted, batch["bone_age"], batch["male"] > 0.5))
 
@@ -93,10 +116,10 @@ class BoneAgeModule(L.LightningModule):
         answers = sorted(gather(list(zip(rows.tolist(), predicted.float().tolist(), strict=True))))
         self.validation = {"row": [row for row, _ in answers], "predicted": [p for _, p in answers]}
 
-    def build_optimizer(self) -> tuple[Optimizer, ReduceLROnPlateau | None]:
+    def build_optimizer(self) -> tuple[Optimizer, Any]:
         """Build the optimiser and the scheduler from what the configuration gave."""
-        optimizer = self.make_optimizer(self.parameters())
-        return optimizer, self.make_scheduler(optimizer) if self.make_scheduler else None
+        optimizer = self.make_optimizer(self.network)
+        return optimizer, self.make_scheduler(optimizer, self.length) if self.make_scheduler else None
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser and the scheduler as Lightning takes them."""
@@ -107,7 +130,12 @@ class BoneAgeModule(L.LightningModule):
         every = self.trainer.check_val_every_n_epoch if plateau else 1
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "monitor": "val_mae", "frequency": every},
+            "lr_scheduler": {
+                "scheduler": scheduler,
+                "monitor": "val_mae",
+                "interval": self.interval,
+                "frequency": every,
+            },
         }
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:

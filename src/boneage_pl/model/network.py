@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torchvision.models import Inception_V3_Weights, inception_v3
 
+from boneage_pl.cli.numbers import check_number
 from boneage_pl.errors import BoneageError
+from boneage_pl.model.input import Input
 
 SMALLEST_IMAGE = 107  # pixels; one fewer leaves a 1 × 1 feature map, nothing for the 2 × 2 pool
 
@@ -32,10 +34,12 @@ class BoneAgeNet(nn.Module):
         image_size: side of the square images in pixels, at least 107; the head's width follows from it.
         sex_features: width of the layer that the sex is fed through.
         hidden_features: width of the two hidden layers.
-        weights: `None` for torchvision's random start, `imagenet` for its pretrained Inception v3.
+        weights: `None` for torchvision's random start, `imagenet` for its pretrained Inception v3, which was
+            trained on images scaled to [-1, 1] and is given such.
 
     Raises:
-        BoneageError: an image size that leaves nothing to pool, unknown or unreachable weights.
+        BoneageError: an image size that leaves nothing to pool, a layer without units, unknown or unreachable
+            weights.
     """
 
     def __init__(
@@ -47,6 +51,9 @@ class BoneAgeNet(nn.Module):
     ) -> None:
         super().__init__()
         check_image_size(image_size)
+        check_number("model.sex_features", sex_features, 1)
+        check_number("model.hidden_features", hidden_features, 1)
+        self.input = Input() if weights is None else Input(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
         pooled = 2048 * (feature_side(image_size) // 2) ** 2
         self.backbone = _inception(weights)
         self.backbone.avgpool = nn.MaxPool2d(kernel_size=2, stride=2)  # [B, 2048, 14, 14] → [B, 2048, 7, 7]
@@ -65,7 +72,7 @@ class BoneAgeNet(nn.Module):
         """Estimate bone ages.
 
         Args:
-            image: float [B, 3, H, W], ImageNet-normalised.
+            image: float [B, 3, H, W], normalised as `input` says.
             male: [B], 1 for male and 0 for female.
 
         Returns:
@@ -90,11 +97,7 @@ def check_image_size(image_size: int) -> None:
 
 
 def _inception(weights: str | None) -> nn.Module:
-    """Inception v3 without its auxiliary head.
-
-    The ImageNet weights were trained on images scaled to [-1, 1]. Ours arrive ImageNet-normalised, so
-    `transform_input` re-scales them inside the network: the one normalisation seen from outside stays one.
-    """
+    """Inception v3 without its auxiliary head."""
     if weights is None:
         return inception_v3(weights=None, aux_logits=False, transform_input=False, init_weights=True)
     if weights != "imagenet":
@@ -103,7 +106,7 @@ def _inception(weights: str | None) -> nn.Module:
     file = Path(torch.hub.get_dir()) / "checkpoints" / name
     _check_whole(file)
     try:
-        network = inception_v3(weights=Inception_V3_Weights.IMAGENET1K_V1, transform_input=True)
+        network = inception_v3(weights=Inception_V3_Weights.IMAGENET1K_V1, transform_input=False)
     except (URLError, OSError, RuntimeError) as error:  # the last for a download of another content
         raise BoneageError(
             f"model.weights=imagenet: torchvision's weights could not be downloaded ({error}).\n"

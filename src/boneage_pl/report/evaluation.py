@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from boneage_pl.data.images import Pixels
+from boneage_pl.data.frame import Frame, Pixels
 from boneage_pl.data.place import Place
 from boneage_pl.data.preparation import prepare_images
 from boneage_pl.data.problems import add_bad_images, check_choice
@@ -24,16 +25,17 @@ from boneage_pl.data.store import ImageStore
 from boneage_pl.data.table import examine_table
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.home import path_of
-from boneage_pl.model.inference import predict_months
+from boneage_pl.machine.progress import progress
+from boneage_pl.model.inference import predict
 from boneage_pl.report.measures import answers_table
 from boneage_pl.report.page import with_interval
 from boneage_pl.report.writer import About, write_report
-from boneage_pl.run.checkpoint import Checkpoint, load_checkpoint, load_weights
+from boneage_pl.run.checkpoint import Checkpoint, load, load_checkpoint
 from boneage_pl.run.runs import find_checkpoint, shortest
-from boneage_pl.run.trust import check_targets
 
 log = logging.getLogger(__name__)
 
+BATCH = 32  # images asked at once
 SIDES = {"val": "validation", "train": "train"}
 _WORDS = {
     "val": "the validation images of its own run",
@@ -55,16 +57,16 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
         raise BoneageError("ckpt=[]: name at least one checkpoint.")
     checkpoints = [load_checkpoint(find_checkpoint(str(name), Path(config.outputs))) for name in names]
     place = _place(config, checkpoints[0])
-    table, stores = _images(config, place, sorted({c.record["image_size"] for c in checkpoints}))
+    table, stores = _images(config, place, [c.record.frame for c in checkpoints])
     hashes = next(iter(stores.values())).images.hashes
     rows = _rows(config.subset, checkpoints, table, hashes)
     seen = _seen(checkpoints, rows, hashes, other=config.subset == "table")
     rows = _without_seen(config, rows, seen)
 
-    own = OmegaConf.select(config, "model._target_")
-    answered = [_ask(c, stores[c.record["image_size"]].read, rows, own) for c in checkpoints]
+    typed = OmegaConf.to_container(config, resolve=False)
+    answered = [_ask(c.path, stores[c.record.frame].read, rows, typed) for c in checkpoints]
     predicted = np.mean(answered, axis=0)
-    answers = answers_table(rows, predicted, checkpoints[0].record["split"]["edges"], hashes, seen)
+    answers = answers_table(rows, predicted, checkpoints[0].record.split["edges"], hashes, seen)
     about = About(
         title=_title(checkpoints, config.subset),
         subset=_WORDS[config.subset],
@@ -76,7 +78,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
         run=_run_of(checkpoints[0].path),
     )
     folder = _folder(config, checkpoints[0].path)
-    largest = stores[max(stores)]
+    largest = stores[max(stores, key=lambda frame: frame.side)]
     write_report(folder, about, answers, largest.read)
     _tell(about.title, json.loads((folder / "metrics.json").read_text()))
     log.info("report\n  %s", folder / "report.html")
@@ -95,19 +97,23 @@ def _tell(title: str, numbers: dict[str, Any]) -> None:
 def _place(config: DictConfig, first: Checkpoint) -> Place:
     """Return where the images are: in the folder that is named, or where the checkpoint was trained."""
     typed = any(o.startswith(("data=", "data.root=")) for o in HydraConfig.get().overrides.task)
-    place = Place.configured(config.data if typed else first.record["config"]["data"])
+    place = Place.configured(config.data if typed else first.record.config["data"])
     if typed and config.data.get("generate"):
         draw(instantiate(config.data.generate), place.root)
     return place
 
 
-def _images(config: DictConfig, place: Place, sizes: list[int]) -> tuple[pd.DataFrame, dict[int, ImageStore]]:
-    """Return the table's usable rows, and their prepared images by size."""
+def _images(
+    config: DictConfig, place: Place, frames: list[Frame]
+) -> tuple[pd.DataFrame, dict[Frame, ImageStore]]:
+    """Return the table's usable rows, and their prepared images by square."""
     table, problems = examine_table(place)
     folder = store_folder(config.data.store, place.root)
     workers = config.data.prepare_workers
-    stores = {size: prepare_images(table, place.root, folder, size, workers) for size in sizes}
-    images = stores[sizes[0]].images
+    stores = {
+        frame: prepare_images(table, place.root, folder, frame, workers) for frame in dict.fromkeys(frames)
+    }
+    images = stores[frames[0]].images
     usable = add_bad_images(problems, table, images.bad, images.contents)
     if problems and check_choice(config.data.on_bad_image) == "error":
         raise problems.error()
@@ -126,9 +132,9 @@ def _rows(
     if subset not in SIDES:
         return table[["id", "male", "bone_age"]]
     side = SIDES[subset]
-    record = checkpoints[0].record["split"]
+    record = checkpoints[0].record.split
     for other in checkpoints[1:]:
-        if sorted(other.record["split"][side]) != sorted(record[side]):
+        if sorted(other.record.split[side]) != sorted(record[side]):
             raise BoneageError(
                 f"{checkpoints[0].path} and {other.path} have different {side} images.\n"
                 "Ask them about images that neither has: subset=table, or subset=all seen=drop."
@@ -152,7 +158,7 @@ def _seen(
 
     By content, and in the table that it was trained from by id too; in another one an id is another child.
     """
-    splits = [c.record["split"] for c in checkpoints]
+    splits = [c.record.split for c in checkpoints]
     ids = {i for split in splits for i in split["train"]}
     contents = {split["hashes"][i] for split in splits for i in split["train"]}
     return {i for i in rows["id"] if hashes[i] in contents or (not other and i in ids)}
@@ -175,30 +181,21 @@ def _without_seen(config: DictConfig, rows: pd.DataFrame, seen: set[str]) -> pd.
 
 
 def _ask(
-    checkpoint: Checkpoint, read: Callable[[Sequence[str]], Pixels], rows: pd.DataFrame, repeated: str | None
+    path: Path, read: Callable[[Sequence[str]], Pixels], rows: pd.DataFrame, repeated: Any
 ) -> NDArray[np.float64]:
     """Return one checkpoint's answers in months."""
-    record = checkpoint.record
-    check_targets({"model": record["model"]}, {"model._target_": repeated})
-    model = OmegaConf.create(record["model"])
-    if "weights" in model:
-        model.weights = None  # replaced at once
-    network = instantiate(model)
-    load_weights(network, checkpoint, record["model"])
+    reader, record = load(path, repeated)
     once = rows.drop_duplicates("id")
-    months = predict_months(
-        network,
-        read,
-        once["id"].tolist(),
-        once["male"].tolist(),
-        precision=record["precision"],
-        doing=f"asking {shortest(checkpoint.path.resolve())}",
-    )
-    return rows["id"].map(dict(zip(once["id"], months, strict=True))).to_numpy(np.float64)
+    ids, male = once["id"].tolist(), once["male"].tolist()
+    parts = [slice(start, start + BATCH) for start in range(0, len(ids), BATCH)]
+    doing = f"asking {shortest(path.resolve())}"
+    batches = ((read(ids[part]), male[part]) for part in progress(parts, len(parts), doing, "batches"))
+    months = torch.cat(list(predict(reader, batches, record.precision))).numpy().astype(np.float64)
+    return rows["id"].map(dict(zip(ids, months, strict=True))).to_numpy(np.float64)
 
 
 def _title(checkpoints: list[Checkpoint], subset: str) -> str:
-    experiments = list(dict.fromkeys(c.record["experiment"] for c in checkpoints))
+    experiments = list(dict.fromkeys(c.record.experiment for c in checkpoints))
     several = f"the mean of {len(checkpoints)} checkpoints of " if len(checkpoints) > 1 else ""
     return f"Bone age: {several}{', '.join(experiments)}, subset {subset}"
 

@@ -7,29 +7,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from boneage_pl.data.batch import Batch
-from boneage_pl.data.images import Pixels
-from boneage_pl.data.transforms import unnormalise
-from boneage_pl.report.published import PUBLISHED
+from boneage_pl.data.frame import Pixels
 from boneage_pl.report.statistics import LIMITS, draws, interval
 from boneage_pl.run.history import Row
+from boneage_pl.run.published import PUBLISHED
 
 GIRLS, BOYS = "#c44e52", "#4c72b0"
-
-
-def sample_grid(batch: Batch) -> Figure:
-    """Draw a batch in a 4-column grid with ages and sexes; `image` [B, 3, H, W] ImageNet-normalised."""
-    rows = -(-len(batch["image"]) // 4)
-    figure = Figure(figsize=(8, 2.2 * rows), layout="constrained")
-    places = np.ravel(figure.subplots(rows, 4))
-    for axes, image, male, months in zip(
-        places, batch["image"], batch["male"], batch["bone_age"], strict=False
-    ):
-        axes.imshow(unnormalise(image).permute(1, 2, 0).numpy())
-        axes.set_title(f"{'boy' if male > 0.5 else 'girl'}, {float(months):.0f} months", fontsize=9)
-    for axes in figure.axes:
-        axes.axis("off")
-    return figure
 
 
 def predicted_against_true(answers: pd.DataFrame) -> Figure:

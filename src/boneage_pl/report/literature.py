@@ -1,6 +1,6 @@
 """Published figures that a report is read beside. None of them is this project's test."""
 
-from boneage_pl.report.published import BEST_PUBLISHED
+from boneage_pl.run.published import BEST_PUBLISHED
 
 # Mean absolute error in months, and on what. The RSNA 2017 test set is 200 radiographs.
 REFERENCES = (

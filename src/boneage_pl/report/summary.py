@@ -12,21 +12,13 @@ from matplotlib.figure import Figure
 
 from boneage_pl.cli.command import next_command
 from boneage_pl.machine.whole import write_whole
-from boneage_pl.report.published import BEST_PUBLISHED
 from boneage_pl.run.history import History
+from boneage_pl.run.published import BEST_PUBLISHED
+from boneage_pl.run.record import Record, Start
 from boneage_pl.run.runs import FINISHED
 
 LEARNED = 0.5  # best validation MAE below this share of the constant predictor's: learned
 NOT_LEARNED = 0.8  # above this share: did not learn
-
-
-@dataclass
-class Start:
-    """What a run started from, and its MAE in months on this run's validation rows."""
-
-    experiment: str
-    ckpt: str
-    val_mae: float
 
 
 @dataclass
@@ -48,27 +40,26 @@ class Summary:
     @classmethod
     def of(
         cls,
-        record: dict[str, Any],
+        record: Record,
         split: pd.DataFrame,
         history: History,
-        start: Start | None,
     ) -> "Summary":
-        """Sum up a run from its record, split, epochs, at least one validated, and start."""
+        """Sum up a run from its record, split and epochs, at least one of them validated."""
         best = history.best
         assert best is not None
         months, constant = constant_predictor(split)
         return cls(
-            experiment=record["experiment"],
-            protocol=record["split"]["protocol"],
-            image_size=record["image_size"],
-            precision=record["precision"],
+            experiment=record.experiment,
+            protocol=record.split["protocol"],
+            image_size=record.image_size,
+            precision=record.precision,
             epochs=len(history.rows),
             best_val_mae=best["val_mae"],
             best_epoch=int(best["epoch"]),
             constant_months=months,
             constant_mae=constant,
             verdict=verdict(best["val_mae"], constant),
-            start=start,
+            start=record.start,
         )
 
 
@@ -86,18 +77,21 @@ def verdict(best_val_mae: float, constant_mae: float) -> str:
     return "barely learned" if best_val_mae <= NOT_LEARNED * constant_mae else "did not learn"
 
 
-def opening_words(record: dict[str, Any], split: pd.DataFrame, device: str) -> str:
+def opening_words(record: Record, split: pd.DataFrame) -> str:
     """Say what is about to be trained on what."""
     train = split.loc[split["subset"] == "train", "id"]
     validation = split.loc[split["subset"] == "validation", "id"]
-    content = record["split"]["hashes"]  # one radiograph under two ids counts too
+    content = record.split["hashes"]  # one radiograph under two ids counts too
     shared = validation.map(content).isin(set(train.map(content))).mean()
     months, constant = constant_predictor(split)
+    device = "{processes} × {device}".format(**record.arithmetic).removeprefix("1 × ")
+    if record.arithmetic["processes"] > 1 and record.arithmetic["device"] == "cpu":
+        device += ", BatchNorm normalises each process's share of a batch by itself"
     shown = "none" if shared == 0 else f"{shared:.1%} of the validation samples"
     return (
-        f"{record['experiment']}: {record['config']['data']['root']} at {record['image_size']} px, "
-        f"{record['precision']} on {device}, seed {record['config']['seed']}\n"
-        f"split {record['split']['protocol']}: {len(train)} training samples ({train.nunique()} images), "
+        f"{record.experiment}: {record.config['data']['root']} at {record.image_size} px, "
+        f"{record.precision} on {device}, seed {record.config['seed']}\n"
+        f"split {record.split['protocol']}: {len(train)} training samples ({train.nunique()} images), "
         f"{len(validation)} validation samples ({validation.nunique()} images); on both sides: {shown}\n"
         f"constant predictor ({months:.1f} months): validation MAE {constant:.2f}"
     )
@@ -135,9 +129,7 @@ def closing_words(summary: Summary, run: Path, next_experiment: str | None, outp
     return "\n".join([*lines, f"  tensorboard --logdir {shlex.quote(outputs)}", f"\nreport\n  {page}"])
 
 
-def finish(
-    run: Path, summary: Summary, figures: dict[str, Figure], hyperparameters: dict[str, Any], logger: Any
-) -> None:
+def finish(run: Path, summary: Summary, figures: dict[str, Figure], record: Record, logger: Any) -> None:
     """Show the report's figures and the hyper-parameters in TensorBoard, and write summary.json.
 
     It is the last of a run's files: it says that the run is finished.
@@ -145,11 +137,29 @@ def finish(
     for name, figure in figures.items():
         logger.experiment.add_figure(name, figure, summary.epochs)
     # a step after the last epoch: a run cut off here and resumed purges it from TensorBoard
-    logger.log_hyperparams(hyperparameters, {"best_val_mae": summary.best_val_mae}, step=summary.epochs)
+    logger.log_hyperparams(
+        _hyperparameters(record), {"best_val_mae": summary.best_val_mae}, step=summary.epochs
+    )
     logger.experiment.flush()
     Path(logger.log_dir, "hparams.yaml").unlink(missing_ok=True)  # Lightning wrote it before there were any
     logger.save()
     write_whole(run / FINISHED, json.dumps(_without_nan(asdict(summary)), indent=2) + "\n")
+
+
+def _hyperparameters(record: Record) -> dict[str, Any]:
+    """Return the choices that TensorBoard's HPARAMS page compares runs by."""
+    config = record.config
+    return {
+        "batch_size": config["data"]["batch_size"],
+        "image_size": record.image_size,
+        "protocol": record.split["protocol"],
+        "samples_per_group": record.split["samples_per_group"],
+        "lr": config["optimizer"].get("lr"),
+        "scheduler": config.get("scheduler") is not None,
+        "max_epochs": config["trainer"]["max_epochs"],
+        "precision": record.precision,
+        "seed": config["seed"],
+    }
 
 
 def _without_nan(values: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from boneage_pl.data.images import Pixels
+from boneage_pl.data.frame import Pixels
 from boneage_pl.report.figures import (
     bland_altman,
     error_by_age,
@@ -32,7 +32,8 @@ from boneage_pl.report.page import (
     text,
     with_interval,
 )
-from boneage_pl.report.published import PUBLISHED
+from boneage_pl.run.published import PUBLISHED
+from boneage_pl.run.record import Record
 
 WORST = 12
 PUBLISHED_SIZE = 500  # pixels
@@ -64,7 +65,7 @@ class About:
         subset: the rows that were asked, in words: "the run's own validation images".
         data: folder of the images.
         checkpoints: files that answered; several are averaged.
-        record: of the first checkpoint (see `train.describe_run`).
+        record: of the first checkpoint.
         chose_epoch: whether these rows also chose the checkpoint's epoch.
         balanced: whether these rows were drawn alike from every group by sex and age.
         run: the content of run.json, where there is one.
@@ -74,7 +75,7 @@ class About:
     subset: str
     data: str
     checkpoints: list[str]
-    record: dict[str, Any]
+    record: Record
     chose_epoch: bool
     balanced: bool
     run: dict[str, Any] = field(default_factory=dict)
@@ -92,7 +93,7 @@ def write_report(
         answers: as `answers_table` makes it.
         read: ids → uint8 [B, H, W], for the worst cases.
     """
-    split = about.record["split"]
+    split = about.record.split
     numbers = measure(answers, split["edges"], Population.of(split))
     folder.mkdir(parents=True, exist_ok=True)
     answers[COLUMNS].to_csv(folder / "predictions.csv", index=False)
@@ -113,14 +114,14 @@ def _figures(
         "size", ascending=False, na_position="first"
     )
     worst = worst.drop_duplicates("image").head(WORST)
-    epochs = about.record.get("epochs", [])
-    name = about.record["experiment"]
+    epochs = about.record.epochs or []
+    name = about.record.experiment
     known = (name,) if name in PUBLISHED else ()
     return {
         "predicted_against_true": predicted_against_true(answers),
         "bland_altman": bland_altman(answers),
         "error_by_age": error_by_age(answers),
-        "groups": groups_heat_map(numbers["by_group"], about.record["split"]["edges"]),
+        "groups": groups_heat_map(numbers["by_group"], about.record.split["edges"]),
         **({"learning_curves": learning_curves({name: epochs}, known)} if epochs else {}),
         "worst_cases": worst_cases(worst, read(worst["id"].tolist())),
     }
@@ -169,9 +170,9 @@ def caveats(about: About, numbers: dict[str, Any]) -> list[str]:
             f"{numbers['rows']} rows show {numbers['images']} different images: small groups are repeated. "
             "The intervals draw images, not rows, so the repeats do not narrow them."
         )
-    if record["image_size"] != PUBLISHED_SIZE:
+    if record.image_size != PUBLISHED_SIZE:
         said.append(
-            f"Images were {record['image_size']} pixels wide and high; the published ones {PUBLISHED_SIZE}."
+            f"Images were {record.image_size} pixels wide and high; the published ones {PUBLISHED_SIZE}."
         )
     if "phantom" in about.data:
         said.append("These are synthetic radiographs: the numbers say nothing about real hands.")
@@ -182,7 +183,7 @@ def caveats(about: About, numbers: dict[str, Any]) -> list[str]:
 def _page(about: About, numbers: dict[str, Any], images: dict[str, bytes]) -> str:
     overall, natural = numbers["overall"], numbers["natural"]
     lead = text(
-        f"{about.record['experiment']} reads hand radiographs and says how old the bones are. Asked about "
+        f"{about.record.experiment} reads hand radiographs and says how old the bones are. Asked about "
         f"{about.subset} in {about.data}, its answers were off by {with_interval(overall['mae'])} months on "
         "average (in brackets the 95 % interval over images)."
     )
@@ -265,34 +266,31 @@ def _parts(parts: list[dict[str, Any]]) -> str:
 
 
 def _how(about: About) -> list[str]:
-    record, split = about.record, about.record["split"]
-    config = record["config"]
+    record, split = about.record, about.record.split
+    config = record.config
     rows = [
         ["checkpoints", ", ".join(about.checkpoints)],
-        ["experiment", record["experiment"]],
+        ["experiment", record.experiment],
         [
             "trained on",
             f"{len(split['train'])} rows of {len(set(split['train']))} images in {config['data']['root']}",
         ],
         ["validated on", f"{len(split['validation'])} rows of {len(set(split['validation']))} images"],
         ["split", split["protocol"]],
-        ["images", f"{record['image_size']} × {record['image_size']} pixels"],
+        ["images", f"{record.image_size} × {record.image_size} pixels"],
         [
             "epochs",
-            f"{len(record.get('epochs', []))} trained; this checkpoint is of epoch {record['epoch']}",
+            f"{len(record.epochs or [])} trained; this checkpoint is of epoch {record.epoch}",
         ],
         [
             "optimizer",
             f"{config['optimizer'].get('_target_', '')}, learning rate {config['optimizer'].get('lr', '')}",
         ],
-        ["arithmetic", record["precision"]],
+        ["arithmetic", record.precision],
         ["seed", str(config["seed"])],
     ]
-    if record.get("start"):
-        start = record["start"]
-        rows.append(
-            ["started from", f"{start['ckpt']} ({start['experiment']}, {start['val_mae']:.2f} months)"]
-        )
+    if start := record.start:
+        rows.append(["started from", f"{start.ckpt} ({start.experiment}, {start.val_mae:.2f} months)"])
     parts = [table(["", ""], rows)]
     if about.run:
         parts.append(_environment(about.run))

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from boneage_pl.data.transforms import network_input
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.whole import write_whole
+from boneage_pl.model.input import input_of, unnormalised
 from boneage_pl.model.module import BoneAgeModule
-from boneage_pl.report.figures import sample_grid
+from boneage_pl.run.curves import sample_grid
 from boneage_pl.run.history import History
+from boneage_pl.run.record import Record
 from boneage_pl.run.run_json import RunRecord
 
 log = logging.getLogger(__name__)
@@ -126,12 +128,12 @@ class CheckpointRecord(Callback):
     """Adds to every checkpoint, as plain values, what is needed to use it alone.
 
     Args:
-        record: the run's description (see `train.describe_run`).
+        record: the run's description; what changes from epoch to epoch is added.
         validation_rows: `id, male, bone_age` of the validation rows, in the order they are measured in.
         history: the epochs, as far as they go.
     """
 
-    def __init__(self, record: dict[str, Any], validation_rows: pd.DataFrame, history: History) -> None:
+    def __init__(self, record: Record, validation_rows: pd.DataFrame, history: History) -> None:
         self.record = record
         self.history = history
         self.rows = validation_rows
@@ -141,13 +143,14 @@ class CheckpointRecord(Callback):
     ) -> None:
         """Add the record and the latest validation's answers."""
         assert isinstance(module, BoneAgeModule)
-        rows = self.rows.iloc[module.validation["row"]]
-        checkpoint["boneage_pl"] = {
-            **self.record,
-            "epoch": trainer.current_epoch,
-            "epochs": list(self.history.rows),
-            "validation": {**rows.to_dict("list"), "predicted": module.validation["predicted"]},
-        }
+        rows: Any = self.rows.iloc[module.validation["row"]]
+        record = replace(
+            self.record,
+            epoch=trainer.current_epoch,
+            epochs=list(self.history.rows),
+            validation={**rows.to_dict("list"), "predicted": module.validation["predicted"]},
+        )
+        checkpoint["boneage_pl"] = record.plain()
 
 
 class SeededEpochs(Callback):
@@ -174,6 +177,8 @@ class SampleGrid(Callback):
             return
         dataset = trainer.train_dataloader.dataset  # type: ignore[union-attr]
         picks = torch.linspace(0, len(dataset) - 1, 16).long().tolist()
-        batch = dataset[[(row, 0) for row in picks]]
-        batch["image"] = network_input(batch["image"], batch["flip"])
-        trainer.logger.experiment.add_figure("training_images", sample_grid(batch), 0)  # type: ignore[union-attr]
+        assert isinstance(module, BoneAgeModule)
+        batch = module.seen(dataset[[(row, 0) for row in picks]], module.train_transforms)
+        gray = unnormalised(batch["image"], input_of(module.network))
+        figure = sample_grid(gray, batch["male"], batch["bone_age"])
+        trainer.logger.experiment.add_figure("training_images", figure, 0)  # type: ignore[union-attr]

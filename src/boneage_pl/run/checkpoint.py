@@ -8,20 +8,25 @@ from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from boneage_pl.cli.building import built
+from boneage_pl.data.transforms import Transforms
 from boneage_pl.errors import BoneageError
-from boneage_pl.run.checkpoint_record import check_record
-from boneage_pl.run.older import of_today
+from boneage_pl.model.answer import Reader
+from boneage_pl.model.input import input_of
+from boneage_pl.run.record import Record
+from boneage_pl.run.trust import check_targets, targets_of
 
 
 @dataclass
 class Checkpoint:
-    """A checkpoint's weights and the plain values it carries (see `train.describe_run`)."""
+    """A checkpoint's weights and what it says of itself."""
 
     path: Path
     weights: dict[str, Tensor]
-    record: dict[str, Any]
+    record: Record
     training: dict[str, Any] = field(default_factory=dict)  # what Lightning goes on from
 
     def let_go(self) -> None:
@@ -53,9 +58,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             for name, value in content["state_dict"].items()
             if name.startswith("network.")
         }
-        record = content["boneage_pl"]
-        check_record(record)
-        record["config"] = of_today(record["config"])
+        record = Record.parse(content["boneage_pl"])
         if not all(isinstance(value, Tensor) for value in weights.values()):
             raise TypeError("tensors in its weights")
         return Checkpoint(path, weights, record, {key: content.get(key) for key in TRAINING})
@@ -99,19 +102,56 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def rescales(network: nn.Module) -> bool:
-    """Whether a network's backbone re-scales its input, as one with ImageNet's weights does."""
-    return bool(getattr(getattr(network, "backbone", None), "transform_input", False))
+def load(path: Path, repeated: Any = None) -> tuple[Reader, Record]:
+    """Return what reads radiographs as a checkpoint's run did in its validation, and what it says of itself.
 
+    Nothing of the moment is needed, and nothing is built that is not the project's own or `repeated`.
 
-def load_weights(network: nn.Module, checkpoint: Checkpoint, model: dict[str, Any]) -> None:
-    """Copy a checkpoint's weights into `network`, which the configuration `model` describes.
+    Args:
+        path: of the checkpoint.
+        repeated: a configuration that the user has typed; the objects that it names may be built too.
 
     Raises:
-        BoneageError: the checkpoint was made with another configuration; says which and how to match it.
+        BoneageError: see `load_checkpoint`, `check_targets` and `network_of`.
     """
-    theirs = checkpoint.record["model"]
-    # `weights` says where training once began; what is left of it is how the backbone reads its input
+    checkpoint = load_checkpoint(path)
+    config = checkpoint.record.config
+    named = {group: config[group] for group in ("model", "loss", "transforms")}
+    check_targets(named, dict(targets_of(repeated)))
+    transforms = Transforms.of(built(OmegaConf.create(named["transforms"]["validation"]), "transforms"))
+    loss = built(OmegaConf.create(named["loss"]), "loss")
+    network = network_of(checkpoint, OmegaConf.create(named["model"]))
+    return Reader(network, transforms, loss), checkpoint.record
+
+
+def network_of(checkpoint: Checkpoint, model: DictConfig) -> nn.Module:
+    """Build the network that `model` describes, with a checkpoint's weights and what it wants to see.
+
+    Raises:
+        BoneageError: it cannot be built, or the weights do not fit it.
+    """
+    # weights that are replaced at once need not be fetched
+    network: nn.Module = built(model, "model", **({"weights": None} if "weights" in model else {}))
+    try:
+        network.load_state_dict(checkpoint.weights)
+    except RuntimeError as error:
+        raise BoneageError(
+            f"{checkpoint.path} says that it was made with this network, and its weights do not fit:\n"
+            f"{' '.join(str(error).split())[:300]}"
+        ) from error
+    if input_of(network) != checkpoint.record.input:
+        network.input = checkpoint.record.input  # type: ignore[assignment]
+    return network
+
+
+def check_same_network(checkpoint: Checkpoint, model: dict[str, Any]) -> None:
+    """Refuse a checkpoint of another network than the configuration `model` describes.
+
+    Raises:
+        BoneageError: saying what differs and which options match it.
+    """
+    theirs = checkpoint.record.config["model"]
+    # `weights` says where training once began
     differs = [key for key in model if key != "weights" and theirs.get(key) != model[key]]
     if differs:
         ours = ", ".join(f"{key} is {model[key]}" for key in differs)
@@ -120,15 +160,6 @@ def load_weights(network: nn.Module, checkpoint: Checkpoint, model: dict[str, An
             f"ckpt={checkpoint.path} was trained with another network; here {ours}.\n"
             f"To match it, pass {match}"
         )
-    try:
-        network.load_state_dict(checkpoint.weights)
-    except RuntimeError as error:
-        raise BoneageError(
-            f"{checkpoint.path} says that it was made with this network, and its weights do not fit:\n"
-            f"{' '.join(str(error).split())[:300]}"
-        ) from error
-    if checkpoint.record["transform_input"] or rescales(network):
-        network.get_submodule("backbone").transform_input = checkpoint.record["transform_input"]
 
 
 def _override(key: str, value: Any) -> str:

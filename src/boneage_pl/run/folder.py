@@ -91,8 +91,8 @@ def check_folder(config: DictConfig, run: Path) -> bool:
         return False
     again = (run / LAST).exists() or (run / PREVIOUS).exists()
     if again and not (run / FINISHED).exists() and (run / RECORD).exists():
-        ours = {k: v for k, v in _plain(config).items() if k != "hydra"}
-        if not (changed := differences(_plain(stored(run, "config")), ours)):
+        ours = {k: v for k, v in plain(config, resolve=False).items() if k != "hydra"}
+        if not (changed := differences(plain(stored(run, "config"), resolve=False), ours)):
             return True
         why = f"another run, which differs in {', '.join(changed[:5])}"
     else:
@@ -104,8 +104,9 @@ def check_folder(config: DictConfig, run: Path) -> bool:
     )
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
-    return dict(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
+def plain(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
+    """Return a configuration as plain values."""
+    return dict(OmegaConf.to_container(config, resolve=resolve))  # type: ignore[arg-type]
 
 
 def first_process() -> bool:

@@ -6,14 +6,30 @@ from omegaconf import DictConfig, OmegaConf
 
 _MOVED = {"boneage_pl.checkpoint_io.Checkpoints": "boneage_pl.run.saving.Checkpoints"}
 
+# groups that the configuration has been given since, as they were when there was no choice
+_ADDED: dict[str, Any] = {
+    "loss": {"_target_": "torch.nn.L1Loss"},
+    "sampling": {"_target_": "boneage_pl.data.sampling.balanced", "_partial_": True},
+    "transforms": {
+        "train": {"flip": {"_target_": "boneage_pl.data.transforms.Flip", "share": 0.5}},
+        "validation": {},
+    },
+}
+_ADDED_DATA = {"fit": "crop"}
+
 
 def of_today(config: Any) -> Any:
     """Return a run's configuration, plain or OmegaConf's, with the names that its parts have today."""
     if isinstance(config, DictConfig):
         return OmegaConf.create(of_today(OmegaConf.to_container(config, resolve=False)))
-    if isinstance(config, dict):
-        return {
-            key: _MOVED.get(value, value) if key == "_target_" else of_today(value)
-            for key, value in config.items()
-        }
-    return [of_today(value) for value in config] if isinstance(config, list) else config
+    config = _moved(config)
+    if not {"model", "data"} <= set(config):
+        return config
+    ours = config["data"].get("_target_") == "boneage_pl.data.datamodule.BoneAgeData"
+    return {**_ADDED, **config, "data": {**(_ADDED_DATA if ours else {}), **config["data"]}}
+
+
+def _moved(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {k: _MOVED.get(v, v) if k == "_target_" else _moved(v) for k, v in node.items()}
+    return [_moved(value) for value in node] if isinstance(node, list) else node

@@ -84,7 +84,7 @@ def _passing_folder() -> str:
 
 def check_options(config: DictConfig) -> None:
     """Raise `BoneageError` for a configuration that cannot be right, of a new run or of one that goes on."""
-    for group in ("data", "model", "optimizer", "trainer"):
+    for group in ("data", "model", "loss", "sampling", "optimizer", "trainer"):
         if not isinstance(config.get(group), DictConfig) or "_target_" not in config[group]:
             raise BoneageError(f"{group}={config.get(group)}: it must name an object to build, its _target_.")
     if OmegaConf.select(config, "hydra.job.chdir"):
@@ -144,13 +144,6 @@ def _several_devices(trainer: DictConfig) -> bool:
 def check_numbers(config: DictConfig) -> None:
     """Raise `BoneageError` for a number that is none, or is out of its range."""
     check_data_numbers(config)
-    for name in (
-        "image_size",
-        "sex_features",
-        "hidden_features",
-    ):  # a network of one's own takes what it takes
-        if name in config.model:
-            check_number(f"model.{name}", config.model[name], 1)
     check_number("optimizer.lr", config.optimizer.get("lr", 0), 0, whole=False)
 
 

@@ -16,6 +16,7 @@ import torch
 from boneage_pl import __version__
 from boneage_pl.machine.pool import cores
 from boneage_pl.machine.whole import write_whole
+from boneage_pl.run.record import Record
 
 PACKAGES = (
     "torch",
@@ -53,6 +54,18 @@ class RunRecord:
             ],
             "epochs": before.get("epochs", [])[:keep],
         }
+
+    @classmethod
+    def of(cls, run: Path, record: Record, table: Any, keep: int) -> "RunRecord":
+        """Return that of a run, of its checkpoints' record and the table of its images."""
+        fixed = {
+            "experiment": record.experiment,
+            "seed": record.config["seed"],
+            "precision": record.precision,
+            "data": fingerprint(table, record.split["hashes"]),
+            "config": record.config,
+        }
+        return cls(run / "run.json", fixed, keep)
 
     def epoch(self, number: int, seconds: float, images_per_second: float) -> None:
         """Add an epoch's wall time, and write the file."""

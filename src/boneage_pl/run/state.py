@@ -4,7 +4,8 @@ import logging
 import shutil
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim import Optimizer
 
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.whole import replacing
@@ -27,7 +28,7 @@ def newest_state(run: Path) -> Checkpoint | None:
     for path in there:
         try:
             found = load_checkpoint(path)
-            if {"epochs", "start"} <= set(found.record):
+            if found.record.epochs is not None:
                 return found
             raise BoneageError(f"{path} does not say which epochs it has seen.")
         except BoneageError as error:
@@ -70,19 +71,19 @@ def restore_best(run: Path, state: Checkpoint, history: History) -> None:
 def _epoch_of(path: Path) -> int | None:
     """Return the epoch whose end a checkpoint is; `None` if it is damaged, or from before the first."""
     try:
-        epochs = load_checkpoint(path).record.get("epochs")
+        epochs = load_checkpoint(path).record.epochs
     except BoneageError:
         return None
     return epochs[-1]["epoch"] if epochs else None
 
 
-def check_training_state(checkpoint: Checkpoint, network: nn.Module) -> None:
-    """Raise `BoneageError` unless `checkpoint` holds what training `network` goes on from, in its shapes."""
+def check_training_state(checkpoint: Checkpoint, optimizer: Optimizer) -> None:
+    """Raise `BoneageError` unless `checkpoint` holds what `optimizer` goes on from, in its shapes."""
     try:
         check_kinds(checkpoint.training, TRAINING)
-        shapes = [parameter.shape for parameter in network.parameters()]
-        (optimizer,) = checkpoint.training["optimizer_states"]
-        for number, moments in optimizer["state"].items():
+        shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
+        (state,) = checkpoint.training["optimizer_states"]
+        for number, moments in state["state"].items():
             if any(m.dim() and m.shape != shapes[number] for m in moments.values() if isinstance(m, Tensor)):
                 raise ValueError("another shape")
         if not isinstance(checkpoint.training["loops"]["fit_loop"], dict):

@@ -11,7 +11,8 @@ from boneage_pl.errors import BoneageError
 
 # Classes that a run may have been given beside those of conf/, by their place in the packages' public names.
 _LIBRARIES = re.compile(
-    r"(lightning\.pytorch\.(callbacks|strategies)|torch\.optim|torch\.optim\.lr_scheduler)\.[A-Z]\w*"
+    r"(lightning\.pytorch\.(callbacks|strategies)|torch\.optim|torch\.optim\.lr_scheduler|torch\.nn"
+    r"|torchvision\.transforms\.v2)\.[A-Z]\w*"
 )
 
 
@@ -27,7 +28,7 @@ def check_targets(config: Any, repeated: dict[str, Any]) -> None:
     Raises:
         BoneageError: naming the first such object, and how to accept it.
     """
-    for key, target in _targets(config):
+    for key, target in targets_of(config):
         if repeated.get(key) != target and not is_own(target):
             raise BoneageError(
                 f"the run's configuration names {key}={target}, which is not this project's own.\n"
@@ -57,11 +58,12 @@ def _is_our_class(target: str) -> bool:
     return any(isinstance(node, ast.ClassDef) and node.name == name for node in tree.body)
 
 
-def _targets(node: Any, at: str = "") -> Iterator[tuple[str, str]]:
+def targets_of(node: Any, at: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the place and the name of each object that a configuration, as plain values, would build."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         path = f"{at}.{key}" if at else str(key)
         if key == "_target_":
             yield path, str(value)
         else:
-            yield from _targets(value, path)
+            yield from targets_of(value, path)

@@ -7,7 +7,7 @@ import pytest
 
 from boneage_pl.errors import BoneageError
 from boneage_pl.run.checkpoint import load_checkpoint
-from tests.records import SPLIT, write_checkpoint
+from tests.records import SPLIT, record, write_checkpoint
 
 
 def without(key: str) -> dict[str, Any]:
@@ -16,6 +16,10 @@ def without(key: str) -> dict[str, Any]:
 
 def split(**changed: Any) -> dict[str, Any]:
     return {"split": {**SPLIT, **changed}}
+
+
+def config(**changed: Any) -> dict[str, Any]:
+    return {"config": {**record(9.0)["config"], **changed}}
 
 
 WRONG = {
@@ -32,10 +36,9 @@ WRONG = {
     "split.population.medians.boys is missing": split(
         population={**SPLIT["population"], "medians": {"all": 1.0, "girls": 1.0}}
     ),
-    "image_size is not what it must be": {"image_size": True},
-    "config.trainer.max_epochs is missing": {
-        "config": {"seed": 1, "data": {"root": "x"}, "optimizer": {}, "trainer": {}}
-    },
+    "config.data.image_size is not what it must be": config(data={"root": "x", "image_size": True}),
+    "config.trainer.max_epochs is missing": config(trainer={}),
+    "input has not as many means as deviations": {"input": {"mean": (0.5,), "std": (0.2, 0.2)}},
     "validation: its columns have several lengths": {
         "validation": {"id": ["3"], "male": [1], "bone_age": [30.0], "predicted": []}
     },
@@ -51,7 +54,7 @@ WRONG = {
 
 def test_a_record_of_the_project_is_read(tmp_path: Path):
     checkpoint = load_checkpoint(write_checkpoint(tmp_path / "x.ckpt", float("nan"), None))
-    assert checkpoint.record["split"]["train"] == ["1", "2", "2"]
+    assert checkpoint.record.split["train"] == ["1", "2", "2"]
 
 
 @pytest.mark.parametrize(("said", "changed"), WRONG.items(), ids=WRONG)

@@ -2,24 +2,110 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
+
+from boneage_pl.data.frame import Frame
+from boneage_pl.model.input import Input
+from boneage_pl.run.history import Row
+from boneage_pl.run.older import of_today
 
 Test = Callable[[Any], bool]
 
 
-def check_record(record: Any) -> None:
-    """Refuse a record that `train.describe_run` and `CheckpointRecord` cannot have written.
+@dataclass
+class Start:
+    """What a run started from, and its MAE in months on this run's validation rows."""
 
-    Raises:
-        ValueError: naming the first field that is missing, or is not what it must be.
+    experiment: str
+    ckpt: str
+    val_mae: float
+
+
+@dataclass
+class Record:
+    """A checkpoint's record: with the weights, all that is needed to use it alone.
+
+    Args:
+        version: of this project.
+        experiment: the experiment's name.
+        config: the run's whole configuration, resolved.
+        precision: Lightning's name of the arithmetic it was trained in.
+        input: what the network wants to see.
+        split: the split, see `describe_split`.
+        start: what the run started from; `None` for random weights.
+        arithmetic: what the last bits of a sum depend on, see `machine.hardware`; empty in older ones.
+        epoch: the epoch that the checkpoint is the end of; 0 also before the first.
+        epochs: the epochs so far; `None` in those from before it was recorded.
+        validation: the latest validation's rows and answers, `id, male, bone_age, predicted`.
     """
+
+    version: str
+    experiment: str
+    config: dict[str, Any]
+    precision: str
+    input: Input
+    split: dict[str, Any]
+    start: Start | None = None
+    arithmetic: dict[str, Any] = field(default_factory=dict)
+    epoch: int = 0
+    epochs: list[Row] | None = None
+    validation: dict[str, list[Any]] = field(default_factory=dict)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return int(self.config["data"]["image_size"])
+
+    @property
+    def frame(self) -> Frame:
+        """The square that the images were brought into."""
+        return Frame(self.image_size, self.config["data"].get("fit", "crop"))
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, values: Any) -> "Record":
+        """Read plain values, of today or of before.
+
+        Raises:
+            ValueError: naming the first field that is missing, or is not what it must be.
+        """
+        _check_record(values)
+        input_ = values.get("input")
+        if input_ is None:  # of before: Inception re-scaled what it was given where it had ImageNet's weights
+            seen = Input(mean=(0.5,) * 3, std=(0.5,) * 3) if values["transform_input"] else Input()
+        else:
+            seen = Input(tuple(input_["mean"]), tuple(input_["std"]))
+        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        return cls(
+            **{
+                **known,
+                "config": of_today(values["config"]),
+                "input": seen,
+                "start": Start(**values["start"]) if values.get("start") else None,
+                "arithmetic": values.get("arithmetic") or {},
+            }
+        )
+
+
+def _check_record(record: Any) -> None:
     _check("", record, _RECORD, _RECORD_MAY)
+    if "input" in record:
+        _check("input", record["input"], {"mean": _is(list, tuple), "std": _is(list, tuple)})
+        _list_of("input", [*record["input"]["mean"], *record["input"]["std"]], _finite)
+        if not 0 < len(record["input"]["mean"]) == len(record["input"]["std"]):
+            raise ValueError("input has not as many means as deviations")
+    elif "transform_input" not in record:
+        raise ValueError("input is missing")
     _check("config", record["config"], _CONFIG)
-    _check("config.data", record["config"]["data"], {"root": _text})
+    _check("config.data", record["config"]["data"], {"root": _text, "image_size": _whole(1)})
     _check("config.trainer", record["config"]["trainer"], {"max_epochs": _whole(1)})
     _check_validation(record["validation"])
-    for number, row in enumerate(record.get("epochs", [])):
+    for number, row in enumerate(record.get("epochs") or []):
         _check(f"epochs[{number}]", row, {"epoch": partial(_equals, number), **_ROW})
     if record.get("start") is not None:
         _check("start", record["start"], {"experiment": _text, "ckpt": _text, "val_mae": _number})
@@ -105,18 +191,22 @@ _RECORD: dict[str, Test] = {
     "version": _text,
     "experiment": _text,
     "config": _is(dict),
-    "model": _is(dict),
-    "image_size": _whole(1),
     "precision": _text,
-    "transform_input": _is(bool),
     "split": _is(dict),
     "epoch": _whole(0),
     "validation": _is(dict),
 }
 # what checkpoints from before it was recorded lack
-_RECORD_MAY: dict[str, Test] = {"epochs": _is(list), "start": _is(dict, type(None)), "arithmetic": _is(dict)}
+_RECORD_MAY: dict[str, Test] = {
+    "input": _is(dict),
+    "transform_input": _is(bool),
+    "epochs": _is(list, type(None)),
+    "start": _is(dict, type(None)),
+    "arithmetic": _is(dict),
+}
 _CONFIG: dict[str, Test] = {
     "seed": _whole(0),
+    "model": _is(dict),
     "data": _is(dict),
     "optimizer": _is(dict),
     "trainer": _is(dict),

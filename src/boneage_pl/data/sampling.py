@@ -1,0 +1,36 @@
+"""How many training rows are drawn from each group by sex and age.
+
+A sampling is called with how many training images each group has, int64 [G], and how many rows are wanted in
+all, and returns how many of them come from each group, int64 [G]; a group's images are repeated as needed.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boneage_pl.errors import BoneageError
+
+Counts = NDArray[np.int64]
+Sampling = Callable[[Counts, int], Counts]
+
+
+def balanced(images: Counts, rows: int) -> Counts:
+    """Draw as many from every group: as published."""
+    return np.full_like(images, rows // len(images))
+
+
+def rows_of_groups(sampling: Sampling, images: Counts, rows: int) -> Counts:
+    """Return what a sampling draws.
+
+    Raises:
+        BoneageError: it is not a number of rows for each group, or no row at all.
+    """
+    drawn = np.asarray(sampling(images, rows))
+    whole = drawn.shape == images.shape and np.issubdtype(drawn.dtype, np.integer)
+    if not whole or (drawn < 0).any() or not drawn.sum():
+        raise BoneageError(
+            f"sampling: of groups with {images.tolist()} images it draws {drawn.tolist()} rows; it must be a "
+            "whole number of 0 or more for each group, and not 0 for all."
+        )
+    return drawn.astype(np.int64)

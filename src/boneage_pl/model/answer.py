@@ -1,0 +1,67 @@
+"""How a network's output becomes a loss, and months."""
+
+from collections.abc import Callable
+
+from torch import Tensor, autocast, float32, nn, promote_types
+
+from boneage_pl.data.transforms import Transforms
+from boneage_pl.errors import BoneageError
+from boneage_pl.model.input import input_of, normalised
+
+# (output, bone age in months [B]) → one number, in float32. A loss that has a method `months` is given the
+# network's own output, and that method turns it into months [B]; all others are given months [B], of [B, 1].
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def months_of(output: Tensor, loss: Loss) -> Tensor:
+    """Return the months [B] that a network's output means.
+
+    Raises:
+        BoneageError: it is several numbers an image, and the loss does not say what they mean.
+    """
+    with autocast(output.device.type, enabled=False):
+        return _months(_exact(output), loss)
+
+
+def loss_of(output: Tensor, bone_age: Tensor, loss: Loss) -> Tensor:
+    """Return the loss of a network's output for bone ages in months [B]."""
+    with autocast(output.device.type, enabled=False):
+        output = _exact(output)
+        return loss(output if hasattr(loss, "months") else _months(output, loss), bone_age)
+
+
+def _exact(output: Tensor) -> Tensor:
+    return output.to(promote_types(output.dtype, float32))  # a loss in bfloat16 would count in half months
+
+
+def _months(output: Tensor, loss: Loss) -> Tensor:
+    if hasattr(loss, "months"):
+        return loss.months(output)
+    if output.dim() != 2 or output.shape[1] != 1:
+        name = getattr(loss, "__name__", type(loss).__name__)
+        raise BoneageError(
+            f"model: its output is {list(output.shape)}, and loss={name} takes one number an image, [B, 1].\n"
+            "A loss with a method months(output) → [B] says what several numbers mean."
+        )
+    return output.squeeze(1)
+
+
+class Reader(nn.Module):
+    """The one way from the pixels of a radiograph to its bone age, in a validation and for all who ask.
+
+    Args:
+        network: image [B, C, H, W] as its `Input` says, and male [B] → output.
+        transforms: of images that are not trained on.
+        loss: see `Loss`.
+    """
+
+    def __init__(self, network: nn.Module, transforms: Transforms, loss: Loss) -> None:
+        super().__init__()
+        self.network = network
+        self.transforms = transforms
+        self.loss = loss
+
+    def forward(self, image: Tensor, key: Tensor, male: Tensor) -> Tensor:
+        """Estimate bone ages: uint8 [B, 1, H, W], int64 [B] and [B] → months, float [B]."""
+        seen = normalised(self.transforms(image, key), input_of(self.network))
+        return months_of(self.network(seen, male), self.loss).float()

@@ -1,0 +1,40 @@
+"""The report that every training ends with."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from boneage_pl.data.datamodule import BoneAgeData
+from boneage_pl.report.measures import answers_table
+from boneage_pl.report.writer import About, write_report
+from boneage_pl.run.checkpoint import load_checkpoint
+from boneage_pl.run.history import History
+from boneage_pl.run.runs import BEST
+
+
+def report_best(run: Path, data: BoneAgeData, history: History, ran: dict[str, Any]) -> dict[str, Figure]:
+    """Write the report of a run's best checkpoint on its own validation images; return the figures."""
+    best = load_checkpoint(run / BEST)
+    answers = best.record.validation
+    split = best.record.split
+    table = answers_table(
+        pd.DataFrame({name: answers[name] for name in ("id", "male", "bone_age")}),
+        answers["predicted"],
+        split["edges"],
+        split["hashes"],
+        set(split["train"]),
+    )
+    about = About(
+        title=f"Bone age: {best.record.experiment}, best of {len(history.rows)} epochs",
+        subset="the validation images of its own run",
+        data=str(data.root),
+        checkpoints=[str(best.path)],
+        record=replace(best.record, epochs=history.rows),
+        chose_epoch=True,
+        balanced=not split["protocol"].startswith("file"),
+        run=ran,
+    )
+    return write_report(run / "report", about, table, data.read)

@@ -1,0 +1,103 @@
+"""The parts of a training, built from its configuration."""
+
+import inspect
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from boneage_pl.cli.building import built, partial_of
+from boneage_pl.data.datamodule import BoneAgeData
+from boneage_pl.data.found import Found
+from boneage_pl.data.transforms import Transforms
+from boneage_pl.machine.hardware import keep_freed_memory, set_float32_arithmetic, synchronises
+from boneage_pl.model.module import BoneAgeModule
+from boneage_pl.model.optimizer import optimizer_of, scheduler_of
+from boneage_pl.run.beginning import Beginning
+from boneage_pl.run.callbacks import check_monitors
+from boneage_pl.run.curves import Curves
+from boneage_pl.run.saving import WholeFiles
+
+log = logging.getLogger(__name__)
+
+
+def make_data(cfg: DictConfig, beginning: Beginning, found: Found | None) -> BoneAgeData:
+    """Build the configured data with the split that the run begins with, exactly so where it is resumed.
+
+    A data module of one's own is given what it takes.
+    """
+    # a partial, because instantiate() would turn the plain values of `origin` into configuration objects
+    make: Callable[..., BoneAgeData] = partial_of(cfg.data, "data")
+    known = inspect.signature(make).parameters
+    given: dict[str, Any] = {
+        "origin": beginning.split,
+        "found": found,
+        "sampling": partial_of(cfg.sampling, "sampling"),
+    }
+    if beginning.resumed:
+        given.update(split_file=None, new_split=False, allow_overlap=False)
+    return make(**{name: value for name, value in given.items() if name in known})
+
+
+def make_module(cfg: DictConfig, network: nn.Module, precision: str, data: BoneAgeData) -> BoneAgeModule:
+    """Build what trains a network as configured."""
+    scheduler, interval = scheduler_of(cfg.scheduler) if cfg.scheduler else (None, "epoch")
+    length = cfg.trainer.max_epochs
+    if interval == "step":
+        length *= data.steps(cfg.trainer.accumulate_grad_batches, cfg.trainer.get("limit_train_batches"))
+    transforms = built(cfg.transforms, "transforms")
+    module = BoneAgeModule(
+        network,
+        optimizer_of(_unfused(cfg, precision).optimizer),
+        scheduler,
+        interval,
+        length,
+        built(cfg.loss, "loss"),
+        (Transforms.of(transforms["train"]), Transforms.of(transforms["validation"])),
+    )
+    if cfg.compile:
+        network.compile()
+    return module
+
+
+def _unfused(cfg: DictConfig, precision: str) -> DictConfig:
+    """Unfuse the optimiser where gradients are clipped that a fused one would scale."""
+    if not (cfg.trainer.get("gradient_clip_val") and cfg.optimizer.get("fused") and "mixed" in precision):
+        return cfg
+    log.info("optimizer.fused=false: %s gradients of a fused optimiser cannot be clipped", precision)
+    return OmegaConf.merge(cfg, {"optimizer": {"fused": False}})  # type: ignore[return-value]
+
+
+def make_trainer(
+    cfg: DictConfig, run: Path, precision: str, own: list[Callback], purge: int | None
+) -> L.Trainer:
+    """Build the configured trainer, writing under `run`, with the configured callbacks and then our `own`.
+
+    TensorBoard forgets what it was told of the epochs from `purge` on: they are trained again.
+    """
+    bar = sys.stderr.isatty() if cfg.trainer.enable_progress_bar is None else cfg.trainer.enable_progress_bar
+    callbacks = [c for c in built(cfg.callbacks, "callbacks").values() if c is not None]
+    check_monitors(callbacks)
+    trainer: L.Trainer = built(
+        cfg.trainer,
+        "trainer",
+        precision=precision,
+        enable_progress_bar=bar,
+        sync_batchnorm=synchronises(cfg.trainer.sync_batchnorm, cfg.trainer.accelerator),
+        benchmark=cfg.trainer.benchmark and not cfg.trainer.get("deterministic"),
+        plugins=[WholeFiles()],
+        logger=Curves(run, purge),
+        callbacks=[*callbacks, *([TQDMProgressBar(leave=False)] if bar else []), *own],
+        default_root_dir=run,
+        **({"fast_dev_run": False} if "fast_dev_run" in cfg.trainer else {}),  # done by then: see preflight
+    )
+    set_float32_arithmetic(precision)
+    if trainer.strategy.root_device.type == "cpu":
+        keep_freed_memory()
+    return trainer

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from boneage_pl.data.frame import Frame
+from boneage_pl.errors import BoneageError
+
+TALL = np.full((300, 200), 50, np.uint8)
+TALL[:100] = 250  # the upper third
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_whole_picture_lies_on_black(turned: bool):
+    pixels = TALL.T if turned else TALL
+    square = Frame(90, "pad").of(Image.fromarray(pixels))
+    square = square.T if turned else square
+    assert square.shape == (90, 90)
+    assert (square[:, :15] == 0).all()
+    assert (square[:, 75:] == 0).all()
+    assert (square[:28, 15:75] == 250).all()
+    assert (square[32:, 15:75] == 50).all()
+
+
+def test_a_stretched_picture_fills_the_square():
+    square = Frame(90, "stretch").of(Image.fromarray(TALL))
+    assert (square[:28] == 250).all()
+    assert (square[32:] == 50).all()
+
+
+def test_a_cropped_one_shows_its_middle():
+    square = Frame(90).of(Image.fromarray(TALL))  # 135 rows become 90: 22 are cut off at each end
+    assert (square[:20] == 250).all()
+    assert (square[25:] == 50).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (40, 1), (90, 90), (90, 30), (31, 97)])
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_any_shape_fits(shape: tuple[int, int], fit: str):
+    square = Frame(90, fit).of(Image.fromarray(np.full(shape, 7, np.uint8)))
+    assert square.shape == (90, 90)
+    assert square.max() == 7
+
+
+def test_each_has_a_name_of_its_own():
+    assert [str(Frame(107, fit)) for fit in ("crop", "pad", "stretch")] == ["107", "pad-107", "stretch-107"]
+    with pytest.raises(BoneageError, match=r"data\.fit=squeeze"):
+        Frame(107, "squeeze")
