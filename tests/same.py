@@ -8,9 +8,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 def scalars_of(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Return TensorBoard's points, but for how fast the images went by."""
-    events = EventAccumulator(str(run / "tensorboard"))
+    events = EventAccumulator(str(run))
     events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if tag != "images_per_second"]
+    tags = [tag for tag in events.Tags()["scalars"] if tag != "training/images_per_second"]
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags}
 
 

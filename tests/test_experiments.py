@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
 from tests.conftest import SMALL_PHANTOM, Result
 
@@ -147,13 +148,13 @@ def test_a_checkpoint_carries_what_is_needed_to_use_it_alone(v1: tuple[Path, str
 
 def test_tensorboard_has_the_curves_by_epoch_under_the_published_tags(home: Path, v1: tuple[Path, str]):
     run, _ = v1
-    ours = scalars_of(run / "tensorboard")
+    ours = scalars_of(run)
     rows = metrics_of(run)
-    for tag, column in (("mae/train", "train_mae"), ("mae/val", "val_mae"), ("lr", "lr")):
+    for tag, column in (("mae/train", "train_mae"), ("mae/val", "val_mae"), ("training/lr", "lr")):
         assert [step for step, _ in ours[tag]] == [0, 1]
         assert [value for _, value in ours[tag]] == pytest.approx([row[column] for row in rows])
     assert [step for step, _ in ours["mae/val_girls"]] == [step for step, _ in ours["mae/val_boys"]] == [0, 1]
-    assert ours["best_val_mae"][0][1] == pytest.approx(min(row["val_mae"] for row in rows))
+    assert ours["result/best_val_mae"][0][1] == pytest.approx(min(row["val_mae"] for row in rows))
 
     published = scalars_of(home / "outputs" / "published" / "v1")
     assert [step for step, _ in published["mae/val"]] == [0, 1, 2, 3, 26, 27, 28, 29]
@@ -163,9 +164,21 @@ def test_tensorboard_has_the_curves_by_epoch_under_the_published_tags(home: Path
 
 
 def test_tensorboard_has_the_pictures(v1: tuple[Path, str]):
-    events = EventAccumulator(str(v1[0] / "tensorboard"), size_guidance={"images": 0})
+    events = EventAccumulator(str(v1[0]), size_guidance={"images": 0})
     events.Reload()
-    assert {"training_images", "predicted_against_true", "error_by_age"} <= set(events.Tags()["images"])
+    names = {"training", "predicted_against_true", "error_by_age"}
+    assert {f"pictures/{name}" for name in names} <= set(events.Tags()["images"])
+
+
+def test_tensorboard_opens_with_the_errors_and_names_the_run_by_its_folder(home: Path, v1: tuple[Path, str]):
+    assert sorted(run.name for run in v1[0].iterdir() if run.is_dir()) == [".hydra", "checkpoints", "report"]
+    runs = EventMultiplexer().AddRunsFromDirectory(str(home / "outputs")).Reload()
+    name = str(v1[0].relative_to(home / "outputs"))
+    assert {name, "published/v1", "published/v2"} <= set(runs.Runs())
+    groups = sorted({tag.partition("/")[0] for tag in scalars_of(v1[0])})
+    assert groups == ["mae", "result", "training"]
+    (layout,) = runs.Tensors(name, "custom_scalars__config__")
+    assert b"mae/train$" in layout.tensor_proto.string_val[0]
 
 
 def test_v2_starts_from_v1s_weights_and_split(v1: tuple[Path, str], v2: tuple[Path, str]):

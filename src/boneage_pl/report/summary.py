@@ -135,13 +135,11 @@ def finish(run: Path, summary: Summary, figures: dict[str, Figure], record: Reco
     It is the last of a run's files: it says that the run is finished.
     """
     for name, figure in figures.items():
-        logger.experiment.add_figure(name, figure, summary.epochs)
+        logger.experiment.add_figure(f"pictures/{name}", figure, summary.epochs)
     # a step after the last epoch: a run cut off here and resumed purges it from TensorBoard
     logger.log_hyperparams(
-        _hyperparameters(record), {"best_val_mae": summary.best_val_mae}, step=summary.epochs
+        _hyperparameters(record), {"result/best_val_mae": summary.best_val_mae}, step=summary.epochs
     )
-    logger.experiment.flush()
-    Path(logger.log_dir, "hparams.yaml").unlink(missing_ok=True)  # Lightning wrote it before there were any
     logger.save()
     write_whole(run / FINISHED, json.dumps(_without_nan(asdict(summary)), indent=2) + "\n")
 

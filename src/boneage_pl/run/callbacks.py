@@ -83,8 +83,8 @@ class EpochLog(Callback):
         )
         points = {
             "mae/train": row["train_mae"],
-            "lr": self.lr,
-            "images_per_second": rate,
+            "training/lr": self.lr,
+            "training/images_per_second": rate,
         }
         if module.validated:
             points |= {f"mae/{name}": value[key] for name, key in VALIDATION.items()}
@@ -181,4 +181,4 @@ class SampleGrid(Callback):
         batch = module.seen(dataset[[(row, 0) for row in picks]], module.train_transforms)
         gray = unnormalised(batch["image"], input_of(module.network))
         figure = sample_grid(gray, batch["male"], batch["bone_age"])
-        trainer.logger.experiment.add_figure("training_images", figure, 0)  # type: ignore[union-attr]
+        trainer.logger.experiment.add_figure("pictures/training", figure, 0)  # type: ignore[union-attr]

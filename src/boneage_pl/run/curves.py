@@ -11,6 +11,15 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
+# What stands in one chart of CUSTOM SCALARS. In TIME SERIES groups are in the order of their names, and the
+# first are open: the errors' is the first, and those of pictures, result and training follow.
+LAYOUT = {
+    "mean absolute error in months": {
+        "training and validation": ["Multiline", ["mae/train$", "mae/val$"]],
+        "validation of girls and of boys": ["Multiline", ["mae/val_girls", "mae/val_boys"]],
+    }
+}
+
 _report = threading.excepthook
 
 
@@ -21,7 +30,7 @@ def _unless_writing(failed: threading.ExceptHookArgs) -> None:
 
 
 class Curves(TensorBoardLogger):
-    """Writes points into `<run>/tensorboard`; the step is the epoch.
+    """Writes points into a run's folder, after which TensorBoard calls the run; the step is the epoch.
 
     Runs of other batch or data sizes lie over each other so. What a full disk does not take is written after
     a later epoch, into a file of its own: TensorBoard's writer never recovers from an error.
@@ -32,15 +41,22 @@ class Curves(TensorBoardLogger):
     """
 
     def __init__(self, run: Path, first: int | None = None) -> None:
-        super().__init__(run, name=None, version="tensorboard", default_hp_metric=False, purge_step=first)
+        before = "tensorboard" if (run / "tensorboard").is_dir() else ""  # where runs of before have theirs
+        super().__init__(run, name=None, version=before, default_hp_metric=False, purge_step=first)
         threading.excepthook = _unless_writing
         self._waiting: list[tuple[int, dict[str, float]]] = []
+
+    def save(self) -> None:
+        """Flush; Lightning's own writes hparams.yaml too, whose values are in .hydra/ already."""
+        self.experiment.flush()
 
     def write(self, points: dict[str, float], step: int) -> None:
         """Write one epoch's points, and see them on the disk."""
         self._waiting.append((step, points))
         try:
             for at, values in self._waiting:
+                if at == 0:
+                    self.experiment.add_custom_scalars(LAYOUT)
                 for tag, value in values.items():
                     self.experiment.add_scalar(tag, value, at)
             self.experiment.flush()
