@@ -38,7 +38,9 @@ WRONG = {
     ),
     "config.data.image_size is not what it must be": config(data={"root": "x", "image_size": True}),
     "config.trainer.max_epochs is missing": config(trainer={}),
-    "input has not as many means as deviations": {"input": {"mean": (0.5,), "std": (0.2, 0.2)}},
+    "input has not a mean and a deviation": {"input": {"mean": (0.5,), "std": (0.2, 0.2)}},
+    "input has not a mean and a": {"input": {"mean": (0.5,), "std": (0.0,)}},
+    "input is not what it must be": {"input": {"mean": "half", "std": (0.5,)}},
     "validation: its columns have several lengths": {
         "validation": {"id": ["3"], "male": [1], "bone_age": [30.0], "predicted": []}
     },

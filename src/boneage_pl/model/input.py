@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isfinite
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +24,34 @@ class Input:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
+    @classmethod
+    def parse(cls, record: dict[str, Any]) -> "Input":
+        """Read what a checkpoint's record says of it.
+
+        Raises:
+            ValueError: nothing, or what cannot be.
+        """
+        if "input" not in record:  # of before: Inception re-scaled its input where it had ImageNet's weights
+            if not isinstance(record.get("transform_input"), bool):
+                raise ValueError("input is missing")
+            return HALF if record["transform_input"] else cls()
+        said = record["input"]
+        values: list[Any] = [said.get(n) if isinstance(said, dict) else None for n in ("mean", "std")]
+        for numbers in values:
+            if not isinstance(numbers, list | tuple) or not all(isinstance(n, int | float) for n in numbers):
+                raise ValueError("input is not what it must be")
+        mean, std = (tuple(map(float, numbers)) for numbers in values)
+        if not 0 < len(mean) == len(std) or not all(map(isfinite, mean)) or not all(n > 0 for n in std):
+            raise ValueError("input has not a mean and a deviation for each channel")
+        return cls(mean, std)
+
     @property
     def channels(self) -> int:
         """How many there are."""
         return len(self.mean)
+
+
+HALF = Input(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # values from -1 to 1
 
 
 def input_of(network: nn.Module) -> Input:

@@ -11,7 +11,7 @@ from torchvision.models import Inception_V3_Weights, inception_v3
 
 from boneage_pl.cli.numbers import check_number
 from boneage_pl.errors import BoneageError
-from boneage_pl.model.input import Input
+from boneage_pl.model.input import HALF, Input
 
 SMALLEST_IMAGE = 107  # pixels; one fewer leaves a 1 × 1 feature map, nothing for the 2 × 2 pool
 
@@ -53,7 +53,7 @@ class BoneAgeNet(nn.Module):
         check_image_size(image_size)
         check_number("model.sex_features", sex_features, 1)
         check_number("model.hidden_features", hidden_features, 1)
-        self.input = Input() if weights is None else Input(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        self.input = Input() if weights is None else HALF
         pooled = 2048 * (feature_side(image_size) // 2) ** 2
         self.backbone = _inception(weights)
         self.backbone.avgpool = nn.MaxPool2d(kernel_size=2, stride=2)  # [B, 2048, 14, 14] → [B, 2048, 7, 7]

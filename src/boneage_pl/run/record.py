@@ -75,17 +75,12 @@ class Record:
             ValueError: naming the first field that is missing, or is not what it must be.
         """
         _check_record(values)
-        input_ = values.get("input")
-        if input_ is None:  # of before: Inception re-scaled what it was given where it had ImageNet's weights
-            seen = Input(mean=(0.5,) * 3, std=(0.5,) * 3) if values["transform_input"] else Input()
-        else:
-            seen = Input(tuple(input_["mean"]), tuple(input_["std"]))
         known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
         return cls(
             **{
                 **known,
                 "config": of_today(values["config"]),
-                "input": seen,
+                "input": Input.parse(values),
                 "start": Start(**values["start"]) if values.get("start") else None,
                 "arithmetic": values.get("arithmetic") or {},
             }
@@ -94,13 +89,6 @@ class Record:
 
 def _check_record(record: Any) -> None:
     _check("", record, _RECORD, _RECORD_MAY)
-    if "input" in record:
-        _check("input", record["input"], {"mean": _is(list, tuple), "std": _is(list, tuple)})
-        _list_of("input", [*record["input"]["mean"], *record["input"]["std"]], _finite)
-        if not 0 < len(record["input"]["mean"]) == len(record["input"]["std"]):
-            raise ValueError("input has not as many means as deviations")
-    elif "transform_input" not in record:
-        raise ValueError("input is missing")
     _check("config", record["config"], _CONFIG)
     _check("config.data", record["config"]["data"], {"root": _text, "image_size": _whole(1)})
     _check("config.trainer", record["config"]["trainer"], {"max_epochs": _whole(1)})
@@ -198,8 +186,6 @@ _RECORD: dict[str, Test] = {
 }
 # what checkpoints from before it was recorded lack
 _RECORD_MAY: dict[str, Test] = {
-    "input": _is(dict),
-    "transform_input": _is(bool),
     "epochs": _is(list, type(None)),
     "start": _is(dict, type(None)),
     "arithmetic": _is(dict),
