@@ -19,7 +19,7 @@ from boneage_pl.model.network import BoneAgeNet
 
 def alive_after(data: BoneAgeData, lr: float, seed: int, steps: int) -> float:
     L.seed_everything(seed, verbose=False)
-    network = BoneAgeNet(data.image_size).train()
+    network = BoneAgeNet(data.frame.side).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=lr)
     alive, flips = [], Transforms([Flip()])
     network.hidden[1].register_forward_hook(

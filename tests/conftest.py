@@ -3,16 +3,21 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+if TYPE_CHECKING:
+    from tests.forked import Forks
+
 # Sums must not depend on how many cores there are; test processes with two threads each wait on each other.
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("BONEAGE_DATA", None)
 
 # These train for minutes: they come first, so that two processes end at about the same time.
@@ -67,7 +72,7 @@ def rsna(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_command(*arguments: str, cwd: Path, check: bool = True, timeout: int = 600, **env: str) -> Result:
-    """Run `python -m boneage_pl` as a user would type it."""
+    """Run `python -m boneage_pl` as a user would type it, in a process of its own that imports anew."""
     result = subprocess.run(
         [sys.executable, "-m", "boneage_pl", *arguments],
         cwd=cwd,
@@ -81,5 +86,15 @@ def run_command(*arguments: str, cwd: Path, check: bool = True, timeout: int = 6
 
 
 @pytest.fixture(scope="session")
-def command() -> Callable[..., Result]:
-    return run_command
+def forks() -> Iterator["Forks"]:
+    """What commands are forked of: one for all tests of a process, since it imports for seconds."""
+    from tests.forked import Forks
+
+    with Forks(Path(tempfile.mkdtemp(prefix="forked_"))) as forks:
+        yield forks
+
+
+@pytest.fixture(scope="session")
+def command(forks: "Forks") -> Callable[..., Result]:
+    """Run `python -m boneage_pl` as a user would type it."""
+    return forks.run

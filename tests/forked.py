@@ -79,9 +79,9 @@ class Forks:
         self.process.stdin.flush()
         return Running([module, *arguments], folder)
 
-    def run(self, *arguments: str, cwd: Path, check: bool = True, **env: str) -> Result:
+    def run(self, *arguments: str, cwd: Path, check: bool = True, timeout: float = 600, **env: str) -> Result:
         """Run `python -m boneage_pl` to its end."""
-        result = self.start("boneage_pl", *arguments, cwd=cwd, **env).wait()
+        result = self.start("boneage_pl", *arguments, cwd=cwd, **env).wait(timeout)
         assert not check or result.returncode == 0, result.stdout + result.stderr
         return result
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -19,9 +18,9 @@ IMAGES = "boneage-training-dataset"
 class Home:
     """A folder with two runs of one experiment, of other seeds, and what they were trained on."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, forks: Forks) -> None:
         self.path = path
-        self.forks = Forks(path / "commands")
+        self.forks = forks
         for name, options in (("a", []), ("b", ["optimizer.lr=0.003"])):
             command = ["+experiment=v1", *TINY[:-2], "trainer.max_epochs=3", *options]
             self.forks.run(*command, f"hydra.run.dir=outputs/{name}", cwd=path)
@@ -49,10 +48,8 @@ class Home:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    home = Home(tmp_path_factory.mktemp("home"))
-    with home.forks:
-        yield home
+def home(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Home:
+    return Home(tmp_path_factory.mktemp("home"), forks)
 
 
 def numbers_of(folder: Path) -> dict:

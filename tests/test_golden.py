@@ -5,12 +5,12 @@ and two, so each is held as far as it can be (measured with one and two threads,
 the same differ by 3e-9 of their size, and are held closely.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import SMALL_PHANTOM, run_command
-from tests.forked import CHECKOUT
+from tests.conftest import SMALL_PHANTOM, Result
 
 LOSSES = {
     "32": (
@@ -25,8 +25,10 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("precision", LOSSES)
-def test_the_first_five_losses_of_v1_are_what_they_were(tmp_path: Path, precision: str):
-    run_command(
+def test_the_first_five_losses_of_v1_are_what_they_were(
+    tmp_path: Path, command: Callable[..., Result], precision: str
+):
+    command(
         "+experiment=v1",
         *SMALL_PHANTOM,
         "data.batch_size=12",
@@ -36,7 +38,6 @@ def test_the_first_five_losses_of_v1_are_what_they_were(tmp_path: Path, precisio
         "+callbacks.losses._target_=tests.golden.Losses",
         "+callbacks.losses.path=losses.txt",
         cwd=tmp_path,
-        PYTHONPATH=str(CHECKOUT),
     )
     found = [float(line) for line in (tmp_path / "losses.txt").read_text().splitlines()]
     values, within = LOSSES[precision]

@@ -26,8 +26,9 @@ class Tiny(nn.Module):
         self.age = nn.Linear(33, 1)
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
-        hidden = self.hidden(self.backbone(image)).float()
-        return self.age(torch.cat([hidden, male.float().unsqueeze(1)], dim=1))
+        kind = self.age.weight.dtype
+        hidden = self.hidden(self.backbone(image)).to(kind)
+        return self.age(torch.cat([hidden, male.to(kind).unsqueeze(1)], dim=1))
 
 
 def own_data(origin: Any = None) -> str:

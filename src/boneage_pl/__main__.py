@@ -15,7 +15,7 @@ from boneage_pl.cli.entry import refusing, start
 from boneage_pl.cli.usage import usage
 from boneage_pl.data.source import store_folder
 from boneage_pl.errors import BoneageError
-from boneage_pl.run.folder import first_process, remove_if_nothing_was_made
+from boneage_pl.run.hold import first_process, remove_if_nothing_was_made
 from boneage_pl.run.preflight import check_options
 from boneage_pl.run.resume import resumed
 from boneage_pl.run.runs import LAST

@@ -26,8 +26,9 @@ from boneage_pl.report.summary import Summary, closing_words, finish, opening_wo
 from boneage_pl.run.beginning import Beginning
 from boneage_pl.run.callbacks import CheckpointRecord, EpochLog, SampleGrid, SeededEpochs
 from boneage_pl.run.files import write_first_files
-from boneage_pl.run.folder import alone_in, plain
+from boneage_pl.run.folder import plain
 from boneage_pl.run.history import History
+from boneage_pl.run.hold import alone_in
 from boneage_pl.run.interrupts import Interrupts, Stopped, say_stopped, stoppable
 from boneage_pl.run.parts import make_data, make_module, make_trainer
 from boneage_pl.run.published import write_published_curves

@@ -2,7 +2,6 @@
 
 import csv
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,9 +21,9 @@ TINY = [
 
 
 class Home:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, forks: Forks) -> None:
         self.path = path
-        self.forks = Forks(path / "commands")
+        self.forks = forks
 
     def run(self, *arguments: str, check: bool = True, **env: str) -> Result:
         return self.forks.run(*arguments, cwd=self.path, check=check, **env)
@@ -34,11 +33,10 @@ class Home:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    home = Home(tmp_path_factory.mktemp("home"))
-    with home.forks:
-        home.run("+experiment=v1", *TINY[1:], "hydra.run.dir=outputs/plain")
-        yield home
+def home(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Home:
+    home = Home(tmp_path_factory.mktemp("home"), forks)
+    home.run("+experiment=v1", *TINY[1:], "hydra.run.dir=outputs/plain")
+    return home
 
 
 def rows_of(run: Path) -> list[dict[str, str]]:

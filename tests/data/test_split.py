@@ -104,3 +104,32 @@ def test_empty_and_single_groups_are_named():
 def test_options_that_cannot_be_right(options):
     with pytest.raises(BoneageError, match=next(iter(options))):
         make_split(table_of([5] * 20, 10), **options)
+
+
+@given(shape=tables, seed=st.integers(0, 5))
+@settings(max_examples=20, deadline=None)
+def test_a_sampling_says_how_many_training_rows_each_group_has(shape, seed):
+    bins, counts = shape
+    table = table_of(counts, bins)
+    options = {"age_bins": bins, "samples_per_group": 12, "seed": seed}
+    asked = []
+
+    def ascending(images: np.ndarray, rows: int) -> np.ndarray:
+        asked.append((images.tolist(), rows))
+        return np.arange(len(images))
+
+    split, usual = make_split(table, **options, sampling=ascending), make_split(table, **options)
+    train = split[split["subset"] == "train"].groupby("group").size()
+    assert train.to_dict() == {group: group for group in range(1, 2 * bins)}
+    ((images, rows),) = asked
+    assert rows == 2 * bins * 9
+    assert all(0 < left < count for left, count in zip(images, counts, strict=True))
+    validation = [s[s["subset"] == "validation"].reset_index(drop=True) for s in (split, usual)]
+    pd.testing.assert_frame_equal(*validation)
+    assert not set(split[split["subset"] == "train"]["id"]) & set(validation[0]["id"])
+
+
+@pytest.mark.parametrize("drawn", [[0, 0], [1], [-1, 2], [0.5, 0.5]])
+def test_a_sampling_that_makes_no_sense_is_refused(drawn):
+    with pytest.raises(BoneageError, match=r"sampling: of groups with \[\d, \d\] images it draws"):
+        make_split(table_of([9, 9], 1), age_bins=1, samples_per_group=8, sampling=lambda *_: np.array(drawn))

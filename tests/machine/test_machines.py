@@ -99,22 +99,31 @@ print(os.environ["LOGNAME"])
     assert result.stdout.strip() == f"user{os.getuid()}"
 
 
-@pytest.mark.parametrize("prepare", [True, False])
-def test_a_script_without_a_guard_ends_and_says_what_it_lacks(tmp_path: Path, prepare: bool):
-    """Processes that are started import it, and would do its work again: for ever, waiting for each other."""
+@pytest.mark.parametrize(
+    "work",
+    [
+        'prepare_images(table, Path("data"), Path("prepared"), Frame(107), 2)',
+        'examine_originals(dict(zip(table["id"], table["path"])), Frame(107), 2)',
+    ],
+)
+def test_a_script_without_a_guard_ends_and_says_what_it_lacks(tmp_path: Path, work: str):
+    """Processes that are started import it, and would do its work again: for ever, waiting for each other.
+
+    This is what `BoneAgeData` does with `prepare` and without, in a script that need not import torch.
+    """
     write_rsna(tmp_path / "data", balanced_table(4))
-    code = f"""
+    code = """
+from pathlib import Path
 from boneage_pl.data.frame import Frame
-from boneage_pl.data.datamodule import BoneAgeData
-data = BoneAgeData("data", 107, samples_per_group=4, prepare={prepare}, prepare_workers=2)
-data.prepare_data()
-data.setup()
+from boneage_pl.data.originals import examine_originals
+from boneage_pl.data.preparation import prepare_images
+from boneage_pl.data.table import read_table
+table = read_table(Path("data"))
 """
-    result = run(code, tmp_path)
+    result = run(code + work, tmp_path)
     assert result.returncode == 1
     assert 'if __name__ == "__main__":' in result.stderr.splitlines()[-1]
-    guarded = code.replace("data =", 'if __name__ == "__main__":\n  data =').replace("\ndata.", "\n  data.")
-    result = run(guarded, tmp_path)
+    result = run(f'{code}if __name__ == "__main__":\n  {work}', tmp_path)
     assert result.returncode == 0, result.stderr
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.conftest import SMALL_PHANTOM, Result
+from tests.conftest import SMALL_PHANTOM, Result, run_command
 from tests.frozen import Frozen
 from tests.same import differing
 
@@ -25,7 +25,7 @@ ONE_STEP = [
     "model._target_=tests.frozen.Frozen",
     "~optimizer.fused",
     "optimizer._target_=torch.optim.SGD",
-    "optimizer.lr=1e-3",
+    "optimizer.lr=1e-2",
     "trainer.precision=64",
     "trainer.max_epochs=1",
 ]
@@ -33,6 +33,12 @@ DDP = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 ENV = {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
 
 Train = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def command() -> Callable[..., Result]:
+    """In processes of their own: the first starts the second as it was started."""
+    return run_command
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import json
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,10 +28,10 @@ V2 = ["+experiment=v2", "ckpt=outputs/v1", "scheduler.patience=0", "+scheduler.t
 class Home:
     """A folder to train in, and a process that forks the commands."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, forks: Forks) -> None:
         self.path = path
         self.outputs = path / "outputs"
-        self.forks = Forks(path / "commands")
+        self.forks = forks
 
     def run(self, *arguments: str, check: bool = True) -> Result:
         return self.forks.run(*arguments, cwd=self.path, check=check)
@@ -55,10 +54,8 @@ class Home:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    home = Home(tmp_path_factory.mktemp("home"))
-    with home.forks:
-        yield home
+def home(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Home:
+    return Home(tmp_path_factory.mktemp("home"), forks)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """The LightningDataModule: table → split → images → batches."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,15 @@ from torch.utils.data import DataLoader
 from boneage_pl.data.batch import Batch
 from boneage_pl.data.depth import bits, told
 from boneage_pl.data.found import Found, find_data
-from boneage_pl.data.frame import Fit, Frame, Pixels
+from boneage_pl.data.frame import Fit, Frame
 from boneage_pl.data.images import read_originals
+from boneage_pl.data.loaders import Loaders, Read
 from boneage_pl.data.originals import examine_originals
 from boneage_pl.data.place import Place
 from boneage_pl.data.preparation import prepare_images
 from boneage_pl.data.problems import OnBadImage, add_bad_images, check_choice
-from boneage_pl.data.samples import EpochBatches, Radiographs, check_shares
+from boneage_pl.data.samples import check_shares
 from boneage_pl.data.sampling import Sampling, balanced
-from boneage_pl.data.shared_memory import PREFETCH, with_room
 from boneage_pl.data.source import draw, store_folder
 from boneage_pl.data.split import Protocol, age_edges, make_split, sex_alone
 from boneage_pl.data.split_source import (
@@ -34,12 +34,8 @@ from boneage_pl.data.split_source import (
 )
 from boneage_pl.data.store import Examined, ImageStore
 from boneage_pl.errors import BoneageError
-from boneage_pl.machine.hardware import default_workers, on_gpu
-from boneage_pl.machine.pool import leave_signals
 
 log = logging.getLogger(__name__)
-
-Read = Callable[[Sequence[str]], Pixels]
 
 
 class BoneAgeData(L.LightningDataModule):
@@ -110,7 +106,9 @@ class BoneAgeData(L.LightningDataModule):
         self.place = Place.of(root, table, columns, age_unit, known)
         self.root = self.place.root
         self.frame = Frame(image_size, fit)
-        self.batch_size = batch_size
+        self.loaders = Loaders(
+            batch_size, seed, image_size, prepare, workers, prefetch_factor, pin_memory, persistent_workers
+        )
         self.how: dict[str, Any] = {
             "protocol": protocol,
             "age_bins": age_bins,
@@ -124,18 +122,12 @@ class BoneAgeData(L.LightningDataModule):
         self.prepare = prepare
         self.store_folder = store_folder(store, self.root)
         self.prepare_workers = prepare_workers
-        self.workers = workers
-        self.prefetch_factor = prefetch_factor
-        self.pin_memory = pin_memory
-        self.persistent_workers = persistent_workers
-        self.seed = seed
         self.generate = generate
         self.sampling = sampling
         self.origin = origin
         self.use_origin = origin is not None and split_file is None and not new_split
         self._found = found
         self._ready = False
-        self._with_room: int | None = None
 
     def prepare_data(self) -> None:
         """Draw the data where they are synthetic, and prepare the images; returns at once where all is there.
@@ -238,71 +230,19 @@ class BoneAgeData(L.LightningDataModule):
 
     def check_shares(self, processes: int, parts: int) -> None:
         """Raise `BoneageError` if the training batches cannot be divided equally (see `check_shares`)."""
-        check_shares(len(self._side("train")), self.batch_size, processes, parts)
+        check_shares(len(self._side("train")), self.loaders.batch_size, processes, parts)
 
     def steps(self, parts: int = 1, limit: float | None = None) -> int:
-        """Return the optimiser's steps of an epoch.
-
-        Args:
-            parts: that each batch is served as.
-            limit: batches of an epoch as served, or a share of them; `None` for all.
-        """
-        served = len(EpochBatches(len(self._side("train")), self.batch_size, None, parts=parts))
-        if limit is not None:
-            served = int(served * limit) if isinstance(limit, float) else min(served, limit)
-        return -(-served // parts)
+        """Return the optimiser's steps of an epoch, see `Loaders.steps`."""
+        return self.loaders.steps(self._side("train"), parts, limit)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training rows in an order of their own each epoch."""
-        parts = self.trainer.accumulate_grad_batches if self.trainer else 1
-        return self._loader(self._side("train"), self.seed, parts)
+        return self.loaders.loader(self._side("train"), self.read, self.trainer, train=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation rows, always in the split's order."""
-        return self._loader(self._side("validation"), None)
+        return self.loaders.loader(self._side("validation"), self.read, self.trainer, train=False)
 
     def _side(self, subset: str) -> pd.DataFrame:
         return self.split[self.split["subset"] == subset]
-
-    def _loader(self, rows: pd.DataFrame, order: int | None, parts: int = 1) -> DataLoader[Batch]:
-        train = order is not None
-        gpu = on_gpu(self.trainer.strategy.root_device.type if self.trainer else "auto")
-        workers = self._workers(gpu)
-        batches = EpochBatches(
-            len(rows),
-            self.batch_size,
-            order,
-            processes=self.trainer.world_size if self.trainer else 1,
-            process=self.trainer.global_rank if self.trainer else 0,
-            parts=parts,
-        )
-        if self.trainer and train:
-            # loader processes begin before Lightning has said in which epoch a run goes on
-            progress = self.trainer.fit_loop.epoch_progress.current
-            batches.set_epoch(progress.processed)  # type: ignore[attr-defined]
-        return DataLoader(
-            Radiographs(rows, self.read, train=train, seed=self.seed),
-            batch_size=None,  # the sampler's keys are batches already
-            sampler=batches,
-            num_workers=workers,
-            persistent_workers=self.persistent_workers and workers > 0,
-            prefetch_factor=self._prefetch if workers else None,
-            pin_memory=gpu if self.pin_memory is None else self.pin_memory,
-            worker_init_fn=leave_signals if workers else None,
-        )
-
-    @property
-    def _prefetch(self) -> int:
-        return self.prefetch_factor or PREFETCH
-
-    def _workers(self, gpu: bool) -> int:
-        """Return how many loader processes each side has: those asked for, as far as they have room."""
-        if self._with_room is None:
-            trainer = self.trainer
-            here, everywhere = (trainer.num_devices, trainer.world_size) if trainer else (1, 1)
-            asked = self.workers
-            if asked is None:
-                asked = default_workers(prepared=self.prepare, gpu=gpu, processes=here)
-            batch = -(-self.batch_size // everywhere) * self.frame.side**2  # bytes
-            self._with_room = with_room(asked, self._prefetch, batch, here)
-        return self._with_room

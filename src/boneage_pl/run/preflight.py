@@ -15,7 +15,8 @@ from boneage_pl.cli.command import expand_home, next_command, same_command
 from boneage_pl.cli.entry import refusing
 from boneage_pl.cli.numbers import check_data_numbers, check_number
 from boneage_pl.errors import BoneageError
-from boneage_pl.run.folder import check_folder, first_process, hold, hold_new, new_folder
+from boneage_pl.run.folder import check_folder
+from boneage_pl.run.hold import first_process, hold, hold_new, new_folder
 from boneage_pl.run.runs import find_checkpoint, newest_run
 from boneage_pl.run.sweep import conclude_sweep
 from boneage_pl.run.trainer_options import as_fast_dev_run, check_trainer

@@ -18,7 +18,8 @@ from boneage_pl.cli.conf_path import CONF
 from boneage_pl.cli.numbers import check_number
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.home import path_of
-from boneage_pl.run.folder import MAY_CHANGE, is_running, stored
+from boneage_pl.run.folder import MAY_CHANGE, stored
+from boneage_pl.run.hold import is_running
 from boneage_pl.run.runs import FINISHED, RECORD, unfinished_runs
 from boneage_pl.run.trust import check_targets
 
