@@ -190,6 +190,10 @@ def test_a_schedule_by_step_or_epoch_goes_on_where_it_was(home: Home, scheduler:
     assert len(home.rows(cut)) == 2
     home.forks.run(f"resume=outputs/{cut}", "model._target_=tests.tiny.Tiny", cwd=home.path)
     assert differing(home.path / "outputs" / cut, home.path / "outputs" / scheduler) == []
+    longer = [f"resume=outputs/{cut}", "trainer.max_epochs=9", "model._target_=tests.tiny.Tiny"]
+    refused = home.forks.run(*longer, cwd=home.path, check=False)
+    assert refused.returncode == 2
+    assert "is the whole run, was begun for 4 epochs" in refused.stderr
     rates = [row["lr"] for row in home.rows(scheduler)]
     assert len(set(rates)) == 4
     if scheduler == "warm_up":

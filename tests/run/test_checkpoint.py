@@ -42,6 +42,14 @@ def test_nothing_is_built_that_is_not_the_projects_own(tmp_path: Path):
         load(tmp_path / "x.ckpt")
 
 
+def test_nothing_hides_behind_an_interpolation(tmp_path: Path):
+    hidden = {**TINY, "extra": "${oc.decode:'{_target_: pathlib.Path.touch}'}"}
+    config = {**record(9.0)["config"], "model": hidden}
+    torch.save({"state_dict": {}, "boneage_pl": {**record(9.0), "config": config}}, tmp_path / "x.ckpt")
+    with pytest.raises(BoneageError, match=r"names model.extra._target_=pathlib\.Path\.touch, which is not"):
+        load(tmp_path / "x.ckpt", {"model": {"_target_": "tests.tiny.Tiny"}})
+
+
 def test_another_network_is_refused_with_the_options_that_match(tmp_path: Path):
     write_tiny(tmp_path / "x.ckpt")
     ours = {**TINY, "hidden_features": 10, "image_size": 128}

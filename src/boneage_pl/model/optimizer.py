@@ -1,6 +1,6 @@
 """Optimisers with groups of parameters, and schedules that know how long a run is, from a configuration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -46,6 +46,18 @@ def _grouped(network: nn.Module, groups: dict[str, dict[str, Any]]) -> list[dict
         )
     found: list[dict[str, Any]] = [{"params": named[None]}] if named[None] else []
     return [*found, *({"params": named[begins], **options} for begins, options in groups.items())]
+
+
+def whole_run_option(node: Any) -> str | None:
+    """Return the first option of a scheduler's configuration that `null` makes the run's length, if any."""
+    items = node.items() if isinstance(node, Mapping) else enumerate(node or ())
+    for key, value in items:
+        if value is None and key in WHOLE_RUN:
+            return str(key)
+        inside = isinstance(value, Mapping | Sequence) and not isinstance(value, str)
+        if inside and (found := whole_run_option(value)):
+            return found
+    return None
 
 
 def scheduler_of(node: DictConfig) -> tuple[MakeScheduler, str]:

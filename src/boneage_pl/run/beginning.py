@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from boneage_pl.cli.building import built
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.hardware import say_other_arithmetic
+from boneage_pl.model.optimizer import whole_run_option
 from boneage_pl.run.checkpoint import Checkpoint, check_same_network, load_checkpoint, network_of
 from boneage_pl.run.folder import differences, plain
 from boneage_pl.run.history import Row
@@ -46,6 +47,11 @@ class Beginning:
             # never to fewer epochs than were ever asked for
             begun = state.record.config["trainer"]["max_epochs"]
             cfg.trainer.max_epochs = max(cfg.trainer.max_epochs, begun)
+            if cfg.trainer.max_epochs > begun and (option := whole_run_option(cfg.scheduler)):
+                raise BoneageError(
+                    f"trainer.max_epochs={cfg.trainer.max_epochs}: the schedule, whose {option} is the whole "
+                    f"run, was begun for {begun} epochs.\nStart a new run of as many epochs as it is to have."
+                )
             return cls(state, resumed=True)
         if ckpt := find_start(cfg):
             start = load_checkpoint(ckpt)

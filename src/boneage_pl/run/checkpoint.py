@@ -9,6 +9,7 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from boneage_pl.cli.building import built
@@ -116,12 +117,15 @@ def load(path: Path, repeated: Any = None) -> tuple[Reader, Record]:
     """
     checkpoint = load_checkpoint(path)
     config = checkpoint.record.config
-    named = {group: config[group] for group in ("model", "loss", "transforms")}
-    check_targets(named, dict(targets_of(repeated)))
-    transforms = Transforms.of(built(OmegaConf.create(named["transforms"]["validation"]), "transforms"))
-    loss = built(OmegaConf.create(named["loss"]), "loss")
-    network = network_of(checkpoint, OmegaConf.create(named["model"]))
-    return Reader(network, transforms, loss), checkpoint.record
+    try:
+        named = OmegaConf.create({group: config[group] for group in ("model", "loss", "transforms")})
+        found = OmegaConf.to_container(named, resolve=True)  # an interpolation may make a table of a text
+    except (OmegaConfBaseException, KeyError) as error:
+        raise BoneageError(f"{path}: its configuration cannot be resolved: {error}") from error
+    check_targets(found, dict(targets_of(repeated)))
+    transforms = Transforms.of(built(named.transforms, "transforms").get("validation"))
+    network = network_of(checkpoint, named.model)
+    return Reader(network, transforms, built(named.loss, "loss")), checkpoint.record
 
 
 def network_of(checkpoint: Checkpoint, model: DictConfig) -> nn.Module:
