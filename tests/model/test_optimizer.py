@@ -1,0 +1,112 @@
+from io import BytesIO
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from boneage_pl.errors import BoneageError
+from boneage_pl.model.optimizer import optimizer_of, scheduler_of, whole_run_option
+
+PYTORCH = "torch.optim.lr_scheduler."
+SCHEDULERS: dict[str, dict[str, Any]] = {
+    "StepLR": {"step_size": 3},
+    "MultiStepLR": {"milestones": [2, 4]},
+    "ConstantLR": {},
+    "LinearLR": {"total_iters": None},
+    "ExponentialLR": {"gamma": 0.9},
+    "PolynomialLR": {"total_iters": None, "power": 2},
+    "CosineAnnealingLR": {"T_max": None},
+    "CosineAnnealingWarmRestarts": {"T_0": 4},
+    "CyclicLR": {"base_lr": 0.01, "max_lr": 0.1, "cycle_momentum": False},
+    "OneCycleLR": {"max_lr": 0.1, "total_steps": None, "interval": "step"},
+    "SequentialLR": {
+        "milestones": [3],
+        "schedulers": [
+            {"_target_": f"{PYTORCH}LinearLR", "total_iters": 3},
+            {"_target_": f"{PYTORCH}CosineAnnealingLR", "T_max": None},
+        ],
+    },
+    "ChainedScheduler": {
+        "schedulers": [
+            {"_target_": f"{PYTORCH}ConstantLR", "total_iters": 2},
+            {"_target_": f"{PYTORCH}ExponentialLR", "gamma": 0.9},
+        ]
+    },
+}
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_scheduler_of_pytorchs_goes_on_from_a_checkpoint_of_plain_values(name: str):
+    make, _ = scheduler_of(OmegaConf.create({"_target_": f"{PYTORCH}{name}", **SCHEDULERS[name]}))
+
+    def begun() -> tuple[torch.optim.Optimizer, Any]:
+        optimizer = torch.optim.Adam(network().parameters(), lr=0.1)
+        return optimizer, make(optimizer, 8)
+
+    def rates(optimizer: torch.optim.Optimizer, scheduler: Any, steps: int) -> list[float]:
+        found = []
+        for _ in range(steps):
+            optimizer.step()
+            scheduler.step()
+            found.append(optimizer.param_groups[0]["lr"])
+        return found
+
+    whole = rates(*begun(), 7)
+    optimizer, scheduler = begun()
+    first = rates(optimizer, scheduler, 3)
+    file = BytesIO()
+    torch.save((optimizer.state_dict(), scheduler.state_dict()), file)
+    file.seek(0)
+    states = torch.load(file, weights_only=True)
+    again = begun()
+    for part, state in zip(again, states, strict=True):
+        part.load_state_dict(state)
+    assert first + rates(*again, 4) == whole
+    assert len(set(whole)) > 1
+
+
+def test_a_schedule_of_the_whole_run_ends_with_it():
+    make, interval = scheduler_of(OmegaConf.create({"_target_": f"{PYTORCH}LinearLR", "total_iters": None}))
+    optimizer = torch.optim.SGD(network().parameters(), lr=0.3)
+    scheduler = make(optimizer, 6)
+    for _ in range(6):
+        assert optimizer.param_groups[0]["lr"] < 0.3
+        optimizer.step()
+        scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.3)
+    assert interval == "epoch"
+
+
+def test_what_is_the_whole_run_is_found_at_any_depth():
+    assert whole_run_option(OmegaConf.create(SCHEDULERS["SequentialLR"])) == "T_max"
+    assert whole_run_option(OmegaConf.create({"total_steps": 100, "milestones": [1]})) is None
+    assert whole_run_option(None) is None
+
+
+def test_a_parameter_is_in_the_longest_group_that_names_it_and_the_rest_come_first():
+    node = {
+        "_target_": "torch.optim.AdamW",
+        "lr": 0.1,
+        "betas": [0.8, 0.99],
+        "groups": {"0": {"lr": 0.01}, "0.bias": {"weight_decay": 0}},
+    }
+    net = network()
+    optimizer = optimizer_of(OmegaConf.create(node))(net)
+    groups = [[id(p) for p in group["params"]] for group in optimizer.param_groups]
+    rest = [net[1].weight, net[1].bias, net[2].weight, net[2].bias]
+    assert groups == [list(map(id, rest)), [id(net[0].weight)], [id(net[0].bias)]]
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.01, 0.1]
+    assert optimizer.param_groups[2]["weight_decay"] == 0
+    assert type(optimizer.state_dict()["param_groups"][0]["betas"]) in (list, tuple)  # none of OmegaConf's
+
+
+def test_a_group_that_names_nothing_is_refused():
+    node = OmegaConf.create({"_target_": "torch.optim.SGD", "lr": 0.1, "groups": {"3": {"lr": 1}}})
+    with pytest.raises(BoneageError, match=r"optimizer\.groups\.3: .* parts: 0, 1, 2"):
+        optimizer_of(node)(network())
