@@ -23,6 +23,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         archive.extractall(home)
     checkpoints = home / "outputs" / "v1" / "checkpoints"
     shutil.copy(checkpoints / "last.ckpt", checkpoints / "best.ckpt")  # the last epoch was the best
+    (home / "outputs" / "v1" / "tensorboard").mkdir()  # where its curves were
     return home
 
 
@@ -42,6 +43,8 @@ def test_it_is_resumed(home: Path, forks: Forks):
             (106.66848754882812, 101.1959228515625),
         )
     ]
+    run = home / "outputs" / "v1"
+    assert [len(list(folder.glob("events.*"))) > 0 for folder in (run / "tensorboard", run)] == [True, False]
 
 
 def test_v2_starts_from_it(home: Path, forks: Forks):

@@ -22,6 +22,7 @@ data sets (data=NAME)
 
 options, a few of many
   data.root=FOLDER         where the radiographs are (else $BONEAGE_DATA, else data/rsna)
+  data.fit=pad             the whole radiograph on black; crop, its middle, is published
   data.image_size=128      pixels a side; 500 is the published size
   resume=latest            go on with the newest unfinished run, or resume=outputs/NAME/<date_time>
   ckpt=v1                  weights to start from: a checkpoint, a run's folder, or an experiment's newest run
@@ -31,7 +32,7 @@ options, a few of many
   -m seed=1,2,3            a run for each value; ends with their mean and standard deviation
   hparams_search=optuna    search learning rate, batch size and patience (extra: sweep)
   --cfg job                print the whole configuration and stop
-  --config-dir FOLDER      add a folder of your own, with experiment/NAME.yaml in it
+  --config-dir FOLDER      add a folder of your own with experiment/, model/, loss/ ... (docs/ARCHITECTURE.md)
 
 Results go to outputs/NAME/<date_time>/; see them with  tensorboard --logdir outputs"""
 
