@@ -64,9 +64,7 @@ def balanced(answers: pd.DataFrame) -> dict[str, float]:
     weights = 1 / answers.groupby("group")["id"].transform("size").to_numpy(float)
     error = answers["error"].abs().to_numpy(float)
     images = pd.factorize(answers["id"])[0]
-    value, low, high = with_intervals(
-        lambda w: {"mae": float(np.dot(error, w) / w.sum())}, images, base=weights
-    )["mae"]
+    value, low, high = with_intervals(lambda w: {"mae": w @ error / w.sum(1)}, images, base=weights)["mae"]
     return {"value": value, "low": low, "high": high}
 
 

@@ -11,6 +11,7 @@ from boneage_pl.data.frame import Pixels
 from boneage_pl.report.statistics import LIMITS, draws, interval
 from boneage_pl.run.history import Row
 from boneage_pl.run.published import PUBLISHED
+from boneage_pl.run.sheet import contact_sheet
 
 GIRLS, BOYS = "#c44e52", "#4c72b0"
 
@@ -158,15 +159,11 @@ def worst_cases(answers: pd.DataFrame, pixels: Pixels) -> Figure:
         answers: as many rows as there are images, `id, male, bone_age, predicted`.
         pixels: uint8 [B, H, W].
     """
-    rows = -(-len(answers) // 4)
-    figure = Figure(figsize=(8, 2.5 * rows), layout="constrained")
-    for axes in np.ravel(figure.subplots(rows, 4)):
-        axes.axis("off")
-    for axes, image, row in zip(figure.axes, pixels, answers.itertuples(), strict=False):
-        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-        sex = "boy" if row.male else "girl"
-        axes.set_title(f"{row.id}: {sex}\ntrue {row.bone_age:.0f}, predicted {row.predicted:.0f}", fontsize=8)
-    return figure
+    titles = [
+        f"{row.id}: {'boy' if row.male else 'girl'}\ntrue {row.bone_age:.0f}, predicted {row.predicted:.0f}"
+        for row in answers.itertuples()
+    ]
+    return contact_sheet(pixels, titles)
 
 
 def _by_sex(answers: pd.DataFrame) -> list[tuple[str, pd.DataFrame, str]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from boneage_pl.data.split import assign_groups, group_name
 from boneage_pl.report.literature import REFERENCES
-from boneage_pl.report.statistics import Values, agreement, with_intervals
+from boneage_pl.report.statistics import Values, agreement, mean, with_intervals
 
 SCHEMA = 1  # of metrics.json: raise it when a key changes its meaning
 DRAWS = 2000
@@ -126,14 +126,16 @@ def _by(answers: pd.DataFrame, key: pd.Series, names: list[str]) -> list[dict[st
     part = key.to_numpy(int)
     error = answers["error"].to_numpy(float)
 
-    def means(weights: Values) -> dict[str, float]:
+    def means(weights: Values) -> dict[str, Values]:
+        found = {}
         with np.errstate(divide="ignore", invalid="ignore"):
-            total = np.bincount(part, weights, len(names))
-            mae = np.bincount(part, weights * np.abs(error), len(names)) / total
-            bias = np.bincount(part, weights * error, len(names)) / total
-        return {f"mae {n}": mae[n] for n in range(len(names))} | {
-            f"bias {n}": bias[n] for n in range(len(names))
-        }
+            for n, rows in enumerate(there):
+                some = weights[:, rows]
+                found[f"mae {n}"] = some @ np.abs(error[rows]) / some.sum(1)
+                found[f"bias {n}"] = some @ error[rows] / some.sum(1)
+        return found
+
+    there = [np.flatnonzero(part == n) for n in range(len(names))]
 
     found = with_intervals(means, answers["image"].to_numpy(), count=DRAWS)
     return [
@@ -168,6 +170,6 @@ def _baselines(answers: pd.DataFrame, population: Population) -> list[dict[str, 
     baselines = []
     for name, (months, what) in predictors.items():
         error = (months - answers["bone_age"]).abs().to_numpy(float)
-        found = with_intervals(lambda w, e=error: {"mae": float(np.dot(e, w) / w.sum())}, images, count=DRAWS)  # type: ignore[misc]
+        found = with_intervals(lambda w, e=error: {"mae": mean(e, w)}, images, count=DRAWS)  # type: ignore[misc]
         baselines.append({"name": name, "what": what, "mae": _plain(*found["mae"])})
     return baselines

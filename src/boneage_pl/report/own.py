@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.report.measures import answers_table
@@ -15,8 +14,8 @@ from boneage_pl.run.history import History
 from boneage_pl.run.runs import BEST
 
 
-def report_best(run: Path, data: BoneAgeData, history: History, ran: dict[str, Any]) -> dict[str, Figure]:
-    """Write the report of a run's best checkpoint on its own validation images; return the figures."""
+def report_best(run: Path, data: BoneAgeData, history: History, ran: dict[str, Any]) -> dict[str, bytes]:
+    """Write the report of a run's best checkpoint on its own validation images; return its PNG figures."""
     best = load_checkpoint(run / BEST)
     answers = best.record.validation
     split = best.record.split

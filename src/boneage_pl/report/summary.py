@@ -4,11 +4,13 @@ import json
 import math
 import shlex
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from PIL import Image
 
 from boneage_pl.cli.command import next_command
 from boneage_pl.machine.whole import write_whole
@@ -129,13 +131,14 @@ def closing_words(summary: Summary, run: Path, next_experiment: str | None, outp
     return "\n".join([*lines, f"  tensorboard --logdir {shlex.quote(outputs)}", f"\nreport\n  {page}"])
 
 
-def finish(run: Path, summary: Summary, figures: dict[str, Figure], record: Record, logger: Any) -> None:
+def finish(run: Path, summary: Summary, figures: dict[str, bytes], record: Record, logger: Any) -> None:
     """Show the report's figures and the hyper-parameters in TensorBoard, and write summary.json.
 
     It is the last of a run's files: it says that the run is finished.
     """
     for name, figure in figures.items():
-        logger.experiment.add_figure(f"pictures/{name}", figure, summary.epochs)
+        pixels = np.asarray(Image.open(BytesIO(figure)).convert("RGB"))
+        logger.experiment.add_image(f"pictures/{name}", pixels, summary.epochs, dataformats="HWC")
     # a step after the last epoch: a run cut off here and resumed purges it from TensorBoard
     logger.log_hyperparams(
         _hyperparameters(record), {"result/best_val_mae": summary.best_val_mae}, step=summary.epochs

@@ -86,8 +86,8 @@ def write_report(
     about: About,
     answers: pd.DataFrame,
     read: Callable[[Sequence[str]], Pixels],
-) -> dict[str, Figure]:
-    """Write a report into `folder` and return its figures by name.
+) -> dict[str, bytes]:
+    """Write a report into `folder` and return its figures by name, as PNG files.
 
     Args:
         answers: as `answers_table` makes it.
@@ -99,12 +99,11 @@ def write_report(
     answers[COLUMNS].to_csv(folder / "predictions.csv", index=False)
     about_numbers = {"subset": about.subset, "data": about.data, "checkpoints": about.checkpoints}
     (folder / "metrics.json").write_text(json.dumps({**about_numbers, **numbers}, indent=1) + "\n")
-    figures = _figures(about, answers, numbers, read)
-    images = {name: png(figure) for name, figure in figures.items()}
+    images = {name: png(figure) for name, figure in _figures(about, answers, numbers, read).items()}
     for name, image in images.items():
         (folder / f"{name}.png").write_bytes(image)
     (folder / "report.html").write_text(_page(about, numbers, images), encoding="utf-8")
-    return figures
+    return images
 
 
 def _figures(

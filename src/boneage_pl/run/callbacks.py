@@ -18,10 +18,10 @@ from boneage_pl.errors import BoneageError
 from boneage_pl.machine.whole import write_whole
 from boneage_pl.model.input import input_of, unnormalised
 from boneage_pl.model.module import BoneAgeModule
-from boneage_pl.run.curves import sample_grid
 from boneage_pl.run.history import History
 from boneage_pl.run.record import Record
 from boneage_pl.run.run_json import RunRecord
+from boneage_pl.run.sheet import contact_sheet
 
 log = logging.getLogger(__name__)
 
@@ -180,5 +180,9 @@ class SampleGrid(Callback):
         assert isinstance(module, BoneAgeModule)
         batch = module.seen(dataset[[(row, 0) for row in picks]], module.train_transforms)
         gray = unnormalised(batch["image"], input_of(module.network))
-        figure = sample_grid(gray, batch["male"], batch["bone_age"])
+        titles = [
+            f"{'boy' if boy > 0.5 else 'girl'}, {float(months):.0f} months"
+            for boy, months in zip(batch["male"], batch["bone_age"], strict=True)
+        ]
+        figure = contact_sheet(gray.numpy(), titles)
         trainer.logger.experiment.add_figure("pictures/training", figure, 0)  # type: ignore[union-attr]

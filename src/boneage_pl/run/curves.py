@@ -4,10 +4,7 @@ import logging
 import threading
 from pathlib import Path
 
-import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
-from matplotlib.figure import Figure
-from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -68,16 +65,3 @@ class Curves(TensorBoardLogger):
             self._experiment = None
         else:
             self._waiting.clear()
-
-
-def sample_grid(gray: Tensor, male: Tensor, bone_age: Tensor) -> Figure:
-    """Draw images [B, H, W] in [0, 1] in a 4-column grid, with their sexes and ages in months."""
-    rows = -(-len(gray) // 4)
-    figure = Figure(figsize=(8, 2.2 * rows), layout="constrained")
-    places = np.ravel(figure.subplots(rows, 4))
-    for axes, image, boy, months in zip(places, gray, male, bone_age, strict=False):
-        axes.imshow(image.numpy(), cmap="gray", vmin=0, vmax=1)
-        axes.set_title(f"{'boy' if boy > 0.5 else 'girl'}, {float(months):.0f} months", fontsize=9)
-    for axes in figure.axes:
-        axes.axis("off")
-    return figure
