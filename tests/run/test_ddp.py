@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.conftest import SMALL_PHANTOM, Result, run_command
+from tests.forked import Forks
 from tests.frozen import Frozen
 from tests.same import differing
 
@@ -106,9 +107,9 @@ def test_two_processes_train_the_real_network_and_v2_goes_on(tmp_path: Path, com
     assert answers["id"].tolist() == split.loc[split["subset"] == "validation", "id"].tolist()
 
 
-def test_devices_that_do_not_divide_the_batch_are_refused(tmp_path: Path, command: Callable[..., Result]):
+def test_devices_that_do_not_divide_the_batch_are_refused(tmp_path: Path, forks: Forks):
     options = [*SMALL_PHANTOM, "trainer=ddp", "trainer.devices=3", "trainer.accelerator=cpu"]
-    result = command("+experiment=v1", *options, cwd=tmp_path, check=False)
+    result = forks.run("+experiment=v1", *options, cwd=tmp_path, check=False)
     assert result.returncode == 2
     assert "data.batch_size has 32 samples, and 3 processes" in result.stderr
     assert "Traceback" not in result.stderr
