@@ -6,12 +6,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
+from torch import nn
 
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.data.transforms import Flip, Transforms
 from boneage_pl.errors import BoneageError
 from boneage_pl.run.beginning import Beginning
-from boneage_pl.run.parts import make_data
+from boneage_pl.run.parts import make_data, make_module
 from tests.conftest import balanced_table, write_rsna
 
 BALANCED = {"_target_": "boneage_pl.data.sampling.balanced"}
@@ -229,3 +230,8 @@ def test_an_empty_root_is_not_the_working_folder():
 def test_a_data_module_of_ones_own_is_asked_for_nothing_new():
     config = OmegaConf.create({"data": {"_target_": "tests.tiny.own_data"}, "sampling": BALANCED})
     assert make_data(config, Beginning(None, resumed=False), None) == "own data"
+    config = OmegaConf.create(
+        {"scheduler": {"_target_": "x.OneCycleLR", "interval": "step"}, "trainer": {"max_epochs": 1}}
+    )
+    with pytest.raises(BoneageError, match=r"its method steps\(parts, limit\)"):
+        make_module(config, nn.Linear(1, 1), "32-true", object())

@@ -16,6 +16,7 @@ from boneage_pl.cli.building import built, partial_of
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.data.found import Found
 from boneage_pl.data.transforms import Transforms
+from boneage_pl.errors import BoneageError
 from boneage_pl.machine.hardware import keep_freed_memory, set_float32_arithmetic, synchronises
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.model.optimizer import optimizer_of, scheduler_of
@@ -50,6 +51,11 @@ def make_module(cfg: DictConfig, network: nn.Module, precision: str, data: BoneA
     scheduler, interval = scheduler_of(cfg.scheduler) if cfg.scheduler else (None, "epoch")
     length = cfg.trainer.max_epochs
     if interval == "step":
+        if not hasattr(data, "steps"):
+            raise BoneageError(
+                "scheduler.interval=step: a data module says in its method steps(parts, limit) how many\n"
+                "steps of the optimiser an epoch has, and this one has no such method."
+            )
         length *= data.steps(cfg.trainer.accumulate_grad_batches, cfg.trainer.get("limit_train_batches"))
     transforms = built(cfg.transforms, "transforms")
     module = BoneAgeModule(
