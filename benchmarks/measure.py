@@ -225,10 +225,9 @@ def inference(side: str, size: int, batch: int, steps: int, device: str) -> Resu
         if device == "cpu":
             keep_freed_memory()
         reader = Reader(network, Transforms(), torch.nn.L1Loss()).to(memory_format=torch.channels_last)
-        key = torch.zeros(batch, dtype=torch.int64, device=device)
         image = pixels.to(device)
         enabled = resolve_precision("auto") == "bf16-mixed"
-        predict = lambda: reader(image, key, male)  # noqa: E731
+        predict = lambda: reader(image, male)  # noqa: E731
     else:
         ready, enabled = normalised(pixels, Input()).contiguous().to(device), False
         predict = lambda: network(ready, male)  # noqa: E731

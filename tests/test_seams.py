@@ -27,6 +27,10 @@ FILES = {
           blur: {_target_: torchvision.transforms.v2.GaussianBlur, kernel_size: 3}
         validation:
           darker: {_target_: tests.tiny.Darker, most: 0}""",
+    "transforms/blurred": """
+        train:
+          blur: {_target_: torchvision.transforms.v2.GaussianBlur, kernel_size: 3}""",
+    "transforms/misnamed": "training: {}",
     "sampling/natural": "_target_: tests.tiny.natural\n_partial_: true",
     "optimizer/slow_start": """
         defaults: [adam]
@@ -145,8 +149,9 @@ def test_an_output_that_the_loss_does_not_understand_is_refused(home: Home):
 
 
 def test_transforms_change_what_is_trained_on(home: Home, plain: list[dict[str, float]]):
-    home.run("darker", "model=tiny", "transforms=darker")
-    assert [row["val_mae"] for row in home.rows("darker")] != [row["val_mae"] for row in plain]
+    for name in ("darker", "blurred"):  # the second says nothing of validation
+        home.run(name, "model=tiny", f"transforms={name}")
+        assert [row["val_mae"] for row in home.rows(name)] != [row["val_mae"] for row in plain]
 
 
 def test_a_sampling_draws_the_training_rows_alone(home: Home, mine: Path, plain: list[dict[str, float]]):
@@ -212,6 +217,7 @@ def test_another_fit_has_a_store_of_its_own(home: Home, fit: str):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (["transforms=misnamed"], "transforms: it must be a table of transforms by name for train"),
         (["data.fit=squeeze"], "data.fit=squeeze: there are three, crop, pad, stretch"),
         (["scheduler=plateau", "+scheduler.interval=hour"], "interval=hour: there are two, epoch and step"),
         (["scheduler=plateau", "+scheduler.interval=step"], "a plateau is one of validations"),

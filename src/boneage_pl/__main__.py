@@ -56,7 +56,7 @@ def look(config: DictConfig) -> "Found | None":
 
     place = Place.configured(config.data)
     folder = store_folder(config.data.get("store"), place.root)
-    frame = Frame(config.data.image_size, config.data.get("fit", "crop"))
+    frame = Frame.configured(config.data)
     return find_data(place, folder, frame, prepared=config.data.get("prepare", True))
 
 

@@ -31,7 +31,7 @@ def prepare(config: DictConfig) -> None:
     if config.data.get("generate"):
         draw(instantiate(config.data.generate), root)
     folder = store_folder(config.data.store, root)
-    frame = Frame(config.data.image_size, config.data.fit)
+    frame = Frame.configured(config.data)
     table, problems = examine_table(place)
     store = prepare_images(table, root, folder, frame, config.data.prepare_workers, verify=True)
     mib = store.path.stat().st_size / 2**20

@@ -29,7 +29,7 @@ class Home:
         return self.forks.run(*arguments, cwd=self.path, check=check, **env)
 
     def files(self) -> set[Path]:
-        return {p for p in self.path.rglob("*") if "commands" not in p.parts}
+        return set(self.path.rglob("*"))
 
 
 @pytest.fixture(scope="module")

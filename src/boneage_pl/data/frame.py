@@ -1,7 +1,7 @@
 """The square that a radiograph is brought into. Imports no torch."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,11 @@ class Frame:
     def __post_init__(self) -> None:
         if self.fit not in get_args(Fit):
             raise BoneageError(f"data.fit={self.fit}: there are three, {', '.join(get_args(Fit))}.")
+
+    @classmethod
+    def configured(cls, data: Any) -> "Frame":
+        """Return the square that the group `data` of a configuration names, which may be an older one."""
+        return cls(data.get("image_size"), data.get("fit", "crop"))
 
     def __str__(self) -> str:
         """Its part in a file's name: of those that are cropped the side alone."""

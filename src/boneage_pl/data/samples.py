@@ -95,12 +95,12 @@ def _shares(length: int, batch_size: int) -> str:
 class Radiographs(Dataset[Batch]):
     """The rows of one side of a split, read a batch at a time.
 
-    The key of a sample depends on (seed, epoch, row) alone, whatever process reads it.
+    The key of a sample depends on (seed, epoch, row) alone, whatever process reads it; to validate it is 0.
 
     Args:
         rows: `id, male, bone_age` of this side.
         read: ids → their pixels, uint8 [B, H, W].
-        train: whether a sample's key differs from epoch to epoch.
+        train: whether they are trained on.
         seed: of the keys.
     """
 
@@ -122,15 +122,15 @@ class Radiographs(Dataset[Batch]):
         pixels = self.read([self.ids[row] for row in rows])
         batch = Batch(
             image=torch.from_numpy(pixels).unsqueeze(1),  # [B, H, W] → [B, 1, H, W]
-            key=torch.from_numpy(np.array([self._keys(epoch)[row] for row, epoch in keys])),
+            key=torch.tensor([self._key(row, epoch) for row, epoch in keys]),
             male=torch.from_numpy(self.male[rows]),
             bone_age=torch.from_numpy(self.bone_age[rows]),
             row=torch.tensor(rows),
         )
         return shared(batch)
 
-    def _keys(self, epoch: int) -> NDArray[np.int64]:
-        return _keys(self.seed, epoch if self.train else 0, len(self))
+    def _key(self, row: int, epoch: int) -> int:
+        return int(_keys(self.seed, epoch, len(self))[row]) if self.train else 0
 
 
 @lru_cache(maxsize=2)

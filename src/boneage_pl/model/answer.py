@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from torch import Tensor, autocast, float32, nn, promote_types
+from torch import Tensor, autocast, float32, int64, nn, promote_types, zeros
 
 from boneage_pl.data.transforms import Transforms
 from boneage_pl.errors import BoneageError
@@ -61,7 +61,8 @@ class Reader(nn.Module):
         self.transforms = transforms
         self.loss = loss
 
-    def forward(self, image: Tensor, key: Tensor, male: Tensor) -> Tensor:
-        """Estimate bone ages: uint8 [B, 1, H, W], int64 [B] and [B] → months, float [B]."""
+    def forward(self, image: Tensor, male: Tensor) -> Tensor:
+        """Estimate bone ages: uint8 [B, 1, H, W] and [B] → months, float [B]."""
+        key = zeros(len(image), dtype=int64, device=image.device)  # as in a validation
         seen = normalised(self.transforms(image, key), input_of(self.network))
         return months_of(self.network(seen, male), self.loss).float()

@@ -32,5 +32,4 @@ def predict(
     with torch.inference_mode(), torch.autocast(place.type, mixed) if mixed else nullcontext():
         for pixels, male in batches:
             image = torch.from_numpy(pixels).to(place).unsqueeze(1)  # [B, H, W] → [B, 1, H, W]
-            key = torch.zeros(len(image), dtype=torch.int64, device=place)
-            yield reader(image, key, torch.tensor(list(male), dtype=torch.float32, device=place)).cpu()
+            yield reader(image, torch.tensor(list(male), dtype=torch.float32, device=place)).cpu()

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from boneage_pl.data.frame import Pixels
-from boneage_pl.report.statistics import LIMITS, draws, interval
+from boneage_pl.report.statistics import LIMITS, mean, with_intervals
 from boneage_pl.run.history import Row
 from boneage_pl.run.published import PUBLISHED
 from boneage_pl.run.sheet import contact_sheet
@@ -84,8 +84,8 @@ def error_by_age(answers: pd.DataFrame) -> Figure:
 
 def _interval(error: pd.Series, image: pd.Series) -> tuple[float, float]:
     values = error.to_numpy(float)
-    codes = pd.factorize(image)[0]
-    return interval([float(np.dot(values, w) / w.sum()) for w in draws(codes, 500)])
+    found = with_intervals(lambda w: {"mae": mean(values, w)}, pd.factorize(image)[0], count=500)
+    return found["mae"][1:]
 
 
 def groups_heat_map(by_group: list[dict[str, Any]], edges: list[float]) -> Figure:

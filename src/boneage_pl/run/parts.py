@@ -33,7 +33,7 @@ def make_data(cfg: DictConfig, beginning: Beginning, found: Found | None) -> Bon
 
     A data module of one's own is given what it takes.
     """
-    # a partial, because instantiate() would turn the plain values of `origin` into configuration objects
+    # a partial: instantiate() would carry the plain values of `origin` through configuration objects
     make: Callable[..., BoneAgeData] = partial_of(cfg.data, "data")
     known = inspect.signature(make).parameters
     given: dict[str, Any] = {
@@ -65,7 +65,7 @@ def make_module(cfg: DictConfig, network: nn.Module, precision: str, data: BoneA
         interval,
         length,
         built(cfg.loss, "loss"),
-        (Transforms.of(transforms["train"]), Transforms.of(transforms["validation"])),
+        (Transforms.of(transforms.get("train")), Transforms.of(transforms.get("validation"))),
     )
     if cfg.compile:
         network.compile()

@@ -56,12 +56,12 @@ class Record:
     @property
     def image_size(self) -> int:
         """Side of the images in pixels."""
-        return int(self.config["data"]["image_size"])
+        return self.frame.side
 
     @property
     def frame(self) -> Frame:
         """The square that the images were brought into."""
-        return Frame(self.image_size, self.config["data"].get("fit", "crop"))
+        return Frame.configured(self.config["data"])
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain values."""
