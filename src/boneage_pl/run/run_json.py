@@ -30,6 +30,7 @@ PACKAGES = (
     "torchmetrics",
     "tensorboard",
     "matplotlib",
+    "scipy",
 )
 
 
