@@ -20,7 +20,7 @@ import pandas as pd
 from benchmarks.hold_out import write_part
 from boneage_pl.data.split import age_edges, assign_groups
 from boneage_pl.data.table import read_table
-from boneage_pl.report.page import with_interval
+from boneage_pl.report.html import with_interval
 from boneage_pl.report.statistics import with_intervals
 from boneage_pl.run.runs import BEST, FINISHED
 
@@ -84,8 +84,8 @@ def score(folder: Path) -> None:
     for protocol in PROTOCOLS:
         for name in ("v1", "v2"):
             run = folder / f"{protocol}_{name}"
-            own = evaluated(run, "own", f"data.root={folder / 'kept'}", "subset=val", "seen=mark")
-            aside = evaluated(run, "aside", f"data.root={folder / 'aside'}", "subset=table")
+            own = evaluated(run, "own", f"data.root={folder / 'kept'}", "subset=validation", "seen=allow")
+            aside = evaluated(run, "aside", f"data.root={folder / 'aside'}")
             assert not aside["seen_in_training"].any()
             parts = [own[own["seen_in_training"] == seen] for seen in (True, False)]
             here, there = balanced(own), balanced(aside)

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from html import unescape
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
+from boneage_pl.data.perturbed import CHANGES, REDUCED
 from tests.conftest import Result
 from tests.forked import Forks
 from tests.run.test_resume import TINY
@@ -30,8 +33,8 @@ class Home:
         self.trained = sorted(set(split.loc[split["subset"] == "train", "id"]))
         self.unseen = sorted(set(self.table["id"]) - set(self.trained))
 
-    def evaluate(self, *options: str, check: bool = True) -> Result:
-        result = self.forks.start("boneage_pl.evaluate", OWN, *options, cwd=self.path).wait()
+    def evaluate(self, *options: str, check: bool = True, cwd: Path | None = None) -> Result:
+        result = self.forks.start("boneage_pl.evaluate", OWN, *options, cwd=cwd or self.path).wait()
         assert not check or result.returncode == 0, result.stdout + result.stderr
         return result
 
@@ -56,22 +59,40 @@ def numbers_of(folder: Path) -> dict:
     return json.loads((folder / "metrics.json").read_text())
 
 
-def test_its_own_validation_set_gives_the_best_epochs_mae(home: Home):
-    home.evaluate("ckpt=outputs/a", "out=val")
+def mae_of(folder: Path) -> float:
+    return numbers_of(folder)["overall"]["mae"]["value"]
+
+
+@pytest.mark.parametrize("batch", [32, 1, 7])
+def test_its_own_validation_set_gives_the_best_epochs_mae(home: Home, batch: int):
+    home.evaluate("ckpt=outputs/a", f"out=val{batch}", f"data.batch_size={batch}")
     best = pd.read_csv(home.path / "outputs" / "a" / "metrics.csv")["val_mae"].min()
-    assert numbers_of(home.path / "val")["overall"]["mae"]["value"] == pytest.approx(best, abs=1e-3)
-    own = numbers_of(home.path / "outputs" / "a" / "report")
-    assert own["overall"]["mae"]["value"] == pytest.approx(best, abs=1e-3)
-    page = (home.path / "val" / "report.html").read_text()
+    assert mae_of(home.path / f"val{batch}") == pytest.approx(best, abs=1e-3)
+    assert mae_of(home.path / "outputs" / "a" / "report") == pytest.approx(best, abs=1e-3)
+
+
+def test_the_page_opens_alone_and_says_what_applies(home: Home):
+    home.evaluate("ckpt=outputs/a", "out=page")
+    page = (home.path / "page" / "report.html").read_text()
     assert "These images also chose the epoch" in page
+    assert "neither of the field's two tests" in unescape(page)
     assert "http" not in page  # it opens without a network
-    assert (home.path / "val" / "bland_altman.png").stat().st_size > 5000
+    assert (home.path / "page" / "bland_altman.png").stat().st_size > 5000
+    record = json.loads((home.path / "page" / "run.json").read_text())
+    assert record["data"]["images"] == record["asked"][0]["images"] == 20
+    assert record["sessions"][0]["packages"]["torch"] in page
+
+
+def test_a_run_that_was_moved_is_asked_from_anywhere(home: Home, tmp_path: Path):
+    shutil.copytree(home.path / "outputs" / "a", tmp_path / "moved")
+    home.evaluate("ckpt=moved", "out=there", cwd=tmp_path)
+    assert mae_of(tmp_path / "there") == mae_of(home.path / "outputs" / "a" / "report")
 
 
 def test_a_later_evaluation_lies_beside_the_runs_report(home: Home):
     before = {p: p.read_bytes() for p in (home.path / "outputs" / "a" / "report").iterdir()}
     home.evaluate("ckpt=outputs/a")
-    assert len(list((home.path / "outputs" / "a").glob("report_val_*/report.html"))) == 1
+    assert len(list((home.path / "outputs" / "a").glob("report_validation_*/report.html"))) == 1
     assert {p: p.read_bytes() for p in (home.path / "outputs" / "a" / "report").iterdir()} == before
 
 
@@ -83,23 +104,55 @@ def test_images_that_were_trained_on_are_refused_unless_asked_for(home: Home):
     home.evaluate("ckpt=outputs/a", "subset=all", "seen=drop", "out=dropped")
     answers = pd.read_csv(home.path / "dropped" / "predictions.csv", dtype={"id": str})
     assert sorted(answers["id"]) == home.unseen
-    home.evaluate("ckpt=outputs/a", "subset=all", "seen=mark", "out=marked")
+    home.evaluate("ckpt=outputs/a", "subset=all", "seen=allow", "out=marked")
     answers = pd.read_csv(home.path / "marked" / "predictions.csv", dtype={"id": str})
     assert sorted(answers.loc[answers["seen_in_training"], "id"]) == home.trained
     assert "The model was trained on images" in (home.path / "marked" / "report.html").read_text()
-    home.evaluate("ckpt=outputs/a", "subset=train", "out=train")
-    assert numbers_of(home.path / "train")["rows_seen_in_training"] == numbers_of(home.path / "train")["rows"]
 
 
 def test_a_copy_of_a_trained_image_under_another_id_is_noticed(home: Home):
-    root = home.other(
-        "copies", {"900": home.trained[0], "901": home.unseen[0], home.trained[1]: home.unseen[1]}
+    """Also where its file is another: the picture tells."""
+    one, other = home.trained[:2]
+    root = home.other("copies", {"900": one, "901": home.unseen[0], "902": other, other: home.unseen[1]})
+    saved = root / "images" / "902.png"
+    Image.open(saved).save(saved, compress_level=1)
+    assert saved.read_bytes() != (home.root / IMAGES / f"{other}.png").read_bytes()
+    (root / "ages.csv").write_text(
+        f"id,boneage,male\n900,50,True\n901,60,True\n902,70,True\n{other},70,False\n"
     )
-    (root / "ages.csv").write_text(f"id,boneage,male\n900,50,True\n901,60,True\n{home.trained[1]},70,False\n")
-    options = ["ckpt=outputs/a", f"data.root={root}", "subset=table"]
+    options = ["ckpt=outputs/a", f"data.root={root}"]
     result = home.evaluate(*options, "out=copied", check=False)
     assert result.returncode == 2
-    assert "1 of the 3 images were trained on (id 900)" in result.stderr
+    assert f"3 of the 4 images were trained on by outputs/a/checkpoints/best.ckpt (id {other}, 900, 902)" in (
+        result.stderr
+    )
+    result = home.evaluate(*options, "seen=content", "out=copied", check=False)
+    assert "2 of the 4 images" in result.stderr
+    assert "(id 900, 902)" in result.stderr
+
+
+def test_what_an_earlier_run_was_trained_on_is_remembered(home: Home):
+    """v2 of a split of its own has v1's weights, and so v1's images."""
+    options = [o for o in TINY[:-2] if not o.startswith("trainer.max_epochs")]
+    home.forks.run(
+        "+experiment=v2",
+        "ckpt=outputs/a",
+        *options,
+        "trainer.max_epochs=1",
+        "data.new_split=true",
+        "data.allow_overlap=true",
+        "data.seed=7",
+        "hydra.run.dir=outputs/later",
+        cwd=home.path,
+    )
+    split = pd.read_csv(home.path / "outputs" / "later" / "split.csv", dtype={"id": str})
+    validated = set(split.loc[split["subset"] == "validation", "id"])
+    both = validated & set(home.trained)
+    assert both
+    result = home.evaluate("ckpt=outputs/later", "out=later", check=False)
+    assert f"{len(both)} of the {len(validated)} images were trained on" in result.stderr
+    answers = pd.read_csv(home.path / "outputs" / "later" / "report" / "predictions.csv", dtype={"id": str})
+    assert set(answers.loc[answers["seen_in_training"], "id"]) == both
 
 
 def test_the_challenges_tables_are_read(home: Home):
@@ -111,7 +164,7 @@ def test_the_challenges_tables_are_read(home: Home):
     (root / "Validation Dataset.csv").write_text(
         "Image ID,male,Bone Age (months)\n4360,TRUE,50\n4361,FALSE,120\n"
     )
-    home.evaluate("ckpt=outputs/a", f"data.root={root}", "subset=table", "out=validated")
+    home.evaluate("ckpt=outputs/a", f"data.root={root}", "out=validated")
     answers = pd.read_csv(home.path / "validated" / "predictions.csv")
     assert answers["bone_age"].tolist() == [50, 120]
     assert answers["male"].tolist() == [True, False]
@@ -121,13 +174,13 @@ def test_the_challenges_tables_are_read(home: Home):
         {"Case ID": [4360, 4361], "Sex": ["M", "F"], "Ground truth bone age (months)": [50.5, 120]}
     )
     table.to_excel(root / "Bone age ground truth.xlsx", index=False)
-    home.evaluate("ckpt=outputs/a", f"data.root={root}", "subset=table", "out=tested")
+    home.evaluate("ckpt=outputs/a", f"data.root={root}", "out=tested")
     assert pd.read_csv(home.path / "tested" / "predictions.csv")["bone_age"].tolist() == [50.5, 120]
 
     root = home.other("named", ids)
     (root / "t.csv").write_text("Patient;Alter;weiblich?;Geschlecht\n4360;50;x;M\n4361;120;y;F\n")
     named = ["data.columns.id=patient", "data.columns.bone_age=Alter", "data.columns.male=Geschlecht"]
-    home.evaluate("ckpt=outputs/a", f"data.root={root}", "subset=table", *named, "out=named_out")
+    home.evaluate("ckpt=outputs/a", f"data.root={root}", *named, "out=named_out")
     assert pd.read_csv(home.path / "named_out" / "predictions.csv")["bone_age"].tolist() == [50, 120]
 
 
@@ -138,15 +191,56 @@ def test_several_checkpoints_are_averaged(home: Home):
         pd.read_csv(home.path / out / "predictions.csv")["predicted"] for out in ("one", "two", "both")
     )
     assert both.to_numpy() == pytest.approx(((one + two) / 2).to_numpy(), abs=1e-6)
+    members = {m["name"]: m["mae"]["value"] for m in numbers_of(home.path / "both")["members"]}
+    assert list(members) == [f"outputs/{name}/checkpoints/best.ckpt" for name in "ab"]
+    assert list(members.values()) == pytest.approx([mae_of(home.path / out) for out in ("one", "two")])
+    table = pd.read_csv(home.path / "both" / "predictions.csv")
+    assert table["predicted_2"].to_numpy() == pytest.approx(two.to_numpy())
+
+
+def test_it_is_held_against_another_model_and_against_its_answers(home: Home):
+    home.evaluate("ckpt=outputs/b", "out=b")
+    for out, against in (("by_ckpt", "outputs/b"), ("by_csv", "b/predictions.csv")):
+        result = home.evaluate("ckpt=outputs/a", f"against={against}", f"out={out}")
+        found = numbers_of(home.path / out)["against"]
+        assert found["images"] == 20
+        difference = mae_of(home.path / out) - mae_of(home.path / "b")
+        assert found["difference"]["value"] == pytest.approx(difference)
+        assert found["difference"]["low"] <= difference <= found["difference"]["high"]
+        assert f"{difference:+.2f} (" in result.stdout
+        assert f"p = {found['p']:.4f}" in (home.path / out / "report.html").read_text()
+
+
+def test_pictures_that_are_not_perfect(home: Home):
+    home.evaluate("ckpt=[outputs/a,outputs/b]", "stress=true", "out=stressed")
+    rows = numbers_of(home.path / "stressed")["stress"]
+    assert [row["name"] for row in rows] == ["clean", *CHANGES, *REDUCED]
+    clean = rows[0]
+    assert clean["mae"]["value"] == pytest.approx(mae_of(home.path / "stressed"))
+    assert clean["absolute_change"]["value"] == 0
+    answers = pd.read_csv(home.path / "stressed" / "predictions.csv", dtype={"id": str}).set_index("id")
+    months = pd.read_csv(home.path / "stressed" / "stress.csv", dtype={"id": str}).set_index("id")
+    for row in rows:
+        changed = months[row["name"]][answers.index]
+        assert row["mae"]["value"] == pytest.approx((changed - answers["bone_age"]).abs().mean())
+        moved = changed - answers["predicted"]
+        assert row["absolute_change"]["value"] == pytest.approx(moved.abs().mean(), abs=1e-6)
+        assert row["change"]["value"] == pytest.approx(moved.mean(), abs=1e-6)
+    assert rows[list(CHANGES).index("inverted") + 1]["absolute_change"]["value"] > 0.1
+    assert (home.path / "stressed" / "stress.png").stat().st_size > 20_000
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["ckpt=nowhere"], "ckpt=nowhere: no such file"),
-        (["ckpt=outputs/a", "subset=valid"], "subset=valid: there are val, train, all, table"),
+        (["ckpt=outputs/a", "subset=val"], "subset=val: there are validation, all"),
         (["ckpt=outputs/a", "out=outputs/a"], "out=outputs/a holds something already"),
         (["ckpt=[]"], "name at least one checkpoint"),
+        (["ckpt=outputs/a", "against=nowhere"], "against=nowhere: no such file"),
+        (["ckpt=outputs/a", "against=no.csv"], "against=no.csv cannot be read"),
+        (["ckpt=outputs/a", "seen=mark"], "seen=mark: there are refuse, content, drop, allow"),
+        (["ckpt=outputs/a", "stress=some"], "stress=some: there are true, false"),
     ],
 )
 def test_what_cannot_be_right_is_refused(home: Home, options: list[str], said: str):

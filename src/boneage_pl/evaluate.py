@@ -6,8 +6,8 @@ from boneage_pl.cli.entry import start
 from boneage_pl.cli.numbers import check_data_numbers
 from boneage_pl.errors import BoneageError
 
-SUBSETS = ("val", "train", "all", "table")
-SEEN = ("refuse", "mark", "drop")
+SUBSETS = (None, "validation", "all")
+SEEN = ("refuse", "content", "drop", "allow")
 
 
 def evaluate(config: DictConfig) -> None:
@@ -17,9 +17,10 @@ def evaluate(config: DictConfig) -> None:
         BoneageError: an option that cannot be right, or see `evaluate_checkpoints`.
     """
     check_data_numbers(config)
-    for name, choices in (("subset", SUBSETS), ("seen", SEEN)):
+    for name, choices in (("subset", SUBSETS), ("seen", SEEN), ("stress", (True, False))):
         if config[name] not in choices:
-            raise BoneageError(f"{name}={config[name]}: there are {', '.join(choices)}.")
+            there = ", ".join(str(c).lower() for c in choices if c is not None)
+            raise BoneageError(f"{name}={config[name]}: there are {there}.")
     from boneage_pl.report.evaluation import evaluate_checkpoints  # imports torch
 
     evaluate_checkpoints(config)

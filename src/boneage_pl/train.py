@@ -91,6 +91,7 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
         input=input_of(network),
         split=data.record,
         start=beginning.start,
+        root=str(data.root.absolute()),
     )
     history = History(beginning.epochs)
     epochs = EpochLog(run / "metrics.csv", history, RunRecord.of(run, record, data.table, len(history.rows)))

@@ -16,6 +16,7 @@ from boneage_pl.machine.home import path_of
 
 PATHS = (
     "outputs",  # first: others begin with it
+    "against",
     "ckpt",
     "data.root",
     "data.split_file",

@@ -181,9 +181,11 @@ class BoneAgeData(L.LightningDataModule):
             if self.use_origin:
                 check_unchanged(used, self.origin["hashes"])
             else:
-                check_overlap(split, used, self.origin)
+                check_overlap(split, images, self.origin)
         population = describe_population(self.table, split, edges)
-        self.record = describe_split(split, used, **how, edges=edges, population=population)
+        self.record = describe_split(
+            split, used, images.contents, self.origin, **how, edges=edges, population=population
+        )
         self.split = split
         self._ready = True
 

@@ -11,6 +11,7 @@ from boneage_pl.errors import BoneageError
 
 Pixels = NDArray[np.uint8]
 Fit = Literal["crop", "pad", "stretch"]
+Resampling = Literal["bilinear", "lanczos", "plain"]
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,17 @@ class Frame:
     `crop`, as published: the shorter side becomes the square's, and the middle is cut out. `pad`: the longer
     side becomes the square's, and the whole picture lies on black. `stretch`: both sides do.
 
+    Resampled as published, `bilinear` and antialiased, as Pillow and torchvision do it; or, for stress tests,
+    as other software does it: `lanczos`, or `plain` bilinear without antialiasing, each pixel of its
+    four nearest (OpenCV's and PyTorch's default).
+
     Raises:
         BoneageError: another fit.
     """
 
     side: int
     fit: Fit = "crop"
+    resampling: Resampling = "bilinear"
 
     def __post_init__(self) -> None:
         if self.fit not in get_args(Fit):
@@ -48,28 +54,42 @@ class Frame:
         pixels afterwards instead, as the device does, shifts a picture by one column where an odd number of
         columns is cropped, and rounds a resized value differently here and there.
         """
-        return {"crop": _crop, "pad": _pad, "stretch": _resized}[self.fit](image, self.side)
+        fit = {"crop": _crop, "pad": _pad, "stretch": _stretched}[self.fit]
+        return fit(image, self.side, self.resampling)
 
 
-def _crop(image: Image.Image, side: int) -> Pixels:
+def resized(image: Image.Image, size: tuple[int, int], resampling: Resampling) -> Image.Image:
+    """Return an image in another size, width and height."""
+    if resampling == "plain":
+        to = (image.width / size[0], 0, 0, 0, image.height / size[1], 0)
+        return image.transform(size, Image.Transform.AFFINE, to, Image.Resampling.BILINEAR)
+    return image.resize(
+        size, {"bilinear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LANCZOS}[resampling]
+    )
+
+
+def _crop(image: Image.Image, side: int, resampling: Resampling) -> Pixels:
     width, height = image.size
     if min(width, height) != side:
         longer = int(side * max(width, height) / min(width, height))
         width, height = (side, longer) if width <= height else (longer, side)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        image = resized(image, (width, height), resampling)
     left, top = round((width - side) / 2), round((height - side) / 2)
     return np.asarray(image.crop((left, top, left + side, top + side)))
 
 
-def _pad(image: Image.Image, side: int) -> Pixels:
+def _pad(image: Image.Image, side: int, resampling: Resampling) -> Pixels:
     scale = side / max(image.size)
     width, height = (max(round(length * scale), 1) for length in image.size)
-    left, top = (side - width) // 2, (side - height) // 2
-    square = np.zeros((side, side), np.uint8)
-    whole = image.resize((width, height), Image.Resampling.BILINEAR)
-    square[top : top + height, left : left + width] = np.asarray(whole)
-    return square
+    return on_black(resized(image, (width, height), resampling), (side, side))
 
 
-def _resized(image: Image.Image, side: int) -> Pixels:
-    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+def on_black(image: Image.Image, size: tuple[int, int]) -> Pixels:
+    """Return an image in the middle of black, of this width and height."""
+    frame = Image.new("L", size)
+    frame.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
+    return np.asarray(frame)
+
+
+def _stretched(image: Image.Image, side: int, resampling: Resampling) -> Pixels:
+    return np.asarray(resized(image, (side, side), resampling))

@@ -1,5 +1,7 @@
 """Splits that already exist: a run's split.csv, and the split stored in a checkpoint."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from boneage_pl.data.split import COLUMNS, assign_groups
+from boneage_pl.data.store import Examined
 from boneage_pl.errors import BoneageError
 
 
@@ -50,10 +53,59 @@ def restore_split(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[COLUMNS]
 
 
-def describe_split(split: pd.DataFrame, hashes: dict[str, str], **how: Any) -> dict[str, Any]:
-    """Return a split as plain values: its rows' ids by subset, their images' hashes, and `how`."""
+def describe_split(
+    split: pd.DataFrame,
+    hashes: dict[str, str],
+    contents: dict[str, str],
+    origin: dict[str, Any] | None = None,
+    **how: Any,
+) -> dict[str, Any]:
+    """Return a split as plain values: its rows' ids by subset, what tells their images, and `how`.
+
+    Args:
+        hashes: SHA-256 of each image's file, by id.
+        contents: of its prepared pixels.
+        origin: the split of the checkpoint that training starts from, which has been trained on too.
+    """
     by_subset = {name: rows["id"].tolist() for name, rows in split.groupby("subset")}
-    return {**how, "train": by_subset["train"], "validation": by_subset["validation"], "hashes": hashes}
+    train = set(by_subset["train"])
+    before = Trained.of(origin) if origin else Trained(set(), set())
+    return {
+        **how,
+        "train": by_subset["train"],
+        "validation": by_subset["validation"],
+        "hashes": hashes,
+        "contents": {i: contents[i] for i in hashes},
+        "before": {
+            "ids": sorted(before.ids - train),
+            "contents": sorted(before.contents - {of[i] for of in (hashes, contents) for i in train}),
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a checkpoint was trained on, in its own run and in those that it started from.
+
+    Args:
+        ids: of the images.
+        contents: SHA-256 of their files and of their prepared pixels, as far as it knows them.
+    """
+
+    ids: set[str]
+    contents: set[str]
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> "Trained":
+        """Read it from a checkpoint's split record; older ones know no pixels and no earlier runs."""
+        train, before = set(record["train"]), record.get("before", {"ids": [], "contents": []})
+        tells = (record["hashes"], record.get("contents", {}))
+        contents = {of[i] for of in tells for i in train if i in of}
+        return cls(train.union(before["ids"]), contents.union(before["contents"]))
+
+    def shown(self, i: str, *tells: Mapping[str, str]) -> bool:
+        """Whether an image of some data set is one of them by what tells it there, whatever its id."""
+        return any(of.get(i) in self.contents for of in tells)
 
 
 def describe_population(table: pd.DataFrame, split: pd.DataFrame, edges: list[float]) -> dict[str, Any]:
@@ -84,16 +136,15 @@ def check_unchanged(hashes: dict[str, str], stored: dict[str, str]) -> None:
         )
 
 
-def check_overlap(split: pd.DataFrame, hashes: dict[str, str], trained: dict[str, Any]) -> None:
+def check_overlap(split: pd.DataFrame, images: Examined, origin: dict[str, Any]) -> None:
     """Refuse a split that validates on images the checkpoint was trained on, by id or by content.
 
     Raises:
         BoneageError: saying how many images and how to go on.
     """
-    seen_ids = set(trained["train"])
-    seen_hashes = {trained["hashes"][i] for i in seen_ids}
+    trained = Trained.of(origin)
     validation = split.loc[split["subset"] == "validation", "id"].unique()
-    seen = [i for i in validation if i in seen_ids or hashes[i] in seen_hashes]
+    seen = [i for i in validation if i in trained.ids or trained.shown(i, images.hashes, images.contents)]
     if seen:
         raise BoneageError(
             f"{len(seen)} of the {len(validation)} validation images were trained on by the checkpoint "

@@ -8,22 +8,20 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.home import path_of
 from boneage_pl.report.figures import learning_curves
-from boneage_pl.report.page import page, picture, png, section, table, text, with_interval
-from boneage_pl.report.statistics import paired_difference
+from boneage_pl.report.html import png, render, with_interval
+from boneage_pl.report.pairing import FEWEST, paired
 from boneage_pl.run.folder import MAY_CHANGE, stored
 from boneage_pl.run.history import History
 from boneage_pl.run.runs import FINISHED, newest_run, shortest
 
 log = logging.getLogger(__name__)
 
-FEWEST = 20  # shared images: a test of fewer says nothing
 _OWN = {"outputs", "starts_from", "next_experiment", *MAY_CHANGE} - {"trainer.max_epochs"}
 
 
@@ -85,21 +83,16 @@ def compare_runs(config: DictConfig) -> Path:
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     curves = learning_curves({run.name: run.history.rows for run in runs})
-    parts = [
-        section("Runs", table(head, rows), text("In brackets 95 % intervals over images.", "quiet")),
-        section("Curves", picture(png(curves), "Training and validation error by epoch.")),
-        section(
-            "Each two on the images that they share",
-            table(["runs", "difference of MAE, months", "test"], tests),
-            text(
-                "A difference below 0 is in favour of the first. p by exchanging each image's two answers at "
-                "random (permutation test, 10,000 draws). Both chose their epochs on these images.",
-                "quiet",
-            ),
-        ),
-    ]
-    lead = text(f"{len(runs)} runs, each measured on its own validation images.")
-    target.write_text(page("Bone age: runs compared", lead, parts), encoding="utf-8")
+    page = render(
+        "compare.html",
+        title="Bone age: runs compared",
+        runs=len(runs),
+        head=head,
+        rows=rows,
+        curves=png(curves),
+        tests=tests,
+    )
+    target.write_text(page, encoding="utf-8")
     log.info("\n%s", target)
     return target
 
@@ -176,28 +169,14 @@ def _columns(rows: list[list[str]]) -> list[str]:
 def _paired(one: Run, other: Run) -> list[str]:
     """Return names, difference and p of two runs' absolute errors on the images that both validate on."""
     pair = f"{one.name} − {other.name}:"
-    unseen = [run.answers[~run.answers["seen_in_training"]] for run in (one, other)]
-    same = sorted(unseen[0]["id"]) == sorted(unseen[1]["id"])
-    if same:  # row by row, repeats as often as they count
-        first, second = (rows.sort_values("id", kind="stable").reset_index(drop=True) for rows in unseen)
-    else:
-        shared = set(unseen[0]["id"]) & set(unseen[1]["id"])
-        first, second = (
-            rows[rows["id"].isin(shared)].drop_duplicates("id").sort_values("id").reset_index(drop=True)
-            for rows in unseen
-        )
-    images = pd.factorize(first["id"])[0]
-    if len(set(images)) < FEWEST:
-        return [pair, "–", f"they share {len(set(images))} validation images, too few"]
-    found = paired_difference(
-        first["error"].abs().to_numpy(float), second["error"].abs().to_numpy(float), np.asarray(images)
-    )
-    if not np.isfinite(found["difference"]):
+    found = paired(*(run.answers[~run.answers["seen_in_training"]] for run in (one, other)))
+    if found["images"] < FEWEST:
+        return [pair, "–", f"they share {found['images']} validation images, too few"]
+    if found["difference"] is None:
         return [pair, "–", "answers that are not numbers"]
-    value = {"value": found["difference"], "low": found["low"], "high": found["high"]}
-    how = "all" if same else "shared"
+    how = "all" if found["all"] else "shared"
     return [
         pair,
-        with_interval(value, sign="+"),
-        f"p = {found['p']:.4f} on {len(set(images))} images ({how})",
+        with_interval(found["difference"], sign="+"),
+        f"p = {found['p']:.4f} on {found['images']} images ({how})",
     ]

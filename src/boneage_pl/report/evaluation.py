@@ -1,88 +1,119 @@
-"""Checkpoints asked about radiographs with known ages."""
+"""Checkpoints asked about radiographs with known ages: ask → measure → report."""
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
-from numpy.typing import NDArray
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from boneage_pl.data.frame import Frame, Pixels
-from boneage_pl.data.place import Place
-from boneage_pl.data.preparation import prepare_images
-from boneage_pl.data.problems import add_bad_images, check_choice
-from boneage_pl.data.source import draw, store_folder
-from boneage_pl.data.split_source import restore_split
-from boneage_pl.data.store import ImageStore
-from boneage_pl.data.table import examine_table
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.home import path_of
-from boneage_pl.machine.progress import progress
-from boneage_pl.model.inference import predict
-from boneage_pl.report.measures import answers_table
-from boneage_pl.report.page import with_interval
-from boneage_pl.report.writer import About, write_report
-from boneage_pl.run.checkpoint import Checkpoint, load, load_checkpoint
+from boneage_pl.report.against import held_against, read_answers
+from boneage_pl.report.answers import CLEAN, Answers, ask, mean_of
+from boneage_pl.report.asked import Asked, asked_about
+from boneage_pl.report.html import with_interval
+from boneage_pl.report.measures import answers_table, statistics_of
+from boneage_pl.report.stress import measure_stress, stress_sheet, typical
+from boneage_pl.report.writer import About, Further, write_report
+from boneage_pl.run.checkpoint import Checkpoint, load_checkpoint
+from boneage_pl.run.run_json import evaluation_record
 from boneage_pl.run.runs import find_checkpoint, shortest
 
 log = logging.getLogger(__name__)
-
-BATCH = 32  # images asked at once
-SIDES = {"val": "validation", "train": "train"}
-_WORDS = {
-    "val": "the validation images of its own run",
-    "train": "the images that it was trained on",
-    "all": "every image of the table that it was trained from",
-    "table": "the images of another table",
-}
 
 
 def evaluate_checkpoints(config: DictConfig) -> Path:
     """Ask the checkpoints that `ckpt` names, write the report, and return its folder.
 
     Raises:
-        BoneageError: see `load_checkpoint`, `examine_table` and `prepare_images`; checkpoints of several
-            splits asked about their own; images that one was trained on, unless they are asked for.
+        BoneageError: see `load_checkpoint`, `asked_about` and `read_answers`; a folder that is not empty.
     """
+    started = datetime.now()
+    outputs = Path(config.outputs)
     names = list(config.ckpt) if isinstance(config.ckpt, ListConfig) else [config.ckpt]
     if not names:
         raise BoneageError("ckpt=[]: name at least one checkpoint.")
-    checkpoints = [load_checkpoint(find_checkpoint(str(name), Path(config.outputs))) for name in names]
-    place = _place(config, checkpoints[0])
-    table, stores = _images(config, place, [c.record.frame for c in checkpoints])
-    hashes = next(iter(stores.values())).images.hashes
-    rows = _rows(config.subset, checkpoints, table, hashes)
-    seen = _seen(checkpoints, rows, hashes, other=config.subset == "table")
-    rows = _without_seen(config, rows, seen)
+    checkpoints = [load_checkpoint(find_checkpoint(str(name), outputs)) for name in names]
+    file, rival = _against(config, outputs)
+    asked = asked_about(config, [*checkpoints, *([rival] if rival else [])])
+    theirs = read_answers(file, asked.rows) if file else None  # what cannot be read is refused before asking
+    folder = _folder(config, checkpoints[0].path, "validation" if asked.own else "all", started)
 
-    typed = OmegaConf.to_container(config, resolve=False)
-    answered = [_ask(c.path, stores[c.record.frame].read, rows, typed) for c in checkpoints]
-    predicted = np.mean(answered, axis=0)
-    answers = answers_table(rows, predicted, checkpoints[0].record.split["edges"], hashes, seen)
+    every = [_ask(c, asked, config, stress=config.stress) for c in checkpoints]
+    answers = _table(asked, mean_of(every), checkpoints[0])
+    further = Further()
+    if len(every) > 1:
+        for number, (checkpoint, one) in enumerate(zip(checkpoints, every, strict=True), 1):
+            alone = _table(asked, one.months[CLEAN], checkpoint)
+            further.members.append({"name": _named(checkpoint), **statistics_of(alone)})
+            answers[f"predicted_{number}"] = alone["predicted"]
+            further.columns.append(f"predicted_{number}")
+    timings = [one.timing for one in every]
+    if rival:
+        other = _ask(rival, asked, config, stress=False)
+        theirs, timings = other.months[CLEAN], [*timings, other.timing]
+    if theirs is not None:
+        further.against = held_against(answers, str(file or _named(rival)), theirs)
+    largest = max(asked.stores, key=lambda frame: frame.side)
+    if config.stress:
+        ways = asked.ways(largest)
+        months = {way: mean_of(every, way) for way in ways}
+        further.stress = measure_stress(answers, months)
+        further.figures["stress"] = stress_sheet(typical(answers), ways, months)
+        folder.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(months).rename_axis("id").to_csv(folder / "stress.csv")
+
+    first = checkpoints[0].record
     about = About(
-        title=_title(checkpoints, config.subset),
-        subset=_WORDS[config.subset],
-        data=str(place.root),
-        checkpoints=[str(shortest(c.path.resolve())) for c in checkpoints],
-        record=checkpoints[0].record,
-        chose_epoch=config.subset == "val",
-        balanced=config.subset in SIDES,
+        title=_title(checkpoints, asked),
+        subset=asked.words,
+        data=str(asked.place.root),
+        checkpoints=[_named(c) for c in checkpoints],
+        record=first,
+        chose_epoch=asked.own,
+        balanced=asked.own and not first.split["protocol"].startswith("file"),
         run=_run_of(checkpoints[0].path),
+        evaluation=evaluation_record(started, config, asked.rows, asked.images.hashes, timings),
     )
-    folder = _folder(config, checkpoints[0].path)
-    largest = stores[max(stores, key=lambda frame: frame.side)]
-    write_report(folder, about, answers, largest.read)
-    _tell(about.title, json.loads((folder / "metrics.json").read_text()))
+    numbers, _ = write_report(folder, about, answers, asked.stores[largest].read, further)
+    (folder / "run.json").write_text(json.dumps(about.evaluation, indent=1) + "\n", encoding="utf-8")
+    _tell(about.title, numbers)
     log.info("report\n  %s", folder / "report.html")
     return folder
+
+
+def _against(config: DictConfig, outputs: Path) -> tuple[Path | None, Checkpoint | None]:
+    """Return what `against` names: a file of answers, a checkpoint, or neither."""
+    if config.against is None:
+        return None, None
+    path = path_of(str(config.against))
+    if path.suffix.lower() == ".csv":
+        return path, None
+    return None, load_checkpoint(find_checkpoint(str(config.against), outputs, option="against"))
+
+
+def _ask(checkpoint: Checkpoint, asked: Asked, config: DictConfig, *, stress: bool) -> Answers:
+    checkpoint.let_go()  # `load` reads it again, and two copies need not be held
+    typed = OmegaConf.to_container(config, resolve=False)
+    frame = checkpoint.record.frame
+    ways = asked.ways(frame) if stress else {CLEAN: asked.stores[frame].read}
+    return ask(checkpoint.path, asked.rows, ways, config.data.batch_size, typed)
+
+
+def _table(asked: Asked, months: pd.Series, checkpoint: Checkpoint) -> pd.DataFrame:
+    predicted = asked.rows["id"].map(months).to_numpy(float)
+    edges = checkpoint.record.split["edges"]
+    return answers_table(asked.rows, predicted, edges, asked.images.contents, asked.seen)
+
+
+def _named(checkpoint: Checkpoint | None) -> str:
+    assert checkpoint is not None
+    return str(shortest(checkpoint.path.resolve()))
 
 
 def _tell(title: str, numbers: dict[str, Any]) -> None:
@@ -90,132 +121,45 @@ def _tell(title: str, numbers: dict[str, Any]) -> None:
     log.info("%s\n  MAE %s months, 95 %% interval over images; %d rows, %d images", title, mae, rows, images)
     if numbers["natural"]:
         log.info("  %s at the source table's ages and sexes", with_interval(numbers["natural"]["mae"]))
-    for baseline in numbers["baselines"]:
-        log.info("  %s %s", with_interval(baseline["mae"]), baseline["name"])
+    for beside in (*numbers["members"], *numbers["baselines"]):
+        log.info("  %s %s", with_interval(beside["mae"]), beside["name"])
+    if against := numbers["against"]:
+        difference = with_interval(against["difference"], sign="+")
+        tested = "" if against["p"] is None else f", p = {against['p']:.4f}"
+        log.info("  %s less than %s, %d images%s", difference, against["name"], against["images"], tested)
+    width = max((len(row["name"]) for row in numbers["stress"]), default=0)
+    for row in numbers["stress"]:
+        words = [with_interval(row[key]) for key in ("mae", "absolute_change")]
+        log.info("  %-*s  MAE %s, the answer moves by %s", width, row["name"], *words)
 
 
-def _place(config: DictConfig, first: Checkpoint) -> Place:
-    """Return where the images are: in the folder that is named, or where the checkpoint was trained."""
-    typed = any(o.startswith(("data=", "data.root=")) for o in HydraConfig.get().overrides.task)
-    place = Place.configured(config.data if typed else first.record.config["data"])
-    if typed and config.data.get("generate"):
-        draw(instantiate(config.data.generate), place.root)
-    return place
-
-
-def _images(
-    config: DictConfig, place: Place, frames: list[Frame]
-) -> tuple[pd.DataFrame, dict[Frame, ImageStore]]:
-    """Return the table's usable rows, and their prepared images by square."""
-    table, problems = examine_table(place)
-    folder = store_folder(config.data.store, place.root)
-    workers = config.data.prepare_workers
-    stores = {
-        frame: prepare_images(table, place.root, folder, frame, workers) for frame in dict.fromkeys(frames)
-    }
-    images = stores[frames[0]].images
-    usable = add_bad_images(problems, table, images.bad, images.contents)
-    if problems and check_choice(config.data.on_bad_image) == "error":
-        raise problems.error()
-    if problems:
-        log.warning("%d rows or images are left out:\n%s", len(problems), problems.told())
-    if usable.empty:
-        raise BoneageError(f"{problems.source}: no row can be used.")
-    problems.tell(log)
-    return usable.reset_index(drop=True), stores
-
-
-def _rows(
-    subset: str, checkpoints: list[Checkpoint], table: pd.DataFrame, hashes: dict[str, str]
-) -> pd.DataFrame:
-    """Return `id, male, bone_age` of what is asked, in the split's order where it is a split's."""
-    if subset not in SIDES:
-        return table[["id", "male", "bone_age"]]
-    side = SIDES[subset]
-    record = checkpoints[0].record.split
-    for other in checkpoints[1:]:
-        if sorted(other.record.split[side]) != sorted(record[side]):
-            raise BoneageError(
-                f"{checkpoints[0].path} and {other.path} have different {side} images.\n"
-                "Ask them about images that neither has: subset=table, or subset=all seen=drop."
-            )
-    split = restore_split(record, table)
-    rows = split.loc[split["subset"] == side, ["id", "male", "bone_age"]].reset_index(drop=True)
-    changed = [i for i in rows["id"].unique() if hashes[i] != record["hashes"][i]]
-    if changed:
-        raise BoneageError(
-            f"{len(changed)} of the {rows['id'].nunique()} images of the checkpoint's split are not the "
-            f"files it knew (id {', '.join(changed[:5])}{' …' if len(changed) > 5 else ''}).\n"
-            "Use the data.root that it was trained on; or, if these are other radiographs, subset=table."
-        )
-    return rows
-
-
-def _seen(
-    checkpoints: list[Checkpoint], rows: pd.DataFrame, hashes: dict[str, str], *, other: bool
-) -> set[str]:
-    """Return the ids that show an image which any of the checkpoints was trained on.
-
-    By content, and in the table that it was trained from by id too; in another one an id is another child.
-    """
-    splits = [c.record.split for c in checkpoints]
-    ids = {i for split in splits for i in split["train"]}
-    contents = {split["hashes"][i] for split in splits for i in split["train"]}
-    return {i for i in rows["id"] if hashes[i] in contents or (not other and i in ids)}
-
-
-def _without_seen(config: DictConfig, rows: pd.DataFrame, seen: set[str]) -> pd.DataFrame:
-    if not seen or config.subset == "train" or config.seen == "mark":
-        return rows
-    if config.seen == "drop":
-        rows = rows[~rows["id"].isin(seen)].reset_index(drop=True)
-        log.info("%d images that were trained on are left out", len(seen))
-        if rows.empty:
-            raise BoneageError("Nothing is left: every image was trained on.")
-        return rows
-    listed = ", ".join(sorted(seen)[:5]) + (" …" if len(seen) > 5 else "")
-    raise BoneageError(
-        f"{len(seen)} of the {rows['id'].nunique()} images were trained on (id {listed}): their errors would "
-        "flatter the checkpoint.\nLeave them out with seen=drop, or keep and mark them with seen=mark."
-    )
-
-
-def _ask(
-    path: Path, read: Callable[[Sequence[str]], Pixels], rows: pd.DataFrame, repeated: Any
-) -> NDArray[np.float64]:
-    """Return one checkpoint's answers in months."""
-    reader, record = load(path, repeated)
-    once = rows.drop_duplicates("id")
-    ids, male = once["id"].tolist(), once["male"].tolist()
-    parts = [slice(start, start + BATCH) for start in range(0, len(ids), BATCH)]
-    doing = f"asking {shortest(path.resolve())}"
-    batches = ((read(ids[part]), male[part]) for part in progress(parts, len(parts), doing, "batches"))
-    months = torch.cat(list(predict(reader, batches, record.precision))).numpy().astype(np.float64)
-    return rows["id"].map(dict(zip(ids, months, strict=True))).to_numpy(np.float64)
-
-
-def _title(checkpoints: list[Checkpoint], subset: str) -> str:
-    experiments = list(dict.fromkeys(c.record.experiment for c in checkpoints))
+def _title(checkpoints: Sequence[Checkpoint], asked: Asked) -> str:
+    experiments = ", ".join(dict.fromkeys(c.record.experiment for c in checkpoints))
     several = f"the mean of {len(checkpoints)} checkpoints of " if len(checkpoints) > 1 else ""
-    return f"Bone age: {several}{', '.join(experiments)}, subset {subset}"
+    on = "its own validation images" if asked.own else f"all of {asked.place.root.name}"
+    return f"Bone age: {several}{experiments}, {on}"
 
 
 def _run_of(path: Path) -> dict[str, Any]:
+    """Return the run.json of a checkpoint's run, where it is there and of today's form."""
     try:
-        found = json.loads((path.parents[1] / "run.json").read_text(encoding="utf-8"))
+        found = json.loads((path.resolve().parents[1] / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, IndexError):
         return {}
     return found if isinstance(found, dict) and {"sessions", "data", "epochs"} <= set(found) else {}
 
 
-def _folder(config: DictConfig, path: Path) -> Path:
-    stamp = f"{config.subset}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+def _folder(config: DictConfig, path: Path, subset: str, started: datetime) -> Path:
+    """Return the report's folder, in which nothing lies: `out`, or a new one beside the run's own report."""
     if config.out is not None:
         folder = path_of(str(config.out))
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise BoneageError(f"out={folder} holds something already, and nothing is written over.")
         return folder
+    stamp = f"{subset}_{started:%Y-%m-%d_%H-%M-%S}"
     run = path.resolve().parents[1]
-    if (run / ".hydra").is_dir():
-        return shortest(run / f"report_{stamp}")
-    return Path(config.outputs) / "evaluations" / stamp
+    beside = (run / ".hydra").is_dir() and os.access(run, os.W_OK)
+    folder = shortest(run / f"report_{stamp}") if beside else Path(config.outputs) / "evaluations" / stamp
+    while folder.exists():  # another evaluation of this second
+        folder = folder.with_name(f"{folder.name}_")
+    return folder

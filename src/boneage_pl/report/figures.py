@@ -91,7 +91,8 @@ def _interval(error: pd.Series, image: pd.Series) -> tuple[float, float]:
 def groups_heat_map(by_group: list[dict[str, Any]], edges: list[float]) -> Figure:
     """Show the mean absolute error of the groups by sex and age; `by_group` as `measure` gives it."""
     bins = len(edges) - 1
-    values = np.array([part["mae"]["value"] or np.nan for part in by_group], float).reshape(2, bins)
+    mae = [part["mae"]["value"] if part["rows"] else None for part in by_group]
+    values = np.array(mae, float).reshape(2, bins)
     figure = Figure(figsize=(8, 2.4), layout="constrained")
     axes = figure.subplots()
     shown = axes.imshow(values, cmap="YlOrRd", aspect="auto", vmin=0)

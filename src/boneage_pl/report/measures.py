@@ -1,19 +1,23 @@
 """What a report says in numbers: the content of metrics.json, from a table of answers."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from boneage_pl.data.split import assign_groups, group_name
-from boneage_pl.report.literature import REFERENCES
 from boneage_pl.report.statistics import Values, agreement, mean, with_intervals
 
-SCHEMA = 1  # of metrics.json: raise it when a key changes its meaning
+SCHEMA = 2  # of metrics.json: raise it when a key changes its meaning
 DRAWS = 2000
+AGES = (  # bone age in months below which each ends
+    ("under 5 years", 60.0),
+    ("5 to 10 years", 120.0),
+    ("10 to 14 years", 168.0),
+    ("over 14 years", np.inf),
+)
 COLUMNS = ["id", "male", "bone_age", "predicted", "error", "group", "seen_in_training"]
 
 
@@ -43,7 +47,7 @@ def answers_table(
     rows: pd.DataFrame,
     predicted: list[float] | NDArray[np.float64],
     edges: list[float],
-    hashes: dict[str, str],
+    contents: dict[str, str],
     seen: set[str],
 ) -> pd.DataFrame:
     """Return the rows of predictions.csv, and which image each shows.
@@ -52,7 +56,7 @@ def answers_table(
         rows: `id, male, bone_age` of what was asked.
         predicted: months.
         edges: of the age groups.
-        hashes: SHA-256 of each image by id: two ids with one content are one image.
+        contents: what each id's image shows: two ids with one content are one image.
         seen: ids that the checkpoint was trained on.
 
     Returns:
@@ -64,32 +68,48 @@ def answers_table(
     table["error"] = table["predicted"] - table["bone_age"]
     table["group"] = assign_groups(table, edges)
     table["seen_in_training"] = table["id"].isin(seen)
-    table["image"] = pd.factorize(table["id"].map(lambda i: hashes.get(i, i)))[0]
+    table["image"] = pd.factorize(table["id"].map(lambda i: contents.get(i, i)))[0]
     return table
 
 
-def measure(answers: pd.DataFrame, edges: list[float], population: Population | None) -> dict[str, Any]:
-    """Return every number of the report as plain values; an interval is 95 %, over images."""
-    true, predicted = (answers[name].to_numpy(float) for name in ("bone_age", "predicted"))
-    images = answers["image"].to_numpy()
-    finite = bool(np.isfinite(predicted).all())
-    weights = natural_weights(answers, population) if population else None
+def measure(
+    answers: pd.DataFrame, edges: list[float], population: Population | None, *, balanced: bool
+) -> dict[str, Any]:
+    """Return every number of the report as plain values; an interval is 95 %, over images.
+
+    Args:
+        answers: see `answers_table`.
+        edges: of the age groups of the checkpoint's split.
+        population: what it was trained on; `None` where it does not say.
+        balanced: whether the rows were drawn alike from every group, so that `natural`, the same at the ages
+            and sexes of the source table, says something else.
+    """
+    weights = natural_weights(answers, population) if population and balanced else None
+    years = np.digitize(answers["bone_age"], [until for _, until in AGES[:-1]])
+    groups = [group_name(g, edges) for g in range(2 * len(edges) - 2)]
     return {
         "schema": SCHEMA,
         "unit": "months",
         "rows": len(answers),
         "images": int(answers["image"].nunique()),
         "rows_seen_in_training": int(answers["seen_in_training"].sum()),
-        "finite": finite,
+        "finite": bool(np.isfinite(answers["predicted"]).all()),
         "bootstrap": {"draws": DRAWS, "of": "images", "interval": "95 %, percentile", "seed": 0},
-        "overall": _agreement(true, predicted, images),
-        "natural": _agreement(true, predicted, images, weights) if weights is not None else None,
+        "overall": statistics_of(answers),
+        "natural": None if weights is None else statistics_of(answers, weights),
         "by_sex": _by(answers, answers["male"].astype(int), ["girls", "boys"]),
-        "by_age": _by(answers, answers["group"] % (len(edges) - 1), _age_names(edges)),
-        "by_group": _by(answers, answers["group"], [group_name(g, edges) for g in range(2 * len(edges) - 2)]),
+        "by_age": _by(answers, years, [name for name, _ in AGES]),
+        "by_group": _by(answers, answers["group"], groups),
         "baselines": _baselines(answers, population) if population else [],
-        "references": [dict(reference) for reference in REFERENCES],
     }
+
+
+def statistics_of(answers: pd.DataFrame, base: Values | None = None) -> dict[str, dict[str, float | None]]:
+    """Return all of `agreement` for rows of an `answers_table`: value, low and high of each, null for NaN."""
+    true, predicted = (answers[name].to_numpy(float) for name in ("bone_age", "predicted"))
+    images = pd.factorize(answers["image"])[0]
+    found = with_intervals(lambda w: agreement(true, predicted, w), images, base=base, count=DRAWS)
+    return {name: plain(*values) for name, values in found.items()}
 
 
 def natural_weights(answers: pd.DataFrame, population: Population) -> Values | None:
@@ -106,52 +126,23 @@ def natural_weights(answers: pd.DataFrame, population: Population) -> Values | N
     return ratio[answers["group"].to_numpy()]
 
 
-def _agreement(
-    true: Values, predicted: Values, images: NDArray[np.int64], base: Values | None = None
-) -> dict[str, dict[str, float | None]]:
-    found = with_intervals(lambda w: agreement(true, predicted, w), images, base=base, count=DRAWS)
-    return {name: _plain(*values) for name, values in found.items()}
-
-
-def _plain(value: float, low: float, high: float) -> dict[str, float | None]:
-    """JSON has no NaN or infinity: null."""
+def plain(value: float, low: float, high: float) -> dict[str, float | None]:
+    """Return a value and the ends of its interval; JSON has no NaN or infinity: null."""
     return {
         key: float(number) if np.isfinite(number) else None
         for key, number in (("value", value), ("low", low), ("high", high))
     }
 
 
-def _by(answers: pd.DataFrame, key: pd.Series, names: list[str]) -> list[dict[str, Any]]:
-    """Return rows, images, MAE and bias of each part of the answers; `key` numbers the parts from 0."""
-    part = key.to_numpy(int)
-    error = answers["error"].to_numpy(float)
-
-    def means(weights: Values) -> dict[str, Values]:
-        found = {}
-        with np.errstate(divide="ignore", invalid="ignore"):
-            for n, rows in enumerate(there):
-                some = weights[:, rows]
-                found[f"mae {n}"] = some @ np.abs(error[rows]) / some.sum(1)
-                found[f"bias {n}"] = some @ error[rows] / some.sum(1)
-        return found
-
-    there = [np.flatnonzero(part == n) for n in range(len(names))]
-
-    found = with_intervals(means, answers["image"].to_numpy(), count=DRAWS)
-    return [
-        {
-            "name": name,
-            "rows": int((part == at).sum()),
-            "images": int(answers.loc[part == at, "image"].nunique()),
-            "mae": _plain(*found[f"mae {at}"]),
-            "bias": _plain(*found[f"bias {at}"]),
-        }
-        for at, name in enumerate(names)
-    ]
-
-
-def _age_names(edges: list[float]) -> list[str]:
-    return [f"{low:.1f} to {high:.1f} months" for low, high in pairwise(edges)]
+def _by(answers: pd.DataFrame, key: ArrayLike, names: list[str]) -> list[dict[str, Any]]:
+    """Return rows, images and statistics of each part of the answers; `key` numbers the parts from 0."""
+    part = np.asarray(key, int)
+    found = []
+    for at, name in enumerate(names):
+        rows = answers[part == at]
+        numbers = {"name": name, "rows": len(rows), "images": int(rows["image"].nunique())}
+        found.append({**numbers, **(statistics_of(rows) if len(rows) else {})})
+    return found
 
 
 def _baselines(answers: pd.DataFrame, population: Population) -> list[dict[str, Any]]:
@@ -171,5 +162,5 @@ def _baselines(answers: pd.DataFrame, population: Population) -> list[dict[str, 
     for name, (months, what) in predictors.items():
         error = (months - answers["bone_age"]).abs().to_numpy(float)
         found = with_intervals(lambda w, e=error: {"mae": mean(e, w)}, images, count=DRAWS)  # type: ignore[misc]
-        baselines.append({"name": name, "what": what, "mae": _plain(*found["mae"])})
+        baselines.append({"name": name, "what": what, "mae": plain(*found["mae"])})
     return baselines

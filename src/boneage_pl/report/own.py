@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from boneage_pl.data.datamodule import BoneAgeData
+from boneage_pl.data.split_source import Trained
 from boneage_pl.report.measures import answers_table
 from boneage_pl.report.writer import About, write_report
 from boneage_pl.run.checkpoint import load_checkpoint
@@ -19,12 +20,14 @@ def report_best(run: Path, data: BoneAgeData, history: History, ran: dict[str, A
     best = load_checkpoint(run / BEST)
     answers = best.record.validation
     split = best.record.split
+    trained, contents = Trained.of(split), split.get("contents", split["hashes"])
+    seen = {i for i in answers["id"] if i in trained.ids or trained.shown(i, split["hashes"], contents)}
     table = answers_table(
         pd.DataFrame({name: answers[name] for name in ("id", "male", "bone_age")}),
         answers["predicted"],
         split["edges"],
-        split["hashes"],
-        set(split["train"]),
+        contents,
+        seen,
     )
     about = About(
         title=f"Bone age: {best.record.experiment}, best of {len(history.rows)} epochs",
@@ -36,4 +39,4 @@ def report_best(run: Path, data: BoneAgeData, history: History, ran: dict[str, A
         balanced=not split["protocol"].startswith("file"),
         run=ran,
     )
-    return write_report(run / "report", about, table, data.read)
+    return write_report(run / "report", about, table, data.read)[1]

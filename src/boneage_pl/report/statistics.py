@@ -136,7 +136,7 @@ def with_intervals(
             times = np.bincount(numbered.ravel(), minlength=len(sample) * there).reshape(-1, there)
             return np.stack(list(statistic(start * times[:, images]).values()))
 
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), np.errstate(invalid="ignore"):
             warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of what is no number in some draw
             found = stats.bootstrap(
                 (np.arange(there),),

@@ -39,6 +39,7 @@ class Record:
         epoch: the epoch that the checkpoint is the end of; 0 also before the first.
         epochs: the epochs so far; `None` in those from before it was recorded.
         validation: the latest validation's rows and answers, `id, male, bone_age, predicted`.
+        root: where the images lay, as an absolute path; empty in older ones.
     """
 
     version: str
@@ -52,6 +53,7 @@ class Record:
     epoch: int = 0
     epochs: list[Row] | None = None
     validation: dict[str, list[Any]] = field(default_factory=dict)
+    root: str = ""
 
     @property
     def image_size(self) -> int:
@@ -110,7 +112,7 @@ def _check_validation(answers: Any) -> None:
 
 
 def _check_split(split: Any) -> None:
-    _check("split", split, _SPLIT, {"population": _is(dict)})
+    _check("split", split, _SPLIT, dict.fromkeys(("population", "contents", "before"), _is(dict)))
     edges = split["edges"]
     _list_of("split.edges", edges, _finite)
     if len(edges) != split["age_bins"] + 1 or sorted(edges) != edges:
@@ -124,6 +126,10 @@ def _check_split(split: Any) -> None:
     train, validation = set(split["train"]), set(split["validation"])
     if unknown := (train | validation) - set(hashes):
         raise ValueError(f"split.hashes lacks {len(unknown)} of its images")
+    _list_of("split.contents", list(split.get("contents", {}).values()), _text)
+    if "before" in split:
+        _check("split.before", split["before"], dict.fromkeys(("ids", "contents"), _is(list)))
+        _list_of("split.before", [*split["before"]["ids"], *split["before"]["contents"]], _text)
     if split["protocol"] == "disjoint" and {hashes[i] for i in train} & {hashes[i] for i in validation}:
         raise ValueError("split: its protocol is disjoint, and its two sides share images")
     if "population" in split:
@@ -189,6 +195,7 @@ _RECORD_MAY: dict[str, Test] = {
     "epochs": _is(list, type(None)),
     "start": _is(dict, type(None)),
     "arithmetic": _is(dict),
+    "root": _text,
 }
 _CONFIG: dict[str, Test] = {
     "seed": _whole(0),

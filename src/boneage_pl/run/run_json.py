@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 
 from boneage_pl import __version__
 from boneage_pl.machine.pool import cores
 from boneage_pl.machine.whole import write_whole
 from boneage_pl.run.record import Record
 
+SCHEMA = 1  # of run.json: raise it when a key changes its meaning
 PACKAGES = (
     "torch",
     "torchvision",
@@ -47,7 +49,7 @@ class RunRecord:
         before = _read(path)
         self.path = path
         self.content: dict[str, Any] = {
-            "schema": 1,
+            "schema": SCHEMA,
             **fixed,
             "sessions": [
                 *before.get("sessions", []),
@@ -84,6 +86,29 @@ class RunRecord:
         write_whole(self.path, json.dumps(self.content, indent=1) + "\n")
 
 
+def evaluation_record(
+    started: datetime, config: DictConfig, rows: Any, hashes: dict[str, str], asked: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the run.json of an evaluation.
+
+    Args:
+        started: when.
+        config: its configuration.
+        rows: `id, bone_age, male` of what was asked.
+        hashes: SHA-256 of each image's file by id.
+        asked: for each checkpoint how many images it was asked about, and how long that took.
+    """
+    once = rows.drop_duplicates("id")
+    return {
+        "schema": SCHEMA,
+        "seed": config.seed,
+        "data": fingerprint(once, {i: hashes[i] for i in once["id"]}),
+        "config": OmegaConf.to_container(config, resolve=True),
+        "sessions": [{"started": _stamp(started), "last_written": _now(), **environment()}],
+        "asked": asked,
+    }
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -93,7 +118,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="seconds")
+    return _stamp(datetime.now())
+
+
+def _stamp(time: datetime) -> str:
+    return time.astimezone().isoformat(timespec="seconds")
 
 
 def environment() -> dict[str, Any]:

@@ -36,7 +36,7 @@ def newest_run(outputs: Path, experiment: str) -> Path | None:
     return newest.parents[1] if newest else None
 
 
-def find_checkpoint(ckpt: str, outputs: Path) -> Path:
+def find_checkpoint(ckpt: str, outputs: Path, option: str = "ckpt") -> Path:
     """Return the checkpoint meant by a file's path, a run's folder or an experiment's name (its newest run).
 
     Raises:
@@ -59,7 +59,7 @@ def find_checkpoint(ckpt: str, outputs: Path) -> Path:
         problem = f"that folder has no {BEST}"
     else:
         problem = f"no such file or run folder, and no run of an experiment called {ckpt} under {outputs}/"
-    raise BoneageError(f"ckpt={ckpt}: {problem}.\n{there}")
+    raise BoneageError(f"{option}={ckpt}: {problem}.\n{there}")
 
 
 def unfinished_runs(outputs: Path) -> list[Path]:

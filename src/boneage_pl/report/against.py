@@ -1,0 +1,82 @@
+"""The other model that an evaluation is held against: a checkpoint, or a file of answers."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from boneage_pl.errors import BoneageError
+from boneage_pl.report.measures import statistics_of
+from boneage_pl.report.pairing import paired
+
+NEEDED = ("id", "predicted")
+SAME_AGE = 1.0  # months that two tables may round one age apart
+
+
+def read_answers(path: Path, asked: pd.DataFrame) -> pd.Series:
+    """Return the months of a predictions.csv, by id, for the images that are asked.
+
+    Args:
+        path: of a CSV file with the columns `id` and `predicted`; where it has `bone_age`, that is compared.
+        asked: `id, bone_age`.
+
+    Raises:
+        BoneageError: not such a file; an id with two answers, or with another age than is asked; no id in
+            common.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"id": str})
+    except (OSError, ValueError) as error:
+        raise BoneageError(f"against={path} cannot be read as a table: {error}") from error
+    if missing := [name for name in NEEDED if name not in table]:
+        raise BoneageError(
+            f"against={path} lacks {' and '.join(missing)}; its columns are {', '.join(table.columns)}.\n"
+            "A predictions.csv has an id and what was predicted, in months, in each row."
+        )
+    predicted = pd.to_numeric(table["predicted"], errors="coerce")
+    if predicted.isna().any():
+        first = table["id"][predicted.isna()].iloc[0]
+        raise BoneageError(f"against={path}: {predicted.isna().sum()} answers are no numbers (id {first}).")
+    table = table.assign(predicted=predicted)
+    months = table.drop_duplicates(["id", "predicted"]).set_index("id")["predicted"]
+    if twice := months.index[months.index.duplicated()].tolist():
+        raise BoneageError(f"against={path} has several answers for one image (id {twice[0]} first).")
+    ages = asked.drop_duplicates("id").set_index("id")["bone_age"]
+    shared = ages.index.intersection(months.index)
+    if shared.empty:
+        raise BoneageError(
+            f"against={path} has no image that is asked here: its ids are like {months.index[0]}, "
+            f"these like {ages.index[0]}."
+        )
+    if "bone_age" in table:
+        theirs = table.drop_duplicates("id").set_index("id")["bone_age"]
+        apart = [i for i in shared if not abs(theirs[i] - ages[i]) <= SAME_AGE]
+        if apart:
+            raise BoneageError(
+                f"against={path} has another bone age for {len(apart)} of the {len(shared)} images "
+                f"(id {apart[0]}: {theirs[apart[0]]:g} and here {ages[apart[0]]:g} months): other children?"
+            )
+    return months[shared]
+
+
+def held_against(answers: pd.DataFrame, name: str, months: pd.Series) -> dict[str, Any]:
+    """Compare answers with those of another model.
+
+    Args:
+        answers: see `answers_table`.
+        name: of the other.
+        months: the other's, by id; it may lack some.
+
+    Returns:
+        see `paired`; `name`, and the statistics of both on what they share, `this` and `other`.
+    """
+    this = answers[answers["id"].isin(months.index)]
+    predicted = this["id"].map(months)
+    other = this.assign(predicted=predicted, error=predicted - this["bone_age"])
+    return {
+        "name": name,
+        **paired(this, other),
+        "all": len(this) == len(answers),
+        "this": statistics_of(this),
+        "other": statistics_of(other),
+    }

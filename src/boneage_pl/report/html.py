@@ -1,0 +1,62 @@
+"""Pages that open from the disk: the package's templates filled in, with their pictures inside."""
+
+import base64
+import json
+from functools import partial
+from io import BytesIO
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+
+def render(template: str, **content: Any) -> str:
+    """Return a whole HTML document of `templates/<template>`."""
+    environment = Environment(
+        loader=PackageLoader("boneage_pl.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "interval": with_interval,
+        "number": number,
+        "share": share,
+        "base64": _base64,
+        "json": partial(json.dumps, indent=1),
+    }
+    return environment.get_template(template).render(**content)
+
+
+def png(figure: Figure, dpi: int = 150) -> bytes:
+    """Return a figure as a PNG file's bytes."""
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
+
+
+def with_interval(value: dict[str, Any] | None, digits: int = 2, sign: str = "") -> str:
+    """Return "5.59 (5.31 to 5.88)" of a value and the ends of its interval; "–" of what is no number."""
+    if value is None or value["value"] is None:
+        return "–"
+    shown = f"{value['value']:{sign}.{digits}f}"
+    if value["low"] is None or value["high"] is None:
+        return shown
+    return f"{shown} ({value['low']:{sign}.{digits}f} to {value['high']:{sign}.{digits}f})"
+
+
+def number(value: dict[str, Any], digits: int = 2, sign: str = "") -> str:
+    """Return the value alone: "5.59"."""
+    return "–" if value["value"] is None else f"{value['value']:{sign}.{digits}f}"
+
+
+def share(value: dict[str, Any], digits: int = 1, *, alone: bool = False) -> str:
+    """Return a share of 1 in percent, with its interval or alone."""
+    percent = {key: None if part is None else 100 * part for key, part in value.items()}
+    shown = number(percent, digits) if alone else with_interval(percent, digits)
+    return "–" if value["value"] is None else f"{shown} %"
+
+
+def _base64(image: bytes) -> str:
+    return base64.b64encode(image).decode()

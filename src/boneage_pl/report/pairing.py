@@ -1,0 +1,40 @@
+"""Two models on the same images: which of them is nearer, and how sure that is."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from boneage_pl.report.measures import plain
+from boneage_pl.report.statistics import paired_difference
+
+FEWEST = 20  # shared images: a test of fewer says nothing
+
+
+def paired(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
+    """Compare two models' absolute errors on the images that both were asked about.
+
+    Args:
+        one, other: `id, error`, a row an answer, and where it is known `image`, which of them show one image.
+
+    Returns:
+        `images` and `rows` that they share and whether these are `all` of both; `difference`, the first's MAE
+        less the other's in months with the ends of its interval, and `p`, see `paired_difference`. Both are
+        `None` where they share fewer than 20 images, or an answer is no number.
+    """
+    same = sorted(one["id"]) == sorted(other["id"])
+    if same:  # row by row, repeats as often as they count
+        first, second = (rows.sort_values("id", kind="stable") for rows in (one, other))
+    else:
+        shared = set(one["id"]) & set(other["id"])
+        first, second = (
+            rows[rows["id"].isin(shared)].drop_duplicates("id").sort_values("id") for rows in (one, other)
+        )
+    images = pd.factorize(first["image" if "image" in first else "id"])[0]
+    found: dict[str, Any] = {"images": len(set(images)), "rows": len(first), "all": same}
+    this, that = (rows["error"].abs().to_numpy(float) for rows in (first, second))
+    if found["images"] < FEWEST or not np.isfinite(this - that).all():
+        return {**found, "difference": None, "p": None}
+    tested = paired_difference(this, that, images)
+    difference = plain(tested["difference"], tested["low"], tested["high"])
+    return {**found, "difference": difference, "p": tested["p"]}
