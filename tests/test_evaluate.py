@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from boneage_pl.data.perturbed import CHANGES, REDUCED
+from boneage_pl.data.perturbed import CHANGES, RESAMPLED
 from tests.conftest import Result
 from tests.forked import Forks
 from tests.run.test_resume import TINY
@@ -214,7 +214,7 @@ def test_it_is_held_against_another_model_and_against_its_answers(home: Home):
 def test_pictures_that_are_not_perfect(home: Home):
     home.evaluate("ckpt=[outputs/a,outputs/b]", "stress=true", "out=stressed")
     rows = numbers_of(home.path / "stressed")["stress"]
-    assert [row["name"] for row in rows] == ["clean", *CHANGES, *REDUCED]
+    assert [row["name"] for row in rows] == ["clean", *CHANGES, *RESAMPLED]
     clean = rows[0]
     assert clean["mae"]["value"] == pytest.approx(mae_of(home.path / "stressed"))
     assert clean["absolute_change"]["value"] == 0

@@ -112,7 +112,7 @@ CHANGES: dict[str, Change] = {
 }
 
 # Originals brought into the square by other software, see `Frame`.
-REDUCED: dict[str, Resampling] = {
-    "original reduced by Lanczos": "lanczos",
-    "original reduced, not antialiased": "plain",
+RESAMPLED: dict[str, Resampling] = {
+    "original resampled by Lanczos": "lanczos",
+    "original resampled, not antialiased": "plain",
 }

@@ -64,7 +64,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
         ways = asked.ways(largest)
         months = {way: mean_of(every, way) for way in ways}
         further.stress = measure_stress(answers, months)
-        further.figures["stress"] = stress_sheet(typical(answers), ways, months)
+        further.figures["stress"] = stress_sheet(typical(answers, ways[CLEAN]), ways, months)
         folder.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(months).rename_axis("id").to_csv(folder / "stress.csv")
 
@@ -126,7 +126,7 @@ def _tell(title: str, numbers: dict[str, Any]) -> None:
     if against := numbers["against"]:
         difference = with_interval(against["difference"], sign="+")
         tested = "" if against["p"] is None else f", p = {against['p']:.4f}"
-        log.info("  %s less than %s, %d images%s", difference, against["name"], against["images"], tested)
+        log.info("  %s from that of %s, %d images%s", difference, against["name"], against["images"], tested)
     width = max((len(row["name"]) for row in numbers["stress"]), default=0)
     for row in numbers["stress"]:
         words = [with_interval(row[key]) for key in ("mae", "absolute_change")]

@@ -7,6 +7,7 @@ from io import BytesIO
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 
@@ -21,6 +22,7 @@ def render(template: str, **content: Any) -> str:
     )
     environment.filters |= {
         "interval": with_interval,
+        "cell": _cell,
         "number": number,
         "share": share,
         "base64": _base64,
@@ -36,14 +38,20 @@ def png(figure: Figure, dpi: int = 150) -> bytes:
     return file.getvalue()
 
 
-def with_interval(value: dict[str, Any] | None, digits: int = 2, sign: str = "") -> str:
+def with_interval(value: dict[str, Any] | None, digits: int = 2, sign: str = "", unit: str = "") -> str:
     """Return "5.59 (5.31 to 5.88)" of a value and the ends of its interval; "–" of what is no number."""
     if value is None or value["value"] is None:
         return "–"
-    shown = f"{value['value']:{sign}.{digits}f}"
+    shown = f"{value['value']:{sign}.{digits}f}{unit}"
     if value["low"] is None or value["high"] is None:
         return shown
     return f"{shown} ({value['low']:{sign}.{digits}f} to {value['high']:{sign}.{digits}f})"
+
+
+def _cell(shown: str) -> Markup:
+    """Return what `with_interval` shows so that a narrow table may break between value and interval."""
+    value, _, interval = shown.partition(" (")
+    return Markup('{}<span class="ci"> ({}</span>').format(value, interval) if interval else escape(value)
 
 
 def number(value: dict[str, Any], digits: int = 2, sign: str = "") -> str:
@@ -54,8 +62,7 @@ def number(value: dict[str, Any], digits: int = 2, sign: str = "") -> str:
 def share(value: dict[str, Any], digits: int = 1, *, alone: bool = False) -> str:
     """Return a share of 1 in percent, with its interval or alone."""
     percent = {key: None if part is None else 100 * part for key, part in value.items()}
-    shown = number(percent, digits) if alone else with_interval(percent, digits)
-    return "–" if value["value"] is None else f"{shown} %"
+    return with_interval({**percent, "low": None} if alone else percent, digits, unit=" %")
 
 
 def _base64(image: bytes) -> str:

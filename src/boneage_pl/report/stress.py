@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from boneage_pl.data.frame import Pixels, Resampling
-from boneage_pl.data.perturbed import CHANGES, REDUCED, Change
+from boneage_pl.data.perturbed import CHANGES, RESAMPLED, Change
 from boneage_pl.report.answers import CLEAN, Read
 from boneage_pl.report.measures import DRAWS, plain
 from boneage_pl.report.statistics import Values, mean, with_intervals
@@ -26,7 +26,7 @@ def ways_of(read: Read, redone: Callable[[Resampling], Read]) -> dict[str, Read]
     return {
         CLEAN: read,
         **{name: partial(_changed, read, change) for name, change in CHANGES.items()},
-        **{name: redone(resampling) for name, resampling in REDUCED.items()},
+        **{name: redone(resampling) for name, resampling in RESAMPLED.items()},
     }
 
 
@@ -65,12 +65,15 @@ def measure_stress(answers: pd.DataFrame, months: Mapping[str, pd.Series]) -> li
     return rows
 
 
-def typical(answers: pd.DataFrame) -> str:
-    """Return the id of an image with the median error, to show."""
-    return str(answers.sort_values(["error", "id"])["id"].iloc[len(answers) // 2])
+def typical(answers: pd.DataFrame, read: Read) -> str:
+    """Return the id of an image to show: about the median error, and the most contrast."""
+    ordered = answers.drop_duplicates("image").sort_values(["error", "id"])["id"]
+    middle = len(ordered) // 2
+    ids = ordered.iloc[max(middle - 10, 0) : middle + 11].tolist()
+    return str(ids[int(read(ids).std(axis=(1, 2)).argmax())])
 
 
 def stress_sheet(i: str, ways: Mapping[str, Read], months: Mapping[str, pd.Series]) -> Figure:
     """Show one image in all ways, with the answers for its id."""
     pictures = np.concatenate([read([i]) for read in ways.values()])
-    return contact_sheet(pictures, [f"{name}\n{months[name][i]:.0f} months" for name in ways], columns=6)
+    return contact_sheet(pictures, [f"{name}\n{months[name][i]:.0f} months" for name in ways], columns=5)
