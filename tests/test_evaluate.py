@@ -75,6 +75,7 @@ def test_the_page_opens_alone_and_says_what_applies(home: Home):
     home.evaluate("ckpt=outputs/a", "out=page")
     page = (home.path / "page" / "report.html").read_text()
     assert "These images also chose the epoch" in page
+    assert "These are synthetic radiographs" in page
     assert "neither of the field's two tests" in unescape(page)
     assert "http" not in page  # it opens without a network
     assert (home.path / "page" / "bland_altman.png").stat().st_size > 5000
@@ -129,6 +130,25 @@ def test_a_copy_of_a_trained_image_under_another_id_is_noticed(home: Home):
     result = home.evaluate(*options, "seen=content", "out=copied", check=False)
     assert "2 of the 4 images" in result.stderr
     assert "(id 900, 902)" in result.stderr
+
+
+def test_columns_that_are_not_understood_are_named(home: Home):
+    root = home.other("foreign", {"901": home.unseen[0], "902": home.unseen[1]})
+    (root / "t.csv").write_text("Nummer,Alter,Geschlecht\n901,50,M\n902,60,F\n")
+    result = home.evaluate("ckpt=outputs/a", f"data.root={root}", check=False)
+    assert result.returncode == 2
+    assert "its columns are Nummer, Alter, Geschlecht" in result.stderr
+    assert "data.columns.bone_age=<column> data.columns.male=Geschlecht" in result.stderr
+
+
+def test_a_rival_needs_no_validation_images_of_its_own_here(home: Home):
+    """It only must not have been trained on those that are asked."""
+    home.forks.run("+experiment=v1", *TINY[:-2], "data.seed=3", "hydra.run.dir=outputs/c", cwd=home.path)
+    result = home.evaluate("ckpt=outputs/a", "against=outputs/c", check=False)
+    assert result.returncode == 2
+    assert "of the 20 images were trained on by outputs/c/checkpoints/best.ckpt (id" in result.stderr
+    home.evaluate("ckpt=outputs/a", "against=outputs/c", "seen=drop", "out=rival")
+    assert 0 < numbers_of(home.path / "rival")["against"]["images"] < 20
 
 
 def test_what_an_earlier_run_was_trained_on_is_remembered(home: Home):

@@ -42,6 +42,7 @@ class Asked:
     Args:
         place: where they are.
         own: whether they are the validation images of the checkpoints' own split.
+        synthetic: whether they were drawn.
         table: `id, male, bone_age, path` of every usable row, one an image.
         rows: those that are asked, in the split's order where it is a split's.
         stores: the prepared images by square.
@@ -51,6 +52,7 @@ class Asked:
 
     place: Place
     own: bool
+    synthetic: bool
     table: pd.DataFrame
     rows: pd.DataFrame
     stores: dict[Frame, ImageStore]
@@ -73,8 +75,15 @@ class Asked:
         return ways_of(self.stores[frame].read, redone)
 
 
-def asked_about(config: DictConfig, checkpoints: Sequence[Checkpoint]) -> Asked:
+def asked_about(
+    config: DictConfig, checkpoints: Sequence[Checkpoint], rivals: Sequence[Checkpoint] = ()
+) -> Asked:
     """Return what `subset`, `data` and `seen` of a configuration say that checkpoints are asked about.
+
+    Args:
+        config: of the evaluation.
+        checkpoints: whose own split it may be.
+        rivals: others that are asked too.
 
     Raises:
         BoneageError: see `examine_table` and `prepare_images`; checkpoints of several splits asked about
@@ -87,12 +96,14 @@ def asked_about(config: DictConfig, checkpoints: Sequence[Checkpoint]) -> Asked:
     place = Place.configured(data)
     if data.get("generate") and typed.intersection(("data", "data.root")):
         draw(instantiate(data.generate), place.root)
-    table, stores = _images(data, place, [c.record.frame for c in checkpoints])
+    everyone = [*checkpoints, *rivals]
+    table, stores = _images(data, place, [c.record.frame for c in everyone])
     images = stores[checkpoints[0].record.frame].images
     rows = _own_rows(checkpoints, table, images) if own else table[["id", "male", "bone_age"]]
-    seen = _seen(checkpoints, rows, stores, by_id=config.seen != "content")
+    seen = _seen(everyone, rows, stores, by_id=config.seen != "content")
     rows = _without_seen(config.seen, rows, seen)
-    return Asked(place, own, table, rows, stores, images, set().union(*seen.values()))
+    synthetic = checkpoints[0].record.synthetic if own else bool(data.get("generate"))
+    return Asked(place, own, synthetic, table, rows, stores, images, set().union(*seen.values()))
 
 
 def _data(config: DictConfig, record: Record, typed: set[str], *, another: bool) -> DictConfig:

@@ -40,7 +40,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
         raise BoneageError("ckpt=[]: name at least one checkpoint.")
     checkpoints = [load_checkpoint(find_checkpoint(str(name), outputs)) for name in names]
     file, rival = _against(config, outputs)
-    asked = asked_about(config, [*checkpoints, *([rival] if rival else [])])
+    asked = asked_about(config, checkpoints, [rival] if rival else [])
     theirs = read_answers(file, asked.rows) if file else None  # what cannot be read is refused before asking
     folder = _folder(config, checkpoints[0].path, "validation" if asked.own else "all", started)
 
@@ -75,6 +75,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
         data=str(asked.place.root),
         checkpoints=[_named(c) for c in checkpoints],
         record=first,
+        synthetic=asked.synthetic,
         chose_epoch=asked.own,
         balanced=asked.own and not first.split["protocol"].startswith("file"),
         run=_run_of(checkpoints[0].path),

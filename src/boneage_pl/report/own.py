@@ -35,6 +35,7 @@ def report_best(run: Path, data: BoneAgeData, history: History, ran: dict[str, A
         data=str(data.root),
         checkpoints=[str(best.path)],
         record=replace(best.record, epochs=history.rows),
+        synthetic=best.record.synthetic,
         chose_epoch=True,
         balanced=not split["protocol"].startswith("file"),
         run=ran,

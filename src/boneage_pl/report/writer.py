@@ -39,6 +39,7 @@ class About:
         data: folder of the images.
         checkpoints: files that answered; several are averaged.
         record: of the first checkpoint.
+        synthetic: whether the radiographs were drawn.
         chose_epoch: whether these rows also chose the checkpoint's epoch.
         balanced: whether these rows were drawn alike from every group by sex and age.
         run: the content of the training's run.json, where there is one.
@@ -50,6 +51,7 @@ class About:
     data: str
     checkpoints: list[str]
     record: Record
+    synthetic: bool
     chose_epoch: bool
     balanced: bool
     run: dict[str, Any] = field(default_factory=dict)

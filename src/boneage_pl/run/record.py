@@ -65,6 +65,11 @@ class Record:
         """The square that the images were brought into."""
         return Frame.configured(self.config["data"])
 
+    @property
+    def synthetic(self) -> bool:
+        """Whether its radiographs were drawn."""
+        return bool(self.config["data"].get("generate"))
+
     def plain(self) -> dict[str, Any]:
         """Return it as plain values."""
         return asdict(self)
