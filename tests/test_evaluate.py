@@ -1,12 +1,14 @@
 """Checkpoints asked about known ages, and runs compared: the commands as a user types them."""
 
 import json
+import re
 import shutil
 from html import unescape
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from boneage_pl.data.perturbed import CHANGES, RESAMPLED
@@ -105,6 +107,8 @@ def test_images_that_were_trained_on_are_refused_unless_asked_for(home: Home):
     home.evaluate("ckpt=outputs/a", "subset=all", "seen=drop", "out=dropped")
     answers = pd.read_csv(home.path / "dropped" / "predictions.csv", dtype={"id": str})
     assert sorted(answers["id"]) == home.unseen
+    left_out = f"every image of the table but {len(home.trained)} that were trained on"
+    assert left_out in (home.path / "dropped" / "report.html").read_text()
     home.evaluate("ckpt=outputs/a", "subset=all", "seen=allow", "out=marked")
     answers = pd.read_csv(home.path / "marked" / "predictions.csv", dtype={"id": str})
     assert sorted(answers.loc[answers["seen_in_training"], "id"]) == home.trained
@@ -248,6 +252,21 @@ def test_pictures_that_are_not_perfect(home: Home):
         assert row["change"]["value"] == pytest.approx(moved.mean(), abs=1e-6)
     assert rows[list(CHANGES).index("inverted") + 1]["absolute_change"]["value"] > 0.1
     assert (home.path / "stressed" / "stress.png").stat().st_size > 20_000
+
+
+def test_a_network_that_diverged_has_a_report_too(home: Home):
+    content = torch.load(home.path / "outputs" / "a" / "checkpoints" / "best.ckpt", weights_only=True)
+    content["state_dict"]["network.age.bias"].fill_(float("nan"))
+    torch.save(content, home.path / "nan.ckpt")
+    home.evaluate("ckpt=nan.ckpt", "against=outputs/b", "stress=true", "out=diverged")
+    numbers = numbers_of(home.path / "diverged")
+    assert not numbers["finite"]
+    assert numbers["overall"]["mae"] == {"value": None, "low": None, "high": None}
+    assert numbers["against"]["difference"] is None
+    page = (home.path / "diverged" / "report.html").read_text()
+    assert "answers that are not numbers" in page
+    said = re.sub('src="[^"]*"', "", page.split("What was trained on what")[0])
+    assert not re.search(r"\b(nan|None|inf)\b", said)
 
 
 @pytest.mark.parametrize(

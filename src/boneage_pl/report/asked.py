@@ -19,11 +19,12 @@ from boneage_pl.data.place import Place
 from boneage_pl.data.preparation import prepare_images
 from boneage_pl.data.problems import add_bad_images, check_choice, first_ten
 from boneage_pl.data.source import draw, store_folder
-from boneage_pl.data.split_source import Trained, restore_split
+from boneage_pl.data.split_source import restore_split
 from boneage_pl.data.store import Examined, ImageStore
 from boneage_pl.data.table import examine_table
 from boneage_pl.errors import BoneageError
 from boneage_pl.report.answers import Read
+from boneage_pl.report.seen import seen_by, without_seen
 from boneage_pl.report.stress import ways_of
 from boneage_pl.run.checkpoint import Checkpoint
 from boneage_pl.run.record import Record
@@ -31,7 +32,7 @@ from boneage_pl.run.record import Record
 log = logging.getLogger(__name__)
 
 # What a checkpoint remembers of its data, and an evaluation without data of its own takes from it.
-_REMEMBERED = ("root", "table", "columns", "age_unit", "known", "store", "on_bad_image")
+_REMEMBERED = ("root", "table", "columns", "age_unit", "known", "on_bad_image")
 _OTHER = ("data", "data.root", "data.table")  # what names other data
 
 
@@ -48,6 +49,7 @@ class Asked:
         stores: the prepared images by square.
         images: what is known of them, by id.
         seen: ids that show an image which a checkpoint was trained on.
+        left_out: how many of them are not among the rows.
     """
 
     place: Place
@@ -58,11 +60,13 @@ class Asked:
     stores: dict[Frame, ImageStore]
     images: Examined
     seen: set[str]
+    left_out: int
 
     @property
     def words(self) -> str:
         """What they are, in a report's sentence."""
-        return "the validation images of its own run" if self.own else "every image of the table"
+        images = "the validation images of its own run" if self.own else "every image of the table"
+        return f"{images} but {self.left_out} that were trained on" if self.left_out else images
 
     def ways(self, frame: Frame) -> dict[str, Read]:
         """Return the ways that the images are shown in a stress test, in a square."""
@@ -100,10 +104,12 @@ def asked_about(
     table, stores = _images(data, place, [c.record.frame for c in everyone])
     images = stores[checkpoints[0].record.frame].images
     rows = _own_rows(checkpoints, table, images) if own else table[["id", "male", "bone_age"]]
-    seen = _seen(everyone, rows, stores, by_id=config.seen != "content")
-    rows = _without_seen(config.seen, rows, seen)
+    seen = seen_by(everyone, rows, stores, by_id=config.seen != "content")
+    trained = set().union(*seen.values())
+    rows = without_seen(config.seen, rows, seen, trained)
+    left_out = len(trained.difference(rows["id"]))
     synthetic = checkpoints[0].record.synthetic if own else bool(data.get("generate"))
-    return Asked(place, own, synthetic, table, rows, stores, images, set().union(*seen.values()))
+    return Asked(place, own, synthetic, table, rows, stores, images, trained, left_out)
 
 
 def _data(config: DictConfig, record: Record, typed: set[str], *, another: bool) -> DictConfig:
@@ -113,6 +119,9 @@ def _data(config: DictConfig, record: Record, typed: set[str], *, another: bool)
     remembered = {name: record.config["data"].get(name, config.data.get(name)) for name in _REMEMBERED}
     if Path(record.root).is_dir():  # the command may be given in another folder than the training was
         remembered["root"] = record.root or remembered["root"]
+    store = record.config["data"].get("store")
+    if store and Path(store).is_dir():  # a file of a stranger's makes no folder
+        remembered["store"] = store
     data = config.data.copy()
     OmegaConf.set_struct(data, False)
     data.update({**remembered, "generate": None})  # a file of a stranger's draws nothing
@@ -163,43 +172,3 @@ def _own_rows(checkpoints: Sequence[Checkpoint], table: pd.DataFrame, images: Ex
             "Use the data.root that it was trained on; or, if these are other radiographs, subset=all."
         )
     return rows
-
-
-def _seen(
-    checkpoints: Sequence[Checkpoint], rows: pd.DataFrame, stores: dict[Frame, ImageStore], *, by_id: bool
-) -> dict[Path, set[str]]:
-    """Return, by checkpoint, the ids of images that it was trained on."""
-    found = {}
-    for checkpoint in checkpoints:
-        trained = Trained.of(checkpoint.record.split)
-        images = stores[checkpoint.record.frame].images
-        found[checkpoint.path] = {
-            i
-            for i in rows["id"].unique()
-            if (by_id and i in trained.ids) or trained.shown(i, images.hashes, images.contents)
-        }
-    return found
-
-
-def _without_seen(choice: str, rows: pd.DataFrame, seen: dict[Path, set[str]]) -> pd.DataFrame:
-    """Return the rows that are asked: all where none was trained on or these are allowed."""
-    every = set().union(*seen.values())
-    if not every or choice == "allow":
-        return rows
-    if choice == "drop":
-        rows = rows[~rows["id"].isin(every)].reset_index(drop=True)
-        log.info("%d images that were trained on are left out", len(every))
-        if rows.empty:
-            raise BoneageError("Nothing is left: every image was trained on.")
-        return rows
-    trained = ", ".join(str(path) for path, ids in seen.items() if ids)
-    same = (
-        "\nIf they are other children under the same ids: seen=content, which looks at the pictures alone."
-        if choice == "refuse"
-        else ""
-    )
-    raise BoneageError(
-        f"{len(every)} of the {rows['id'].nunique()} images were trained on by {trained} "
-        f"(id {first_ten(sorted(every), 5)}): their errors would flatter it.\n"
-        f"Leave them out with seen=drop, or keep and mark them with seen=allow.{same}"
-    )

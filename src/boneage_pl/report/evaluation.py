@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.home import path_of
 from boneage_pl.report.against import held_against, read_answers
-from boneage_pl.report.answers import CLEAN, Answers, ask, mean_of
+from boneage_pl.report.answers import CLEAN, Answers, Read, ask, mean_of
 from boneage_pl.report.asked import Asked, asked_about
 from boneage_pl.report.html import with_interval
 from boneage_pl.report.measures import answers_table, statistics_of
@@ -48,11 +48,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
     answers = _table(asked, mean_of(every), checkpoints[0])
     further = Further()
     if len(every) > 1:
-        for number, (checkpoint, one) in enumerate(zip(checkpoints, every, strict=True), 1):
-            alone = _table(asked, one.months[CLEAN], checkpoint)
-            further.members.append({"name": _named(checkpoint), **statistics_of(alone)})
-            answers[f"predicted_{number}"] = alone["predicted"]
-            further.columns.append(f"predicted_{number}")
+        _list_members(further, answers, [_named(c) for c in checkpoints], every)
     timings = [one.timing for one in every]
     if rival:
         other = _ask(rival, asked, config, stress=False)
@@ -61,12 +57,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
         further.against = held_against(answers, str(file or _named(rival)), theirs)
     largest = max(asked.stores, key=lambda frame: frame.side)
     if config.stress:
-        ways = asked.ways(largest)
-        months = {way: mean_of(every, way) for way in ways}
-        further.stress = measure_stress(answers, months)
-        further.figures["stress"] = stress_sheet(typical(answers, ways[CLEAN]), ways, months)
-        folder.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(months).rename_axis("id").to_csv(folder / "stress.csv")
+        _add_stress(further, answers, asked.ways(largest), every)
 
     first = checkpoints[0].record
     about = About(
@@ -104,6 +95,24 @@ def _ask(checkpoint: Checkpoint, asked: Asked, config: DictConfig, *, stress: bo
     frame = checkpoint.record.frame
     ways = asked.ways(frame) if stress else {CLEAN: asked.stores[frame].read}
     return ask(checkpoint.path, asked.rows, ways, config.data.batch_size, typed)
+
+
+def _list_members(further: Further, answers: pd.DataFrame, names: list[str], every: list[Answers]) -> None:
+    """Add each member's statistics, and its answers as a column."""
+    for number, (name, one) in enumerate(zip(names, every, strict=True), 1):
+        column = f"predicted_{number}"
+        answers[column] = answers["id"].map(one.months[CLEAN])
+        alone = answers.assign(predicted=answers[column], error=answers[column] - answers["bone_age"])
+        further.members.append({"name": name, **statistics_of(alone)})
+        further.columns.append(column)
+
+
+def _add_stress(further: Further, answers: pd.DataFrame, ways: dict[str, Read], every: list[Answers]) -> None:
+    """Add the table of the stress test, all its answers, and a sheet of one hand."""
+    months = {way: mean_of(every, way) for way in ways}
+    further.stress = measure_stress(answers, months)
+    further.figures["stress"] = stress_sheet(typical(answers, ways[CLEAN]), ways, months)
+    further.tables["stress.csv"] = pd.DataFrame(months).rename_axis("id").reset_index()
 
 
 def _table(asked: Asked, months: pd.Series, checkpoint: Checkpoint) -> pd.DataFrame:

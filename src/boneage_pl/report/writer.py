@@ -68,6 +68,7 @@ class Further:
         stress: a row for each change of the pictures, see `stress.measure_stress`.
         figures: more figures by name.
         columns: more columns of predictions.csv.
+        tables: more tables by file name.
     """
 
     members: list[dict[str, Any]] = field(default_factory=list)
@@ -75,6 +76,7 @@ class Further:
     stress: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, Figure] = field(default_factory=dict)
     columns: list[str] = field(default_factory=list)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def write_report(
@@ -120,7 +122,9 @@ def write_report(
         configuration=yaml.safe_dump(about.record.config, sort_keys=False),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    answers[[*COLUMNS, *more.columns]].to_csv(folder / "predictions.csv", index=False)
+    tables = {"predictions.csv": answers[[*COLUMNS, *more.columns]], **more.tables}
+    for name, table in tables.items():
+        table.to_csv(folder / name, index=False)
     (folder / "metrics.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     for name, image in images.items():
         (folder / f"{name}.png").write_bytes(image)

@@ -1,0 +1,64 @@
+"""Which images checkpoints were trained on, and whether these are asked."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from boneage_pl.data.frame import Frame
+from boneage_pl.data.problems import first_ten
+from boneage_pl.data.split_source import Trained
+from boneage_pl.data.store import ImageStore
+from boneage_pl.errors import BoneageError
+from boneage_pl.run.checkpoint import Checkpoint
+
+log = logging.getLogger(__name__)
+
+
+def seen_by(
+    checkpoints: Sequence[Checkpoint], rows: pd.DataFrame, stores: dict[Frame, ImageStore], *, by_id: bool
+) -> dict[Path, set[str]]:
+    """Return, by checkpoint, the ids of images that it was trained on."""
+    found = {}
+    for checkpoint in checkpoints:
+        trained = Trained.of(checkpoint.record.split)
+        images = stores[checkpoint.record.frame].images
+        found[checkpoint.path] = {
+            i
+            for i in rows["id"].unique()
+            if (by_id and i in trained.ids) or trained.shown(i, images.hashes, images.contents)
+        }
+    return found
+
+
+def without_seen(
+    choice: str, rows: pd.DataFrame, seen: dict[Path, set[str]], every: set[str]
+) -> pd.DataFrame:
+    """Return the rows that are asked: all where none was trained on or these are allowed.
+
+    Args:
+        choice: what `seen` says.
+        rows: that could be asked.
+        seen: ids that were trained on, by checkpoint.
+        every: those of all.
+    """
+    if not every or choice == "allow":
+        return rows
+    if choice == "drop":
+        rows = rows[~rows["id"].isin(every)].reset_index(drop=True)
+        log.info("%d images that were trained on are left out", len(every))
+        if rows.empty:
+            raise BoneageError("Nothing is left: every image was trained on.")
+        return rows
+    trained = ", ".join(str(path) for path, ids in seen.items() if ids)
+    same = (
+        "\nIf they are other children under the same ids: seen=content, which looks at the pictures alone."
+        if choice == "refuse"
+        else ""
+    )
+    raise BoneageError(
+        f"{len(every)} of the {rows['id'].nunique()} images were trained on by {trained} "
+        f"(id {first_ten(sorted(every), 5)}): their errors would flatter it.\n"
+        f"Leave them out with seen=drop, or keep and mark them with seen=allow.{same}"
+    )
