@@ -5,6 +5,7 @@ thread as all tests (with two the validation errors come out 1e-4 of their size 
 """
 
 import csv
+import json
 import shutil
 from pathlib import Path
 from zipfile import ZipFile
@@ -55,6 +56,18 @@ def test_v2_starts_from_it(home: Path, forks: Forks):
     ckpt = "ckpt=before/outputs/v1/checkpoints/last.ckpt"
     said = forks.run("+experiment=v2", ckpt, *options, "trainer.precision=32", cwd=home).stdout
     assert "before the first step: 109.0690 months" in said
+
+
+def test_it_is_evaluated(home: Path, forks: Forks):
+    """It knows no prepared pixels, and its images are found where its configuration says."""
+    ckpt = "ckpt=before/outputs/v1/checkpoints/last.ckpt"
+    forks.start("boneage_pl.evaluate", ckpt, f"+{OWN}", "out=asked", cwd=home).wait()
+    assert json.loads((home / "asked" / "metrics.json").read_text())["overall"]["mae"]["value"] == (
+        pytest.approx(109.0689697265625, rel=1e-5)
+    )
+    said = forks.start("boneage_pl.evaluate", ckpt, f"+{OWN}", "subset=all", cwd=home).wait()
+    assert said.returncode == 2
+    assert "were trained on by before/outputs/v1/checkpoints/last.ckpt" in said.stderr
 
 
 def test_the_command_that_began_it_goes_on_with_it(home: Path, forks: Forks):
