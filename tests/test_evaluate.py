@@ -76,7 +76,7 @@ def test_its_own_validation_set_gives_the_best_epochs_mae(home: Home, batch: int
 def test_the_page_opens_alone_and_says_what_applies(home: Home):
     home.evaluate("ckpt=outputs/a", "out=page")
     page = (home.path / "page" / "report.html").read_text()
-    assert "These images also chose the epoch" in page
+    assert "These images\nalso chose the epoch" in page
     assert "These are synthetic radiographs" in page
     assert "neither of the field's two tests" in unescape(page)
     assert "http" not in page  # it opens without a network
@@ -89,6 +89,19 @@ def test_the_page_opens_alone_and_says_what_applies(home: Home):
 def test_a_run_that_was_moved_is_asked_from_anywhere(home: Home, tmp_path: Path):
     shutil.copytree(home.path / "outputs" / "a", tmp_path / "moved")
     home.evaluate("ckpt=moved", "out=there", cwd=tmp_path)
+    assert mae_of(tmp_path / "there") == mae_of(home.path / "outputs" / "a" / "report")
+
+
+def test_a_table_that_was_named_as_the_root_is_remembered(home: Home, tmp_path: Path):
+    root = home.other("twin", {i: i for i in home.table["id"]})
+    for name in ("a.csv", "b.csv"):  # neither is the one that is meant
+        home.table.to_csv(root / name, index=False)
+    content = torch.load(home.path / "outputs" / "a" / "checkpoints" / "best.ckpt", weights_only=True)
+    record = content["boneage_pl"]
+    assert record["root"] == str(home.root)
+    record["root"], record["config"]["data"]["root"] = str(root / "a.csv"), "twin/a.csv"
+    torch.save(content, tmp_path / "named.ckpt")
+    home.evaluate("ckpt=named.ckpt", "out=there", cwd=tmp_path)
     assert mae_of(tmp_path / "there") == mae_of(home.path / "outputs" / "a" / "report")
 
 
@@ -108,11 +121,15 @@ def test_images_that_were_trained_on_are_refused_unless_asked_for(home: Home):
     answers = pd.read_csv(home.path / "dropped" / "predictions.csv", dtype={"id": str})
     assert sorted(answers["id"]) == home.unseen
     left_out = f"every image of the table but {len(home.trained)} that were trained on"
-    assert left_out in (home.path / "dropped" / "report.html").read_text()
+    page = (home.path / "dropped" / "report.html").read_text()
+    assert left_out in page
+    assert "These images\nalso chose the epoch" in page  # all that is left validated it
     home.evaluate("ckpt=outputs/a", "subset=all", "seen=allow", "out=marked")
     answers = pd.read_csv(home.path / "marked" / "predictions.csv", dtype={"id": str})
     assert sorted(answers.loc[answers["seen_in_training"], "id"]) == home.trained
-    assert "The model was trained on images" in (home.path / "marked" / "report.html").read_text()
+    page = (home.path / "marked" / "report.html").read_text()
+    assert "The model was trained on images that 75.0 % of these rows show" in page
+    assert "The images of 25.0 % of these rows\nalso chose the epoch" in page
 
 
 def test_a_copy_of_a_trained_image_under_another_id_is_noticed(home: Home):

@@ -20,6 +20,7 @@ from boneage_pl.cli.command import resume_command
 from boneage_pl.data.found import Found
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.hardware import arithmetic, check_devices, resolve_precision
+from boneage_pl.machine.home import path_of
 from boneage_pl.model.input import input_of
 from boneage_pl.report.own import report_best
 from boneage_pl.report.summary import Summary, closing_words, finish, opening_words
@@ -91,7 +92,7 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
         input=input_of(network),
         split=data.record,
         start=beginning.start,
-        root=str(data.root.absolute()),
+        root=str(path_of(cfg.data.root).absolute()),
     )
     history = History(beginning.epochs)
     epochs = EpochLog(run / "metrics.csv", history, RunRecord.of(run, record, data.table, len(history.rows)))

@@ -1,6 +1,6 @@
 """Splits that already exist: a run's split.csv, and the split stored in a checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def describe_split(
     """
     by_subset = {name: rows["id"].tolist() for name, rows in split.groupby("subset")}
     train = set(by_subset["train"])
-    before = Trained.of(origin) if origin else Trained(set(), set())
+    before = Known.trained(origin) if origin else Known(set(), set())
     return {
         **how,
         "train": by_subset["train"],
@@ -84,28 +84,41 @@ def describe_split(
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a checkpoint was trained on, in its own run and in those that it started from.
+class Known:
+    """Images that a checkpoint knows.
 
     Args:
         ids: of the images.
-        contents: SHA-256 of their files and of their prepared pixels, as far as it knows them.
+        contents: SHA-256 of their files and of their prepared pixels, as far as it has them.
     """
 
     ids: set[str]
     contents: set[str]
 
     @classmethod
-    def of(cls, record: dict[str, Any]) -> "Trained":
-        """Read it from a checkpoint's split record; older ones know no pixels and no earlier runs."""
-        train, before = set(record["train"]), record.get("before", {"ids": [], "contents": []})
+    def side(cls, record: dict[str, Any], subset: str) -> "Known":
+        """Return those of a subset of a checkpoint's split record; older ones have no prepared pixels."""
+        ids = set(record[subset])
         tells = (record["hashes"], record.get("contents", {}))
-        contents = {of[i] for of in tells for i in train if i in of}
-        return cls(train.union(before["ids"]), contents.union(before["contents"]))
+        return cls(ids, {of[i] for of in tells for i in ids if i in of})
 
-    def shown(self, i: str, *tells: Mapping[str, str]) -> bool:
-        """Whether an image of some data set is one of them by what tells it there, whatever its id."""
-        return any(of.get(i) in self.contents for of in tells)
+    @classmethod
+    def trained(cls, record: dict[str, Any]) -> "Known":
+        """Return those that its run and the runs that it started from were trained on."""
+        run, before = cls.side(record, "train"), record.get("before", {"ids": [], "contents": []})
+        return cls(run.ids.union(before["ids"]), run.contents.union(before["contents"]))
+
+    def among(self, ids: Iterable[str], *tells: Mapping[str, str], by_id: bool = True) -> set[str]:
+        """Return which of some images they are.
+
+        Args:
+            ids: of the images, in whatever data set.
+            tells: SHA-256 there, by id, of their files or prepared pixels.
+            by_id: whether an id is the same child there.
+        """
+        return {
+            i for i in ids if (by_id and i in self.ids) or any(of.get(i) in self.contents for of in tells)
+        }
 
 
 def describe_population(table: pd.DataFrame, split: pd.DataFrame, edges: list[float]) -> dict[str, Any]:
@@ -142,9 +155,8 @@ def check_overlap(split: pd.DataFrame, images: Examined, origin: dict[str, Any])
     Raises:
         BoneageError: saying how many images and how to go on.
     """
-    trained = Trained.of(origin)
     validation = split.loc[split["subset"] == "validation", "id"].unique()
-    seen = [i for i in validation if i in trained.ids or trained.shown(i, images.hashes, images.contents)]
+    seen = sorted(Known.trained(origin).among(validation, images.hashes, images.contents))
     if seen:
         raise BoneageError(
             f"{len(seen)} of the {len(validation)} validation images were trained on by the checkpoint "

@@ -24,7 +24,7 @@ from boneage_pl.data.store import Examined, ImageStore
 from boneage_pl.data.table import examine_table
 from boneage_pl.errors import BoneageError
 from boneage_pl.report.answers import Read
-from boneage_pl.report.seen import seen_by, without_seen
+from boneage_pl.report.seen import chose_epoch, seen_by, without_seen
 from boneage_pl.report.stress import ways_of
 from boneage_pl.run.checkpoint import Checkpoint
 from boneage_pl.run.record import Record
@@ -50,6 +50,7 @@ class Asked:
         images: what is known of them, by id.
         seen: ids that show an image which a checkpoint was trained on.
         left_out: how many of them are not among the rows.
+        chose_epoch: how many rows show images that chose the epoch of a checkpoint.
     """
 
     place: Place
@@ -61,6 +62,7 @@ class Asked:
     images: Examined
     seen: set[str]
     left_out: int
+    chose_epoch: int
 
     @property
     def words(self) -> str:
@@ -104,12 +106,14 @@ def asked_about(
     table, stores = _images(data, place, [c.record.frame for c in everyone])
     images = stores[checkpoints[0].record.frame].images
     rows = _own_rows(checkpoints, table, images) if own else table[["id", "male", "bone_age"]]
-    seen = seen_by(everyone, rows, stores, by_id=config.seen != "content")
+    by_id = config.seen != "content"
+    seen = seen_by(everyone, rows, stores, by_id=by_id)
     trained = set().union(*seen.values())
     rows = without_seen(config.seen, rows, seen, trained)
     left_out = len(trained.difference(rows["id"]))
     synthetic = checkpoints[0].record.synthetic if own else bool(data.get("generate"))
-    return Asked(place, own, synthetic, table, rows, stores, images, trained, left_out)
+    chose = chose_epoch(checkpoints, rows, stores, by_id=by_id)
+    return Asked(place, own, synthetic, table, rows, stores, images, trained, left_out, chose)
 
 
 def _data(config: DictConfig, record: Record, typed: set[str], *, another: bool) -> DictConfig:
@@ -117,8 +121,8 @@ def _data(config: DictConfig, record: Record, typed: set[str], *, another: bool)
     if another or "data" in typed:
         return config.data
     remembered = {name: record.config["data"].get(name, config.data.get(name)) for name in _REMEMBERED}
-    if Path(record.root).is_dir():  # the command may be given in another folder than the training was
-        remembered["root"] = record.root or remembered["root"]
+    if record.root and Path(record.root).exists():  # the training may have been in another folder than this
+        remembered["root"] = record.root
     store = record.config["data"].get("store")
     if store and Path(store).is_dir():  # a file of a stranger's makes no folder
         remembered["store"] = store

@@ -67,7 +67,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
         checkpoints=[_named(c) for c in checkpoints],
         record=first,
         synthetic=asked.synthetic,
-        chose_epoch=asked.own,
+        chose_epoch=asked.chose_epoch,
         balanced=asked.own and not first.split["protocol"].startswith("file"),
         run=_run_of(checkpoints[0].path),
         evaluation=evaluation_record(started, config, asked.rows, asked.images.hashes, timings),

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from boneage_pl.data.datamodule import BoneAgeData
-from boneage_pl.data.split_source import Trained
+from boneage_pl.data.split_source import Known
 from boneage_pl.report.measures import answers_table
 from boneage_pl.report.writer import About, write_report
 from boneage_pl.run.checkpoint import load_checkpoint
@@ -20,8 +20,8 @@ def report_best(run: Path, data: BoneAgeData, history: History, ran: dict[str, A
     best = load_checkpoint(run / BEST)
     answers = best.record.validation
     split = best.record.split
-    trained, contents = Trained.of(split), split.get("contents", split["hashes"])
-    seen = {i for i in answers["id"] if i in trained.ids or trained.shown(i, split["hashes"], contents)}
+    contents = split.get("contents", split["hashes"])
+    seen = Known.trained(split).among(answers["id"], split["hashes"], contents)
     table = answers_table(
         pd.DataFrame({name: answers[name] for name in ("id", "male", "bone_age")}),
         answers["predicted"],
@@ -36,7 +36,7 @@ def report_best(run: Path, data: BoneAgeData, history: History, ran: dict[str, A
         checkpoints=[str(best.path)],
         record=replace(best.record, epochs=history.rows),
         synthetic=best.record.synthetic,
-        chose_epoch=True,
+        chose_epoch=len(table),
         balanced=not split["protocol"].startswith("file"),
         run=ran,
     )

@@ -1,4 +1,4 @@
-"""Which images checkpoints were trained on, and whether these are asked."""
+"""Which images checkpoints were trained on or validated with, and whether these are asked."""
 
 import logging
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import pandas as pd
 
 from boneage_pl.data.frame import Frame
 from boneage_pl.data.problems import first_ten
-from boneage_pl.data.split_source import Trained
+from boneage_pl.data.split_source import Known
 from boneage_pl.data.store import ImageStore
 from boneage_pl.errors import BoneageError
 from boneage_pl.run.checkpoint import Checkpoint
@@ -22,14 +22,22 @@ def seen_by(
     """Return, by checkpoint, the ids of images that it was trained on."""
     found = {}
     for checkpoint in checkpoints:
-        trained = Trained.of(checkpoint.record.split)
         images = stores[checkpoint.record.frame].images
-        found[checkpoint.path] = {
-            i
-            for i in rows["id"].unique()
-            if (by_id and i in trained.ids) or trained.shown(i, images.hashes, images.contents)
-        }
+        trained = Known.trained(checkpoint.record.split)
+        found[checkpoint.path] = trained.among(rows["id"], images.hashes, images.contents, by_id=by_id)
     return found
+
+
+def chose_epoch(
+    checkpoints: Sequence[Checkpoint], rows: pd.DataFrame, stores: dict[Frame, ImageStore], *, by_id: bool
+) -> int:
+    """Return how many rows show images that validated a checkpoint, and so chose the epoch it is of."""
+    found = set()
+    for checkpoint in checkpoints:
+        images = stores[checkpoint.record.frame].images
+        validated = Known.side(checkpoint.record.split, "validation")
+        found |= validated.among(rows["id"], images.hashes, images.contents, by_id=by_id)
+    return int(rows["id"].isin(found).sum())
 
 
 def without_seen(

@@ -40,7 +40,7 @@ class About:
         checkpoints: files that answered; several are averaged.
         record: of the first checkpoint.
         synthetic: whether the radiographs were drawn.
-        chose_epoch: whether these rows also chose the checkpoint's epoch.
+        chose_epoch: how many rows show images that also chose the checkpoint's epoch.
         balanced: whether these rows were drawn alike from every group by sex and age.
         run: the content of the training's run.json, where there is one.
         evaluation: that of the evaluation's; empty where a training writes its own report.
@@ -52,7 +52,7 @@ class About:
     checkpoints: list[str]
     record: Record
     synthetic: bool
-    chose_epoch: bool
+    chose_epoch: int
     balanced: bool
     run: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)

@@ -39,7 +39,7 @@ class Record:
         epoch: the epoch that the checkpoint is the end of; 0 also before the first.
         epochs: the epochs so far; `None` in those from before it was recorded.
         validation: the latest validation's rows and answers, `id, male, bone_age, predicted`.
-        root: where the images lay, as an absolute path; empty in older ones.
+        root: what `data.root` named, as an absolute path; empty in older ones.
     """
 
     version: str
