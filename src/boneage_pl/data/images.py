@@ -17,7 +17,7 @@ from boneage_pl.data.chunks import PNG, bare, damage, gray_bits
 from boneage_pl.data.frame import Frame, Pixels
 from boneage_pl.errors import BoneageError
 
-FORMATS = ("PNG", "JPEG")  # Pillow reads many more, and hands some to other programs
+FORMATS = ("PNG", "JPEG")  # of a data set; Pillow reads many more, and hands some to other programs
 LARGEST = 64 * 2**20  # pixels; our choice: film of 35 × 43 cm scanned at 600 dpi has 80 % of it
 LONGEST = 32  # times as long as wide; our choice: cut to its middle square, more shows nothing of a hand
 FEWEST_BITS = 14  # of a colour's 16; our choice: Pillow keeps the upper 8, of which 2 may be unused
@@ -45,7 +45,8 @@ class BadImageError(BoneageError):
     kind = "damaged"
 
 
-def _bad(name: Path | str, kind: str) -> BadImageError:
+def bad_image(name: Path | str, kind: str) -> BadImageError:
+    """Return the error of a file that is of this kind instead of a radiograph."""
     # one argument alone: a loader process hands errors over so
     error = BadImageError(f"{name}: {kind}.\nFetch the file again, or take its row out of the table.")
     error.kind = kind
@@ -96,7 +97,7 @@ def read_depth(path: Path | str) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(BytesIO(bare(read_file(path))), formats=FORMATS) as image:
-                _check_size(image, path)
+                check_size(*image.size, path)
                 return _depth(image)
     except (BadImageError, Image.DecompressionBombError, *_UNREADABLE):
         return 0
@@ -116,7 +117,7 @@ def check_content(image: Image.Image, name: Path | str) -> None:
     """Raise `BadImageError` for a gray image that is one value everywhere: nothing can be learned from it."""
     darkest, brightest = image.getextrema()
     if darkest == brightest:
-        raise _bad(name, "all one gray value")
+        raise bad_image(name, "all one gray value")
 
 
 def read_file(path: Path | str) -> bytes:
@@ -129,30 +130,41 @@ def read_file(path: Path | str) -> bytes:
         with open(path, "rb", opener=_opener) as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
-                raise _bad(path, "no plain file")
+                raise bad_image(path, "no plain file")
             if found.st_size > LARGEST_FILE:
-                raise _bad(path, f"more than {LARGEST_FILE >> 20} MiB, too large for a radiograph")
+                raise bad_image(path, f"more than {LARGEST_FILE >> 20} MiB, too large for a radiograph")
             return file.read()
     except OSError as error:
-        raise _bad(path, f"unreadable ({error.strerror})") from error
+        raise bad_image(path, f"unreadable ({error.strerror})") from error
 
 
 def _opener(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would be waited for
 
 
-def decode_image(content: bytes, name: Path | str, bits: int = 0) -> Image.Image:
-    """Return a file's bytes as `read_image` does; `name` is what an error calls them."""
+def decode_image(
+    content: bytes, name: Path | str, bits: int = 0, formats: tuple[str, ...] = FORMATS
+) -> Image.Image:
+    """Return a file's bytes as `read_image` does.
+
+    Args:
+        content: of the file.
+        name: what an error calls it.
+        bits: see `read_image`.
+        formats: Pillow's names of those that are read.
+    """
     if not content:
-        raise _bad(name, "an empty file")
+        raise bad_image(name, "an empty file")
     for attempt in _attempts(content):
         try:
-            return _decode(attempt, name, bits)
+            return _decode(attempt, name, bits, formats)
         except Image.DecompressionBombError as error:
-            raise _bad(name, f"more than {LARGEST >> 20} megapixels, too large for a radiograph") from error
+            raise bad_image(
+                name, f"more than {LARGEST >> 20} megapixels, too large for a radiograph"
+            ) from error
         except _UNREADABLE:
             continue
-    raise _bad(name, damage(content) or "no PNG or JPEG")
+    raise bad_image(name, damage(content) or f"no {' or '.join(formats)}")
 
 
 def _attempts(content: bytes) -> Iterator[bytes]:
@@ -162,24 +174,48 @@ def _attempts(content: bytes) -> Iterator[bytes]:
     yield bare(content, orientation=False)
 
 
-def _decode(content: bytes, name: Path | str, bits: int) -> Image.Image:
+def _decode(content: bytes, name: Path | str, bits: int, formats: tuple[str, ...]) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what is odd and readable; sizes are checked below
-        with Image.open(BytesIO(content), formats=FORMATS) as file:
-            _check_size(file, name)
+        with Image.open(BytesIO(content), formats=formats) as file:
+            check_size(*file.size, name)
+            if (pages := getattr(file, "n_frames", 1)) > 1 and file.format == "TIFF":
+                raise bad_image(name, f"a TIFF of {pages} pages, where a radiograph is one")
+            white_is_zero = _white_is_zero(file)
             file.load()
             upright = ImageOps.exif_transpose(file)
-            return _gray(upright, bits, name, wide=content.startswith(PNG) and content[24:25] == b"\x10")
+            wide = content.startswith(PNG) and content[24:25] == b"\x10"
+            gray = gray_of(upright, bits, name, wide=wide)
+            return ImageOps.invert(gray) if white_is_zero else gray
 
 
-def _check_size(image: Image.Image, name: Path | str) -> None:
-    if image.width * image.height > LARGEST:
-        raise _bad(name, f"more than {LARGEST >> 20} megapixels, too large for a radiograph")
-    if max(image.size) > LONGEST * min(image.size):
-        raise _bad(name, f"more than {LONGEST} times as long as wide, no shape of a radiograph")
+def _white_is_zero(file: Image.Image) -> bool:
+    """Whether a TIFF's 16-bit values mean white where they are low: of fewer bits Pillow inverts them."""
+    return file.format == "TIFF" and file.mode.startswith("I") and file.tag_v2.get(262) == 0  # type: ignore[attr-defined]
 
 
-def _gray(image: Image.Image, bits: int, name: Path | str, *, wide: bool) -> Image.Image:
+def check_size(width: int, height: int, name: Path | str) -> None:
+    """Raise `BadImageError` for a picture that is too large, or too narrow, for a radiograph."""
+    if width * height > LARGEST:
+        raise bad_image(name, f"more than {LARGEST >> 20} megapixels, too large for a radiograph")
+    if max(width, height) > LONGEST * min(width, height):
+        raise bad_image(name, f"more than {LONGEST} times as long as wide, no shape of a radiograph")
+
+
+def gray_of(image: Image.Image, bits: int, name: Path | str, *, wide: bool = False) -> Image.Image:
+    """Return an image as `read_image` does: mode `L`.
+
+    Args:
+        image: of any mode.
+        bits: see `read_image`.
+        name: what an error calls it.
+        wide: whether its colours had 16 bits in its file.
+
+    Raises:
+        BadImageError: its values cannot be brought to 8 bits, or it is fully transparent.
+    """
+    if image.mode == "F":
+        raise bad_image(name, "of floating-point values; store it as 16-bit gray")
     if image.mode.startswith("I"):  # 16-bit gray; Pillow's own conversion would clip at 255
         unused = max((bits or _depth(image)) - 8, 0)
         return Image.fromarray((_wide_values(image) >> unused).clip(0, 255).astype(np.uint8))
@@ -188,7 +224,7 @@ def _gray(image: Image.Image, bits: int, name: Path | str, *, wide: bool) -> Ima
     if image.has_transparency_data:
         seen = image.convert("RGBA")
         if seen.getchannel("A").getextrema() == (0, 0):
-            raise _bad(name, "fully transparent")
+            raise bad_image(name, "fully transparent")
         image = Image.alpha_composite(Image.new("RGBA", seen.size, (0, 0, 0, 255)), seen)
     # palettes and the rest through RGB, which knows what their numbers mean
     return image if image.mode == "L" else image.convert("RGB").convert("L")
@@ -198,7 +234,7 @@ def _check_wide(image: Image.Image, name: Path | str) -> None:
     """Refuse 16-bit colours that use few of their bits: of such Pillow reads the upper eight alone."""
     used = 8 + int(np.asarray(image.convert("RGB")).max()).bit_length()
     if used < FEWEST_BITS:
-        raise _bad(name, f"16 bits a colour that uses only {used} or fewer of them; store it as gray")
+        raise bad_image(name, f"16 bits a colour that uses only {used} or fewer of them; store it as gray")
 
 
 def prepared_pixels(content: bytes, name: Path | str, frame: Frame, bits: int) -> bytes:

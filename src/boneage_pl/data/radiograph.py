@@ -1,0 +1,99 @@
+"""Any radiograph that someone wants read: a file of any kind, or a picture in memory. Imports no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from boneage_pl.data.depth import bits
+from boneage_pl.data.dicom import Tags, decode_dicom, is_dicom
+from boneage_pl.data.images import (
+    FORMATS,
+    check_content,
+    check_size,
+    decode_image,
+    gray_of,
+    is_wide,
+    read_depth,
+    read_file,
+)
+
+READ = (*FORMATS, "TIFF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".ima")
+
+Picture = str | PathLike[str] | Image.Image | NDArray[Any]
+
+
+@dataclass
+class Radiograph:
+    """A hand as a network is to see it.
+
+    Args:
+        image: mode `L`, bones bright; of a right hand mirrored.
+        tags: of a DICOM file.
+        mirrored: whether it was.
+        notes: what was done to it, or found in its tags, in words.
+    """
+
+    image: Image.Image
+    tags: Tags | None
+    mirrored: bool
+    notes: list[str]
+
+
+def open_radiograph(picture: Picture, levels: Sequence[int] = ()) -> Radiograph:
+    """Return a radiograph that is a PNG, a JPEG, a TIFF or a DICOM file, or a picture in memory.
+
+    What a PNG or JPEG becomes is what `read_radiograph` makes of it for a training. A right hand, where a tag
+    says that it is one, is mirrored: the RSNA's are all left.
+
+    Args:
+        picture: a path; a Pillow image; or gray values [H, W], or colours [H, W, 3], uint8 or uint16.
+        levels: bits that the 16-bit images of the training were read as, see `boneage_pl.data.depth`.
+
+    Raises:
+        BadImageError: it cannot be read as an image, or all of it is one value.
+    """
+    if isinstance(picture, np.ndarray | Image.Image):
+        return Radiograph(_in_memory(picture), None, False, [])
+    path = Path(picture)
+    content = read_file(path)
+    if not is_dicom(content):
+        used = bits(read_depth(path), list(levels)) if levels and is_wide(path) else 0
+        image = decode_image(content, path, used, READ)
+        check_content(image, path)
+        return Radiograph(image, None, False, [])
+    image, tags = decode_dicom(content, str(path))
+    check_content(image, path)
+    mirrored = tags.laterality == "R"
+    return Radiograph(ImageOps.mirror(image) if mirrored else image, tags, mirrored, _notes(tags))
+
+
+def _in_memory(picture: Image.Image | NDArray[Any]) -> Image.Image:
+    name = "the picture in memory"
+    if isinstance(picture, np.ndarray):
+        if picture.dtype not in (np.uint8, np.uint16) or picture.ndim not in (2, 3) or not picture.size:
+            raise ValueError(
+                f"an array of {picture.dtype} {list(picture.shape)}: "
+                "it must be uint8 or uint16, [H, W] or [H, W, 3]"
+            )
+        picture = Image.fromarray(picture)
+    check_size(*picture.size, name)
+    image = gray_of(ImageOps.exif_transpose(picture), 0, name)
+    check_content(image, name)
+    return image
+
+
+def _notes(tags: Tags) -> list[str]:
+    said = {
+        "inverted, as its tags ask (MONOCHROME1)": tags.inverted,
+        "a right hand, mirrored": tags.laterality == "R",
+        f"view {tags.view}": bool(tags.view),
+        tags.unwindowed: bool(tags.unwindowed),
+    }
+    return [words for words, so in said.items() if so]
