@@ -22,6 +22,7 @@ from boneage_pl.errors import BoneageError
 from boneage_pl.machine.hardware import arithmetic, check_devices, resolve_precision
 from boneage_pl.machine.home import path_of
 from boneage_pl.model.input import input_of
+from boneage_pl.reading.remember import remember
 from boneage_pl.report.own import report_best
 from boneage_pl.report.summary import Summary, closing_words, finish, opening_words
 from boneage_pl.run.beginning import Beginning
@@ -35,7 +36,7 @@ from boneage_pl.run.parts import make_data, make_module, make_trainer
 from boneage_pl.run.published import write_published_curves
 from boneage_pl.run.record import Record
 from boneage_pl.run.run_json import RunRecord
-from boneage_pl.run.runs import LAST, shortest
+from boneage_pl.run.runs import BEST, LAST, shortest
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
         split=data.record,
         start=beginning.start,
         root=str(path_of(cfg.data.root).absolute()),
+        levels=getattr(data, "levels", []),  # a data module of one's own may not know
     )
     history = History(beginning.epochs)
     epochs = EpochLog(run / "metrics.csv", history, RunRecord.of(run, record, data.table, len(history.rows)))
@@ -125,6 +127,7 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
 
     summary = Summary.of(record, data.split, history)
     if trainer.is_global_zero:
+        remember(run / BEST, data.read, record.config)
         figures = report_best(run, data, history, epochs.record.content)
         finish(run, summary, figures, record, trainer.logger)
         if cfg.trainer.get("fast_dev_run"):

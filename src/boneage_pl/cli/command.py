@@ -22,8 +22,10 @@ PATHS = (
     "data.split_file",
     "data.store",
     "data.table",
+    "explain",
     "hydra.run.dir",
     "hydra.sweep.dir",
+    "images",
     "out",
     "resume",
     "validation.root",
@@ -77,7 +79,7 @@ def check_paths(arguments: list[str]) -> None:
             and key.lstrip("+") in PATHS
             and value[:1] not in ("'", '"')
             and not _reads_as(argument, value)
-            and not (key == "ckpt" and isinstance(_parsed(argument), list))  # several checkpoints
+            and not (key in ("ckpt", "images") and isinstance(_parsed(argument), list))  # several
         ):
             raise BoneageError(
                 f"{argument}: Hydra's grammar cannot take this path without quotes. Write it as\n"

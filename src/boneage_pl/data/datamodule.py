@@ -157,6 +157,7 @@ class BoneAgeData(L.LightningDataModule):
         found = self._look()
         table, problems = found.table, found.problems
         self.read, images = self._source(found)
+        self.levels = images.levels
         self.table = add_bad_images(problems, table, images.bad, images.contents)
         if problems and self.on_bad_image == "error":
             raise problems.error()

@@ -23,6 +23,8 @@ LONGEST = 32  # times as long as wide; our choice: cut to its middle square, mor
 FEWEST_BITS = 14  # of a colour's 16; our choice: Pillow keeps the upper 8, of which 2 may be unused
 LARGEST_FILE = 2**29  # bytes; our choice: that many pixels of four 16-bit channels, not compressed
 
+ONE_VALUE = "all one gray value"
+
 _SIGNED = 2**15
 
 # what Pillow raises for files that are no images, are cut short, or whose header or EXIF data is damaged
@@ -117,7 +119,7 @@ def check_content(image: Image.Image, name: Path | str) -> None:
     """Raise `BadImageError` for a gray image that is one value everywhere: nothing can be learned from it."""
     darkest, brightest = image.getextrema()
     if darkest == brightest:
-        raise bad_image(name, "all one gray value")
+        raise bad_image(name, ONE_VALUE)
 
 
 def read_file(path: Path | str) -> bytes:

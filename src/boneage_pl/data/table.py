@@ -44,7 +44,7 @@ def examine_table(place: Place) -> tuple[pd.DataFrame, Problems]:
             rows are none, ages in a unit that is in doubt, or no image for any row.
     """
     root = place.root
-    files = list(_walk(root)) if root.is_dir() else []
+    files = list(walk(root)) if root.is_dir() else []
     images = with_suffix(files, place.known.image_suffixes)
     file, note = choose_table(place, files, images)
     problems = Problems(file)
@@ -75,8 +75,8 @@ def examine_table(place: Place) -> tuple[pd.DataFrame, Problems]:
     return single.assign(path=[there[i][0] for i in single["id"]]).reset_index(drop=True), problems
 
 
-def _walk(root: Path) -> Iterator[str]:
-    """Every file under `root`, links followed once, hidden and macOS resource entries left out."""
+def walk(root: Path) -> Iterator[str]:
+    """Yield every file under `root`, links followed once, hidden and macOS resource entries left out."""
     seen = set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)

@@ -2,10 +2,11 @@
 
 import pickle
 import zlib
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -29,11 +30,15 @@ class Checkpoint:
     weights: dict[str, Tensor]
     record: Record
     training: dict[str, Any] = field(default_factory=dict)  # what Lightning goes on from
+    familiar: Any = None  # what it knows of its images, see `boneage_pl.reading`; older ones know nothing
 
     def let_go(self) -> None:
         """Forget the tensors, which keep the file mapped, once they have been copied."""
         self.weights, self.training = {}, {}
 
+
+_TENSOR = "/data/"  # in the names of the parts that hold them, before a number
+_CHUNK = 2**22  # bytes
 
 # What Lightning goes on from, and as what.
 TRAINING: dict[str, type] = {
@@ -45,15 +50,21 @@ TRAINING: dict[str, type] = {
 }
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, *, training: bool = True) -> Checkpoint:
     """Read a checkpoint of this project; what it pickles beyond tensors and plain values is never run.
+
+    Args:
+        path: of the file, which stays mapped.
+        training: whether what training goes on from, two thirds of the file, is wanted too.
 
     Raises:
         BoneageError: not a checkpoint, damaged, or not one of this project's.
     """
     try:
-        _check_archive(path)
+        _check_archive(path, "" if training else _TENSOR)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if not training:
+            _check_tensors(path, list(content["state_dict"].values()))
         weights = {
             name.removeprefix("network."): value
             for name, value in content["state_dict"].items()
@@ -62,7 +73,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         record = Record.parse(content["boneage_pl"])
         if not all(isinstance(value, Tensor) for value in weights.values()):
             raise TypeError("tensors in its weights")
-        return Checkpoint(path, weights, record, {key: content.get(key) for key in TRAINING})
+        rest = {key: content.get(key) for key in TRAINING} if training else {}
+        return Checkpoint(path, weights, record, rest, content.get("familiar"))
     except pickle.UnpicklingError as error:
         raise BoneageError(
             f"{path} holds more than tensors and plain values; nothing of it was run.\n"
@@ -84,19 +96,53 @@ def check_kinds(values: dict[str, Any], kinds: dict[str, type]) -> None:
             raise TypeError(f"a {kind.__name__} as {key}")
 
 
-def _check_archive(path: Path) -> None:
+def _check_archive(path: Path, but: str = "") -> None:
     """Read a checkpoint's bytes once: PyTorch takes what was damaged on the disk for weights.
+
+    Args:
+        path: of the file.
+        but: parts whose name has this in it are left for later; none where it is empty.
 
     Raises:
         ValueError: it is damaged, or its parts are compressed, as PyTorch's are not and a bomb's would be.
     """
     with ZipFile(path) as archive:
-        if any(part.compress_type != ZIP_STORED for part in archive.infolist()):
+        parts = archive.infolist()
+        if any(part.compress_type != ZIP_STORED for part in parts):
             raise ValueError("its parts are compressed, which PyTorch's are not")
-        if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+        if sum(part.file_size for part in parts) > path.stat().st_size:
             raise ValueError("its parts overlap")
-        if damaged := archive.testzip():
-            raise ValueError(f"it is damaged, {damaged} first")
+        _check_parts(archive, [part for part in parts if not but or but not in part.filename])
+
+
+def _check_tensors(path: Path, tensors: list[Tensor]) -> None:
+    """Do the same with the tensors of a state alone: they are numbered as they come, and it is the first."""
+    sizes = list(
+        {
+            tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors
+        }.values()
+    )
+    with ZipFile(path) as archive:
+        every = {
+            part.filename.rpartition(_TENSOR)[2]: part
+            for part in archive.infolist()
+            if _TENSOR in part.filename
+        }
+        parts = [every.get(str(number)) for number in range(len(sizes))]
+        theirs = [part for part in parts if part is not None]
+        if [part.file_size for part in theirs] != sizes:  # another order: all are looked at
+            theirs = list(every.values())
+        _check_parts(archive, theirs)
+
+
+def _check_parts(archive: ZipFile, parts: list[ZipInfo]) -> None:
+    for part in parts:
+        with archive.open(part) as content:
+            try:
+                while content.read(_CHUNK):  # at its end zipfile compares the checksum
+                    pass
+            except BadZipFile:
+                raise ValueError(f"it is damaged, {part.filename} first") from None
 
 
 def _first_line(error: Exception) -> str:
@@ -115,7 +161,17 @@ def load(path: Path, repeated: Any = None) -> tuple[Reader, Record]:
     Raises:
         BoneageError: see `load_checkpoint`, `check_targets` and `network_of`.
     """
-    checkpoint = load_checkpoint(path)
+    reader, checkpoint = read_trained(path, repeated)
+    return reader, checkpoint.record
+
+
+def read_trained(path: Path, repeated: Any = None) -> tuple[Reader, Checkpoint]:
+    """Return what `load` does, and the checkpoint; its weights are mapped, not copied.
+
+    Raises:
+        BoneageError: see `load`.
+    """
+    checkpoint = load_checkpoint(path, training=False)
     config = checkpoint.record.config
     try:
         named = OmegaConf.create({group: config[group] for group in ("model", "loss", "transforms")})
@@ -124,20 +180,29 @@ def load(path: Path, repeated: Any = None) -> tuple[Reader, Record]:
         raise BoneageError(f"{path}: its configuration cannot be resolved: {error}") from error
     check_targets(found, dict(targets_of(repeated)))
     transforms = Transforms.of(built(named.transforms, "transforms").get("validation"))
-    network = network_of(checkpoint, named.model)
-    return Reader(network, transforms, built(named.loss, "loss")), checkpoint.record
+    network = network_of(checkpoint, named.model, mapped=True)
+    reader = Reader(network, transforms, built(named.loss, "loss"))
+    checkpoint.let_go()  # the network has them
+    return reader, checkpoint
 
 
-def network_of(checkpoint: Checkpoint, model: DictConfig) -> nn.Module:
+def network_of(checkpoint: Checkpoint, model: DictConfig, *, mapped: bool = False) -> nn.Module:
     """Build the network that `model` describes, with a checkpoint's weights and what it wants to see.
+
+    Args:
+        checkpoint: whose weights it is given.
+        model: the configuration.
+        mapped: whether the weights may stay in the file, for one that is only asked.
 
     Raises:
         BoneageError: it cannot be built, or the weights do not fit it.
     """
-    # weights that are replaced at once need not be fetched
-    network: nn.Module = built(model, "model", **({"weights": None} if "weights" in model else {}))
+    # weights that are replaced at once need not be fetched, and those of our own network not even drawn
+    empty = mapped and str(model.get("_target_")).startswith("boneage_pl.")
+    with torch.device("meta") if empty else nullcontext():
+        network: nn.Module = built(model, "model", **({"weights": None} if "weights" in model else {}))
     try:
-        network.load_state_dict(checkpoint.weights)
+        network.load_state_dict(checkpoint.weights, assign=empty)
     except RuntimeError as error:
         raise BoneageError(
             f"{checkpoint.path} says that it was made with this network, and its weights do not fit:\n"

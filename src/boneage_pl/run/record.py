@@ -40,6 +40,7 @@ class Record:
         epochs: the epochs so far; `None` in those from before it was recorded.
         validation: the latest validation's rows and answers, `id, male, bone_age, predicted`.
         root: what `data.root` named, as an absolute path; empty in older ones.
+        levels: bits that 16-bit images were read as, see `boneage_pl.data.depth`; none in older ones.
     """
 
     version: str
@@ -54,6 +55,7 @@ class Record:
     epochs: list[Row] | None = None
     validation: dict[str, list[Any]] = field(default_factory=dict)
     root: str = ""
+    levels: list[int] = field(default_factory=list)
 
     @property
     def image_size(self) -> int:
@@ -201,6 +203,7 @@ _RECORD_MAY: dict[str, Test] = {
     "start": _is(dict, type(None)),
     "arithmetic": _is(dict),
     "root": _text,
+    "levels": lambda value: isinstance(value, list) and all(map(_whole(1), value)),
 }
 _CONFIG: dict[str, Test] = {
     "seed": _whole(0),

@@ -1,0 +1,86 @@
+"""What a network makes of an image on the way to its answer: its feature maps."""
+
+from types import TracebackType
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from boneage_pl.model.input import input_of
+
+CELLS = 4  # a side: what of a map is where; our choice, and measured: see docs/PREDICTION.md
+_EARLY = 8  # times smaller than the image, at most
+_LATE = 6  # cells a side, at least; our choice: fewer show no part of a hand
+
+
+def maps_of(network: nn.Module, side: int) -> dict[str, int]:
+    """Return the side of each feature map, by the name of the module whose output it is, in their order.
+
+    Args:
+        network: image and male → output; it is run once, on black.
+        side: of the images in pixels.
+    """
+    found: dict[str, int] = {}
+    hooks = []
+    for name, module in network.named_modules():
+
+        def note(_: nn.Module, __: object, output: object, name: str = name) -> None:
+            if isinstance(output, Tensor) and output.dim() == 4 and output.shape[1] > 1:
+                found.pop(name, None)
+                found[name] = min(output.shape[2:])
+
+        hooks.append(module.register_forward_hook(note))
+    place = next(network.parameters())
+    try:
+        with torch.inference_mode():
+            black = torch.zeros(1, input_of(network).channels, side, side, device=place.device)
+            network(black.to(place.dtype), torch.zeros(1, device=place.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: cells for name, cells in found.items() if name}
+
+
+def early_map(network: nn.Module, side: int) -> str | None:
+    """Name the last map of at least an eighth of the image's side: edges and textures, and where they are.
+
+    What lies deeper was made to ignore what does not tell the age, and with it much of what tells a hand from
+    other things. `None` for a network without such maps.
+    """
+    names = [name for name, cells in maps_of(network, side).items() if cells * _EARLY >= side]
+    return names[-1] if names else None
+
+
+def late_map(network: nn.Module, side: int) -> str | None:
+    """Name the last map of at least 6 × 6 cells; where all have fewer, the largest; `None` where none is."""
+    maps = maps_of(network, side)
+    names = [name for name, cells in maps.items() if cells >= _LATE]
+    return names[-1] if names else max(maps, key=lambda name: maps[name], default=None)
+
+
+class Tap:
+    """Keeps what a module last gave out, averaged over 4 × 4 cells, while its block is open.
+
+    Args:
+        network: that the module is part of.
+        name: of the module, whose output is a map [B, C, h, w].
+
+    Raises:
+        AttributeError: there is no such module.
+    """
+
+    def __init__(self, network: nn.Module, name: str) -> None:
+        self.module = network.get_submodule(name)
+        self.features = torch.empty(0)  # float32 [B, C · 16], on the CPU
+
+    def __enter__(self) -> "Tap":
+        self._hook = self.module.register_forward_hook(self._keep)
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._hook.remove()
+
+    def _keep(self, _: nn.Module, __: object, output: Tensor) -> None:
+        self.features = (
+            F.adaptive_avg_pool2d(output.float(), CELLS).flatten(1).cpu()
+        )  # [B, C, h, w] → [B, C · 16]

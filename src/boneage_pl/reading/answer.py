@@ -1,0 +1,81 @@
+"""What is asked of a trained model, and what it answers. Imports nothing heavy."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Sex = Literal["F", "M", "unknown"]
+
+# What a flag means, and what to do about it.
+FLAGS = {
+    "unfamiliar": "does not look like the radiographs that the model learned from: do not rely on the answer",
+    "sharpness": "finer or coarser than the pictures that the model learned from: bring it to their size, in "
+    "the way that they were, or train on pictures such as this one",
+    "inverted": "bones were dark: the picture was inverted, and the answer is of what came out",
+    "right_hand": "the file says that it is a right hand: it was mirrored",
+    "blank": "all of it is one gray value",
+}
+
+
+@dataclass
+class Answer:
+    """What a model says of one radiograph, for one sex.
+
+    Args:
+        path: of the file, as it was named; of a picture in memory nothing.
+        male: the sex that it was answered for; `None` where none is known, which is an error.
+        months: the bone age; `None` where there is no answer.
+        low: the interval's lower end in months; `None` where the model cannot tell.
+        high: its upper end.
+        flags: names from `FLAGS`: what makes the answer doubtful.
+        notes: what was done to the picture, or is known of it, in words.
+        age: chronological, in months, where the file says so.
+        error: why there is no answer; else nothing.
+    """
+
+    path: str
+    male: bool | None = None
+    months: float | None = None
+    low: float | None = None
+    high: float | None = None
+    flags: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    age: float | None = None
+    error: str = ""
+
+    @property
+    def sex(self) -> str:
+        """`F`, `M`, or nothing where it is not known."""
+        return "" if self.male is None else "M" if self.male else "F"
+
+    @property
+    def years_months(self) -> str:
+        """The bone age as people say it: `10 y 4 m`."""
+        return "" if self.months is None else in_years(self.months)
+
+
+def in_years(months: float) -> str:
+    """Return months as years and months: 124.3 → `10 y 4 m`."""
+    sign, whole = "-" if months < -0.5 else "", abs(round(months))
+    return f"{sign}{whole // 12} y {whole % 12} m"
+
+
+@dataclass
+class Question:
+    """One radiograph to be answered about.
+
+    Args:
+        picture: a path, or a picture in memory (see `open_radiograph`).
+        male: the child's sex; `None` where the file may say; or `unknown`, to be answered for both.
+        error: why it cannot be asked about; else nothing.
+    """
+
+    picture: Any
+    male: bool | Literal["unknown"] | None = None
+    error: str = ""
+
+    @property
+    def path(self) -> str:
+        """The file's path as it was named; of a picture in memory nothing."""
+        return (
+            str(self.picture) if isinstance(self.picture, str) or hasattr(self.picture, "__fspath__") else ""
+        )

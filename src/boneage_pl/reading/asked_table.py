@@ -1,0 +1,102 @@
+"""A table of radiographs to be answered about: their paths or ids, and the children's sexes."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from boneage_pl.data.columns import understood
+from boneage_pl.data.ids import find_images
+from boneage_pl.data.radiograph import SUFFIXES
+from boneage_pl.data.rows import sexes
+from boneage_pl.data.table import walk
+from boneage_pl.data.table_file import read_rows
+from boneage_pl.data.which_table import with_suffix
+from boneage_pl.errors import BoneageError
+from boneage_pl.reading.answer import Question
+
+_PATHS = {"path", "filepath", "imagepath", "imagefile"}  # without case, blanks and underscores
+
+
+def table_questions(table: Path, male: Any) -> list[Question]:
+    """Return a question for each row of a table.
+
+    A column of paths (`path`) is read as such, relative to the table's folder or the working one; else one of
+    ids (see `boneage_pl.data.columns`) is matched with the images below the table's folder. A column of the
+    sex is used where there is one, and `male` where it is empty or there is none. A row that cannot be asked
+    about becomes a question with its error.
+
+    Raises:
+        BoneageError: it cannot be read, has no rows, or neither column.
+    """
+    raw = read_rows(table, lambda cells: bool(_paths_in(cells)) or "id" in _meant(cells))
+    if raw.empty:
+        raise BoneageError(f"{table}: it has no rows.")
+    header = list(raw.columns)
+    meant, paths = _meant(header), _paths_in(header)
+    if not paths and "id" not in meant:
+        raise BoneageError(
+            f"{table}: no column is recognised as a path or an id; there are {', '.join(header)[:300]}.\n"
+            "Call the column of the files path, or that of the ids id; and the one of the sexes sex (F or M)."
+        )
+    found = _by_path(raw[paths[0]], table) if paths else _by_id(raw[meant["id"]], table)
+    said = _sexes(raw[meant["male"]], meant["male"]) if "male" in meant else [None] * len(raw)
+    return [
+        Question(where, male if sex is None else sex, error)
+        if not isinstance(sex, str) or sex == "unknown"
+        else Question(where, None, sex)
+        for (where, error), sex in zip(found, said, strict=True)
+    ]
+
+
+def _meant(header: list[str]) -> dict[str, str]:
+    try:
+        return understood(header).of
+    except BoneageError:  # two columns could be one thing that is not asked for here
+        return {name: name for name in header if name.lower() == "id"}
+
+
+def _paths_in(header: list[str]) -> list[str]:
+    return [name for name in header if "".join(filter(str.isalnum, name.lower())) in _PATHS]
+
+
+def _sexes(cells: pd.Series, name: str) -> list[Any]:
+    """Return a boolean for each cell, `None` for an empty one, `unknown`, or words on what is no sex."""
+    male = sexes(cells)
+    if name.lower() == "female":
+        male = male.map({True: False, False: True})
+    return [
+        bool(value) if isinstance(value, bool) else _no_sex(cell)
+        for cell, value in zip(cells, male.astype(object).where(male.notna(), None), strict=True)
+    ]
+
+
+def _no_sex(cell: str) -> str | None:
+    word = cell.strip().lower()
+    if word in ("", "?"):
+        return None
+    return (
+        "unknown" if word in ("unknown", "u", "o", "x") else f"its sex is none of F, M, unknown: {cell[:40]}"
+    )
+
+
+def _by_path(cells: pd.Series, table: Path) -> list[tuple[Path, str]]:
+    rows = []
+    for cell in cells:
+        beside = table.parent / cell
+        path = beside if beside.exists() or not Path(cell).exists() else Path(cell)
+        rows.append((path, "" if cell else "its path is empty"))
+    return rows
+
+
+def _by_id(cells: pd.Series, table: Path) -> list[tuple[Path, str]]:
+    ids = list(dict.fromkeys(cell for cell in cells if cell))
+    found, _ = find_images(ids, with_suffix(list(walk(table.parent)), SUFFIXES))
+    rows = []
+    for cell in cells:
+        paths = found.get(cell, [])
+        error = "" if len(paths) == 1 else "several files are called like it" if paths else ""
+        if not paths:
+            error = f"no image below {table.parent} is called like it"
+        rows.append((Path(paths[0]) if paths else Path(cell), error))
+    return rows

@@ -1,0 +1,154 @@
+"""Where a network looked: Grad-CAM over the radiograph that it was shown."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from boneage_pl.data.frame import Pixels
+from boneage_pl.errors import BoneageError
+from boneage_pl.machine.whole import replacing
+from boneage_pl.model.answer import months_of
+from boneage_pl.model.features import late_map
+from boneage_pl.model.input import input_of, normalised
+from boneage_pl.reading.answer import Answer
+from boneage_pl.reading.member import Member
+
+Map = NDArray[np.float32]
+_EXTRA = "explain= needs an extra: pip install 'boneage_pl[explain]'"
+_STRONG = 0.55  # opacity of the strongest cell; our choice: the bones stay visible
+
+
+def needs_captum() -> Any:
+    """Return captum's module of methods.
+
+    Raises:
+        BoneageError: it is not installed.
+    """
+    try:
+        from captum import attr
+    except ImportError as error:
+        raise BoneageError(_EXTRA) from error
+    return attr
+
+
+def attribution(member: Member, pixels: Pixels, *, male: bool) -> Map | None:
+    """Return how much each part of a picture raised the answer, or lowered it where it is negative.
+
+    Grad-CAM (Selvaraju et al., ICCV 2017) of the months, signed, in the last feature map that has 6 × 6 cells
+    or more; in float32, whatever it was trained in.
+
+    Args:
+        member: whose network is asked.
+        pixels: uint8 [side, side].
+        male: the sex that it is asked for.
+
+    Returns:
+        float32 [h, w], in the map's own resolution; `None` of a network without such maps.
+
+    Raises:
+        BoneageError: captum is not installed.
+    """
+    grad_cam = needs_captum().LayerGradCam
+    reader, place = member.ask.reader, member.ask.place
+    network = reader.network
+    layer = late_map(network, pixels.shape[-1])
+    if layer is None:
+        return None
+    with torch.no_grad():
+        image = torch.from_numpy(pixels.copy()).to(place)[None, None]
+        seen = normalised(
+            reader.transforms(image, torch.zeros(1, dtype=torch.int64, device=place)), input_of(network)
+        )
+    boy = torch.tensor([float(male)], device=place)
+
+    def months(image: Tensor) -> Tensor:
+        return months_of(network(image, boy), reader.loss).float()
+
+    with torch.enable_grad():
+        found = grad_cam(months, network.get_submodule(layer)).attribute(seen.requires_grad_(True))
+    return found[0, 0].detach().float().cpu().numpy()
+
+
+class Explainer:
+    """Writes a picture of where the first of the checkpoints looked, for each answer.
+
+    Args:
+        folder: where they go; made if it is missing. A picture that is there already is kept.
+        member: the checkpoint.
+
+    Raises:
+        BoneageError: captum is not installed, or the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path, member: Member) -> None:
+        needs_captum()
+        self.folder, self.member = folder, member
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BoneageError(f"explain={folder} cannot be made: {error.strerror}.") from error
+
+    def write(self, answer: Answer, pixels: Pixels) -> Path:
+        """Write the picture of an answer, and return its path.
+
+        Raises:
+            BoneageError: the network has no map that could be shown, or the picture cannot be written.
+        """
+        assert answer.male is not None
+        found = attribution(self.member, pixels, male=answer.male)
+        if found is None:
+            raise BoneageError("explain=: this network has no feature maps to look at.")
+        path = self._free(f"{Path(answer.path).stem or 'picture'}_{answer.sex}")
+        try:
+            with replacing(path) as beside:
+                overlay(pixels, found, answer).savefig(beside, format="png", dpi=100)
+        except OSError as error:
+            raise BoneageError(f"{path} cannot be written: {error.strerror}.") from error
+        return path
+
+    def _free(self, stem: str) -> Path:
+        path = self.folder / f"{stem}.png"
+        number = 2
+        while path.exists():
+            path = self.folder / f"{stem}_{number}.png"
+            number += 1
+        return path
+
+
+def overlay(pixels: Pixels, found: Map, answer: Answer) -> Figure:
+    """Draw a map over its picture, cell by cell: nothing is smoothed into a resolution that it has not."""
+    side = pixels.shape[0]
+    most = float(np.abs(found).max()) or math.inf
+    scaled = found / most
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    plain, seen = figure.subplots(1, 2)
+    for axes in (plain, seen):
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
+        axes.set_axis_off()
+    colours = mpl.colormaps["RdBu_r"]
+    shown = seen.imshow(
+        scaled,
+        cmap=colours,
+        vmin=-1,
+        vmax=1,
+        alpha=_STRONG * np.abs(scaled),
+        interpolation="nearest",
+        extent=(0, side, side, 0),
+    )
+    shown.set_clim(-1, 1)
+    height, width = found.shape
+    plain.set_title(f"{answer.years_months} ({answer.months:.1f} months), {answer.sex}", fontsize=10)
+    cell = f"each {side / height:.0f} px of the {side}"
+    seen.set_title(
+        f"raised the answer (red), lowered it (blue)\n{height} × {width} cells, {cell}", fontsize=10
+    )
+    bar = mpl.cm.ScalarMappable(mpl.colors.Normalize(-1, 1), colours)
+    figure.colorbar(bar, ax=seen, shrink=0.7, label="of the strongest cell")
+    return figure

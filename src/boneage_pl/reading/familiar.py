@@ -1,0 +1,195 @@
+"""Whether a picture looks like the radiographs that a model knows: how far it lies from them.
+
+Two distances from the training's images, each with a limit that a given share of the validation's keeps: of
+the features that the network itself sees early on (edges, textures, and where they are), and of the power
+spectrum (how fine the picture is). Nothing in it knows what a cat is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from boneage_pl.data.frame import Pixels
+from boneage_pl.model.features import Tap, early_map
+from boneage_pl.model.inference import Inference
+
+SHARE = 0.98  # of the validation's images that each limit lets pass; our choice: both together flag under 5 %
+MOST = 1500  # training images that are looked at, and validation images; our choice: more change little
+_FEWEST = 60  # of each; with fewer a limit hangs on one image
+_DIRECTIONS = 64  # in which distances are counted in deviations; our choice, see docs/PREDICTION.md
+_BANDS = (0.06, 0.12, 0.18, 0.24, 0.30, 0.36, 0.42, 0.50, 0.60, 0.71)  # cycles a pixel; our choice
+_BATCH = 32
+
+Values = NDArray[np.float32]
+Images = Sequence[Pixels] | Pixels  # uint8 [N, side, side]
+
+
+@dataclass
+class Cloud:
+    """Where points lie: a mean, the directions in which they spread most, and how far in all others.
+
+    The distance is Mahalanobis' with the small variances replaced by their mean, as probabilistic principal
+    components have it (Tipping and Bishop, J R Stat Soc B 1999); features were first used so to tell what a
+    network does not know by Lee et al. (NeurIPS 2018).
+
+    Args:
+        mean: [D].
+        scale: [D], each coordinate's deviation.
+        directions: [D, K], orthonormal, of the scaled points.
+        variances: [K] along them.
+        rest: mean variance in the other directions; 0 where there are none.
+        limit: the distance beyond which a point is none of them.
+    """
+
+    mean: Values
+    scale: Values
+    directions: Values
+    variances: Values
+    rest: float
+    limit: float = float("inf")
+
+    @classmethod
+    def of(cls, points: Values, others: Values, directions: int) -> "Cloud":
+        """Describe points [N, D], with the limit that `SHARE` of `others` [M, D] keep."""
+        mean, scale = points.mean(0), points.std(0)
+        scale = np.maximum(scale, 1e-4 * scale.max() + 1e-12)
+        scaled = torch.from_numpy((points - mean) / scale)
+        count = min(directions, points.shape[1], len(points) // 4)
+        with torch.random.fork_rng(devices=[]):  # it begins with random directions: always the same
+            torch.manual_seed(0)
+            _, spread, found = torch.svd_lowrank(scaled, q=min(count + 16, *scaled.shape), niter=4)
+        variances = (spread[:count] ** 2 / (len(points) - 1)).numpy()
+        left = points.shape[1] - count
+        total = float(scaled.var(0).sum())
+        rest = max(total - float(variances.sum()), 1e-6) / left if left else 0.0
+        cloud = cls(mean, scale, found[:, :count].contiguous().numpy(), variances, rest)
+        distances = np.sort(cloud.distance(others))
+        rank = ceil((len(distances) + 1) * SHARE)  # as in `intervals`
+        cloud.limit = float(distances[min(rank, len(distances)) - 1])
+        return cloud
+
+    def distance(self, points: Values) -> Values:
+        """Return how far points [N, D] lie from it: [N]; 1 is usual."""
+        scaled = (points - self.mean) / self.scale
+        along = scaled @ self.directions
+        square = (along**2 / self.variances).sum(1)
+        if self.rest:
+            square = square + ((scaled**2).sum(1) - (along**2).sum(1)).clip(0) / self.rest
+        return np.sqrt(square / self.mean.size)
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as tensors and numbers."""
+        arrays = {name: getattr(self, name) for name in ("mean", "scale", "directions", "variances")}
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
+        return {**tensors, "rest": self.rest, "limit": self.limit}
+
+    @classmethod
+    def parse(cls, values: Any) -> "Cloud":
+        """Read what `plain` wrote.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        try:
+            mean, scale, directions, variances = (
+                values[name].to(torch.float32).numpy()
+                for name in ("mean", "scale", "directions", "variances")
+            )
+            whole = (
+                mean.shape == scale.shape == directions.shape[:1] and variances.shape == directions.shape[1:]
+            )
+            if not whole or mean.ndim != 1 or not (scale > 0).all() or not (variances > 0).all():
+                raise ValueError("its parts do not fit")
+            return cls(mean, scale, directions, variances, float(values["rest"]), float(values["limit"]))
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"what it knows of its images is not what it must be ({error})") from error
+
+
+@dataclass
+class Familiar:
+    """What a model knows of its images.
+
+    Args:
+        layer: the module of its network whose output the features are of; nothing where it has no maps.
+        features: of the training images as they are and mirrored; `None` where it has no maps.
+        spectrum: of the training images.
+    """
+
+    layer: str
+    features: Cloud | None
+    spectrum: Cloud
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as a checkpoint keeps it."""
+        features = self.features.plain() if self.features else None
+        return {"layer": self.layer, "features": features, "spectrum": self.spectrum.plain()}
+
+    @classmethod
+    def parse(cls, values: Any) -> "Familiar | None":
+        """Read what `plain` wrote; `None` of nothing.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        if values is None:
+            return None
+        try:
+            features = None if values["features"] is None else Cloud.parse(values["features"])
+            return cls(str(values["layer"]), features, Cloud.parse(values["spectrum"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"what it knows of its images is not what it must be ({error})") from error
+
+
+def learn(ask: Inference, train: Images, validation: Images) -> Familiar | None:
+    """Return what a trained network knows of its images; `None` if they are too few to say.
+
+    Args:
+        ask: the network.
+        train: images that it was trained on, uint8 [N, H, W]: what is familiar.
+        validation: others of their kind, uint8 [M, H, W]: they set the limits.
+    """
+    if min(len(train), len(validation)) < _FEWEST:
+        return None
+    spectrum = Cloud.of(spectra(train), spectra(validation), len(_BANDS))
+    layer = early_map(ask.reader.network, train[0].shape[-1])
+    if layer is None:
+        return Familiar("", None, spectrum)
+    with Tap(ask.reader.network, layer) as tap:
+        # a network that was trained on mirrored pictures knows them too
+        points = np.concatenate([_features(ask, tap, train), _features(ask, tap, train, mirrored=True)])
+        return Familiar(layer, Cloud.of(points, _features(ask, tap, validation), _DIRECTIONS), spectrum)
+
+
+def _features(ask: Inference, tap: Tap, images: Images, *, mirrored: bool = False) -> Values:
+    found = []
+    for at in range(0, len(images), _BATCH):
+        pixels = np.asarray(images[at : at + _BATCH])
+        pixels = np.ascontiguousarray(pixels[:, :, ::-1]) if mirrored else pixels
+        ask(pixels, [False] * len(pixels))
+        found.append(tap.features.numpy())
+    return np.concatenate(found)
+
+
+def spectra(images: Images) -> Values:
+    """Return the shape of the power spectrum of each image: [N, bands − 1], without its height."""
+    bands = np.stack([_bands(pixels) for pixels in images])
+    return (bands - bands.mean(1, keepdims=True))[:, 1:].astype(np.float32)  # they sum to nothing: one less
+
+
+def _bands(pixels: Pixels) -> Values:
+    """Return the logarithm of an image's mean power in each ring of frequencies."""
+    height, width = pixels.shape
+    values = pixels.astype(np.float32)
+    window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
+    power = np.abs(np.fft.rfft2((values - values.mean()) * window)) ** 2
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    ring = np.digitize(radius, _BANDS).ravel()
+    count = len(_BANDS) + 1
+    sums = np.bincount(ring, power.ravel(), count)[1:-1]
+    cells = np.bincount(ring, minlength=count)[1:-1]
+    return np.log(sums / np.maximum(cells, 1) + 1)

@@ -1,0 +1,107 @@
+"""One trained checkpoint among those that are asked together."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boneage_pl.data.frame import Frame, Pixels
+from boneage_pl.data.perturbed import mirrored, rotated
+from boneage_pl.errors import BoneageError
+from boneage_pl.model.features import Tap
+from boneage_pl.model.inference import Inference
+from boneage_pl.reading.familiar import Familiar, spectra
+from boneage_pl.reading.remember import familiar_of
+from boneage_pl.run.checkpoint import read_trained
+from boneage_pl.run.record import Record
+
+View = Callable[[Pixels], Pixels]
+_STEEPEST = 45  # degrees; our choice: a hand on its side is another picture
+
+
+@dataclass
+class Looked:
+    """What one checkpoint makes of a batch.
+
+    Args:
+        months: float64 [B], the mean over the views.
+        strange: [B], whether a picture lies outside what it knows; `None` where it cannot tell.
+        sharpness: [B], whether it is finer or coarser; `None` where it cannot tell.
+    """
+
+    months: NDArray[np.float64]
+    strange: NDArray[np.bool_] | None
+    sharpness: NDArray[np.bool_] | None
+
+
+class Member:
+    """A trained checkpoint, ready to be asked.
+
+    Args:
+        path: of the checkpoint.
+        views: ways that each picture is looked at beside as it is.
+        device: see `Inference`.
+        repeated: see `load`.
+
+    Raises:
+        BoneageError: see `load`.
+    """
+
+    def __init__(
+        self, path: Path, views: Sequence[View] = (), device: str | None = None, repeated: Any = None
+    ) -> None:
+        self.path = path
+        reader, checkpoint = read_trained(path, repeated)
+        self.record: Record = checkpoint.record
+        self.views = list(views)
+        self.ask = Inference(reader, self.record.precision, device)
+        self.familiar: Familiar | None = familiar_of(checkpoint, self.ask)
+
+    @property
+    def frame(self) -> Frame:
+        """The square that it is shown."""
+        return self.record.frame
+
+    def look(self, pixels: Pixels, male: Sequence[bool]) -> Looked:
+        """Answer a batch: uint8 [B, side, side], and whether each is of a boy."""
+        familiar = self.familiar
+        strange = sharpness = None
+        if familiar and familiar.features:
+            with Tap(self.ask.reader.network, familiar.layer) as tap:
+                every = [self._months(pixels, male)]
+            distances = familiar.features.distance(tap.features.numpy())
+            strange = ~(distances <= familiar.features.limit)  # what is no number is strange
+        else:
+            every = [self._months(pixels, male)]
+        if familiar:
+            sharpness = ~(familiar.spectrum.distance(spectra(pixels)) <= familiar.spectrum.limit)
+        every += [self._months(np.stack([view(one) for one in pixels]), male) for view in self.views]
+        return Looked(np.mean(every, axis=0), strange, sharpness)
+
+    def _months(self, pixels: Pixels, male: Sequence[bool]) -> NDArray[np.float64]:
+        return self.ask(pixels, male).numpy().astype(np.float64)
+
+
+def views_of(named: Any) -> list[View]:
+    """Return the ways that `views` names: `flip`, or degrees to turn by, or a list of both.
+
+    Raises:
+        BoneageError: it is something else.
+    """
+    listed = [] if named is None else [named] if isinstance(named, str | int | float) else list(named)
+    found: list[View] = []
+    for view in listed:
+        if view == "flip":
+            found.append(mirrored)
+        elif isinstance(view, int | float) and not isinstance(view, bool) and 0 < abs(view) <= _STEEPEST:
+            found.append(partial(rotated, degrees=float(view)))
+        else:
+            raise BoneageError(
+                f"views={named}: it is flip, or degrees up to {_STEEPEST} to turn by, or a list of them, "
+                "as in views=[flip,-5,5]."
+            )
+    return found

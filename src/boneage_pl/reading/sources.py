@@ -1,0 +1,96 @@
+"""What `images=` names: a file, a list, a folder, a pattern or a table, one question after the other."""
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from boneage_pl.data.dicom import is_dicom
+from boneage_pl.data.place import shipped
+from boneage_pl.data.radiograph import SUFFIXES
+from boneage_pl.data.table import walk
+from boneage_pl.errors import BoneageError
+from boneage_pl.machine.home import path_of
+from boneage_pl.reading.answer import Question
+
+SEXES = {"F": False, "M": True, "UNKNOWN": "unknown"}
+_HEAD = 132  # bytes that tell DICOM
+
+
+def sex_of(sex: Any) -> Any:
+    """Return what `sex` says: a boy `True`, a girl `False`, `unknown`, or `None` where it says nothing.
+
+    Raises:
+        BoneageError: it is none of these.
+    """
+    if sex is None or isinstance(sex, bool):
+        return sex
+    try:
+        return SEXES[str(sex).strip().upper()]
+    except KeyError:
+        raise BoneageError(f"sex={sex}: it is F, M or unknown.") from None
+
+
+def questions(images: Iterable[str], sex: Any = None) -> Iterator[Question]:
+    """Return what is asked about, in the order of names; a table's rows in its order.
+
+    Args:
+        images: files, folders (with all below), patterns such as `hands/*.png`, and tables with a column of
+            paths or ids.
+        sex: of all of them, where no table says otherwise: F, M or unknown; `None` where the files say.
+
+    Raises:
+        BoneageError: a name under which there is nothing, or a table that cannot be read.
+    """
+    male = sex_of(sex)
+    names = [(name, path_of(str(name))) for name in images]
+    if not names:
+        raise BoneageError("images=[]: name a file, a folder, a pattern or a table.")
+    return chain.from_iterable([_part(str(name), path, male) for name, path in names])
+
+
+def _part(name: str, path: Path, male: Any) -> Iterable[Question]:
+    if path.is_dir():
+        found = _below(path)
+        first = next(found, None)
+        if first is None:
+            raise BoneageError(f"images={name}: no radiograph in it ({', '.join(SUFFIXES)}, or DICOM).")
+        return _chained(first, found, male)
+    if path.suffix.lower() in shipped().table_suffixes and path.is_file():
+        from boneage_pl.reading.asked_table import table_questions  # imports pandas
+
+        return table_questions(path, male)
+    if os.path.lexists(path):
+        return [Question(path, male)]
+    matching = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 — a pattern may be absolute
+    if not matching:
+        raise BoneageError(f"images={name}: there is no such file or folder, and nothing matches it.")
+    files = [Path(file) for file in matching if not Path(file).is_dir()]
+    return [Question(file, male) for file in files]
+
+
+def _chained(first: Path, rest: Iterator[Path], male: Any) -> Iterator[Question]:
+    yield Question(first, male)
+    for path in rest:
+        yield Question(path, male)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for path in walk(folder):
+        suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 — thousands of Paths take seconds
+        if suffix in SUFFIXES or (not suffix and _says_dicom(path)):
+            yield Path(path)
+
+
+def _says_dicom(path: str) -> bool:
+    """Whether a file without suffix, as archives export them, is DICOM."""
+    try:
+        if not Path(path).is_file():  # a pipe would be waited for
+            return False
+        with Path(path).open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    return len(head) == _HEAD and is_dicom(head) and head[128:] == b"DICM"
