@@ -127,7 +127,8 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
 
     summary = Summary.of(record, data.split, history)
     if trainer.is_global_zero:
-        remember(run / BEST, data.read, record.config)
+        paths = dict(zip(data.table["id"], data.table["path"], strict=True))
+        remember(run / BEST, data.read, paths, record.config)
         figures = report_best(run, data, history, epochs.record.content)
         finish(run, summary, figures, record, trainer.logger)
         if cfg.trainer.get("fast_dev_run"):

@@ -2,7 +2,8 @@
 
 Two distances from the training's images, each with a limit that a given share of the validation's keeps: of
 the features that the network itself sees early on (edges, textures, and where they are), and of the power
-spectrum (how fine the picture is). Nothing in it knows what a cat is.
+spectrum (how fine the picture is). And how many pixels its file had for the network's square, since an
+enlarged copy cannot be as fine as the original. Nothing in it knows what a cat is.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from boneage_pl.data.frame import Pixels
+from boneage_pl.data.frame import Fit, Pixels
 from boneage_pl.model.features import Tap, early_map
 from boneage_pl.model.inference import Inference
 
@@ -22,7 +23,8 @@ SHARE = 0.98  # of the validation's images that each limit lets pass; our choice
 MOST = 1500  # training images that are looked at, and validation images; our choice: more change little
 _FEWEST = 60  # of each; with fewer a limit hangs on one image
 _DIRECTIONS = 64  # in which distances are counted in deviations; our choice, see docs/PREDICTION.md
-_BANDS = (0.06, 0.12, 0.18, 0.24, 0.30, 0.36, 0.42, 0.50, 0.60, 0.71)  # cycles a pixel; our choice
+_BANDS = (0.20, 0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.60, 0.71)  # cycles a pixel; our choice, measured too
+_TOLERANCE = 1.1  # between files' sizes; our choice: a tenth more or fewer pixels is not seen
 _BATCH = 32
 
 Values = NDArray[np.float32]
@@ -118,16 +120,40 @@ class Familiar:
         layer: the module of its network whose output the features are of; nothing where it has no maps.
         features: of the training images as they are and mirrored; `None` where it has no maps.
         spectrum: of the training images.
+        detail: the least and the most pixels that their files had, see `detail_of`; `None` if not known.
     """
 
     layer: str
     features: Cloud | None
     spectrum: Cloud
+    detail: tuple[float, float] | None = None
+
+    def as_fine(self, pixels: Images, sizes: Sequence[tuple[int, int]], fit: Fit) -> NDArray[np.bool_]:
+        """Return whether each picture is as fine as the training's were: [B].
+
+        Args:
+            pixels: uint8 [B, side, side].
+            sizes: of their files, width and height.
+            fit: how they were brought into the square.
+        """
+        fine = self.spectrum.distance(spectra(pixels)) <= self.spectrum.limit
+        if self.detail:
+            least, most = self.detail[0] / _TOLERANCE, self.detail[1] * _TOLERANCE
+            side = pixels[0].shape[-1]
+            details = [detail_of(size, side, fit) for size in sizes]
+            fine &= np.array([least <= detail <= most for detail in details])
+        return fine
 
     def plain(self) -> dict[str, Any]:
         """Return it as a checkpoint keeps it."""
         features = self.features.plain() if self.features else None
-        return {"layer": self.layer, "features": features, "spectrum": self.spectrum.plain()}
+        detail = list(self.detail) if self.detail else None
+        return {
+            "layer": self.layer,
+            "features": features,
+            "spectrum": self.spectrum.plain(),
+            "detail": detail,
+        }
 
     @classmethod
     def parse(cls, values: Any) -> "Familiar | None":
@@ -140,29 +166,41 @@ class Familiar:
             return None
         try:
             features = None if values["features"] is None else Cloud.parse(values["features"])
-            return cls(str(values["layer"]), features, Cloud.parse(values["spectrum"]))
+            least, most = values["detail"] or (None, None)
+            detail = None if least is None or most is None else (float(least), float(most))
+            return cls(str(values["layer"]), features, Cloud.parse(values["spectrum"]), detail)
         except (KeyError, TypeError) as error:
             raise ValueError(f"what it knows of its images is not what it must be ({error})") from error
 
 
-def learn(ask: Inference, train: Images, validation: Images) -> Familiar | None:
+def detail_of(size: tuple[int, int], side: int, fit: Fit) -> float:
+    """Return how many of a file's pixels there are for one of the square's, along a line, at most 1."""
+    return min((max(size) if fit == "pad" else min(size)) / side, 1.0)
+
+
+def learn(
+    ask: Inference, train: Images, validation: Images, details: Sequence[float] = ()
+) -> Familiar | None:
     """Return what a trained network knows of its images; `None` if they are too few to say.
 
     Args:
         ask: the network.
         train: images that it was trained on, uint8 [N, H, W]: what is familiar.
         validation: others of their kind, uint8 [M, H, W]: they set the limits.
+        details: of the training images' files, see `detail_of`; none where they are not known.
     """
     if min(len(train), len(validation)) < _FEWEST:
         return None
     spectrum = Cloud.of(spectra(train), spectra(validation), len(_BANDS))
+    detail = (min(details), max(details)) if details else None
     layer = early_map(ask.reader.network, train[0].shape[-1])
     if layer is None:
-        return Familiar("", None, spectrum)
+        return Familiar("", None, spectrum, detail)
     with Tap(ask.reader.network, layer) as tap:
         # a network that was trained on mirrored pictures knows them too
         points = np.concatenate([_features(ask, tap, train), _features(ask, tap, train, mirrored=True)])
-        return Familiar(layer, Cloud.of(points, _features(ask, tap, validation), _DIRECTIONS), spectrum)
+        features = Cloud.of(points, _features(ask, tap, validation), _DIRECTIONS)
+    return Familiar(layer, features, spectrum, detail)
 
 
 def _features(ask: Inference, tap: Tap, images: Images, *, mirrored: bool = False) -> Values:

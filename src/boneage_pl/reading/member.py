@@ -14,7 +14,7 @@ from boneage_pl.data.perturbed import mirrored, rotated
 from boneage_pl.errors import BoneageError
 from boneage_pl.model.features import Tap
 from boneage_pl.model.inference import Inference
-from boneage_pl.reading.familiar import Familiar, spectra
+from boneage_pl.reading.familiar import Familiar
 from boneage_pl.reading.remember import familiar_of
 from boneage_pl.run.checkpoint import read_trained
 from boneage_pl.run.record import Record
@@ -66,8 +66,14 @@ class Member:
         """The square that it is shown."""
         return self.record.frame
 
-    def look(self, pixels: Pixels, male: Sequence[bool]) -> Looked:
-        """Answer a batch: uint8 [B, side, side], and whether each is of a boy."""
+    def look(self, pixels: Pixels, male: Sequence[bool], sizes: Sequence[tuple[int, int]]) -> Looked:
+        """Answer a batch.
+
+        Args:
+            pixels: uint8 [B, side, side].
+            male: whether each is of a boy.
+            sizes: of their files, width and height.
+        """
         familiar = self.familiar
         strange = sharpness = None
         if familiar and familiar.features:
@@ -78,7 +84,7 @@ class Member:
         else:
             every = [self._months(pixels, male)]
         if familiar:
-            sharpness = ~(familiar.spectrum.distance(spectra(pixels)) <= familiar.spectrum.limit)
+            sharpness = ~familiar.as_fine(pixels, sizes, self.frame.fit)
         every += [self._months(np.stack([view(one) for one in pixels]), male) for view in self.views]
         return Looked(np.mean(every, axis=0), strange, sharpness)
 

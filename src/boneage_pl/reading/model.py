@@ -137,7 +137,8 @@ class BoneAge:
             every = [squares for _, squares, _ in shown]
             male = [bool(m) for _, _, m in shown]
             stacked = {f: np.stack([s.pixels[f] for s in every]) for f in self.frames}
-            months, strange, sharpness, inverted = self._looked(stacked, male)
+            sizes = [s.radiograph.image.size for s in every if s.radiograph]
+            months, strange, sharpness, inverted = self._looked(stacked, male, sizes)
             for k, (at, _, _) in enumerate(shown):
                 flags = [("inverted", inverted[k]), ("unfamiliar", strange[k]), ("sharpness", sharpness[k])]
                 self._fill(answers[at], float(months[k]), [name for name, there in flags if there])
@@ -157,26 +158,26 @@ class BoneAge:
             answer.low, answer.high = max(months - width, 0.0), months + width
 
     def _looked(
-        self, pixels: dict[Frame, Pixels], male: list[bool]
+        self, pixels: dict[Frame, Pixels], male: list[bool], sizes: list[tuple[int, int]]
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
         """Return months, what is strange, what is not of their sharpness, and what had to be inverted: [B].
 
         A strange picture whose negative is familiar is a negative.
         """
-        months, strange, sharpness = self._all(pixels, male)
+        months, strange, sharpness = self._all(pixels, male, sizes)
         inverted = np.zeros(len(male), dtype=bool)
         odd = np.flatnonzero(strange)
         if len(odd):
             negatives = {frame: 255 - every[odd] for frame, every in pixels.items()}
-            theirs, still, _ = self._all(negatives, [male[k] for k in odd])
+            theirs, still, _ = self._all(negatives, [male[k] for k in odd], [sizes[k] for k in odd])
             right = odd[~still]
             months[right], inverted[right], strange[right] = theirs[~still], True, False
         return months, strange, sharpness, inverted
 
     def _all(
-        self, pixels: dict[Frame, Pixels], male: list[bool]
+        self, pixels: dict[Frame, Pixels], male: list[bool], sizes: list[tuple[int, int]]
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
-        looked = [member.look(pixels[member.frame], male) for member in self.members]
+        looked = [member.look(pixels[member.frame], male, sizes) for member in self.members]
         months: NDArray[np.float64] = np.mean([one.months for one in looked], axis=0)
         return months, _most(looked, "strange", len(male)), _most(looked, "sharpness", len(male))
 

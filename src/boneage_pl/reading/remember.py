@@ -1,23 +1,25 @@
 """What a checkpoint knows of its images: learned at the end of its training, or once afterwards."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from boneage_pl.data.depth import bits
 from boneage_pl.data.frame import Pixels
-from boneage_pl.data.images import is_wide, read_depth, read_radiograph
+from boneage_pl.data.images import FORMATS, is_wide, read_depth, read_radiograph
 from boneage_pl.data.place import Place
 from boneage_pl.data.table import examine_table
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.progress import progress
 from boneage_pl.machine.whole import replacing
 from boneage_pl.model.inference import Inference
-from boneage_pl.reading.familiar import MOST, Familiar, learn
+from boneage_pl.reading.familiar import MOST, Familiar, detail_of, learn
 from boneage_pl.run.checkpoint import Checkpoint, read_trained
 
 log = logging.getLogger(__name__)
@@ -25,12 +27,13 @@ log = logging.getLogger(__name__)
 Read = Callable[[Sequence[str]], Pixels]  # ids → uint8 [N, side, side]
 
 
-def remember(path: Path, read: Read, config: Any) -> None:
+def remember(path: Path, read: Read, paths: Mapping[str, str], config: Any) -> None:
     """Add what a run's best checkpoint knows of its images to it, where it is not there yet.
 
     Args:
         path: of the checkpoint.
         read: ids → its images in its square.
+        paths: of the images' files by id, as far as they are known.
         config: of the run, whose objects may be built: they have just been.
     """
     reader, checkpoint = read_trained(path, config)
@@ -38,7 +41,8 @@ def remember(path: Path, read: Read, config: Any) -> None:
         return
     train, validation = sides(checkpoint)
     ask = Inference(reader, checkpoint.record.precision)
-    familiar = learn(ask, read(train), read(validation))
+    details = _details(checkpoint, [paths[i] for i in train if i in paths])
+    familiar = learn(ask, read(train), read(validation), details)
     if familiar is None:
         return
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -112,7 +116,17 @@ def _learned(checkpoint: Checkpoint, ask: Inference) -> Familiar | None:
     except (BoneageError, OSError):
         return None
     of_train, of_validation = ([images[i] for i in side if i in images] for side in (train, validation))
-    return learn(ask, of_train, of_validation)
+    return learn(ask, of_train, of_validation, _details(checkpoint, [paths[i] for i in train if i in paths]))
+
+
+def _details(checkpoint: Checkpoint, paths: Sequence[str]) -> list[float]:
+    """Return `detail_of` files, by their headers alone; of those that cannot be opened none."""
+    frame = checkpoint.record.frame
+    found = []
+    for path in paths:
+        with suppress(Exception), Image.open(path, formats=FORMATS) as image:
+            found.append(detail_of(image.size, frame.side, frame.fit))
+    return found
 
 
 def _square(checkpoint: Checkpoint, path: str) -> Pixels:

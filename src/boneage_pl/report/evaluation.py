@@ -16,6 +16,7 @@ from boneage_pl.machine.home import path_of
 from boneage_pl.report.against import held_against, read_answers
 from boneage_pl.report.answers import CLEAN, Answers, Read, ask, mean_of
 from boneage_pl.report.asked import Asked, asked_about
+from boneage_pl.report.coverage import measure_coverage, with_ends
 from boneage_pl.report.html import with_interval
 from boneage_pl.report.measures import answers_table, statistics_of
 from boneage_pl.report.stress import measure_stress, stress_sheet, typical
@@ -46,7 +47,8 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
 
     every = [_ask(c, asked, config, stress=config.stress) for c in checkpoints]
     answers = _table(asked, mean_of(every), checkpoints[0])
-    further = Further()
+    answers = with_ends(answers, [c.record for c in checkpoints])
+    further = Further(coverage=measure_coverage(answers, own=asked.own), columns=["low", "high"])
     if len(every) > 1:
         _list_members(further, answers, [_named(c) for c in checkpoints], every)
     timings = [one.timing for one in every]
@@ -133,6 +135,10 @@ def _tell(title: str, numbers: dict[str, Any]) -> None:
         log.info("  %s at the source table's ages and sexes", with_interval(numbers["natural"]["mae"]))
     for beside in (*numbers["members"], *numbers["baselines"]):
         log.info("  %s %s", with_interval(beside["mae"]), beside["name"])
+    if coverage := numbers["coverage"]:
+        whole = coverage["parts"][0]
+        named = f"{coverage['level']:.0%} intervals, {whole['width']:.1f} months wide"
+        log.info("  %.1f %% of the ages are inside their %s", 100 * whole["covered"]["value"], named)
     if against := numbers["against"]:
         difference = with_interval(against["difference"], sign="+")
         tested = "" if against["p"] is None else f", p = {against['p']:.4f}"

@@ -8,16 +8,11 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from boneage_pl.data.split import assign_groups, group_name
+from boneage_pl.reading.intervals import AGES
 from boneage_pl.report.statistics import Values, agreement, mean, with_intervals
 
 SCHEMA = 2  # of metrics.json: raise it when a key changes its meaning
 DRAWS = 2000
-AGES = (  # bone age in months below which each ends
-    ("under 5 years", 60.0),
-    ("5 to 10 years", 120.0),
-    ("10 to 14 years", 168.0),
-    ("over 14 years", np.inf),
-)
 COLUMNS = ["id", "male", "bone_age", "predicted", "error", "group", "seen_in_training"]
 
 
@@ -85,7 +80,7 @@ def measure(
             and sexes of the source table, says something else.
     """
     weights = natural_weights(answers, population) if population and balanced else None
-    years = np.digitize(answers["bone_age"], [until for _, until in AGES[:-1]])
+    years = age_band(answers)
     groups = [group_name(g, edges) for g in range(2 * len(edges) - 2)]
     return {
         "schema": SCHEMA,
@@ -102,6 +97,11 @@ def measure(
         "by_group": _by(answers, answers["group"], groups),
         "baselines": _baselines(answers, population) if population else [],
     }
+
+
+def age_band(answers: pd.DataFrame) -> NDArray[np.int64]:
+    """Return which of `AGES` each row's bone age is in."""
+    return np.digitize(answers["bone_age"], [until for _, until in AGES[:-1]])
 
 
 def statistics_of(answers: pd.DataFrame, base: Values | None = None) -> dict[str, dict[str, float | None]]:

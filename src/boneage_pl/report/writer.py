@@ -67,6 +67,7 @@ class Further:
         against: the comparison with another model, see `pairing.paired`, with `name`, `this` and `other`.
         stress: a row for each change of the pictures, see `stress.measure_stress`.
         figures: more figures by name.
+        coverage: of the answers' intervals, see `coverage.measure_coverage`.
         columns: more columns of predictions.csv.
         tables: more tables by file name.
     """
@@ -75,6 +76,7 @@ class Further:
     against: dict[str, Any] | None = None
     stress: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, Figure] = field(default_factory=dict)
+    coverage: dict[str, Any] | None = None
     columns: list[str] = field(default_factory=list)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
@@ -106,6 +108,7 @@ def write_report(
         "members": more.members,
         "against": more.against,
         "stress": more.stress,
+        "coverage": more.coverage,
     }
     figures = {**_figures(about, answers, numbers, read), **more.figures}
     images = {name: png(figure) for name, figure in figures.items()}
