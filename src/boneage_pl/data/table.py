@@ -1,18 +1,17 @@
 """Find a bone-age table and its images under a folder, whatever the layout, and check both once."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from boneage_pl.data.columns import MEANINGS, Meaning, not_understood, understood
+from boneage_pl.data.files import walk, with_suffix
 from boneage_pl.data.ids import example, find_images
 from boneage_pl.data.place import Place
 from boneage_pl.data.problems import Problems
 from boneage_pl.data.rows import check_rows, sexes
 from boneage_pl.data.table_file import read_rows
-from boneage_pl.data.which_table import choose_table, is_header, others, with_suffix
+from boneage_pl.data.which_table import choose_table, is_header, others
 from boneage_pl.errors import BoneageError
 
 
@@ -73,21 +72,6 @@ def examine_table(place: Place) -> tuple[pd.DataFrame, Problems]:
     )
     single = table[table["id"].map(lambda i: len(there.get(i, ())) == 1).astype(bool)]
     return single.assign(path=[there[i][0] for i in single["id"]]).reset_index(drop=True), problems
-
-
-def walk(root: Path) -> Iterator[str]:
-    """Yield every file under `root`, links followed once, hidden and macOS resource entries left out."""
-    seen = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = sorted(s for s in subfolders if not s.startswith(".") and s != "__MACOSX")
-        for name in sorted(names):
-            if not name.startswith((".", "~$")):  # ~$: what Excel leaves while a table is open
-                yield f"{folder}{os.sep}{name}"
 
 
 def _meaning(file: Path, raw: pd.DataFrame, place: Place) -> Meaning:

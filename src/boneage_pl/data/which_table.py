@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from boneage_pl.data.columns import MEANINGS, PUBLISHED, WORDS, is_own, not_understood, option, understood
+from boneage_pl.data.files import with_suffix
 from boneage_pl.data.place import Place
 from boneage_pl.data.problems import first_ten
 from boneage_pl.data.rows import sexes
@@ -143,12 +144,6 @@ def _one_level_up(place: Place) -> Path | None:
     known = [t for t in tables if t.name.lower() in place.known.tables]
     tables = known if len(tables) > 1 and known else tables
     return Path(os.path.relpath(tables[0], place.root.resolve())) if len(tables) == 1 else None
-
-
-def with_suffix(files: list[str], suffixes: Iterable[str]) -> list[str]:
-    """Return the files with one of some suffixes, in any case."""
-    ends = tuple(suffixes)
-    return [file for file in files if file.lower().endswith(ends)]
 
 
 def others(files: Iterable[str], place: Place) -> str:

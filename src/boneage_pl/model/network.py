@@ -99,7 +99,8 @@ def check_image_size(image_size: int) -> None:
 def _inception(weights: str | None) -> nn.Module:
     """Inception v3 without its auxiliary head."""
     if weights is None:
-        return inception_v3(weights=None, aux_logits=False, transform_input=False, init_weights=True)
+        drawn = torch.get_default_device().type != "meta"  # where weights have no values yet, none are drawn
+        return inception_v3(weights=None, aux_logits=False, transform_input=False, init_weights=drawn)
     if weights != "imagenet":
         raise BoneageError(f"model.weights={weights}: there are two choices, null and imagenet.")
     name = Inception_V3_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]

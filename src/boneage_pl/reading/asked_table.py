@@ -6,12 +6,11 @@ from typing import Any
 import pandas as pd
 
 from boneage_pl.data.columns import understood
+from boneage_pl.data.files import walk, with_suffix
 from boneage_pl.data.ids import find_images
 from boneage_pl.data.radiograph import SUFFIXES
 from boneage_pl.data.rows import sexes
-from boneage_pl.data.table import walk
 from boneage_pl.data.table_file import read_rows
-from boneage_pl.data.which_table import with_suffix
 from boneage_pl.errors import BoneageError
 from boneage_pl.reading.answer import Question
 

@@ -14,7 +14,6 @@ from boneage_pl.data.depth import bits
 from boneage_pl.data.frame import Pixels
 from boneage_pl.data.images import FORMATS, is_wide, read_depth, read_radiograph
 from boneage_pl.data.place import Place
-from boneage_pl.data.table import examine_table
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.progress import progress
 from boneage_pl.machine.whole import replacing
@@ -105,6 +104,8 @@ def _learned(checkpoint: Checkpoint, ask: Inference) -> Familiar | None:
     record = checkpoint.record
     if not record.root or not Path(record.root).exists():
         return None
+    from boneage_pl.data.table import examine_table  # imports pandas
+
     train, validation = sides(checkpoint)
     try:
         place = replace(Place.configured(record.config["data"]), root=Path(record.root))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from boneage_pl.data.dicom import is_dicom
+from boneage_pl.data.files import walk
 from boneage_pl.data.place import shipped
 from boneage_pl.data.radiograph import SUFFIXES
-from boneage_pl.data.table import walk
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.home import path_of
 from boneage_pl.reading.answer import Question
