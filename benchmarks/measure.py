@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.asking import first_answer, many_answers
+
 Result = dict[str, float]
 
 
@@ -351,6 +353,8 @@ WHATS: dict[str, Callable[..., Result]] = {
     "inference": inference,
     "overhead": epoch_overhead,
     "start": start_up,
+    "first_answer": first_answer,
+    "many_answers": many_answers,
 }
 
 

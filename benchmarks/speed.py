@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from benchmarks.asking import write_checkpoint
 from boneage_pl.data.phantom import phantom_table, render, write_phantom
 from boneage_pl.machine.hardware import resolve_precision
 from boneage_pl.machine.pool import cores, worker_pool
@@ -174,6 +175,27 @@ def overhead_row(table: Table, phantom: Path, device: str) -> None:
     table.row(1 + overhead, what, f"{overhead:+.1%}", f"{step:.0f} ms", "a bare step")
 
 
+def answer_rows(table: Table, originals: Path, folder: Path) -> None:
+    """Say what a first answer costs, and each of 500 full-size files beside decoding or the network alone."""
+    image = next(originals.rglob("*.png"))
+    for size in (128, 500):
+        ckpt = write_checkpoint(folder, size)
+        ours, theirs = table.sides("first_answer", ("project", "published"), ckpt=ckpt, image=image)
+        one, other = ours["seconds"], theirs["seconds"]
+        against = "`import torch, torchvision` and its weights"
+        table.row(one / other, f"command to its answer, {size} px", f"{one:.2f} s", f"{other:.2f} s", against)
+        options = {"ckpt": ckpt, "root": originals, "count": 500}
+        ours, decode = table.sides("many_answers", ("project", "decode"), **options)
+        alone = median(
+            measure("network", "many_answers", **options)["images_per_s"] for _ in range(table.rounds)
+        )
+        rate, decoded = ours["images_per_s"], decode["images_per_s"]
+        slower = min(alone, decoded)
+        what = f"answers for 500 full-size PNGs, {size} px, images/s"
+        named = f"the slower alone: decoding {decoded:.1f}, network {alone:.1f}"
+        table.row(rate / slower, what, f"{rate:.1f}", f"{slower:.1f}", named)
+
+
 def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     named = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -188,13 +210,13 @@ def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--rounds", type=int, default=3)
-    rows = ["input", "prepare", "start", "step128", "step500", "inference", "overhead", "gpu"]
+    rows = ["input", "prepare", "start", "step128", "step500", "inference", "answers", "overhead", "gpu"]
     # compiling takes minutes each time: on demand
     parser.add_argument("--only", nargs="+", choices=[*rows, "compile"], default=rows)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         originals, phantom = Path(folder, "originals"), Path(folder, "phantom")
-        if {"input", "prepare"} & set(options.only):
+        if {"input", "prepare", "answers"} & set(options.only):
             write_originals(originals)
         write_phantom(phantom, count=800, seed=0, size=500)
         print(f"{machine()}\n\nEach ratio is the median of {options.rounds} rounds, the sides in turns.\n")
@@ -212,6 +234,8 @@ def main() -> None:
                 step_rows(table, phantom, "cpu", {(500, 32): 3})
             elif name == "inference":
                 inference_row(table, "cpu")
+            elif name == "answers":
+                answer_rows(table, originals, Path(folder))
             elif name == "overhead":
                 overhead_row(table, phantom, "cpu")
             elif name == "compile":

@@ -122,7 +122,8 @@ class BoneAge:
         coming = iter(asked)
         start = list(islice(coming, 2))
         threads = cores() if len(start) > 1 else 0
-        every = squares_of(_chain(start, coming), self.frames, first.levels, threads)
+        gpu = self.members[0].ask.place.type != "cpu"
+        every = squares_of(_chain(start, coming), self.frames, first.levels, threads, overlap=gpu)
         while part := list(islice(every, batch)):
             yield from self._answered(part)
 

@@ -1,7 +1,7 @@
-"""Radiographs brought into a network's square, ahead of it and side by side, a few at a time."""
+"""Radiographs brought into a network's square, on all cores, a few at a time."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,17 +35,24 @@ class Squares:
 
 
 def squares_of(
-    questions: Iterable[Question], frames: Sequence[Frame], levels: Sequence[int], threads: int
+    questions: Iterable[Question],
+    frames: Sequence[Frame],
+    levels: Sequence[int],
+    threads: int,
+    *,
+    overlap: bool = False,
 ) -> Iterator[Squares]:
-    """Yield each question's picture in their order, while others are being decoded.
+    """Yield each question's picture in their order; no more than `AHEAD` are held.
 
-    Decoders let go of Python, so that threads share the cores; no more than `AHEAD` pictures are held.
+    Decoders let go of Python, so that threads share the cores.
 
     Args:
         questions: what is asked.
         frames: the squares.
         levels: see `open_radiograph`.
         threads: that decode; 0 to decode in this one, when asked.
+        overlap: whether others are decoded while one is looked at, as where a GPU looks. A network on the
+            same cores is slowed more than that saves: its threads wait for each other at every layer.
     """
     read = partial(_read, frames=frames, levels=levels)
     if threads == 0:
@@ -53,14 +60,24 @@ def squares_of(
         return
     coming = iter(questions)
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Squares]] = deque(pool.submit(read, q) for q in islice(coming, AHEAD))
         try:
-            while waiting:
-                ready = waiting.popleft().result()
-                waiting.extend(pool.submit(read, q) for q in islice(coming, 1))
-                yield ready
+            if overlap:
+                yield from _rolling(pool, read, coming)
+            else:
+                while part := list(pool.map(read, islice(coming, AHEAD))):
+                    yield from part
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _rolling(
+    pool: ThreadPoolExecutor, read: Callable[[Question], Squares], coming: Iterator[Question]
+) -> Iterator[Squares]:
+    waiting: deque[Future[Squares]] = deque(pool.submit(read, q) for q in islice(coming, AHEAD))
+    while waiting:
+        ready = waiting.popleft().result()
+        waiting.extend(pool.submit(read, q) for q in islice(coming, 1))
+        yield ready
 
 
 def _read(question: Question, frames: Sequence[Frame], levels: Sequence[int]) -> Squares:

@@ -1,0 +1,65 @@
+"""What an answer costs: from the start of a process to the first, and for each of many files."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+BARE = """
+import sys, torch, torchvision
+state = torch.load(sys.argv[1], map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+weights = {name: value.clone() for name, value in state.items()}  # read, not only mapped
+"""
+
+
+def write_checkpoint(folder: Path, size: int) -> Path:
+    """Train a network of this size for one step, and return its checkpoint."""
+    run = folder / f"run_{size}"
+    command = [
+        *(sys.executable, "-m", "boneage_pl", "+experiment=v1", "data=phantom", f"data.root={folder}/small"),
+        *("data.generate.count=400", "data.generate.size=160", f"data.image_size={size}"),
+        *("data.samples_per_group=16", "data.batch_size=16", "trainer.max_epochs=1"),
+        *("+trainer.limit_train_batches=1", f"outputs={folder}/outputs", f"hydra.run.dir={run}"),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    return run / "checkpoints" / "best.ckpt"
+
+
+def first_answer(side: str, ckpt: str, image: str) -> dict[str, float]:
+    """Time a process to the printed answer, or to torch, torchvision and the weights in memory."""
+    command = [sys.executable, "-c", BARE, ckpt]
+    if side == "project":
+        command = [sys.executable, "-m", "boneage_pl.predict", f"ckpt={ckpt}", f"images={image}", "sex=F"]
+    begun = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return {"seconds": time.perf_counter() - begun}
+
+
+def many_answers(side: str, ckpt: str, root: str, count: int) -> dict[str, float]:
+    """Measure images/s over files: `decode` without the network, `network` without files, or both."""
+    from boneage_pl.machine.pool import cores
+    from boneage_pl.reading.model import BoneAge
+    from boneage_pl.reading.sources import questions
+    from boneage_pl.reading.squares import squares_of
+
+    model = BoneAge.load(ckpt)
+    files = [str(path) for path in sorted(Path(root).rglob("*.png"))[:count]]
+    assert len(files) == count
+    if side == "network":
+        ready = list(squares_of(questions(files[:64], "F"), model.frames, [], cores()))
+        pixels = np.stack([one.pixels[model.frames[0]] for one in ready])
+        sizes = [(1600, 2080)] * 32
+        member = model.members[0]
+        begun = time.perf_counter()
+        for at in range(0, count, 32):
+            member.look(pixels[at % 64 : at % 64 + 32], [False] * 32, sizes)
+    elif side == "decode":
+        begun = time.perf_counter()
+        for _ in squares_of(questions(files, "F"), model.frames, [], cores()):
+            pass
+    else:
+        begun = time.perf_counter()
+        assert all(reading.answer.months is not None for reading in model.readings(questions(files, "F")))
+    return {"images_per_s": count / (time.perf_counter() - begun)}

@@ -1,0 +1,73 @@
+"""What lies outside a cloud of points is told from what is new and lies in it."""
+
+import numpy as np
+import pytest
+import torch
+
+from boneage_pl.reading.familiar import Cloud, Familiar, detail_of, learn, spectra
+
+
+def points(count: int, seed: int) -> np.ndarray:
+    """In 40 dimensions, of which few are used much."""
+    rng = np.random.default_rng(seed)
+    mix = np.random.default_rng(0).normal(0, 1, (6, 40))
+    return (rng.normal(0, 3, (count, 6)) @ mix + rng.normal(0, 0.3, (count, 40)) + 7).astype(np.float32)
+
+
+@pytest.mark.parametrize("directions", [6, 40, 64])
+def test_new_points_are_inside_and_others_are_not(directions: int):
+    cloud = Cloud.of(points(1500, 1), points(1500, 2), directions)
+    new = points(4000, 3)
+    assert np.mean(cloud.distance(new) > cloud.limit) == pytest.approx(0.02, abs=0.01)
+    rng = np.random.default_rng(4)
+    off = new[:500] + rng.normal(0, 1.5, (500, 40)).astype(
+        np.float32
+    )  # small beside the spread, but across it
+    assert np.mean(cloud.distance(off) > cloud.limit) > 0.99
+    assert np.median(cloud.distance(new)) == pytest.approx(1, abs=0.2)
+
+
+def test_learning_is_the_same_every_time_and_leaves_the_random_numbers():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first, second = (Cloud.of(points(300, 1), points(300, 2), 6) for _ in range(2))
+    assert (first.directions == second.directions).all()
+    assert (torch.get_rng_state() == before).all()
+
+
+def test_what_is_kept_is_read_again():
+    cloud = Cloud.of(points(300, 1), points(300, 2), 6)
+    kept = Familiar("layer", cloud, cloud, (0.5, 1.0)).plain()
+    read = Familiar.parse(kept)
+    assert (read.features.distance(points(9, 5)) == cloud.distance(points(9, 5))).all()
+    assert (read.layer, read.detail, read.spectrum.limit) == ("layer", (0.5, 1.0), cloud.limit)
+
+
+@pytest.mark.parametrize("spoil", ["layer", "spectrum", "mean", "variances", "limit"])
+def test_what_is_not_what_it_must_be_is_refused(spoil: str):
+    cloud = Cloud.of(points(300, 1), points(300, 2), 6)
+    kept = Familiar("layer", cloud, cloud).plain()
+    if spoil in kept:
+        del kept[spoil]
+    else:
+        kept["features"][spoil] = torch.zeros(3) if spoil != "limit" else "far"
+    with pytest.raises(ValueError, match=r"not what it must be|do not fit|far"):
+        Familiar.parse(kept)
+
+
+def test_too_few_images_say_nothing():
+    assert learn(None, np.zeros((10, 8, 8), np.uint8), np.zeros((500, 8, 8), np.uint8)) is None
+
+
+def test_the_spectrum_knows_how_fine_a_picture_is_and_not_how_bright():
+    rng = np.random.default_rng(0)
+    fine = rng.integers(0, 200, (3, 64, 64), dtype=np.uint8)
+    coarse = fine[:, ::4, ::4].repeat(4, 1).repeat(4, 2)
+    assert np.abs(spectra(fine) - spectra(fine // 2)).max() < 0.2
+    assert np.abs(spectra(fine) - spectra(coarse)).max() > 1
+
+
+def test_the_detail_of_a_file_is_its_pixels_for_one_of_the_squares():
+    assert detail_of((100, 130), 128, "crop") == pytest.approx(100 / 128)
+    assert detail_of((100, 130), 128, "pad") == 1
+    assert detail_of((1600, 2080), 500, "crop") == 1

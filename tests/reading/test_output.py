@@ -1,0 +1,44 @@
+"""What people and programs read of an answer."""
+
+import io
+
+import pytest
+
+from boneage_pl.reading.answer import FLAGS, Answer, in_years
+from boneage_pl.reading.output import COLUMNS, Output, cells, line
+
+
+@pytest.mark.parametrize(
+    ("months", "said"),
+    [(0, "0 y 0 m"), (124.3, "10 y 4 m"), (11.6, "1 y 0 m"), (228, "19 y 0 m"), (-3.2, "-0 y 3 m")],
+)
+def test_years_and_months(months: float, said: str):
+    assert in_years(months) == said
+
+
+def test_a_line_says_how_sure_and_what_is_doubtful():
+    answer = Answer("a.dcm", True, 124.3, 100.2, 148.4, ["right_hand"], ["mirrored"], 130.0)
+    assert line(answer, 0.9) == (
+        "a.dcm (M): 10 y 4 m (124.3 months), 90% between 100 and 148; 130 months old  [right_hand]"
+    )
+    assert line(Answer("b.png", error="cut short"), 0.9) == "b.png: no answer: cut short"
+
+
+def test_a_row_has_every_column():
+    answer = Answer("a,b.png", False, 124.3, 100.2, 148.4, ["right_hand", "sharpness"], ["x"], 130.0)
+    row = dict(zip(COLUMNS, cells(answer), strict=True))
+    assert (row["path"], row["sex"], row["months"]) == ("a,b.png", "F", "124.300")
+    assert (row["flags"], row["low"], row["age"]) == ("right_hand;sharpness", "100.200", "130.000")
+
+
+def test_each_kind_of_doubt_is_explained_once(capsys: pytest.CaptureFixture[str]):
+    table = io.StringIO()
+    output = Output(table, None)
+    answers = [Answer(f"{n}.png", False, 10.0, flags=["unfamiliar"]) for n in range(20)]
+    for answer in output.counted([*answers, Answer("z.png", error="damaged")]):
+        output.write(answer)
+    said = capsys.readouterr().err
+    assert said.count(FLAGS["unfamiliar"]) == 1
+    assert "unfamiliar (20)" in said
+    assert "20 answered, 1 not" in said
+    assert len(table.getvalue().splitlines()) == 22
