@@ -22,9 +22,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PY) -m pip install --disable-pip-version-check -q -c constraints.txt $(PIP_ARGS) -e '.[dev]'
 	@touch $@
 
-demo: setup  ## synthetic radiographs, a small v1, then v2 from its checkpoint; nothing is downloaded
+demo: setup  ## synthetic radiographs, a small v1, v2 from its checkpoint, an answer; nothing is downloaded
 	$(PY) -m boneage_pl +experiment=v1 $(DEMO) optimizer.lr=0.001 trainer.max_epochs=10
 	$(PY) -m boneage_pl +experiment=v2 $(DEMO) optimizer.lr=0.0001 trainer.max_epochs=5 ckpt=v1
+	$(PY) -m boneage_pl.predict outputs=outputs/demo ckpt=v2 sex=F images=data/phantom_small/boneage-training-dataset/7.png
 
 test: setup  ## the tests (minutes)
 	$(PY) -m pytest $(TWO)

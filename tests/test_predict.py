@@ -248,6 +248,27 @@ def test_a_checkpoint_from_before_learns_once_what_its_images_look_like(home: Ho
     assert alone.predict(str(home.images / "1.png"), "F")[0].months
 
 
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        ({"layer": "nowhere"}, "cannot be read"),
+        ({"layer": "age"}, "was not made by this"),
+        ("x", "cannot be read"),
+    ],
+)
+def test_what_a_stranger_says_that_it_knows_is_refused(
+    home: Home, tmp_path: Path, spoil: dict | str, words: str
+):
+    content = torch.load(home.ckpt, weights_only=True)
+    content["familiar"] = {**content["familiar"], **spoil} if isinstance(spoil, dict) else spoil
+    torch.save(content, tmp_path / "a.ckpt")
+    command = [OWN, f"ckpt={tmp_path}/a.ckpt", f"images={home.images}/1.png", "sex=F"]
+    result = home.forks.start("boneage_pl.predict", *command, cwd=home.path).wait(60)
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_where_it_looked_hangs_on_the_weights(home: Home, tmp_path: Path):
     """Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018."""
     from boneage_pl.reading.explain import attribution

@@ -33,8 +33,11 @@ def predict(config: DictConfig) -> None:
     check_number("batch_size", config.batch_size, 1)
     asked = questions(_listed(config.images), config.sex)
     with output_of(config.out and path_of(str(config.out))) as output:
+        from boneage_pl.machine.hardware import keep_freed_memory, on_gpu
         from boneage_pl.reading.model import BoneAge  # imports torch
 
+        if not on_gpu("auto"):
+            keep_freed_memory()
         views = config.views
         model = BoneAge.load(
             _listed(config.ckpt),

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from boneage_pl.data.transforms import Transforms
+from boneage_pl.model.answer import Reader
+from boneage_pl.model.inference import Inference
 from boneage_pl.reading.familiar import Cloud, Familiar, detail_of, learn, spectra
+from tests.tiny import Ages, Gray
 
 
 def points(count: int, seed: int) -> np.ndarray:
@@ -53,6 +57,18 @@ def test_what_is_not_what_it_must_be_is_refused(spoil: str):
         kept["features"][spoil] = torch.zeros(3) if spoil != "limit" else "far"
     with pytest.raises(ValueError, match=r"not what it must be|do not fit|far"):
         Familiar.parse(kept)
+
+
+def test_points_that_do_not_differ_and_a_network_that_diverged_end_no_training():
+    same = Cloud.of(np.zeros((300, 40), np.float32), np.zeros((300, 40), np.float32), 64)
+    assert (same.distance(np.zeros((5, 40), np.float32)) <= same.limit).all()
+    assert (same.distance(np.ones((5, 40), np.float32)) > same.limit).all()
+    reader = Reader(Gray(), Transforms(), Ages([1, 2, 3]))
+    torch.nn.init.constant_(reader.network.image[0].weight, float("nan"))
+    images = np.random.default_rng(0).integers(0, 256, (80, 64, 64), dtype=np.uint8)
+    learned = learn(Inference(reader, "32-true"), images, images)
+    assert learned.features is None
+    assert Familiar.parse(learned.plain()).features is None
 
 
 def test_too_few_images_say_nothing():

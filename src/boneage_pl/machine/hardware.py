@@ -110,7 +110,7 @@ def say_other_arithmetic(before: dict[str, Any] | None, now: dict[str, Any]) -> 
 
 
 def keep_freed_memory() -> None:
-    """Make the C library keep what is freed, for a training that runs on the CPU.
+    """Make the C library keep what is freed, for a command whose network runs on the CPU.
 
     glibc hands every large block back to the system and fetches the next one page by page: at 500 pixels
     1,259,236 page faults a step (see benchmarks/RESULTS.md for what they cost). Does nothing elsewhere.

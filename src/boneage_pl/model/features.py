@@ -10,11 +10,14 @@ from boneage_pl.model.input import input_of
 
 CELLS = 4  # a side: what of a map is where; our choice, and measured: see docs/PREDICTION.md
 _EARLY = 8  # times smaller than the image, at most
-_LATE = 6  # cells a side, at least; our choice: fewer show no part of a hand
+_LATE = 8  # cells a side, at least; our choice: fewer show no part of a hand
 
 
 def maps_of(network: nn.Module, side: int) -> dict[str, int]:
     """Return the side of each feature map, by the name of the module whose output it is, in their order.
+
+    Of a module whose output is a map, what it is made of is left out, for that may be one branch of several;
+    but for those that come one after the other (`nn.Sequential`).
 
     Args:
         network: image and male → output; it is run once, on black.
@@ -38,7 +41,14 @@ def maps_of(network: nn.Module, side: int) -> dict[str, int]:
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: cells for name, cells in found.items() if name}
+    closed = {name for name in found if not isinstance(network.get_submodule(name), nn.Sequential)}
+    return {name: cells for name, cells in found.items() if name and not closed & set(_above(name))}
+
+
+def _above(name: str) -> list[str]:
+    """Return the names of the modules that hold one, but for the network itself."""
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def early_map(network: nn.Module, side: int) -> str | None:
@@ -52,7 +62,7 @@ def early_map(network: nn.Module, side: int) -> str | None:
 
 
 def late_map(network: nn.Module, side: int) -> str | None:
-    """Name the last map of at least 6 × 6 cells; where all have fewer, the largest; `None` where none is."""
+    """Name the last map of at least 8 × 8 cells; where all have fewer, the largest; `None` where none is."""
     maps = maps_of(network, side)
     names = [name for name, cells in maps.items() if cells >= _LATE]
     return names[-1] if names else max(maps, key=lambda name: maps[name], default=None)
@@ -80,7 +90,10 @@ class Tap:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._hook.remove()
 
-    def _keep(self, _: nn.Module, __: object, output: Tensor) -> None:
+    def _keep(self, _: nn.Module, __: object, output: object) -> None:
+        if not isinstance(output, Tensor) or output.dim() != 4:  # a checkpoint may name any module
+            self.features = torch.empty(0, 0)
+            return
         self.features = (
             F.adaptive_avg_pool2d(output.float(), CELLS).flatten(1).cpu()
         )  # [B, C, h, w] → [B, C · 16]

@@ -41,7 +41,7 @@ def needs_captum() -> Any:
 def attribution(member: Member, pixels: Pixels, *, male: bool) -> Map | None:
     """Return how much each part of a picture raised the answer, or lowered it where it is negative.
 
-    Grad-CAM (Selvaraju et al., ICCV 2017) of the months, signed, in the last feature map that has 6 × 6 cells
+    Grad-CAM (Selvaraju et al., ICCV 2017) of the months, signed, in the last feature map that has 8 × 8 cells
     or more; in float32, whatever it was trained in.
 
     Args:

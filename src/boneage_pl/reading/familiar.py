@@ -8,6 +8,7 @@ enlarged copy cannot be as fine as the original. Nothing in it knows what a cat 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 from typing import Any
 
@@ -16,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from boneage_pl.data.frame import Fit, Pixels
+from boneage_pl.errors import BoneageError
+from boneage_pl.machine.progress import progress
 from boneage_pl.model.features import Tap, early_map
 from boneage_pl.model.inference import Inference
 
@@ -25,6 +28,7 @@ _FEWEST = 60  # of each; with fewer a limit hangs on one image
 _DIRECTIONS = 64  # in which distances are counted in deviations; our choice, see docs/PREDICTION.md
 _BANDS = (0.20, 0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.60, 0.71)  # cycles a pixel; our choice, measured too
 _TOLERANCE = 1.1  # between files' sizes; our choice: a tenth more or fewer pixels is not seen
+_LEAST = 1e-6  # of a variance, where points do not differ
 _BATCH = 32
 
 Values = NDArray[np.float32]
@@ -65,10 +69,10 @@ class Cloud:
         with torch.random.fork_rng(devices=[]):  # it begins with random directions: always the same
             torch.manual_seed(0)
             _, spread, found = torch.svd_lowrank(scaled, q=min(count + 16, *scaled.shape), niter=4)
-        variances = (spread[:count] ** 2 / (len(points) - 1)).numpy()
+        variances = (spread[:count] ** 2 / (len(points) - 1)).clamp(min=_LEAST).numpy()
         left = points.shape[1] - count
         total = float(scaled.var(0).sum())
-        rest = max(total - float(variances.sum()), 1e-6) / left if left else 0.0
+        rest = max((total - float(variances.sum())) / left, _LEAST) if left else 0.0
         cloud = cls(mean, scale, found[:, :count].contiguous().numpy(), variances, rest)
         distances = np.sort(cloud.distance(others))
         rank = ceil((len(distances) + 1) * SHARE)  # as in `intervals`
@@ -127,6 +131,20 @@ class Familiar:
     features: Cloud | None
     spectrum: Cloud
     detail: tuple[float, float] | None = None
+
+    def is_strange(self, features: Values) -> NDArray[np.bool_]:
+        """Return whether each picture lies outside what is familiar, by its features [B, D]: [B].
+
+        Raises:
+            BoneageError: they are not of the map that was learned from.
+        """
+        assert self.features is not None
+        if features.shape[1:] != self.features.mean.shape:
+            raise BoneageError(
+                f"what the checkpoint knows of its images is of {self.features.mean.size} features, and its "
+                f"network's {self.layer} gives {features.shape[-1]}: it was not made by this project."
+            )
+        return ~(self.features.distance(features) <= self.features.limit)  # what is no number is strange
 
     def as_fine(self, pixels: Images, sizes: Sequence[tuple[int, int]], fit: Fit) -> NDArray[np.bool_]:
         """Return whether each picture is as fine as the training's were: [B].
@@ -196,21 +214,22 @@ def learn(
     layer = early_map(ask.reader.network, train[0].shape[-1])
     if layer is None:
         return Familiar("", None, spectrum, detail)
-    with Tap(ask.reader.network, layer) as tap:
-        # a network that was trained on mirrored pictures knows them too
-        points = np.concatenate([_features(ask, tap, train), _features(ask, tap, train, mirrored=True)])
-        features = Cloud.of(points, _features(ask, tap, validation), _DIRECTIONS)
-    return Familiar(layer, features, spectrum, detail)
-
-
-def _features(ask: Inference, tap: Tap, images: Images, *, mirrored: bool = False) -> Values:
+    # a network that was trained on mirrored pictures knows them too
+    batches = [*_batches(train), *(batch[:, :, ::-1] for batch in _batches(train)), *_batches(validation)]
     found = []
-    for at in range(0, len(images), _BATCH):
-        pixels = np.asarray(images[at : at + _BATCH])
-        pixels = np.ascontiguousarray(pixels[:, :, ::-1]) if mirrored else pixels
-        ask(pixels, [False] * len(pixels))
-        found.append(tap.features.numpy())
-    return np.concatenate(found)
+    with Tap(ask.reader.network, layer) as tap:
+        for batch in progress(batches, len(batches), "learning what its images look like", "batches"):
+            ask(np.ascontiguousarray(batch), [False] * len(batch))
+            found.append(tap.features.numpy())
+    points = np.concatenate(found)
+    if not np.isfinite(points).all():  # its training diverged: it knows nothing
+        return Familiar("", None, spectrum, detail)
+    seen = 2 * len(train)
+    return Familiar(layer, Cloud.of(points[:seen], points[seen:], _DIRECTIONS), spectrum, detail)
+
+
+def _batches(images: Images) -> list[Pixels]:
+    return [np.asarray(images[at : at + _BATCH]) for at in range(0, len(images), _BATCH)]
 
 
 def spectra(images: Images) -> Values:
@@ -221,13 +240,17 @@ def spectra(images: Images) -> Values:
 
 def _bands(pixels: Pixels) -> Values:
     """Return the logarithm of an image's mean power in each ring of frequencies."""
-    height, width = pixels.shape
+    window, ring = _rings(*pixels.shape)
     values = pixels.astype(np.float32)
-    window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
     power = np.abs(np.fft.rfft2((values - values.mean()) * window)) ** 2
-    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
-    ring = np.digitize(radius, _BANDS).ravel()
     count = len(_BANDS) + 1
-    sums = np.bincount(ring, power.ravel(), count)[1:-1]
-    cells = np.bincount(ring, minlength=count)[1:-1]
-    return np.log(sums / np.maximum(cells, 1) + 1)
+    sums = np.bincount(ring, power.ravel(), count)[1:-1]  # without what lies outside all
+    return np.log(sums / np.bincount(ring, minlength=count)[1:-1].clip(1) + 1)
+
+
+@lru_cache(maxsize=4)
+def _rings(height: int, width: int) -> tuple[Values, NDArray[np.int64]]:
+    """Return what an image is faded out with at its edges, and the ring of each of its frequencies."""
+    window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    return window, np.digitize(radius, _BANDS).ravel()

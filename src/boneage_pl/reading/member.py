@@ -79,8 +79,7 @@ class Member:
         if familiar and familiar.features:
             with Tap(self.ask.reader.network, familiar.layer) as tap:
                 every = [self._months(pixels, male)]
-            distances = familiar.features.distance(tap.features.numpy())
-            strange = ~(distances <= familiar.features.limit)  # what is no number is strange
+            strange = familiar.is_strange(tap.features.numpy())
         else:
             every = [self._months(pixels, male)]
         if familiar:

@@ -63,10 +63,12 @@ def familiar_of(checkpoint: Checkpoint, ask: Inference) -> Familiar | None:
     """
     beside = checkpoint.path.with_suffix(".familiar")
     try:
-        if checkpoint.familiar is not None:
-            return Familiar.parse(checkpoint.familiar)
-        if beside.is_file():
-            return Familiar.parse(torch.load(beside, map_location="cpu", weights_only=True))
+        kept = checkpoint.familiar
+        if kept is None and beside.is_file():
+            kept = torch.load(beside, map_location="cpu", weights_only=True)
+        if known := Familiar.parse(kept):
+            ask.reader.network.get_submodule(known.layer)  # there must be one
+            return known
     except Exception as error:
         named = checkpoint.path if checkpoint.familiar is not None else beside
         raise BoneageError(f"{named} cannot be read: {_line(error)}\nDelete it if it is yours.") from error

@@ -12,6 +12,7 @@ import pandas as pd
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from boneage_pl.errors import BoneageError
+from boneage_pl.machine.hardware import keep_freed_memory, on_gpu
 from boneage_pl.machine.home import path_of
 from boneage_pl.report.against import held_against, read_answers
 from boneage_pl.report.answers import CLEAN, Answers, Read, ask, mean_of
@@ -35,6 +36,8 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
         BoneageError: see `load_checkpoint`, `asked_about` and `read_answers`; a folder that is not empty.
     """
     started = datetime.now()
+    if not on_gpu("auto"):
+        keep_freed_memory()
     outputs = Path(config.outputs)
     names = list(config.ckpt) if isinstance(config.ckpt, ListConfig) else [config.ckpt]
     if not names:

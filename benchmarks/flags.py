@@ -1,0 +1,101 @@
+"""How often an interval holds the age, and what is flagged: on images that a checkpoint has not seen.
+
+    python -m benchmarks.flags CKPT [--root FOLDER] [--originals FOLDER]
+
+Without a folder of radiographs, 1,000 phantoms of another seed are drawn as large as the checkpoint's. With
+`originals`, the same radiographs as the checkpoint's, larger. Prints tables in Markdown (docs/PREDICTION.md).
+"""
+
+import argparse
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from boneage_pl import BoneAge
+from boneage_pl.data.perturbed import CHANGES
+from boneage_pl.data.phantom import write_phantom
+from boneage_pl.data.table import read_table
+from boneage_pl.reading.answer import Answer
+from tests.others import others
+
+COUNT, CHANGED = 1000, 300
+FLAGS = ("unfamiliar", "sharpness", "inverted")
+
+
+def row(name: str, answers: Sequence[Answer]) -> None:
+    shares = [np.mean([flag in answer.flags for answer in answers]) for flag in FLAGS]
+    print(f"| {name} | {' | '.join(f'{share:.1%}' for share in shares)} |", flush=True)
+
+
+def unseen(model: BoneAge, root: Path) -> pd.DataFrame:
+    split = model.members[0].record.split
+    table = read_table(root)
+    rest = table[~table["id"].isin({*split["train"], *split["validation"]})]
+    return rest.sample(min(COUNT, len(rest)), random_state=0)
+
+
+def sexes(table: pd.DataFrame) -> list[str]:
+    return ["M" if male else "F" for male in table["male"]]
+
+
+def coverage(model: BoneAge, table: pd.DataFrame) -> list[Answer]:
+    answers = model.predict(table["path"].tolist(), sexes(table))
+    low, high, months = (np.array([getattr(a, n) for a in answers], float) for n in ("low", "high", "months"))
+    true, male = table["bone_age"].to_numpy(float), table["male"].to_numpy(bool)
+    inside = (low <= true) & (true <= high)
+    mae, width = np.abs(months - true).mean(), np.mean(high - low)
+    print(f"\n{len(table)} images, MAE {mae:.2f}, intervals {width:.1f} months wide\n")
+    parts = {"all": male | ~male, "girls": ~male, "boys": male}
+    parts |= {
+        f"{a}-{b} months": (true >= a) & (true < b) for a, b in ((0, 60), (60, 120), (120, 168), (168, 240))
+    }
+    print("| part | images | inside |\n| --- | --- | --- |")
+    for name, part in parts.items():
+        if part.any():
+            print(f"| {name} | {part.sum()} | {inside[part].mean():.1%} |")
+    return answers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("ckpt")
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("--originals", type=Path)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    model = BoneAge.load(options.ckpt)
+    member = model.members[0]
+    with tempfile.TemporaryDirectory() as folder:
+        if options.root is None:
+            size = member.record.config["data"].get("generate", {}).get("size", member.frame.side)
+            write_phantom(Path(folder), count=COUNT, seed=12345, size=size)
+        table = unseen(model, options.root or Path(folder)) if options.root else read_table(Path(folder))
+        answers = coverage(model, table)
+        few = table.iloc[:CHANGED]
+        squares = [member.frame.of(Image.open(path).convert("L")) for path in few["path"]]
+        print(f"\n| pictures | {' | '.join(FLAGS)} |\n| --- | --- | --- | --- |")
+        row("not seen before", answers)
+        print(f"| … any flag | {np.mean([bool(a.flags) for a in answers]):.1%} | | |")
+        known = member.familiar
+        if known:  # these are changed in the square: the size of their file says nothing
+            member.familiar = replace(known, detail=None)
+        for name, change in CHANGES.items():
+            row(name, model.predict([np.ascontiguousarray(change(s)) for s in squares], sexes(few)))
+        member.familiar = known
+        if options.originals:
+            larger = read_table(options.originals)
+            row("originals of the checkpoint's copies", model.predict(larger["path"].tolist(), sexes(larger)))
+        for name, picture in others(squares[0]).items():
+            row(name, model.predict(picture, "F"))
+
+
+if __name__ == "__main__":
+    main()

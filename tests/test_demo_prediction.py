@@ -1,0 +1,60 @@
+"""What `make demo` leaves can be relied on as far as it says: minutes of training first."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from boneage_pl import BoneAge
+from boneage_pl.data.perturbed import inverted, rotated
+from boneage_pl.data.phantom import write_phantom
+from tests.conftest import Result
+from tests.others import others
+
+DEMO = ["data=phantom_small", "outputs=outputs/demo", "seed=0"]  # as in the Makefile
+V1 = ["+experiment=v1", *DEMO, "optimizer.lr=0.001", "trainer.max_epochs=10"]
+V2 = ["+experiment=v2", *DEMO, "optimizer.lr=0.0001", "trainer.max_epochs=5", "ckpt=v1"]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, command: Callable[..., Result]) -> Path:
+    path = tmp_path_factory.mktemp("demo")
+    for options in (V1, V2):
+        command(*options, cwd=path, timeout=2400)
+    return path
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """1,000 phantoms of another seed: `path, male, boneage`."""
+    root = tmp_path_factory.mktemp("fresh")
+    write_phantom(root, count=1000, seed=12345, size=160, workers=1)
+    table = pd.read_csv(root / "boneage-training-dataset.csv", dtype={"id": str})
+    return table.assign(path=[str(root / "boneage-training-dataset" / f"{i}.png") for i in table["id"]])
+
+
+def test_intervals_hold_and_few_new_hands_are_flagged(demo: Path, fresh: pd.DataFrame):
+    model = BoneAge.load("v2", outputs=demo / "outputs" / "demo")
+    answers = model.predict(fresh["path"].tolist(), ["M" if male else "F" for male in fresh["male"]])
+    inside = [a.low <= age <= a.high for a, age in zip(answers, fresh["boneage"], strict=True)]
+    assert 0.87 <= np.mean(inside) <= 0.93
+    assert np.mean([bool(a.flags) for a in answers]) <= 0.05
+
+
+def test_what_is_no_upright_hand_is_flagged(demo: Path, fresh: pd.DataFrame):
+    model = BoneAge.load("v1", outputs=demo / "outputs" / "demo")
+    hands = [np.asarray(Image.open(path).convert("L")) for path in fresh["path"][:40]]
+    for name, picture in others(hands[0]).items():
+        assert set(model.predict(picture, "F")[0].flags) & {"unfamiliar", "sharpness"}, name
+    upside_down = model.predict([rotated(hand, 180) for hand in hands], "F")
+    assert np.mean(["unfamiliar" in answer.flags for answer in upside_down]) > 0.9
+    negatives = model.predict([inverted(hand) for hand in hands], "F")
+    assert np.mean(["inverted" in answer.flags for answer in negatives]) > 0.9
+    plain = model.predict(hands, "F")
+    for negative, answer in zip(negatives, plain, strict=True):
+        if "inverted" in negative.flags:
+            assert negative.months == pytest.approx(answer.months, abs=0.01)
