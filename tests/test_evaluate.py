@@ -86,6 +86,23 @@ def test_the_page_opens_alone_and_says_what_applies(home: Home):
     assert record["sessions"][0]["packages"]["torch"] in page
 
 
+def test_it_says_whether_the_intervals_hold(home: Home):
+    home.evaluate("ckpt=outputs/a", "out=sure_own")
+    own = numbers_of(home.path / "sure_own")["coverage"]
+    assert own["own"]
+    assert own["parts"][0]["covered"]["value"] >= 0.9  # of the images that set them
+    home.evaluate("ckpt=outputs/a", "subset=all", "seen=drop", "out=sure")
+    coverage = numbers_of(home.path / "sure")["coverage"]
+    answers = pd.read_csv(home.path / "sure" / "predictions.csv")
+    inside = answers["bone_age"].between(answers["low"], answers["high"])
+    parts = {part["name"]: part["covered"]["value"] for part in coverage["parts"]}
+    assert not coverage["own"]
+    assert parts["all"] == pytest.approx(inside.mean())
+    assert parts["boys"] == pytest.approx(inside[answers["male"]].mean())
+    assert parts["under 5 years"] == pytest.approx(inside[answers["bone_age"] < 60].mean())
+    assert "How sure its answers are" in (home.path / "sure" / "report.html").read_text()
+
+
 def test_a_run_that_was_moved_is_asked_from_anywhere(home: Home, tmp_path: Path):
     shutil.copytree(home.path / "outputs" / "a", tmp_path / "moved")
     home.evaluate("ckpt=moved", "out=there", cwd=tmp_path)

@@ -127,6 +127,21 @@ def test_the_files_that_pydicom_ships_are_read_or_refused_with_a_word():
     assert all((other == same[0]).all() for other in same)  # one picture in eight ways
 
 
+@pytest.mark.parametrize(
+    ("syntax", "marker", "at", "size"),
+    [("JPEG lossless", b"\xff\xc3", 5, b"\xff" * 4), ("JPEG 2000", b"\xff\x51", 6, b"\x7f\xff\xff\xff" * 2)],
+)
+def test_a_frame_that_says_it_is_vast_is_not_believed(
+    tmp_path: Path, syntax: str, marker: bytes, at: int, size: bytes
+):
+    """A decoder would make room for it."""
+    content = bytearray(write_dicom(tmp_path / "a.dcm", ramp(), syntax).read_bytes())
+    start = content.rindex(marker) + at
+    content[start : start + len(size)] = size
+    with pytest.raises(BadImageError, match="not as many as its tags say"):
+        decode_dicom(bytes(content), "a.dcm")
+
+
 def test_without_preamble(tmp_path: Path):
     path = write_dicom(tmp_path / "a.dcm", ramp())
     bare = path.read_bytes()[132:]

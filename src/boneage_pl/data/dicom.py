@@ -13,18 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from boneage_pl.data.images import LARGEST_FILE, bad_image, check_size
+from boneage_pl.data.dicom_display import shown_as
+from boneage_pl.data.dicom_pixels import EXTRA, stored_values, told
+from boneage_pl.data.images import LARGEST_FILE, bad_image
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_EXTRA = "pip install 'boneage_pl[dicom]'"
 _MAGIC = slice(128, 132)
 # how a file without preamble begins: group 2 or 8 in either byte order
 _BARE = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
@@ -32,9 +31,6 @@ _MONTH = 30.4375  # days, 365.25 / 12
 _OLDEST = 130 * 12  # months; our choice: what is older is a mistake
 _AGE = re.compile(r"(\d{3})([DWMY])")  # PS3.5 6.2, AS
 _IN_MONTHS = {"D": 1 / _MONTH, "W": 7 / _MONTH, "M": 1.0, "Y": 12.0}
-_FAR = 1e12  # beyond every window
-
-Values = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -80,11 +76,11 @@ def decode_dicom(content: bytes, name: str) -> tuple[Image.Image, Tags]:
     """
     with _quiet():
         dataset = _read(content, name)
-        values = _pixels(dataset, name)
+        values = stored_values(dataset, name)
         try:
-            gray, unwindowed = _shown(values, dataset)
+            gray, unwindowed = shown_as(values, dataset)
         except Exception as error:  # a tag may hold anything
-            raise bad_image(name, f"DICOM whose tags do not fit its pixels ({_told(error)})") from error
+            raise bad_image(name, f"DICOM whose tags do not fit its pixels ({told(error)})") from error
         return gray, _tags(dataset, unwindowed)
 
 
@@ -92,16 +88,12 @@ def _read(content: bytes, name: str) -> "Dataset":
     try:
         from pydicom import dcmread
     except ImportError as error:
-        raise bad_image(name, f"DICOM, and reading it needs an extra: {_EXTRA}") from error
+        raise bad_image(name, f"DICOM, and reading it needs an extra: {EXTRA}") from error
     try:
         _check_deflated(content)
-        dataset = dcmread(BytesIO(content), force=True)
-        _check_picture(dataset, name)
+        return dcmread(BytesIO(content), force=True)
     except Exception as error:  # pydicom raises whatever comes up in a damaged file
-        if hasattr(error, "kind"):
-            raise
         raise bad_image(name, f"damaged DICOM ({type(error).__name__})") from error  # words may quote a tag
-    return dataset
 
 
 def _check_deflated(content: bytes) -> None:
@@ -113,131 +105,6 @@ def _check_deflated(content: bytes) -> None:
     unpacked.decompress(content[start:], LARGEST_FILE)
     if unpacked.unconsumed_tail:
         raise ValueError("unpacks to more than a radiograph has")
-
-
-def _check_picture(dataset: "Dataset", name: str) -> None:
-    if "PixelData" not in dataset:
-        raise bad_image(name, "DICOM without a picture in it")
-    if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
-        raise bad_image(
-            name, f"DICOM of {frames} frames, where a radiograph is one; export the one that is meant"
-        )
-    check_size(int(dataset.Columns), int(dataset.Rows), name)
-    if int(dataset.get("SamplesPerPixel") or 1) not in (1, 3):
-        raise bad_image(name, f"DICOM of {dataset.SamplesPerPixel} samples a pixel")
-    meta = getattr(dataset, "file_meta", None)
-    if meta is None or "TransferSyntaxUID" not in meta:
-        from pydicom.dataset import FileMetaDataset
-        from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-        implicit, little = dataset.original_encoding
-        dataset.file_meta = meta or FileMetaDataset()
-        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-
-
-def _pixels(dataset: "Dataset", name: str) -> Values:
-    """Return the stored values: [H, W], or of colours RGB [H, W, 3]."""
-    syntax = dataset.file_meta.TransferSyntaxUID
-    try:
-        values = dataset.pixel_array
-    except Exception as error:  # each plugin has errors of its own
-        found = _jpeg(dataset) if syntax.is_compressed and "JPEG" in syntax.name else None
-        if found is None:
-            raise bad_image(name, _undecoded(dataset, error)) from error
-        values = found
-    if values.shape[:2] != (dataset.Rows, dataset.Columns) or values.size == 0:
-        raise bad_image(name, "DICOM whose pixels are not as many as its tags say")
-    return values
-
-
-def _jpeg(dataset: "Dataset") -> Values | None:
-    """Decode what is compressed as JPEG by libjpeg-turbo, which takes 12 bits that others refuse."""
-    try:
-        from imagecodecs import jpeg_decode
-        from pydicom.encaps import generate_frames
-
-        return np.asarray(jpeg_decode(next(generate_frames(dataset.PixelData, number_of_frames=1))))
-    except Exception:  # not installed, or damaged: the first decoder's words are told
-        return None
-
-
-def _undecoded(dataset: "Dataset", error: Exception) -> str:
-    from pydicom.pixels.decoders.base import get_decoder
-
-    syntax = dataset.file_meta.TransferSyntaxUID
-    known = str(syntax.name)
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        return (
-            f"DICOM compressed as {known}, which nothing here decodes; convert it to another transfer syntax"
-        )
-    if decoder.is_available:
-        return f"DICOM whose pixels are damaged ({known}: {_told(error)})"
-    return f"DICOM compressed as {known}; to decode it, {_EXTRA}"
-
-
-def _shown(values: Values, dataset: "Dataset") -> tuple[Image.Image, str]:
-    """Return values as a viewer shows them, and why a window was not used."""
-    from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
-
-    photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
-    if photometric == "PALETTE COLOR":
-        values = apply_color_lut(values, dataset)
-    if values.ndim == 3:
-        deep = values.dtype.itemsize > 1
-        colours = _to_8_bits(values, 0, np.iinfo(values.dtype).max) if deep else values
-        return Image.fromarray(colours.astype(np.uint8)[..., :3], "RGB").convert("L"), ""
-    used = ~_padding(values, dataset)
-    real = apply_modality_lut(values, dataset)
-    unwindowed = ""
-    try:
-        shown, darkest, brightest = _windowed(real, dataset)
-    except (ValueError, TypeError, LookupError, NotImplementedError, AttributeError) as error:
-        unwindowed = f"its window cannot be used ({_told(error)})"
-        shown, darkest, brightest = real, None, None
-    if darkest is None or brightest is None:
-        seen = shown[used] if used.any() else shown
-        darkest, brightest = float(seen.min()), float(seen.max())
-    gray = _to_8_bits(shown, darkest, brightest)
-    if photometric == "MONOCHROME1":
-        gray = 255 - gray
-    return Image.fromarray(np.where(used, gray, 0).astype(np.uint8)), unwindowed
-
-
-def _windowed(real: Values, dataset: "Dataset") -> tuple[Values, float | None, float | None]:
-    """Apply the first VOI LUT or window; with its darkest and brightest output, if there was one."""
-    from pydicom.pixels.processing import apply_voi, apply_windowing
-
-    if dataset.get("VOILUTSequence"):
-        whole = real if np.issubdtype(real.dtype, np.integer) else np.rint(real).astype(np.int32)
-        shown = apply_voi(whole, dataset)
-        # some write 12 bits into a table that says 16
-        table = int(apply_voi(np.arange(whole.min(), whole.max() + 1), dataset).max())
-        return shown, 0.0, float((1 << max(table.bit_length(), 1)) - 1)
-    if dataset.get("WindowWidth") is None or dataset.get("WindowCenter") is None:
-        return real, None, None
-    with np.errstate(over="ignore"):
-        darkest, brightest = apply_windowing(np.array([-_FAR, _FAR]), dataset)
-        return apply_windowing(real, dataset), float(darkest), float(brightest)
-
-
-def _padding(values: Values, dataset: "Dataset") -> NDArray[np.bool_]:
-    """Return where a picture's file says that there is none (PS3.3 C.7.5.1.1.2)."""
-    first = dataset.get("PixelPaddingValue")
-    if not isinstance(first, int):
-        return np.zeros(values.shape, dtype=bool)
-    last = dataset.get("PixelPaddingRangeLimit", first)
-    low, high = sorted((first, last if isinstance(last, int) else first))
-    return (values >= low) & (values <= high)
-
-
-def _to_8_bits(values: Values, darkest: float, brightest: float) -> NDArray[np.uint8]:
-    if brightest == darkest:
-        return np.zeros(values.shape, np.uint8)
-    scaled = (values.astype(np.float32) - darkest) * np.float32(255 / (brightest - darkest))
-    return np.rint(np.nan_to_num(scaled)).clip(0, 255).astype(np.uint8)
 
 
 def _tags(dataset: "Dataset", unwindowed: str) -> Tags:
@@ -275,10 +142,6 @@ def _text(dataset: "Dataset", name: str) -> str:
         return str(dataset.get(name) or "").strip()
     except Exception:  # a value that cannot be parsed is not given
         return ""
-
-
-def _told(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 @contextmanager

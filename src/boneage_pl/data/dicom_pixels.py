@@ -1,0 +1,121 @@
+"""The pixels of a DICOM file as they are stored, whatever they are compressed with. Imports no torch."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boneage_pl.data.images import BadImageError, bad_image, check_size
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+EXTRA = "pip install 'boneage_pl[dicom]'"
+# Markers before which a frame's size stands: JPEG's starts of frame, JPEG-LS's too, and JPEG 2000's SIZ
+_SIZES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+_SIZ = 0x51
+
+Values = NDArray[Any]
+
+
+def _check_picture(dataset: "Dataset", name: str) -> None:
+    if "PixelData" not in dataset:
+        raise bad_image(name, "DICOM without a picture in it")
+    if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
+        raise bad_image(
+            name, f"DICOM of {frames} frames, where a radiograph is one; export the one that is meant"
+        )
+    check_size(int(dataset.Columns), int(dataset.Rows), name)
+    if int(dataset.get("SamplesPerPixel") or 1) not in (1, 3):
+        raise bad_image(name, f"DICOM of {dataset.SamplesPerPixel} samples a pixel")
+    meta = getattr(dataset, "file_meta", None)
+    if meta is None or "TransferSyntaxUID" not in meta:
+        from pydicom.dataset import FileMetaDataset
+        from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+        implicit, little = dataset.original_encoding
+        dataset.file_meta = meta or FileMetaDataset()
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+
+
+def stored_values(dataset: "Dataset", name: str) -> Values:
+    """Return the stored values: [H, W], or of colours RGB [H, W, 3].
+
+    Raises:
+        BadImageError: no single picture, a damaged one, or one that cannot be decoded: what to install.
+    """
+    try:
+        _check_picture(dataset, name)
+    except BadImageError:
+        raise
+    except Exception as error:  # a tag may hold anything, and words may quote it
+        raise bad_image(name, f"damaged DICOM ({type(error).__name__})") from error
+    syntax = dataset.file_meta.TransferSyntaxUID
+    said = _size_of(dataset) if syntax.is_encapsulated else None
+    if said not in (None, (dataset.Columns, dataset.Rows)):
+        raise bad_image(name, "DICOM whose pixels are not as many as its tags say")
+    try:
+        values = dataset.pixel_array
+    except Exception as error:  # each plugin has errors of its own
+        found = _jpeg(dataset) if syntax.is_compressed and "JPEG" in syntax.name else None
+        if found is None:
+            raise bad_image(name, _undecoded(dataset, error)) from error
+        values = found
+    if values.shape[:2] != (dataset.Rows, dataset.Columns) or values.size == 0:
+        raise bad_image(name, "DICOM whose pixels are not as many as its tags say")
+    return values
+
+
+def _size_of(dataset: "Dataset") -> tuple[int, int] | None:
+    """Return width and height that a JPEG of any kind says of itself: a decoder would make room for them."""
+    from pydicom.encaps import generate_frames
+
+    try:
+        frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    except Exception:  # the decoder says what is wrong
+        return None
+    at = 2
+    while frame[at : at + 1] == b"\xff" and len(frame) >= at + 16:
+        marker = frame[at + 1]
+        if marker in _SIZES:
+            height, width = (int.from_bytes(frame[at + k : at + k + 2], "big") for k in (5, 7))
+            return width, height
+        if marker == _SIZ:
+            width, height = (int.from_bytes(frame[at + k : at + k + 4], "big") for k in (6, 10))
+            left, top = (int.from_bytes(frame[at + k : at + k + 4], "big") for k in (14, 18))
+            return width - left, height - top
+        at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+    return None
+
+
+def _jpeg(dataset: "Dataset") -> Values | None:
+    """Decode what is compressed as JPEG by libjpeg-turbo, which takes 12 bits that others refuse."""
+    try:
+        from imagecodecs import jpeg_decode
+        from pydicom.encaps import generate_frames
+
+        return np.asarray(jpeg_decode(next(generate_frames(dataset.PixelData, number_of_frames=1))))
+    except Exception:  # not installed, or damaged: the first decoder's words are told
+        return None
+
+
+def _undecoded(dataset: "Dataset", error: Exception) -> str:
+    from pydicom.pixels.decoders.base import get_decoder
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    known = str(syntax.name)
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        return (
+            f"DICOM compressed as {known}, which nothing here decodes; convert it to another transfer syntax"
+        )
+    if decoder.is_available:
+        return f"DICOM whose pixels are damaged ({known}: {told(error)})"
+    return f"DICOM compressed as {known}; to decode it, {EXTRA}"
+
+
+def told(error: Exception) -> str:
+    """Return an error's words, short and in a line."""
+    return " ".join(str(error).split())[:160] or type(error).__name__
