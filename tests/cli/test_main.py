@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Result
+from tests.forked import Forks
 from tests.run.test_runs import make_run
 
 EXPERIMENTS = ["v1", "v2", "lr_0.1_failure"]
@@ -95,6 +96,15 @@ def test_what_cannot_be_right_exits_2_without_traceback_or_folder(
     assert said in result.stderr
     assert "Traceback" not in result.stderr
     assert [path.name for path in tmp_path.rglob("*") if path.name != "outputs"] == []
+
+
+@pytest.mark.parametrize(
+    ("door", "lacks"), [("predict", "images"), ("evaluate", "ckpt"), ("compare", "runs")]
+)
+def test_an_option_that_must_be_given_is_asked_for(forks: Forks, tmp_path: Path, door: str, lacks: str):
+    result = forks.start(f"boneage_pl.{door}", cwd=tmp_path).wait(60)
+    assert result.returncode == 2
+    assert result.stderr == f"error: {lacks}= is missing: say what it is (--help has an example).\n"
 
 
 def test_v2_without_ckpt_shows_the_command_with_the_newest_v1_run(

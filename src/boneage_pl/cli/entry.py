@@ -10,6 +10,7 @@ from typing import Any
 import hydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
+from omegaconf.errors import MissingMandatoryValue
 
 from boneage_pl.cli.command import at_home, check_paths, expand_home
 from boneage_pl.cli.conf_path import CONF
@@ -59,6 +60,8 @@ def refusing(interrupted: str = "interrupted") -> Iterator[None]:
         # Hydra wraps what a constructor raises; where it is not ours, its words name option and reason
         wrapped = isinstance(raised, InstantiationException) and isinstance(raised.__cause__, BoneageError)
         refuse(raised.__cause__ if wrapped and raised.__cause__ else raised)
+    except MissingMandatoryValue as missing:
+        refuse(BoneageError(f"{missing.full_key}= is missing: say what it is (--help has an example)."))
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)
         sys.exit(130)
