@@ -138,6 +138,7 @@ def test_the_sex_comes_from_the_table_the_option_or_the_file(home: Home, tmp_pat
         (["images=*.nothing"], "nothing matches it"),
         (["images=a.csv"], "no column is recognised as a path or an id"),
         (["images=x.png", "sex=boy"], "it is F, M or unknown"),
+        ([f"images={'x' * 300}"], "there is no such file or folder"),
         (["images=x.png", "level=1"], "level=1"),
         (["images=x.png", "views=up"], "views=up"),
         (["images=x.png", "format=xml"], "there are csv, sr"),
@@ -309,6 +310,8 @@ def test_a_structured_report_is_read_back_and_names_nobody(home: Home, tmp_path:
     for secret in ("Doe", "SECRET", "2010", "4711", "House", "Elsewhere", "Jane", "20200301"):
         assert secret not in said
     assert str(dcmread(tmp_path / "a.dcm").SOPInstanceUID) in said
+    shutil.copy(path, tmp_path / "DICOMDIR")
+    assert len(table(home.predict(f"images={tmp_path}", "sex=F").stdout)) == 2  # a report is no radiograph
     again = table(home.predict(f"images={tmp_path}/a.dcm", "sex=F", "format=sr", check=3).stdout)
     assert "is there already" in again[0]["error"]
     path.unlink()
@@ -335,6 +338,13 @@ def test_mutated_files_are_answered_or_refused(home: Home, tmp_path: Path):
     assert len(rows) == 150
     assert all(bool(row["months"]) != bool(row["error"]) for row in rows)
     assert 20 < sum(bool(row["months"]) for row in rows) < 140
+
+
+def test_odd_cells_of_a_table_are_rows_with_errors(home: Home, tmp_path: Path):
+    (tmp_path / "t.csv").write_text(f"path,sex\n{'x' * 5000},F\n,F\n{home.images}/1.png,girlish\n../..,M\n")
+    rows = table(home.predict(f"images={tmp_path}/t.csv", check=3).stdout)
+    words = ["unreadable", "its path is empty", "its sex is none of F, M, unknown: girlish", "unreadable"]
+    assert all(word in row["error"] for word, row in zip(words, rows, strict=True)), rows
 
 
 def test_interrupted_it_keeps_what_it_answered(home: Home, tmp_path: Path):

@@ -1,11 +1,14 @@
 """What people and programs read of an answer."""
 
+import errno
 import io
+from pathlib import Path
 
 import pytest
 
+from boneage_pl.errors import BoneageError
 from boneage_pl.reading.answer import FLAGS, Answer, in_years
-from boneage_pl.reading.output import COLUMNS, Output, cells, line
+from boneage_pl.reading.output import COLUMNS, Output, cells, line, output_of
 
 
 @pytest.mark.parametrize(
@@ -42,3 +45,28 @@ def test_each_kind_of_doubt_is_explained_once(capsys: pytest.CaptureFixture[str]
     assert "unfamiliar (20)" in said
     assert "20 answered, 1 not" in said
     assert len(table.getvalue().splitlines()) == 22
+
+
+def test_a_full_disk_is_said_and_nothing_is_written_over(tmp_path: Path):
+    def fill() -> None:
+        with output_of(tmp_path / "out.csv") as output:
+            output.write(Answer("a.png", False, 10.0))
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(BoneageError, match="No space left on device; what was written of it is kept"):
+        fill()
+    kept = (tmp_path / "out.csv").read_text()
+    assert "a.png" in kept
+    with pytest.raises(BoneageError, match="is there already"):
+        fill()
+    assert (tmp_path / "out.csv").read_text() == kept
+
+
+def test_a_file_in_which_nothing_was_written_does_not_stay(tmp_path: Path):
+    def fail() -> None:
+        with output_of(tmp_path / "deep" / "out.csv"):
+            raise BoneageError("the checkpoint cannot be read")
+
+    with pytest.raises(BoneageError, match="checkpoint"):
+        fail()
+    assert not (tmp_path / "deep" / "out.csv").exists()

@@ -49,9 +49,10 @@ def _windowed(real: Values, dataset: "Dataset") -> tuple[Values, float | None, f
     if dataset.get("VOILUTSequence"):
         whole = real if np.issubdtype(real.dtype, np.integer) else np.rint(real).astype(np.int32)
         shown = apply_voi(whole, dataset)
-        # some write 12 bits into a table that says 16
-        table = int(apply_voi(np.arange(whole.min(), whole.max() + 1), dataset).max())
-        return shown, 0.0, float((1 << max(table.bit_length(), 1)) - 1)
+        entries, first, _ = dataset.VOILUTSequence[0].LUTDescriptor
+        table = apply_voi(np.arange(first, first + (entries or 2**16)), dataset)
+        most = int(table.max()).bit_length()  # some write 12 bits into a table that says 16
+        return shown, 0.0, float((1 << max(most, 1)) - 1)
     if dataset.get("WindowWidth") is None or dataset.get("WindowCenter") is None:
         return real, None, None
     with np.errstate(over="ignore"):

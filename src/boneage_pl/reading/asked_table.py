@@ -1,5 +1,6 @@
 """A table of radiographs to be answered about: their paths or ids, and the children's sexes."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def _by_path(cells: pd.Series, table: Path) -> list[tuple[Path, str]]:
     rows = []
     for cell in cells:
         beside = table.parent / cell
-        path = beside if beside.exists() or not Path(cell).exists() else Path(cell)
+        path = beside if os.path.exists(beside) or not os.path.exists(cell) else Path(cell)  # noqa: PTH110
         rows.append((path, "" if cell else "its path is empty"))
     return rows
 

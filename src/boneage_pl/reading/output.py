@@ -1,6 +1,7 @@
 """Answers on their way out: a table for programs, lines for people, a bar for the impatient. No torch."""
 
 import csv
+import errno
 import os
 import sys
 import time
@@ -126,6 +127,10 @@ def output_of(out: Path | None) -> Iterator[Output]:
         try:
             with file:
                 yield Output(file, sys.stdout if terminal else None)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise BoneageError(f"out={out}: {error.strerror}; what was written of it is kept.") from error
         except BaseException:
             if out.stat().st_size == 0:  # nothing was answered: the same command may begin again
                 out.unlink()

@@ -16,6 +16,7 @@ from boneage_pl.machine.home import path_of
 from boneage_pl.reading.answer import Question
 
 SEXES = {"F": False, "M": True, "UNKNOWN": "unknown"}
+_NO_PICTURES = (f"{os.sep}DICOMDIR", ".sr.dcm")  # an archive's index, and reports of ours
 _HEAD = 132  # bytes that tell DICOM
 
 
@@ -52,13 +53,13 @@ def questions(images: Iterable[str], sex: Any = None) -> Iterator[Question]:
 
 
 def _part(name: str, path: Path, male: Any) -> Iterable[Question]:
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 — a Path raises where a name is too long
         found = _below(path)
         first = next(found, None)
         if first is None:
             raise BoneageError(f"images={name}: no radiograph in it ({', '.join(SUFFIXES)}, or DICOM).")
         return _chained(first, found, male)
-    if path.suffix.lower() in shipped().table_suffixes and path.is_file():
+    if path.suffix.lower() in shipped().table_suffixes and os.path.isfile(path):  # noqa: PTH113
         from boneage_pl.reading.asked_table import table_questions  # imports pandas
 
         return table_questions(path, male)
@@ -79,6 +80,8 @@ def _chained(first: Path, rest: Iterator[Path], male: Any) -> Iterator[Question]
 
 def _below(folder: Path) -> Iterator[Path]:
     for path in walk(folder):
+        if path.endswith(_NO_PICTURES):
+            continue
         suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 — thousands of Paths take seconds
         if suffix in SUFFIXES or (not suffix and _says_dicom(path)):
             yield Path(path)
