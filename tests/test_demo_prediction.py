@@ -37,6 +37,16 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return table.assign(path=[str(root / "boneage-training-dataset" / f"{i}.png") for i in table["id"]])
 
 
+@pytest.mark.parametrize("experiment", ["v1", "v2"])
+def test_the_validations_answers_are_those_of_the_training(demo: Path, experiment: str):
+    model = BoneAge.load(experiment, outputs=demo / "outputs" / "demo")
+    validation = model.members[0].record.validation
+    images = demo / "data" / "phantom_small" / "boneage-training-dataset"
+    files = [images / f"{i}.png" for i in validation["id"]]
+    answers = model.predict(files, ["M" if male else "F" for male in validation["male"]])
+    assert np.abs(np.array([a.months for a in answers]) - validation["predicted"]).max() < 1e-3
+
+
 def test_intervals_hold_and_few_new_hands_are_flagged(demo: Path, fresh: pd.DataFrame):
     model = BoneAge.load("v2", outputs=demo / "outputs" / "demo")
     answers = model.predict(fresh["path"].tolist(), ["M" if male else "F" for male in fresh["male"]])
@@ -57,4 +67,5 @@ def test_what_is_no_upright_hand_is_flagged(demo: Path, fresh: pd.DataFrame):
     plain = model.predict(hands, "F")
     for negative, answer in zip(negatives, plain, strict=True):
         if "inverted" in negative.flags:
-            assert negative.months == pytest.approx(answer.months, abs=0.01)
+            # in bfloat16 the last bits hang on how many images are asked together
+            assert negative.months == pytest.approx(answer.months, abs=0.1)
