@@ -98,6 +98,17 @@ def test_a_file_a_list_a_folder_a_pattern_and_a_table(home: Home, tmp_path: Path
     assert abs(float(alone[0]["months"]) - float(found[0][0]["months"])) < 1e-3
 
 
+def test_dicom_files_are_found_whatever_their_name(home: Home, tmp_path: Path):
+    pixels = np.asarray(Image.open(home.images / "1.png").convert("L"))
+    names = ["1.2.840.113619.2.5.17", "1.2.840.113619.2.5.18", "IM000001"]
+    for name in names:
+        write_dicom(tmp_path / name, pixels)
+    (tmp_path / "notes.txt").write_text("of no interest")
+    rows = table(home.predict(f"images={tmp_path}", "format=sr").stdout)
+    assert [Path(row["path"]).name for row in rows] == names
+    assert all((tmp_path / f"{name}_F.sr.dcm").is_file() for name in names)
+
+
 def test_one_bad_file_stops_no_other(home: Home, tmp_path: Path):
     good = sorted(home.images.iterdir())[:2]
     for at, file in enumerate(good):
@@ -209,6 +220,7 @@ def test_six_lines_of_python(home: Home):
     picture = Image.open(home.images / "1.png")
     several = model.predict([picture, np.asarray(picture), home.images / "1.png"], ["F", "F", "M"])
     assert [a.months for a in several] == pytest.approx([girl.months, girl.months, boy.months], abs=1e-3)
+    assert "must be uint8 or uint16" in model.predict(np.ones((40, 40)), "F")[0].error
     with pytest.raises(ValueError, match="3 images and 2 sexes"):
         model.predict([picture] * 3, ["F", "M"])
 
@@ -298,7 +310,7 @@ def test_a_structured_report_is_read_back_and_names_nobody(home: Home, tmp_path:
     Image.fromarray(pixels).save(tmp_path / "b.png")
     rows = table(home.predict(f"images={tmp_path}", "sex=F", "format=sr", check=3).stdout)
     assert "is no DICOM file" in rows[1]["error"]
-    path = tmp_path / "a.sr.dcm"
+    path = tmp_path / "a_F.sr.dcm"
     report = Comprehensive3DSR.from_dataset(dcmread(path))
     assert report.VerificationFlag == "UNVERIFIED"
     group = report.content.get_image_measurement_groups()[0]
@@ -315,7 +327,9 @@ def test_a_structured_report_is_read_back_and_names_nobody(home: Home, tmp_path:
     again = table(home.predict(f"images={tmp_path}/a.dcm", "sex=F", "format=sr", check=3).stdout)
     assert "is there already" in again[0]["error"]
     path.unlink()
-    home.predict(f"images={tmp_path}/a.dcm", "sex=F", "format=sr", "identify=true")
+    both = table(home.predict(f"images={tmp_path}/a.dcm", "sex=unknown", "format=sr", "identify=true").stdout)
+    assert [row["error"] for row in both] == ["", ""]
+    assert (tmp_path / "a_M.sr.dcm").is_file()
     assert dcmread(path).PatientName == "Doe^Jane"
 
 

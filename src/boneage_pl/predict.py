@@ -32,7 +32,7 @@ def predict(config: DictConfig) -> None:
         raise BoneageError(f"format={config.format}: there are {', '.join(FORMATS)}.")
     check_number("batch_size", config.batch_size, 1)
     asked = questions(_listed(config.images), config.sex)
-    with output_of(config.out and path_of(str(config.out))) as output:
+    with output_of(config.out and path_of(str(config.out)), config.level) as output:
         from boneage_pl.machine.hardware import keep_freed_memory, on_gpu
         from boneage_pl.reading.model import BoneAge  # imports torch
 
@@ -47,7 +47,6 @@ def predict(config: DictConfig) -> None:
             repeated=OmegaConf.to_container(config, resolve=False),
         )
         further = _further(config, model)
-        output.level = config.level
         for reading in output.counted(model.readings(asked, config.batch_size)):
             for write in further if reading.answer.months is not None else ():
                 try:

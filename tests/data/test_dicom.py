@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.pixels.decoders import JPEG2000LosslessDecoder
 
 from boneage_pl.data.dicom import Tags, decode_dicom, is_dicom
 from boneage_pl.data.images import BadImageError
@@ -193,6 +194,21 @@ def test_without_pydicom_it_says_what_to_install(tmp_path: Path, monkeypatch: py
         open_radiograph(path)
 
 
+def test_what_cannot_be_decoded_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write_dicom(tmp_path / "a.dcm", ramp(), "JPEG 2000")
+    monkeypatch.setattr(JPEG2000LosslessDecoder, "_available", {})  # as without the plugins
+    with pytest.raises(BadImageError, match=r"JPEG 2000.*; to decode it, pip install 'boneage_pl\[dicom\]'"):
+        open_radiograph(path)
+
+
+def test_what_nothing_decodes_is_named(tmp_path: Path):
+    path = write_dicom(tmp_path / "a.dcm", ramp(), "JPEG 2000")
+    other = path.read_bytes().replace(b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.4.94")  # JPIP
+    path.write_bytes(other)
+    with pytest.raises(BadImageError, match="JPIP Referenced, which nothing here decodes"):
+        open_radiograph(path)
+
+
 @pytest.mark.parametrize(
     ("suffix", "given"), [("tif", {}), ("tif", {"compression": "tiff_lzw"}), ("png", {}), ("jpg", {})]
 )
@@ -222,5 +238,5 @@ def test_what_is_no_single_picture_is_refused(tmp_path: Path):
     for name, words in (("a.tif", "2 pages"), ("b.tif", "floating-point")):
         with pytest.raises(BadImageError, match=words):
             open_radiograph(tmp_path / name)
-    with pytest.raises(ValueError, match="must be uint8 or uint16"):
+    with pytest.raises(BadImageError, match="must be uint8 or uint16"):
         open_radiograph(np.ones((40, 40)))

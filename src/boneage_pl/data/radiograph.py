@@ -14,6 +14,7 @@ from boneage_pl.data.depth import bits
 from boneage_pl.data.dicom import Tags, decode_dicom, is_dicom
 from boneage_pl.data.images import (
     FORMATS,
+    bad_image,
     check_content,
     check_size,
     decode_image,
@@ -27,6 +28,13 @@ READ = (*FORMATS, "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".ima")
 
 Picture = str | PathLike[str] | Image.Image | NDArray[Any]
+
+
+def stem_of(path: Path | str) -> str:
+    """Return a file's name without the suffix that says its kind: a DICOM UID is full of dots."""
+    name = Path(path).name
+    suffix = Path(name).suffix
+    return name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name
 
 
 @dataclass
@@ -78,10 +86,8 @@ def _in_memory(picture: Image.Image | NDArray[Any]) -> Image.Image:
     name = "the picture in memory"
     if isinstance(picture, np.ndarray):
         if picture.dtype not in (np.uint8, np.uint16) or picture.ndim not in (2, 3) or not picture.size:
-            raise ValueError(
-                f"an array of {picture.dtype} {list(picture.shape)}: "
-                "it must be uint8 or uint16, [H, W] or [H, W, 3]"
-            )
+            kind = f"an array of {picture.dtype} {list(picture.shape)}"
+            raise bad_image(name, f"{kind}, where it must be uint8 or uint16, [H, W] or [H, W, 3]")
         picture = Image.fromarray(picture)
     check_size(*picture.size, name)
     image = gray_of(ImageOps.exif_transpose(picture), 0, name)

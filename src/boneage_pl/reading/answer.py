@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Sex = Literal["F", "M", "unknown"]
-
 # What a flag means, and what to do about it.
 FLAGS = {
     "unfamiliar": "does not look like the radiographs that the model learned from: do not rely on the answer",

@@ -12,30 +12,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from boneage_pl.data.frame import Pixels
+from boneage_pl.data.radiograph import stem_of
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.whole import replacing
 from boneage_pl.model.answer import months_of
 from boneage_pl.model.features import late_map
 from boneage_pl.model.input import input_of, normalised
 from boneage_pl.reading.answer import Answer
+from boneage_pl.reading.extras import needed
 from boneage_pl.reading.member import Member
 
 Map = NDArray[np.float32]
-_EXTRA = "explain= needs an extra: pip install 'boneage_pl[explain]'"
 _STRONG = 0.55  # opacity of the strongest cell; our choice: the bones stay visible
 
 
 def needs_captum() -> Any:
-    """Return captum's module of methods.
-
-    Raises:
-        BoneageError: it is not installed.
-    """
-    try:
-        from captum import attr
-    except ImportError as error:
-        raise BoneageError(_EXTRA) from error
-    return attr
+    """Return captum's module of methods, see `needed`."""
+    return needed("captum.attr", "explain=", "explain")
 
 
 def attribution(member: Member, pixels: Pixels, *, male: bool) -> Map | None:
@@ -105,7 +98,7 @@ class Explainer:
         found = attribution(self.member, pixels, male=answer.male)
         if found is None:
             raise BoneageError("explain=: this network has no feature maps to look at.")
-        path = self._free(f"{Path(answer.path).stem or 'picture'}_{answer.sex}")
+        path = self._free(f"{stem_of(answer.path) or 'picture'}_{answer.sex}")
         try:
             with replacing(path) as beside:
                 overlay(pixels, found, answer).savefig(beside, format="png", dpi=100)

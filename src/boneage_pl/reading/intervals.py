@@ -43,7 +43,6 @@ class Intervals:
     """
 
     def __init__(self, known: Sequence[Known], level: float) -> None:
-        self.level = level
         self.images = len(known)
         self._all = _half_width([k.off for k in known], level) if len(known) >= _FEWEST_OF_ALL else None
         self._of: dict[tuple[bool | None, int], float] = {}
@@ -63,8 +62,9 @@ class Intervals:
 def intervals_of(records: Sequence[Record], level: float = 0.9) -> Intervals:
     """Return the intervals of a checkpoint's answers, or of the mean of several.
 
-    The mean's errors are those on images that validated each of the checkpoints; where they have none in
-    common the widths are those of all their errors together, which a mean seldom exceeds.
+    The mean's errors are those on images that validated each of the checkpoints; where these are too few the
+    widths are those of all their errors together (on any image, a mean is off by no more than its members are
+    on average).
 
     Raises:
         BoneageError: a level that is none.

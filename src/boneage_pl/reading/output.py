@@ -63,12 +63,13 @@ class Output:
     Args:
         table: where rows go; `None` for lines on a terminal alone.
         lines: where lines go; `None` where nobody reads them.
+        level: of the answers' intervals.
     """
 
-    def __init__(self, table: TextIO | None, lines: TextIO | None) -> None:
+    def __init__(self, table: TextIO | None, lines: TextIO | None, level: float = 0.9) -> None:
         self.table, self.lines = table, lines
         self.rows = csv.writer(table, lineterminator="\n") if table else None
-        self.level = 0.9
+        self.level = level
         self.flags: Counter[str] = Counter()
         self.answered = self.unanswered = 0
         self._head = False
@@ -104,7 +105,7 @@ class Output:
 
 
 @contextmanager
-def output_of(out: Path | None) -> Iterator[Output]:
+def output_of(out: Path | None, level: float = 0.9) -> Iterator[Output]:
     """Open where answers go: the file `out`, or standard output; lines go to a terminal.
 
     Raises:
@@ -114,7 +115,7 @@ def output_of(out: Path | None) -> Iterator[Output]:
     terminal = sys.stdout.isatty()
     try:
         if out is None:
-            yield Output(None, sys.stdout) if terminal else Output(sys.stdout, None)
+            yield Output(None, sys.stdout, level) if terminal else Output(sys.stdout, None, level)
             sys.stdout.flush()
             return
         try:
@@ -126,7 +127,7 @@ def output_of(out: Path | None) -> Iterator[Output]:
             raise BoneageError(f"out={out} cannot be written: {error.strerror}.") from error
         try:
             with file:
-                yield Output(file, sys.stdout if terminal else None)
+                yield Output(file, sys.stdout if terminal else None, level)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise

@@ -57,7 +57,8 @@ def _part(name: str, path: Path, male: Any) -> Iterable[Question]:
         found = _below(path)
         first = next(found, None)
         if first is None:
-            raise BoneageError(f"images={name}: no radiograph in it ({', '.join(SUFFIXES)}, or DICOM).")
+            there = ", ".join(SUFFIXES)
+            raise BoneageError(f"images={name}: no radiograph in it ({there}, DICOM by any name).")
         return _chained(first, found, male)
     if path.suffix.lower() in shipped().table_suffixes and os.path.isfile(path):  # noqa: PTH113
         from boneage_pl.reading.asked_table import table_questions  # imports pandas
@@ -83,12 +84,12 @@ def _below(folder: Path) -> Iterator[Path]:
         if path.endswith(_NO_PICTURES):
             continue
         suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 — thousands of Paths take seconds
-        if suffix in SUFFIXES or (not suffix and _says_dicom(path)):
+        if suffix in SUFFIXES or _says_dicom(path):
             yield Path(path)
 
 
 def _says_dicom(path: str) -> bool:
-    """Whether a file without suffix, as archives export them, is DICOM."""
+    """Whether a file is DICOM that is called otherwise: archives export them by number or UID."""
     try:
         if not Path(path).is_file():  # a pipe would be waited for
             return False

@@ -8,12 +8,13 @@ from typing import Any
 
 from boneage_pl import __version__
 from boneage_pl.data.images import read_file
+from boneage_pl.data.radiograph import stem_of
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.whole import replacing
 from boneage_pl.reading.answer import Answer
+from boneage_pl.reading.extras import needed
 
 NAME = "boneage_pl"
-_EXTRA = "format=sr needs an extra: pip install 'boneage_pl[dicom]'"
 # What says who it is, when and where: a report may leave the first empty (PS3.3 C.7.1.1 and C.7.2.1, type 2),
 # and needs none of the others, which highdicom would copy
 _EMPTY = (
@@ -40,23 +41,14 @@ _LEFT_OUT = (
 )
 
 
-def needs_highdicom() -> Any:
-    """Return highdicom.
-
-    Raises:
-        BoneageError: it is not installed.
-    """
-    try:
-        import highdicom
-        import pydicom  # noqa: F401 — highdicom brings it
-    except ImportError as error:
-        raise BoneageError(_EXTRA) from error
+def needs_highdicom() -> None:
+    """Import highdicom, see `needed`, and let it speak of errors alone."""
+    needed("highdicom", "format=sr", "dicom")
     logging.getLogger("highdicom").setLevel(logging.ERROR)
-    return highdicom
 
 
 def write_report(answer: Answer, model: str, level: float, *, identify: bool) -> Path:
-    """Write a Comprehensive 3D SR beside an answer's DICOM file, as `<name>.sr.dcm`, and return its path.
+    """Write a Comprehensive 3D SR beside an answer's DICOM file, as `<name>_F.sr.dcm`, and return its path.
 
     The bone age is LOINC 37362-1 in UCUM `mo`, with the algorithm's name and version (TID 4019); the
     verification flag is UNVERIFIED.
@@ -74,7 +66,7 @@ def write_report(answer: Answer, model: str, level: float, *, identify: bool) ->
     """
     needs_highdicom()
     source = Path(answer.path)
-    path = source.with_suffix(".sr.dcm")
+    path = source.with_name(f"{stem_of(source)}_{answer.sex}.sr.dcm")
     if path.exists():
         raise BoneageError(f"format=sr: {path} is there already, and nothing is written over.")
     with warnings.catch_warnings():
