@@ -6,7 +6,7 @@ from torch import Tensor, autocast, float32, int64, nn, promote_types, zeros
 
 from boneage_pl.data.transforms import Transforms
 from boneage_pl.errors import BoneageError
-from boneage_pl.model.input import input_of, normalised
+from boneage_pl.model.input import gray_values, input_of, normalised
 
 # (output, bone age in months [B]) → one number, in float32. A loss that has a method `months` is given the
 # network's own output, and that method turns it into months [B]; all others are given months [B], of [B, 1].
@@ -55,14 +55,18 @@ class Reader(nn.Module):
         loss: see `Loss`.
     """
 
+    values: Tensor  # of each gray value, normalised: float32 [256, C]
+
     def __init__(self, network: nn.Module, transforms: Transforms, loss: Loss) -> None:
         super().__init__()
         self.network = network
         self.transforms = transforms
         self.loss = loss
+        # a part of it, not of a cache: one who exports it finds it
+        self.register_buffer("values", gray_values(input_of(network)), persistent=False)
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
         """Estimate bone ages: uint8 [B, 1, H, W] and [B] → months, float [B]."""
         key = zeros(len(image), dtype=int64, device=image.device)  # as in a validation
-        seen = normalised(self.transforms(image, key), input_of(self.network))
+        seen = normalised(self.transforms(image, key), input_of(self.network), self.values)
         return months_of(self.network(seen, male), self.loss).float()

@@ -59,12 +59,13 @@ def input_of(network: nn.Module) -> Input:
     return getattr(network, "input", Input())
 
 
-def normalised(images: Tensor, wanted: Input) -> Tensor:
+def normalised(images: Tensor, wanted: Input, values: Tensor | None = None) -> Tensor:
     """Turn gray images into what a network sees.
 
     Args:
         images: [B, 1, H, W], uint8, or floating point in [0, 1].
         wanted: by the network, with C channels.
+        values: what `gray_values` gives for it, where the caller keeps them.
 
     Returns:
         float32 [B, C, H, W] in channels-last memory; of uint8 equal to the bit to torchvision's
@@ -75,14 +76,19 @@ def normalised(images: Tensor, wanted: Input) -> Tensor:
         mean, std = (torch.tensor(values, device=images.device) for values in (wanted.mean, wanted.std))
         return ((pixels.float().unsqueeze(3) - mean) / std).permute(0, 3, 1, 2)
     # 256 gray values have 256 answers: looking them up is one pass, and lays the channels last
-    return F.embedding(pixels.int(), _table(images.device, wanted)).permute(0, 3, 1, 2)  # → [B, C, H, W]
+    table = _table(images.device, wanted) if values is None else values
+    return F.embedding(pixels.int(), table).permute(0, 3, 1, 2)  # → [B, C, H, W]
+
+
+def gray_values(wanted: Input) -> Tensor:
+    """Return the normalised value of each gray value: float32 [256, C]."""
+    scaled = torch.arange(256).unsqueeze(1) * (1 / 255)  # torchvision multiplies too: to the bit
+    return (scaled - torch.tensor(wanted.mean)) / torch.tensor(wanted.std)
 
 
 @lru_cache(maxsize=8)
 def _table(device: torch.device, wanted: Input) -> Tensor:
-    """Return the normalised value of each gray value: float32 [256, C]."""
-    scaled = torch.arange(256).unsqueeze(1) * (1 / 255)  # torchvision multiplies too: to the bit
-    return ((scaled - torch.tensor(wanted.mean)) / torch.tensor(wanted.std)).to(device)
+    return gray_values(wanted).to(device)
 
 
 def unnormalised(images: Tensor, wanted: Input) -> Tensor:

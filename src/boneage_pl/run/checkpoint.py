@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+from zipfile import BadZipFile
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -18,8 +18,10 @@ from boneage_pl.data.transforms import Transforms
 from boneage_pl.errors import BoneageError
 from boneage_pl.model.answer import Reader
 from boneage_pl.model.input import input_of
+from boneage_pl.run.archive import TENSOR, check_archive, check_tensors
 from boneage_pl.run.record import Record
 from boneage_pl.run.trust import check_targets, targets_of
+from boneage_pl.run.weights import SUFFIX, read_weights
 
 
 @dataclass
@@ -37,9 +39,6 @@ class Checkpoint:
         self.weights, self.training = {}, {}
 
 
-_TENSOR = "/data/"  # in the names of the parts that hold them, before a number
-_CHUNK = 2**22  # bytes
-
 # What Lightning goes on from, and as what.
 TRAINING: dict[str, type] = {
     "epoch": int,
@@ -51,7 +50,9 @@ TRAINING: dict[str, type] = {
 
 
 def load_checkpoint(path: Path, *, training: bool = True) -> Checkpoint:
-    """Read a checkpoint of this project; what it pickles beyond tensors and plain values is never run.
+    """Read a checkpoint of this project, or weights that were shared of one.
+
+    What a file pickles beyond tensors and plain values is never run.
 
     Args:
         path: of the file, which stays mapped.
@@ -61,10 +62,13 @@ def load_checkpoint(path: Path, *, training: bool = True) -> Checkpoint:
         BoneageError: not a checkpoint, damaged, or not one of this project's.
     """
     try:
-        _check_archive(path, "" if training else _TENSOR)
+        if path.suffix == SUFFIX:
+            weights, said, familiar = read_weights(path)
+            return Checkpoint(path, weights, Record.parse(said), {}, familiar)
+        check_archive(path, "" if training else TENSOR)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         if not training:
-            _check_tensors(path, list(content["state_dict"].values()))
+            check_tensors(path, list(content["state_dict"].values()))
         weights = {
             name.removeprefix("network."): value
             for name, value in content["state_dict"].items()
@@ -94,55 +98,6 @@ def check_kinds(values: dict[str, Any], kinds: dict[str, type]) -> None:
     for key, kind in kinds.items():
         if not isinstance(values[key], kind):
             raise TypeError(f"a {kind.__name__} as {key}")
-
-
-def _check_archive(path: Path, but: str = "") -> None:
-    """Read a checkpoint's bytes once: PyTorch takes what was damaged on the disk for weights.
-
-    Args:
-        path: of the file.
-        but: parts whose name has this in it are left for later; none where it is empty.
-
-    Raises:
-        ValueError: it is damaged, or its parts are compressed, as PyTorch's are not and a bomb's would be.
-    """
-    with ZipFile(path) as archive:
-        parts = archive.infolist()
-        if any(part.compress_type != ZIP_STORED for part in parts):
-            raise ValueError("its parts are compressed, which PyTorch's are not")
-        if sum(part.file_size for part in parts) > path.stat().st_size:
-            raise ValueError("its parts overlap")
-        _check_parts(archive, [part for part in parts if not but or but not in part.filename])
-
-
-def _check_tensors(path: Path, tensors: list[Tensor]) -> None:
-    """Do the same with the tensors of a state alone: they are numbered as they come, and it is the first."""
-    sizes = list(
-        {
-            tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors
-        }.values()
-    )
-    with ZipFile(path) as archive:
-        every = {
-            part.filename.rpartition(_TENSOR)[2]: part
-            for part in archive.infolist()
-            if _TENSOR in part.filename
-        }
-        parts = [every.get(str(number)) for number in range(len(sizes))]
-        theirs = [part for part in parts if part is not None]
-        if [part.file_size for part in theirs] != sizes:  # another order: all are looked at
-            theirs = list(every.values())
-        _check_parts(archive, theirs)
-
-
-def _check_parts(archive: ZipFile, parts: list[ZipInfo]) -> None:
-    for part in parts:
-        with archive.open(part) as content:
-            try:
-                while content.read(_CHUNK):  # at its end zipfile compares the checksum
-                    pass
-            except BadZipFile:
-                raise ValueError(f"it is damaged, {part.filename} first") from None
 
 
 def _first_line(error: Exception) -> str:

@@ -39,6 +39,8 @@ def newest_run(outputs: Path, experiment: str) -> Path | None:
 def find_checkpoint(ckpt: str, outputs: Path, option: str = "ckpt") -> Path:
     """Return the checkpoint meant by a file's path, a run's folder or an experiment's name (its newest run).
 
+    A folder of shared weights is as good as their file.
+
     Raises:
         BoneageError: nothing is there; the message names the runs that could be meant.
     """
@@ -47,6 +49,8 @@ def find_checkpoint(ckpt: str, outputs: Path, option: str = "ckpt") -> Path:
         return path
     if (path / BEST).is_file():
         return path / BEST
+    if len(shared := sorted(path.glob("*.safetensors"))) == 1:
+        return shared[0]
     if run := newest_run(outputs, ckpt):
         return run / BEST
     runs = sorted(str(found.parents[1]) for found in _checkpoints(outputs))
@@ -56,7 +60,7 @@ def find_checkpoint(ckpt: str, outputs: Path, option: str = "ckpt") -> Path:
         else f"No run under {outputs}/ has one."
     )
     if path.is_dir():
-        problem = f"that folder has no {BEST}"
+        problem = f"that folder has no {BEST}, and not one .safetensors file"
     else:
         problem = f"no such file or run folder, and no run of an experiment called {ckpt} under {outputs}/"
     raise BoneageError(f"{option}={ckpt}: {problem}.\n{there}")

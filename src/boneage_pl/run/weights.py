@@ -1,0 +1,122 @@
+"""Weights to share: tensors as safetensors, and in a JSON file beside them what they say of themselves."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from boneage_pl.machine.whole import replacing, write_whole
+from boneage_pl.run.record import Record
+
+SUFFIX = ".safetensors"
+FORMAT = "boneage_pl weights 1"
+_TENSOR = "tensor"  # the key under which the JSON file names one
+
+
+def write_weights(
+    path: Path, weights: Mapping[str, Tensor], record: Record, familiar: Any, kind: torch.dtype | None = None
+) -> None:
+    """Write `path` and the JSON file of its name.
+
+    Folders of this machine are left out of the record: of a path that begins at the root its last part stays.
+
+    Args:
+        path: of the tensors, ending with `.safetensors`.
+        weights: of the network, by name.
+        record: what the checkpoint says of itself.
+        familiar: what it knows of its images, see `boneage_pl.reading.familiar`; or nothing.
+        kind: what the network's floating-point numbers are stored as; they are computed with as float32.
+    """
+    tensors = {f"network.{name}": _stored(value, kind) for name, value in weights.items()}
+    known = _map(familiar, lambda at, value: _put(tensors, f"familiar{at}", value))
+    with replacing(path) as beside:
+        save_file(tensors, beside, metadata={"format": "pt"})
+        digest = _digest(beside)
+    said = {
+        "format": FORMAT,
+        "sha256": digest,
+        "record": _map({**record.plain(), "root": ""}, lambda _, value: _without_folder(value)),
+        "familiar": known,
+    }
+    write_whole(said_of(path), json.dumps(said) + "\n")
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], Any, Any]:
+    """Return the network's weights by name, mapped, and the plain values of record and `familiar`.
+
+    Raises:
+        ValueError: the files are not what `write_weights` has written together.
+        OSError: one of them cannot be read.
+    """
+    beside = said_of(path)
+    if not beside.is_file():
+        raise ValueError(f"{beside.name} is not beside it, which says what it holds")
+    try:
+        said = json.loads(beside.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{beside.name} beside it is no JSON file ({error})") from error
+    if not isinstance(said, dict) or said.get("format") != FORMAT:
+        raise ValueError(f"{beside.name} beside it is of something else")
+    if _digest(path) != said.get("sha256"):
+        raise ValueError(f"it is damaged, or {beside.name} beside it belongs to another file")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"it is no safetensors file ({error})") from error
+
+    def found(_: str, value: Any) -> Any:
+        return tensors[value[_TENSOR]] if isinstance(value, dict) and set(value) == {_TENSOR} else value
+
+    start = "network."
+    weights = {
+        name.removeprefix(start): value.float() if value.dtype == torch.float16 else value
+        for name, value in tensors.items()
+        if name.startswith(start)
+    }
+    return weights, said.get("record"), _map(said.get("familiar"), found)
+
+
+def said_of(path: Path) -> Path:
+    """Return the JSON file that belongs to a file of tensors."""
+    return path.with_suffix(".json")
+
+
+def _stored(value: Tensor, kind: torch.dtype | None) -> Tensor:
+    value = value.to(kind) if kind and value.is_floating_point() else value
+    return value.detach().contiguous().clone()  # two names of one tensor become two
+
+
+def _put(tensors: dict[str, Tensor], name: str, value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    tensors[name] = _stored(value, None)
+    return {_TENSOR: name}
+
+
+def _map(node: Any, change: Callable[[str, Any], Any], at: str = "") -> Any:
+    """Return plain values with what `change` makes of each, given where it stands."""
+    node = change(at, node)
+    if isinstance(node, dict):
+        return {key: _map(value, change, f"{at}.{key}") for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_map(value, change, f"{at}.{key}") for key, value in enumerate(node)]
+    return node
+
+
+def _without_folder(value: Any) -> Any:
+    if isinstance(value, str) and "\n" not in value:
+        for path in (PurePosixPath(value), PureWindowsPath(value)):
+            if path.is_absolute() or value.startswith("~"):
+                return path.name
+    return value
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
