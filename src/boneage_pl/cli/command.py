@@ -17,6 +17,7 @@ from boneage_pl.machine.home import path_of
 PATHS = (
     "outputs",  # first: others begin with it
     "against",
+    "check_images",
     "ckpt",
     "data.root",
     "data.split_file",
@@ -30,6 +31,8 @@ PATHS = (
     "resume",
     "validation.root",
 )
+SEVERAL = ("check_images", "ckpt", "images")  # may name more than one
+SEVERAL = ("check_images", "ckpt", "images")  # may name more than one
 _NOT_ONE_VALUE = object()  # what the grammar refuses, or reads as a sweep
 # What belongs to one experiment and not to the one that continues it.
 _OWN = (
@@ -79,7 +82,7 @@ def check_paths(arguments: list[str]) -> None:
             and key.lstrip("+") in PATHS
             and value[:1] not in ("'", '"')
             and not _reads_as(argument, value)
-            and not (key in ("ckpt", "images") and isinstance(_parsed(argument), list))  # several
+            and not (key in SEVERAL and isinstance(_parsed(argument), list))
         ):
             raise BoneageError(
                 f"{argument}: Hydra's grammar cannot take this path without quotes. Write it as\n"

@@ -67,6 +67,7 @@ class Reader(nn.Module):
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
         """Estimate bone ages: uint8 [B, 1, H, W] and [B] → months, float [B]."""
-        key = zeros(len(image), dtype=int64, device=image.device)  # as in a validation
+        # as in a validation; by its shape, for a length would fix the batch of an exported model
+        key = zeros(image.shape[0], dtype=int64, device=image.device)
         seen = normalised(self.transforms(image, key), input_of(self.network), self.values)
         return months_of(self.network(seen, male), self.loss).float()

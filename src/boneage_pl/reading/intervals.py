@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, inf, isfinite
+from typing import Any
 
 from boneage_pl.cli.numbers import check_number
 from boneage_pl.run.record import Record
@@ -57,6 +58,20 @@ class Intervals:
         """Return how far the interval of an answer reaches to each side, in months; `None` if not known."""
         at = _region(months)
         return self._of.get((male, at), self._of.get((None, at), self._all))
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return all of them, `half_width` by `male` and by answers `from` and `until` which months."""
+        starts = [0.0, *(until for _, until in AGES)]
+        return [
+            {
+                "male": male,
+                "from": start,
+                "until": until if isfinite(until) else None,
+                "half_width": self.half_width(start, male=male),
+            }
+            for male in (False, True)
+            for start, (_, until) in zip(starts, AGES, strict=False)
+        ]
 
 
 def intervals_of(records: Sequence[Record], level: float = 0.9) -> Intervals:

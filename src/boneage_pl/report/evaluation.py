@@ -23,7 +23,7 @@ from boneage_pl.report.measures import answers_table, statistics_of
 from boneage_pl.report.stress import measure_stress, stress_sheet, typical
 from boneage_pl.report.writer import About, Further, write_report
 from boneage_pl.run.checkpoint import Checkpoint, load_checkpoint
-from boneage_pl.run.run_json import evaluation_record
+from boneage_pl.run.run_json import evaluation_record, ran_with
 from boneage_pl.run.runs import find_checkpoint, shortest
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
         synthetic=asked.synthetic,
         chose_epoch=asked.chose_epoch,
         balanced=asked.own and not first.split["protocol"].startswith("file"),
-        run=_run_of(checkpoints[0].path),
+        run=ran_with(checkpoints[0].path),
         evaluation=evaluation_record(started, config, asked.rows, asked.images.hashes, timings),
     )
     numbers, _ = write_report(folder, about, answers, asked.stores[largest].read, further)
@@ -157,15 +157,6 @@ def _title(checkpoints: Sequence[Checkpoint], asked: Asked) -> str:
     several = f"the mean of {len(checkpoints)} checkpoints of " if len(checkpoints) > 1 else ""
     on = "its own validation images" if asked.own else f"all of {asked.place.root.name}"
     return f"Bone age: {several}{experiments}, {on}"
-
-
-def _run_of(path: Path) -> dict[str, Any]:
-    """Return the run.json of a checkpoint's run, where it is there and of today's form."""
-    try:
-        found = json.loads((path.resolve().parents[1] / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, IndexError):
-        return {}
-    return found if isinstance(found, dict) and {"sessions", "data", "epochs"} <= set(found) else {}
 
 
 def _folder(config: DictConfig, path: Path, subset: str, started: datetime) -> Path:

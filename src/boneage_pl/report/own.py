@@ -12,23 +12,14 @@ from boneage_pl.report.measures import answers_table
 from boneage_pl.report.writer import About, write_report
 from boneage_pl.run.checkpoint import load_checkpoint
 from boneage_pl.run.history import History
+from boneage_pl.run.record import Record
 from boneage_pl.run.runs import BEST
 
 
 def report_best(run: Path, data: BoneAgeData, history: History, ran: dict[str, Any]) -> dict[str, bytes]:
     """Write the report of a run's best checkpoint on its own validation images; return its PNG figures."""
     best = load_checkpoint(run / BEST)
-    answers = best.record.validation
-    split = best.record.split
-    contents = split.get("contents", split["hashes"])
-    seen = Known.trained(split).among(answers["id"], split["hashes"], contents)
-    table = answers_table(
-        pd.DataFrame({name: answers[name] for name in ("id", "male", "bone_age")}),
-        answers["predicted"],
-        split["edges"],
-        contents,
-        seen,
-    )
+    table = own_answers(best.record)
     about = About(
         title=f"Bone age: {best.record.experiment}, best of {len(history.rows)} epochs",
         subset="the validation images of its own run",
@@ -37,7 +28,16 @@ def report_best(run: Path, data: BoneAgeData, history: History, ran: dict[str, A
         record=replace(best.record, epochs=history.rows),
         synthetic=best.record.synthetic,
         chose_epoch=len(table),
-        balanced=not split["protocol"].startswith("file"),
+        balanced=not best.record.split["protocol"].startswith("file"),
         run=ran,
     )
     return write_report(run / "report", about, table, data.read)[1]
+
+
+def own_answers(record: Record) -> pd.DataFrame:
+    """Return what a checkpoint answered about its own validation images, see `answers_table`."""
+    answers, split = record.validation, record.split
+    contents = split.get("contents", split["hashes"])
+    seen = Known.trained(split).among(answers["id"], split["hashes"], contents)
+    rows = pd.DataFrame({name: answers[name] for name in ("id", "male", "bone_age")})
+    return answers_table(rows, answers["predicted"], split["edges"], contents, seen)

@@ -199,3 +199,12 @@ def fingerprint(table: Any, hashes: dict[str, str]) -> dict[str, Any]:
         "hashed_images": len(hashes),
         "images_sha256": hashlib.sha256(images.encode()).hexdigest(),
     }
+
+
+def ran_with(checkpoint: Path) -> dict[str, Any]:
+    """Return the run.json of a checkpoint's run; nothing where it is not there, or not of today's form."""
+    try:
+        found = json.loads((checkpoint.resolve().parents[1] / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, IndexError):
+        return {}
+    return found if isinstance(found, dict) and {"sessions", "data", "epochs"} <= set(found) else {}

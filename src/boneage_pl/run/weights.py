@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -45,6 +46,7 @@ def write_weights(
         "familiar": known,
     }
     write_whole(said_of(path), json.dumps(said) + "\n")
+    shutil.copymode(said_of(path), path)  # the library's own is for its owner alone
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], Any, Any]:

@@ -1,0 +1,116 @@
+"""The model card: what a checkpoint is, was made of and came to, filled in from its own files."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from boneage_pl import __version__
+from boneage_pl.deploy.exported import RULES
+from boneage_pl.reading.model import BoneAge
+from boneage_pl.report.coverage import measure_coverage, with_ends
+from boneage_pl.report.html import share, with_interval
+from boneage_pl.report.measures import Population, measure
+from boneage_pl.report.own import own_answers
+from boneage_pl.run.record import Record
+from boneage_pl.run.run_json import ran_with
+
+# Groups of the configuration that say how it was trained; the rest is the machine's or the data's.
+_TRAINING = ("model", "loss", "transforms", "sampling", "optimizer", "scheduler")
+
+
+def card_of(checkpoint: Path, model: BoneAge, level: float) -> str:
+    """Return the card of a model of one checkpoint, as Markdown with Hugging Face's front matter.
+
+    Its sections are those of Mitchell et al. (Model Cards, FAT* 2019), with what CLAIM 2024 (Tejani et al.,
+    Radiology: Artificial Intelligence) asks of a report on imaging. What a file does not say is said to be
+    not recorded.
+
+    Args:
+        checkpoint: its file; run.json and the reports are looked for in its run's folder.
+        model: the same, loaded.
+        level: of the intervals.
+    """
+    (member,) = model.members
+    record = member.record
+    answers = with_ends(own_answers(record), [record])
+    population = Population.of(record.split)
+    balanced = not record.split["protocol"].startswith("file")
+    numbers = measure(answers, record.split["edges"], population, balanced=balanced)
+    reports = list(_reports(checkpoint))
+    network = member.ask.reader.network
+    return (
+        _environment()
+        .get_template("card.md")
+        .render(
+            record=record,
+            front=_front(record, numbers),
+            numbers=numbers,
+            coverage=measure_coverage(answers, own=True),
+            run=ran_with(checkpoint),
+            stress=next((report["stress"] for report in reports if report["stress"]), []),
+            others=[report for report in reports if report["subset"].startswith("every image")],
+            parameters=sum(value.numel() for value in network.parameters()),
+            training=yaml.safe_dump({group: record.config[group] for group in _TRAINING}, sort_keys=False),
+            resize=RULES[record.frame.fit].format(side=record.frame.side),
+            data=Path(record.config["data"]["root"]).name,
+            knows_hands=member.familiar is not None,
+            intervals=model.intervals.table(),
+            level=level,
+            version=__version__,
+        )
+    )
+
+
+def _front(record: Record, numbers: dict[str, Any]) -> str:
+    """Return the front matter that Hugging Face's hub reads."""
+    mae = numbers["overall"]["mae"]["value"]
+    data = Path(record.config["data"]["root"]).name
+    found: dict[str, Any] = {
+        "library_name": "boneage_pl",
+        "tags": ["bone-age", "radiology", "regression", "pytorch"],
+        "model-index": [
+            {
+                "name": record.experiment,
+                "results": [
+                    {
+                        "task": {"type": "image-regression", "name": "Skeletal age from a hand radiograph"},
+                        "dataset": {"name": f"{data}, validation part", "type": data},
+                        "metrics": [{"type": "mae", "name": "MAE in months", "value": mae}],
+                    }
+                ],
+            }
+        ],
+    }
+    if mae is None:  # its answers are no numbers
+        del found["model-index"]
+    return yaml.safe_dump(found, sort_keys=False).rstrip()
+
+
+def _reports(checkpoint: Path) -> Iterator[dict[str, Any]]:
+    """Yield what evaluations of this checkpoint alone have left in its run's folder, the newest first."""
+    files = checkpoint.resolve().parent.parent.glob("report_*/metrics.json")
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            alone = len(found["checkpoints"]) == 1 and Path(found["checkpoints"][0]).name == checkpoint.name
+            if alone and {"subset", "data", "overall", "stress", "rows", "images"} <= set(found):
+                yield {**found, "data": Path(found["data"]).name}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # one of another time, or of another program
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("boneage_pl.deploy"),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"interval": with_interval, "share": share}
+    return environment

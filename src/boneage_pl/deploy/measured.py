@@ -1,0 +1,122 @@
+"""What an export answers and how fast, held against PyTorch."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boneage_pl.deploy.exported import Ask
+from boneage_pl.deploy.trial import Pictures, Trial
+from boneage_pl.errors import BoneageError
+from boneage_pl.machine.progress import progress
+
+SAME = 0.05  # months; a float32 export that is off by more is not the model
+BATCH = 16
+_SECONDS = 0.1  # that each speed is measured, three times; the fastest counts
+
+
+@dataclass
+class Measured:
+    """One way of asking.
+
+    Args:
+        name: of it.
+        months: float64 [N], its answers on the trial's images.
+        megabytes: of its file.
+        rate: images a second in batches of 16.
+        latency: milliseconds for one image.
+        mae: in months; `None` where the ages are not known.
+    """
+
+    name: str
+    months: NDArray[np.float64]
+    megabytes: float
+    rate: float
+    latency: float
+    mae: float | None
+
+    def row(self) -> str:
+        """Return it as a line under `HEAD`."""
+        mae = "–" if self.mae is None else f"{self.mae:.3f}"
+        return f"{self.name:<18}{self.megabytes:>8.1f}{self.rate:>10.1f}{self.latency:>9.1f}{mae:>9}"
+
+
+HEAD = f"{'':<18}{'MB':>8}{'images/s':>10}{'ms/image':>9}{'MAE':>9}"
+
+
+def answers(ask: Ask, pictures: Pictures, doing: str) -> NDArray[np.float64]:
+    """Return the months that `ask` answers: float64 [N]."""
+    parts = [slice(at, at + BATCH) for at in range(0, len(pictures), BATCH)]
+    every = [ask(pictures.image[p], pictures.male[p]) for p in progress(parts, len(parts), doing, "batches")]
+    return np.concatenate(every).astype(float)
+
+
+def measured(name: str, ask: Ask, trial: Trial, megabytes: float) -> Measured:
+    """Ask about the trial's images, and measure how fast."""
+    months = answers(ask, trial.pictures, f"asking {name}")
+    off = None if trial.bone_age is None else float(np.abs(months - trial.bone_age).mean())
+    rate = BATCH / seconds(ask, trial.pictures, BATCH)
+    return Measured(name, months, megabytes, rate, 1000 * seconds(ask, trial.pictures, 1), off)
+
+
+def seconds(ask: Ask, pictures: Pictures, batch: int) -> float:
+    """Return the seconds that a batch of so many images takes on this machine's CPU."""
+    at = np.arange(batch) % len(pictures)
+    image, male = pictures.image[at], pictures.male[at]
+    ask(image, male)
+    best = float("inf")
+    for _ in range(3):
+        start, times = time.perf_counter(), 0
+        while times == 0 or time.perf_counter() - start < _SECONDS:
+            ask(image, male)
+            times += 1
+        best = min(best, (time.perf_counter() - start) / times)
+    return best
+
+
+def check_same(found: Measured, reference: Measured) -> float:
+    """Return the largest difference between answers in months.
+
+    Raises:
+        BoneageError: it is over 0.05, or an answer is no number.
+    """
+    if not np.isfinite(reference.months).all():
+        raise BoneageError(
+            "the network's answers are no numbers: its training diverged. Nothing was written."
+        )
+    largest = float(np.abs(found.months - reference.months).max())
+    if not largest <= SAME:
+        raise BoneageError(
+            f"{found.name} is up to {largest:.3f} months from PyTorch, and {SAME} are allowed:\n"
+            "nothing was written."
+        )
+    return largest
+
+
+def cost_of(found: Measured, exact: Measured) -> float:
+    """Return what a precision costs: in months of MAE; without ages, how far answers move on average."""
+    if found.mae is None or exact.mae is None:
+        return float(np.abs(found.months - exact.months).mean())
+    return found.mae - exact.mae
+
+
+def check_cost(found: Measured, exact: Measured, most: float) -> float:
+    """Return `cost_of`.
+
+    Raises:
+        BoneageError: it is over `most`.
+    """
+    cost = cost_of(found, exact)
+    if not cost <= most:
+        raise BoneageError(
+            f"precision={found.name} costs {cost:+.3f} months, and max_cost={most} are allowed: nothing was "
+            "written.\nSay max_cost= if that is worth it to you, or leave precision=float32."
+        )
+    return cost
+
+
+def megabytes(path: Path) -> float:
+    """Return the size of a file."""
+    return path.stat().st_size / 1e6

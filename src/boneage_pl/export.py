@@ -1,0 +1,27 @@
+"""The command that writes a trained model for where this package is not."""
+
+from omegaconf import DictConfig, ListConfig
+
+from boneage_pl.cli.entry import start
+from boneage_pl.cli.numbers import check_data_numbers, check_number
+from boneage_pl.deploy.choice import chosen
+
+
+def export(config: DictConfig) -> None:
+    """Check the options, and export.
+
+    Raises:
+        BoneageError: an option that cannot be right, or see `export_model`.
+    """
+    check_data_numbers(config)
+    check_number("check_count", config.check_count, 2)
+    check_number("max_cost", config.max_cost, 0, whole=False)
+    names = list(config.ckpt) if isinstance(config.ckpt, ListConfig) else [config.ckpt]
+    kind = chosen(config, len(names))
+    from boneage_pl.deploy.exporting import export_model  # imports torch
+
+    export_model(config, kind, [str(name) for name in names])
+
+
+if __name__ == "__main__":
+    start(export, "export")

@@ -1,0 +1,84 @@
+"""Each format answers as PyTorch does: on 100 images, at several sizes, in batches of 1, 2 and 5."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from boneage_pl.data.frame import Frame
+from boneage_pl.data.phantom import render
+from boneage_pl.data.transforms import Transforms
+from boneage_pl.deploy.exported import Exported
+from boneage_pl.deploy.measured import SAME
+from boneage_pl.deploy.onnx_file import open_onnx, write_onnx
+from boneage_pl.deploy.torch_file import open_program, write_program
+from boneage_pl.model.answer import Reader
+from boneage_pl.model.input import input_of, normalised
+from boneage_pl.model.network import BoneAgeNet
+from tests.tiny import Ages, Gray, Tiny
+
+slow = pytest.mark.slow
+
+
+def settled(network: nn.Module, image: NDArray[np.uint8], male: NDArray[np.float32]) -> nn.Module:
+    """Return a network whose normalisations know such images: with none seen its answers are millions."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        network.train()(normalised(torch.from_numpy(image), input_of(network)), torch.from_numpy(male))
+        network.age.bias += 100
+    return network
+
+
+def exported(network: nn.Module, side: int, loss: Any = None) -> Exported:
+    model = Exported.__new__(Exported)
+    nn.Module.__init__(model)
+    model.frame = Frame(side)
+    model.readers = nn.ModuleList([Reader(network, Transforms(), loss or nn.L1Loss())])
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("network", "side"),
+    [
+        (Tiny, 107),
+        (Tiny, 128),
+        (Tiny, 500),
+        pytest.param(BoneAgeNet, 107, marks=slow),
+        pytest.param(BoneAgeNet, 128, marks=slow),
+        pytest.param(BoneAgeNet, 500, marks=slow),
+    ],
+)
+def test_each_format_answers_as_pytorch_does(network: type[nn.Module], side: int, tmp_path: Path):
+    hands = [np.asarray(render(20 + 40 * k, k % 2 == 0, seed=0, index=k, size=side)) for k in range(5)]
+    rng = np.random.default_rng(0)  # a hundred pictures of five hands, each with its own grain
+    image = np.stack([hands[k % 5] ^ rng.integers(0, 8, (side, side), np.uint8) for k in range(100)])[:, None]
+    male = (np.arange(100) % 2).astype(np.float32)
+    torch.manual_seed(0)
+    model = exported(settled(network(side), image[:4], male[:4]), side)
+    write_onnx(model, tmp_path / "x.onnx")
+    write_program(model, tmp_path / "x.pt2", {})
+    exact = np.concatenate([model.ask(image[at : at + 5], male[at : at + 5]) for at in range(0, 100, 5)])
+    assert exact.std() > 0
+    for ask in (open_onnx(tmp_path / "x.onnx"), open_program(tmp_path / "x.pt2")):
+        ends = np.cumsum([1, 2, 5] * 12 + [4])
+        assert ends[-1] == 100
+        parts = [slice(start, end) for start, end in pairwise([0, *ends])]
+        found = np.concatenate([ask(image[part], male[part]) for part in parts])
+        assert found.dtype == np.float32
+        assert np.abs(found - exact).max() < SAME
+
+
+def test_a_network_of_one_channel_and_of_several_numbers_is_exported_too(tmp_path: Path):
+    torch.manual_seed(0)
+    model = exported(Gray(), 107, Ages([20.0, 100.0, 180.0]))
+    write_onnx(model, tmp_path / "x.onnx")
+    image = np.random.default_rng(0).integers(0, 256, (3, 1, 107, 107), np.uint8)
+    male = np.array([0, 1, 0], np.float32)
+    assert np.abs(open_onnx(tmp_path / "x.onnx")(image, male) - model.ask(image, male)).max() < SAME

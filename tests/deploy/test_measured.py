@@ -1,0 +1,31 @@
+"""What is refused: answers that are not the checkpoint's, and a precision that costs too much."""
+
+import numpy as np
+import pytest
+
+from boneage_pl.deploy.measured import Measured, check_cost, check_same, cost_of
+from boneage_pl.errors import BoneageError
+
+
+def answered(*months: float, name: str = "int8", mae: float | None = None) -> Measured:
+    return Measured(name, np.array(months), 1.0, 1.0, 1.0, mae)
+
+
+def test_a_difference_of_more_than_a_twentieth_of_a_month_is_refused():
+    assert check_same(answered(1.0, 2.04), answered(1.0, 2.0)) == pytest.approx(0.04)
+    with pytest.raises(BoneageError, match=r"int8 is up to 0\.060 months from PyTorch"):
+        check_same(answered(1.0, 2.06), answered(1.0, 2.0))
+    with pytest.raises(BoneageError, match="is up to nan"):
+        check_same(answered(1.0, float("nan")), answered(1.0, 2.0))
+    with pytest.raises(BoneageError, match="its training diverged"):
+        check_same(answered(1.0, 2.0), answered(1.0, float("inf")))
+
+
+def test_a_cost_is_of_the_error_where_ages_are_known_and_else_of_the_answers():
+    assert cost_of(answered(1.0, mae=9.5), answered(2.0, mae=9.2)) == pytest.approx(0.3)
+    assert cost_of(answered(1.0, 3.0), answered(2.0, 3.2)) == pytest.approx(0.6)
+    with pytest.raises(BoneageError, match=r"precision=int8 costs \+0\.300 months, and max_cost=0\.2"):
+        check_cost(answered(1.0, mae=9.5), answered(2.0, mae=9.2), 0.2)
+    with pytest.raises(BoneageError, match="costs"):
+        check_cost(answered(1.0, mae=float("nan")), answered(2.0, mae=9.2), 0.2)
+    assert check_cost(answered(1.0, mae=9.0), answered(2.0, mae=9.2), 0.0) < 0

@@ -1,0 +1,292 @@
+"""A trained model for elsewhere: every file answers as the checkpoint does, and says what it is."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+
+from boneage_pl import BoneAge
+from boneage_pl.data.frame import Frame
+from boneage_pl.data.images import read_radiograph
+from boneage_pl.deploy.exported import Exported
+from boneage_pl.errors import BoneageError
+from tests.conftest import Result
+from tests.forked import Forks
+from tests.test_predict import MODEL, OWN, TRAINING, Home
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "onnx_predict.py"
+HINT = "An export is tried on real images"
+
+
+class Exports(Home):
+    """A run of the tiny network, and what is exported of it."""
+
+    def export(self, *options: str, check: int = 0, ckpt: str = "outputs/a") -> Result:
+        named = [OWN, f"ckpt={ckpt}", "check_count=40", *options]
+        result = self.forks.start("boneage_pl.export", *named, cwd=self.path).wait(180)
+        assert result.returncode == check, result.stdout + result.stderr
+        assert "Traceback" not in result.stderr
+        return result
+
+    def validation(self) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float64]]:
+        """Its validation images, their sexes, and what the training answered."""
+        ids = self.record["validation"]["id"]
+        frame = Frame(107)
+        pixels = np.stack([frame.of(read_radiograph(str(self.images / f"{i}.png"), 0)) for i in ids])
+        answered = np.array(self.record["validation"]["predicted"])
+        return pixels[:, None], np.array(self.record["validation"]["male"], np.float32), answered
+
+    def mae(self, months: NDArray[np.float64]) -> float:
+        return float(np.abs(months - np.array(self.record["validation"]["bone_age"])).mean())
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Exports:
+    return Exports(tmp_path_factory.mktemp("home"), forks)
+
+
+@pytest.fixture(scope="module")
+def onnx(home: Exports) -> Path:
+    home.export("format=onnx", "out=a.onnx")
+    return home.path / "a.onnx"
+
+
+@pytest.fixture(scope="module")
+def weights(home: Exports) -> Path:
+    home.export("format=weights", "out=shared/a.safetensors")
+    return home.path / "shared" / "a.safetensors"
+
+
+def asked(path: Path, image: NDArray[np.uint8], male: NDArray[np.float32], batch: int) -> NDArray[np.float64]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    parts = [slice(at, at + batch) for at in range(0, len(image), batch)]
+    return np.concatenate(
+        [session.run(["months"], {"image": image[p], "male": male[p]})[0] for p in parts]
+    ).astype(float)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_an_onnx_file_says_what_the_training_measured(home: Exports, onnx: Path, batch: int):
+    image, male, answered = home.validation()
+    months = asked(onnx, image, male, batch)
+    assert abs(home.mae(months) - home.mae(answered)) < 0.05  # bfloat16, where the hardware has it
+    assert np.abs(months - answered).max() < 1
+
+
+def test_a_program_of_pytorchs_says_the_same(home: Exports, onnx: Path):
+    said = home.export("format=torch_export").stdout
+    assert "float32 is off by at most 0.0000 months" in said
+    (path,) = (home.path / "outputs" / "a" / "export").glob("*.pt2")
+    found = {"boneage_pl.json": ""}
+    program = torch.export.load(path, extra_files=found).module()
+    image, male, _ = home.validation()
+    months = program(torch.from_numpy(image[:5]), torch.from_numpy(male[:5])).detach().numpy()
+    assert np.abs(months - asked(onnx, image[:5], male[:5], 5)).max() < 0.05
+    assert json.loads(found["boneage_pl.json"])["image_size"] == "107"
+
+
+def test_the_file_says_what_it_is(home: Exports, onnx: Path):
+    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    said = session.get_modelmeta().custom_metadata_map
+    assert (said["image_size"], said["units"], said["fit"], said["experiment"]) == (
+        "107",
+        "months",
+        "crop",
+        "v1",
+    )
+    assert [i.shape for i in session.get_inputs()] == [["batch", 1, 107, 107], ["batch"]]
+    rows = json.loads(said["intervals"])
+    months, male = 100.0, True
+    (row,) = [r for r in rows if r["male"] == male and r["from"] <= months < (r["until"] or np.inf)]
+    assert row["half_width"] == home.model().intervals.half_width(months, male=male)
+    assert str(home.path).encode() not in onnx.read_bytes()  # no folder of this machine
+
+
+def test_several_become_their_mean(home: Exports):
+    home.forks.run(*TRAINING, "seed=2", "hydra.run.dir=outputs/b", cwd=home.path)
+    home.export("format=onnx", "out=mean.onnx", ckpt="[outputs/a,outputs/b]")
+    image, male, _ = home.validation()
+    model = BoneAge.load(
+        [home.path / "outputs" / name for name in "ab"], repeated={"model": {"_target_": MODEL}}
+    )
+    with torch.inference_mode():
+        shown = torch.from_numpy(image), torch.from_numpy(male)
+        each = [member.ask.reader(*shown).numpy() for member in model.members]
+    assert np.abs(each[0] - each[1]).max() > 1
+    assert np.abs(asked(home.path / "mean.onnx", image, male, 5) - np.mean(each, axis=0)).max() < 0.05
+    said = home.export("format=weights", "out=x.safetensors", ckpt="[outputs/a,outputs/b]", check=2).stderr
+    assert "export each by itself" in said
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_smaller_files_cost_what_they_say(home: Exports, onnx: Path, precision: str):
+    name = f"{precision}.onnx"
+    said = home.export("format=onnx", f"precision={precision}", f"out={name}", "max_cost=2").stdout
+    image, male, _ = home.validation()
+    months, exact = asked(home.path / name, image, male, 5), asked(onnx, image, male, 5)
+    assert np.abs(months - exact).max() > 0
+    assert abs(home.mae(months) - home.mae(exact)) < 2
+    assert f"{precision} costs" in said
+    session = onnxruntime.InferenceSession(home.path / name, providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map["precision"] == precision
+
+
+def test_what_costs_too_much_is_not_written(home: Exports):
+    """Calibrated on a picture that is nearly black, 8 bits hold no other."""
+    folder = home.path / "black"
+    folder.mkdir()
+    for name in ("0.png", "2.png"):  # every other one is asked, and the rest calibrate
+        shutil.copy(home.images / "1.png", folder / name)
+    black = np.zeros((107, 107), np.uint8)
+    black[0, 0] = 1
+    Image.fromarray(black).save(folder / "1.png")
+    result = home.export("format=onnx", "precision=int8", "check_images=black", "out=bad.onnx", check=2)
+    assert "months, and max_cost=0.2 are allowed: nothing was written" in result.stderr
+    assert "int8" in result.stdout
+    assert not list(home.path.glob("*bad*"))
+    assert not list(home.path.glob(".export_*"))
+
+
+def test_shared_weights_are_read_as_the_checkpoint_is(home: Exports, weights: Path, tmp_path: Path):
+    images = f"images=[{home.images}/1.png,{home.images}/2.png]"
+    tables = [home.predict(f"ckpt={ckpt}", images, "sex=F").stdout for ckpt in ("outputs/a", weights)]
+    assert tables[0] == tables[1]  # months, interval, flags
+    for at, ckpt in enumerate(("outputs/a", weights)):
+        options = [OWN, f"ckpt={ckpt}", f"out={tmp_path}/{at}"]
+        result = home.forks.start("boneage_pl.evaluate", *options, cwd=home.path).wait(120)
+        assert result.returncode == 0, result.stderr
+    numbers = [json.loads((tmp_path / f"{at}" / "metrics.json").read_text()) for at in range(2)]
+    assert numbers[0]["overall"] == numbers[1]["overall"]
+    assert numbers[0]["coverage"] == numbers[1]["coverage"]
+
+
+def test_training_goes_on_from_shared_weights_as_from_the_checkpoint(home: Exports, weights: Path):
+    short = [o for o in TRAINING if not o.startswith(("+experiment", "trainer.max_epochs"))]
+    for name, ckpt in (("c", "outputs/a"), ("d", weights)):
+        options = ["+experiment=v2", f"ckpt={ckpt}", "trainer.max_epochs=1", f"hydra.run.dir=outputs/{name}"]
+        home.forks.run(*options, *short, cwd=home.path)
+    rows = [pd.read_csv(home.path / "outputs" / name / "metrics.csv") for name in "cd"]
+    pd.testing.assert_frame_equal(*rows)
+
+
+def test_shared_weights_are_exported_again(home: Exports, weights: Path, onnx: Path):
+    home.export("format=onnx", "out=again.onnx", ckpt=str(weights.parent))
+    image, male, _ = home.validation()
+    assert (asked(home.path / "again.onnx", image, male, 5) == asked(onnx, image, male, 5)).all()
+
+
+def test_the_card_is_filled_from_the_runs_own_files(home: Exports, weights: Path):
+    card = (weights.parent / "card.md").read_text()
+    _, front, text = card.split("---\n", 2)
+    numbers = json.loads((home.path / "outputs" / "a" / "report" / "metrics.json").read_text())
+    (result,) = yaml.safe_load(front)["model-index"][0]["results"]
+    assert result["metrics"][0]["value"] == numbers["overall"]["mae"]["value"]
+    for part in ("overall", *numbers["by_sex"], *numbers["by_age"]):
+        mae = (numbers["overall"] if part == "overall" else part)["mae"]
+        assert f"{mae['value']:.2f} ({mae['low']:.2f} to {mae['high']:.2f})" in text
+    for heading in ("Intended use", "Training data", "Evaluation data", "Metrics", "Limits and risks"):
+        assert f"\n## {heading}\n" in text
+    assert "trained on synthetic radiographs and knows nothing of real hands" in text
+    assert "Not measured" in text  # the stress
+    assert str(home.path) not in card
+    for name in ("{{", "{%", ": None", "| None", "nan ", "Undefined"):
+        assert name not in text
+
+
+def test_the_card_has_the_stress_that_was_measured(home: Exports):
+    options = [OWN, "ckpt=outputs/a", "stress=true"]
+    assert home.forks.start("boneage_pl.evaluate", *options, cwd=home.path).wait(200).returncode == 0
+    home.export("format=card", "out=card.md")
+    (file,) = (home.path / "outputs" / "a").glob("report_*/metrics.json")
+    text = (home.path / "card.md").read_text()
+    for way in json.loads(file.read_text())["stress"]:
+        assert f"| {way['name']} | {way['mae']['value']:.2f} (" in text
+
+
+def test_a_stranger_asks_with_the_example(home: Exports, onnx: Path, tmp_path: Path):
+    """Where there is neither boneage_pl nor torch."""
+    installed = Path(sysconfig.get_paths()["purelib"])
+    for name in (
+        "numpy",
+        "numpy.libs",
+        "PIL",
+        "pillow.libs",
+        "onnxruntime",
+        "flatbuffers",
+        "google",
+        "packaging",
+    ):
+        if (installed / name).exists():
+            (tmp_path / name).symlink_to(installed / name)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-S", *arguments]
+        env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+
+    for module in ("boneage_pl", "torch"):
+        assert "ModuleNotFoundError" in run("-c", f"import {module}").stderr
+    files = [str(home.images / f"{i}.png") for i in (1, 2, 3)]
+    result = run(str(EXAMPLE), str(onnx), "M", *files)
+    assert result.returncode == 0, result.stderr
+    answers = home.model().predict(files, sex="M")
+    for line, answer in zip(result.stdout.splitlines(), answers, strict=True):
+        months, width = (float(word) for word in line.split() if word.replace(".", "").isdigit())
+        assert abs(months - answer.months) < 1
+        assert abs(width - (answer.high - answer.months)) < 0.06
+    assert len([line for line in EXAMPLE.read_text().split('"""')[2].splitlines() if line]) <= 25
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["format=tflite"], "format=tflite: there are onnx, torch_export, weights, card."),
+        (["format=onnx", "precision=int4"], "precision=int4: format=onnx has float32, float16, int8."),
+        (["format=weights", "precision=int8"], "precision=int8: format=weights has float32, float16."),
+        (["format=onnx", "out=a.pt"], "out=a.pt: a file of format=onnx ends with .onnx."),
+        (["format=onnx", "check_count=1"], "check_count=1: it must be a whole number of 2 or more."),
+        (["format=onnx", "max_cost=-1"], "max_cost=-1: it must be a number of 0 or more."),
+        (["format=onnx", "data.root=nowhere", "out=b.onnx"], HINT),
+        (["format=onnx", "check_images=nowhere", "out=b.onnx"], "there is no such file or folder"),
+        (
+            ["format=onnx", "check_images=a.onnx", "out=b.onnx"],
+            "two are needed",
+        ),
+        ([], "format= is missing"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(home: Exports, options: list[str], says: str):
+    assert says in home.export(*options, check=2).stderr
+    assert not (home.path / "b.onnx").exists()
+
+
+def test_nothing_is_written_over(home: Exports, onnx: Path):
+    before = onnx.read_bytes()
+    assert "a.onnx is there already" in home.export("format=onnx", "out=a.onnx", check=2).stderr
+    assert onnx.read_bytes() == before
+
+
+def test_an_export_is_no_checkpoint(home: Exports, onnx: Path):
+    assert (
+        "cannot be read as a checkpoint"
+        in home.predict(f"ckpt={onnx}", f"images={home.images}/1.png", "sex=F", check=2).stderr
+    )
+
+
+def test_of_different_squares_there_is_no_one_model(home: Exports):
+    model = home.model()
+    model.frames = [Frame(107), Frame(111, "pad")]
+    with pytest.raises(BoneageError, match=r"shown different squares \(107, pad-111\)"):
+        Exported(model)
