@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.asking import first_answer, many_answers
+from benchmarks.exported import asking
 
 Result = dict[str, float]
 
@@ -355,6 +356,7 @@ WHATS: dict[str, Callable[..., Result]] = {
     "start": start_up,
     "first_answer": first_answer,
     "many_answers": many_answers,
+    "exported": asking,
 }
 
 

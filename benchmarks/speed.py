@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from statistics import median
@@ -24,6 +25,7 @@ import torch
 from PIL import Image
 
 from benchmarks.asking import write_checkpoint
+from benchmarks.exported import SIDES, write_exports
 from boneage_pl.data.phantom import phantom_table, render, write_phantom
 from boneage_pl.machine.hardware import resolve_precision
 from boneage_pl.machine.pool import cores, worker_pool
@@ -84,10 +86,10 @@ class Table:
         self.rounds = rounds
         print("| ratio | what | project | against | of |\n| --- | --- | --- | --- | --- |")
 
-    def sides(self, what: str, sides: tuple[str, str], **options: Any) -> list[dict[str, float]]:
-        """Measure two sides in turns and return the median of each."""
+    def sides(self, what: str, sides: Sequence[str], **options: Any) -> list[dict[str, float]]:
+        """Measure sides in turns and return the median of each."""
         runs = [[measure(side, what, **options) for side in sides] for _ in range(self.rounds)]
-        return [{key: median(run[k][key] for run in runs) for key in runs[0][k]} for k in range(2)]
+        return [{key: median(run[k][key] for run in runs) for key in runs[0][k]} for k in range(len(sides))]
 
     def row(self, ratio: float, what: str, project: str, against: str, of: str) -> None:
         print(f"| {ratio:.2f} × | {what} | {project} | {against} | {of} |", flush=True)
@@ -196,6 +198,23 @@ def answer_rows(table: Table, originals: Path, folder: Path) -> None:
         table.row(rate / slower, what, f"{rate:.1f}", f"{slower:.1f}", named)
 
 
+def export_rows(table: Table, folder: Path) -> None:
+    """Say how many images a second, and how long for one, each way of asking a network gives."""
+    for size in (128, 500):
+        exports = write_exports(folder, size)
+        for batch in (1, 16):
+            options = {"folder": exports, "size": size, "batch": batch}
+            names = list(SIDES)
+            taken = dict(zip(names, table.sides("exported", names, **options), strict=True))
+            eager = taken["eager"]["ms"]
+            for side in names[1:]:
+                ms = taken[side]["ms"]
+                what = f"{SIDES[side]}, {size} px, batch {batch}"
+                rates = [f"{1000 * batch / one:.1f} a second, {one:.1f} ms" for one in (ms, eager)]
+                table.row(eager / ms, what, *rates, SIDES["eager"])
+        shutil.rmtree(exports)
+
+
 def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     named = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -210,7 +229,18 @@ def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--rounds", type=int, default=3)
-    rows = ["input", "prepare", "start", "step128", "step500", "inference", "answers", "overhead", "gpu"]
+    rows = [
+        "input",
+        "prepare",
+        "start",
+        "step128",
+        "step500",
+        "inference",
+        "answers",
+        "exports",
+        "overhead",
+        "gpu",
+    ]
     # compiling takes minutes each time: on demand
     parser.add_argument("--only", nargs="+", choices=[*rows, "compile"], default=rows)
     options = parser.parse_args()
@@ -236,6 +266,8 @@ def main() -> None:
                 inference_row(table, "cpu")
             elif name == "answers":
                 answer_rows(table, originals, Path(folder))
+            elif name == "exports":
+                export_rows(table, Path(folder))
             elif name == "overhead":
                 overhead_row(table, phantom, "cpu")
             elif name == "compile":

@@ -1,5 +1,8 @@
 """Each format answers as PyTorch does: on 100 images, at several sizes, in batches of 1, 2 and 5."""
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,13 @@ from boneage_pl.deploy.exported import Exported
 from boneage_pl.deploy.measured import SAME
 from boneage_pl.deploy.onnx_file import open_onnx, write_onnx
 from boneage_pl.deploy.torch_file import open_program, write_program
+from boneage_pl.errors import BoneageError
 from boneage_pl.model.answer import Reader
 from boneage_pl.model.input import input_of, normalised
 from boneage_pl.model.network import BoneAgeNet
+from boneage_pl.run.record import Record
+from boneage_pl.run.weights import write_weights
+from tests.records import record
 from tests.tiny import Ages, Gray, Tiny
 
 slow = pytest.mark.slow
@@ -82,3 +89,43 @@ def test_a_network_of_one_channel_and_of_several_numbers_is_exported_too(tmp_pat
     image = np.random.default_rng(0).integers(0, 256, (3, 1, 107, 107), np.uint8)
     male = np.array([0, 1, 0], np.float32)
     assert np.abs(open_onnx(tmp_path / "x.onnx")(image, male) - model.ask(image, male)).max() < SAME
+
+
+class Undecided(nn.Module):
+    """Goes one way or another by what it sees, which no file of a computation can."""
+
+    def forward(self, image: torch.Tensor, male: torch.Tensor) -> torch.Tensor:
+        return male.unsqueeze(1) if image.mean() > 0.5 else image.mean((1, 2, 3)).unsqueeze(1)
+
+
+@pytest.mark.parametrize("write", [write_onnx, lambda model, path: write_program(model, path, {})])
+def test_a_network_that_cannot_be_exported_is_refused_in_a_line(write: Any, tmp_path: Path):
+    with pytest.raises(BoneageError, match=r"format=\w+: PyTorch cannot export this network: .") as refused:
+        write(exported(Undecided(), 107), tmp_path / "x")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@contextmanager
+def little_room(count: int) -> Iterator[None]:
+    """Let no file grow over so many bytes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_an_error_like_another(tmp_path: Path):
+    """PyTorch's and the library's own writers raise other kinds, or end the process."""
+    network = Tiny(107)
+    model, said = exported(network, 107), Record.parse(record(9.0))
+    writers = {
+        "x.onnx": lambda path: write_onnx(model, path),
+        "x.pt2": lambda path: write_program(model, path, {}),
+        "x.safetensors": lambda path: write_weights(path, network.state_dict(), said, None),
+    }
+    for name, write in writers.items():
+        with little_room(5000), pytest.raises(OSError):
+            write(tmp_path / name)
+    assert not (tmp_path / "x.safetensors").exists()

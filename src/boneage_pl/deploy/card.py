@@ -22,7 +22,7 @@ from boneage_pl.run.run_json import ran_with
 _TRAINING = ("model", "loss", "transforms", "sampling", "optimizer", "scheduler")
 
 
-def card_of(checkpoint: Path, model: BoneAge, level: float) -> str:
+def card_of(checkpoint: Path, model: BoneAge, level: float, precision: str = "float32") -> str:
     """Return the card of a model of one checkpoint, as Markdown with Hugging Face's front matter.
 
     Its sections are those of Mitchell et al. (Model Cards, FAT* 2019), with what CLAIM 2024 (Tejani et al.,
@@ -33,6 +33,7 @@ def card_of(checkpoint: Path, model: BoneAge, level: float) -> str:
         checkpoint: its file; run.json and the reports are looked for in its run's folder.
         model: the same, loaded.
         level: of the intervals.
+        precision: of the numbers in the file that it lies beside.
     """
     (member,) = model.members
     record = member.record
@@ -60,6 +61,7 @@ def card_of(checkpoint: Path, model: BoneAge, level: float) -> str:
             knows_hands=member.familiar is not None,
             intervals=model.intervals.table(),
             level=level,
+            precision=precision,
             version=__version__,
         )
     )

@@ -1,7 +1,9 @@
 """The model that is exported: a caller's pixels in, months out."""
 
 import json
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -61,6 +63,20 @@ class Exported(nn.Module):
     def bytes(self) -> int:
         """What its numbers take in float32."""
         return sum(value.numel() * value.element_size() for value in self.state_dict().values())
+
+
+@contextmanager
+def traced(option: str) -> Iterator[None]:
+    """Turn what PyTorch's tracing of a network refuses into a `BoneageError`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except OSError:
+        raise
+    except Exception as error:  # of as many kinds as a network has ways of being written
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise BoneageError(f"{option}: PyTorch cannot export this network: {reason}") from error
 
 
 def described(model: BoneAge, level: float, precision: str) -> dict[str, str]:

@@ -38,25 +38,24 @@ def export_model(config: DictConfig, kind: Kind, names: Sequence[str]) -> Path:
     paths = [find_checkpoint(name, Path(config.outputs)) for name in names]
     model = BoneAge.load(paths, level=config.level, device="cpu", repeated=repeated)
     out = place_of(config, kind, paths[0], model.members[0].record.experiment)
+    trial = None if kind.name == "card" else trial_of(config, model.members)
     try:
-        if kind.name == "card":
-            out.parent.mkdir(parents=True, exist_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if trial is None:
             write_whole(out, card_of(paths[0], model, config.level))
         else:
-            _export(config, kind, model, out)
+            _export(config, kind, model, trial, out)
     except OSError as error:
         raise BoneageError(f"{out} cannot be written: {error.strerror or error}.") from error
     log.info("written\n  %s", "\n  ".join(str(file) for file in kind.files(out)))
     return out
 
 
-def _export(config: DictConfig, kind: Kind, model: BoneAge, out: Path) -> None:
+def _export(config: DictConfig, kind: Kind, model: BoneAge, trial: Trial, out: Path) -> None:
     exported = Exported(model)
-    trial = trial_of(config, model.members)
     paths = [member.path for member in model.members]
     reference = measured("PyTorch float32", exported.ask, trial, sum(map(megabytes, paths)))
     tried: list[Measured] = []
-    out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export_", dir=out.parent) as folder:
         aside = Path(folder) / out.name
         repeated = OmegaConf.to_container(config, resolve=False)
@@ -77,7 +76,8 @@ def _export(config: DictConfig, kind: Kind, model: BoneAge, out: Path) -> None:
             rows = "\n".join(one.row() for one in (reference, *tried))
             log.info("tried on %s, on the CPU\n%s\n%s", trial.words, HEAD, rows)
         if CARD in kind.beside:
-            write_whole(aside.with_name(CARD), card_of(paths[0], model, config.level))
+            card = card_of(paths[0], model, config.level, config.precision)
+            write_whole(aside.with_name(CARD), card)
         for file in reversed(kind.files(out)):  # what the others belong to comes last
             (Path(folder) / file.name).replace(file)
     _conclude(tried, reference, trial, model)

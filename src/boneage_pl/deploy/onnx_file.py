@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from boneage_pl.deploy.exported import Ask, Exported
+from boneage_pl.deploy.exported import Ask, Exported, traced
 from boneage_pl.deploy.measured import answers
 from boneage_pl.deploy.trial import Pictures
 from boneage_pl.errors import BoneageError
@@ -43,7 +43,7 @@ def write_onnx(model: Exported, path: Path) -> None:
             "export fewer checkpoints together, or each by itself."
         )
     any_batch = {0: torch.export.Dim.DYNAMIC}
-    with _quietly():
+    with _quietly(), traced("format=onnx"):
         program = torch.onnx.export(
             model,
             model.example(),
@@ -54,7 +54,8 @@ def write_onnx(model: Exported, path: Path) -> None:
             external_data=False,
             verbose=False,
         )
-        assert program is not None
+    assert program is not None
+    with _quietly():
         program.save(path)
 
 

@@ -1,5 +1,6 @@
 """PyTorch's own exported programs: read with torch alone, compiled or not."""
 
+import io
 import json
 import warnings
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from boneage_pl.deploy.exported import Ask, Exported
+from boneage_pl.deploy.exported import Ask, Exported, traced
 
 SAID = "boneage_pl.json"  # among the files inside
 
@@ -17,11 +18,12 @@ SAID = "boneage_pl.json"  # among the files inside
 def write_program(model: Exported, path: Path, said: Mapping[str, str]) -> None:
     """Write a model in float32, whose batch may have any size, with what it says of itself."""
     any_batch = {0: torch.export.Dim.DYNAMIC}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with traced("format=torch_export"), torch.no_grad():
         shapes = {"image": any_batch, "male": any_batch}
         program = torch.export.export(model, model.example(), dynamic_shapes=shapes)
-        torch.export.save(program, path, extra_files={SAID: json.dumps(said)})
+        whole = io.BytesIO()  # onto a full disk PyTorch's own writer ends the process
+        torch.export.save(program, whole, extra_files={SAID: json.dumps(said)})
+    path.write_bytes(whole.getbuffer())
 
 
 def open_program(path: Path) -> Ask:

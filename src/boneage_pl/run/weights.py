@@ -37,7 +37,10 @@ def write_weights(
     tensors = {f"network.{name}": _stored(value, kind) for name, value in weights.items()}
     known = _map(familiar, lambda at, value: _put(tensors, f"familiar{at}", value))
     with replacing(path) as beside:
-        save_file(tensors, beside, metadata={"format": "pt"})
+        try:
+            save_file(tensors, beside, metadata={"format": "pt"})
+        except SafetensorError as error:  # what the library makes of a full disk
+            raise OSError(str(error)) from error
         digest = _digest(beside)
     said = {
         "format": FORMAT,

@@ -1,0 +1,81 @@
+"""Which way of asking a trained network is fastest on the CPU: PyTorch's, this project's, or an export."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.asking import write_checkpoint
+
+SIDES = {
+    "eager": "PyTorch, float32",
+    "project": "`predict` (bfloat16 where native)",
+    "program": "`format=torch_export`",
+    "compiled": "`format=torch_export`, then `torch.compile`",
+    "onnx": "`format=onnx`",
+    "float16": "`format=onnx precision=float16`",
+    "int8": "`format=onnx precision=int8`",
+}
+CALIBRATING = 20  # drawn hands: enough for ranges, where only the speed counts
+
+
+def hands(size: int, count: int) -> Any:
+    """Return drawn radiographs as a trial has them."""
+    from boneage_pl.data.phantom import render
+    from boneage_pl.deploy.trial import Pictures
+
+    pixels = [np.asarray(render(10 * k, k % 2 == 0, seed=0, index=k, size=size)) for k in range(1, count + 1)]
+    return Pictures(np.stack(pixels)[:, None], (np.arange(count) % 2).astype(np.float32))
+
+
+def write_exports(folder: Path, size: int) -> Path:
+    """Write a checkpoint's exports into a folder beside it, and return that."""
+    from boneage_pl.deploy.exported import Exported
+    from boneage_pl.deploy.onnx_file import halve, quantise, write_onnx
+    from boneage_pl.deploy.torch_file import write_program
+    from boneage_pl.reading.model import BoneAge
+
+    ckpt = write_checkpoint(folder, size)
+    to = folder / f"exports_{size}"
+    to.mkdir()
+    (to / "x.ckpt").hardlink_to(ckpt)
+    model = Exported(BoneAge.load(ckpt, device="cpu"))
+    write_program(model, to / "program.pt2", {})
+    write_onnx(model, to / "onnx.onnx")
+    halve(to / "onnx.onnx", to / "float16.onnx")
+    quantise(to / "onnx.onnx", to / "int8.onnx", hands(size, CALIBRATING))
+    return to
+
+
+def asking(side: str, folder: str, size: int, batch: int) -> dict[str, float]:
+    """Measure the milliseconds that a batch takes."""
+    import torch
+
+    from boneage_pl.deploy.exported import Exported
+    from boneage_pl.deploy.measured import seconds
+    from boneage_pl.deploy.onnx_file import open_onnx
+    from boneage_pl.deploy.torch_file import open_program
+    from boneage_pl.machine.hardware import keep_freed_memory
+    from boneage_pl.reading.model import BoneAge
+
+    at = Path(folder)
+    if side in ("eager", "project"):
+        model = BoneAge.load(at / "x.ckpt", device="cpu")
+        if side == "project":
+            keep_freed_memory()
+            inference = model.members[0].ask
+            ask = lambda image, male: inference(image[:, 0], male > 0.5).numpy()  # noqa: E731
+        else:
+            ask = Exported(model).to(memory_format=torch.contiguous_format).ask
+    elif side == "program":
+        ask = open_program(at / "program.pt2")
+    elif side == "compiled":
+        compiled = torch.compile(torch.export.load(at / "program.pt2").module())
+
+        def ask(image: Any, male: Any) -> Any:
+            with torch.inference_mode():
+                return compiled(torch.from_numpy(image), torch.from_numpy(male)).numpy()
+    else:
+        ask = open_onnx(at / f"{side}.onnx")
+    pictures = hands(size, batch)
+    return {"ms": 1000 * min(seconds(ask, pictures, batch) for _ in range(3))}
