@@ -15,6 +15,7 @@ SIDES = {
     "onnx": "`format=onnx`",
     "float16": "`format=onnx precision=float16`",
     "int8": "`format=onnx precision=int8`",
+    "stem": "the same, its first 5 convolutions whole",
 }
 CALIBRATING = 20  # drawn hands: enough for ranges, where only the speed counts
 
@@ -31,7 +32,7 @@ def hands(size: int, count: int) -> Any:
 def write_exports(folder: Path, size: int) -> Path:
     """Write a checkpoint's exports into a folder beside it, and return that."""
     from boneage_pl.deploy.exported import Exported
-    from boneage_pl.deploy.onnx_file import halve, quantise, write_onnx
+    from boneage_pl.deploy.onnx_file import STEM, halve, quantise, write_onnx
     from boneage_pl.deploy.torch_file import write_program
     from boneage_pl.reading.model import BoneAge
 
@@ -44,6 +45,7 @@ def write_exports(folder: Path, size: int) -> Path:
     write_onnx(model, to / "onnx.onnx")
     halve(to / "onnx.onnx", to / "float16.onnx")
     quantise(to / "onnx.onnx", to / "int8.onnx", hands(size, CALIBRATING))
+    quantise(to / "onnx.onnx", to / "stem.onnx", hands(size, CALIBRATING), STEM)
     return to
 
 

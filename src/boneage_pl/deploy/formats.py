@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from boneage_pl.deploy.exported import Ask, Exported, described
-from boneage_pl.deploy.measured import Measured, check_cost, check_same, measured, megabytes
-from boneage_pl.deploy.onnx_file import describe, halve, open_onnx, quantise, write_onnx
+from boneage_pl.deploy.measured import Measured, check_cost, check_same, cost_of, measured, megabytes
+from boneage_pl.deploy.onnx_file import STEM, describe, halve, open_onnx, quantise, write_onnx
 from boneage_pl.deploy.torch_file import open_program, write_program
 from boneage_pl.deploy.trial import Trial
 from boneage_pl.reading.model import BoneAge
@@ -56,12 +56,19 @@ def as_onnx(job: Job, path: Path) -> None:
     check_same(exact, job.reference)
     if job.precision == "float32":
         return
-    if job.precision == "int8":
-        quantise(whole, path, job.trial.calibration)
-    else:
+    said = described(job.model, job.level, job.precision)
+    if job.precision == "float16":
         halve(whole, path)
-    describe(path, described(job.model, job.level, job.precision))
-    check_cost(job.measure(job.precision, path, open_onnx(path)), exact, job.max_cost)
+        describe(path, said)
+        check_cost(job.measure("float16", path, open_onnx(path)), exact, job.max_cost)
+        return
+    for name, stem in {"int8": 0, f"int8 but {STEM} first": STEM}.items():
+        quantise(whole, path, job.trial.calibration, stem)
+        describe(path, said)
+        found = job.measure(name, path, open_onnx(path))
+        if cost_of(found, exact) <= job.max_cost:
+            return
+    check_cost(found, exact, job.max_cost)
 
 
 def as_program(job: Job, path: Path) -> None:

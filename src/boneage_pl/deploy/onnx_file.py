@@ -22,6 +22,7 @@ from boneage_pl.reading.extras import needed
 MOST_BYTES = 1.9e9  # a file is one protocol buffer, which holds 2 GiB
 _INPUTS, _OUTPUT = ("image", "male"), "months"
 _LEFT = 0.01  # of all numbers: a matrix with fewer gains nothing from 8 bits, and the last one loses by it
+STEM = 5  # convolutions that stay whole where all in 8 bits cost too much; our choice, see docs/EXPORT.md
 _FEWEST = 20  # answers that a slope is taken from
 
 
@@ -82,12 +83,17 @@ def halve(path: Path, to: Path) -> None:
         onnx.save(float16.convert_float_to_float16(onnx.load(path), keep_io_types=True), to)
 
 
-def quantise(path: Path, to: Path, calibration: Pictures) -> None:
+def quantise(path: Path, to: Path, calibration: Pictures, stem: int = 0) -> None:
     """Write `path` with 8 bits: weights by channel, activations in the ranges that images show.
 
     Static quantisation (Jacob et al., CVPR 2018) as ONNX Runtime does it. Small matrices stay in float32,
     among them the one that gives the months. Rounding shifts and shrinks the answers a little alike; the line
     that undoes it on the calibration images, by least squares, is the last step (docs/EXPORT.md).
+
+    Args:
+        path, to: files.
+        calibration: images that show the ranges.
+        stem: convolutions, from the first, that stay in float32 too.
     """
     quantization = needed("onnxruntime.quantization", "precision=int8", "onnx")
     shapes = needed("onnxruntime.quantization.shape_inference", "precision=int8", "onnx")
@@ -102,7 +108,7 @@ def quantise(path: Path, to: Path, calibration: Pictures) -> None:
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,  # with signed ones x86 is twice as slow
             weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=_small_matrices(folded),
+            nodes_to_exclude=_left_whole(folded, stem),
         )
     exact, rounded = (answers(open_onnx(file), calibration, "calibrating") for file in (path, to))
     _put_right(to, *_line(rounded, exact))
@@ -157,14 +163,16 @@ def _put_right(path: Path, slope: float, height: float) -> None:
     onnx.save(model, path)
 
 
-def _small_matrices(path: Path) -> list[str]:
+def _left_whole(path: Path, stem: int) -> list[str]:
     """Name the nodes that stay in float32."""
     onnx = needed("onnx", "precision=int8", "onnx")
     graph = onnx.load(path).graph
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
     least = _LEFT * sum(sizes.values())
     matrices = [node for node in graph.node if node.op_type in ("Gemm", "MatMul")]
-    return [node.name for node in matrices if sum(sizes.get(name, 0) for name in node.input) < least]
+    small = [node for node in matrices if sum(sizes.get(name, 0) for name in node.input) < least]
+    first = [node for node in graph.node if node.op_type == "Conv"][:stem]
+    return [node.name for node in (*small, *first)]
 
 
 @contextmanager
