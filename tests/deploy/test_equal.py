@@ -91,6 +91,12 @@ def test_a_network_of_one_channel_and_of_several_numbers_is_exported_too(tmp_pat
     assert np.abs(open_onnx(tmp_path / "x.onnx")(image, male) - model.ask(image, male)).max() < SAME
 
 
+def test_what_an_onnx_file_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("boneage_pl.deploy.onnx_file.MOST_BYTES", 1000)
+    with pytest.raises(BoneageError, match="an ONNX file holds 2:\nexport fewer checkpoints together"):
+        write_onnx(exported(Tiny(107), 107), tmp_path / "x.onnx")
+
+
 class Undecided(nn.Module):
     """Goes one way or another by what it sees, which no file of a computation can."""
 

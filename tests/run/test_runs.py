@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from boneage_pl.errors import BoneageError
-from boneage_pl.run.runs import experiment_of, find_checkpoint, newest_run
+from boneage_pl.run.runs import experiment_of, find_checkpoint, newest_run, run_of
 
 
 def make_run(folder: Path, experiment: str, age: int, best: bool = True) -> Path:
@@ -41,3 +41,8 @@ def test_nothing_found_names_what_there_is(tmp_path: Path):
     empty = make_run(tmp_path / "v1" / "b", "v1", age=0, best=False)
     with pytest.raises(BoneageError, match="that folder has no"):
         find_checkpoint(str(empty), tmp_path)
+
+
+def test_a_checkpoint_at_the_root_has_a_folder_too():
+    assert run_of(Path("/best.ckpt")) == Path("/")
+    assert run_of(Path("/runs/a/checkpoints/best.ckpt")) == Path("/runs/a")

@@ -17,6 +17,7 @@ from boneage_pl.report.measures import Population, measure
 from boneage_pl.report.own import own_answers
 from boneage_pl.run.record import Record
 from boneage_pl.run.run_json import ran_with
+from boneage_pl.run.runs import run_of
 
 # Groups of the configuration that say how it was trained; the rest is the machine's or the data's.
 _TRAINING = ("model", "loss", "transforms", "sampling", "optimizer", "scheduler")
@@ -94,7 +95,7 @@ def _front(record: Record, numbers: dict[str, Any]) -> str:
 
 def _reports(checkpoint: Path) -> Iterator[dict[str, Any]]:
     """Yield what evaluations of this checkpoint alone have left in its run's folder, the newest first."""
-    files = checkpoint.resolve().parent.parent.glob("report_*/metrics.json")
+    files = run_of(checkpoint).glob("report_*/metrics.json")
     for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
         try:
             found = json.loads(file.read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.home import path_of
-from boneage_pl.run.runs import shortest
+from boneage_pl.run.runs import run_of, shortest
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def place_of(config: DictConfig, kind: Kind, checkpoint: Path, experiment: str) 
         if out.suffix != kind.suffix:
             raise BoneageError(f"out={config.out}: a file of format={kind.name} ends with {kind.suffix}.")
     else:
-        run = checkpoint.resolve().parents[1]
+        run = run_of(checkpoint)
         beside = (run / ".hydra").is_dir() and os.access(run, os.W_OK)
         folder = shortest(run / "export") if beside else Path(config.outputs) / "exports"
         suffix = "" if config.precision == "float32" else f"_{config.precision}"

@@ -24,7 +24,7 @@ from boneage_pl.report.stress import measure_stress, stress_sheet, typical
 from boneage_pl.report.writer import About, Further, write_report
 from boneage_pl.run.checkpoint import Checkpoint, load_checkpoint
 from boneage_pl.run.run_json import evaluation_record, ran_with
-from boneage_pl.run.runs import find_checkpoint, shortest
+from boneage_pl.run.runs import find_checkpoint, run_of, shortest
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ def _folder(config: DictConfig, path: Path, subset: str, started: datetime) -> P
             raise BoneageError(f"out={folder} holds something already, and nothing is written over.")
         return folder
     stamp = f"{subset}_{started:%Y-%m-%d_%H-%M-%S}"
-    run = path.resolve().parents[1]
+    run = run_of(path)
     beside = (run / ".hydra").is_dir() and os.access(run, os.W_OK)
     folder = shortest(run / f"report_{stamp}") if beside else Path(config.outputs) / "evaluations" / stamp
     while folder.exists():  # another evaluation of this second

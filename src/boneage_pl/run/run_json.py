@@ -18,6 +18,7 @@ from boneage_pl import __version__
 from boneage_pl.machine.pool import cores
 from boneage_pl.machine.whole import write_whole
 from boneage_pl.run.record import Record
+from boneage_pl.run.runs import run_of
 
 SCHEMA = 1  # of run.json: raise it when a key changes its meaning
 PACKAGES = (
@@ -204,7 +205,7 @@ def fingerprint(table: Any, hashes: dict[str, str]) -> dict[str, Any]:
 def ran_with(checkpoint: Path) -> dict[str, Any]:
     """Return the run.json of a checkpoint's run; nothing where it is not there, or not of today's form."""
     try:
-        found = json.loads((checkpoint.resolve().parents[1] / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, IndexError):
+        found = json.loads((run_of(checkpoint) / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) and {"sessions", "data", "epochs"} <= set(found) else {}

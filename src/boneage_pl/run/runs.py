@@ -27,6 +27,11 @@ def _checkpoints(outputs: Path) -> list[Path]:
     return [*outputs.glob(f"*/{BEST}"), *outputs.glob(f"*/*/{BEST}")]
 
 
+def run_of(checkpoint: Path) -> Path:
+    """Return the folder that is a checkpoint's run, where it lies in one."""
+    return checkpoint.resolve().parent.parent  # which a file at the root has too
+
+
 def newest_run(outputs: Path, experiment: str) -> Path | None:
     """Return the run of an experiment under `outputs` with the newest best.ckpt, or `None`."""
     # an experiment in a folder of experiments has its runs that much deeper; a path is no experiment
