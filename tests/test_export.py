@@ -273,6 +273,17 @@ def test_what_cannot_be_is_refused_in_a_line(home: Exports, options: list[str], 
     assert not (home.path / "b.onnx").exists()
 
 
+def test_images_that_were_trained_on_still_tell_whether_it_is_the_same(home: Exports, tmp_path: Path):
+    """Under the published protocol, of a table so small that no image is on one side alone."""
+    small = [o for o in TRAINING if not o.startswith(("data.generate.count", "trainer.max_epochs"))]
+    options = ["data.generate.count=80", "data.protocol=published", "trainer.max_epochs=1"]
+    home.forks.run(*small, *options, "hydra.run.dir=leaky", cwd=tmp_path)
+    command = [OWN, "ckpt=leaky", "format=torch_export", "out=x.pt2"]
+    result = home.forks.start("boneage_pl.export", *command, cwd=tmp_path).wait(120)
+    assert result.returncode == 0, result.stderr
+    assert "trained on too, so that their MAE is flattered" in result.stdout
+
+
 def test_nothing_is_written_over(home: Exports, onnx: Path):
     before = onnx.read_bytes()
     assert "a.onnx is there already" in home.export("format=onnx", "out=a.onnx", check=2).stderr

@@ -46,3 +46,9 @@ def test_nothing_found_names_what_there_is(tmp_path: Path):
 def test_a_checkpoint_at_the_root_has_a_folder_too():
     assert run_of(Path("/best.ckpt")) == Path("/")
     assert run_of(Path("/runs/a/checkpoints/best.ckpt")) == Path("/runs/a")
+
+
+def test_nothing_names_no_run(tmp_path: Path):
+    """As in `ckpt=`, where a shell's variable was empty."""
+    with pytest.raises(BoneageError, match=r"^ckpt=: that folder has no"):
+        find_checkpoint("", tmp_path)

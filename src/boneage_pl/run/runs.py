@@ -35,7 +35,8 @@ def run_of(checkpoint: Path) -> Path:
 def newest_run(outputs: Path, experiment: str) -> Path | None:
     """Return the run of an experiment under `outputs` with the newest best.ckpt, or `None`."""
     # an experiment in a folder of experiments has its runs that much deeper; a path is no experiment
-    named = [] if Path(experiment).is_absolute() else outputs.glob(f"{escape(experiment)}/*/{BEST}")
+    whole = not experiment or Path(experiment).is_absolute()
+    named = [] if whole else outputs.glob(f"{escape(experiment)}/*/{BEST}")
     found = [c for c in {*_checkpoints(outputs), *named} if experiment_of(c.parents[1]) == experiment]
     newest = max(found, key=lambda ckpt: ckpt.stat().st_mtime_ns, default=None)
     return newest.parents[1] if newest else None
