@@ -32,7 +32,8 @@ def hands(size: int, count: int) -> Any:
 def write_exports(folder: Path, size: int) -> Path:
     """Write a checkpoint's exports into a folder beside it, and return that."""
     from boneage_pl.deploy.exported import Exported
-    from boneage_pl.deploy.onnx_file import STEM, halve, quantise, write_onnx
+    from boneage_pl.deploy.measured import answers
+    from boneage_pl.deploy.onnx_file import STEM, halve, open_onnx, quantise, write_onnx
     from boneage_pl.deploy.torch_file import write_program
     from boneage_pl.reading.model import BoneAge
 
@@ -44,8 +45,10 @@ def write_exports(folder: Path, size: int) -> Path:
     write_program(model, to / "program.pt2", {})
     write_onnx(model, to / "onnx.onnx")
     halve(to / "onnx.onnx", to / "float16.onnx")
-    quantise(to / "onnx.onnx", to / "int8.onnx", hands(size, CALIBRATING))
-    quantise(to / "onnx.onnx", to / "stem.onnx", hands(size, CALIBRATING), STEM)
+    shown = hands(size, CALIBRATING)
+    exact = answers(open_onnx(to / "onnx.onnx"), shown, "asking")
+    for name, stem in (("int8", 0), ("stem", STEM)):
+        quantise(to / "onnx.onnx", to / f"{name}.onnx", shown, exact, stem)
     return to
 
 

@@ -32,7 +32,6 @@ PATHS = (
     "validation.root",
 )
 SEVERAL = ("check_images", "ckpt", "images")  # may name more than one
-SEVERAL = ("check_images", "ckpt", "images")  # may name more than one
 _NOT_ONE_VALUE = object()  # what the grammar refuses, or reads as a sweep
 # What belongs to one experiment and not to the one that continues it.
 _OWN = (

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from boneage_pl import __version__
 from boneage_pl.deploy.exported import RULES
 from boneage_pl.reading.model import BoneAge
 from boneage_pl.report.coverage import measure_coverage, with_ends
-from boneage_pl.report.html import share, with_interval
+from boneage_pl.report.html import environment
 from boneage_pl.report.measures import Population, measure
 from boneage_pl.report.own import own_answers
 from boneage_pl.run.record import Record
@@ -45,7 +44,7 @@ def card_of(checkpoint: Path, model: BoneAge, level: float, precision: str = "fl
     reports = list(_reports(checkpoint))
     network = member.ask.reader.network
     return (
-        _environment()
+        environment("boneage_pl.deploy", escaped=False)
         .get_template("card.md")
         .render(
             record=record,
@@ -104,16 +103,3 @@ def _reports(checkpoint: Path) -> Iterator[dict[str, Any]]:
                 yield {**found, "data": Path(found["data"]).name}
         except (OSError, ValueError, KeyError, TypeError):
             continue  # one of another time, or of another program
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("boneage_pl.deploy"),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"interval": with_interval, "share": share}
-    return environment

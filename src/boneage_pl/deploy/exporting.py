@@ -12,7 +12,7 @@ from boneage_pl.deploy.card import card_of
 from boneage_pl.deploy.choice import CARD, Kind, place_of
 from boneage_pl.deploy.exported import Exported
 from boneage_pl.deploy.formats import WRITERS, Job
-from boneage_pl.deploy.measured import HEAD, Measured, cost_of, measured, megabytes
+from boneage_pl.deploy.measured import HEAD, Measured, measured, megabytes
 from boneage_pl.deploy.onnx_file import needs_onnx
 from boneage_pl.deploy.trial import Trial, trial_of
 from boneage_pl.errors import BoneageError
@@ -73,7 +73,7 @@ def _export(config: DictConfig, kind: Kind, model: BoneAge, trial: Trial, out: P
         try:
             WRITERS[kind.name](job, aside)
         finally:  # what is refused is shown too
-            rows = "\n".join(one.row() for one in (reference, *tried))
+            rows = "\n".join(one.row(reference) for one in (reference, *tried))
             log.info("tried on %s, on the CPU\n%s\n%s", trial.words, HEAD, rows)
         if CARD in kind.beside:
             card = card_of(paths[0], model, config.level, config.precision)
@@ -93,8 +93,6 @@ def _conclude(tried: Sequence[Measured], reference: Measured, trial: Trial, mode
             off.max(),
             off.mean(),
         )
-    if tried[-1].name != "float32":
-        log.info("%s costs %+.3f months", tried[-1].name, cost_of(tried[-1], reference))
     if trial.stored is not None and trial.bone_age is not None:
         theirs = float(np.abs(trial.stored - trial.bone_age).mean())
         log.info(

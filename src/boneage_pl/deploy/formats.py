@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from boneage_pl.deploy.exported import Ask, Exported, described
-from boneage_pl.deploy.measured import Measured, check_cost, check_same, cost_of, measured, megabytes
+from boneage_pl.deploy.measured import Measured, answers, check_cost, check_same, cost_of, measured, megabytes
 from boneage_pl.deploy.onnx_file import STEM, describe, halve, open_onnx, quantise, write_onnx
 from boneage_pl.deploy.torch_file import open_program, write_program
 from boneage_pl.deploy.trial import Trial
@@ -62,8 +62,9 @@ def as_onnx(job: Job, path: Path) -> None:
         describe(path, said)
         check_cost(job.measure("float16", path, open_onnx(path)), exact, job.max_cost)
         return
+    known = answers(open_onnx(whole), job.trial.calibration, "asking about what calibrates")
     for name, stem in {"int8": 0, f"int8 but {STEM} first": STEM}.items():
-        quantise(whole, path, job.trial.calibration, stem)
+        quantise(whole, path, job.trial.calibration, known, stem)
         describe(path, said)
         found = job.measure(name, path, open_onnx(path))
         if cost_of(found, exact) <= job.max_cost:

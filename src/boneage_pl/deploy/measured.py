@@ -27,7 +27,7 @@ class Measured:
         megabytes: of its file.
         rate: images a second in batches of 16.
         latency: milliseconds for one image.
-        mae: in months; `None` where the ages are not known.
+        errors: float64 [N], how far each answer is off in months; `None` where the ages are not known.
     """
 
     name: str
@@ -35,15 +35,19 @@ class Measured:
     megabytes: float
     rate: float
     latency: float
-    mae: float | None
+    errors: NDArray[np.float64] | None
 
-    def row(self) -> str:
-        """Return it as a line under `HEAD`."""
-        mae = "–" if self.mae is None else f"{self.mae:.3f}"
-        return f"{self.name:<18}{self.megabytes:>8.1f}{self.rate:>10.1f}{self.latency:>9.1f}{mae:>9}"
+    def row(self, reference: "Measured") -> str:
+        """Return it as a line under `HEAD`, with what it costs against `reference`."""
+        mae = "–" if self.errors is None else f"{self.errors.mean():.3f}"
+        costs = _costs(self, reference)
+        half = 1.96 * costs.std() / len(costs) ** 0.5
+        cost = "" if self is reference else f"{costs.mean():+.3f} ± {half:.3f}"
+        start = f"{self.name:<18}{self.megabytes:>8.1f}{self.rate:>10.1f}{self.latency:>9.1f}{mae:>9}"
+        return f"{start}  {cost}".rstrip()
 
 
-HEAD = f"{'':<18}{'MB':>8}{'images/s':>10}{'ms/image':>9}{'MAE':>9}"
+HEAD = f"{'':<18}{'MB':>8}{'images/s':>10}{'ms/image':>9}{'MAE':>9}  cost, 95 % interval"
 
 
 def answers(ask: Ask, pictures: Pictures, doing: str) -> NDArray[np.float64]:
@@ -56,7 +60,7 @@ def answers(ask: Ask, pictures: Pictures, doing: str) -> NDArray[np.float64]:
 def measured(name: str, ask: Ask, trial: Trial, megabytes: float) -> Measured:
     """Ask about the trial's images, and measure how fast."""
     months = answers(ask, trial.pictures, f"asking {name}")
-    off = None if trial.bone_age is None else float(np.abs(months - trial.bone_age).mean())
+    off = None if trial.bone_age is None else np.abs(months - trial.bone_age)
     rate = BATCH / seconds(ask, trial.pictures, BATCH)
     return Measured(name, months, megabytes, rate, 1000 * seconds(ask, trial.pictures, 1), off)
 
@@ -97,9 +101,13 @@ def check_same(found: Measured, reference: Measured) -> float:
 
 def cost_of(found: Measured, exact: Measured) -> float:
     """Return what a precision costs: in months of MAE; without ages, how far answers move on average."""
-    if found.mae is None or exact.mae is None:
-        return float(np.abs(found.months - exact.months).mean())
-    return found.mae - exact.mae
+    return float(_costs(found, exact).mean())
+
+
+def _costs(found: Measured, exact: Measured) -> NDArray[np.float64]:
+    if found.errors is None or exact.errors is None:
+        return np.abs(found.months - exact.months)
+    return found.errors - exact.errors
 
 
 def check_cost(found: Measured, exact: Measured, most: float) -> float:
@@ -111,7 +119,7 @@ def check_cost(found: Measured, exact: Measured, most: float) -> float:
     cost = cost_of(found, exact)
     if not cost <= most:
         raise BoneageError(
-            f"precision={found.name} costs {cost:+.3f} months, and max_cost={most} are allowed: nothing was "
+            f"{found.name} costs {cost:+.3f} months, and max_cost={most} are allowed: nothing was "
             "written.\nSay max_cost= if that is worth it to you, or leave precision=float32."
         )
     return cost

@@ -83,7 +83,7 @@ def halve(path: Path, to: Path) -> None:
         onnx.save(float16.convert_float_to_float16(onnx.load(path), keep_io_types=True), to)
 
 
-def quantise(path: Path, to: Path, calibration: Pictures, stem: int = 0) -> None:
+def quantise(path: Path, to: Path, calibration: Pictures, exact: NDArray[np.float64], stem: int = 0) -> None:
     """Write `path` with 8 bits: weights by channel, activations in the ranges that images show.
 
     Static quantisation (Jacob et al., CVPR 2018) as ONNX Runtime does it. Small matrices stay in float32,
@@ -93,6 +93,7 @@ def quantise(path: Path, to: Path, calibration: Pictures, stem: int = 0) -> None
     Args:
         path, to: files.
         calibration: images that show the ranges.
+        exact: what `path` answers about them, float64 [N] in months.
         stem: convolutions, from the first, that stay in float32 too.
     """
     quantization = needed("onnxruntime.quantization", "precision=int8", "onnx")
@@ -110,8 +111,7 @@ def quantise(path: Path, to: Path, calibration: Pictures, stem: int = 0) -> None
             weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=_left_whole(folded, stem),
         )
-    exact, rounded = (answers(open_onnx(file), calibration, "calibrating") for file in (path, to))
-    _put_right(to, *_line(rounded, exact))
+    _put_right(to, *_line(answers(open_onnx(to), calibration, "calibrating"), exact))
 
 
 def open_onnx(path: Path) -> Ask:

@@ -13,14 +13,20 @@ from matplotlib.figure import Figure
 
 def render(template: str, **content: Any) -> str:
     """Return a whole HTML document of `templates/<template>`."""
-    environment = Environment(
-        loader=PackageLoader("boneage_pl.report"),
-        autoescape=True,
+    return environment("boneage_pl.report", escaped=True).get_template(template).render(**content)
+
+
+def environment(package: str, *, escaped: bool) -> Environment:
+    """Return what fills in a package's templates: with escaping for HTML, without it for other texts."""
+    found = Environment(
+        loader=PackageLoader(package),
+        autoescape=escaped,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=not escaped,
     )
-    environment.filters |= {
+    found.filters |= {
         "interval": with_interval,
         "cell": _cell,
         "number": number,
@@ -28,7 +34,7 @@ def render(template: str, **content: Any) -> str:
         "base64": _base64,
         "json": partial(json.dumps, indent=1),
     }
-    return environment.get_template(template).render(**content)
+    return found
 
 
 def png(figure: Figure, dpi: int = 150) -> bytes:
