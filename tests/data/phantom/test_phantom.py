@@ -2,6 +2,7 @@ import dataclasses
 import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from boneage_pl.data.phantom import dataset, phantom_table, radiograph, record, 
 from boneage_pl.data.phantom.bones import CORTEX
 from boneage_pl.data.phantom.conditions import BUILD, child, draw_conditions
 from boneage_pl.data.phantom.skeleton import Build, Skeleton, build_skeleton
+from boneage_pl.data.source import draw
 from boneage_pl.data.table import read_table
 from boneage_pl.errors import BoneageError
 
@@ -203,10 +205,11 @@ def test_many_images_are_drawn_by_several_processes(tmp_path: Path) -> None:
 
 
 def write_small(root: Path) -> None:
-    write_phantom(root, count=60, seed=0, size=32, workers=1)
+    draw(partial(write_phantom, count=60, seed=0, size=32, workers=1), root)  # as every command does
 
 
 def test_two_processes_may_write_the_same_phantom(tmp_path: Path) -> None:
+    """One draws while the other waits: their unfinished files would have one name."""
     write_small(tmp_path / "alone")
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         list(pool.map(write_small, [tmp_path / "shared"] * 2))
