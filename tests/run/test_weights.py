@@ -42,6 +42,9 @@ def test_what_is_written_is_read_again(tmp_path: Path):
 
 def test_half_the_numbers_are_computed_with_as_whole_ones(tmp_path: Path):
     network = Tiny(107)
+    with torch.no_grad():  # beyond what float16 holds, as BatchNorm's variances are after a long training
+        first = next(p for p in network.parameters() if p.ndim == 1)
+        first[0] = 1e5
     share(tmp_path / "whole.safetensors", network)
     share(tmp_path / "half.safetensors", network, torch.float16)
     reader, _ = load(tmp_path / "half.safetensors", REPEATED)

@@ -32,7 +32,7 @@ def write_weights(
         weights: of the network, by name.
         record: what the checkpoint says of itself.
         familiar: what it knows of its images, see `boneage_pl.reading.familiar`; or nothing.
-        kind: what the network's floating-point numbers are stored as; they are computed with as float32.
+        kind: what the network's matrices and filters are stored as; they are computed with as float32.
     """
     tensors = {f"network.{name}": _stored(value, kind) for name, value in weights.items()}
     known = _map(familiar, lambda at, value: _put(tensors, f"familiar{at}", value))
@@ -93,7 +93,15 @@ def said_of(path: Path) -> Path:
 
 
 def _stored(value: Tensor, kind: torch.dtype | None) -> Tensor:
-    value = value.to(kind) if kind and value.is_floating_point() else value
+    """Return a tensor as it is stored, a copy.
+
+    What has one dimension stays as it is, for it takes no room: biases, and what BatchNorm knows of each
+    channel, whose variance may be beyond float16's 65,504 (in three layers after 30 epochs at
+    0.01). So does what is too large otherwise.
+    """
+    if kind and value.is_floating_point() and value.ndim > 1:
+        smaller = value.to(kind)
+        value = smaller if smaller.isfinite().all() else value
     return value.detach().contiguous().clone()  # two names of one tensor become two
 
 
