@@ -41,6 +41,23 @@ def test_any_shape_fits(shape: tuple[int, int], fit: str):
     assert square.max() == 7
 
 
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (200, 200)])
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_the_part_that_it_says_is_the_part_that_it_shows(size: tuple[int, int], fit: str):
+    """Each pixel's value is how far along the longer side it lies."""
+    width, height = size
+    along = np.linspace(0, 255, max(size))
+    pixels = np.tile(along, (min(size), 1)) if width >= height else np.tile(along[:, None], (1, width))
+    shown = Frame(100, fit).of(Image.fromarray(pixels.astype(np.uint8)))
+    shown = shown if width >= height else shown.T
+    left, top, wide, high = Frame(100, fit).part_of(width, height)
+    start, length = (left, wide) if width >= height else (top, high)
+    assert shown[50, 99] == pytest.approx(255 * (start + length), abs=3)
+    assert shown[50, 0] == pytest.approx(255 * start, abs=3)
+    assert {left, top} >= {0.0}  # of the other side all is shown
+    assert max(wide, high) == 1
+
+
 def test_each_has_a_name_of_its_own():
     assert [str(Frame(107, fit)) for fit in ("crop", "pad", "stretch")] == ["107", "pad-107", "stretch-107"]
     with pytest.raises(BoneageError, match=r"data\.fit=squeeze"):

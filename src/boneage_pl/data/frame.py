@@ -57,6 +57,13 @@ class Frame:
         fit = {"crop": _crop, "pad": _pad, "stretch": _stretched}[self.fit]
         return fit(image, self.side, self.resampling)
 
+    def part_of(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Return what of an image of this size is in the square: left, top, width and height, of 1 each."""
+        if self.fit != "crop":
+            return 0.0, 0.0, 1.0, 1.0
+        shown, high = min(1.0, height / width), min(1.0, width / height)
+        return (1 - shown) / 2, (1 - high) / 2, shown, high
+
 
 def resized(image: Image.Image, size: tuple[int, int], resampling: Resampling) -> Image.Image:
     """Return an image in another size, width and height."""

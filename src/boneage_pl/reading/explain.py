@@ -23,6 +23,7 @@ from boneage_pl.reading.extras import needed
 from boneage_pl.reading.member import Member
 
 Map = NDArray[np.float32]
+_COLOURS = "RdBu_r"
 _STRONG = 0.55  # opacity of the strongest cell; our choice: the bones stay visible
 
 
@@ -115,27 +116,32 @@ class Explainer:
         return path
 
 
+def coloured(found: Map, strongest: float = 1.0) -> Pixels:
+    """Return a map's colours, red where the answer was raised and blue where it was lowered.
+
+    Args:
+        found: [h, w].
+        strongest: opacity of the strongest cell; the others' are in proportion.
+
+    Returns:
+        uint8 [h, w, 4], the last of them opacity.
+    """
+    scaled = found / (float(np.abs(found).max()) or math.inf)
+    colours: Pixels = mpl.colormaps[_COLOURS]((scaled + 1) / 2, bytes=True)
+    colours[..., 3] = np.rint(255 * strongest * np.abs(scaled))
+    return colours
+
+
 def overlay(pixels: Pixels, found: Map, answer: Answer) -> Figure:
     """Draw a map over its picture, cell by cell: nothing is smoothed into a resolution that it has not."""
     side = pixels.shape[0]
-    most = float(np.abs(found).max()) or math.inf
-    scaled = found / most
     figure = Figure(figsize=(9, 5), layout="constrained")
     plain, seen = figure.subplots(1, 2)
     for axes in (plain, seen):
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
         axes.set_axis_off()
-    colours = mpl.colormaps["RdBu_r"]
-    shown = seen.imshow(
-        scaled,
-        cmap=colours,
-        vmin=-1,
-        vmax=1,
-        alpha=_STRONG * np.abs(scaled),
-        interpolation="nearest",
-        extent=(0, side, side, 0),
-    )
-    shown.set_clim(-1, 1)
+    colours = mpl.colormaps[_COLOURS]
+    seen.imshow(coloured(found, _STRONG), interpolation="nearest", extent=(0, side, side, 0))
     height, width = found.shape
     plain.set_title(f"{answer.years_months} ({answer.months:.1f} months), {answer.sex}", fontsize=10)
     cell = f"each {side / height:.0f} px of the {side}"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boneage_pl.data.frame import Frame, Pixels
-from boneage_pl.data.radiograph import Picture
+from boneage_pl.data.radiograph import Picture, Radiograph
 from boneage_pl.machine.pool import cores
 from boneage_pl.reading.answer import Answer, Question
 from boneage_pl.reading.intervals import Intervals, check_level, intervals_of
@@ -33,11 +33,13 @@ class Reading:
         question: that was asked.
         answer: to it.
         pixels: by square, uint8 [side, side], as the networks saw it; nothing where there is no answer.
+        radiograph: as it was opened; `None` where it could not be.
     """
 
     question: Question
     answer: Answer
     pixels: dict[Frame, Pixels]
+    radiograph: Radiograph | None = None
 
 
 class BoneAge:
@@ -146,7 +148,7 @@ class BoneAge:
                 if inverted[k]:
                     pixels[at] = {frame: 255 - of_one for frame, of_one in pixels[at].items()}
         for (squares, _), answer, of_one in zip(rows, answers, pixels, strict=True):
-            yield Reading(squares.question, answer, of_one)
+            yield Reading(squares.question, answer, of_one, squares.radiograph)
 
     def _fill(self, answer: Answer, months: float, flags: list[str]) -> None:
         answer.flags += flags
