@@ -24,7 +24,7 @@ from boneage_pl.deploy.exported import Exported
 from boneage_pl.errors import BoneageError
 from tests.conftest import Result
 from tests.forked import Forks
-from tests.test_predict import MODEL, OWN, TRAINING, Home
+from tests.home import MODEL, OWN, TRAINING, Home, home_of
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "onnx_predict.py"
 HINT = "An export is tried on real images"
@@ -54,7 +54,7 @@ class Exports(Home):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Exports:
-    return Exports(tmp_path_factory.mktemp("home"), forks)
+    return home_of(Exports, tmp_path_factory, forks)
 
 
 @pytest.fixture(scope="module")

@@ -14,25 +14,11 @@ from PIL import Image
 from pydicom import dcmread
 
 from boneage_pl import BoneAge
-from tests.conftest import Result
 from tests.data.dicoms import write_dicom
 from tests.forked import Forks
+from tests.home import MODEL, OWN, Home, home_of
 from tests.torture.mutations import image, mutated
 
-MODEL = "tests.tiny.Tiny"
-OWN = f"+model._target_={MODEL}"
-# enough images for a network to say what it knows: 240 to train on and 80 to validate with
-TRAINING = [
-    "+experiment=v1",
-    "data=phantom",
-    "data.generate.count=400",
-    "data.generate.size=128",
-    "data.image_size=107",
-    "data.samples_per_group=16",
-    "trainer.max_epochs=3",
-    "optimizer.lr=0.001",
-    f"model._target_={MODEL}",
-]
 Rows = list[dict[str, str]]
 
 
@@ -40,33 +26,9 @@ def table(text: str) -> Rows:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-class Home:
-    """A folder with a trained network and the phantoms that it knows."""
-
-    def __init__(self, path: Path, forks: Forks) -> None:
-        self.path, self.forks = path, forks
-        forks.run(*TRAINING, "hydra.run.dir=outputs/a", cwd=path)
-        self.images = path / "data" / "phantom" / "boneage-training-dataset"
-        self.ckpt = path / "outputs" / "a" / "checkpoints" / "best.ckpt"
-        self.record = torch.load(self.ckpt, weights_only=True)["boneage_pl"]
-
-    def predict(self, *options: str, check: int = 0, cwd: Path | None = None) -> Result:
-        command = [OWN, "ckpt=outputs/a", *options]
-        if cwd:
-            command[1] = f"ckpt={self.path}/outputs/a"
-        result = self.forks.start("boneage_pl.predict", *command, cwd=cwd or self.path).wait(120)
-        assert result.returncode == check, result.stdout + result.stderr
-        assert "Traceback" not in result.stderr
-        return result
-
-    def model(self, **options: object) -> BoneAge:
-        repeated = {"model": {"_target_": MODEL}}
-        return BoneAge.load(self.path / "outputs" / "a", repeated=repeated, **options)
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Home:
-    return Home(tmp_path_factory.mktemp("home"), forks)
+    return home_of(Home, tmp_path_factory, forks)
 
 
 def test_the_answers_for_the_validation_images_are_those_of_the_training(home: Home, tmp_path: Path):
