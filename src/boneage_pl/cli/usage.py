@@ -14,6 +14,7 @@ _TEXT = """Skeletal age in months from hand radiographs (RSNA 2017), in PyTorch 
   python -m boneage_pl.evaluate ckpt=RUN           how far off it is, on its own validation or other images
   python -m boneage_pl.predict ckpt=RUN images=FILES   how old the bones on radiographs are, DICOM too
   python -m boneage_pl.export ckpt=RUN format=onnx     a file for where this package is not; weights, a card
+  python -m boneage_pl.app ckpt=RUN                a page in the browser: drop a radiograph, read the answer
   python -m boneage_pl.compare runs=[RUN,RUN]      what differs between runs, and whether it matters
 
 experiments

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from boneage_pl.data.ages import MONTH, months_between
 from boneage_pl.data.dicom_display import shown_as
 from boneage_pl.data.dicom_pixels import EXTRA, stored_values, told
 from boneage_pl.data.images import LARGEST_FILE, bad_image
@@ -27,10 +28,8 @@ if TYPE_CHECKING:
 _MAGIC = slice(128, 132)
 # how a file without preamble begins: group 2 or 8 in either byte order
 _BARE = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
-_MONTH = 30.4375  # days, 365.25 / 12
-_OLDEST = 130 * 12  # months; our choice: what is older is a mistake
 _AGE = re.compile(r"(\d{3})([DWMY])")  # PS3.5 6.2, AS
-_IN_MONTHS = {"D": 1 / _MONTH, "W": 7 / _MONTH, "M": 1.0, "Y": 12.0}
+_IN_MONTHS = {"D": 1 / MONTH, "W": 7 / MONTH, "M": 1.0, "Y": 12.0}
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def _tags(dataset: "Dataset", unwindowed: str) -> Tags:
 
 def _age(dataset: "Dataset") -> float | None:
     born, seen = _date(dataset, "PatientBirthDate"), _date(dataset, "StudyDate")
-    if born and seen and 0 <= (months := (seen - born).days / _MONTH) <= _OLDEST:
+    if born and seen and (months := months_between(born, seen)) is not None:
         return months
     said = _AGE.fullmatch(_text(dataset, "PatientAge").upper())
     if said and said[0] != "000Y":  # what those who remove names write

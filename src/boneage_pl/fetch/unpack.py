@@ -18,7 +18,7 @@ from boneage_pl.machine.whole import replacing
 _CHUNK = 1 << 20  # bytes
 _CAN_READ = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 # What `zipfile` raises for bytes that are no archive, or no longer the one that was packed.
-_DAMAGE = (
+DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
@@ -56,7 +56,7 @@ def unpack(archive: Path, root: Path, limit: float) -> int:
         allowance = _Allowance(int(archive.stat().st_size * limit))
         with tqdm(total=0, unit="B", unit_scale=True, desc=f"unpacking {archive.name}", disable=None) as bar:
             return _unpack(archive, archive.name, root, allowance, bar)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _set_aside(archive, error) from error
 
 
@@ -68,7 +68,7 @@ def damaged(archive: Path) -> Path:
 def _unpack(path: Path, name: str, root: Path, allowance: _Allowance, bar: tqdm) -> int:
     with zipfile.ZipFile(path) as archive:
         _check(archive.infolist(), name, allowance)
-        entries = [entry for entry in archive.infolist() if not entry.is_dir() and not _hidden(entry)]
+        entries = [entry for entry in archive.infolist() if not entry.is_dir() and not is_hidden(entry)]
         missing = [e for e in entries if _is_archive(e) or not _is_there(root / e.filename, e)]
         check_room([(root, sum(entry.file_size for entry in missing))])
         bar.total += sum(entry.file_size for entry in missing)
@@ -96,7 +96,7 @@ def _unpack_inner(
     _place(archive, entry, copy, bar)
     try:
         return _unpack(copy, name, target.parent, allowance, bar)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise zipfile.BadZipFile(f"{name}: {error}") from error
     finally:
         with writing(copy):
@@ -130,14 +130,15 @@ def _is_there(path: Path, entry: zipfile.ZipInfo) -> bool:
     return checksum == entry.CRC
 
 
-def _hidden(entry: zipfile.ZipInfo) -> bool:
+def is_hidden(entry: zipfile.ZipInfo) -> bool:
+    """Whether it is what a Mac leaves in an archive, or a hidden file."""
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(entry.filename).parts)
 
 
 def _check(entries: list[zipfile.ZipInfo], name: str, allowance: _Allowance) -> None:
     """Raise `BoneageError`, before anything is written, for an archive that must not be unpacked."""
     for entry in entries:
-        if problem := _problem(entry):
+        if problem := problem_of(entry):
             raise BoneageError(
                 f"{name} is refused: its entry {entry.orig_filename!r} {problem}.\n"
                 "Nothing of it was unpacked. If it does not come from a place you trust, delete it."
@@ -152,7 +153,8 @@ def _check(entries: list[zipfile.ZipInfo], name: str, allowance: _Allowance) -> 
     allowance.left -= declared
 
 
-def _problem(entry: zipfile.ZipInfo) -> str | None:
+def problem_of(entry: zipfile.ZipInfo) -> str | None:
+    """Return in words why an entry must not, or cannot, be unpacked; `None` where it can."""
     name = entry.orig_filename  # `filename` is what `zipfile` has made of it
     if "\\" in name or "\0" in name:
         return "has a backslash or a null byte in its name"

@@ -22,7 +22,7 @@ from boneage_pl.reading.squares import Squares, squares_of
 from boneage_pl.run.runs import find_checkpoint
 
 Named = str | PathLike[str]
-_NO_SEX = "no sex is known: say sex=F, sex=M or sex=unknown, or give it in a table"
+NO_SEX = "no sex is known: say sex=F, sex=M or sex=unknown, or give it in a table"
 
 
 @dataclass
@@ -219,5 +219,5 @@ def _answer(squares: Squares, male: bool | None) -> Answer:
         answer.flags += ["right_hand"] if radiograph.mirrored else []
         answer.age = radiograph.tags.age if radiograph.tags else None
     if male is None and not answer.error:
-        answer.error = _NO_SEX
+        answer.error = NO_SEX
     return answer

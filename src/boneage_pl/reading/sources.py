@@ -84,11 +84,11 @@ def _below(folder: Path) -> Iterator[Path]:
         if path.endswith(_NO_PICTURES):
             continue
         suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 — thousands of Paths take seconds
-        if suffix in SUFFIXES or _says_dicom(path):
+        if suffix in SUFFIXES or says_dicom(path):
             yield Path(path)
 
 
-def _says_dicom(path: str) -> bool:
+def says_dicom(path: str) -> bool:
     """Whether a file is DICOM that is called otherwise: archives export them by number or UID."""
     try:
         if not Path(path).is_file():  # a pipe would be waited for

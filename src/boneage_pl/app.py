@@ -1,0 +1,36 @@
+"""The command that serves a trained model as a page in the browser."""
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from boneage_pl.cli.entry import start
+from boneage_pl.cli.numbers import check_number
+
+
+def app(config: DictConfig) -> None:
+    """Check the options, load the model, and serve it.
+
+    Raises:
+        BoneageError: an option that cannot be right, a checkpoint that cannot be read, or see `serve`.
+    """
+    check_number("max_megabytes", config.max_megabytes, 1)
+    check_number("max_pictures", config.max_pictures, 1)
+    if config.port is not None:
+        check_number("port", config.port, 1)
+    names = config.ckpt if isinstance(config.ckpt, ListConfig) else [config.ckpt]
+    views = config.views
+    from boneage_pl.page.desk import Desk
+    from boneage_pl.page.serve import serve
+    from boneage_pl.reading.model import BoneAge  # imports torch
+
+    model = BoneAge.load(
+        [str(name) for name in names],
+        level=config.level,
+        views=list(views) if isinstance(views, ListConfig) else views,
+        outputs=config.outputs,
+        repeated=OmegaConf.to_container(config, resolve=False),
+    )
+    serve(Desk(model, config.level), config.host, config.port, config.max_megabytes, config.max_pictures)
+
+
+if __name__ == "__main__":
+    start(app, "app")

@@ -1,0 +1,66 @@
+"""What the page says of its model: the model card, and the figures of the report that its training wrote."""
+
+import base64
+from pathlib import Path
+
+from markupsafe import Markup
+
+from boneage_pl.deploy.card import card_of
+from boneage_pl.reading.model import BoneAge
+from boneage_pl.run.record import Record
+from boneage_pl.run.runs import run_of
+
+_FIGURES = {
+    "predicted_against_true": "Answers against bone ages",
+    "bland_altman": "Differences against the mean of both (Bland–Altman)",
+    "error_by_age": "Error by age and sex",
+    "groups": "Error in each of the groups",
+    "learning_curves": "Error during training",
+    "worst_cases": "The largest errors",
+}
+_FIGURE = Markup(
+    '<figure><img alt="{0}" src="data:image/png;base64,{1}"><figcaption>{0}</figcaption></figure>'
+)
+
+
+def in_a_line(model: BoneAge) -> str:
+    """Return the model in a few words: what it is and how far off."""
+    first = model.members[0].record
+    if len(model.members) == 1:
+        return (
+            f"{first.experiment}, {first.image_size} pixels: off by {_mae(first):.1f} months on average on"
+            f" its {len(first.validation['id'])} validation images"
+        )
+    every = ", ".join(f"{member.record.experiment} ({_mae(member.record):.1f})" for member in model.members)
+    return f"the mean of {len(model.members)} models, off by {every} months on their validation images"
+
+
+def cards(model: BoneAge, level: float) -> str:
+    """Return the model card, or one after the other, as Markdown."""
+    every = [card_of(member.path, BoneAge([member], level), level) for member in model.members]
+    return "\n\n".join(card.split("---\n", 2)[2] for card in every)  # what is before is for a hub
+
+
+def figures(model: BoneAge) -> str:
+    """Return the figures of the reports beside the checkpoints, as HTML."""
+    found = [
+        Markup(
+            '<figure><img alt="{0}" src="data:image/png;base64,{1}"><figcaption>{0}</figcaption></figure>'
+        ).format(f"{member.record.experiment}: {caption}", _content(path))
+        for member in model.members
+        for name, caption in _FIGURES.items()
+        if (path := run_of(member.path) / "report" / f"{name}.png").is_file()
+    ]
+    if not found:
+        return "<p>No report lies beside this model, so there are no figures.</p>"
+    return Markup('<div class="figures">{}</div>').format(Markup("").join(found))
+
+
+def _mae(record: Record) -> float:
+    answers = record.validation
+    pairs = zip(answers["predicted"], answers["bone_age"], strict=True)
+    return sum(abs(predicted - true) for predicted, true in pairs) / max(len(answers["id"]), 1)
+
+
+def _content(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()

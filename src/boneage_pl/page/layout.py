@@ -1,0 +1,206 @@
+"""The page as Gradio builds it: what lies where, and what follows from what a person does."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import wraps
+from importlib.resources import files
+from typing import Any
+
+import gradio as gr
+
+from boneage_pl.errors import BoneageError
+from boneage_pl.page import about, shown
+from boneage_pl.page.age import age_of
+from boneage_pl.page.desk import Desk, Looked
+from boneage_pl.page.dropped import File, lay_out
+from boneage_pl.page.dropzone import dropzone
+from boneage_pl.page.uploads import FORGOTTEN, Uploads
+from boneage_pl.reading.answer import in_years
+from boneage_pl.reading.model import NO_SEX, Reading
+
+log = logging.getLogger(__name__)
+
+_SEX = {"F": False, "M": True}
+_ONE = [("Girl", "F"), ("Boy", "M"), ("Not known: both", "unknown")]
+_MANY = [
+    ("As the files or a table say", "said"),
+    ("Girls", "F"),
+    ("Boys", "M"),
+    ("Not known: both", "unknown"),
+]
+_NO_SEX = "no sex is known: choose one above, or drop a table with the columns path and sex, too"
+_HELP = (
+    "Drop a radiograph of one hand, seen from the front. A DICOM file may say sex and age by itself. "
+    "The file is deleted as soon as it is answered."
+)
+_HELP_MANY = (
+    "Drop several files, or a zip of them; a table (CSV) with the columns path or id, and sex, may lie among "
+    "them. The files are deleted as soon as they are answered."
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is taken at once.
+
+    Args:
+        bytes: of one drop, all of its files together.
+        pictures: of one drop.
+        unpacked: bytes that its zip files may hold.
+    """
+
+    bytes: int
+    pictures: int
+    unpacked: int
+
+
+def build(desk: Desk, uploads: Uploads, limits: Limits) -> gr.Blocks:
+    """Return the page.
+
+    Args:
+        desk: that is asked.
+        uploads: where dropped files lie.
+        limits: what is taken at once.
+    """
+    with gr.Blocks(title="Bone age", analytics_enabled=False) as page:
+        gr.HTML(_head(desk), elem_classes="page")
+        with gr.Tab("One radiograph"):
+            _one(desk, uploads)
+        with gr.Tab("Several"):
+            _several(desk, uploads, limits)
+        with gr.Tab("This model") as tab:
+            _about(desk, tab)
+    return page
+
+
+def style() -> str:
+    """Return the page's own style sheet."""
+    return _file("page.css")
+
+
+def _one(desk: Desk, uploads: Uploads) -> None:
+    looked = gr.State(None, time_to_live=FORGOTTEN)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=280):
+            file = dropzone(label="Radiograph: PNG, JPEG, TIFF or DICOM", file_count="single", height=140)
+            sex = gr.Radio(_ONE, value="unknown", label="Sex of the child")
+            age = gr.Textbox(label="Chronological age, if known", placeholder="9 y 2 m, 9.5 y or 110 m")
+            with gr.Accordion("Or from dates", open=False):
+                born = gr.Textbox(label="Date of birth", placeholder="2014-05-30")
+                seen = gr.Textbox(label="Date of the radiograph", placeholder="2024-01-31")
+        with gr.Column(scale=5, min_width=300):
+            answer = _live(shown.words(_HELP, "quiet"))
+    said: list[Any] = [sex, age, born, seen]
+
+    @_in_words
+    def show(looked: Looked | None, sex: str, age: str, born: str, seen: str) -> str:
+        if looked is None:
+            return shown.words(_HELP, "quiet")
+        try:
+            months, problem = age_of(age or "", born or "", seen or ""), ""
+        except BoneageError as error:  # the answer stays while an age is being written
+            months, problem = None, shown.words(str(error))
+        return problem + shown.one(desk, looked, _SEX.get(sex), months)
+
+    def look(dropped: list[File], before: Looked | None, *said: str) -> tuple[Any, ...]:
+        if not dropped:
+            return before, *said, None, gr.skip()
+        with uploads.answered([file.path for file in dropped]):
+            if not uploads.holds(dropped[0].path):
+                return None, *said, None, shown.words("The upload is no longer there: drop it again.")
+            found = desk.look(dropped[0].path, dropped[0].name)
+        if before is not None:  # what was said was said of another child
+            said = ("unknown", "", "", "")
+        if found.tags and found.tags.male is not None:
+            said = ("M" if found.tags.male else "F", *said[1:])
+        if found.tags and found.tags.age is not None:
+            said = (said[0], in_years(found.tags.age), "", "")
+        return found, *said, None, show(found, *said)
+
+    asked: Any = {"show_progress": "minimal", "concurrency_id": "one", "concurrency_limit": 4}
+    asked["api_visibility"] = "private"
+    file.upload(look, [file, looked, *said], [looked, *said, file, answer], **asked)
+    changes = [sex.input, *(event for box in said[1:] for event in (box.submit, box.blur))]
+    gr.on(changes, show, [looked, *said], answer, trigger_mode="always_last", **asked)
+
+
+def _several(desk: Desk, uploads: Uploads, limits: Limits) -> None:
+    files = dropzone(label="Radiographs, a zip file, a table", file_count="multiple", height=180)
+    sex = gr.Radio(_MANY, value="said", label="Sex of the children")
+    button = gr.Button("Read the bone ages", variant="primary")
+    answers = _live(shown.words(_HELP_MANY, "quiet"))
+
+    @_in_words
+    def read(dropped: list[File], sex: str, progress: gr.Progress) -> str:
+        here = [file for file in dropped if uploads.holds(file.path)]
+        if len(here) < len(dropped):
+            raise BoneageError("Some of the uploads are no longer there: drop them again.")
+        with uploads.answered([file.path for file in here]), uploads.room() as folder:
+            laid = lay_out(here, folder, limits.pictures, limits.unpacked)
+            asked = list(laid.questions({**_SEX, "unknown": "unknown"}.get(sex)))
+            readings = []
+            for reading in desk.many(asked):
+                readings.append(_called(reading, laid.called(reading.answer.path)))
+                progress((len(readings), len(asked)), unit="pictures")
+        return shown.several(desk, readings, laid.refused)
+
+    def read_all(dropped: list[File], sex: str, progress: gr.Progress = gr.Progress()) -> tuple[Any, str]:  # noqa: B008
+        return None, read(dropped, sex, progress)
+
+    button.click(
+        read_all,
+        [files, sex],
+        [files, answers],
+        show_progress_on=answers,
+        concurrency_id="several",
+        concurrency_limit=2,
+        api_visibility="private",
+    )
+
+
+def _about(desk: Desk, tab: gr.Tab) -> None:
+    card, figures = gr.Markdown("", elem_classes=["page", "card"]), gr.HTML("", elem_classes="page")
+    kept: list[str] = []
+
+    def tell() -> tuple[str, str]:
+        if not kept:
+            kept.extend((about.cards(desk.model, desk.level), about.figures(desk.model)))
+        return kept[0], kept[1]
+
+    tab.select(tell, None, [card, figures], concurrency_limit=1, api_visibility="private")
+
+
+def _called(reading: Reading, name: str) -> Reading:
+    error = _NO_SEX if reading.answer.error == NO_SEX else reading.answer.error
+    return replace(reading, answer=replace(reading.answer, path=name, error=error))
+
+
+def _in_words(do: Callable[..., str]) -> Callable[..., str]:
+    """Return what says in words why it could not be done."""
+
+    @wraps(do)
+    def tried(*args: Any) -> str:
+        try:
+            return do(*args)
+        except BoneageError as error:
+            return shown.words(str(error))
+        except Exception:  # a fault of ours: the page stays, and whoever serves it can see why
+            log.exception("the page could not answer")
+            return shown.words("This could not be answered, by a fault of the program: its log says more.")
+
+    return tried
+
+
+def _live(value: str) -> gr.HTML:
+    """Return a part of the page that is read aloud when it changes."""
+    return gr.HTML(value, js_on_load=_file("page.js"), elem_classes="page")
+
+
+def _head(desk: Desk) -> str:
+    synthetic = any(member.record.synthetic for member in desk.model.members)
+    return shown.head(about.in_a_line(desk.model), synthetic=synthetic)
+
+
+def _file(name: str) -> str:
+    return (files("boneage_pl.page") / "templates" / name).read_text(encoding="utf-8")

@@ -1,0 +1,99 @@
+"""Serve the page until somebody stops it: on this machine alone, and without a word to any other."""
+
+import logging
+import os
+import signal
+import tempfile
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from boneage_pl.errors import BoneageError
+from boneage_pl.page.desk import Desk
+from boneage_pl.page.uploads import Uploads
+from boneage_pl.reading.explain import needs_captum
+from boneage_pl.reading.extras import needed
+
+_SWEEP = 60  # seconds between looks for uploads that nobody has asked about
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(desk: Desk, host: str, port: int | None, megabytes: int, pictures: int) -> None:
+    """Serve until SIGINT or SIGTERM; uploads are gone then.
+
+    Args:
+        desk: that is asked.
+        host: the address that is listened on.
+        port: of it; `None` for the first free one from 7860 on.
+        megabytes: of one drop.
+        pictures: of one drop.
+
+    Raises:
+        BoneageError: Gradio or captum is not installed, or the port is taken.
+    """
+    needs_captum()
+    with tempfile.TemporaryDirectory(prefix="boneage_pl_page_", ignore_cleanup_errors=True) as folder:
+        # read by Gradio and by Hugging Face's hub, which it imports
+        os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+        gradio = needed("gradio", "the page", "app")
+        from boneage_pl.page.guard import Guard
+        from boneage_pl.page.layout import Limits, build, style
+
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is there
+        uploads = Uploads(Path(folder))
+        most = megabytes << 20
+        page = build(desk, uploads, Limits(most, pictures, 4 * most))
+        try:
+            _, local, _ = page.queue().launch(
+                server_name=host,
+                server_port=port,
+                app_kwargs={"middleware": [_middleware(Guard, uploads, most)]},
+                max_file_size=most,
+                share=False,
+                run_history=False,  # it would keep radiographs in the browser
+                enable_monitoring=False,
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                footer_links=[],
+                quiet=True,
+                prevent_thread_lock=True,
+                theme=gradio.themes.Default(
+                    primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace"]
+                ),
+                head=f"<style>{style()}</style>",  # given as css=, it would not reach beyond the tabs
+            )
+        except OSError as error:
+            raise BoneageError(f"host={host} port={port}: {_why(error)}") from error
+        try:
+            print(f"{local}\nCtrl-C stops it", flush=True)
+            if host not in _LOCAL:
+                print("whoever reaches this address can ask; there is no password", flush=True)
+            _until_stopped(uploads)
+        finally:
+            page.close(verbose=False)
+
+
+def _middleware(guard: Any, uploads: Uploads, most: int) -> Any:
+    from starlette.middleware import Middleware
+
+    return Middleware(guard, uploads=uploads, most=most)
+
+
+def _until_stopped(uploads: Uploads) -> None:
+    stopped = threading.Event()
+
+    def stop(_: int, __: FrameType | None) -> None:
+        stopped.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    while not stopped.wait(_SWEEP):
+        uploads.forget()
+
+
+def _why(error: OSError) -> str:
+    if "port" in str(error):
+        return "the port is taken. Stop what uses it, or give another; port=null takes the first free one."
+    return f"cannot be listened on ({error})."

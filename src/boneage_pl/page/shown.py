@@ -1,0 +1,126 @@
+"""Answers as a person reads them on the page: HTML, with every picture inside it."""
+
+import base64
+import csv
+from collections.abc import Sequence
+from io import BytesIO, StringIO
+from typing import Any, cast
+
+from markupsafe import Markup
+from PIL import Image
+
+from boneage_pl.data.frame import Pixels
+from boneage_pl.page.axis import Axis
+from boneage_pl.page.desk import Desk, Looked
+from boneage_pl.reading.answer import FLAGS, Answer, in_years
+from boneage_pl.reading.growth import SOURCE, deviation
+from boneage_pl.reading.model import Reading
+from boneage_pl.reading.output import COLUMNS, cells
+from boneage_pl.report.html import environment
+
+_THUMB = 72  # pixels
+_TITLES = {
+    "unfamiliar": "Not like what the model knows",
+    "sharpness": "Not as sharp, or sharper",
+    "inverted": "Was inverted",
+    "right_hand": "A right hand",
+    "blank": "Empty",
+}
+_COMMON = {"flags": FLAGS, "titles": _TITLES, "years": in_years, "source": SOURCE}
+
+
+def one(desk: Desk, looked: Looked, male: bool | None, age: float | None) -> str:
+    """Return what is said of one picture.
+
+    Args:
+        desk: that was asked.
+        looked: what came of it.
+        male: the sex that was chosen; `None` for both.
+        age: chronological, in months; `None` where it is not known.
+    """
+    readings = [r for r in looked.readings if male in (None, r.answer.male) or r.answer.error]
+    frame = desk.model.members[0].frame
+    said = [_said(desk, looked, reading, age) for reading in readings]
+    part = frame.part_of(*looked.size) if looked.size != (0, 0) else None
+    return _render("answer.html", looked=looked, said=said, part=part, frame=frame, level=desk.level, age=age)
+
+
+def several(desk: Desk, readings: Sequence[Reading], refused: Sequence[tuple[str, str]]) -> str:
+    """Return a table of many answers.
+
+    Args:
+        desk: that was asked.
+        readings: of the pictures, called by their owners' names.
+        refused: names of what could not be asked about, and why.
+    """
+    rows = [
+        {"answer": r.answer, "picture": _png(_small(desk.seen(r))) if r.answer.months is not None else ""}
+        for r in readings
+    ]
+    rows += [{"answer": Answer(name, error=why), "picture": ""} for name, why in refused]
+    found = cast(list[Answer], [row["answer"] for row in rows])
+    return _render("table.html", rows=rows, level=desk.level, csv=_csv(found), found=found)
+
+
+def head(model: str, *, synthetic: bool) -> str:
+    """Return the top of the page: what answers, and what it is not."""
+    return _render("head.html", model=model, synthetic=synthetic)
+
+
+def words(text: str, kind: str = "problem") -> str:
+    """Return a paragraph of plain words."""
+    return str(Markup('<p class="{}">{}</p>').format(kind, text))  # plain, so that it can be added to others
+
+
+def _said(desk: Desk, looked: Looked, reading: Reading, age: float | None) -> dict[str, Any]:
+    """Return what the template says of an answer."""
+    answer = reading.answer
+    if answer.months is None:
+        return {"answer": answer}
+    assert answer.male is not None
+    sd = deviation(age, male=answer.male) if age is not None else None
+    found = desk.where(looked, reading)
+    return {
+        "answer": answer,
+        "axis": Axis(max(answer.high or answer.months, age or 0)),
+        "difference": None if age is None else answer.months - age,
+        "sd": sd,
+        "seen": _png(Image.fromarray(desk.seen(reading))),
+        "where": "" if found is None else _png(Image.fromarray(_colours(found), "RGBA")),
+        "cells": None if found is None else found.shape,
+    }
+
+
+def _colours(found: Any) -> Pixels:
+    from boneage_pl.reading.explain import coloured
+
+    return coloured(found)
+
+
+def _small(pixels: Pixels) -> Image.Image:
+    image = Image.fromarray(pixels)
+    image.thumbnail((_THUMB, _THUMB))
+    return image
+
+
+def _png(image: Image.Image) -> str:
+    file = BytesIO()
+    image.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _csv(answers: Sequence[Answer]) -> str:
+    file = StringIO()
+    rows = csv.writer(file, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    rows.writerows([_harmless(cell) for cell in cells(answer)] for answer in answers)
+    return base64.b64encode(file.getvalue().encode()).decode()
+
+
+def _harmless(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula: file names come from anywhere."""
+    return f"'{cell}" if cell[:1] in tuple("=+-@\t\r") else cell
+
+
+def _render(template: str, **content: Any) -> str:
+    return environment("boneage_pl.page", escaped=True).get_template(template).render(**_COMMON, **content)

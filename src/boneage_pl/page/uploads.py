@@ -1,0 +1,83 @@
+"""Uploads: they lie on the disk until they are answered, and no longer."""
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Lock
+
+FORGOTTEN = 600  # seconds; our choice: what nobody has asked about by then is deleted
+
+
+class Uploads:
+    """The folder that uploads arrive in, and how often each of them is waited for.
+
+    The server stores files that are alike under one path: who is answered first must not take the file from
+    who comes second.
+
+    Args:
+        folder: empty, and nobody else's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._waiting: Counter[str] = Counter()
+        self._lock = Lock()
+
+    def arrived(self, paths: Iterable[str]) -> None:
+        """Take note of files that are there now."""
+        with self._lock:
+            self._waiting.update(paths)
+
+    @contextmanager
+    def answered(self, paths: Iterable[Path]) -> Iterator[None]:
+        """Delete uploads at the end of the block, but for those that somebody else waits for."""
+        try:
+            yield
+        finally:
+            for path in paths:
+                self._let_go(path)
+
+    def holds(self, path: Path) -> bool:
+        """Whether a path is that of an upload."""
+        with suppress(OSError, ValueError):
+            return path.resolve().is_relative_to(self.folder.resolve()) and path.is_file()
+        return False
+
+    @contextmanager
+    def room(self) -> Iterator[Path]:
+        """Yield a folder for what is unpacked; it is deleted at the end."""
+        with TemporaryDirectory(prefix="unpacked_", dir=self.folder) as folder:
+            yield Path(folder)
+
+    def forget(self, now: float | None = None) -> None:
+        """Delete what nobody has asked about, and halves of files that were too large.
+
+        Args:
+            now: the time, as `time.time` gives it.
+        """
+        before = (now or time.time()) - FORGOTTEN
+        for entry in list(os.scandir(self.folder)):
+            with suppress(OSError):
+                if entry.stat(follow_symlinks=False).st_mtime < before:
+                    with self._lock:
+                        for path in [path for path in self._waiting if path.startswith(entry.path)]:
+                            del self._waiting[path]
+                    if entry.is_dir(follow_symlinks=False):
+                        shutil.rmtree(entry)
+                    else:
+                        os.unlink(entry)  # noqa: PTH108
+
+    def _let_go(self, path: Path) -> None:
+        with self._lock:
+            self._waiting[str(path)] -= 1
+            if self._waiting[str(path)] > 0:
+                return
+            del self._waiting[str(path)]
+            with suppress(OSError):
+                path.unlink()
+                path.parent.rmdir()  # one of its own, called by a checksum

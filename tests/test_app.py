@@ -1,0 +1,312 @@
+"""The page as people use it, in a real browser and by many at once; and as those use it who mean it ill."""
+
+import csv
+import io
+import random
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+from boneage_pl.reading.answer import in_years
+from boneage_pl.reading.growth import deviation
+from tests.data.dicoms import write_dicom
+from tests.data.test_brought import chunk
+from tests.forked import Forks
+from tests.home import OWN, Home, home_of
+from tests.page.browser import PHONE, chromium, opened
+from tests.page.client import ONE, Caller, named
+from tests.page.served import Served, served
+from tests.torture.mutations import image, mutated
+
+ANSWER = re.compile("(Girl|Boy): bone age")
+EVIL = "<img src=x onerror=alert(1)>{{7*7}}${7*7}.png"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Home:
+    return home_of(Home, tmp_path_factory, forks)
+
+
+@pytest.fixture(scope="module")
+def site(home: Home) -> Iterator[Served]:
+    with served(home, "max_megabytes=4", "max_pictures=30") as site:
+        yield site
+    assert not site.calls.exists(), site.calls.read_text()  # no other machine was called
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+def drop(page: Page, *files: Path | dict) -> None:
+    page.locator("input[type=file]:visible, .drop:visible input[type=file]").first.set_input_files(
+        list(files)
+    )
+
+
+def answered(home: Home, name: str, sex: str) -> float:
+    months = home.model().predict(str(home.images / name), sex)[0].months
+    assert months is not None
+    return months
+
+
+def test_a_radiograph_is_dropped_and_its_answer_read(home: Home, site: Served, browser: Browser):
+    with opened(browser, site.url) as page:
+        expect(page.get_by_role("note")).to_contain_text("Not a medical device")
+        expect(page.get_by_role("note")).to_contain_text("synthetic")
+        drop(page, home.images / "7.png")
+        expect(page.get_by_role("heading", name=ANSWER)).to_have_count(2)  # no sex is known yet
+        page.get_by_role("radio", name="Boy").check()
+        months = answered(home, "7.png", "M")
+        expect(page.get_by_role("heading", name=ANSWER)).to_have_count(1)
+        title = f"Boy: bone age {in_years(months)} ({months:.1f} months)"
+        expect(page.get_by_role("heading", name=ANSWER)).to_have_text(title)
+        expect(page.get_by_text("90 % interval")).to_be_visible()
+
+        page.get_by_role("textbox", name="Chronological age").fill("9 y 2 m")
+        page.keyboard.press("Enter")
+        ahead, sd = months - 110, deviation(110, male=True)
+        assert sd is not None
+        words = "ahead of" if ahead >= 0 else "behind"
+        expect(page.locator(".difference")).to_contain_text(f"{abs(ahead):.1f} months {words}")
+        expect(page.locator(".difference")).to_contain_text(f"{ahead / sd:+.1f}".replace("-", "−") + " s.d.")
+        expect(page.get_by_text("Brush Foundation")).to_be_visible()
+        axis = page.get_by_role("img", name="on an axis of years")
+        expect(axis).to_have_attribute("aria-label", re.compile("interval from .* chronological age 9 y 2 m"))
+
+        page.get_by_role("button", name="Or from dates").click()
+        page.get_by_role("textbox", name="Date of birth").fill("2014-05-30")
+        page.get_by_role("textbox", name="Date of the radiograph").fill("2014-05-29")
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("must be later than the birth")).to_be_visible()
+        expect(page.get_by_role("heading", name=ANSWER)).to_have_text(title)  # it stays meanwhile
+        assert site.uploads() == []
+
+
+def test_where_the_model_looked_is_faded_in_by_keyboard_alone(home: Home, site: Served, browser: Browser):
+    with opened(browser, site.url) as page:
+        with page.expect_file_chooser() as chooser:
+            for _ in range(12):
+                page.keyboard.press("Tab")
+                if page.evaluate("document.activeElement.ariaLabel") == "Click to upload or drop files":
+                    break
+            page.keyboard.press("Enter")
+        chooser.value.set_files(home.images / "8.png")
+        expect(page.get_by_role("heading", name=ANSWER)).to_have_count(2)
+        page.get_by_role("radio", name="Boy").focus()
+        page.keyboard.press("Space")
+        expect(page.get_by_role("heading", name="Boy: bone age")).to_have_count(1)
+        expect(page.get_by_role("heading", name="Girl: bone age")).to_have_count(0)
+        slider = page.get_by_role("slider", name="where the model looked")
+        slider.focus()
+        page.keyboard.press("End")
+        looked = page.get_by_alt_text("Where the model looked")
+        expect(looked).to_have_css("opacity", "1")
+        page.keyboard.press("Home")
+        expect(looked).to_have_css("opacity", "0")
+        page.get_by_role("tab", name="Several").focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name="Read the bone ages")).to_be_visible()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_fits_a_phone_and_shows_what_was_cut_off(
+    home: Home, site: Served, browser: Browser, tmp_path: Path, dark: bool
+):
+    """A radiograph twice as high as wide, of which the crop leaves half."""
+    hand = Image.open(home.images / "9.png").convert("L")
+    tall = Image.new("L", (hand.width, 2 * hand.height))
+    tall.paste(hand, (0, hand.height // 2))
+    tall.save(tmp_path / "tall.png")
+    with opened(browser, site.url, PHONE, dark=dark) as page:
+        drop(page, tmp_path / "tall.png")
+        expect(page.get_by_role("img", name="The part that the model sees").first).to_be_visible()
+        expect(page.get_by_text("the model does not see what lies outside")).to_be_visible()
+        expect(page.get_by_alt_text("What the model saw").first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") == PHONE[0]
+        red, *_ = map(
+            int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        )
+        assert (red < 128) == dark
+
+
+def test_a_dicom_file_says_sex_and_age_by_itself(site: Served, browser: Browser, tmp_path: Path):
+    file = tmp_path / "hand.dcm"
+    write_dicom(
+        file,
+        np.random.default_rng(0).integers(0, 4000, (200, 160), np.uint16),
+        PatientSex="F",
+        Laterality="R",
+    )
+    with opened(browser, site.url) as page:
+        drop(page, file)
+        expect(page.get_by_role("heading", name="Girl: bone age")).to_be_visible()
+        expect(page.get_by_role("radio", name="Girl")).to_be_checked()
+        expect(page.get_by_role("textbox", name="Chronological age")).to_have_value("10 y 0 m")
+        doubts = page.get_by_role("list", name="What makes the answer doubtful")
+        expect(doubts).to_contain_text(
+            "A right hand. The file says that it is a right hand: it was mirrored."
+        )
+        expect(doubts).to_contain_text("do not rely on the answer")
+        drop(page, {"name": EVIL, "mimeType": "image/png", "buffer": b"no picture"})
+        expect(page.get_by_role("heading", name="No answer")).to_be_visible()
+        expect(page.get_by_text(EVIL)).to_be_visible()
+        expect(page.get_by_text("No PNG or JPEG or TIFF")).to_be_visible()
+        expect(page.get_by_role("radio", name="Not known")).to_be_checked()  # the other child's is not kept
+
+
+def test_several_are_a_table_to_sort_and_to_keep(home: Home, site: Served, browser: Browser, tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as study:
+        study.write(home.images / "7.png", "a/7.png")
+        study.write(home.images / "8.png", "a/8.png")
+        study.writestr("a/bad.png", b"no picture")
+    (tmp_path / "table.csv").write_text("path,sex\n9.png,M\nmissing.png,F\n")
+    evil = {"name": EVIL, "mimeType": "image/png", "buffer": (home.images / "10.png").read_bytes()}
+    with opened(browser, site.url) as page:
+        page.get_by_role("tab", name="Several").click()
+        page.get_by_role("radio", name="Girls").check()
+        files = [tmp_path / "study.zip", home.images / "9.png", tmp_path / "table.csv"]
+        content = [{"name": f.name, "mimeType": "", "buffer": f.read_bytes()} for f in files]
+        drop(page, *content, evil)
+        expect(page.get_by_text("table", exact=True)).to_be_visible()  # the list of files
+        page.get_by_role("button", name="Read the bone ages").click()
+        expect(page.get_by_role("heading", name="4 of 6 answered")).to_be_visible()
+        table = page.get_by_role("region", name="Answers")
+        expect(table.get_by_role("row").filter(has_text="a/bad.png")).to_contain_text(
+            "no PNG or JPEG or TIFF"
+        )
+        expect(table.get_by_role("row").filter(has_text="missing.png")).to_contain_text(
+            "is not among the files"
+        )
+        expect(table.get_by_role("img")).to_have_count(4)
+
+        months = {}
+        for button in ("ascending", "descending"):
+            table.get_by_role("button", name="Bone age").click()
+            head = table.get_by_role("columnheader", name="Bone age")
+            expect(head).to_have_attribute("aria-sort", button)
+            months[button] = table.locator("tbody td:nth-child(4)").evaluate_all(
+                "cells => cells.map(cell => cell.dataset.value)"
+            )
+        given = [float(value) for value in months["ascending"] if value]
+        assert given == sorted(given)
+        assert len(given) == 4
+        assert [float(value) for value in months["descending"] if value] == given[::-1]
+        assert months["descending"][-2:] == ["", ""]  # those without an answer stay at the end
+
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Download as CSV").click()
+        rows = {
+            row["path"]: row for row in csv.DictReader(io.StringIO(Path(download.value.path()).read_text()))
+        }
+        assert float(rows["study.zip/a/7.png"]["months"]) == pytest.approx(
+            answered(home, "7.png", "F"), abs=1e-3
+        )
+        assert float(rows["9.png"]["months"]) == pytest.approx(answered(home, "9.png", "M"), abs=1e-3)
+        assert rows[EVIL]["sex"] == "F"
+        assert site.uploads() == []
+
+
+def test_the_model_says_what_it_is(site: Served, browser: Browser):
+    with opened(browser, site.url) as page:
+        page.get_by_role("tab", name="This model").click()
+        expect(page.get_by_role("heading", name="Intended use")).to_be_visible()
+        expect(page.get_by_alt_text("v1: Error by age and sex")).to_be_visible()
+        expect(page.get_by_text("library_name")).to_have_count(0)  # what is for a hub
+
+
+def test_twenty_at_once_are_all_answered(home: Home, site: Served):
+    """With the same file, which the server keeps under one name for all."""
+    content = (home.images / "7.png").read_bytes()
+    with ThreadPoolExecutor(20) as people:
+        said = list(people.map(lambda _: Caller(site.url).one("7.png", content), range(20)))
+    months = answered(home, "7.png", "F")
+    assert all(f"({months:.1f} months)" in one for one in said)
+    assert site.uploads() == []
+
+
+def bomb() -> bytes:
+    """A PNG file that says it has 100,000 × 100,000 pixels, which compress well; a part of them is there."""
+    header = (100_000).to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
+    parts = (b"IHDR", header), (b"IDAT", zlib.compress(bytes(100 << 20))), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, data) for name, data in parts)
+
+
+def zipped(entries: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def test_hostile_uploads_are_answered_or_refused_in_words(home: Home, site: Served):
+    caller = Caller(site.url)
+    good = (home.images / "7.png").read_bytes()
+    draw = random.Random(22)
+    files = [
+        (f"{n}.{draw.choice(['png', 'jpg', 'dcm', 'tif'])}", mutated(image(draw), draw)) for n in range(196)
+    ]
+    for _ in range(40):  # as much as it holds in use
+        caller.one("good.png", good)
+    before = site.memory()
+    for name, content in files:
+        said = caller.one(name, content)
+        assert "bone age <b>" in said or "No answer" in said, (name, said)
+    assert "megapixels" in caller.one("huge.png", bomb())
+    assert "left" in caller.many(("bomb.zip", zipped({"x.png": bytes(20 << 20)})))
+    assert "leads out of the folder" in caller.many(("out.zip", zipped({"../../out.png": good})))
+    said = caller.one(EVIL, good)
+    assert "&lt;img src=x onerror=alert(1)&gt;" in said
+    assert "<img src=x" not in said
+    assert site.memory() < 1.1 * before
+    assert "bone age <b>" in caller.one("good.png", good)
+    assert site.uploads() == []
+
+
+def test_it_hands_out_nothing_and_fetches_nothing(home: Home, site: Served):
+    caller = Caller(site.url)
+    for path in ("/etc/passwd", "http://example.com/x.png", home.ckpt):
+        assert caller.http.get(f"/gradio_api/file={path}").status_code == 404
+        assert caller.ask(ONE, [named(str(path), "x.png"), None, "F", "", "", ""]) is None
+    assert caller.http.get("/gradio_api/info").status_code == 404
+    large = caller.upload(("large.png", bytes(5 << 20)))
+    assert large.status_code == 413
+    assert "no more than 4 are taken at once" in large.json()["detail"]
+    picture = (home.images / "7.png").read_bytes()
+    said = caller.many(("many.zip", zipped({f"{n}.png": picture for n in range(31)})))
+    assert "more than 30 pictures" in said
+    assert site.uploads() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["port=0"], "port=0: it must be a whole number of 1 or more."),
+        (["max_megabytes=0"], "max_megabytes=0: it must be a whole number of 1 or more."),
+        (["ckpt=nowhere"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(home: Home, options: list[str], words: str):
+    given = [OWN, *([] if "ckpt=nowhere" in options else ["ckpt=outputs/a"]), *options]
+    result = home.forks.start("boneage_pl.app", *given, cwd=home.path).wait(60)
+    assert result.returncode == 2, result.stderr
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_port_that_is_taken_is_refused_in_a_line(home: Home, site: Served):
+    port = site.url.rpartition(":")[2]
+    result = home.forks.start("boneage_pl.app", OWN, "ckpt=outputs/a", f"port={port}", cwd=home.path).wait(60)
+    assert result.returncode == 2
+    assert "the port is taken" in result.stderr
