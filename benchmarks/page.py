@@ -18,8 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.asking import write_checkpoint
-from benchmarks.measure import machine
-from benchmarks.speed import draw_original
+from benchmarks.speed import draw_original, machine
 from tests.page.client import Caller, free_port
 
 ROUNDS = 10

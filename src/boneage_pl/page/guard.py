@@ -14,9 +14,8 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 # What the page asks for. The server has more: it would hand out files, and fetch other hosts' for anyone.
 _OURS = re.compile(
-    r"/|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/(assets|static|svelte)/[\w./@-]+"
-    r"|/gradio_api/(startup-events|upload|upload_progress|queue/join|queue/data|reset|cancel|heartbeat/[\w-]+"
-    r"|app_id|app_id/|token)"
+    r"/|/config|/theme\.css|/favicon\.ico|/(assets|static)/[\w./@-]+"
+    r"|/gradio_api/(startup-events|upload|upload_progress|queue/join|queue/data|reset|cancel|heartbeat/[\w-]+)"
 )
 _UPLOAD = "/gradio_api/upload"
 _TALK = 1 << 20  # bytes of any other request; our choice: they are a few hundred

@@ -15,7 +15,8 @@ from boneage_pl.page.age import age_of
 from boneage_pl.page.desk import Desk, Looked
 from boneage_pl.page.dropped import File, lay_out
 from boneage_pl.page.dropzone import dropzone
-from boneage_pl.page.uploads import FORGOTTEN, Uploads
+from boneage_pl.page.kept import Kept
+from boneage_pl.page.uploads import Uploads
 from boneage_pl.reading.answer import in_years
 from boneage_pl.reading.model import NO_SEX, Reading
 
@@ -34,6 +35,7 @@ _HELP = (
     "Drop a radiograph of one hand, seen from the front. A DICOM file may say sex and age by itself. "
     "The file is deleted as soon as it is answered."
 )
+_GONE = "The radiograph is no longer kept: drop it again."
 _HELP_MANY = (
     "Drop several files, or a zip of them; a table (CSV) with the columns path or id, and sex, may lie among "
     "them. The files are deleted as soon as they are answered."
@@ -55,18 +57,19 @@ class Limits:
     unpacked: int
 
 
-def build(desk: Desk, uploads: Uploads, limits: Limits) -> gr.Blocks:
+def build(desk: Desk, uploads: Uploads, kept: Kept[Looked], limits: Limits) -> gr.Blocks:
     """Return the page.
 
     Args:
         desk: that is asked.
         uploads: where dropped files lie.
+        kept: the pictures that people look at.
         limits: what is taken at once.
     """
     with gr.Blocks(title="Bone age", analytics_enabled=False) as page:
         gr.HTML(_head(desk), elem_classes="page")
         with gr.Tab("One radiograph"):
-            _one(desk, uploads)
+            _one(desk, uploads, kept)
         with gr.Tab("Several"):
             _several(desk, uploads, limits)
         with gr.Tab("This model") as tab:
@@ -79,8 +82,8 @@ def style() -> str:
     return _file("page.css")
 
 
-def _one(desk: Desk, uploads: Uploads) -> None:
-    looked = gr.State(None, time_to_live=FORGOTTEN)
+def _one(desk: Desk, uploads: Uploads, kept: Kept[Looked]) -> None:
+    name = gr.State(None)
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             file = dropzone(label="Radiograph: PNG, JPEG, TIFF or DICOM", file_count="single", height=140)
@@ -94,35 +97,41 @@ def _one(desk: Desk, uploads: Uploads) -> None:
     said: list[Any] = [sex, age, born, seen]
 
     @_in_words
-    def show(looked: Looked | None, sex: str, age: str, born: str, seen: str) -> str:
+    def show(name: str | None, sex: str, age: str, born: str, seen: str) -> str:
+        looked = kept.get(name)
         if looked is None:
-            return shown.words(_HELP, "quiet")
+            return shown.words(_HELP if name is None else _GONE, "quiet")
         try:
             months, problem = age_of(age or "", born or "", seen or ""), ""
         except BoneageError as error:  # the answer stays while an age is being written
             months, problem = None, shown.words(str(error))
         return problem + shown.one(desk, looked, _SEX.get(sex), months)
 
-    def look(dropped: list[File], before: Looked | None, *said: str) -> tuple[Any, ...]:
+    def look(dropped: list[File], before: str | None, *said: str) -> tuple[Any, ...]:
         if not dropped:
             return before, *said, None, gr.skip()
         with uploads.answered([file.path for file in dropped]):
             if not uploads.holds(dropped[0].path):
                 return None, *said, None, shown.words("The upload is no longer there: drop it again.")
-            found = desk.look(dropped[0].path, dropped[0].name)
+            try:
+                found = desk.look(dropped[0].path, dropped[0].name)
+            except Exception:
+                return None, *said, None, _fault()
         if before is not None:  # what was said was said of another child
             said = ("unknown", "", "", "")
         if found.tags and found.tags.male is not None:
             said = ("M" if found.tags.male else "F", *said[1:])
         if found.tags and found.tags.age is not None:
             said = (said[0], in_years(found.tags.age), "", "")
-        return found, *said, None, show(found, *said)
+        kept.drop(before)
+        name = kept.put(found)
+        return name, *said, None, show(name, *said)
 
     asked: Any = {"show_progress": "minimal", "concurrency_id": "one", "concurrency_limit": 4}
     asked["api_visibility"] = "private"
-    file.upload(look, [file, looked, *said], [looked, *said, file, answer], **asked)
+    file.upload(look, [file, name, *said], [name, *said, file, answer], **asked)
     changes = [sex.input, *(event for box in said[1:] for event in (box.submit, box.blur))]
-    gr.on(changes, show, [looked, *said], answer, trigger_mode="always_last", **asked)
+    gr.on(changes, show, [name, *said], answer, trigger_mode="always_last", **asked)
 
 
 def _several(desk: Desk, uploads: Uploads, limits: Limits) -> None:
@@ -185,11 +194,16 @@ def _in_words(do: Callable[..., str]) -> Callable[..., str]:
             return do(*args)
         except BoneageError as error:
             return shown.words(str(error))
-        except Exception:  # a fault of ours: the page stays, and whoever serves it can see why
-            log.exception("the page could not answer")
-            return shown.words("This could not be answered, by a fault of the program: its log says more.")
+        except Exception:
+            return _fault()
 
     return tried
+
+
+def _fault() -> str:
+    """Say that the fault is ours; whoever serves the page can see which."""
+    log.exception("the page could not answer")
+    return shown.words("This could not be answered, by a fault of the program: its log says more.")
 
 
 def _live(value: str) -> gr.HTML:

@@ -5,12 +5,14 @@ import os
 import signal
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from boneage_pl.errors import BoneageError
-from boneage_pl.page.desk import Desk
+from boneage_pl.page.desk import Desk, Looked
+from boneage_pl.page.kept import Kept
 from boneage_pl.page.uploads import Uploads
 from boneage_pl.reading.explain import needs_captum
 from boneage_pl.reading.extras import needed
@@ -43,7 +45,8 @@ def serve(desk: Desk, host: str, port: int | None, megabytes: int, pictures: int
         logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is there
         uploads = Uploads(Path(folder))
         most = megabytes << 20
-        page = build(desk, uploads, Limits(most, pictures, 4 * most))
+        kept: Kept[Looked] = Kept()
+        page = build(desk, uploads, kept, Limits(most, pictures, 4 * most))
         try:
             _, local, _ = page.queue().launch(
                 server_name=host,
@@ -70,7 +73,7 @@ def serve(desk: Desk, host: str, port: int | None, megabytes: int, pictures: int
             print(f"{local}\nCtrl-C stops it", flush=True)
             if host not in _LOCAL:
                 print("whoever reaches this address can ask; there is no password", flush=True)
-            _until_stopped(uploads)
+            _until_stopped(uploads.forget, kept.forget)
         finally:
             page.close(verbose=False)
 
@@ -81,7 +84,7 @@ def _middleware(guard: Any, uploads: Uploads, most: int) -> Any:
     return Middleware(guard, uploads=uploads, most=most)
 
 
-def _until_stopped(uploads: Uploads) -> None:
+def _until_stopped(*tidy: Callable[[], object]) -> None:
     stopped = threading.Event()
 
     def stop(_: int, __: FrameType | None) -> None:
@@ -90,7 +93,8 @@ def _until_stopped(uploads: Uploads) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     while not stopped.wait(_SWEEP):
-        uploads.forget()
+        for do in tidy:
+            do()
 
 
 def _why(error: OSError) -> str:

@@ -1,6 +1,5 @@
 """Uploads: they lie on the disk until they are answered, and no longer."""
 
-import os
 import shutil
 import time
 from collections import Counter
@@ -10,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
 
+_ROOM = "unpacked_"
 FORGOTTEN = 600  # seconds; our choice: what nobody has asked about by then is deleted
 
 
@@ -51,7 +51,7 @@ class Uploads:
     @contextmanager
     def room(self) -> Iterator[Path]:
         """Yield a folder for what is unpacked; it is deleted at the end."""
-        with TemporaryDirectory(prefix="unpacked_", dir=self.folder) as folder:
+        with TemporaryDirectory(prefix=_ROOM, dir=self.folder) as folder:
             yield Path(folder)
 
     def forget(self, now: float | None = None) -> None:
@@ -61,16 +61,16 @@ class Uploads:
             now: the time, as `time.time` gives it.
         """
         before = (now or time.time()) - FORGOTTEN
-        for entry in list(os.scandir(self.folder)):
-            with suppress(OSError):
-                if entry.stat(follow_symlinks=False).st_mtime < before:
-                    with self._lock:
-                        for path in [path for path in self._waiting if path.startswith(entry.path)]:
-                            del self._waiting[path]
-                    if entry.is_dir(follow_symlinks=False):
-                        shutil.rmtree(entry)
-                    else:
-                        os.unlink(entry)  # noqa: PTH108
+        for path in list(self.folder.iterdir()):
+            with suppress(OSError):  # somebody else was faster
+                if path.name.startswith(_ROOM) or path.lstat().st_mtime >= before:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        with self._lock:
+            self._waiting = Counter({path: n for path, n in self._waiting.items() if Path(path).exists()})
 
     def _let_go(self, path: Path) -> None:
         with self._lock:
