@@ -235,6 +235,12 @@ def test_twenty_at_once_are_all_answered(home: Home, site: Served):
     assert site.uploads() == []
 
 
+def test_as_many_as_are_taken_are_dropped_at_once(home: Home, site: Served):
+    files = [(f"{n}.png", (home.images / f"{n}.png").read_bytes()) for n in range(1, 31)]
+    assert "<h2>30 of 30 answered</h2>" in Caller(site.url).many(*files, sex="F")
+    assert site.uploads() == []
+
+
 def bomb() -> bytes:
     """A PNG file that says it has 100,000 × 100,000 pixels, which compress well; a part of them is there."""
     header = (100_000).to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
@@ -295,6 +301,8 @@ def test_it_hands_out_nothing_and_fetches_nothing(home: Home, site: Served):
         (["port=0"], "port=0: it must be a whole number of 1 or more."),
         (["max_megabytes=0"], "max_megabytes=0: it must be a whole number of 1 or more."),
         (["ckpt=nowhere"], "nowhere"),
+        (["host=198.51.100.7"], "host=198.51.100.7: no address of this machine"),
+        (["host=no.such.name.invalid", "port=7999"], "host=no.such.name.invalid port=7999: no address"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(home: Home, options: list[str], words: str):

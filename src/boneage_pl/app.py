@@ -4,18 +4,24 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from boneage_pl.cli.entry import start
 from boneage_pl.cli.numbers import check_number
+from boneage_pl.page.address import check_address
+from boneage_pl.reading.extras import check_there
 
 
 def app(config: DictConfig) -> None:
     """Check the options, load the model, and serve it.
 
     Raises:
-        BoneageError: an option that cannot be right, a checkpoint that cannot be read, or see `serve`.
+        BoneageError: an option that cannot be right, an extra that is missing, or a checkpoint that cannot be
+            read.
     """
     check_number("max_megabytes", config.max_megabytes, 1)
     check_number("max_pictures", config.max_pictures, 1)
     if config.port is not None:
         check_number("port", config.port, 1)
+    check_address(config.host, config.port)
+    for module in ("gradio", "captum"):
+        check_there(module, "the page", "app")
     names = config.ckpt if isinstance(config.ckpt, ListConfig) else [config.ckpt]
     views = config.views
     from boneage_pl.page.desk import Desk

@@ -44,9 +44,7 @@ def cards(model: BoneAge, level: float) -> str:
 def figures(model: BoneAge) -> str:
     """Return the figures of the reports beside the checkpoints, as HTML."""
     found = [
-        Markup(
-            '<figure><img alt="{0}" src="data:image/png;base64,{1}"><figcaption>{0}</figcaption></figure>'
-        ).format(f"{member.record.experiment}: {caption}", _content(path))
+        _FIGURE.format(f"{member.record.experiment}: {caption}", _content(path))
         for member in model.members
         for name, caption in _FIGURES.items()
         if (path := run_of(member.path) / "report" / f"{name}.png").is_file()

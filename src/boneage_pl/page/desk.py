@@ -52,11 +52,6 @@ class Desk:
         self.model, self.level = model, level
         self._lock = Lock()
 
-    @property
-    def frame_side(self) -> int:
-        """Pixels a side of what the first network sees."""
-        return self.model.members[0].frame.side
-
     def look(self, path: Path, name: str) -> Looked:
         """Ask about a picture for both sexes: which it is may be said later."""
         with self._lock:

@@ -124,8 +124,8 @@ def _one(desk: Desk, uploads: Uploads, kept: Kept[Looked]) -> None:
         if found.tags and found.tags.age is not None:
             said = (said[0], in_years(found.tags.age), "", "")
         kept.drop(before)
-        name = kept.put(found)
-        return name, *said, None, show(name, *said)
+        now = kept.put(found)
+        return now, *said, None, show(now, *said)
 
     asked: Any = {"show_progress": "minimal", "concurrency_id": "one", "concurrency_limit": 4}
     asked["api_visibility"] = "private"

@@ -14,8 +14,6 @@ from boneage_pl.errors import BoneageError
 from boneage_pl.page.desk import Desk, Looked
 from boneage_pl.page.kept import Kept
 from boneage_pl.page.uploads import Uploads
-from boneage_pl.reading.explain import needs_captum
-from boneage_pl.reading.extras import needed
 
 _SWEEP = 60  # seconds between looks for uploads that nobody has asked about
 _LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -32,13 +30,13 @@ def serve(desk: Desk, host: str, port: int | None, megabytes: int, pictures: int
         pictures: of one drop.
 
     Raises:
-        BoneageError: Gradio or captum is not installed, or the port is taken.
+        BoneageError: nothing can be served there.
     """
-    needs_captum()
     with tempfile.TemporaryDirectory(prefix="boneage_pl_page_", ignore_cleanup_errors=True) as folder:
         # read by Gradio and by Hugging Face's hub, which it imports
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
-        gradio = needed("gradio", "the page", "app")
+        import gradio
+
         from boneage_pl.page.guard import Guard
         from boneage_pl.page.layout import Limits, build, style
 
@@ -68,7 +66,7 @@ def serve(desk: Desk, host: str, port: int | None, megabytes: int, pictures: int
                 head=f"<style>{style()}</style>",  # given as css=, it would not reach beyond the tabs
             )
         except OSError as error:
-            raise BoneageError(f"host={host} port={port}: {_why(error)}") from error
+            raise BoneageError(f"host={host} port={port}: nothing can be served there ({error}).") from error
         try:
             print(f"{local}\nCtrl-C stops it", flush=True)
             if host not in _LOCAL:
@@ -95,9 +93,3 @@ def _until_stopped(*tidy: Callable[[], object]) -> None:
     while not stopped.wait(_SWEEP):
         for do in tidy:
             do()
-
-
-def _why(error: OSError) -> str:
-    if "port" in str(error):
-        return "the port is taken. Stop what uses it, or give another; port=null takes the first free one."
-    return f"cannot be listened on ({error})."

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import re
 from collections.abc import Sequence
 from io import BytesIO, StringIO
 from typing import Any, cast
@@ -13,6 +14,7 @@ from boneage_pl.data.frame import Pixels
 from boneage_pl.page.axis import Axis
 from boneage_pl.page.desk import Desk, Looked
 from boneage_pl.reading.answer import FLAGS, Answer, in_years
+from boneage_pl.reading.explain import coloured
 from boneage_pl.reading.growth import SOURCE, deviation
 from boneage_pl.reading.model import Reading
 from boneage_pl.reading.output import COLUMNS, cells
@@ -21,7 +23,7 @@ from boneage_pl.report.html import environment
 _THUMB = 72  # pixels
 _TITLES = {
     "unfamiliar": "Not like what the model knows",
-    "sharpness": "Not as sharp, or sharper",
+    "sharpness": "Another sharpness",
     "inverted": "Was inverted",
     "right_hand": "A right hand",
     "blank": "Empty",
@@ -86,15 +88,9 @@ def _said(desk: Desk, looked: Looked, reading: Reading, age: float | None) -> di
         "difference": None if age is None else answer.months - age,
         "sd": sd,
         "seen": _png(Image.fromarray(desk.seen(reading))),
-        "where": "" if found is None else _png(Image.fromarray(_colours(found), "RGBA")),
+        "where": "" if found is None else _png(Image.fromarray(coloured(found), "RGBA")),
         "cells": None if found is None else found.shape,
     }
-
-
-def _colours(found: Any) -> Pixels:
-    from boneage_pl.reading.explain import coloured
-
-    return coloured(found)
 
 
 def _small(pixels: Pixels) -> Image.Image:
@@ -119,7 +115,7 @@ def _csv(answers: Sequence[Answer]) -> str:
 
 def _harmless(cell: str) -> str:
     """Return a cell that no spreadsheet takes for a formula: file names come from anywhere."""
-    return f"'{cell}" if cell[:1] in tuple("=+-@\t\r") else cell
+    return f"'{cell}" if re.match(r"[=+@\t\r]|-(?![\d.]+$)", cell) else cell
 
 
 def _render(template: str, **content: Any) -> str:
