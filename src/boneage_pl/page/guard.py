@@ -46,10 +46,7 @@ class Guard:
         if problem := self._too_large(scope, self.most if uploading else _TALK):
             await _refuse(send, *problem)
             return
-        if uploading:  # whose answer is read along, and so must not be compressed
-            scope = {**scope, "headers": [h for h in scope["headers"] if h[0] != b"accept-encoding"]}
-            send = self._noted(send)
-        await self.app(scope, receive, send)
+        await self.app(scope, receive, self._noted(send) if uploading else send)
 
     def _too_large(self, scope: Message, most: int) -> tuple[int, str] | None:
         if scope["method"] in ("GET", "HEAD"):
