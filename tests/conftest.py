@@ -21,7 +21,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("BONEAGE_DATA", None)
 
 # These train for minutes: they come first, so that two processes end at about the same time.
-LONG = ("test_experiments", "test_sweeps", "test_torture", "test_resume", "test_ddp", "test_evaluate")
+LONG = (
+    "test_experiments",
+    "test_sweeps",
+    "test_torture",
+    "test_resume",
+    "test_ddp",
+    "test_evaluate",
+    "test_app",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

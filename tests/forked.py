@@ -6,17 +6,20 @@ the module as `python -m` does. `Forks` starts the process that forks; this modu
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.conftest import Result
 
+T = TypeVar("T")
 CHECKOUT = Path(__file__).parents[1]
 
 
@@ -94,6 +97,29 @@ class Forks:
         self.process.wait()
 
 
+def keep_phantoms(folder: Path) -> None:
+    """Let a command copy radiographs that another one has drawn: dozens of tests draw the same."""
+    from boneage_pl.data.phantom import dataset
+
+    drawn = dataset.in_processes
+
+    def in_processes(do: Callable[[Any], T], tasks: Sequence[Any], workers: int) -> Iterator[T | None]:
+        places = {task[0]: folder / "_".join(str(part) for part in task[1:]) for task in tasks}
+        missing = [task for task in tasks if not places[task[0]].exists()]
+        for task in tasks:
+            if task not in missing:
+                shutil.copyfile(places[task[0]], task[0])
+                yield None
+        yield from drawn(do, missing, workers)
+        folder.mkdir(exist_ok=True)
+        for path, *_ in missing:
+            beside = folder / f"{os.getpid()}.tmp"
+            shutil.copyfile(path, beside)
+            beside.rename(places[path])
+
+    dataset.in_processes = in_processes
+
+
 def serve() -> None:
     import lightning.pytorch  # noqa: F401
     import torch.utils.tensorboard  # noqa: F401
@@ -140,6 +166,7 @@ def _become(order: dict[str, Any]) -> None:
     os.chdir(order["cwd"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [order["module"], *order["arguments"]]
+    keep_phantoms(Path(order["to"]).parent / "phantoms")
     try:
         if plan := order["env"].get("TORTURE"):
             from tests.torture.moments import install

@@ -263,7 +263,7 @@ def test_hostile_uploads_are_answered_or_refused_in_words(home: Home, site: Serv
     files = [
         (f"{n}.{draw.choice(['png', 'jpg', 'dcm', 'tif'])}", mutated(image(draw), draw)) for n in range(196)
     ]
-    for _ in range(40):  # as much as it holds in use
+    for _ in range(20):  # as much as it holds in use
         caller.one("good.png", good)
     before = site.memory()
     for name, content in files:

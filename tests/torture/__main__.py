@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", choices=["mutations", "kills", "signals", "disks", "at_once", "hostile"])
     parser.add_argument("--seed", type=int, help="of the moments that are drawn; a new one each time")
-    parser.add_argument("--kills", type=int, help="how many (25, and 4 with --quick)")
+    parser.add_argument("--kills", type=int, help="how many (25, and 2 with --quick)")
     options = parser.parse_args()
     seed = random.randrange(10**6) if options.seed is None else options.seed
     print(f"--seed {seed}", flush=True)
@@ -49,7 +49,7 @@ def main() -> int:
 
 def _rows(bench: Bench, folder: Path, options: argparse.Namespace, seed: int) -> Iterator[Row]:
     quick, only = options.quick, options.only
-    count = options.kills or (4 if quick else 25)
+    count = options.kills or (2 if quick else 25)
     groups: dict[str, list[Callable[[], Row | list[Row]]]] = {
         "mutations": [lambda: mutations(folder, 200 if quick else 1000, seed)],
         "kills": [lambda: kills(bench, count, seed)],
