@@ -120,6 +120,13 @@ def keep_phantoms(folder: Path) -> None:
     dataset.in_processes = in_processes
 
 
+def draw_coarsely() -> None:
+    """Let a report's figures have few pixels: drawing them is a third of a small training."""
+    from boneage_pl.report import html
+
+    html.png.__defaults__ = (30,)
+
+
 def serve() -> None:
     import lightning.pytorch  # noqa: F401
     import torch.utils.tensorboard  # noqa: F401
@@ -167,6 +174,7 @@ def _become(order: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [order["module"], *order["arguments"]]
     keep_phantoms(Path(order["to"]).parent / "phantoms")
+    draw_coarsely()
     try:
         if plan := order["env"].get("TORTURE"):
             from tests.torture.moments import install

@@ -91,17 +91,9 @@ def test_accumulated_parts_make_the_step_of_one(alone: Path, train: Train):
     assert_same_run(train("accumulated", *ONE_STEP, "trainer.accumulate_grad_batches=2"), alone)
 
 
-@pytest.mark.parametrize(
-    "network",
-    [
-        pytest.param(["model._target_=tests.tiny.Tiny"], id="tiny"),
-        pytest.param([], id="real", marks=pytest.mark.slow),
-    ],
-)
-def test_two_processes_train_and_v2_goes_on(
-    tmp_path: Path, command: Callable[..., Result], network: list[str]
-):
-    small = [*SMALL_PHANTOM, *DDP, *network, "data.batch_size=16", "trainer.max_epochs=1"]
+@pytest.mark.slow
+def test_two_processes_train_the_real_network_and_v2_goes_on(tmp_path: Path, command: Callable[..., Result]):
+    small = [*SMALL_PHANTOM, *DDP, "data.batch_size=16", "trainer.max_epochs=1"]
     result = command("+experiment=v1", *small, cwd=tmp_path, **ENV)
     assert "2 × cpu, BatchNorm normalises each process's share of a batch by itself" in result.stdout
     assert result.stdout.count("verdict") == 1

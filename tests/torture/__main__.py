@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.torture.bench import Bench, Row
 from tests.torture.disks import at_once, full_disks
 from tests.torture.hostile import checkpoints, damaged, folders
-from tests.torture.kills import SIGNALS, kills, signals
+from tests.torture.kills import HARDEST, SIGNALS, kills, signals
 from tests.torture.mutations import mutations
 
 
@@ -53,7 +53,10 @@ def _rows(bench: Bench, folder: Path, options: argparse.Namespace, seed: int) ->
     groups: dict[str, list[Callable[[], Row | list[Row]]]] = {
         "mutations": [lambda: mutations(folder, 200 if quick else 1000, seed)],
         "kills": [lambda: kills(bench, count, seed)],
-        "signals": [lambda name=name: signals(bench, name, 1 if quick else 5) for name in SIGNALS],  # type: ignore[misc]
+        "signals": [
+            lambda name=name: signals(bench, name, 1 if quick else 5)
+            for name in (HARDEST if quick else SIGNALS)
+        ],  # type: ignore[misc]
         "disks": [lambda: full_disks(bench, ("checkpoint",)) if quick else full_disks(bench)],
         "at_once": [] if quick else [lambda: at_once(bench)],
         "hostile": [

@@ -72,6 +72,9 @@ SIGNALS = {
 }
 
 
+HARDEST = ("SIGTERM to all processes", "SIGINT twice")  # tests/run/test_resume.py has the others
+
+
 def signals(bench: Bench, name: str, count: int) -> Row:
     """Send one of `SIGNALS` at `count` moments: preparation, first step, mid-epoch, validation, report."""
     deed, status = SIGNALS[name]
