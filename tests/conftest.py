@@ -98,7 +98,8 @@ def forks() -> Iterator["Forks"]:
     """What commands are forked of: one for all tests of a process, since it imports for seconds."""
     from tests.forked import Forks
 
-    with Forks(Path(tempfile.mkdtemp(prefix="forked_"))) as forks:
+    folder = tempfile.TemporaryDirectory(prefix="forked_", ignore_cleanup_errors=True)
+    with folder as name, Forks(Path(name)) as forks:
         yield forks
 
 

@@ -211,6 +211,7 @@ def test_the_failure_changes_the_rate_alone_and_says_what_came_of_it(
     assert "+experiment=" not in text
 
 
+@pytest.mark.slow  # the first losses and resumed runs are held to the bit each time
 def test_one_seed_gives_identical_metrics(home: Path, v1: tuple[Path, str], command: Callable[..., Result]):
     command("+experiment=v1", *SMALL, "hydra.run.dir=outputs/again", cwd=home)
     assert (home / "outputs" / "again" / "metrics.csv").read_text() == (v1[0] / "metrics.csv").read_text()

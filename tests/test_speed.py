@@ -150,6 +150,7 @@ def against_float32(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", STEPS)
 def test_bfloat16_differs_from_float32_as_a_rounded_image_does(data: Callable[..., BoneAgeData], steps: int):
     """By no more than twice what float32 itself differs by where the image alone is rounded to bfloat16."""

@@ -264,6 +264,7 @@ def test_what_is_left_out_is_listed_in_the_run(home: Home):
     assert "7.png" in row["where"]
 
 
+@pytest.mark.slow
 def test_a_compiler_that_is_not_there_is_named_and_the_run_goes_on_without(home: Home):
     env = {"PATH": "/nowhere", "TORCHINDUCTOR_CACHE_DIR": str(home.path / "compiled")}
     run = "hydra.run.dir=outputs/compiled"
