@@ -25,6 +25,7 @@ from tests.home import OWN, Home, home_of
 from tests.page.browser import PHONE, chromium, opened
 from tests.page.client import ONE, Caller, named
 from tests.page.served import Served, served
+from tests.page.test_dropped import zipped
 from tests.torture.mutations import image, mutated
 
 ANSWER = re.compile("(Girl|Boy): bone age")
@@ -271,14 +272,6 @@ def bomb() -> bytes:
     header = (100_000).to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
     parts = (b"IHDR", header), (b"IDAT", zlib.compress(bytes(100 << 20))), (b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, data) for name, data in parts)
-
-
-def zipped(entries: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in entries.items():
-            archive.writestr(name, content)
-    return file.getvalue()
 
 
 def test_hostile_uploads_are_answered_or_refused_in_words(home: Home, site: Served):
