@@ -1,7 +1,8 @@
 """Runs commands of the project as a user types them, each in a fork of a process that has imported torch.
 
 Importing takes seconds of a core; a test that starts the command dozens of times saves them. The fork runs
-the module as `python -m` does. `Forks` starts the process that forks; this module, run, is that process.
+the module as `python -m` does, but that it copies phantoms which another command has drawn, and draws the
+figures of reports coarsely. `Forks` starts the process that forks; this module, run, is that process.
 """
 
 import json

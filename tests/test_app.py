@@ -316,7 +316,9 @@ def test_it_hands_out_nothing_and_fetches_nothing(home: Home, site: Served):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["port=0"], "port=0: it must be a whole number of 1 or more."),
+        (["port=0"], "port=0: it must be a whole number of 1 or more"),
+        (["port=70000"], "port=70000: it must be a whole number of 1 or more and below 65536."),
+        (["host=null"], "host=None: no address of this machine"),
         (["max_megabytes=0"], "max_megabytes=0: it must be a whole number of 1 or more."),
         (["ckpt=nowhere"], "nowhere"),
         (["host=198.51.100.7"], "host=198.51.100.7: no address of this machine"),

@@ -18,8 +18,9 @@ def app(config: DictConfig) -> None:
     check_number("max_megabytes", config.max_megabytes, 1)
     check_number("max_pictures", config.max_pictures, 1)
     if config.port is not None:
-        check_number("port", config.port, 1)
-    check_address(config.host, config.port)
+        check_number("port", config.port, 1, below=65536)
+    host = str(config.host)
+    check_address(host, config.port)
     for module in ("gradio", "captum"):
         check_there(module, "the page", "app")
     names = config.ckpt if isinstance(config.ckpt, ListConfig) else [config.ckpt]
@@ -35,7 +36,7 @@ def app(config: DictConfig) -> None:
         outputs=config.outputs,
         repeated=OmegaConf.to_container(config, resolve=False),
     )
-    serve(Desk(model, config.level), config.host, config.port, config.max_megabytes, config.max_pictures)
+    serve(Desk(model, config.level), host, config.port, config.max_megabytes, config.max_pictures)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ SOURCE = (
     "Brush Foundation study, in Greulich and Pyle, Radiographic Atlas of Skeletal Development of the Hand "
     "and Wrist, 2nd edition, Stanford University Press 1959"
 )
-# Chronological age in months, and the standard deviation of skeletal age among children of it, in months.
+# Chronological age in months, and the standard deviation of skeletal age among children of it, in months; as
+# programs that cite the study have them: the book itself was not at hand.
 _GIRLS = (
     (3, 0.72), (6, 1.16), (9, 1.36), (12, 1.77), (18, 3.49), (24, 4.64), (30, 5.37), (36, 5.97), (42, 7.48),
     (48, 8.98), (54, 10.73), (60, 11.65), (72, 10.23), (84, 9.64), (96, 10.23), (108, 10.74), (120, 11.73),
