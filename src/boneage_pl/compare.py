@@ -11,7 +11,7 @@ def compare(config: DictConfig) -> None:
     Raises:
         BoneageError: see `compare_runs`.
     """
-    from boneage_pl.report.comparison import compare_runs  # imports matplotlib and pandas
+    from boneage_pl.report.comparing import compare_runs  # imports matplotlib and pandas
 
     compare_runs(config)
 

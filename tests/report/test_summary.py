@@ -21,6 +21,11 @@ def test_verdict_against_a_constant_predictor_of_57_months(mae: float, expected:
     assert verdict(mae, 57.0) == expected
 
 
+@pytest.mark.parametrize(("mae", "beats"), [(19.9, True), (20.0, False), (21.0, False), (math.nan, False)])
+def test_a_run_that_never_beats_its_start_is_told_so(mae: float, beats: bool):
+    assert ("never beat its start" in verdict(mae, 57.0, 20.0)) is not beats
+
+
 def test_the_constant_predictor_knows_the_training_set_alone():
     split = pd.DataFrame({"bone_age": [10, 20, 60, 100, 30], "subset": ["train"] * 3 + ["validation"] * 2})
     assert constant_predictor(split) == (20.0, 45.0)

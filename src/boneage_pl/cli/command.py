@@ -27,8 +27,10 @@ PATHS = (
     "hydra.run.dir",
     "hydra.sweep.dir",
     "images",
+    "keep",
     "out",
     "resume",
+    "template",
     "validation.root",
 )
 SEVERAL = ("check_images", "ckpt", "images")  # may name more than one

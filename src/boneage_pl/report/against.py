@@ -7,10 +7,9 @@ import pandas as pd
 
 from boneage_pl.errors import BoneageError
 from boneage_pl.report.measures import statistics_of
-from boneage_pl.report.pairing import paired
+from boneage_pl.report.pairing import other_ages, paired
 
 NEEDED = ("id", "predicted")
-SAME_AGE = 1.0  # months that two tables may round one age apart
 
 
 def read_answers(path: Path, asked: pd.DataFrame) -> pd.Series:
@@ -50,8 +49,7 @@ def read_answers(path: Path, asked: pd.DataFrame) -> pd.Series:
         )
     if "bone_age" in table:
         theirs = table.drop_duplicates("id").set_index("id")["bone_age"]
-        apart = [i for i in shared if not abs(theirs[i] - ages[i]) <= SAME_AGE]
-        if apart:
+        if apart := other_ages(theirs, ages):
             raise BoneageError(
                 f"against={path} has another bone age for {len(apart)} of the {len(shared)} images "
                 f"(id {apart[0]}: {theirs[apart[0]]:g} and here {ages[apart[0]]:g} months): other children?"

@@ -1,182 +1,109 @@
-"""Runs beside each other: their configurations, errors, curves, and a paired test of each two."""
+"""Runs beside each other: what came of each, what differs between them, paired tests of each two."""
 
-import json
-import logging
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.machine.home import path_of
-from boneage_pl.report.figures import learning_curves
-from boneage_pl.report.html import png, render, with_interval
-from boneage_pl.report.pairing import FEWEST, paired
-from boneage_pl.run.folder import MAY_CHANGE, stored
-from boneage_pl.run.history import History
-from boneage_pl.run.runs import FINISHED, newest_run, shortest
+from boneage_pl.report.html import with_interval
+from boneage_pl.report.outcome import Outcome
+from boneage_pl.report.pairing import FEWEST, holm, other_ages, paired
+from boneage_pl.run.folder import MAY_CHANGE
 
-log = logging.getLogger(__name__)
+_OWN = {"outputs", "starts_from", "next_experiment", *MAY_CHANGE} - {"trainer.max_epochs", "data.root"}
 
-_OWN = {"outputs", "starts_from", "next_experiment", *MAY_CHANGE} - {"trainer.max_epochs"}
+Table = list[list[str]]  # its first row is the head
 
 
-@dataclass
-class Run:
-    """A run as its folder tells of it."""
-
-    folder: Path
-    config: dict[str, Any]  # by dotted key
-    history: History
-    best_epoch: int
-    metrics: dict[str, Any]  # metrics.json
-    answers: pd.DataFrame  # predictions.csv
-    record: dict[str, Any]  # run.json; empty where there is none
-
-    @property
-    def name(self) -> str:
-        """The folder's last two parts: experiment and date."""
-        return "/".join(self.folder.parts[-2:])
-
-    @property
-    def time(self) -> str:
-        """How long its epochs took."""
-        seconds = sum(row["seconds"] for row in self.record.get("epochs", []))
-        return f"{seconds / 60:.1f} min" if seconds else "not recorded"
-
-    @property
-    def device(self) -> str:
-        """What it was trained on, in the last session."""
-        sessions = self.record.get("sessions", [])
-        if not sessions:
-            return "not recorded"
-        hardware = sessions[-1]["hardware"]
-        return ", ".join(hardware["gpus"]) or f"CPU, {hardware['cores']} cores"
+def results(runs: Iterable[Outcome]) -> Table:
+    """Return a row for each run: how far off it is, when it was best, its time, and what came of it."""
+    head = ["run", "best MAE, months", "epoch", "natural ages", "time", "device", "outcome"]
+    return [head, *(_result(run) for run in runs)]
 
 
-def compare_runs(config: DictConfig) -> Path:
-    """Write compare.html of the runs that `runs` names, print the same, and return the file.
-
-    Raises:
-        BoneageError: fewer than two runs, or one that is not finished.
-    """
-    names = list(config.runs) if isinstance(config.runs, ListConfig) else [config.runs]
-    outputs = Path(config.outputs)
-    folders = list(
-        dict.fromkeys(folder.resolve() for name in names for folder in _folders(str(name), outputs))
-    )
-    if len(folders) < 2:
-        raise BoneageError(
-            f"runs={','.join(map(str, names))}: name at least two runs; this names {len(folders)}."
-        )
-    runs = [_read(shortest(folder)) for folder in folders]
-    head, rows = _overview(runs)
-    tests = [_paired(one, other) for one, other in combinations(runs, 2)]
-    for line in (*_columns([head, *rows]), "", *(" ".join(test) for test in tests)):
-        log.info("%s", line)
-    target = (
-        Path(config.out or outputs / "comparisons" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}") / "compare.html"
-    )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    curves = learning_curves({run.name: run.history.rows for run in runs})
-    page = render(
-        "compare.html",
-        title="Bone age: runs compared",
-        runs=len(runs),
-        head=head,
-        rows=rows,
-        curves=png(curves),
-        tests=tests,
-    )
-    target.write_text(page, encoding="utf-8")
-    log.info("\n%s", target)
-    return target
-
-
-def _folders(name: str, outputs: Path) -> list[Path]:
-    path = path_of(name)
-    if path.is_dir():
-        return [path]
-    if run := newest_run(outputs, name):
-        return [run]
-    anchor = Path(path.anchor) if path.is_absolute() else Path()
-    pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else name
-    found = sorted(p for p in anchor.glob(pattern) if (p / "metrics.csv").is_file()) if "*" in name else []
-    if not found:
-        raise BoneageError(
-            f"runs={name}: no run's folder, no experiment with a run under {outputs}/, and no pattern."
-        )
-    return found
-
-
-def _read(folder: Path) -> Run:
-    if not (folder / FINISHED).is_file():
-        raise BoneageError(f"{folder} holds no finished run. Finish it with resume={folder}.")
-    try:
-        history = History.of_csv((folder / "metrics.csv").read_text())
-        best = json.loads((folder / FINISHED).read_text())["best_epoch"]
-        metrics = json.loads((folder / "report" / "metrics.json").read_text())
-        answers = pd.read_csv(folder / "report" / "predictions.csv", dtype={"id": str})
-        path = folder / "run.json"
-        record = json.loads(path.read_text()) if path.is_file() else {}
-        answers[["id", "error", "seen_in_training"]], metrics["overall"]["mae"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BoneageError(f"{folder}: its report cannot be read ({error}).") from error
-    config = record.get("config") or OmegaConf.to_container(stored(folder, "config"))
-    return Run(folder, _dotted(config), history, best, metrics, answers, record)
-
-
-def _dotted(node: Any, at: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {at: node}
-    return {
-        key: value for k, v in node.items() for key, value in _dotted(v, f"{at}.{k}" if at else k).items()
-    }
-
-
-def _overview(runs: list[Run]) -> tuple[list[str], list[list[str]]]:
-    keys = list(dict.fromkeys(key for run in runs for key in run.config if key not in _OWN))
-    differ = [key for key in keys if len({str(run.config.get(key, "–")) for run in runs}) > 1]
-    head = ["run", "best MAE, months", "epoch", "natural ages", "time", "device", *differ]
-    rows = []
-    for run in runs:
-        natural = run.metrics.get("natural")
-        rows.append(
-            [
-                run.name,
-                with_interval(run.metrics["overall"]["mae"]),
-                f"{run.best_epoch} of {len(run.history.rows)}",
-                with_interval(natural["mae"]) if natural else "–",
-                run.time,
-                run.device,
-                *(str(run.config.get(key, "–")) for key in differ),
-            ]
-        )
-    return head, rows
-
-
-def _columns(rows: list[list[str]]) -> list[str]:
-    """Return what a terminal shows: a block for each run, because configurations make wide tables."""
-    head, *runs = rows
-    width = max(map(len, head))
-    return [f"{name:<{width}}  " + "  |  ".join(run[at] for run in runs) for at, name in enumerate(head)]
-
-
-def _paired(one: Run, other: Run) -> list[str]:
-    """Return names, difference and p of two runs' absolute errors on the images that both validate on."""
-    pair = f"{one.name} − {other.name}:"
-    found = paired(*(run.answers[~run.answers["seen_in_training"]] for run in (one, other)))
-    if found["images"] < FEWEST:
-        return [pair, "–", f"they share {found['images']} validation images, too few"]
-    if found["difference"] is None:
-        return [pair, "–", "answers that are not numbers"]
-    how = "all" if found["all"] else "shared"
+def _result(run: Outcome) -> list[str]:
+    best = f"{run.best['epoch']} of {run.epochs}" if run.best else "–"
+    minutes = "not recorded" if run.minutes is None else f"{run.minutes:.1f} min"
     return [
-        pair,
-        with_interval(found["difference"], sign="+"),
-        f"p = {found['p']:.4f} on {found['images']} images ({how})",
+        run.name,
+        with_interval(run.mae),
+        best,
+        with_interval(run.natural),
+        minutes,
+        run.device,
+        run.state,
     ]
+
+
+def differences(runs: list[Outcome]) -> Table:
+    """Return a row for each choice in which the runs' configurations differ, and a column for each run."""
+    keys = dict.fromkeys(key for run in runs for key in run.config)
+    rows = [
+        [key, *(str(run.config.get(key, "–")) for run in runs)]
+        for key in keys
+        if key not in _OWN and not key.endswith("._partial_")
+    ]
+    return [["choice", *(run.name for run in runs)], *(row for row in rows if len(set(row[1:])) > 1)]
+
+
+def tests(runs: Iterable[Outcome]) -> Table:
+    """Return a row for each two runs: the difference of their MAE on the images that both validate on, and p.
+
+    p is also adjusted for the number of tests (Holm); a test that cannot be made says why.
+    """
+    pairs = [(one, other, difference_of(one, other)) for one, other in combinations(runs, 2)]
+    made = [test["p"] for _, _, test in pairs if test.get("p") is not None]
+    adjusted = iter(holm(made))
+    head = ["runs", "difference of MAE, months", "p", "p, of several tests", "images"]
+    return [head, *(_test(one, other, test, adjusted, len(made)) for one, other, test in pairs)]
+
+
+def _test(one: Outcome, other: Outcome, test: dict[str, Any], adjusted: Any, made: int) -> list[str]:
+    pair = f"{one.name} − {other.name}"
+    if test.get("p") is None:
+        return [pair, "–", "–", "–", test["why"]]
+    images = f"{test['images']} ({'all of both' if test['all'] else 'shared'})"
+    several = f"{next(adjusted):.4f}" if made > 1 else "–"
+    return [pair, with_interval(test["difference"], sign="+"), f"{test['p']:.4f}", several, images]
+
+
+def difference_of(one: Outcome, other: Outcome) -> dict[str, Any]:
+    """Test two runs' absolute errors on the images that both validate on, and neither trained on.
+
+    Returns:
+        see `paired`; where there is no test `why`, in words, and `p` is `None` or missing.
+    """
+    for run in (one, other):
+        if run.summary is None:
+            return {"why": f"{run.name} is not finished"}
+    mine, theirs = one.answers, other.answers
+    if mine is None or theirs is None:
+        return _kept(one, other)
+    ages = (answers.drop_duplicates("id").set_index("id")["bone_age"] for answers in (mine, theirs))
+    if other_ages(*ages):
+        return {"why": "their data show other children under the same ids"}
+    found = paired(_unseen(mine), _unseen(theirs))
+    if found["difference"] is not None:
+        return found
+    if found["images"] < FEWEST:
+        few = f"only {found['images']}" if found["images"] else "no"
+        return {**found, "why": f"{few} validation images in common"}
+    return {**found, "why": "answers that are not numbers"}
+
+
+def _kept(one: Outcome, other: Outcome) -> dict[str, Any]:
+    """Return the test that was made when a record of one of them was kept."""
+    if other.name in one.tests:
+        return dict(one.tests[other.name])
+    if one.name in other.tests:
+        test = dict(other.tests[one.name])
+        if test.get("difference"):
+            value, low, high = (test["difference"][key] for key in ("value", "low", "high"))
+            test["difference"] = {"value": -value, "low": -high, "high": -low}
+        return test
+    return {"why": "records keep no answers by id, and these two were not recorded together"}
+
+
+def _unseen(answers: pd.DataFrame) -> pd.DataFrame:
+    return answers[~answers["seen_in_training"].astype(bool)]

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import color_sequences
 from matplotlib.figure import Figure
 
 from boneage_pl.data.frame import Pixels
@@ -14,6 +15,9 @@ from boneage_pl.run.published import PUBLISHED
 from boneage_pl.run.sheet import contact_sheet
 
 GIRLS, BOYS = "#c44e52", "#4c72b0"
+COLOURS = color_sequences["tab10"]  # of runs
+FEW_POINTS = 6  # of a curve: a line alone would not show them
+FAR_OFF = 3  # times the curves' median: above that, as first epochs may be, is outside of the chart
 
 
 def predicted_against_true(answers: pd.DataFrame) -> Figure:
@@ -121,36 +125,44 @@ def groups_heat_map(by_group: list[dict[str, Any]], edges: list[float]) -> Figur
 def learning_curves(runs: dict[str, list[Row]], published: tuple[str, ...] = ()) -> Figure:
     """Plot training and validation MAE by epoch of one or more runs, with published points beside them.
 
+    One run's two curves share a chart; those of several have one for validation and one for training.
+
     Args:
         runs: rows of metrics.csv by the run's name.
         published: experiments of the published description to show.
     """
-    figure = Figure(figsize=(6.5, 4), layout="constrained")
-    axes = figure.subplots()
-    highest = 0.0
-    for number, (name, rows) in enumerate(runs.items()):
-        epochs = [row["epoch"] for row in rows]
-        colour = f"C{number}"
-        validated = [row for row in rows if row["val_mae"] is not None]
-        curve = [row["epoch"] for row in validated], [row["val_mae"] for row in validated]
-        axes.plot(*curve, "-", color=colour, label=f"{name}, validation")
-        axes.plot(epochs, [row["train_mae"] for row in rows], ":", color=colour, label=f"{name}, training")
-        finite = [v for v in (*curve[1], *(row["train_mae"] for row in rows)) if np.isfinite(v)]
-        highest = max(
-            [highest, *(v for v in finite if v <= 10 * np.median(finite))]
-        )  # a first epoch may be vast
-    for name, marker in zip(published, "ox^", strict=False):
-        points = PUBLISHED[name]
-        label = f"published {name}, validation"
-        axes.plot(
-            list(points), [v for _, v in points.values()], marker, ms=4, color="0.3", ls="", label=label
-        )
-        highest = max(highest, *(v for _, v in points.values()))
-    axes.set(xlabel="epoch", ylabel="mean absolute error (months)")
-    axes.set_ylim(0, highest * 1.1 or 1)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    apart = len(runs) > 1
+    figure = Figure(figsize=(10, 4.2) if apart else (6.5, 4), layout="constrained")
+    charts = figure.subplots(1, 2, sharey=True) if apart else [figure.subplots()]
+    sides = [("val_mae", "validation", "-", "o"), ("train_mae", "training", "-" if apart else ":", "^")]
+    shown: list[float] = []
+    for axes, (key, words, line, marker) in zip([*charts, *charts][:2], sides, strict=True):
+        for number, (name, rows) in enumerate(runs.items()):
+            points = {row["epoch"]: row[key] for row in rows if row[key] is not None}
+            dots = "." if len(points) < FEW_POINTS else ""
+            style = {"ls": line, "color": COLOURS[number % len(COLOURS)], "marker": dots}
+            axes.plot(*_curve(points), label=name if apart else f"{name}, {words}", **style)
+            shown += [value for value in points.values() if np.isfinite(value)]
+        for name, shade in zip(published, ("0.2", "0.6"), strict=False):
+            points = {epoch: of[key == "val_mae"] for epoch, of in PUBLISHED[name].items()}
+            label = f"published {name}" + ("" if apart else f", {words}")
+            axes.plot(*_curve(points), marker, ms=4, color=shade, label=label)
+            shown += points.values()
+        axes.set(xlabel="epoch", title=words if apart else None)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    near = [value for value in shown if value <= FAR_OFF * np.median(shown)]
+    charts[0].set(ylabel="mean absolute error (months)", ylim=(0, 1.1 * max(near, default=0) or 1))
+    if apart:
+        found = charts[0].get_legend_handles_labels()
+        figure.legend(*found, loc="outside lower center", ncols=min(len(found[0]), 3), fontsize=8)
+    else:
+        charts[0].legend(fontsize=8)
     return figure
+
+
+def _curve(points: dict[int, float]) -> tuple[list[int], list[float]]:
+    return list(points), list(points.values())
 
 
 def worst_cases(answers: pd.DataFrame, pixels: Pixels) -> Figure:

@@ -9,6 +9,7 @@ from boneage_pl.report.measures import plain
 from boneage_pl.report.statistics import paired_difference
 
 FEWEST = 20  # shared images: a test of fewer says nothing
+SAME_AGE = 1.0  # months that two tables may round one age apart
 
 
 def paired(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
@@ -38,3 +39,22 @@ def paired(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
     tested = paired_difference(this, that, images)
     difference = plain(tested["difference"], tested["low"], tested["high"])
     return {**found, "difference": difference, "p": tested["p"]}
+
+
+def other_ages(one: pd.Series, other: pd.Series) -> list[str]:
+    """Return the ids that two tables share and give bone ages more than a month apart: other children.
+
+    Args:
+        one, other: months by id.
+    """
+    shared = one.index.intersection(other.index)
+    return [i for i in shared if not abs(one[i] - other[i]) <= SAME_AGE]
+
+
+def holm(ps: list[float]) -> list[float]:
+    """Return p values adjusted for being several (Holm, Scand J Stat 1979): the first mistake stays rare."""
+    order = np.argsort(ps, kind="stable")
+    stepped = np.maximum.accumulate(np.array(ps)[order] * (len(ps) - np.arange(len(ps))))
+    adjusted = np.empty(len(ps))
+    adjusted[order] = np.minimum(stepped, 1)
+    return [float(p) for p in adjusted]

@@ -60,7 +60,7 @@ class Summary:
             best_epoch=int(best["epoch"]),
             constant_months=months,
             constant_mae=constant,
-            verdict=verdict(best["val_mae"], constant),
+            verdict=verdict(best["val_mae"], constant, record.start.val_mae if record.start else None),
             start=record.start,
         )
 
@@ -72,11 +72,18 @@ def constant_predictor(split: pd.DataFrame) -> tuple[float, float]:
     return months, float((split.loc[~train, "bone_age"] - months).abs().mean())
 
 
-def verdict(best_val_mae: float, constant_mae: float) -> str:
-    """Say whether a run learned: `learned`, `barely learned` or `did not learn` (also for NaN)."""
+def verdict(best_val_mae: float, constant_mae: float, start_mae: float | None = None) -> str:
+    """Say whether a run learned: `learned`, `barely learned` or `did not learn` (also for NaN).
+
+    Of one that started from a checkpoint, whose MAE on the same rows is `start_mae`, also whether no epoch
+    was better than that.
+    """
     if best_val_mae < LEARNED * constant_mae:
-        return "learned"
-    return "barely learned" if best_val_mae <= NOT_LEARNED * constant_mae else "did not learn"
+        found = "learned"
+    else:
+        found = "barely learned" if best_val_mae <= NOT_LEARNED * constant_mae else "did not learn"
+    beaten = start_mae is None or best_val_mae < start_mae
+    return found if beaten else f"{found}, and never beat its start"
 
 
 def opening_words(record: Record, split: pd.DataFrame) -> str:

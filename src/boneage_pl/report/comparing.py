@@ -1,0 +1,120 @@
+"""The comparison that a user asks for: which runs, on the console, and as a page."""
+
+import logging
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+
+from omegaconf import DictConfig, ListConfig
+
+from boneage_pl.errors import BoneageError
+from boneage_pl.machine.home import path_of
+from boneage_pl.machine.whole import write_whole
+from boneage_pl.report.comparison import Table, differences, results, tests
+from boneage_pl.report.figures import learning_curves
+from boneage_pl.report.html import png, render
+from boneage_pl.report.keeping import keep
+from boneage_pl.report.markdown import write_markdown
+from boneage_pl.report.outcome import Outcome, read_outcome
+from boneage_pl.run.hold import new_folder
+from boneage_pl.run.runs import RECORD, newest_run, shortest
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = {"html": ".html", "markdown": ".md"}
+BUILT = "built by python -m boneage_pl.compare"  # in what may be overwritten
+
+
+def compare_runs(config: DictConfig) -> Path:
+    """Print the runs that `runs` names beside each other, write that as a page, and return its file.
+
+    Raises:
+        BoneageError: fewer than two runs, or one that cannot be read; see `keep` and `write_markdown`.
+    """
+    names = [str(name) for name in (config.runs if isinstance(config.runs, ListConfig) else [config.runs])]
+    outputs = Path(config.outputs)
+    folders = dict.fromkeys(shortest(f.resolve()) for name in names for f in _folders(name, outputs))
+    if len(folders) < (2 if config.keep is None and config.template is None else 1):
+        raise BoneageError(f"runs={','.join(names)}: name at least two runs; this names {len(folders)}.")
+    runs = [read_outcome(folder) for folder in folders]
+    _name_apart(runs)
+    target = _target(config)
+    if config.keep is not None:
+        for record in keep(runs, path_of(config.keep)):
+            log.info("%s", record)
+        log.info("")
+    found = results(runs), differences(runs), tests(runs)
+    for table in (_turned(found[0]), *(table for table in found[1:] if len(table) > 1)):
+        log.info("%s\n", "\n".join(_lines(table)))
+    if target.suffix == SUFFIXES["markdown"]:
+        page = write_markdown(runs, path_of(config.template) if config.template else None, target)
+        source = f"; edit {Path(config.template).name}" if config.template else ""
+        page = f"<!-- {BUILT}{source} -->\n{page}"
+    else:
+        curves = png(learning_curves({run.name: run.history.rows for run in runs}))
+        parts = dict(zip(("results", "differences", "tests"), found, strict=True))
+        page = render("compare.html", title="Bone age: runs compared", built=BUILT, curves=curves, **parts)
+    write_whole(target, page)
+    log.info("%s", target)
+    return target
+
+
+def _folders(name: str, outputs: Path) -> list[Path]:
+    path = path_of(name)
+    if path.is_dir():
+        return [path]
+    if run := newest_run(outputs, name):
+        return [run]
+    at = Path(path.anchor)
+    found = sorted(p for p in at.glob(str(path.relative_to(at))) if _is_run(p)) if "*" in name else []
+    if not found:
+        raise BoneageError(
+            f"runs={name}: no run's folder, no experiment with a run under {outputs}/, and no pattern that "
+            "a run matches."
+        )
+    return found
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("metrics.csv", RECORD))
+
+
+def _name_apart(runs: list[Outcome]) -> None:
+    """Call runs that would have one name by their whole paths."""
+    times = Counter(run.name for run in runs)
+    for run in runs:
+        if times[run.name] > 1:
+            run.name = str(run.folder)
+
+
+def _target(config: DictConfig) -> Path:
+    """Return the page's file, in a folder that is there."""
+    if (suffix := SUFFIXES.get(config.format)) is None:
+        raise BoneageError(f"format={config.format}: there are {', '.join(SUFFIXES)}.")
+    if config.template is not None and suffix != SUFFIXES["markdown"]:
+        raise BoneageError("template= is of a Markdown page: add format=markdown.")
+    if config.out is None:
+        comparisons = Path(config.outputs) / "comparisons"
+        return new_folder(comparisons / f"{datetime.now():%Y-%m-%d_%H-%M-%S}") / f"compare{suffix}"
+    target = path_of(config.out)
+    if target.suffix not in SUFFIXES.values():
+        target = target / f"compare{suffix}"
+    if target.suffix != suffix:
+        raise BoneageError(f"out={config.out}: format={config.format} is written as {suffix}.")
+    if target.exists() and BUILT not in target.read_text(encoding="utf-8", errors="replace")[:1000]:
+        raise BoneageError(f"out={config.out} was not {BUILT}, and is not overwritten. Choose another.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BoneageError(f"out={config.out} cannot be written: {error.strerror}.") from error
+    return target
+
+
+def _turned(table: Table) -> Table:
+    """Return a table with its columns as rows: a terminal is narrow, and runs are few."""
+    return [list(column) for column in zip(*table, strict=True)]
+
+
+def _lines(table: Table) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]

@@ -1,0 +1,90 @@
+"""A comparison as Markdown: the package's own page, or a text whose numbers are the runs'."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jinja2 import FileSystemLoader, StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from boneage_pl.errors import BoneageError
+from boneage_pl.report.comparison import Table, differences, results, tests
+from boneage_pl.report.figures import learning_curves
+from boneage_pl.report.html import environment, png, with_interval
+from boneage_pl.report.outcome import Outcome
+from boneage_pl.run.published import BEST_PUBLISHED, PUBLISHED
+
+DPI = 100  # of pictures that stand in a text
+
+
+def write_markdown(runs: list[Outcome], template: Path | None, target: Path) -> str:
+    """Return the page, and write its pictures beside `target`.
+
+    Args:
+        template: a Jinja text; `None`: the package's, which has everything. It is given `runs`,
+            `Outcome`s by name; `results(runs)`, `differences(runs)` and `tests(runs)`, tables of those;
+            `rows(head, rows)`, a table of one's own; `curves(file, runs, published)`, a picture that is
+            written beside the page; `numbers(file)`, a JSON file beside the template; `published`, the
+            published curves, epoch → (train, validation), and `best_published`; and the filter `interval`.
+
+    Raises:
+        BoneageError: the template cannot be read, or names what is not there.
+    """
+    pictures: dict[str, bytes] = {}
+
+    def curves(file: str, chosen: Iterable[Outcome], published: Iterable[str] = ()) -> str:
+        pictures[Path(file).name] = png(
+            learning_curves({run.name: run.history.rows for run in chosen}, tuple(published)), DPI
+        )
+        return f"![Training and validation error by epoch]({Path(file).name})"
+
+    def numbers(file: str) -> Any:
+        return json.loads(((template or target).parent / file).read_text(encoding="utf-8"))
+
+    try:
+        page = _texts(template).get_template(template.name if template else "compare.md")
+        text = page.render(
+            runs={run.name: run for run in runs},
+            results=lambda chosen: _table(results(chosen)),
+            differences=lambda chosen: _table(differences(list(chosen))),
+            tests=lambda chosen: _table(tests(chosen)),
+            rows=lambda head, rows: _table([head, *rows]),
+            curves=curves,
+            picture=f"{target.stem}_curves.png",
+            numbers=numbers,
+            published=PUBLISHED,
+            best_published=BEST_PUBLISHED,
+        )
+    except (TemplateError, OSError, ValueError, TypeError, LookupError) as error:
+        where = f", line {line}" if (line := getattr(error, "lineno", None)) else ""
+        raise BoneageError(
+            f"template={template}{where}: {type(error).__name__}: {error}\n"
+            f"The runs here are {', '.join(run.name for run in runs)}."
+        ) from error
+    for name, picture in pictures.items():
+        (target.parent / name).write_bytes(picture)
+    return text
+
+
+def _texts(template: Path | None) -> Any:
+    if template is None:
+        return environment("boneage_pl.report", escaped=False)
+    found = ImmutableSandboxedEnvironment(
+        loader=FileSystemLoader(template.parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    found.filters["interval"] = with_interval
+    return found
+
+
+def _table(rows: Table) -> str:
+    """Return a table in Markdown; nothing of one that has only its head."""
+    if len(rows) < 2:
+        return ""
+    head, *body = ([str(cell).replace("|", "\\|") for cell in row] for row in rows)
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
