@@ -22,7 +22,14 @@ TINY = [
     f"+{OWN[1]}",
     "+callbacks.brake.seconds=0.02",
 ]
-V2 = ["+experiment=v2", "ckpt=outputs/v1", "scheduler.patience=0", "+scheduler.threshold=0.5"]
+V2 = [
+    "+experiment=v2",
+    "ckpt=outputs/v1",
+    "scheduler.patience=0",
+    "+scheduler.threshold=0.5",
+    "callbacks=reestimated",
+    "callbacks.statistics.batches=2",
+]
 
 
 class Home:

@@ -1,0 +1,74 @@
+"""How much of a validation error is BatchNorm's running statistics, and not the weights.
+
+    python -m benchmarks.batch_norm outputs/v1/<run> saved/*.ckpt
+
+For each checkpoint of a run (copy its last.ckpt at the end of every epoch) prints the MAE on the run's
+validation rows, in months, with the statistics as they were saved and with those of 16 training batches,
+estimated anew. batch_norm.json in the run's folder has a row for each; those that it has are not asked again.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from boneage_pl.data.datamodule import BoneAgeData
+from boneage_pl.data.transforms import Flip, Transforms
+from boneage_pl.model.answer import Reader
+from boneage_pl.model.input import input_of, normalised
+from boneage_pl.model.statistics import reestimate
+from boneage_pl.run.checkpoint import load
+
+
+def mae(reader: Reader, data: BoneAgeData) -> float:
+    errors = [reader(batch["image"], batch["male"]) - batch["bone_age"] for batch in data.val_dataloader()]
+    return torch.cat(errors).abs().mean().item()
+
+
+def seen(reader: Reader, data: BoneAgeData, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    flips = Transforms([Flip()])
+    for batch in islice(data.train_dataloader(), count):
+        image = normalised(flips(batch["image"], batch["key"]), input_of(reader.network))
+        yield image.to(memory_format=torch.channels_last), batch["male"]
+
+
+def main() -> None:
+    """Measure each checkpoint."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("checkpoints", type=Path, nargs="+", help="of it")
+    parser.add_argument("--batches", type=int, default=16)
+    options = parser.parse_args()
+    target = options.run / "batch_norm.json"
+    rows = json.loads(target.read_text()) if target.exists() else []
+    data = None
+    for path in sorted(options.checkpoints, key=lambda path: path.stat().st_mtime):
+        reader, record = load(path)
+        if data is None:
+            side = record.image_size
+            data = BoneAgeData(
+                record.config["data"]["root"], image_size=side, split_file=options.run / "split.csv"
+            )
+            data.prepare_data()
+            data.setup()
+        if record.epoch in {row["epoch"] for row in rows}:
+            continue
+        reader.eval().to(memory_format=torch.channels_last)
+        precise = record.precision != "bf16-mixed"
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=not precise):
+            saved = mae(reader, data)
+            reestimate(reader.network, seen(reader, data, options.batches))
+            anew = mae(reader, data)
+        rows.append({"epoch": record.epoch, "saved": round(saved, 3), "reestimated": round(anew, 3)})
+        print(f"epoch {record.epoch:3d}  saved {saved:9.3f}  re-estimated {anew:9.3f}", flush=True)
+        target.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

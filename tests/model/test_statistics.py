@@ -1,0 +1,69 @@
+"""BatchNorm's statistics, estimated anew."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from boneage_pl.data.transforms import Transforms
+from boneage_pl.model.module import BoneAgeModule
+from boneage_pl.model.statistics import Reestimated, reestimate
+from tests.model.test_module import adam, loader, trainer
+
+
+class Normed(nn.Module):
+    """Three weights after a BatchNorm, and dropout before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+        self.norm = nn.BatchNorm2d(3)
+        self.age = nn.Linear(3, 1)
+
+    def forward(self, image: torch.Tensor, male: torch.Tensor) -> torch.Tensor:
+        return self.age(self.norm(self.dropout(image)).flatten(2).mean(2) + male.unsqueeze(1))
+
+
+def batches(count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    return [(5 + 2 * torch.randn(8, 3, 4, 4, generator=generator), torch.zeros(8)) for _ in range(count)]
+
+
+def test_the_statistics_are_those_of_the_batches_and_nothing_else_changes():
+    network = Normed().train()
+    network.dropout.eval()
+    network.norm.running_mean.fill_(1e6)
+    before = copy.deepcopy(network.state_dict())
+    shown = batches(5)
+    reestimate(network, shown)
+    everything = torch.cat([image for image, _ in shown])
+    assert torch.allclose(network.norm.running_mean, everything.mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(network.norm.running_var, everything.var((0, 2, 3)), rtol=0.05)
+    for name, value in before.items():
+        assert name.startswith("norm.") or torch.equal(value, network.state_dict()[name])
+    assert (network.training, network.norm.training, network.dropout.training) == (True, True, False)
+    assert network.norm.momentum == 0.1
+
+
+def fit(*callbacks: Any) -> tuple[BoneAgeModule, float]:
+    torch.manual_seed(0)
+    module = BoneAgeModule(Normed(), optimizer=adam(0.1))
+    run = trainer(max_epochs=2, callbacks=list(callbacks))
+    run.fit(module, loader(), loader())
+    return module, float(run.callback_metrics["val_mae"])
+
+
+def test_training_goes_the_same_way_and_validation_uses_the_new_statistics():
+    plain, before = fit()
+    anew, after = fit(Reestimated(2))
+    assert torch.equal(plain.network.age.weight, anew.network.age.weight)
+    assert before != after
+    seen = torch.cat([anew.seen(batch, Transforms())["image"] for batch in list(loader())[-2:]])
+    assert torch.allclose(anew.network.norm.running_mean, seen.mean((0, 2, 3)), atol=1e-5)
+
+
+def test_none_can_be_re_estimated_from_no_batch():
+    with pytest.raises(ValueError, match="at least one"):
+        Reestimated(0)
