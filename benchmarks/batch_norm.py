@@ -10,12 +10,13 @@ estimated anew. batch_norm.json in the run's folder has a row for each; those th
 import argparse
 import json
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from benchmarks.keep import keep
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.data.transforms import Flip, Transforms
 from boneage_pl.model.answer import Reader
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("checkpoints", type=Path, nargs="+", help="of it")
     parser.add_argument("--batches", type=int, default=16)
+    parser.add_argument("--keep", type=Path, help="write the numbers here too")
     options = parser.parse_args()
     target = options.run / "batch_norm.json"
     rows = json.loads(target.read_text()) if target.exists() else []
@@ -68,6 +70,14 @@ def main() -> None:
         rows.append({"epoch": record.epoch, "saved": round(saved, 3), "reestimated": round(anew, 3)})
         print(f"epoch {record.epoch:3d}  saved {saved:9.3f}  re-estimated {anew:9.3f}", flush=True)
         target.write_text(json.dumps(rows, indent=1) + "\n")
+    if options.keep:
+        rows.sort(key=lambda row: row["epoch"])
+        steps = {
+            kind: sum(abs(b[kind] - a[kind]) for a, b in pairwise(rows)) / (len(rows) - 1)
+            for kind in ("saved", "reestimated")
+        }
+        lower = sum(row["reestimated"] < row["saved"] for row in rows)
+        keep(options.keep, {"batches": options.batches, "epochs": rows, "mean_step": steps, "lower": lower})
 
 
 if __name__ == "__main__":

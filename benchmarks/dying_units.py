@@ -1,16 +1,18 @@
 """How much of v1's first hidden layer survives the first steps at a learning rate.
 
-    python benchmarks/dying_units.py data/rsna100 --lr 0.01 0.001
+    python -m benchmarks.dying_units data/rsna100 --lr 0.01 0.001
 
 Prints, for each rate and seed, the share of the 1000 units that are above zero for any image of the batch.
 """
 
 import argparse
+from pathlib import Path
 
 import lightning as L
 import torch
 from torch.nn import functional as F
 
+from benchmarks.keep import keep
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.data.transforms import Flip, Transforms
 from boneage_pl.model.input import Input, normalised
@@ -44,13 +46,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--keep", type=Path, help="write the numbers here too")
     options = parser.parse_args()
     data = BoneAgeData(options.root, image_size=options.image_size)
     data.prepare_data()
     data.setup()
+    found = []
     for lr in options.lr:
         shares = [alive_after(data, lr, seed, options.steps) for seed in options.seeds]
+        found.append({"lr": lr, "alive": shares})
         print(f"lr {lr:g}: after {options.steps} steps alive:", ", ".join(f"{share:.1%}" for share in shares))
+    if options.keep:
+        keep(options.keep, {"steps": options.steps, "seeds": options.seeds, "rates": found})
 
 
 if __name__ == "__main__":

@@ -13,11 +13,13 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.hold_out import write_part
+from benchmarks.keep import keep
 from boneage_pl.data.split import age_edges, assign_groups
 from boneage_pl.data.table import read_table
 from boneage_pl.report.html import with_interval
@@ -77,31 +79,56 @@ def evaluated(run: Path, name: str, *options: str) -> pd.DataFrame:
     return pd.read_csv(out / "predictions.csv", dtype={"id": str})
 
 
-def score(folder: Path) -> None:
-    """Print what each protocol's v1 and v2 score on their own validation set and on the images set aside."""
-    head = ("protocol", "run", "own validation", "its rows trained on", "its other rows", "set aside", "gap")
-    lines, gaps = [], {}
+def score(folder: Path) -> list[dict[str, Any]]:
+    """Return what each protocol's v1 and v2 score on their own validation rows and on what was set aside."""
+    rows = []
     for protocol in PROTOCOLS:
         for name in ("v1", "v2"):
             run = folder / f"{protocol}_{name}"
             own = evaluated(run, "own", f"data.root={folder / 'kept'}", "subset=validation", "seen=allow")
             aside = evaluated(run, "aside", f"data.root={folder / 'aside'}")
             assert not aside["seen_in_training"].any()
-            parts = [own[own["seen_in_training"] == seen] for seen in (True, False)]
             here, there = balanced(own), balanced(aside)
-            gaps[protocol, name] = there["value"] - here["value"]
-            means = [
-                f"{rows['error'].abs().mean():.2f} ({len(rows)})" if len(rows) else "–" for rows in parts
-            ]
-            cells = [with_interval(here), *means, with_interval(there), f"{gaps[protocol, name]:+.2f}"]
-            lines.append(f"| {protocol} | {name} | " + " | ".join(cells) + " |")
-    print("MAE in months, every group weighing alike; in brackets 95 % intervals over images, or rows")
-    print("| " + " | ".join(head) + " |\n" + "| --- " * len(head) + "|", *lines, sep="\n")
-    for name in ("v1", "v2"):
-        memory = gaps["published", name] - gaps["disjoint", name]
-        print(
-            f"{name}: {memory:+.2f} months of the published-style score are memory (gap less disjoint's gap)"
-        )
+            seen = own["seen_in_training"]
+            rows.append(
+                {
+                    "protocol": protocol,
+                    "run": name,
+                    "own": here,
+                    "own_images": int(own["id"].nunique()),
+                    "trained_on": _part(own[seen]),
+                    "not_trained_on": _part(own[~seen]),
+                    "aside": there,
+                    "aside_images": len(aside),
+                    "aside_as_in_the_table": aside["error"].abs().mean(),
+                    "gap": there["value"] - here["value"],
+                }
+            )
+    return rows
+
+
+def _part(rows: pd.DataFrame) -> dict[str, Any]:
+    return {"rows": len(rows), "mae": rows["error"].abs().mean() if len(rows) else None}
+
+
+def memory(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the months of each published-style score that are memory: its gap less disjoint's."""
+    gaps = {(row["protocol"], row["run"]): row["gap"] for row in rows}
+    return {name: gaps["published", name] - gaps["disjoint", name] for name in ("v1", "v2")}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the scores as a table."""
+    head = ("protocol", "run", "own validation", "of it trained on", "of it not", "set aside", "gap")
+    lines = [head, ("---",) * len(head)]
+    for row in rows:
+        parts = [
+            f"{part['mae']:.2f} ({part['rows']} rows)" if part["rows"] else "–"
+            for part in (row["trained_on"], row["not_trained_on"])
+        ]
+        scores = with_interval(row["own"]), *parts, with_interval(row["aside"])
+        lines.append((row["protocol"], row["run"], *scores, f"{row['gap']:+.2f}"))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main() -> None:
@@ -112,10 +139,18 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="write the numbers here too")
     options = parser.parse_args()
     set_aside(options.root, options.folder)
     train(options.folder, options.size, options.epochs, options.seed)
-    score(options.folder)
+    rows = score(options.folder)
+    print("MAE in months, every group weighing alike; in brackets 95 % intervals over images")
+    print(table(rows))
+    for name, months in memory(rows).items():
+        print(f"{name}: {months:+.2f} months of the published-style score are memory")
+    if options.keep:
+        budget = {"size": options.size, "epochs": options.epochs, "seed": options.seed}
+        keep(options.keep, {**budget, "rows": rows, "memory": memory(rows)})
 
 
 if __name__ == "__main__":
