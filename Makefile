@@ -4,13 +4,13 @@ PY   := $(VENV)/bin/python
 PIP_ARGS ?=
 # Two processes share the test files; each uses one thread (see tests/conftest.py).
 TWO  := -n 2 --dist loadfile --no-loadscope-reorder
-# The demonstration's runs lie apart, so that its v2 never starts from another v1. It trains at a tenth of the
-# published learning rates: at 0.01 nearly all of the first hidden layer dies within five steps, and there is no
-# time to recover from that in minutes.
+# The demonstration's runs lie apart, so that its v2 never starts from another v1. It trains at lower learning rates
+# than the published: at 0.01 nearly all of the first hidden layer dies within five steps, and there is no time to
+# recover from that in minutes. Chosen on seeds 1, 2 and 3, checked on 0, 4 and 5 (benchmarks/demo.py).
 DEMO := data=phantom_small outputs=outputs/demo seed=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all torture lint bench tensorboard clean
+.PHONY: help setup demo test test-all torture lint bench reproduction tensorboard clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,8 +23,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup  ## synthetic radiographs, a small v1, v2 from its checkpoint, an answer; nothing is downloaded
-	$(PY) -m boneage_pl +experiment=v1 $(DEMO) optimizer.lr=0.001 trainer.max_epochs=10
-	$(PY) -m boneage_pl +experiment=v2 $(DEMO) optimizer.lr=0.0001 trainer.max_epochs=5 ckpt=v1
+	$(PY) -m boneage_pl +experiment=v1 $(DEMO) optimizer.lr=0.001 trainer.max_epochs=8
+	$(PY) -m boneage_pl +experiment=v2 $(DEMO) optimizer.lr=0.0003 trainer.max_epochs=8 ckpt=v1
 	$(PY) -m boneage_pl.predict outputs=outputs/demo ckpt=v2 sex=F images=data/phantom_small/boneage-training-dataset/7.png
 
 test: setup  ## the tests (minutes)
@@ -43,6 +43,9 @@ lint: setup  ## ruff format check, ruff, mypy over src/
 
 bench: setup  ## the project against the published way, side by side (half an hour on 2 cores)
 	$(PY) -m benchmarks.speed
+
+reproduction: setup  ## docs/REPRODUCTION.md from the records of the runs
+	$(PY) -m boneage_pl.compare 'runs=docs/records/*' format=markdown template=docs/reproduction.md.jinja out=docs/REPRODUCTION.md
 
 tensorboard: setup  ## the curves of every run under outputs/
 	$(VENV)/bin/tensorboard --logdir outputs

@@ -15,8 +15,8 @@ from tests.conftest import Result
 from tests.others import others
 
 DEMO = ["data=phantom_small", "outputs=outputs/demo", "seed=0"]  # as in the Makefile
-V1 = ["+experiment=v1", *DEMO, "optimizer.lr=0.001", "trainer.max_epochs=10"]
-V2 = ["+experiment=v2", *DEMO, "optimizer.lr=0.0001", "trainer.max_epochs=5", "ckpt=v1"]
+V1 = ["+experiment=v1", *DEMO, "optimizer.lr=0.001", "trainer.max_epochs=8"]
+V2 = ["+experiment=v2", *DEMO, "optimizer.lr=0.0003", "trainer.max_epochs=8", "ckpt=v1"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
