@@ -224,6 +224,7 @@ def test_without_one_the_page_has_everything(there: Path, capsys, caplog):
         ({"template": "text.jinja"}, "add format=markdown"),
         ({"template": "no.jinja", "format": "markdown"}, "no.jinja"),
         ({"keep": "records", "runs": ["outputs/v1/a", "outputs/v1/going"]}, "is not finished"),
+        ({"keep": "mine.html"}, "cannot be written"),
         ({"runs": ["outputs/v1/a", "outputs/v1/broken"]}, "what it holds cannot be read"),
     ],
 )
@@ -237,3 +238,4 @@ def test_what_cannot_be_right_is_refused(there: Path, options: dict[str, Any], s
         compare(capsys, caplog, **{"runs": ["outputs/v1/a", "outputs/v1/b"], **options})
     assert said in str(raised.value)
     assert (there / "mine.html").read_text() == "<p>my own notes"
+    assert not list(there.glob("outputs/comparisons/*"))

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -39,24 +40,32 @@ def compare_runs(config: DictConfig) -> Path:
     runs = [read_outcome(folder) for folder in folders]
     _name_apart(runs)
     target = _target(config)
-    if config.keep is not None:
-        for record in keep(runs, path_of(config.keep)):
-            log.info("%s", record)
-        log.info("")
+    try:
+        if config.keep is not None:
+            for record in keep(runs, path_of(config.keep)):
+                log.info("%s", record)
+        write_whole(target, _page(runs, config, target))
+    except OSError as error:
+        raise BoneageError(f"{error.filename or target} cannot be written: {error.strerror}.") from error
+    finally:
+        with suppress(OSError):  # nothing was written into it
+            target.parent.rmdir()
+    log.info("%s", target)
+    return target
+
+
+def _page(runs: list[Outcome], config: DictConfig, target: Path) -> str:
+    """Print the tables, and return the page that has them."""
     found = results(runs), differences(runs), tests(runs)
     for table in (_turned(found[0]), *(table for table in found[1:] if len(table) > 1)):
         log.info("%s\n", "\n".join(_lines(table)))
     if target.suffix == SUFFIXES["markdown"]:
         page = write_markdown(runs, path_of(config.template) if config.template else None, target)
         source = f"; edit {Path(config.template).name}" if config.template else ""
-        page = f"<!-- {BUILT}{source} -->\n{page}"
-    else:
-        curves = png(learning_curves({run.name: run.history.rows for run in runs}))
-        parts = dict(zip(("results", "differences", "tests"), found, strict=True))
-        page = render("compare.html", title="Bone age: runs compared", built=BUILT, curves=curves, **parts)
-    write_whole(target, page)
-    log.info("%s", target)
-    return target
+        return f"<!-- {BUILT}{source} -->\n{page}"
+    curves = png(learning_curves({run.name: run.history.rows for run in runs}))
+    parts = dict(zip(("results", "differences", "tests"), found, strict=True))
+    return render("compare.html", title="Bone age: runs compared", built=BUILT, curves=curves, **parts)
 
 
 def _folders(name: str, outputs: Path) -> list[Path]:

@@ -1,0 +1,62 @@
+"""The published experiment, all of it, as it stands in docs/REPRODUCTION.md: its runs, then their records.
+
+    python -m benchmarks.reproduction data/rsna100 --seeds 1 2 3 --keep docs/records
+
+v1 with each seed, v2 from the best and from the worst of them, and the failure with the first seed. The same
+command goes on where it was interrupted; hours on 2 cores, so `--only v1` and the like take a part.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from boneage_pl.run.runs import FINISHED
+
+FAILURE_EPOCHS = 10  # our choice: it is over in the first
+
+
+def train(run: Path, experiment: str, *options: str) -> float:
+    """Train a run, or go on with it, and return its best validation MAE in months."""
+    if not (run / FINISHED).exists():
+        command = [f"+experiment={experiment}", *options, f"hydra.run.dir={run}"]
+        subprocess.run([sys.executable, "-m", "boneage_pl", *command], check=True)
+    return float(json.loads((run / FINISHED).read_text())["best_val_mae"])
+
+
+def main() -> None:
+    """Train what is asked for, compare, and keep."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("root", type=Path, help="folder of the radiographs")
+    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--folder", type=Path, default=Path("outputs/reproduction"))
+    parser.add_argument("--only", nargs="+", default=["v1", "lr_0.1_failure", "v2"], help="experiments")
+    parser.add_argument("--keep", type=Path, help="write a record of each run here")
+    options = parser.parse_args()
+    folder = options.folder
+    common = [f"data.root={options.root}", f"data.image_size={options.image_size}", f"outputs={folder}"]
+    v1 = {seed: folder / "v1" / f"seed{seed}" for seed in options.seeds}
+    runs = list(v1.values()) if "v1" in options.only else []
+    if {"v1", "v2"} & set(options.only):
+        maes = {seed: train(run, "v1", f"seed={seed}", *common) for seed, run in v1.items()}
+    if "lr_0.1_failure" in options.only:
+        first = options.seeds[0]
+        runs.append(folder / "lr_0.1_failure" / f"seed{first}")
+        train(runs[-1], "lr_0.1_failure", f"seed={first}", f"trainer.max_epochs={FAILURE_EPOCHS}", *common)
+    if "v2" in options.only:
+        for seed in dict.fromkeys(pick(maes, key=maes.__getitem__) for pick in (min, max)):
+            runs.append(folder / "v2" / f"seed{seed}")
+            train(runs[-1], "v2", f"seed={seed}", f"ckpt={v1[seed]}", *common)
+    keep = [f"keep={options.keep}"] if options.keep else []
+    named = f"runs=[{','.join(map(str, runs))}]"
+    if len(runs) > 1 or keep:
+        command = [sys.executable, "-m", "boneage_pl.compare", named, f"outputs={folder}", *keep]
+        subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()
