@@ -64,6 +64,13 @@ def test_training_goes_the_same_way_and_validation_uses_the_new_statistics():
     assert torch.allclose(anew.network.norm.running_mean, seen.mean((0, 2, 3)), atol=1e-5)
 
 
+def test_an_epoch_that_is_not_validated_leaves_no_batches_behind():
+    callback = Reestimated(2)
+    module = BoneAgeModule(Normed(), optimizer=adam(0.1))
+    trainer(max_epochs=3, callbacks=[callback], check_val_every_n_epoch=5).fit(module, loader(), loader())
+    assert len(callback.kept) == 2
+
+
 def test_none_can_be_re_estimated_from_no_batch():
     with pytest.raises(ValueError, match="at least one"):
         Reestimated(0)

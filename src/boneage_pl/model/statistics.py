@@ -55,6 +55,10 @@ class Reestimated(Callback):
         self.batches = batches
         self.kept: list[Seen] = []
 
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Forget the batches of an epoch that was not validated."""
+        self.kept = []
+
     def on_train_batch_end(
         self, trainer: L.Trainer, _module: L.LightningModule, _outputs: Any, batch: Any, batch_idx: int
     ) -> None:

@@ -17,7 +17,7 @@ from boneage_pl.run.sheet import contact_sheet
 GIRLS, BOYS = "#c44e52", "#4c72b0"
 COLOURS = color_sequences["tab10"]  # of runs
 FEW_POINTS = 6  # of a curve: a line alone would not show them
-FAR_OFF = 3  # times the curves' median: above that, as first epochs may be, is outside of the chart
+FAR_OFF = 5  # times the curves' median: above that, as first epochs may be, is outside of the chart
 
 
 def predicted_against_true(answers: pd.DataFrame) -> Figure:
