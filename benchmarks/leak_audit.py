@@ -23,10 +23,12 @@ from benchmarks.keep import keep
 from boneage_pl.data.split import age_edges, assign_groups
 from boneage_pl.data.table import read_table
 from boneage_pl.report.html import with_interval
+from boneage_pl.report.pairing import paired
 from boneage_pl.report.statistics import with_intervals
 from boneage_pl.run.runs import BEST, FINISHED
 
 PROTOCOLS = ("published", "disjoint")
+RUNS = ("v1", "v2")
 
 
 def set_aside(root: Path, folder: Path) -> None:
@@ -51,7 +53,7 @@ def train(folder: Path, size: int, epochs: int, seed: int) -> None:
             f"seed={seed}",
             f"trainer.max_epochs={epochs}",
         ]
-        v1, v2 = (folder / f"{protocol}_{name}" for name in ("v1", "v2"))
+        v1, v2 = (folder / f"{protocol}_{name}" for name in RUNS)
         for run, options in (
             (v1, ["+experiment=v1", "optimizer.lr=0.001"]),
             (v2, ["+experiment=v2", "optimizer.lr=0.0001", f"ckpt={v1 / BEST}"]),
@@ -70,11 +72,11 @@ def balanced(answers: pd.DataFrame) -> dict[str, float]:
     return {"value": value, "low": low, "high": high}
 
 
-def evaluated(run: Path, name: str, *options: str) -> pd.DataFrame:
-    """Return predictions.csv of an evaluation of a run's best checkpoint, made where it is not there yet."""
-    out = run / f"report_{name}"
+def evaluated(run: Path, data: str, *options: str) -> pd.DataFrame:
+    """Return predictions.csv of a run's best checkpoint on `kept` or `aside`, made where it is missing."""
+    out = run / f"report_{data}"
     if not (out / "metrics.json").exists():
-        command = [f"ckpt={run}", *options, f"out={out}"]
+        command = [f"ckpt={run}", f"data.root={run.parent / data}", *options, f"out={out}"]
         subprocess.run([sys.executable, "-m", "boneage_pl.evaluate", *command], check=True)
     return pd.read_csv(out / "predictions.csv", dtype={"id": str})
 
@@ -83,10 +85,10 @@ def score(folder: Path) -> list[dict[str, Any]]:
     """Return what each protocol's v1 and v2 score on their own validation rows and on what was set aside."""
     rows = []
     for protocol in PROTOCOLS:
-        for name in ("v1", "v2"):
+        for name in RUNS:
             run = folder / f"{protocol}_{name}"
-            own = evaluated(run, "own", f"data.root={folder / 'kept'}", "subset=validation", "seen=allow")
-            aside = evaluated(run, "aside", f"data.root={folder / 'aside'}")
+            own = evaluated(run, "kept", "subset=validation", "seen=allow")
+            aside = evaluated(run, "aside")
             assert not aside["seen_in_training"].any()
             here, there = balanced(own), balanced(aside)
             seen = own["seen_in_training"]
@@ -114,7 +116,17 @@ def _part(rows: pd.DataFrame) -> dict[str, Any]:
 def memory(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Return the months of each published-style score that are memory: its gap less disjoint's."""
     gaps = {(row["protocol"], row["run"]): row["gap"] for row in rows}
-    return {name: gaps["published", name] - gaps["disjoint", name] for name in ("v1", "v2")}
+    return {name: gaps["published", name] - gaps["disjoint", name] for name in RUNS}
+
+
+def on_new_images(folder: Path) -> dict[str, Any]:
+    """Return for v1 and v2 how `published` did on the images set aside less how `disjoint` did, tested."""
+    answers = {
+        (protocol, name): evaluated(folder / f"{protocol}_{name}", "aside")
+        for protocol in PROTOCOLS
+        for name in RUNS
+    }
+    return {name: paired(answers["published", name], answers["disjoint", name]) for name in RUNS}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -148,9 +160,14 @@ def main() -> None:
     print(table(rows))
     for name, months in memory(rows).items():
         print(f"{name}: {months:+.2f} months of the published-style score are memory")
+    pairs = on_new_images(options.folder)
+    for name, pair in pairs.items():
+        difference = with_interval(pair["difference"])
+        print(f"{name}, set aside: published less disjoint {difference}, p {pair['p']:.2g}")
     if options.keep:
         budget = {"size": options.size, "epochs": options.epochs, "seed": options.seed}
-        keep(options.keep, {**budget, "rows": rows, "memory": memory(rows)})
+        numbers = {"rows": rows, "memory": memory(rows), "on_new_images": pairs}
+        keep(options.keep, {**budget, **numbers})
 
 
 if __name__ == "__main__":
