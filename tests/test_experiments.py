@@ -239,7 +239,7 @@ def test_a_loss_that_is_not_finite_still_finishes_and_writes_everything(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["data.image_size=128"], "To match it, pass data.image_size=107"),
+        (["data.image_size=192"], "To match it, pass data.image_size=107"),
         (["data.new_split=true", "data.image_size=107", "seed=9"], "were trained on by the checkpoint"),
     ],
 )

@@ -21,6 +21,7 @@ from boneage_pl.data.found import Found
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.hardware import arithmetic, check_devices, resolve_precision
 from boneage_pl.machine.home import path_of
+from boneage_pl.model.head import is_depthwise
 from boneage_pl.model.input import input_of
 from boneage_pl.reading.remember import remember
 from boneage_pl.report.own import report_best
@@ -77,8 +78,10 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
 
     beginning = Beginning.of(cfg, run)  # random weights, those of ckpt=, or where the run stopped
-    precision = beginning.precision or resolve_precision(cfg.trainer.precision, cfg.trainer.accelerator)
     network = beginning.network(cfg.model)
+    precision = beginning.precision or resolve_precision(
+        cfg.trainer.precision, cfg.trainer.accelerator, depthwise=is_depthwise(network)
+    )
     data = make_data(cfg, beginning, found)
     data.prepare_data()
     data.setup()

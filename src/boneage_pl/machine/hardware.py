@@ -42,14 +42,20 @@ def check_devices(accelerator: str, devices: Any) -> None:
         raise BoneageError(f"trainer.devices={devices}: PyTorch finds {there} on this machine.")
 
 
-def resolve_precision(precision: str | int, accelerator: str = "auto") -> str:
-    """Turn `auto` into Lightning's name of a precision: bfloat16 where it is native, float32 elsewhere."""
+def resolve_precision(precision: str | int, accelerator: str = "auto", depthwise: bool = False) -> str:
+    """Turn `auto` into Lightning's name of a precision: bfloat16 where it is native, float32 elsewhere.
+
+    Args:
+        precision: as configured.
+        accelerator: as configured.
+        depthwise: whether the network has depthwise convolutions, which CPUs compute faster in float32.
+    """
     if precision != "auto":
         return str(precision)
     if on_gpu(accelerator):
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = "bf16" in _cpu_flags()
+        native = "bf16" in _cpu_flags() and not depthwise
     return "bf16-mixed" if native else "32-true"
 
 

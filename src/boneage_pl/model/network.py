@@ -1,17 +1,15 @@
 """The published network: Inception v3 with a 2 × 2 max-pool, joined by the sex."""
 
-import hashlib
-from pathlib import Path
-from urllib.error import URLError
-
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
-from torchvision.models import Inception_V3_Weights, inception_v3
+from torchvision.models import inception_v3
 
 from boneage_pl.cli.numbers import check_number
 from boneage_pl.errors import BoneageError
-from boneage_pl.model.input import HALF, Input
+from boneage_pl.model.head import ExactLinear
+from boneage_pl.model.input import Input
+from boneage_pl.model.libraries import Named
+from boneage_pl.model.pretrained import begin, pretrained
 
 SMALLEST_IMAGE = 107  # pixels; one fewer leaves a 1 × 1 feature map, nothing for the 2 × 2 pool
 
@@ -34,8 +32,8 @@ class BoneAgeNet(nn.Module):
         image_size: side of the square images in pixels, at least 107; the head's width follows from it.
         sex_features: width of the layer that the sex is fed through.
         hidden_features: width of the two hidden layers.
-        weights: `None` for torchvision's random start, `imagenet` for its pretrained Inception v3, which was
-            trained on images scaled to [-1, 1] and is given such.
+        weights: `None` for torchvision's random start, `imagenet`, or a file; see `pretrained`.
+        download: whether ImageNet's may be fetched.
 
     Raises:
         BoneageError: an image size that leaves nothing to pool, a layer without units, unknown or unreachable
@@ -48,14 +46,22 @@ class BoneAgeNet(nn.Module):
         sex_features: int = 32,
         hidden_features: int = 1000,
         weights: str | None = None,
+        download: bool = False,
     ) -> None:
         super().__init__()
         check_image_size(image_size)
         check_number("model.sex_features", sex_features, 1)
         check_number("model.hidden_features", hidden_features, 1)
-        self.input = Input() if weights is None else HALF
+        self.input = Input()
         pooled = 2048 * (feature_side(image_size) // 2) ** 2
-        self.backbone = _inception(weights)
+        drawn = torch.get_default_device().type != "meta"  # where weights have no values yet, none are drawn
+        self.backbone = inception_v3(
+            weights=None, aux_logits=False, transform_input=False, init_weights=drawn and weights is None
+        )
+        if weights is not None:
+            found = pretrained(Named("torchvision", "inception_v3"), weights, download)
+            begin(self.backbone, "fc", found)
+            self.input = found.input
         self.backbone.avgpool = nn.MaxPool2d(kernel_size=2, stride=2)  # [B, 2048, 14, 14] → [B, 2048, 7, 7]
         self.backbone.dropout = nn.Flatten()  # → [B, 100352]
         self.backbone.fc = nn.Identity()
@@ -66,7 +72,7 @@ class BoneAgeNet(nn.Module):
             nn.Linear(hidden_features, hidden_features),
             nn.ReLU(),
         )
-        self.age = nn.Linear(hidden_features, 1)
+        self.age = ExactLinear(hidden_features, 1)
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
         """Estimate bone ages.
@@ -80,11 +86,8 @@ class BoneAgeNet(nn.Module):
         """
         pixels = self.backbone(image)  # [B, 3, 500, 500] → [B, 100352]
         sex = self.sex(male.to(pixels.dtype).unsqueeze(1))  # [B] → [B, 32]
-        hidden = self.hidden(torch.cat([pixels, sex], dim=1))  # [B, 100384] → [B, 1000]
-        # in float32 whatever the rest is in: bfloat16's step is half a month from 64 months on, one from 128
-        with torch.autocast(image.device.type, enabled=False):
-            kind = torch.promote_types(self.age.weight.dtype, torch.float32)  # or float64, where all is
-            return linear(hidden.to(kind), self.age.weight.to(kind), self.age.bias.to(kind))
+        hidden: Tensor = self.hidden(torch.cat([pixels, sex], dim=1))  # [B, 100384] → [B, 1000]
+        return self.age(hidden)  # type: ignore[no-any-return]
 
 
 def check_image_size(image_size: int) -> None:
@@ -93,44 +96,4 @@ def check_image_size(image_size: int) -> None:
         raise BoneageError(
             f"data.image_size={image_size} leaves nothing for the 2 × 2 max-pool after Inception v3:\n"
             f"use {SMALLEST_IMAGE} pixels or more (500 is the published size)."
-        )
-
-
-def _inception(weights: str | None) -> nn.Module:
-    """Inception v3 without its auxiliary head."""
-    if weights is None:
-        drawn = torch.get_default_device().type != "meta"  # where weights have no values yet, none are drawn
-        return inception_v3(weights=None, aux_logits=False, transform_input=False, init_weights=drawn)
-    if weights != "imagenet":
-        raise BoneageError(f"model.weights={weights}: there are two choices, null and imagenet.")
-    name = Inception_V3_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
-    file = Path(torch.hub.get_dir()) / "checkpoints" / name
-    _check_whole(file)
-    try:
-        network = inception_v3(weights=Inception_V3_Weights.IMAGENET1K_V1, transform_input=False)
-    except (URLError, OSError, RuntimeError) as error:  # the last for a download of another content
-        raise BoneageError(
-            f"model.weights=imagenet: torchvision's weights could not be downloaded ({error}).\n"
-            f"Bring the file {name} to {file.parent}/ from a machine with network,\n"
-            "or train from scratch with model.weights=null (as published)."
-        ) from error
-    network.aux_logits = False  # the weights bring it along
-    network.AuxLogits = None
-    return network
-
-
-def _check_whole(file: Path) -> None:
-    """Raise `BoneageError` for a file of torchvision's whose content is not what its name says.
-
-    The name ends with the beginning of the SHA-256; PyTorch looks at it when it downloads, and never again.
-    """
-    try:
-        with file.open("rb") as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()
-    except OSError:  # not there, or PyTorch will say why it cannot be read
-        return
-    if not found.startswith(file.stem.rpartition("-")[2]):
-        raise BoneageError(
-            f"model.weights=imagenet: {file} is damaged, or was cut short.\n"
-            "Delete it; it is downloaded anew, or bring it from a machine with network."
         )

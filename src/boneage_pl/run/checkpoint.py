@@ -159,6 +159,12 @@ def network_of(checkpoint: Checkpoint, model: DictConfig, *, mapped: bool = Fals
     try:
         network.load_state_dict(checkpoint.weights, assign=empty)
     except RuntimeError as error:
+        side, ours = checkpoint.record.config["model"].get("image_size"), model.get("image_size")
+        if side != ours:  # a width may follow from it, as the published network's does
+            raise BoneageError(
+                f"ckpt={checkpoint.path} was trained with another network; here image_size is {ours}, "
+                f"which its weights do not fit.\nTo match it, pass data.image_size={side}"
+            ) from error
         raise BoneageError(
             f"{checkpoint.path} says that it was made with this network, and its weights do not fit:\n"
             f"{' '.join(str(error).split())[:300]}"
@@ -171,20 +177,19 @@ def network_of(checkpoint: Checkpoint, model: DictConfig, *, mapped: bool = Fals
 def check_same_network(checkpoint: Checkpoint, model: dict[str, Any]) -> None:
     """Refuse a checkpoint of another network than the configuration `model` describes.
 
+    One of another image size is left to `network_of`: its weights may fit.
+
     Raises:
         BoneageError: saying what differs and which options match it.
     """
     theirs = checkpoint.record.config["model"]
-    # `weights` says where training once began
-    differs = [key for key in model if key != "weights" and theirs.get(key) != model[key]]
+    # two say where training once began
+    apart = ("weights", "download", "image_size")
+    differs = [key for key in model if key not in apart and theirs.get(key) != model[key]]
     if differs:
         ours = ", ".join(f"{key} is {model[key]}" for key in differs)
-        match = " ".join(_override(key, theirs.get(key)) for key in differs)
+        match = " ".join(f"model.{key}={theirs.get(key)}" for key in differs)
         raise BoneageError(
             f"ckpt={checkpoint.path} was trained with another network; here {ours}.\n"
             f"To match it, pass {match}"
         )
-
-
-def _override(key: str, value: Any) -> str:
-    return f"data.image_size={value}" if key == "image_size" else f"model.{key}={value}"

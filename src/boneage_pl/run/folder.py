@@ -15,6 +15,7 @@ from boneage_pl.run.runs import FINISHED, LAST, PREVIOUS, RECORD
 MAY_CHANGE = (
     "trainer.max_epochs",
     "compile",
+    "model.download",
     "data.root",
     "data.store",
     "data.prepare",

@@ -1,0 +1,107 @@
+"""Networks of torchvision's and timm's by name, without their last layer."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from torch import nn
+from torchvision import models as torchvision_models
+
+from boneage_pl.errors import BoneageError
+
+# Of torchvision, with heads for training alone, and with pixels rescaled to [-1, 1] inside at its weights.
+RESCALED = ("inception_v3", "googlenet")
+AUXILIARY = ("AuxLogits", "aux1", "aux2")
+
+
+@dataclass(frozen=True)
+class Named:
+    """A network by its name in a library, `torchvision` or `timm`."""
+
+    library: str
+    name: str
+
+    @classmethod
+    def of(cls, backbone: str) -> "Named":
+        """Read `resnet18`, torchvision's where it has one of that name, or `timm/resnet18`.
+
+        Raises:
+            BoneageError: neither has it, or timm would be asked and is not installed.
+        """
+        library, _, name = backbone.rpartition("/")
+        known = torchvision_models.list_models(module=torchvision_models)
+        if library in ("", "torchvision") and name in known:
+            return cls("torchvision", name)
+        if library in ("", "timm"):
+            timm = timm_for(f"model.backbone={backbone}")
+            if timm.is_model(name):
+                return cls("timm", name)
+            known += timm.list_models()
+        near = ", ".join(get_close_matches(name, known, 3))
+        raise BoneageError(
+            f"model.backbone={backbone}: neither torchvision nor timm has a network of that name."
+            + (f"\nNear it: {near}" if near else "")
+        )
+
+    def whole(self, **options: Any) -> nn.Module:
+        """Return the network with its last layer, at random weights; `options` go to its constructor."""
+        if self.library == "timm":
+            return timm_for(self.name).create_model(self.name, **options)  # type: ignore[no-any-return]
+        if self.name in RESCALED:
+            options = {"aux_logits": False, "init_weights": True, **options}
+        return torchvision_models.get_model(self.name, **options)
+
+    def last_layer(self, network: nn.Module) -> str:
+        """Return the name of the layer that answers with ImageNet's classes.
+
+        Raises:
+            BoneageError: there is none.
+        """
+        if self.library == "timm":
+            name = network.pretrained_cfg.get("classifier")  # type: ignore[union-attr, operator]
+        else:
+            name = next(
+                (n for n, m in reversed([*network.named_modules()]) if isinstance(m, nn.Linear)), None
+            )
+        if not isinstance(name, str) or not isinstance(network.get_submodule(name), nn.Linear | nn.Identity):
+            raise BoneageError(f"model.backbone={self.name} has not one last layer that could be left out.")
+        return name
+
+    def pooled(self, network: nn.Module, pool: nn.Module | None) -> nn.Module:
+        """Return a whole network without its last layer: image [B, C, H, W] → features [B, F].
+
+        Args:
+            network: as `whole` makes it; it is changed.
+            pool: [B, F, h, w] → [B, F, 1, 1]; `None` for the network's own.
+
+        Raises:
+            BoneageError: its own pool cannot be exchanged.
+        """
+        if self.library == "timm":
+            if not pool:
+                network.reset_classifier(0)  # type: ignore[operator]
+                return network
+            network.reset_classifier(0, global_pool="")  # type: ignore[operator]
+            return nn.Sequential(network, pool, nn.Flatten())
+        network.set_submodule(self.last_layer(network), nn.Identity())
+        if pool and not isinstance(getattr(network, "avgpool", None), nn.AdaptiveAvgPool2d):
+            raise BoneageError(f"model.pooling=gem: torchvision's {self.name} pools in a way of its own.")
+        if pool:
+            network.avgpool = pool
+        return network
+
+
+def timm_for(what: str) -> Any:
+    """Return timm.
+
+    Raises:
+        BoneageError: it is not installed, which `what` needs.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise BoneageError(
+            f"{what}: this is no network of torchvision's, and timm is not here to be asked:\n"
+            "pip install 'boneage_pl[pretrained]' (or pip install timm)"
+        ) from error
+    return timm

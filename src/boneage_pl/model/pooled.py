@@ -1,0 +1,144 @@
+"""Any backbone of torchvision's or timm's, its features pooled to a vector, joined by the sex."""
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from boneage_pl.cli.numbers import check_number
+from boneage_pl.errors import BoneageError
+from boneage_pl.model.head import ExactLinear, GeM, Joined, Scaled
+from boneage_pl.model.input import Input
+from boneage_pl.model.libraries import Named
+from boneage_pl.model.pretrained import begin, customary, pretrained
+
+log = logging.getLogger(__name__)
+
+
+class PooledNet(nn.Module):
+    """Radiograph and sex → bone age in months, of square images of any size that the backbone takes.
+
+    Args:
+        backbone: a network's name, see `Named`.
+        image_size: side of the images in pixels, that the backbone is tried with; no weight depends on it.
+        channels: 3, or 1: then the first layer's three are added up.
+        pooling: `mean`, which is the library's own, or `gem`.
+        sex: `joined`, as published through a layer beside the features, or `scaled`, see `Scaled`.
+        sex_features: units of that layer.
+        hidden_features: units of a layer between features and answer; 0 for none.
+        dropout: share of what goes into each of the last layers that is left out in training.
+        centre, spread: months. What the last layer says is counted in `spread` from `centre`, so that it
+            begins near a usual age and need not grow a hundredfold first.
+        weights: `None` for random ones, `imagenet`, or a file; see `pretrained`.
+        download: whether ImageNet's may be fetched.
+        options: of the backbone's constructor in its library.
+
+    Raises:
+        BoneageError: a backbone that is not there or does not take such images, an unknown choice, a width
+            or share that cannot be, weights that are not to be had.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        image_size: int,
+        channels: int = 3,
+        pooling: str = "mean",
+        sex: str = "joined",
+        sex_features: int = 32,
+        hidden_features: int = 0,
+        dropout: float = 0.0,
+        centre: float = 0.0,
+        spread: float = 1.0,
+        weights: str | None = None,
+        download: bool = False,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_choice("channels", channels, (3, 1))
+        _check_choice("pooling", pooling, ("mean", "gem"))
+        _check_choice("sex", sex, ("joined", "scaled"))
+        check_number("model.sex_features", sex_features, 1)
+        check_number("model.hidden_features", hidden_features, 0)
+        named = Named.of(backbone)
+        # with values even where the rest has none yet: some constructors compute with them
+        with torch.device("cpu"):
+            network = named.whole(**options or {})
+            last = named.last_layer(network)
+            self.input = customary(named)
+            if weights is not None:
+                found = pretrained(named, weights, download)
+                begin(network, last, found)
+                self.input = found.input
+            if channels == 1:
+                self.input = _see_gray(network, self.input)
+            self.backbone = named.pooled(network, GeM() if pooling == "gem" else None)
+            features = _width(self.backbone, backbone, channels, image_size)  # [B, C, H, W] → [B, F]
+        self.sex = Joined(features, sex_features) if sex == "joined" else Scaled(features)
+        width = self.sex.width
+        hidden = (
+            [nn.Dropout(dropout), nn.Linear(width, hidden_features), nn.ReLU()] if hidden_features else []
+        )
+        self.hidden = nn.Sequential(*hidden, nn.Dropout(dropout))
+        self.age = ExactLinear(hidden_features or width, 1)
+        self.centre, self.spread = centre, spread
+
+    def forward(self, image: Tensor, male: Tensor) -> Tensor:
+        """Estimate bone ages.
+
+        Args:
+            image: float [B, C, H, W], normalised as `input` says.
+            male: [B], 1 for male and 0 for female.
+
+        Returns:
+            Months, float32 [B, 1].
+        """
+        features = self.backbone(image)  # [B, C, H, W] → [B, F]
+        hidden = self.hidden(self.sex(features, male))
+        return self.centre + self.spread * self.age(hidden)  # type: ignore[no-any-return]
+
+
+def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    if value not in choices:
+        raise BoneageError(f"model.{name}={value}: there are {' and '.join(map(str, choices))}.")
+
+
+def _see_gray(network: nn.Module, colours: Input) -> Input:
+    """Let a network see one channel where it saw three equal ones, and return what it wants to see.
+
+    With one normalisation for all three, as in [-1, 1], its features stay the same; with three that differ,
+    each channel's weights are scaled to the mean deviation, and a constant is left to the layers behind.
+    """
+    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    if first.in_channels != 3 or first.groups != 1:
+        raise BoneageError("model.channels=1: the network's first layer does not see three channels.")
+    gray = Input((sum(colours.mean) / 3,), (sum(colours.std) / 3,))
+    scale = torch.tensor([gray.std[0] / deviation for deviation in colours.std]).view(3, 1, 1)
+    first.weight = nn.Parameter(
+        (first.weight.detach() * scale).sum(1, keepdim=True)
+    )  # [O, 3, h, w] → [O, 1, h, w]
+    first.in_channels = 1
+    return gray
+
+
+def _width(network: nn.Module, name: str, channels: int, side: int) -> int:
+    """Return how many features a backbone makes of an image.
+
+    Raises:
+        BoneageError: it takes no image of that size, or makes no vector of it.
+    """
+    training = network.training
+    try:
+        with torch.no_grad():
+            features = network.eval()(torch.zeros(1, channels, side, side))
+    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BoneageError(
+            f"model.backbone={name} does not take images of {side} × {side} pixels: {what}"
+        ) from error
+    finally:
+        network.train(training)
+    if not isinstance(features, Tensor) or features.dim() != 2:
+        raise BoneageError(f"model.backbone={name}: what it makes of an image is no vector of features.")
+    return features.shape[1]

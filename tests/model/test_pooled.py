@@ -1,0 +1,126 @@
+from typing import Any
+
+import pytest
+import torch
+
+from boneage_pl.errors import BoneageError
+from boneage_pl.model.head import GeM, is_depthwise
+from boneage_pl.model.network import BoneAgeNet
+from boneage_pl.model.pooled import PooledNet
+
+# One of each library and of each way that a network ends.
+BACKBONES = [
+    "resnet18",
+    "mobilenet_v3_small",
+    "googlenet",
+    "timm/test_resnet",
+    "test_efficientnet",
+    "test_vit",
+]
+ANY_SIZE = {"test_vit": {"dynamic_img_size": True}}
+
+
+def make(backbone: str = "timm/test_resnet", image_size: int = 96, **choices: Any) -> PooledNet:
+    torch.manual_seed(0)
+    return PooledNet(backbone, image_size, options=ANY_SIZE.get(backbone), **choices)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_an_answer_an_image_at_any_size_from_the_same_weights(backbone: str):
+    network = make(backbone)
+    with torch.device("meta"):
+        other = make(backbone, 64)
+    other.load_state_dict(network.state_dict(), assign=True)
+    for side, asked in ((96, network.train()), (64, other.eval())):
+        months = asked(torch.rand(2, 3, side, side), torch.tensor([0.0, 1.0]))
+        assert months.shape == (2, 1)
+        assert months.dtype == torch.float32
+        assert months[0] != months[1]
+        assert not torch.isnan(months).any()
+
+
+def test_it_begins_at_the_centre_and_counts_in_the_spread():
+    image, male = torch.rand(4, 3, 96, 96), torch.tensor([0.0, 1.0, 0.0, 1.0])
+    with torch.no_grad():
+        plain = make().eval()(image, male)
+        months = make(centre=127, spread=41).eval()(image, male)
+    torch.testing.assert_close(months, 127 + 41 * plain)
+
+
+@pytest.mark.parametrize("sex", ["joined", "scaled"])
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_the_sex_reaches_the_answer(sex: str, hidden: int):
+    network = make(sex=sex, hidden_features=hidden).eval()
+    image, male = torch.rand(1, 3, 96, 96).expand(2, -1, -1, -1), torch.tensor([0.0, 1.0])
+    girl, boy = network(image, male)
+    if sex == "scaled":  # alike at the start, and learnt
+        torch.testing.assert_close(girl, boy)
+        (girl - boy).backward()
+        assert next(network.sex.parameters()).grad.abs().sum() > 0
+    else:
+        assert girl != boy
+
+
+def test_gem_is_the_mean_at_a_power_of_1_and_nears_the_maximum():
+    maps = torch.rand(2, 5, 3, 3)
+    pool = GeM()
+    with torch.no_grad():
+        assert pool(maps).shape == (2, 5, 1, 1)
+        pool.power.fill_(1)
+        torch.testing.assert_close(pool(maps), maps.mean((2, 3), keepdim=True))
+        pool.power.fill_(200)
+        torch.testing.assert_close(pool(maps), maps.amax((2, 3), keepdim=True), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "timm/test_resnet"])
+def test_pooling_by_gem(backbone: str):
+    network = make(backbone, pooling="gem")
+    assert [type(m) for m in network.modules()].count(GeM) == 1
+    network(torch.rand(2, 3, 96, 96), torch.ones(2)).sum().backward()
+    (pool,) = (m for m in network.modules() if isinstance(m, GeM))
+    assert pool.power.grad is not None
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.isfinite(network(torch.rand(2, 3, 96, 96), torch.ones(2))).all()
+
+
+def test_one_channel_sees_what_three_equal_ones_show():
+    three, one = (make("efficientnet_lite0", weights="imagenet", channels=n).eval() for n in (3, 1))
+    assert one.input.channels == 1
+    gray = torch.rand(1, 1, 96, 96) * 2 - 1
+    with torch.no_grad():
+        features, same = three.backbone(gray.expand(-1, 3, -1, -1)), one.backbone(gray)
+    torch.testing.assert_close(features, same, atol=1e-4, rtol=1e-4)
+
+
+def test_depthwise_convolutions_are_noticed():
+    assert is_depthwise(make("mobilenet_v3_small"))
+    assert not is_depthwise(make("resnet18"))
+    assert not is_depthwise(BoneAgeNet(107))
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ({"backbone": "resnet81"}, "neither .* has a network of that name.*Near it: .*resnet18"),
+        ({"backbone": "torchvision/test_resnet"}, "neither .* has a network of that name"),
+        ({"backbone": "squeezenet1_0"}, "squeezenet1_0 has not one last layer"),
+        ({"backbone": "vit_b_16"}, r"vit_b_16 does not take images of 96 × 96 pixels: Wrong image height"),
+        ({"backbone": "densenet121", "pooling": "gem"}, "densenet121 pools in a way of its own"),
+        ({"pooling": "max"}, r"model.pooling=max: there are mean and gem"),
+        ({"sex": "ignored"}, r"model.sex=ignored: there are joined and scaled"),
+        ({"channels": 2}, r"model.channels=2: there are 3 and 1"),
+        ({"hidden_features": -1}, "model.hidden_features=-1"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(choices: dict[str, Any], words: str):
+    with pytest.raises(BoneageError, match=f"(?s){words}"):
+        make(**choices)
+
+
+def test_without_timm_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    with pytest.raises(
+        BoneageError, match=r"efficientnet_lite0: .*\n.*pip install 'boneage_pl\[pretrained\]'"
+    ):
+        make("efficientnet_lite0")
+    make("resnet18")

