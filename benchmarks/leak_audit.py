@@ -43,7 +43,7 @@ def set_aside(root: Path, folder: Path) -> None:
         write_part(folder / name, rows)
 
 
-def train(folder: Path, size: int, epochs: int, seed: int) -> None:
+def train(folder: Path, size: int, epochs: list[int], seed: int) -> None:
     """Train v1 and v2 under each protocol, or go on where that was interrupted."""
     for protocol in PROTOCOLS:
         common = [
@@ -51,15 +51,14 @@ def train(folder: Path, size: int, epochs: int, seed: int) -> None:
             f"data.image_size={size}",
             f"data.protocol={protocol}",
             f"seed={seed}",
-            f"trainer.max_epochs={epochs}",
         ]
         v1, v2 = (folder / f"{protocol}_{name}" for name in RUNS)
-        for run, options in (
-            (v1, ["+experiment=v1", "optimizer.lr=0.001"]),
-            (v2, ["+experiment=v2", "optimizer.lr=0.0001", f"ckpt={v1 / BEST}"]),
+        for run, count, options in (
+            (v1, epochs[0], ["+experiment=v1", "optimizer.lr=0.001"]),
+            (v2, epochs[1], ["+experiment=v2", "optimizer.lr=0.0001", f"ckpt={v1 / BEST}"]),
         ):
             if not (run / FINISHED).exists():
-                command = [*options, *common, f"hydra.run.dir={run}"]
+                command = [*options, *common, f"trainer.max_epochs={count}", f"hydra.run.dir={run}"]
                 subprocess.run([sys.executable, "-m", "boneage_pl", *command], check=True)
 
 
@@ -149,7 +148,7 @@ def main() -> None:
     parser.add_argument("root", type=Path, help="folder of the radiographs")
     parser.add_argument("--folder", type=Path, default=Path("outputs/leak_audit"))
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, nargs=2, default=[10, 10], help="of v1 and of v2")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="write the numbers here too")
     options = parser.parse_args()

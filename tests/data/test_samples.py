@@ -1,8 +1,11 @@
 from itertools import chain
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from boneage_pl.data.samples import EpochBatches, check_shares
+from boneage_pl.data.samples import EpochBatches, Radiographs, check_shares
+from boneage_pl.data.transforms import BITS, uniform
 from boneage_pl.errors import BoneageError
 
 
@@ -52,3 +55,15 @@ def test_batches_that_cannot_be_shared_equally_are_refused():
     with pytest.raises(BoneageError, match=r"the last batch of an epoch has 16.*\n.*work: 1, 2, 4, 8, 16\."):
         check_shares(6000, 32, processes=8, parts=4)
     check_shares(64, 32, processes=32, parts=1)
+
+
+def test_above_the_random_bits_of_a_key_is_one_that_is_another_in_every_epoch():
+    rows = pd.DataFrame({"id": [str(n) for n in range(40)], "male": 1, "bone_age": 100.0})
+    side = Radiographs(rows, lambda ids: np.zeros((len(ids), 4, 4), np.uint8), train=True, seed=3)
+    keys = [side[[(row, epoch) for row in range(40)]]["key"] for epoch in range(3)]
+    turns = [key >> BITS for key in keys]
+    assert (turns[0] + turns[1] == 1).all()
+    assert (turns[0] == turns[2]).all()
+    assert (turns[0] == (uniform(keys[0], 1)[:, 0] >= 0.5)).all()  # the first is as if by chance
+    assert 10 < turns[0].sum() < 30
+    assert (uniform(keys[0], 3) != uniform(keys[2], 3)).all()

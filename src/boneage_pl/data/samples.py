@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, Sampler
 from boneage_pl.data.batch import Batch
 from boneage_pl.data.frame import Pixels
 from boneage_pl.data.shared_memory import shared
+from boneage_pl.data.transforms import BITS
 from boneage_pl.errors import BoneageError
 
 Key = tuple[int, int]  # a row of one side of a split, and the epoch that it is read in
@@ -96,6 +97,7 @@ class Radiographs(Dataset[Batch]):
     """The rows of one side of a split, read a batch at a time.
 
     The key of a sample depends on (seed, epoch, row) alone, whatever process reads it; to validate it is 0.
+    Above its random bits is one that is another in every epoch, in the first by chance.
 
     Args:
         rows: `id, male, bone_age` of this side.
@@ -130,10 +132,13 @@ class Radiographs(Dataset[Batch]):
         return shared(batch)
 
     def _key(self, row: int, epoch: int) -> int:
-        return int(_keys(self.seed, epoch, len(self))[row]) if self.train else 0
+        if not self.train:
+            return 0
+        first, now = (int(_keys(self.seed, e, len(self))[row]) for e in (0, epoch))
+        return now | ((first >> (BITS - 1)) + epoch) % 2 << BITS
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def _keys(seed: int, epoch: int, rows: int) -> NDArray[np.int64]:
     # a stream of its own: the order's generator starts from [seed, epoch]
-    return (np.random.default_rng([seed, epoch, 1]).random(rows) * 2**53).astype(np.int64)
+    return (np.random.default_rng([seed, epoch, 1]).random(rows) * 2**BITS).astype(np.int64)

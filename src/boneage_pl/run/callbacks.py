@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 # TensorBoard's name of each validation error, and the metric's
 VALIDATION = {"val": "val_mae", "val_girls": "val_mae_girls", "val_boys": "val_mae_boys"}
+COLUMNS, SHOWN_EPOCHS = 8, 6  # of the sheet of training images
 
 
 class EpochLog(Callback):
@@ -172,17 +173,18 @@ class SampleGrid(Callback):
     """Shows in TensorBoard, before the first step, the training images as the network sees them."""
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Draw sixteen samples of the first epoch, spread over the training rows."""
+        """Draw eight samples, spread over the training rows, as six epochs show them."""
         if not trainer.is_global_zero or trainer.current_epoch > 0:
             return
         dataset = trainer.train_dataloader.dataset  # type: ignore[union-attr]
-        picks = torch.linspace(0, len(dataset) - 1, 16).long().tolist()
+        picks = torch.linspace(0, len(dataset) - 1, COLUMNS).long().tolist()
         assert isinstance(module, BoneAgeModule)
-        batch = module.seen(dataset[[(row, 0) for row in picks]], module.train_transforms)
+        keys = [(row, epoch) for epoch in range(SHOWN_EPOCHS) for row in picks]
+        batch = module.seen(dataset[keys], module.train_transforms)
         gray = unnormalised(batch["image"], input_of(module.network))
         titles = [
-            f"{'boy' if boy > 0.5 else 'girl'}, {float(months):.0f} months"
-            for boy, months in zip(batch["male"], batch["bone_age"], strict=True)
+            f"epoch {epoch}" if epoch else f"{'boy' if boy > 0.5 else 'girl'}, {float(months):.0f} months"
+            for (_, epoch), boy, months in zip(keys, batch["male"], batch["bone_age"], strict=True)
         ]
-        figure = contact_sheet(gray.numpy(), titles)
+        figure = contact_sheet(gray.numpy(), titles, COLUMNS)
         trainer.logger.experiment.add_figure("pictures/training", figure, 0)  # type: ignore[union-attr]

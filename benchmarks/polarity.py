@@ -1,0 +1,47 @@
+"""How often `Polarity` leaves a radiograph as it is, and undoes its negative.
+
+python -m benchmarks.polarity data/rsna512 [--count 400] [--size 128]
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from boneage_pl.data.augment.tone import Polarity
+from boneage_pl.data.frame import Frame
+from boneage_pl.data.table import read_table
+
+
+def share(pictures: list[Image.Image], frame: Frame) -> float:
+    """Return the share of the pictures that are taken for negatives."""
+    images = torch.from_numpy(np.stack([frame.of(picture) for picture in pictures])).unsqueeze(1)
+    kept = Polarity()(images) == images / 255
+    return float((~kept.flatten(1).all(1)).float().mean())
+
+
+def main() -> None:
+    """Ask it about pictures of a folder and their negatives, in both ways that they fill the square."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("root", type=Path, help="folder of the radiographs")
+    parser.add_argument("--count", type=int, default=400)
+    parser.add_argument("--size", type=int, default=128)
+    options = parser.parse_args()
+    table = read_table(options.root)
+    some = table.sample(min(options.count, len(table)), random_state=0)
+    pictures = [Image.open(path).convert("L") for path in some["path"]]
+    negatives = [ImageOps.invert(picture) for picture in pictures]
+    print(f"{len(pictures)} pictures at {options.size} px: left as they are, and negatives undone")
+    for fit in ("pad", "crop"):
+        frame = Frame(options.size, fit)
+        print(
+            f"data.fit={fit:4}  {1 - share(pictures, frame):7.2%}  {share(negatives, frame):7.2%}", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()

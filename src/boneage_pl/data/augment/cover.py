@@ -1,0 +1,91 @@
+"""What lies over a picture: erased parts, borders, side markers."""
+
+import torch
+from torch import Tensor
+
+from boneage_pl.data.augment.draws import as_float, chosen, each, places
+
+# Letters of a side marker, five by seven.
+_LETTERS = ("#.... #.... #.... #.... #.... #.... #####", "####. #...# #...# ####. #.#.. #..#. #...#")
+
+
+class Erased:
+    """Lays a rectangle of one gray value over a share of the images (Zhong et al., AAAI 2020).
+
+    Args:
+        share: of the images.
+        most: its sides at most, as a share of the image's.
+    """
+
+    numbers = 6
+
+    def __init__(self, share: float, most: float = 0.25) -> None:
+        self.share, self.most = share, most
+
+    def __call__(self, images: Tensor, random: Tensor) -> Tensor:
+        """Cover [B, 1, H, W] by [B, 6] → float32 [B, 1, H, W]."""
+        pixels = as_float(images)
+        y, x = places(pixels)
+        apply, high, wide, top, left, gray = random.unbind(1)
+        high, wide = self.most * high, self.most * wide
+        inside = _between(y, top * (1 - high), high) & _between(x, left * (1 - wide), wide)
+        return chosen(apply, self.share, torch.where(inside, each(gray), pixels), pixels)
+
+
+class Border:
+    """Frames a share of the images, as a collimator or a scanner does: two thirds in black, a third in white.
+
+    Args:
+        share: of the images.
+        most: width on each side at most, as a share of the image's.
+    """
+
+    numbers = 6
+
+    def __init__(self, share: float, most: float = 0.12) -> None:
+        self.share, self.most = share, most
+
+    def __call__(self, images: Tensor, random: Tensor) -> Tensor:
+        """Frame [B, 1, H, W] by [B, 6] → float32 [B, 1, H, W]."""
+        pixels = as_float(images)
+        y, x = places(pixels)
+        apply, white = random[:, 0], random[:, 1]
+        top, bottom, left, right = (self.most * random[:, 2:]).unbind(1)
+        inside = _between(y, top, 1 - top - bottom) & _between(x, left, 1 - left - right)
+        framed = torch.where(inside, pixels, each((white > 2 / 3).float()))
+        return chosen(apply, self.share, framed, pixels)
+
+
+class Marker:
+    """Lays a white L or R over a share of the images, anywhere in the outer quarter on the left or right.
+
+    Args:
+        share: of the images.
+        least, most: its height, as a share of the image's side.
+    """
+
+    numbers = 5
+
+    def __init__(self, share: float, least: float = 0.05, most: float = 0.15) -> None:
+        self.share, self.least, self.most = share, least, most
+        rows = [[[c == "#" for c in row] for row in letter.split()] for letter in _LETTERS]
+        self.letters = torch.tensor(rows)  # [2, 7, 5]
+
+    def __call__(self, images: Tensor, random: Tensor) -> Tensor:
+        """Lay over [B, 1, H, W] by [B, 5] → float32 [B, 1, H, W]."""
+        pixels = as_float(images)
+        y, x = places(pixels)
+        apply, letter, size, top, side = random.unbind(1)
+        high = self.least + (self.most - self.least) * size
+        wide = high * 5 / 7
+        left = torch.where(side < 0.5, side / 2, 1 - (side - 0.5) / 2 - wide)  # in the outer quarters
+        down = ((y - each(top * (1 - high))) / each(high) * 7).floor().long()  # [B, 1, H, 1]
+        right = ((x - each(left)) / each(wide) * 5).floor().long()  # [B, 1, 1, W]
+        inside = (down >= 0) & (down < 7) & (right >= 0) & (right < 5)
+        which = each((letter * 2).long())
+        ink = self.letters.to(pixels.device)[which, down.clamp(0, 6), right.clamp(0, 4)] & inside
+        return chosen(apply, self.share, torch.where(ink, 1.0, pixels), pixels)
+
+
+def _between(place: Tensor, start: Tensor, length: Tensor) -> Tensor:
+    return (place >= each(start)) & (place < each(start + length))

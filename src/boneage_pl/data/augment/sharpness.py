@@ -1,0 +1,87 @@
+"""How much of a picture's detail is there: blur, noise, lost resolution."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from boneage_pl.data.augment.draws import as_float, chosen, each, normal
+
+
+class Blur:
+    """Blurs a share of the images by a normal distribution.
+
+    Args:
+        share: of the images.
+        most: its standard deviation at most, as a share of the side.
+    """
+
+    numbers = 2
+
+    def __init__(self, share: float, most: float = 0.01) -> None:
+        self.share, self.most = share, most
+
+    def __call__(self, images: Tensor, random: Tensor) -> Tensor:
+        """Blur [B, 1, H, W] by [B, 2] → float32 [B, 1, H, W]."""
+        pixels = as_float(images).transpose(
+            0, 1
+        )  # → [1, B, H, W]: each image a channel with a kernel of its own
+        deviation = (random[:, 1] * self.most * max(pixels.shape[2:])).clamp(min=1e-3)
+        deviation = torch.where(random[:, 0] < self.share, deviation, 1e-3)  # as narrow as to change nothing
+        reach = max(math.ceil(3 * self.most * max(pixels.shape[2:])), 1)
+        steps = torch.arange(-reach, reach + 1, device=pixels.device)
+        kernel = (-0.5 * (steps / deviation.unsqueeze(1)) ** 2).softmax(1)  # [B, K]
+        for shape, sides in (((-1, 1, 1, len(steps)), (1, 0)), ((-1, 1, len(steps), 1), (0, 1))):
+            padded = F.pad(pixels, [reach * s for s in sides for _ in range(2)], "replicate")
+            pixels = F.conv2d(padded, kernel.view(shape), groups=len(images))
+        return pixels.transpose(0, 1)
+
+
+class Noise:
+    """Adds normal noise to a share of the images.
+
+    Args:
+        share: of the images.
+        most: its standard deviation at most, as a share of white.
+    """
+
+    numbers = 3
+
+    def __init__(self, share: float, most: float = 0.05) -> None:
+        self.share, self.most = share, most
+
+    def __call__(self, images: Tensor, random: Tensor) -> Tensor:
+        """Add to [B, 1, H, W] by [B, 3] → float32 [B, 1, H, W] in [0, 1]."""
+        pixels = as_float(images)
+        noisy = pixels + each(random[:, 1] * self.most) * normal(random[:, 2], pixels)
+        return chosen(random[:, 0], self.share, noisy.clamp(0, 1), pixels)
+
+
+class Resolution:
+    """Reduces a share of the images and enlarges them again, half of them antialiased and half not.
+
+    Args:
+        share: of the images.
+        levels: shares of the side that they are reduced to, each as often.
+    """
+
+    numbers = 3
+
+    def __init__(self, share: float, levels: Sequence[float] = (0.5, 0.75)) -> None:
+        self.share, self.levels = share, tuple(levels)
+
+    def __call__(self, images: Tensor, random: Tensor) -> Tensor:
+        """Reduce [B, 1, H, W] by [B, 3] → float32 [B, 1, H, W]."""
+        pixels = as_float(images)
+        level = (random[:, 1] * len(self.levels)).long()
+        found = pixels
+        for k, share in enumerate(self.levels):
+            small = [max(round(share * n), 1) for n in pixels.shape[2:]]
+            for smooth in (False, True):
+                reduced = F.interpolate(pixels, small, mode="bilinear", antialias=smooth)
+                again = F.interpolate(reduced, pixels.shape[2:], mode="bilinear")
+                mine = (random[:, 0] < self.share) & (level == k) & ((random[:, 2] < 0.5) == smooth)
+                found = torch.where(each(mine), again, found)
+        return found
