@@ -110,3 +110,56 @@ def test_a_group_that_names_nothing_is_refused():
     node = OmegaConf.create({"_target_": "torch.optim.SGD", "lr": 0.1, "groups": {"3": {"lr": 1}}})
     with pytest.raises(BoneageError, match=r"optimizer\.groups\.3: .* parts: 0, 1, 2"):
         optimizer_of(node)(network())
+
+
+class Staged(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential()
+        self.backbone.stem = nn.Conv2d(1, 2, 3, bias=False)
+        self.backbone.norm = nn.BatchNorm2d(2)
+        self.backbone.blocks = nn.Sequential(
+            *(nn.Sequential(nn.Conv2d(2, 2, 3), nn.BatchNorm2d(2)) for _ in "ab")
+        )
+        self.age = nn.Linear(2, 1)
+
+
+def options_of(network: nn.Module, **options: Any) -> dict[str, tuple[float, float]]:
+    named = {parameter: name for name, parameter in network.named_parameters()}
+    node = OmegaConf.create({"_target_": "torch.optim.AdamW", "lr": 1.0, "weight_decay": 0.1, **options})
+    optimizer = optimizer_of(node)(network)
+    return {
+        named[parameter]: (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+
+
+def test_biases_and_norms_are_spared_the_decay():
+    found = options_of(Staged(), spare_vectors=True)
+    assert len(found) == len(list(Staged().parameters()))
+    assert {name for name, (_, decay) in found.items() if decay} == {
+        "backbone.stem.weight",
+        "backbone.blocks.0.0.weight",
+        "backbone.blocks.1.0.weight",
+        "age.weight",
+    }
+
+
+def test_each_stage_has_a_part_of_the_next_ones_rate():
+    found = options_of(Staged(), layer_decay=0.5)
+    rates = {name: rate for name, (rate, _) in found.items()}
+    assert rates["age.weight"] == rates["age.bias"] == 1
+    assert rates["backbone.blocks.1.0.weight"] == rates["backbone.blocks.1.1.bias"] == 0.5
+    assert rates["backbone.blocks.0.0.weight"] == 0.25
+    assert rates["backbone.stem.weight"] == rates["backbone.norm.weight"] == 0.125
+    both = options_of(Staged(), layer_decay=0.5, spare_vectors=True, groups={"age": {"lr": 3.0}})
+    assert both["age.bias"] == (3.0, 0.0)
+    assert both["backbone.norm.weight"] == (0.125, 0.0)
+    assert both["backbone.stem.weight"] == (0.125, 0.1)
+
+
+@pytest.mark.parametrize("factor", [-1, 1.5])
+def test_a_layer_decay_that_is_no_factor_is_refused(factor: float):
+    with pytest.raises(BoneageError, match=r"optimizer.layer_decay="):
+        options_of(Staged(), layer_decay=factor)

@@ -31,6 +31,19 @@ V2 = [
     "callbacks.statistics.batches=2",
 ]
 
+MODERN = [
+    "+experiment=v1",
+    "transforms=augmented",
+    "loss=huber",
+    "optimizer=adamw",
+    "optimizer.layer_decay=0.8",
+    "scheduler=cosine",
+    "callbacks=averaged",
+    "callbacks.averaging.decay=0.9",
+    "trainer.gradient_clip_val=1",
+    "sampling=once",
+]
+
 
 class Home:
     """A folder to train in, and a process that forks the commands."""
@@ -115,6 +128,21 @@ def test_v2_goes_on_at_the_lowered_rate(home: Home, v2: Path):
         (home.path / "gone").rename(home.outputs / "v1" / "checkpoints")
     assert differing(home.outputs / "cut2", v2) == []
     assert json.loads((v2 / "report" / "summary.json").read_text())["start"]["experiment"] == "v1"
+
+
+def test_an_average_of_the_weights_its_schedule_and_its_augmentations_go_on(home: Home):
+    home.run(*MODERN, *TINY, "hydra.run.dir=outputs/modern")
+    home.cut_off("cut3", *MODERN, *TINY, "hydra.run.dir=outputs/cut3", after=2, by=[signal.SIGKILL])
+    home.cut_off("cut3", "resume=latest", *OWN, after=4, by=[signal.SIGTERM])
+    home.run("resume=outputs/cut3", *OWN)
+    assert differing(home.outputs / "cut3", home.outputs / "modern") == []
+    last = torch.load(home.outputs / "modern" / "checkpoints" / "last.ckpt", weights_only=True)
+    name = "network.age.weight"
+    assert not torch.equal(last["state_dict"][name], last["current_model_state"][name])  # the average, and it
+    rates = [
+        line.split(",")[3] for line in (home.outputs / "modern" / "metrics.csv").read_text().splitlines()
+    ]
+    assert len(set(rates)) == len(rates)  # another in every epoch
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -20,6 +20,31 @@ def balanced(images: Counts, rows: int) -> Counts:
     return np.full_like(images, rows // len(images))
 
 
+def natural(images: Counts, rows: int) -> Counts:
+    """Draw from every group by its share of the images."""
+    return _shared(images.astype(np.float64), rows)
+
+
+def square_root(images: Counts, rows: int) -> Counts:
+    """Draw from every group in proportion to the square root of its images: between natural and balanced."""
+    return _shared(np.sqrt(images), rows)
+
+
+def once(images: Counts, _rows: int) -> Counts:
+    """Draw every image once."""
+    return images
+
+
+def _shared(weights: NDArray[np.float64], rows: int) -> Counts:
+    """Share rows in proportion to weights, whole, by the largest remainders; each group has one at least."""
+    exact = weights / weights.sum() * rows
+    found = np.maximum(np.floor(exact).astype(np.int64), 1)
+    missing = rows - found.sum()
+    if missing > 0:
+        found[np.argsort(found - exact, kind="stable")[:missing]] += 1
+    return found
+
+
 def rows_of_groups(sampling: Sampling, images: Counts, rows: int) -> Counts:
     """Return what a sampling draws.
 

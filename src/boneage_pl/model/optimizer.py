@@ -21,12 +21,67 @@ def optimizer_of(node: DictConfig) -> MakeOptimizer:
     """Return what makes the configured optimiser of a network.
 
     `groups` gives parameters options of their own, by the beginnings of their names:
-    `groups: {backbone: {lr: 0.0001}}`.
+    `groups: {backbone: {lr: 0.0001}}`. `layer_decay` is the factor of the rate from each stage of the
+    network's first part, its backbone, to the one before it. `spare_vectors` takes the weight decay from
+    parameters of one dimension: biases, and the scales and shifts of norms.
+
+    Raises:
+        BoneageError: a `layer_decay` that is no factor.
     """
     options = _plain(node)
-    groups: dict[str, dict[str, Any]] | None = options.pop("groups", None)
+    groups: dict[str, dict[str, Any]] = options.pop("groups", None) or {}
+    spare, decay = bool(options.pop("spare_vectors", False)), options.pop("layer_decay", None) or 1.0
+    if not 0 < decay <= 1:
+        raise BoneageError(f"optimizer.layer_decay={decay}: it is a factor above 0, and 1 at most.")
     make = partial_of(OmegaConf.create(options), "optimizer")
-    return lambda network: make(_grouped(network, groups) if groups else network.parameters())
+
+    def of(network: nn.Module) -> Optimizer:
+        if not groups and not spare and decay == 1:
+            return make(network.parameters())
+        factors = _factors(network, decay) if decay < 1 else {}
+        found = []
+        for group in _grouped(network, groups):
+            found += _divided(group, options.get("lr"), factors, spare)
+        return make(found)
+
+    return of
+
+
+def _factors(network: nn.Module, decay: float) -> dict[nn.Parameter, float]:
+    """Return the factor of the rate of each parameter of a network's first part.
+
+    A stage begins with a matrix or filter of another module, or of another block of it: of `blocks.1`, say.
+    """
+    _, first = next(network.named_children())
+    stages: list[str] = []
+    stage_of = {}
+    for name, parameter in first.named_parameters():
+        parts = name.split(".")
+        stage = ".".join(parts[: 2 if len(parts) > 1 and parts[1].isdigit() else 1])
+        if not stages or (stage != stages[-1] and parameter.dim() > 1):
+            stages.append(stage)
+        stage_of[parameter] = len(stages)
+    return {parameter: decay ** (len(stages) + 1 - stage) for parameter, stage in stage_of.items()}
+
+
+def _divided(
+    group: dict[str, Any], lr: float | None, factors: dict[nn.Parameter, float], spare: bool
+) -> list[dict[str, Any]]:
+    """Divide a group of parameters into those of one rate and one decay, in the order that they come in."""
+    options = {key: value for key, value in group.items() if key != "params"}
+    rate = options.get("lr", lr)
+    found: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for parameter in group["params"]:
+        found.setdefault((factors.get(parameter, 1.0), spare and parameter.dim() < 2), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            **options,
+            **({"lr": rate * factor} if factor != 1 and rate is not None else {}),
+            **({"weight_decay": 0.0} if vectors else {}),
+        }
+        for (factor, vectors), parameters in found.items()
+    ]
 
 
 def _plain(node: DictConfig) -> dict[str, Any]:

@@ -28,8 +28,9 @@ class PooledNet(nn.Module):
         sex_features: units of that layer.
         hidden_features: units of a layer between features and answer; 0 for none.
         dropout: share of what goes into each of the last layers that is left out in training.
-        centre, spread: months. What the last layer says is counted in `spread` from `centre`, so that it
-            begins near a usual age and need not grow a hundredfold first.
+        outputs: N, of the last layer: the first is a bone age, what others mean a loss says.
+        centre, spread: months. The first output is counted in `spread` from `centre`, so that it begins near
+            a usual age and need not grow a hundredfold first.
         weights: `None` for random ones, `imagenet`, or a file; see `pretrained`.
         download: whether ImageNet's may be fetched.
         options: of the backbone's constructor in its library.
@@ -49,6 +50,7 @@ class PooledNet(nn.Module):
         sex_features: int = 32,
         hidden_features: int = 0,
         dropout: float = 0.0,
+        outputs: int = 1,
         centre: float = 0.0,
         spread: float = 1.0,
         weights: str | None = None,
@@ -61,6 +63,7 @@ class PooledNet(nn.Module):
         _check_choice("sex", sex, ("joined", "scaled"))
         check_number("model.sex_features", sex_features, 1)
         check_number("model.hidden_features", hidden_features, 0)
+        check_number("model.outputs", outputs, 1)
         named = Named.of(backbone)
         # with values even where the rest has none yet: some constructors compute with them
         with torch.device("cpu"):
@@ -81,7 +84,7 @@ class PooledNet(nn.Module):
             [nn.Dropout(dropout), nn.Linear(width, hidden_features), nn.ReLU()] if hidden_features else []
         )
         self.hidden = nn.Sequential(*hidden, nn.Dropout(dropout))
-        self.age = ExactLinear(hidden_features or width, 1)
+        self.age = ExactLinear(hidden_features or width, outputs)
         self.centre, self.spread = centre, spread
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
@@ -92,11 +95,12 @@ class PooledNet(nn.Module):
             male: [B], 1 for male and 0 for female.
 
         Returns:
-            Months, float32 [B, 1].
+            float32 [B, N], the first of them months.
         """
         features = self.backbone(image)  # [B, C, H, W] → [B, F]
         hidden = self.hidden(self.sex(features, male))
-        return self.centre + self.spread * self.age(hidden)  # type: ignore[no-any-return]
+        output: Tensor = self.age(hidden)
+        return torch.cat([self.centre + self.spread * output[:, :1], output[:, 1:]], dim=1)
 
 
 def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 # TensorBoard's name of each validation error, and the metric's
 VALIDATION = {"val": "val_mae", "val_girls": "val_mae_girls", "val_boys": "val_mae_boys"}
+ALIKE = 0.1  # months between the highest and the lowest answer of a network that has collapsed; our choice
 COLUMNS, SHOWN_EPOCHS = 8, 6  # of the sheet of training images
 
 
@@ -37,6 +38,7 @@ class EpochLog(Callback):
         self.metrics_csv = metrics_csv
         self.history = history
         self.record = record
+        self.collapsed = False  # whether that has been said
 
     def on_train_start(self, *_: Any) -> None:
         """Print the heading of the epochs' lines."""
@@ -88,11 +90,24 @@ class EpochLog(Callback):
             "training/images_per_second": rate,
         }
         if module.validated:
+            self._say_collapse(row["epoch"], np.ptp(module.validation["predicted"]))
             points |= {f"mae/{name}": value[key] for name, key in VALIDATION.items()}
         with going_on(self.record.path):
             self.record.epoch(trainer.current_epoch, time.perf_counter() - self.started, rate)
         # on the disk before the checkpoint that says that this epoch is over
         trainer.logger.write(points, trainer.current_epoch)  # type: ignore[union-attr]
+
+    def _say_collapse(self, epoch: int, apart: float) -> None:
+        """Say once if the answers to all validation images are alike."""
+        if apart < ALIKE and not self.collapsed:
+            self.collapsed = True
+            log.warning(
+                "epoch %d answers the same for every validation image (within %.2f months): nothing of the\n"
+                "pictures reaches the answers. If it stays so, try a lower optimizer.lr, the warm-up of\n"
+                "scheduler=cosine, or trainer.gradient_clip_val=1.",
+                epoch,
+                apart,
+            )
 
     def write(self) -> None:
         """Write every epoch so far."""

@@ -1,0 +1,78 @@
+"""The modern recipe, small: at one size, asked, and then at another on other images."""
+
+import csv
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from tests.conftest import SMALL_PHANTOM
+from tests.forked import Forks
+
+SMALL = [
+    *(option for option in SMALL_PHANTOM if "image_size" not in option),
+    "data.batch_size=20",
+    "model.backbone=timm/test_efficientnet",
+    "model.weights=null",
+]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
+    home = tmp_path_factory.mktemp("v3")
+    options = [*SMALL, "data.image_size=64", "trainer.max_epochs=2", "hydra.run.dir=outputs/v3/x"]
+    said = forks.run("+experiment=v3", *options, cwd=home).stdout
+    assert "+experiment=v3_fine ckpt=outputs/v3/x" in said
+    return home
+
+
+def test_what_was_validated_is_what_is_asked(home: Path, forks: Forks):
+    """The average of the weights, the distribution's answer, the contrast: all of it is in the checkpoint."""
+    with (home / "outputs" / "v3" / "x" / "metrics.csv").open() as file:
+        best = min(float(row["val_mae"]) for row in csv.DictReader(file))
+    asked = forks.start("boneage_pl.evaluate", "ckpt=v3", "out=asked", cwd=home).wait()
+    assert asked.returncode == 0, asked.stderr
+    measured = json.loads((home / "asked" / "metrics.json").read_text())["overall"]["mae"]["value"]
+    assert measured == pytest.approx(best, abs=1e-3)
+
+
+def test_every_training_image_is_seen_once_an_epoch(home: Path):
+    split = pd.read_csv(home / "outputs" / "v3" / "x" / "split.csv")
+    train = split[split["subset"] == "train"]
+    assert train["id"].is_unique
+    validation = split.loc[split["subset"] == "validation", "id"].nunique()
+    assert len(train) + validation == 80
+
+
+def test_it_goes_on_at_another_size_with_the_first_layers_slower(home: Path, forks: Forks):
+    options = [
+        *SMALL,
+        "data.image_size=96",
+        "trainer.max_epochs=1",
+        "ckpt=v3",
+        "hydra.run.dir=outputs/v3_fine/x",
+    ]
+    said = forks.run("+experiment=v3_fine", *options, cwd=home).stdout
+    assert "v3, its start" in said
+    last = torch.load(home / "outputs" / "v3_fine" / "x" / "checkpoints" / "last.ckpt", weights_only=True)
+    groups = last["optimizer_states"][0]["param_groups"]
+    rates = [group["initial_lr"] for group in groups]
+    assert max(rates) == pytest.approx(0.0008)
+    assert min(rates) < 0.0005
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.05}
+
+
+def test_it_becomes_onnx(home: Path, forks: Forks):
+    done = forks.start("boneage_pl.export", "ckpt=v3", "format=onnx", "out=v3.onnx", cwd=home).wait()
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_loss_says_which_network_it_takes(home: Path, forks: Forks):
+    refused = forks.run(
+        "+experiment=v1", *SMALL_PHANTOM, "loss=distribution", "data.batch_size=4", cwd=home, check=False
+    )
+    assert refused.returncode == 2
+    assert "model=pooled model.outputs=241" in refused.stderr
+    assert "Traceback" not in refused.stderr
