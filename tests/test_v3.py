@@ -76,3 +76,20 @@ def test_the_loss_says_which_network_it_takes(home: Path, forks: Forks):
     assert refused.returncode == 2
     assert "model=pooled model.outputs=241" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_further_views_are_averaged_and_held_against_the_plain_one(home: Path, forks: Forks):
+    options = ["ckpt=v3", "views=[flip,-5,5]", "against=v3", "out=viewed"]
+    asked = forks.start("boneage_pl.evaluate", *options, cwd=home).wait()
+    assert asked.returncode == 0, asked.stderr
+    assert "each looked at in 4 views" in asked.stdout
+    months = [
+        pd.read_csv(home / name / "predictions.csv").set_index("id")["predicted"]
+        for name in ("asked", "viewed")
+    ]
+    numbers = json.loads((home / "viewed" / "metrics.json").read_text())
+    assert numbers["against"]["rows"] == len(months[0])
+    assert (months[0] - months[1]).abs().max() > 0
+    refused = forks.start("boneage_pl.evaluate", "ckpt=v3", "views=up", cwd=home).wait()
+    assert refused.returncode == 2
+    assert "views=up" in refused.stderr

@@ -125,13 +125,15 @@ def test_two_processes_learn_the_phantom(tmp_path: Path, command: Callable[..., 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["callbacks=averaged", "scheduler=cosine", "optimizer=adamw"]])
 def test_stopped_and_resumed_two_processes_make_the_run_that_was_not(
-    tmp_path: Path, command: Callable[..., Result]
+    tmp_path: Path, command: Callable[..., Result], more: list[str]
 ):
     own = ["model._target_=tests.tiny.Tiny", "callbacks.brake._target_=tests.tiny.Brake"]
     tiny = [
         *SMALL_PHANTOM,
         *DDP,
+        *more,
         "data.batch_size=6",
         "trainer.max_epochs=5",
         "optimizer.lr=0.001",

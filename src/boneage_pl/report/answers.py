@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from boneage_pl.data.frame import Pixels
 from boneage_pl.machine.progress import progress
 from boneage_pl.model.inference import predict
+from boneage_pl.reading.member import View
 from boneage_pl.run.checkpoint import load
 from boneage_pl.run.runs import shortest
 
@@ -34,7 +35,14 @@ class Answers:
     timing: dict[str, Any]
 
 
-def ask(path: Path, rows: pd.DataFrame, ways: Mapping[str, Read], batch: int, repeated: Any) -> Answers:
+def ask(
+    path: Path,
+    rows: pd.DataFrame,
+    ways: Mapping[str, Read],
+    batch: int,
+    repeated: Any,
+    views: Sequence[View] = (),
+) -> Answers:
     """Ask a checkpoint about every image, as each way shows it.
 
     Args:
@@ -43,6 +51,7 @@ def ask(path: Path, rows: pd.DataFrame, ways: Mapping[str, Read], batch: int, re
         ways: by name, ids → uint8 [B, H, W] in the checkpoint's square; `clean` first.
         batch: images asked at once.
         repeated: see `load`.
+        views: in which each picture is looked at too; the answers are averaged.
 
     Raises:
         BoneageError: see `load`.
@@ -50,11 +59,14 @@ def ask(path: Path, rows: pd.DataFrame, ways: Mapping[str, Read], batch: int, re
     reader, record = load(path, repeated)
     once = rows.drop_duplicates("id")
     ids, male = once["id"].tolist(), once["male"].tolist()
-    parts = [(way, slice(at, at + batch)) for way in ways for at in range(0, len(ids), batch)]
+    looks: list[View | None] = [None, *views]
+    starts = range(0, len(ids), batch)
+    parts = [(way, look, slice(at, at + batch)) for way in ways for look in looks for at in starts]
 
     def batches() -> Iterator[tuple[Pixels, list[bool]]]:
-        for way, part in progress(parts, len(parts), f"asking {shortest(path.resolve())}", "batches"):
-            yield ways[way](ids[part]), male[part]
+        for way, look, part in progress(parts, len(parts), f"asking {shortest(path.resolve())}", "batches"):
+            pixels = ways[way](ids[part])
+            yield np.stack([look(one) for one in pixels]) if look else pixels, male[part]
 
     start = time.perf_counter()
     months = torch.cat(list(predict(reader, batches(), record.precision))).numpy().astype(np.float64)
@@ -65,7 +77,7 @@ def ask(path: Path, rows: pd.DataFrame, ways: Mapping[str, Read], batch: int, re
         "seconds": round(seconds, 3),
         "images_per_second": round(len(months) / seconds, 1),
     }
-    by_way = months.reshape(len(ways), len(ids))
+    by_way = months.reshape(len(ways), len(looks), len(ids)).mean(axis=1)
     return Answers({way: pd.Series(row, ids) for way, row in zip(ways, by_way, strict=True)}, timing)
 
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.hardware import keep_freed_memory, on_gpu
 from boneage_pl.machine.home import path_of
+from boneage_pl.reading.member import View, views_of
 from boneage_pl.report.against import held_against, read_answers
 from boneage_pl.report.answers import CLEAN, Answers, Read, ask, mean_of
 from boneage_pl.report.asked import Asked, asked_about
@@ -39,6 +40,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
     if not on_gpu("auto"):
         keep_freed_memory()
     outputs = Path(config.outputs)
+    views = views_of(config.views)
     names = list(config.ckpt) if isinstance(config.ckpt, ListConfig) else [config.ckpt]
     if not names:
         raise BoneageError("ckpt=[]: name at least one checkpoint.")
@@ -48,7 +50,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
     theirs = read_answers(file, asked.rows) if file else None  # what cannot be read is refused before asking
     folder = _folder(config, checkpoints[0].path, "validation" if asked.own else "all", started)
 
-    every = [_ask(c, asked, config, stress=config.stress) for c in checkpoints]
+    every = [_ask(c, asked, config, views, stress=config.stress) for c in checkpoints]
     answers = _table(asked, mean_of(every), checkpoints[0])
     answers = with_ends(answers, [c.record for c in checkpoints])
     further = Further(coverage=measure_coverage(answers, own=asked.own), columns=["low", "high"])
@@ -66,7 +68,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
 
     first = checkpoints[0].record
     about = About(
-        title=_title(checkpoints, asked),
+        title=_title(checkpoints, asked, len(views)),
         subset=asked.words,
         data=str(asked.place.root),
         checkpoints=[_named(c) for c in checkpoints],
@@ -94,12 +96,14 @@ def _against(config: DictConfig, outputs: Path) -> tuple[Path | None, Checkpoint
     return None, load_checkpoint(find_checkpoint(str(config.against), outputs, option="against"))
 
 
-def _ask(checkpoint: Checkpoint, asked: Asked, config: DictConfig, *, stress: bool) -> Answers:
+def _ask(
+    checkpoint: Checkpoint, asked: Asked, config: DictConfig, views: Sequence[View] = (), *, stress: bool
+) -> Answers:
     checkpoint.let_go()  # `load` reads it again, and two copies need not be held
     typed = OmegaConf.to_container(config, resolve=False)
     frame = checkpoint.record.frame
     ways = asked.ways(frame) if stress else {CLEAN: asked.stores[frame].read}
-    return ask(checkpoint.path, asked.rows, ways, config.data.batch_size, typed)
+    return ask(checkpoint.path, asked.rows, ways, config.data.batch_size, typed, views)
 
 
 def _list_members(further: Further, answers: pd.DataFrame, names: list[str], every: list[Answers]) -> None:
@@ -152,11 +156,12 @@ def _tell(title: str, numbers: dict[str, Any]) -> None:
         log.info("  %-*s  MAE %s, the answer moves by %s", width, row["name"], *words)
 
 
-def _title(checkpoints: Sequence[Checkpoint], asked: Asked) -> str:
+def _title(checkpoints: Sequence[Checkpoint], asked: Asked, views: int) -> str:
     experiments = ", ".join(dict.fromkeys(c.record.experiment for c in checkpoints))
     several = f"the mean of {len(checkpoints)} checkpoints of " if len(checkpoints) > 1 else ""
     on = "its own validation images" if asked.own else f"all of {asked.place.root.name}"
-    return f"Bone age: {several}{experiments}, {on}"
+    looked = f", each looked at in {1 + views} views" if views else ""
+    return f"Bone age: {several}{experiments}, {on}{looked}"
 
 
 def _folder(config: DictConfig, path: Path, subset: str, started: datetime) -> Path:
