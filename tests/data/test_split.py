@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from boneage_pl.data.sampling import once
 from boneage_pl.data.split import age_edges, assign_groups, group_name, make_split
 from boneage_pl.errors import BoneageError
 
@@ -49,6 +50,23 @@ def test_disjoint_split_is_exact_balanced_and_shares_no_image(shape, samples, sh
     # repeated only where a side is short, and then evenly
     repeats = split.groupby(["group", "subset", "id"]).size().groupby(["group", "subset"])
     assert (repeats.max() - repeats.min() <= 1).all()
+
+
+@given(shape=tables, share=st.sampled_from([0.25, 0.1]), seed=st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_natural_split_validates_on_each_held_out_image_once(shape, share, seed):
+    bins, counts = shape
+    table = table_of(counts, bins)
+    options = {"age_bins": bins, "samples_per_group": 40, "validation_share": share, "seed": seed}
+    split = make_split(table, protocol="natural", sampling=once, **options)
+    assert split["id"].is_unique
+    assert sorted(split["id"]) == sorted(table["id"])
+    sizes = split[split["subset"] == "validation"].groupby("group").size()
+    assert sizes.tolist() == [min(max(round(count * share), 1), count - 1) for count in counts]
+    # the images are those that disjoint holds out
+    other = make_split(table, **options)
+    held_out = [set(s.loc[s["subset"] == "validation", "id"]) for s in (split, other)]
+    assert held_out[1] <= held_out[0]
 
 
 @given(shape=tables, seed=st.integers(0, 5))

@@ -2,13 +2,14 @@
 
 Several of the real table's twenty groups hold far fewer than 400 images, so drawing 400 must repeat some.
 `disjoint` divides each group's images first and repeats within a side; `published` repeats first and
-divides after, which puts the same image on both sides. One picture under two ids is one image: `disjoint` has
-it on one side.
+divides after, which puts the same image on both sides. `natural`, which is ours, divides as `disjoint` does,
+and validates on each held-out image once, at the ages and sexes that there are. One picture under two ids is
+one image: these two have it on one side.
 """
 
 from collections.abc import Mapping
 from inspect import unwrap
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,8 @@ from boneage_pl.data.problems import first_ten
 from boneage_pl.data.sampling import Sampling, balanced, rows_of_groups
 from boneage_pl.errors import BoneageError
 
-Protocol = Literal["disjoint", "published"]
+Protocol = Literal["disjoint", "natural", "published"]
+BALANCED = ("disjoint", "published")  # whose validation rows come alike from every group
 COLUMNS = ["id", "bone_age", "male", "group", "subset"]
 
 
@@ -59,17 +61,18 @@ def make_split(
 
     Args:
         table: columns `id` (str, unique), `bone_age` (months), `male` (bool); its row order does not matter.
-        protocol: `disjoint` or `published`, see the module's text.
+        protocol: `disjoint`, `natural` or `published`, see the module's text.
         age_bins: number of equal-width age bins.
         samples_per_group: rows of each group in the result, repeated where the group is smaller.
         validation_share: part of each group's rows that validates, between 0 and 1.
         seed: with the table, all that the result depends on.
         contents: what each id's image shows; `None` where every id has an image of its own.
-        sampling: how many of the training rows each group has; of `disjoint` alone.
+        sampling: how many of the training rows each group has; not of `published`.
 
     Returns:
         `id, bone_age, male, group, subset`, subset being `train` or `validation`; for each group exactly
-        `round(samples_per_group × validation_share)` validation rows, and on average the rest training rows.
+        `round(samples_per_group × validation_share)` validation rows (of `natural`: that share of its
+        images), and on average the rest training rows.
 
     Raises:
         BoneageError: an unknown protocol, sizes that leave a side empty, a group with fewer than two images;
@@ -89,14 +92,15 @@ def make_split(
     train, validation = {}, {}
     for group, rng in generators.items():
         images = rng.permutation(np.flatnonzero(groups == group))
-        if protocol == "disjoint":
+        if protocol != "published":
             held_out, images = _divided(images, shown.to_numpy()[images], validation_share)
-            validation[group] = _draw(images[:held_out], n_validation, rng)
-            train[group] = images[held_out:]
+            validation[group], train[group] = images[:held_out], images[held_out:]
+            if protocol == "disjoint":
+                validation[group] = _draw(validation[group], n_validation, rng)
         else:
             drawn = rng.permutation(_draw(images, samples_per_group, rng))
             validation[group], train[group] = drawn[:n_validation], drawn[n_validation:]
-    if protocol == "disjoint":
+    if protocol != "published":
         images = np.array([len(train[group]) for group in there])
         rows = rows_of_groups(sampling, images, len(there) * (samples_per_group - n_validation))
         for group, count in zip(there, rows.tolist(), strict=True):
@@ -124,8 +128,8 @@ def _draw(images: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarra
 
 
 def _validation_rows(protocol: str, age_bins: int, samples_per_group: int, validation_share: float) -> int:
-    if protocol not in ("disjoint", "published"):
-        raise BoneageError(f"data.protocol={protocol}: there are two, disjoint and published.")
+    if protocol not in get_args(Protocol):
+        raise BoneageError(f"data.protocol={protocol}: there are {', '.join(get_args(Protocol))}.")
     if age_bins < 1:
         raise BoneageError(f"data.age_bins={age_bins}: at least 1 is needed.")
     rows = round(samples_per_group * validation_share)

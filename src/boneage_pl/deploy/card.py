@@ -39,8 +39,7 @@ def card_of(checkpoint: Path, model: BoneAge, level: float, precision: str = "fl
     record = member.record
     answers = with_ends(own_answers(record), [record])
     population = Population.of(record.split)
-    balanced = not record.split["protocol"].startswith("file")
-    numbers = measure(answers, record.split["edges"], population, balanced=balanced)
+    numbers = measure(answers, record.split["edges"], population, balanced=record.balanced)
     reports = list(_reports(checkpoint))
     network = member.ask.reader.network
     return (

@@ -75,7 +75,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
         record=first,
         synthetic=asked.synthetic,
         chose_epoch=asked.chose_epoch,
-        balanced=asked.own and not first.split["protocol"].startswith("file"),
+        balanced=asked.own and first.balanced,
         run=ran_with(checkpoints[0].path),
         evaluation=evaluation_record(started, config, asked.rows, asked.images.hashes, timings),
     )

@@ -28,7 +28,7 @@ def report_best(run: Path, data: BoneAgeData, history: History, ran: dict[str, A
         record=replace(best.record, epochs=history.rows),
         synthetic=best.record.synthetic,
         chose_epoch=len(table),
-        balanced=not best.record.split["protocol"].startswith("file"),
+        balanced=best.record.balanced,
         run=ran,
     )
     return write_report(run / "report", about, table, data.read)[1]

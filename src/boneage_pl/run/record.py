@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from boneage_pl.data.frame import Frame
+from boneage_pl.data.split import BALANCED
 from boneage_pl.model.input import Input
 from boneage_pl.run.history import Row
 from boneage_pl.run.older import of_today
@@ -66,6 +67,11 @@ class Record:
     def frame(self) -> Frame:
         """The square that the images were brought into."""
         return Frame.configured(self.config["data"])
+
+    @property
+    def balanced(self) -> bool:
+        """Whether its validation rows come alike from every group by sex and age."""
+        return self.split["protocol"] in BALANCED
 
     @property
     def synthetic(self) -> bool:
@@ -137,8 +143,9 @@ def _check_split(split: Any) -> None:
     if "before" in split:
         _check("split.before", split["before"], dict.fromkeys(("ids", "contents"), _is(list)))
         _list_of("split.before", [*split["before"]["ids"], *split["before"]["contents"]], _text)
-    if split["protocol"] == "disjoint" and {hashes[i] for i in train} & {hashes[i] for i in validation}:
-        raise ValueError("split: its protocol is disjoint, and its two sides share images")
+    protocol = split["protocol"]
+    if protocol in ("disjoint", "natural") and {hashes[i] for i in train} & {hashes[i] for i in validation}:
+        raise ValueError(f"split: its protocol is {protocol}, and its two sides share images")
     if "population" in split:
         population = split["population"]
         _check("split.population", population, {"counts": _is(list), "medians": _is(dict)})
