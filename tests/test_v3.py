@@ -39,6 +39,12 @@ def test_what_was_validated_is_what_is_asked(home: Path, forks: Forks):
     assert numbers["natural"] is None  # its rows are natural already
 
 
+def test_the_distributions_spread_stands_beside_the_answers(home: Path):
+    answers = pd.read_csv(home / "outputs" / "v3" / "x" / "report" / "predictions.csv")
+    assert answers["spread"].between(0, 120).all()
+    assert answers["spread"].nunique() > 1
+
+
 def test_every_training_image_is_seen_once_an_epoch(home: Path):
     split = pd.read_csv(home / "outputs" / "v3" / "x" / "split.csv")
     train = split[split["subset"] == "train"]

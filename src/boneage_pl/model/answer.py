@@ -10,6 +10,7 @@ from boneage_pl.model.input import gray_values, input_of, normalised
 
 # (output, bone age in months [B]) → one number, in float32. A loss that has a method `months` is given the
 # network's own output, and that method turns it into months [B]; all others are given months [B], of [B, 1].
+# A method `spread`, of one that has it, turns the output into how unsure each answer is, in months [B].
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -28,6 +29,14 @@ def loss_of(output: Tensor, bone_age: Tensor, loss: Loss) -> Tensor:
     with autocast(output.device.type, enabled=False):
         output = _exact(output)
         return loss(output if hasattr(loss, "months") else _months(output, loss), bone_age)
+
+
+def spread_of(output: Tensor, loss: Loss) -> Tensor | None:
+    """Return how unsure a network's output is of each answer, in months [B], where the loss knows."""
+    if not hasattr(loss, "spread"):
+        return None
+    with autocast(output.device.type, enabled=False):
+        return loss.spread(_exact(output))  # type: ignore[no-any-return]
 
 
 def _exact(output: Tensor) -> Tensor:

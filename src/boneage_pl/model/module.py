@@ -12,7 +12,7 @@ from torchmetrics import MeanAbsoluteError, MetricCollection
 
 from boneage_pl.data.batch import Batch
 from boneage_pl.data.transforms import Flip, Transforms
-from boneage_pl.model.answer import Loss, loss_of, months_of
+from boneage_pl.model.answer import Loss, loss_of, months_of, spread_of
 from boneage_pl.model.input import input_of, normalised
 from boneage_pl.model.optimizer import MakeOptimizer, MakeScheduler
 from boneage_pl.model.processes import average_statistics, gather
@@ -95,26 +95,31 @@ class BoneAgeModule(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Begin to collect answers; all processes validate the same network."""
-        self._answers: list[tuple[Tensor, ...]] = []
+        self._answers: list[dict[str, Tensor]] = []
         average_statistics(self.network)
 
     def validation_step(self, batch: Batch, _batch_index: int) -> None:
         """Measure a validation batch."""
-        predicted = months_of(self(batch["image"], batch["male"]), self.loss)
+        output = self(batch["image"], batch["male"])
+        predicted, spread = months_of(output, self.loss), spread_of(output, self.loss)
         self.val_metrics.update(predicted, batch["bone_age"])
-        self._answers.append((batch["row"], predicted, batch["bone_age"], batch["male"] > 0.5))
+        said = {"predicted": predicted, **({} if spread is None else {"spread": spread})}
+        asked = {"row": batch["row"], "bone_age": batch["bone_age"], "boys": batch["male"] > 0.5}
+        self._answers.append({**asked, **said})
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation MAEs and keep the answers for the checkpoint and the figures."""
-        rows, predicted, months, boys = (torch.cat(part) for part in zip(*self._answers, strict=True))
+        every = {name: torch.cat([part[name] for part in self._answers]) for name in self._answers[0]}
+        months, boys, predicted = every.pop("bone_age"), every.pop("boys"), every["predicted"]
         # by sex here, not in the steps: how many boys a batch holds is known to the device alone
         self.val_boys.update(predicted[boys], months[boys])
         self.val_girls.update(predicted[~boys], months[~boys])
         for metrics in (self.val_metrics, self.val_girls, self.val_boys):
             self.log_dict(metrics.compute(), logger=False)
             metrics.reset()
-        answers = sorted(gather(list(zip(rows.tolist(), predicted.float().tolist(), strict=True))))
-        self.validation = {"row": [row for row, _ in answers], "predicted": [p for _, p in answers]}
+        kept = [v.float().tolist() if v.is_floating_point() else v.tolist() for v in every.values()]
+        columns = zip(*sorted(gather(list(zip(*kept, strict=True)))), strict=True)
+        self.validation = dict(zip(every, map(list, columns), strict=True))
 
     def build_optimizer(self) -> tuple[Optimizer, Any]:
         """Build the optimiser and the scheduler from what the configuration gave."""

@@ -9,7 +9,7 @@ import pandas as pd
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.data.split_source import Known
 from boneage_pl.report.measures import answers_table
-from boneage_pl.report.writer import About, write_report
+from boneage_pl.report.writer import About, Further, write_report
 from boneage_pl.run.checkpoint import load_checkpoint
 from boneage_pl.run.history import History
 from boneage_pl.run.record import Record
@@ -31,13 +31,18 @@ def report_best(run: Path, data: BoneAgeData, history: History, ran: dict[str, A
         balanced=best.record.balanced,
         run=ran,
     )
-    return write_report(run / "report", about, table, data.read)[1]
+    further = Further(columns=[name for name in ("spread",) if name in table])
+    return write_report(run / "report", about, table, data.read, further)[1]
 
 
 def own_answers(record: Record) -> pd.DataFrame:
-    """Return what a checkpoint answered about its own validation images, see `answers_table`."""
+    """Return what a checkpoint answered about its own validation images, see `answers_table`.
+
+    With a column `spread`, months, where its loss says how unsure it is.
+    """
     answers, split = record.validation, record.split
     contents = split.get("contents", split["hashes"])
     seen = Known.trained(split).among(answers["id"], split["hashes"], contents)
     rows = pd.DataFrame({name: answers[name] for name in ("id", "male", "bone_age")})
-    return answers_table(rows, answers["predicted"], split["edges"], contents, seen)
+    table = answers_table(rows, answers["predicted"], split["edges"], contents, seen)
+    return table.assign(spread=answers["spread"]) if "spread" in answers else table

@@ -164,7 +164,7 @@ class CheckpointRecord(Callback):
             self.record,
             epoch=trainer.current_epoch,
             epochs=list(self.history.rows),
-            validation={**rows.to_dict("list"), "predicted": module.validation["predicted"]},
+            validation={**rows.to_dict("list"), **{k: v for k, v in module.validation.items() if k != "row"}},
         )
         checkpoint["boneage_pl"] = record.plain()
 

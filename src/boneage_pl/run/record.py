@@ -39,7 +39,8 @@ class Record:
         arithmetic: what the last bits of a sum depend on, see `machine.hardware`; empty in older ones.
         epoch: the epoch that the checkpoint is the end of; 0 also before the first.
         epochs: the epochs so far; `None` in those from before it was recorded.
-        validation: the latest validation's rows and answers, `id, male, bone_age, predicted`.
+        validation: the latest validation's rows and answers, `id, male, bone_age, predicted`, and `spread`
+            where the loss knows one.
         root: what `data.root` named, as an absolute path; empty in older ones.
         levels: bits that 16-bit images were read as, see `boneage_pl.data.depth`; none in older ones.
     """
