@@ -31,7 +31,7 @@ FILES = {
         train:
           blur: {_target_: torchvision.transforms.v2.GaussianBlur, kernel_size: 3}""",
     "transforms/misnamed": "training: {}",
-    "sampling/natural": "_target_: tests.tiny.natural\n_partial_: true",
+    "sampling/by_size": "_target_: tests.tiny.natural\n_partial_: true",
     "optimizer/slow_start": """
         defaults: [adam]
         groups:
@@ -57,7 +57,7 @@ FILES = {
           - override /model: gray
           - override /loss: ages
           - override /transforms: darker
-          - override /sampling: natural
+          - override /sampling: by_size
           - override /scheduler: one_cycle
           - override /callbacks: more""",
 }
@@ -221,7 +221,7 @@ def test_another_fit_has_a_store_of_its_own(home: Home, fit: str):
         (["data.fit=squeeze"], "data.fit=squeeze: there are three, crop, pad, stretch"),
         (["scheduler=plateau", "+scheduler.interval=hour"], "interval=hour: there are two, epoch and step"),
         (["scheduler=plateau", "+scheduler.interval=step"], "a plateau is one of validations"),
-        (["data.protocol=published", "sampling=natural"], "data.protocol=published draws alike"),
+        (["data.protocol=published", "sampling=by_size"], "data.protocol=published draws alike"),
         (["loss=none"], "Could not find 'loss/none'"),
     ],
 )

@@ -34,6 +34,7 @@ V2 = [
 MODERN = [
     "+experiment=v1",
     "transforms=augmented",
+    "transforms.mix={_target_:boneage_pl.data.augment.mixing.CMixup,share:0.5,width:30}",
     "loss=huber",
     "optimizer=adamw",
     "optimizer.layer_decay=0.8",

@@ -50,7 +50,7 @@ class Transforms:
             images: uint8 [B, 1, H, W].
             keys: int64 [B], see `Batch.key`.
         """
-        random = uniform(keys, sum(map(_numbers, self.steps)))
+        random = uniform(keys, self.numbers)
         for step in self.steps:
             if count := _numbers(step):
                 mine, random = random[:, :count], random[:, count:]
@@ -60,6 +60,11 @@ class Transforms:
             else:
                 images = step(images)
         return images
+
+    @property
+    def numbers(self) -> int:
+        """How many random numbers they take for each image."""
+        return sum(map(_numbers, self.steps))
 
     @classmethod
     def of(cls, named: Any) -> "Transforms":

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanAbsoluteError, MetricCollection
 
 from boneage_pl.data.batch import Batch
-from boneage_pl.data.transforms import Flip, Transforms
+from boneage_pl.data.transforms import Flip, Transforms, uniform
 from boneage_pl.model.answer import Loss, loss_of, months_of, spread_of
 from boneage_pl.model.input import input_of, normalised
 from boneage_pl.model.optimizer import MakeOptimizer, MakeScheduler
@@ -31,6 +31,8 @@ class BoneAgeModule(L.LightningModule):
         length: of the run.
         loss: see `boneage_pl.model.answer`; `None` for the published L1.
         transforms: of the training's batches and of the validation's; `None` for the published flip.
+        mix: what mixes the images of a training batch and their ages: a batch as the network sees it and
+            [B, mix.numbers] random numbers → a batch.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class BoneAgeModule(L.LightningModule):
         length: int = 1,
         loss: Loss | None = None,
         transforms: tuple[Transforms, Transforms] | None = None,
+        mix: Any = None,
     ) -> None:
         super().__init__()
         # channels-last is what the convolution kernels of today's CPUs and GPUs are fastest in
@@ -52,6 +55,7 @@ class BoneAgeModule(L.LightningModule):
         self.length = length
         self.loss = nn.L1Loss() if loss is None else loss
         self.train_transforms, self.val_transforms = transforms or (Transforms([Flip()]), Transforms())
+        self.mix = mix
         metrics = MetricCollection({"mae": MeanAbsoluteError()})
         self.train_metrics = metrics.clone(prefix="train_")
         self.val_metrics = metrics.clone(prefix="val_")
@@ -76,6 +80,9 @@ class BoneAgeModule(L.LightningModule):
 
     def training_step(self, batch: Batch, _batch_index: int) -> Tensor:
         """Return the batch's loss."""
+        if self.mix is not None:
+            drawn = self.train_transforms.numbers  # numbers that no transform has had
+            batch = self.mix(batch, uniform(batch["key"], drawn + self.mix.numbers)[:, drawn:])
         output = self(batch["image"], batch["male"])
         self.train_metrics.update(months_of(output, self.loss).detach(), batch["bone_age"])
         self.log_dict(self.train_metrics, on_step=False, on_epoch=True, logger=False)

@@ -66,6 +66,7 @@ def make_module(cfg: DictConfig, network: nn.Module, precision: str, data: BoneA
         length,
         built(cfg.loss, "loss"),
         (Transforms.of(transforms.get("train")), Transforms.of(transforms.get("validation"))),
+        transforms.get("mix"),
     )
     if cfg.compile:
         network.compile()

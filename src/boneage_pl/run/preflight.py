@@ -89,8 +89,10 @@ def check_options(config: DictConfig) -> None:
         if not isinstance(config.get(group), DictConfig) or "_target_" not in config[group]:
             raise BoneageError(f"{group}={config.get(group)}: it must name an object to build, its _target_.")
     transforms = config.get("transforms")
-    if not isinstance(transforms, DictConfig) or not {*transforms} <= {"train", "validation"}:
-        raise BoneageError("transforms: it must be a table of transforms by name for train, for validation.")
+    if not isinstance(transforms, DictConfig) or not {*transforms} <= {"train", "validation", "mix"}:
+        raise BoneageError(
+            "transforms: it must be a table of transforms by name for train, for validation; mix may be one."
+        )
     if OmegaConf.select(config, "hydra.job.chdir"):
         raise BoneageError(
             "hydra.job.chdir=true: paths are as seen from the folder that a command is typed in.\n"
