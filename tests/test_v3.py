@@ -100,3 +100,29 @@ def test_further_views_are_averaged_and_held_against_the_plain_one(home: Path, f
     refused = forks.start("boneage_pl.evaluate", "ckpt=v3", "views=up", cwd=home).wait()
     assert refused.returncode == 2
     assert "views=up" in refused.stderr
+
+
+def test_an_ensemble_is_one_command_and_one_folder(home: Path, forks: Forks):
+    options = [*SMALL, "data.image_size=64", "trainer.max_epochs=1", "hydra.sweeper.params.seed='1,2'"]
+    said = forks.run("+experiment=v3_ensemble", *options, cwd=home).stdout
+    (folder,) = (home / "outputs" / "v3_ensemble").iterdir()
+    assert "over 2 runs" in said
+    hand = next((home / "data" / "phantom" / "boneage-training-dataset").glob("*.png"))
+    answers = []
+    for ckpt in ("v3_ensemble", folder / "0", folder / "1"):
+        asked = forks.start(
+            "boneage_pl.predict", f"ckpt={ckpt}", f"images={hand}", "sex=F", "out=a.csv", cwd=home
+        )
+        assert asked.wait().returncode == 0, asked.wait().stderr
+        answers.append(pd.read_csv(home / "a.csv")["months"][0])
+        (home / "a.csv").unlink()
+    assert answers[0] == pytest.approx((answers[1] + answers[2]) / 2, abs=0.01)
+
+    (folder / "1" / "report" / "summary.json").rename(folder / "kept.json")
+    refused = forks.start("boneage_pl.predict", f"ckpt={folder}", f"images={hand}", "sex=F", cwd=home).wait()
+    assert refused.returncode == 2
+    assert "1 have not ended.\n" in refused.stderr
+    last = (folder / "0" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    forks.run("+experiment=v3_ensemble", *options, f"hydra.sweep.dir={folder}", cwd=home)
+    assert (folder / "1" / "report" / "summary.json").exists()
+    assert (folder / "0" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == last

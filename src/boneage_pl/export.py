@@ -1,10 +1,13 @@
 """The command that writes a trained model for where this package is not."""
 
+from pathlib import Path
+
 from omegaconf import DictConfig, ListConfig
 
 from boneage_pl.cli.entry import start
 from boneage_pl.cli.numbers import check_data_numbers, check_number
 from boneage_pl.deploy.choice import chosen
+from boneage_pl.run.runs import find_checkpoints
 
 
 def export(config: DictConfig) -> None:
@@ -17,10 +20,11 @@ def export(config: DictConfig) -> None:
     check_number("check_count", config.check_count, 2)
     check_number("max_cost", config.max_cost, 0, whole=False)
     names = list(config.ckpt) if isinstance(config.ckpt, ListConfig) else [config.ckpt]
-    kind = chosen(config, len(names))
+    paths = find_checkpoints(names, Path(config.outputs))
+    kind = chosen(config, len(paths))
     from boneage_pl.deploy.exporting import export_model  # imports torch
 
-    export_model(config, kind, [str(name) for name in names])
+    export_model(config, kind, paths)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,12 @@ from boneage_pl.deploy.trial import Trial, trial_of
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.whole import write_whole
 from boneage_pl.reading.model import BoneAge
-from boneage_pl.run.runs import find_checkpoint
 
 log = logging.getLogger(__name__)
 
 
-def export_model(config: DictConfig, kind: Kind, names: Sequence[str]) -> Path:
-    """Export what `names` name as `kind`, and return the file.
+def export_model(config: DictConfig, kind: Kind, paths: Sequence[Path]) -> Path:
+    """Export the checkpoints at `paths` as `kind`, and return the file.
 
     Nothing is there under its final name before it has answered as it must.
 
@@ -35,7 +34,6 @@ def export_model(config: DictConfig, kind: Kind, names: Sequence[str]) -> Path:
     if kind.name == "onnx":
         needs_onnx()
     repeated = OmegaConf.to_container(config, resolve=False)
-    paths = [find_checkpoint(name, Path(config.outputs)) for name in names]
     model = BoneAge.load(paths, level=config.level, device="cpu", repeated=repeated)
     out = place_of(config, kind, paths[0], model.members[0].record.experiment)
     trial = None if kind.name == "card" else trial_of(config, model.members)

@@ -19,7 +19,7 @@ from boneage_pl.reading.intervals import Intervals, check_level, intervals_of
 from boneage_pl.reading.member import Looked, Member, views_of
 from boneage_pl.reading.sources import questions, sex_of
 from boneage_pl.reading.squares import Squares, squares_of
-from boneage_pl.run.runs import find_checkpoint
+from boneage_pl.run.runs import find_checkpoints
 
 Named = str | PathLike[str]
 NO_SEX = "no sex is known: say sex=F, sex=M or sex=unknown, or give it in a table"
@@ -69,7 +69,8 @@ class BoneAge:
         """Read what `ckpt` names.
 
         Args:
-            ckpt: a checkpoint's path, a run's folder or an experiment's name; or several.
+            ckpt: a checkpoint's path, a run's folder or an experiment's name, or a sweep's folder: all its
+                runs; or several of these.
             level: share of new images whose age an interval is to hold.
             views: each picture is looked at in further ways and the answers averaged: `"flip"`, degrees to
                 turn it by, or a list of these.
@@ -83,7 +84,7 @@ class BoneAge:
         check_level(level)
         ways = views_of(views)
         names = [ckpt] if isinstance(ckpt, str | PathLike) else list(ckpt)
-        paths = [find_checkpoint(str(name), Path(outputs)) for name in names]
+        paths = find_checkpoints(names, Path(outputs))
         return cls([Member(path, ways, device, repeated) for path in paths], level)
 
     def predict(self, images: Picture | Sequence[Picture], sex: Any = None) -> list[Answer]:

@@ -25,7 +25,7 @@ from boneage_pl.report.stress import measure_stress, stress_sheet, typical
 from boneage_pl.report.writer import About, Further, write_report
 from boneage_pl.run.checkpoint import Checkpoint, load_checkpoint
 from boneage_pl.run.run_json import evaluation_record, ran_with
-from boneage_pl.run.runs import find_checkpoint, run_of, shortest
+from boneage_pl.run.runs import find_checkpoint, find_checkpoints, run_of, shortest
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
     names = list(config.ckpt) if isinstance(config.ckpt, ListConfig) else [config.ckpt]
     if not names:
         raise BoneageError("ckpt=[]: name at least one checkpoint.")
-    checkpoints = [load_checkpoint(find_checkpoint(str(name), outputs)) for name in names]
+    checkpoints = [load_checkpoint(path) for path in find_checkpoints(names, outputs)]
     file, rival = _against(config, outputs)
     asked = asked_about(config, checkpoints, [rival] if rival else [])
     theirs = read_answers(file, asked.rows) if file else None  # what cannot be read is refused before asking

@@ -72,8 +72,13 @@ def holds_run(run: Path) -> bool:
     return (run / "metrics.csv").exists() or (run / "checkpoints").exists()
 
 
-def check_folder(config: DictConfig, run: Path) -> bool:
+def check_folder(config: DictConfig, run: Path, *, of_sweep: bool = False) -> bool:
     """Return whether this command continues what `run` holds: the same one again, as a cluster requeues it.
+
+    Args:
+        config: of the command.
+        run: the folder.
+        of_sweep: whether it is one of several; then it may have ended, and only its report is made again.
 
     Raises:
         BoneageError: the folder holds another run, or a finished one.
@@ -81,7 +86,7 @@ def check_folder(config: DictConfig, run: Path) -> bool:
     if not holds_run(run):
         return False
     again = (run / LAST).exists() or (run / PREVIOUS).exists()
-    if again and not (run / FINISHED).exists() and (run / RECORD).exists():
+    if again and (of_sweep or not (run / FINISHED).exists()) and (run / RECORD).exists():
         ours = {k: v for k, v in plain(config, resolve=False).items() if k != "hydra"}
         if not (changed := differences(plain(stored(run, "config"), resolve=False), ours)):
             return True

@@ -65,7 +65,7 @@ class Preflight(Callback):
                 try:
                     check_sweep(config)
                     check_options(config)
-                    if not check_folder(config, Path(hydra.runtime.output_dir)):
+                    if not check_folder(config, Path(hydra.runtime.output_dir), of_sweep=True):
                         find_start(config)
                 except BoneageError:
                     conclude_sweep(Path(hydra.sweep.dir))  # the runs before this one are not lost

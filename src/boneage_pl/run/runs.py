@@ -1,5 +1,6 @@
 """Find runs and checkpoints on disk, without reading any. Imports nothing heavy: the command line uses it."""
 
+from collections.abc import Iterable
 from glob import escape
 from pathlib import Path
 
@@ -70,6 +71,44 @@ def find_checkpoint(ckpt: str, outputs: Path, option: str = "ckpt") -> Path:
     else:
         problem = f"no such file or run folder, and no run of an experiment called {ckpt} under {outputs}/"
     raise BoneageError(f"{option}={ckpt}: {problem}.\n{there}")
+
+
+def find_checkpoints(names: Iterable[object], outputs: Path) -> list[Path]:
+    """Return the checkpoints that names mean: each as `find_checkpoint` has it, or all runs of a sweep.
+
+    A sweep is named by its folder, or by an experiment that is one: its newest.
+
+    Raises:
+        BoneageError: nothing is there, or a sweep has runs that have not ended.
+    """
+    return [
+        path
+        for name in names
+        for path in _of_sweep(str(name), outputs) or [find_checkpoint(str(name), outputs)]
+    ]
+
+
+def runs_of_sweep(folder: Path) -> list[Path]:
+    """Return the runs below a sweep's folder, in the order that they were started in."""
+    numbered = [run for run in folder.iterdir() if run.name.isdigit() and (run / ".hydra").is_dir()]
+    return sorted(numbered, key=lambda run: int(run.name))
+
+
+def _of_sweep(name: str, outputs: Path) -> list[Path]:
+    """Return the best.ckpt of each run of a sweep; none where `name` is of something else."""
+    folder = path_of(name)
+    if not folder.is_dir() and name and not Path(name).is_absolute():
+        found = [c for c in outputs.glob(f"{escape(name)}/*/*/{BEST}") if experiment_of(c.parents[1]) == name]
+        newest = max(found, key=lambda ckpt: ckpt.stat().st_mtime_ns, default=None)
+        folder = newest.parents[2] if newest else folder
+    runs = runs_of_sweep(folder) if folder.is_dir() else []
+    if open_ones := [run.name for run in runs if not (run / FINISHED).exists()]:
+        raise BoneageError(
+            f"ckpt={name}: of the runs in {folder}, {', '.join(open_ones)} have not ended.\n"
+            f"Give the command that began them again, with hydra.sweep.dir={folder},\n"
+            "or name runs: ckpt=[…,…]."
+        )
+    return [run / BEST for run in runs]
 
 
 def unfinished_runs(outputs: Path) -> list[Path]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from boneage_pl.run.runs import runs_of_sweep
+
 OF_A_REPEAT = ("seed", "data.seed")  # what differs between runs that are one experiment repeated
 
 
@@ -29,8 +31,7 @@ def conclude_sweep(folder: Path) -> None:
 
 def read_sweep(folder: Path) -> list[SweepRun]:
     """Read every run below a sweep's folder, in the order that they were started in."""
-    numbered = [run for run in folder.iterdir() if run.name.isdigit() and (run / ".hydra").is_dir()]
-    return [_read(run) for run in sorted(numbered, key=lambda run: int(run.name))]
+    return [_read(run) for run in runs_of_sweep(folder)]
 
 
 def _read(run: Path) -> SweepRun:
