@@ -184,6 +184,10 @@ def test_another_split_is_refused_if_it_validates_on_trained_images(rsna: Path):
         data_of(rsna, origin=origin, new_split=True, seed=2)
     data_of(rsna, origin=origin, new_split=True, seed=2, allow_overlap=True)
     data_of(rsna, origin=origin, new_split=True, seed=1)  # the same split again: nothing overlaps
+    apart = data_of(rsna, origin=origin, new_split="apart", seed=2).split
+    assert not set(apart.loc[apart["subset"] == "validation", "id"]) & set(origin["train"])
+    with pytest.raises(BoneageError, match=r"data.new_split=anew: there are false, true and apart"):
+        data_of(rsna, origin=origin, new_split="anew")
 
 
 def test_a_trained_image_under_another_id_is_noticed(tmp_path: Path):
@@ -196,6 +200,9 @@ def test_a_trained_image_under_another_id_is_noticed(tmp_path: Path):
         image.write_bytes(source.read_bytes())
     with pytest.raises(BoneageError, match="were trained on"):
         data_of(tmp_path / "b", origin=origin, new_split=True, seed=4)
+    apart = data_of(tmp_path / "b", origin=origin, new_split="apart", seed=4).split
+    validation = apart.loc[apart["subset"] == "validation", "id"]
+    assert not {str(int(i) - 1000) for i in validation} & set(origin["train"])
 
 
 def test_a_checkpoints_split_needs_its_own_data(rsna: Path, tmp_path: Path):

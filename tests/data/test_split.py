@@ -69,6 +69,40 @@ def test_natural_split_validates_on_each_held_out_image_once(shape, share, seed)
     assert held_out[1] <= held_out[0]
 
 
+@given(shape=tables, seed=st.integers(0, 99), protocol=st.sampled_from(["disjoint", "natural"]))
+@settings(max_examples=30, deadline=None)
+def test_images_that_were_trained_on_do_not_validate_nor_do_their_copies(shape, seed, protocol):
+    bins, counts = shape
+    table = table_of(counts, bins)
+    rng = np.random.default_rng(seed)
+    trained = table["id"][rng.random(len(table)) < 0.6].tolist()
+    contents = {i: i for i in table["id"]}
+    contents[table["id"][0]] = contents[table["id"][1]]  # a picture under two ids
+    options = {"age_bins": bins, "samples_per_group": 8, "contents": contents, "protocol": protocol}
+    taken = {contents[i] for i in trained}
+    try:
+        split = make_split(table, **options, trained=trained)
+    except BoneageError:  # a group has no other image, or with the copy no two
+        return
+    validation = split[split["subset"] == "validation"]
+    assert not {contents[i] for i in validation["id"]} & taken
+    assert len(validation)
+    usual, other = (make_split(table, **options, trained=ids) for ids in ([], ["a stranger"]))
+    pd.testing.assert_frame_equal(usual, other)
+
+
+def test_a_group_of_which_all_was_trained_on_is_named():
+    table = table_of([5, 5, 5, 5], 2)
+    trained = table["id"][:5].tolist()
+    options = {"age_bins": 2, "samples_per_group": 4, "trained": trained}
+    with pytest.raises(BoneageError, match=r"All images of girls of 0.0 to 50.0 months were trained on"):
+        make_split(table, **options)
+    natural = make_split(table, protocol="natural", **options)
+    assert 0 not in natural.loc[natural["subset"] == "validation", "group"].tolist()
+    with pytest.raises(BoneageError, match=r"no data\.new_split=apart"):
+        make_split(table, protocol="published", **options)
+
+
 @given(shape=tables, seed=st.integers(0, 5))
 @settings(max_examples=20, deadline=None)
 def test_split_depends_on_seed_and_table_alone(shape, seed):

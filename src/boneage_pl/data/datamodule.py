@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import pandas as pd
@@ -25,6 +25,7 @@ from boneage_pl.data.sampling import Sampling, balanced
 from boneage_pl.data.source import draw, store_folder
 from boneage_pl.data.split import Protocol, age_edges, make_split, sex_alone
 from boneage_pl.data.split_source import (
+    Known,
     check_overlap,
     check_unchanged,
     describe_population,
@@ -48,7 +49,8 @@ class BoneAgeData(L.LightningDataModule):
         protocol, age_bins, samples_per_group, validation_share, seed: as in `make_split`; the seed also
             decides order and flips.
         split_file: a run's split.csv to use exactly, instead of drawing one.
-        new_split: with `origin`, draw a split instead of using the checkpoint's.
+        new_split: with `origin`, draw a split instead of using the checkpoint's; `apart`: one that leaves in
+            training every image that it was trained on.
         allow_overlap: with `origin`, accept validation images that the checkpoint trained on.
         table, columns, age_unit, known: how the table is found and read, see `Place.of`.
         on_bad_image: whether rows and images that cannot be used are refused (`error`) or left out (`skip`).
@@ -81,7 +83,7 @@ class BoneAgeData(L.LightningDataModule):
         samples_per_group: int = 400,
         validation_share: float = 0.25,
         split_file: str | None = None,
-        new_split: bool = False,
+        new_split: bool | Literal["apart"] = False,
         allow_overlap: bool = False,
         table: str | None = None,
         columns: Mapping[str, str | None] | None = None,
@@ -116,6 +118,9 @@ class BoneAgeData(L.LightningDataModule):
             "validation_share": validation_share,
             "seed": seed,
         }
+        if new_split not in (True, False, "apart"):
+            raise BoneageError(f"data.new_split={new_split}: there are false, true and apart.")
+        self.apart = new_split == "apart"
         self.split_file = split_file
         self.allow_overlap = allow_overlap
         self.on_bad_image = check_choice(on_bad_image)
@@ -175,7 +180,7 @@ class BoneAgeData(L.LightningDataModule):
         problems.note(sex_alone(self.table))
         problems.note(told(images.depths.values(), images.levels))
         problems.tell(log)
-        split, how, edges = self._divide(self.table, images.contents)
+        split, how, edges = self._divide(self.table, images.contents, images.hashes)
         drawn = set(split["id"])
         used = {i: images.hashes[i] for i in self.table["id"] if i in drawn}
         if self.origin is not None and not self.allow_overlap:
@@ -214,7 +219,10 @@ class BoneAgeData(L.LightningDataModule):
         return found.store.read, found.store.images
 
     def _divide(
-        self, table: pd.DataFrame, contents: Mapping[str, str] | None = None
+        self,
+        table: pd.DataFrame,
+        contents: Mapping[str, str] | None = None,
+        hashes: Mapping[str, str] | None = None,
     ) -> tuple[pd.DataFrame, dict[str, Any], list[float]]:
         if self.use_origin and self.origin is not None:
             how = {key: self.origin[key] for key in self.how}
@@ -223,7 +231,10 @@ class BoneAgeData(L.LightningDataModule):
         if self.split_file is not None:
             split = read_split(Path(self.split_file), table)
             return split, {**self.how, "protocol": f"file {self.split_file}"}, edges
-        split = make_split(table, **self.how, contents=contents, sampling=self.sampling)
+        trained: set[str] = set()
+        if self.apart and self.origin is not None:
+            trained = Known.trained(self.origin).among(table["id"], hashes or {}, contents or {})
+        split = make_split(table, **self.how, contents=contents, sampling=self.sampling, trained=trained)
         return split, self.how, edges
 
     @property

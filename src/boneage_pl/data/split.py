@@ -7,7 +7,7 @@ and validates on each held-out image once, at the ages and sexes that there are.
 one image: these two have it on one side.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from inspect import unwrap
 from typing import Literal, get_args
 
@@ -54,6 +54,7 @@ def make_split(
     seed: int = 0,
     contents: Mapping[str, str] | None = None,
     sampling: Sampling = balanced,
+    trained: Collection[str] = (),
 ) -> pd.DataFrame:
     """Draw `samples_per_group` rows from each of the 2 × `age_bins` groups and divide them in two.
 
@@ -68,6 +69,7 @@ def make_split(
         seed: with the table, all that the result depends on.
         contents: what each id's image shows; `None` where every id has an image of its own.
         sampling: how many of the training rows each group has; not of `published`.
+        trained: ids of images that are not to validate, nor others that show the same; not of `published`.
 
     Returns:
         `id, bone_age, male, group, subset`, subset being `train` or `validation`; for each group exactly
@@ -81,11 +83,14 @@ def make_split(
     n_validation = _validation_rows(protocol, age_bins, samples_per_group, validation_share)
     if protocol == "published" and unwrap(sampling) is not balanced:
         raise BoneageError("data.protocol=published draws alike from every group: sampling=balanced.")
+    if protocol == "published" and trained:
+        raise BoneageError("data.protocol=published puts images on both sides: no data.new_split=apart.")
     table = table.sort_values("id", kind="stable").reset_index(drop=True)
     edges = age_edges(table["bone_age"], age_bins)
     groups = assign_groups(table, edges)
     shown = table["id"].map(contents) if contents else table["id"]
     check_groups(table, shown, edges, samples_per_group, validation_share)
+    taken = shown.isin(set(shown[table["id"].isin(set(trained))])).to_numpy()
 
     there = sorted(groups.unique())
     generators = {group: np.random.default_rng([seed, group]) for group in there}
@@ -93,13 +98,22 @@ def make_split(
     for group, rng in generators.items():
         images = rng.permutation(np.flatnonzero(groups == group))
         if protocol != "published":
-            held_out, images = _divided(images, shown.to_numpy()[images], validation_share)
+            images = images[np.argsort(taken[images], kind="stable")]  # what may validate first
+            free = shown[images[~taken[images]]].nunique()
+            held_out, images = _divided(images, shown.to_numpy()[images], validation_share, free)
+            if not held_out and protocol == "disjoint":
+                raise BoneageError(
+                    f"All images of {group_name(group, edges)} were trained on by the checkpoint: none can "
+                    "validate.\nWith data.protocol=natural that group does without."
+                )
             validation[group], train[group] = images[:held_out], images[held_out:]
             if protocol == "disjoint":
                 validation[group] = _draw(validation[group], n_validation, rng)
         else:
             drawn = rng.permutation(_draw(images, samples_per_group, rng))
             validation[group], train[group] = drawn[:n_validation], drawn[n_validation:]
+    if not any(map(len, validation.values())):
+        raise BoneageError("All images were trained on by the checkpoint: none can validate. Add others.")
     if protocol != "published":
         images = np.array([len(train[group]) for group in there])
         rows = rows_of_groups(sampling, images, len(there) * (samples_per_group - n_validation))
@@ -113,11 +127,14 @@ def make_split(
     return pd.concat(parts)[COLUMNS].sort_values("subset", kind="stable").reset_index(drop=True)
 
 
-def _divided(images: np.ndarray, shown: np.ndarray, share: float) -> tuple[int, np.ndarray]:
-    """Return how many of a group's images validate, and the images in an order that keeps copies together."""
+def _divided(images: np.ndarray, shown: np.ndarray, share: float, free: int) -> tuple[int, np.ndarray]:
+    """Return how many of a group's images validate, and the images in an order that keeps copies together.
+
+    Of its different pictures the first `free` may validate.
+    """
     codes, different = pd.factorize(shown)
     order = np.argsort(codes, kind="stable")
-    held_out = min(max(round(len(different) * share), 1), len(different) - 1)
+    held_out = min(max(round(len(different) * share), 1), len(different) - 1, free)
     return int((codes < held_out).sum()), images[order]
 
 

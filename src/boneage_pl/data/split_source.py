@@ -161,8 +161,8 @@ def check_overlap(split: pd.DataFrame, images: Examined, origin: dict[str, Any])
         raise BoneageError(
             f"{len(seen)} of the {len(validation)} validation images were trained on by the checkpoint "
             f"(id {', '.join(seen[:5])}{' …' if len(seen) > 5 else ''}): their errors would flatter it.\n"
-            "Leave data.split_file and data.new_split out to use the checkpoint's own split,\n"
-            "or pass data.allow_overlap=true if that is what you want to see."
+            "Leave data.split_file and data.new_split out to use the checkpoint's own split, or pass\n"
+            "data.new_split=apart for one without them, or data.allow_overlap=true to see what they give."
         )
 
 
