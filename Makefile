@@ -41,8 +41,9 @@ lint: setup  ## ruff format check, ruff, mypy over src/
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-bench: setup  ## the project against the published way, side by side (half an hour on 2 cores)
+bench: setup  ## the project against the published way, side by side, and what each recipe costs (half an hour on 2 cores)
 	$(PY) -m benchmarks.speed
+	$(PY) -m benchmarks.recipes
 
 reproduction: setup  ## docs/REPRODUCTION.md from the records of the runs
 	$(PY) -m boneage_pl.compare 'runs=docs/records/*' format=markdown template=docs/reproduction.md.jinja out=docs/REPRODUCTION.md

@@ -155,10 +155,13 @@ def test_a_border_keeps_the_inside_and_a_marker_lies_at_the_side(hands: Tensor):
     assert torch.equal(framed[..., 24:72, 24:72], plain[..., 24:72, 24:72])
     assert (framed[::2, :, :24] == 1).all()
     assert not framed[1::2, :, :24].any()
-    marked = Marker(1, 0.1, 0.1)(hands, uniform(keys(8), 5))
-    ink = (marked == 1) & (plain < 1)
+    many = hands.repeat(25, 1, 1, 1)
+    marked = Marker(1, 0.1, 0.3)(many, uniform(keys(200), 5))
+    ink = (marked == 1) & (many < 255)
     assert (ink.sum((1, 2, 3)) > 5).all()
     assert not ink[..., 24:72].any()
+    assert ink[..., :24].any()
+    assert ink[..., 72:].any()
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,8 @@ class Marker:
         apply, letter, size, top, side = random.unbind(1)
         high = self.least + (self.most - self.least) * size
         wide = high * 5 / 7
-        left = torch.where(side < 0.5, side / 2, 1 - (side - 0.5) / 2 - wide)  # in the outer quarters
+        room = 2 * (0.25 - wide).clamp(min=0)  # of an outer quarter
+        left = torch.where(side < 0.5, side * room, 1 - wide - (side - 0.5) * room)
         down = ((y - each(top * (1 - high))) / each(high) * 7).floor().long()  # [B, 1, H, 1]
         right = ((x - each(left)) / each(wide) * 5).floor().long()  # [B, 1, 1, W]
         inside = (down >= 0) & (down < 7) & (right >= 0) & (right < 5)

@@ -25,9 +25,8 @@ class Blur:
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
         """Blur [B, 1, H, W] by [B, 2] → float32 [B, 1, H, W]."""
-        pixels = as_float(images).transpose(
-            0, 1
-        )  # → [1, B, H, W]: each image a channel with a kernel of its own
+        # each image a channel with a kernel of its own
+        pixels = as_float(images).transpose(0, 1)  # → [1, B, H, W]
         deviation = (random[:, 1] * self.most * max(pixels.shape[2:])).clamp(min=1e-3)
         deviation = torch.where(random[:, 0] < self.share, deviation, 1e-3)  # as narrow as to change nothing
         reach = max(math.ceil(3 * self.most * max(pixels.shape[2:])), 1)
