@@ -124,7 +124,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["seed=99999999999"], "seed=99999999999: it must be a whole number of 0 or more and below 4294967296"),
     (["data.generate.size=abc"], "data.generate.size=abc: it must be a whole number"),
     (["optimizer=null"], "optimizer=null: choose one of adam"),
-    (["scheduler="], "scheduler=: choose one of none, plateau"),
+    (["scheduler="], "scheduler=: choose one of cosine, none, plateau"),
     (["~optimizer._target_"], "it must name an object to build, its _target_"),
     (["~callbacks.checkpoint"], "callbacks: without callbacks.checkpoint nothing of a run would be kept"),
     (STEP, "scheduler (StepLR) cannot be made: StepLR.__init__() missing 1 required positional argument"),
