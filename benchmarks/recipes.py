@@ -1,6 +1,6 @@
 """What a training step of each recipe costs, and how much of it its augmentations.
 
-    python -m benchmarks.recipes [--experiments v1 v3] [--sizes 128 448] [--device cpu]
+    python -m benchmarks.recipes [--of v1:128 v3:128 v1:448 v3_fine:448] [--device cpu]
 
 Each in a process of its own, with the experiment's batches of pictures of noise, at random weights. Prints a
 table in Markdown.
@@ -94,39 +94,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--experiments", nargs="+", default=["v1", "v3"])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 448])
+    usual = ["v1:128", "v3:128", "v1:448", "v3_fine:448"]
+    parser.add_argument("--of", nargs="+", default=usual, help="experiments, each at a size in pixels")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--here", action="store_true", help="measure the one experiment and size, print JSON")
+    parser.add_argument("--here", action="store_true", help="measure the one that is named, print JSON")
     options = parser.parse_args()
     if options.here:
-        (experiment,), (size,) = options.experiments, options.sizes
-        print(json.dumps(measured(experiment, size, options.steps, options.device)))
+        experiment, _, size = options.of[0].partition(":")
+        print(json.dumps(measured(experiment, int(size), options.steps, options.device)))
         return
     print("| experiment | px | batch | precision | images/s | augmentations a batch | of the step | memory |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for size in options.sizes:
-        for experiment in options.experiments:
-            asked = ["--experiments", experiment, "--sizes", str(size), "--steps", str(options.steps)]
-            command = [
-                sys.executable,
-                "-m",
-                "benchmarks.recipes",
-                "--here",
-                "--device",
-                options.device,
-                *asked,
-            ]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            found = json.loads(done.stdout.splitlines()[-1])
-            cells = [experiment, size, found["batch"], found["precision"], f"{found['images_per_s']:.1f}"]
-            cells += [
-                f"{found['augmenting_ms']:.0f} ms",
-                f"{found['share']:.1%}",
-                f"{found['peak_gib']:.1f} GiB",
-            ]
-            print(f"| {' | '.join(map(str, cells))} |", flush=True)
+    for one in options.of:
+        asked = ["--of", one, "--steps", str(options.steps), "--device", options.device]
+        command = [sys.executable, "-m", "benchmarks.recipes", "--here", *asked]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        cells = [*one.split(":"), found["batch"], found["precision"], f"{found['images_per_s']:.1f}"]
+        cells += [f"{found['augmenting_ms']:.0f} ms", f"{found['share']:.1%}", f"{found['peak_gib']:.1f} GiB"]
+        print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
 if __name__ == "__main__":
