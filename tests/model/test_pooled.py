@@ -2,10 +2,12 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from boneage_pl.errors import BoneageError
 from boneage_pl.model.head import GeM, is_depthwise
 from boneage_pl.model.network import BoneAgeNet
+from boneage_pl.model.optimizer import optimizer_of
 from boneage_pl.model.pooled import PooledNet
 
 # One of each library and of each way that a network ends.
@@ -81,6 +83,15 @@ def test_pooling_by_gem(backbone: str):
     assert pool.power.grad is not None
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.isfinite(network(torch.rand(2, 3, 96, 96), torch.ones(2))).all()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "gem"])
+def test_the_stages_of_a_backbone_have_rates_of_their_own(pooling: str):
+    node = OmegaConf.create({"_target_": "torch.optim.AdamW", "lr": 1.0, "layer_decay": 0.5})
+    network = make("test_efficientnet", pooling=pooling)
+    rates = {group["lr"] for group in optimizer_of(node)(network).param_groups}
+    assert len(rates) > 4
+    assert max(rates) == 1
 
 
 def test_one_channel_sees_what_three_equal_ones_show():

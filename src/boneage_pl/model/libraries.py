@@ -67,8 +67,8 @@ class Named:
             raise BoneageError(f"model.backbone={self.name} has not one last layer that could be left out.")
         return name
 
-    def pooled(self, network: nn.Module, pool: nn.Module | None) -> nn.Module:
-        """Return a whole network without its last layer: image [B, C, H, W] → features [B, F].
+    def headless(self, network: nn.Module, pool: nn.Module | None) -> tuple[nn.Module, nn.Module]:
+        """Return a network without its last layer, and what follows: image [B, C, H, W] → features [B, F].
 
         Args:
             network: as `whole` makes it; it is changed.
@@ -78,17 +78,14 @@ class Named:
             BoneageError: its own pool cannot be exchanged.
         """
         if self.library == "timm":
-            if not pool:
-                network.reset_classifier(0)  # type: ignore[operator]
-                return network
-            network.reset_classifier(0, global_pool="")  # type: ignore[operator]
-            return nn.Sequential(network, pool, nn.Flatten())
+            network.reset_classifier(0, **({"global_pool": ""} if pool else {}))  # type: ignore[operator]
+            return network, nn.Sequential(pool, nn.Flatten()) if pool else nn.Identity()
         network.set_submodule(self.last_layer(network), nn.Identity())
         if pool and not isinstance(getattr(network, "avgpool", None), nn.AdaptiveAvgPool2d):
             raise BoneageError(f"model.pooling=gem: torchvision's {self.name} pools in a way of its own.")
         if pool:
             network.avgpool = pool
-        return network
+        return network, nn.Identity()
 
 
 def timm_for(what: str) -> Any:

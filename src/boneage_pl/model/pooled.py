@@ -1,6 +1,5 @@
 """Any backbone of torchvision's or timm's, its features pooled to a vector, joined by the sex."""
 
-import logging
 from typing import Any
 
 import torch
@@ -12,8 +11,6 @@ from boneage_pl.model.head import ExactLinear, GeM, Joined, Scaled
 from boneage_pl.model.input import Input
 from boneage_pl.model.libraries import Named
 from boneage_pl.model.pretrained import begin, customary, pretrained
-
-log = logging.getLogger(__name__)
 
 
 class PooledNet(nn.Module):
@@ -76,8 +73,9 @@ class PooledNet(nn.Module):
                 self.input = found.input
             if channels == 1:
                 self.input = _see_gray(network, self.input)
-            self.backbone = named.pooled(network, GeM() if pooling == "gem" else None)
-            features = _width(self.backbone, backbone, channels, image_size)  # [B, C, H, W] → [B, F]
+            self.backbone, self.pool = named.headless(network, GeM() if pooling == "gem" else None)
+            whole = nn.Sequential(self.backbone, self.pool)
+            features = _width(whole, backbone, channels, image_size)  # [B, C, H, W] → [B, F]
         self.sex = Joined(features, sex_features) if sex == "joined" else Scaled(features)
         width = self.sex.width
         hidden = (
@@ -97,7 +95,7 @@ class PooledNet(nn.Module):
         Returns:
             float32 [B, N], the first of them months.
         """
-        features = self.backbone(image)  # [B, C, H, W] → [B, F]
+        features = self.pool(self.backbone(image))  # [B, C, H, W] → [B, F]
         hidden = self.hidden(self.sex(features, male))
         output: Tensor = self.age(hidden)
         return torch.cat([self.centre + self.spread * output[:, :1], output[:, 1:]], dim=1)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from boneage_pl.data.frame import Pixels
@@ -60,16 +59,18 @@ def ask(
     once = rows.drop_duplicates("id")
     ids, male = once["id"].tolist(), once["male"].tolist()
     looks: list[View | None] = [None, *views]
-    starts = range(0, len(ids), batch)
-    parts = [(way, look, slice(at, at + batch)) for way in ways for look in looks for at in starts]
+    parts = [(way, slice(at, at + batch)) for way in ways for at in range(0, len(ids), batch)]
 
     def batches() -> Iterator[tuple[Pixels, list[bool]]]:
-        for way, look, part in progress(parts, len(parts), f"asking {shortest(path.resolve())}", "batches"):
+        for way, part in progress(parts, len(parts), f"asking {shortest(path.resolve())}", "batches"):
             pixels = ways[way](ids[part])
-            yield np.stack([look(one) for one in pixels]) if look else pixels, male[part]
+            for look in looks:
+                yield np.stack([look(one) for one in pixels]) if look else pixels, male[part]
 
     start = time.perf_counter()
-    months = torch.cat(list(predict(reader, batches(), record.precision))).numpy().astype(np.float64)
+    found = [answer.numpy().astype(np.float64) for answer in predict(reader, batches(), record.precision)]
+    step = len(looks)
+    months = np.concatenate([np.mean(found[k : k + step], axis=0) for k in range(0, len(found), step)])
     seconds = time.perf_counter() - start
     timing = {
         "checkpoint": str(path),
@@ -77,7 +78,7 @@ def ask(
         "seconds": round(seconds, 3),
         "images_per_second": round(len(months) / seconds, 1),
     }
-    by_way = months.reshape(len(ways), len(looks), len(ids)).mean(axis=1)
+    by_way = months.reshape(len(ways), len(ids))
     return Answers({way: pd.Series(row, ids) for way, row in zip(ways, by_way, strict=True)}, timing)
 
 
