@@ -1,10 +1,11 @@
 """Divide a data set once, by image: a part to develop on and a part that no choice is made on.
 
     python -m benchmarks.hold_out data/rsna100 data/rsna100_parts
+    python -m benchmarks.hold_out data/rsna512 data/rsna512_parts --as data/rsna100_parts
 
 Writes `development/` and `test/` (15 % of the images, at the ages and sexes of the table), data sets of their
 own that link the images. Images whose files are alike, byte for byte, stay on one side. The same seed
-always gives the same parts.
+always gives the same parts; `--as` holds out what other parts of the same children do.
 """
 
 import argparse
@@ -42,10 +43,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where to write development/ and test/")
     parser.add_argument("--share", type=float, default=0.15, help="of the images held out")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--as", type=Path, dest="like", help="parts whose test/ has the ids to hold out")
     options = parser.parse_args()
     table = read_table(options.root).sort_values("id").reset_index(drop=True)
     contents = table["path"].map(lambda path: hashlib.sha256(Path(path).read_bytes()).hexdigest())
     out = held_out(contents, options.share, options.seed)
+    if options.like:
+        theirs = read_table(options.like / "test")["id"]
+        out = contents.isin(contents[table["id"].isin(theirs)]).to_numpy()
     for name, rows in (("development", table[~out]), ("test", table[out])):
         write_part(options.folder / name, rows)
         print(

@@ -1,6 +1,6 @@
 """What a training step of each recipe costs, and how much of it its augmentations.
 
-    python -m benchmarks.recipes [--of v1:128 v3:128 v1:448 v3_fine:448] [--device cpu]
+    python -m benchmarks.recipes [--of v1:128 v3:128 v1:448 v3_fine:448] [--device cpu] [--also OPTION …]
 
 Each in a process of its own, with the experiment's batches of pictures of noise, at random weights. Prints a
 table in Markdown.
@@ -20,7 +20,7 @@ from typing import Any
 WARM = 2  # steps that are not counted
 
 
-def measured(experiment: str, size: int, steps: int, device: str) -> dict[str, Any]:
+def measured(experiment: str, size: int, steps: int, device: str, also: list[str]) -> dict[str, Any]:
     """Return images a second, the augmentations' share of a step, and the highest memory in GiB."""
     import torch
     from hydra import compose, initialize_config_dir
@@ -40,10 +40,11 @@ def measured(experiment: str, size: int, steps: int, device: str) -> dict[str, A
             "data=phantom",
             f"data.image_size={size}",
             "model.weights=null",
+            *also,
         ]
         cfg = compose("config", overrides=options)
     network = built(cfg.model, "model")
-    precision = resolve_precision("auto", device, depthwise=is_depthwise(network))
+    precision = resolve_precision(cfg.trainer.precision, device, depthwise=is_depthwise(network))
     set_float32_arithmetic(precision)
     if device == "cpu":
         keep_freed_memory()
@@ -98,16 +99,18 @@ def main() -> None:
     parser.add_argument("--of", nargs="+", default=usual, help="experiments, each at a size in pixels")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--also", nargs="+", default=[], help="options of each: trainer.precision=bf16-mixed")
     parser.add_argument("--here", action="store_true", help="measure the one that is named, print JSON")
     options = parser.parse_args()
     if options.here:
         experiment, _, size = options.of[0].partition(":")
-        print(json.dumps(measured(experiment, int(size), options.steps, options.device)))
+        print(json.dumps(measured(experiment, int(size), options.steps, options.device, options.also)))
         return
     print("| experiment | px | batch | precision | images/s | augmentations a batch | of the step | memory |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for one in options.of:
         asked = ["--of", one, "--steps", str(options.steps), "--device", options.device]
+        asked += ["--also", *options.also] if options.also else []
         command = [sys.executable, "-m", "benchmarks.recipes", "--here", *asked]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         found = json.loads(done.stdout.splitlines()[-1])
