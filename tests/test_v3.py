@@ -39,10 +39,19 @@ def test_what_was_validated_is_what_is_asked(home: Path, forks: Forks):
     assert numbers["natural"] is None  # its rows are natural already
 
 
-def test_the_distributions_spread_stands_beside_the_answers(home: Path):
-    answers = pd.read_csv(home / "outputs" / "v3" / "x" / "report" / "predictions.csv")
-    assert answers["spread"].between(0, 120).all()
-    assert answers["spread"].nunique() > 1
+def test_the_distributions_spread_stands_beside_the_answers_of_all_who_ask(home: Path, forks: Forks):
+    own = pd.read_csv(home / "outputs" / "v3" / "x" / "report" / "predictions.csv", dtype={"id": str})
+    assert own["spread"].between(0, 120).all()
+    assert own["spread"].nunique() > 1
+    asked = pd.read_csv(home / "asked" / "predictions.csv", dtype={"id": str})
+    assert asked["spread"].tolist() == pytest.approx(own["spread"].tolist(), abs=1e-3)
+    numbers = json.loads((home / "asked" / "metrics.json").read_text())["spread"]
+    assert numbers["mean"] == pytest.approx(own["spread"].mean(), abs=1e-3)
+    assert "How sure the network is" in (home / "asked" / "report.html").read_text()
+    hand = home / "data" / "phantom" / "boneage-training-dataset" / f"{own['id'][0]}.png"
+    one = ["ckpt=v3", f"images={hand}", f"sex={'M' if own['male'][0] else 'F'}", "out=unsure.csv"]
+    assert forks.start("boneage_pl.predict", *one, cwd=home).wait().returncode == 0
+    assert pd.read_csv(home / "unsure.csv")["spread"][0] == pytest.approx(own["spread"][0], abs=0.01)
 
 
 def test_every_training_image_is_seen_once_an_epoch(home: Path):
@@ -115,15 +124,18 @@ def test_an_ensemble_is_one_command_and_one_folder(home: Path, forks: Forks):
     (folder,) = (home / "outputs" / "v3_ensemble").iterdir()
     assert "over 2 runs" in said
     hand = next((home / "data" / "phantom" / "boneage-training-dataset").glob("*.png"))
-    answers = []
+    answers, spreads = [], []
     for ckpt in ("v3_ensemble", folder / "0", folder / "1"):
         asked = forks.start(
             "boneage_pl.predict", f"ckpt={ckpt}", f"images={hand}", "sex=F", "out=a.csv", cwd=home
         )
         assert asked.wait().returncode == 0, asked.wait().stderr
         answers.append(pd.read_csv(home / "a.csv")["months"][0])
+        spreads.append(pd.read_csv(home / "a.csv")["spread"][0])
         (home / "a.csv").unlink()
     assert answers[0] == pytest.approx((answers[1] + answers[2]) / 2, abs=0.01)
+    apart = (answers[1] - answers[2]) ** 2 / 4
+    assert spreads[0] == pytest.approx(((spreads[1] ** 2 + spreads[2] ** 2) / 2 + apart) ** 0.5, abs=0.01)
 
     (folder / "1" / "report" / "summary.json").rename(folder / "kept.json")
     refused = forks.start("boneage_pl.predict", f"ckpt={folder}", f"images={hand}", "sex=F", cwd=home).wait()

@@ -32,7 +32,7 @@ def loss_of(output: Tensor, bone_age: Tensor, loss: Loss) -> Tensor:
 
 
 def spread_of(output: Tensor, loss: Loss) -> Tensor | None:
-    """Return how unsure a network's output is of each answer, in months [B], where the loss knows."""
+    """Return how unsure a network's output is of each answer, in months [B]; `None` if the loss cannot."""
     if not hasattr(loss, "spread"):
         return None
     with autocast(output.device.type, enabled=False):
@@ -76,7 +76,15 @@ class Reader(nn.Module):
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
         """Estimate bone ages: uint8 [B, 1, H, W] and [B] → months, float [B]."""
+        return months_of(self._output(image, male), self.loss).float()
+
+    def with_spread(self, image: Tensor, male: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Estimate bone ages as `forward` does, and how unsure each is, see `spread_of`."""
+        output = self._output(image, male)
+        return months_of(output, self.loss).float(), spread_of(output, self.loss)
+
+    def _output(self, image: Tensor, male: Tensor) -> Tensor:
         # as in a validation; by its shape, for a length would fix the batch of an exported model
         key = zeros(image.shape[0], dtype=int64, device=image.device)
         seen = normalised(self.transforms(image, key), input_of(self.network), self.values)
-        return months_of(self.network(seen, male), self.loss).float()
+        return self.network(seen, male)  # type: ignore[no-any-return]

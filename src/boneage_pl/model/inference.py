@@ -1,15 +1,42 @@
 """Ask a trained network for ages."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from boneage_pl.data.frame import Pixels
 from boneage_pl.model.answer import Reader
 
 MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class Said(NamedTuple):
+    """Answers about B pictures.
+
+    Args:
+        months: float64 [B].
+        spread: months, float64 [B]: the standard deviation of the ages that each could be; `None` where the
+            network gives a number and no more.
+    """
+
+    months: NDArray[np.float64]
+    spread: NDArray[np.float64] | None
+
+
+def together(every: Sequence[Said]) -> Said:
+    """Return what several answers about the same pictures say as one: the mean.
+
+    Its spread is that of all their distributions mixed (as for a deep ensemble: Lakshminarayanan et al.,
+    NeurIPS 2017): what each is unsure of, and what they disagree about. `None` where one of them has none.
+    """
+    months = np.stack([one.months for one in every])
+    squares = [one.spread**2 for one in every if one.spread is not None]
+    mixed = None if len(squares) < len(every) else np.sqrt(np.mean(squares, axis=0) + months.var(axis=0))
+    return Said(months.mean(axis=0), mixed)
 
 
 class Inference:
@@ -26,8 +53,8 @@ class Inference:
         self.reader = reader.eval().to(self.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mixed = MIXED.get(precision)
 
-    def __call__(self, pixels: Pixels, male: Iterable[bool]) -> Tensor:
-        """Return the answers for a batch, in months: float32 [B] on the CPU.
+    def __call__(self, pixels: Pixels, male: Iterable[bool]) -> Said:
+        """Return the answers about a batch.
 
         Args:
             pixels: images, uint8 [B, H, W].
@@ -39,13 +66,5 @@ class Inference:
             torch.inference_mode(),
             torch.autocast(self.place.type, self.mixed) if self.mixed else nullcontext(),
         ):
-            return self.reader(image, boys).cpu()
-
-
-def predict(
-    reader: Reader, batches: Iterable[tuple[Pixels, Iterable[bool]]], precision: str
-) -> Iterator[Tensor]:
-    """Yield the answers for each batch, see `Inference`."""
-    ask = Inference(reader, precision)
-    for pixels, male in batches:
-        yield ask(pixels, male)
+            months, spread = self.reader.with_spread(image, boys)
+        return Said(months.cpu().double().numpy(), None if spread is None else spread.cpu().double().numpy())

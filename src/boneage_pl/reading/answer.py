@@ -27,6 +27,7 @@ class Answer:
         flags: names from `FLAGS`: what makes the answer doubtful.
         notes: what was done to the picture, or is known of it, in words.
         age: chronological, in months, where the file says so.
+        spread: how unsure the model itself is, in months, see `Said`; `None` where it gives a number alone.
         error: why there is no answer; else nothing.
     """
 
@@ -38,6 +39,7 @@ class Answer:
     flags: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     age: float | None = None
+    spread: float | None = None
     error: str = ""
 
     @property

@@ -13,7 +13,7 @@ from boneage_pl.data.frame import Frame, Pixels
 from boneage_pl.data.perturbed import mirrored, rotated
 from boneage_pl.errors import BoneageError
 from boneage_pl.model.features import Tap
-from boneage_pl.model.inference import Inference
+from boneage_pl.model.inference import Inference, Said, together
 from boneage_pl.reading.familiar import Familiar
 from boneage_pl.reading.remember import familiar_of
 from boneage_pl.run.checkpoint import read_trained
@@ -28,12 +28,12 @@ class Looked:
     """What one checkpoint makes of a batch.
 
     Args:
-        months: float64 [B], the mean over the views.
+        said: the mean over the views.
         strange: [B], whether a picture lies outside what it knows; `None` where it cannot tell.
         sharpness: [B], whether it is finer or coarser; `None` where it cannot tell.
     """
 
-    months: NDArray[np.float64]
+    said: Said
     strange: NDArray[np.bool_] | None
     sharpness: NDArray[np.bool_] | None
 
@@ -78,17 +78,14 @@ class Member:
         strange = sharpness = None
         if familiar and familiar.features:
             with Tap(self.ask.reader.network, familiar.layer) as tap:
-                every = [self._months(pixels, male)]
+                every = [self.ask(pixels, male)]
             strange = familiar.is_strange(tap.features.numpy())
         else:
-            every = [self._months(pixels, male)]
+            every = [self.ask(pixels, male)]
         if familiar:
             sharpness = ~familiar.as_fine(pixels, sizes, self.frame.fit)
-        every += [self._months(np.stack([view(one) for one in pixels]), male) for view in self.views]
-        return Looked(np.mean(every, axis=0), strange, sharpness)
-
-    def _months(self, pixels: Pixels, male: Sequence[bool]) -> NDArray[np.float64]:
-        return self.ask(pixels, male).numpy().astype(np.float64)
+        every += [self.ask(np.stack([view(one) for one in pixels]), male) for view in self.views]
+        return Looked(together(every), strange, sharpness)
 
 
 def views_of(named: Any) -> list[View]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from boneage_pl.data.frame import Frame, Pixels
 from boneage_pl.data.radiograph import Picture, Radiograph
 from boneage_pl.machine.pool import cores
+from boneage_pl.model.inference import Said, together
 from boneage_pl.reading.answer import Answer, Question
 from boneage_pl.reading.intervals import Intervals, check_level, intervals_of
 from boneage_pl.reading.member import Looked, Member, views_of
@@ -142,48 +143,56 @@ class BoneAge:
             male = [bool(m) for _, _, m in shown]
             stacked = {f: np.stack([s.pixels[f] for s in every]) for f in self.frames}
             sizes = [s.radiograph.image.size for s in every if s.radiograph]
-            months, strange, sharpness, inverted = self._looked(stacked, male, sizes)
+            said, strange, sharpness, inverted = self._looked(stacked, male, sizes)
             for k, (at, _, _) in enumerate(shown):
                 flags = [("inverted", inverted[k]), ("unfamiliar", strange[k]), ("sharpness", sharpness[k])]
-                self._fill(answers[at], float(months[k]), [name for name, there in flags if there])
+                self._fill(answers[at], said, k, [name for name, there in flags if there])
                 if inverted[k]:
                     pixels[at] = {frame: 255 - of_one for frame, of_one in pixels[at].items()}
         for (squares, _), answer, of_one in zip(rows, answers, pixels, strict=True):
             yield Reading(squares.question, answer, of_one, squares.radiograph)
 
-    def _fill(self, answer: Answer, months: float, flags: list[str]) -> None:
+    def _fill(self, answer: Answer, said: Said, k: int, flags: list[str]) -> None:
         answer.flags += flags
+        months = float(said.months[k])
         if not isfinite(months):
             answer.error = "the network's answer is no number: its training diverged"
             return
         answer.months = months
+        answer.spread = None if said.spread is None else float(said.spread[k])
         assert answer.male is not None
         if (width := self.intervals.half_width(months, male=answer.male)) is not None:
             answer.low, answer.high = max(months - width, 0.0), months + width
 
     def _looked(
         self, pixels: dict[Frame, Pixels], male: list[bool], sizes: list[tuple[int, int]]
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return months, what is strange, what is not of their sharpness, and what had to be inverted: [B].
+    ) -> tuple[Said, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return answers, what is strange, what is not of their sharpness, and what had to be inverted: [B].
 
         A strange picture whose negative is familiar is a negative.
         """
-        months, strange, sharpness = self._all(pixels, male, sizes)
+        said, strange, sharpness = self._all(pixels, male, sizes)
         inverted = np.zeros(len(male), dtype=bool)
         odd = np.flatnonzero(strange)
         if len(odd):
             negatives = {frame: 255 - every[odd] for frame, every in pixels.items()}
             theirs, still, _ = self._all(negatives, [male[k] for k in odd], [sizes[k] for k in odd])
             right = odd[~still]
-            months[right], inverted[right], strange[right] = theirs[~still], True, False
-        return months, strange, sharpness, inverted
+            for ours, of_negatives in zip(said, theirs, strict=True):
+                if ours is not None and of_negatives is not None:
+                    ours[right] = of_negatives[~still]
+            inverted[right], strange[right] = True, False
+        return said, strange, sharpness, inverted
 
     def _all(
         self, pixels: dict[Frame, Pixels], male: list[bool], sizes: list[tuple[int, int]]
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+    ) -> tuple[Said, NDArray[np.bool_], NDArray[np.bool_]]:
         looked = [member.look(pixels[member.frame], male, sizes) for member in self.members]
-        months: NDArray[np.float64] = np.mean([one.months for one in looked], axis=0)
-        return months, _most(looked, "strange", len(male)), _most(looked, "sharpness", len(male))
+        return (
+            together([one.said for one in looked]),
+            _most(looked, "strange", len(male)),
+            _most(looked, "sharpness", len(male)),
+        )
 
 
 def _chain(start: list[Question], rest: Iterator[Question]) -> Iterator[Question]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from boneage_pl.errors import BoneageError
 from boneage_pl.reading.answer import FLAGS, Answer
 
-COLUMNS = ["path", "sex", "months", "years_months", "low", "high", "flags", "error", "age", "notes"]
+COLUMNS = ["path", "sex", "months", "years_months", "low", "high", "flags", "error", "age", "notes", "spread"]
 FEW = 10  # answers; our choice: what a flag means is said beside so many, and once at the end of more
 
 T = TypeVar("T")
@@ -35,6 +35,7 @@ def cells(answer: Answer) -> list[str]:
         answer.error,
         _number(answer.age),
         ";".join(answer.notes),
+        _number(answer.spread),
     ]
 
 

@@ -1,18 +1,17 @@
 """What checkpoints answer about prepared radiographs, one after the other."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from boneage_pl.data.frame import Pixels
 from boneage_pl.machine.progress import progress
-from boneage_pl.model.inference import predict
+from boneage_pl.model.inference import Inference, Said, together
 from boneage_pl.reading.member import View
 from boneage_pl.run.checkpoint import load
 from boneage_pl.run.runs import shortest
@@ -26,12 +25,18 @@ class Answers:
     """One checkpoint's.
 
     Args:
-        months: by way that the pictures were shown, `clean` first, and by id.
+        said: by way that the pictures were shown, `clean` first.
+        ids: of the pictures.
         timing: `checkpoint, images, seconds, images_per_second`.
     """
 
-    months: dict[str, pd.Series]
+    said: dict[str, Said]
+    ids: list[str]
     timing: dict[str, Any]
+
+    def months(self, way: str = CLEAN) -> pd.Series:
+        """Return the months, by id."""
+        return pd.Series(self.said[way].months, self.ids)
 
 
 def ask(
@@ -60,29 +65,33 @@ def ask(
     ids, male = once["id"].tolist(), once["male"].tolist()
     looks: list[View | None] = [None, *views]
     parts = [(way, slice(at, at + batch)) for way in ways for at in range(0, len(ids), batch)]
-
-    def batches() -> Iterator[tuple[Pixels, list[bool]]]:
-        for way, part in progress(parts, len(parts), f"asking {shortest(path.resolve())}", "batches"):
-            pixels = ways[way](ids[part])
-            for look in looks:
-                yield np.stack([look(one) for one in pixels]) if look else pixels, male[part]
-
+    ask_it = Inference(reader, record.precision)
+    found: dict[str, list[Said]] = {way: [] for way in ways}
     start = time.perf_counter()
-    found = [answer.numpy().astype(np.float64) for answer in predict(reader, batches(), record.precision)]
-    step = len(looks)
-    months = np.concatenate([np.mean(found[k : k + step], axis=0) for k in range(0, len(found), step)])
+    for way, part in progress(parts, len(parts), f"asking {shortest(path.resolve())}", "batches"):
+        pixels = ways[way](ids[part])
+        shown = (np.stack([look(one) for one in pixels]) if look else pixels for look in looks)
+        found[way].append(together([ask_it(one, male[part]) for one in shown]))
     seconds = time.perf_counter() - start
+    count = len(ways) * len(ids)
     timing = {
         "checkpoint": str(path),
-        "images": len(months),
+        "images": count,
         "seconds": round(seconds, 3),
-        "images_per_second": round(len(months) / seconds, 1),
+        "images_per_second": round(count / seconds, 1),
     }
-    by_way = months.reshape(len(ways), len(ids))
-    return Answers({way: pd.Series(row, ids) for way, row in zip(ways, by_way, strict=True)}, timing)
+    return Answers({way: _joined(every) for way, every in found.items()}, ids, timing)
 
 
-def mean_of(answers: list[Answers], way: str = CLEAN) -> pd.Series:
-    """Return the mean of several checkpoints' months, by id."""
-    every: NDArray[np.float64] = np.mean([a.months[way] for a in answers], axis=0)
-    return pd.Series(every, answers[0].months[way].index)
+def _joined(parts: list[Said]) -> Said:
+    """Return the answers about several batches as one."""
+    spreads = [part.spread for part in parts if part.spread is not None]
+    months = np.concatenate([part.months for part in parts])
+    return Said(months, np.concatenate(spreads) if spreads else None)
+
+
+def mean_of(every: list[Answers], way: str = CLEAN) -> pd.DataFrame:
+    """Return what several checkpoints say together, `months` and, where all have one, `spread`, by id."""
+    said = together([one.said[way] for one in every])
+    found = pd.DataFrame({"months": said.months}, every[0].ids)
+    return found if said.spread is None else found.assign(spread=said.spread)

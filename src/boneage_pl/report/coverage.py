@@ -1,4 +1,4 @@
-"""Whether the intervals hold what they promise: the share of true ages inside, by sex and age."""
+"""Whether a model knows how sure it is: the ages inside its intervals, and what its spread tells."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import pandas as pd
 
 from boneage_pl.reading.intervals import AGES, intervals_of
 from boneage_pl.report.measures import DRAWS, age_band, plain
-from boneage_pl.report.statistics import mean, with_intervals
+from boneage_pl.report.statistics import Values, mean, with_intervals
 from boneage_pl.run.record import Record
 
 LEVEL = 0.9
@@ -45,6 +45,30 @@ def measure_coverage(answers: pd.DataFrame, *, own: bool) -> dict[str, Any] | No
     parts += [(name, age_band(known) == at) for at, (name, _) in enumerate(AGES)]
     rows = [_part(name, known[mask]) for name, mask in parts if mask.any()]
     return {"level": LEVEL, "own": own, "parts": rows}
+
+
+def measure_spread(answers: pd.DataFrame) -> dict[str, Any] | None:
+    """Return the MAE of the quarter that the model is surest of, and of that which it is least sure of.
+
+    Args:
+        answers: see `answers_table`, with `spread`, months, where the model says it.
+
+    Returns:
+        `mean` of the spread, months; `surest` and `least_sure`, the MAEs with their intervals, and
+        `least_less_surest`, their difference. `None` where there is no spread.
+    """
+    if "spread" not in answers:
+        return None
+    spread, off = answers["spread"].to_numpy(float), answers["error"].abs().to_numpy(float)
+    low, high = np.quantile(spread, [0.25, 0.75])
+    quarters = {"surest": spread <= low, "least_sure": spread >= high}
+
+    def maes(weights: Values) -> dict[str, Values]:
+        found = {name: mean(off, weights * of) for name, of in quarters.items()}
+        return {**found, "least_less_surest": found["least_sure"] - found["surest"]}
+
+    found = with_intervals(maes, answers["image"].to_numpy(), count=DRAWS)
+    return {"mean": float(spread.mean()), **{name: plain(*value) for name, value in found.items()}}
 
 
 def _part(name: str, rows: pd.DataFrame) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from boneage_pl.reading.member import View, views_of
 from boneage_pl.report.against import held_against, read_answers
 from boneage_pl.report.answers import CLEAN, Answers, Read, ask, mean_of
 from boneage_pl.report.asked import Asked, asked_about
-from boneage_pl.report.coverage import measure_coverage, with_ends
+from boneage_pl.report.coverage import measure_coverage, measure_spread, with_ends
 from boneage_pl.report.html import with_interval
 from boneage_pl.report.measures import answers_table, statistics_of
 from boneage_pl.report.stress import measure_stress, stress_sheet, typical
@@ -28,6 +28,8 @@ from boneage_pl.run.run_json import evaluation_record, ran_with
 from boneage_pl.run.runs import find_checkpoint, find_checkpoints, run_of, shortest
 
 log = logging.getLogger(__name__)
+
+QUARTERS = {"surest": "surest", "least_sure": "least sure"}
 
 
 def evaluate_checkpoints(config: DictConfig) -> Path:
@@ -54,12 +56,13 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
     answers = _table(asked, mean_of(every), checkpoints[0])
     answers = with_ends(answers, [c.record for c in checkpoints])
     further = Further(coverage=measure_coverage(answers, own=asked.own), columns=["low", "high"])
+    further.spread = measure_spread(answers)
     if len(every) > 1:
         _list_members(further, answers, [_named(c) for c in checkpoints], every)
     timings = [one.timing for one in every]
     if rival:
         other = _ask(rival, asked, config, stress=False)
-        theirs, timings = other.months[CLEAN], [*timings, other.timing]
+        theirs, timings = other.months(), [*timings, other.timing]
     if theirs is not None:
         further.against = held_against(answers, str(file or _named(rival)), theirs)
     largest = max(asked.stores, key=lambda frame: frame.side)
@@ -110,7 +113,7 @@ def _list_members(further: Further, answers: pd.DataFrame, names: list[str], eve
     """Add each member's statistics, and its answers as a column."""
     for number, (name, one) in enumerate(zip(names, every, strict=True), 1):
         column = f"predicted_{number}"
-        answers[column] = answers["id"].map(one.months[CLEAN])
+        answers[column] = answers["id"].map(one.months())
         alone = answers.assign(predicted=answers[column], error=answers[column] - answers["bone_age"])
         further.members.append({"name": name, **statistics_of(alone)})
         further.columns.append(column)
@@ -118,16 +121,18 @@ def _list_members(further: Further, answers: pd.DataFrame, names: list[str], eve
 
 def _add_stress(further: Further, answers: pd.DataFrame, ways: dict[str, Read], every: list[Answers]) -> None:
     """Add the table of the stress test, all its answers, and a sheet of one hand."""
-    months = {way: mean_of(every, way) for way in ways}
+    months = {way: mean_of(every, way)["months"] for way in ways}
     further.stress = measure_stress(answers, months)
     further.figures["stress"] = stress_sheet(typical(answers, ways[CLEAN]), ways, months)
     further.tables["stress.csv"] = pd.DataFrame(months).rename_axis("id").reset_index()
 
 
-def _table(asked: Asked, months: pd.Series, checkpoint: Checkpoint) -> pd.DataFrame:
-    predicted = asked.rows["id"].map(months).to_numpy(float)
+def _table(asked: Asked, said: pd.DataFrame, checkpoint: Checkpoint) -> pd.DataFrame:
+    """Return the answers, see `answers_table`; with a column `spread`, months, where all have one."""
+    by_row = said.loc[asked.rows["id"]].reset_index(drop=True)
     edges = checkpoint.record.split["edges"]
-    return answers_table(asked.rows, predicted, edges, asked.images.contents, asked.seen)
+    predicted = by_row.pop("months").to_numpy(float)
+    return answers_table(asked.rows, predicted, edges, asked.images.contents, asked.seen).join(by_row)
 
 
 def _named(checkpoint: Checkpoint | None) -> str:
@@ -146,6 +151,9 @@ def _tell(title: str, numbers: dict[str, Any]) -> None:
         whole = coverage["parts"][0]
         named = f"{coverage['level']:.0%} intervals, {whole['width']:.1f} months wide"
         log.info("  %.1f %% of the ages are inside their %s", 100 * whole["covered"]["value"], named)
+    if spread := numbers["spread"]:
+        maes = [f"{with_interval(spread[part])} in its {name} quarter" for part, name in QUARTERS.items()]
+        log.info("  its own spread is %.1f months on average; MAE %s", spread["mean"], ", ".join(maes))
     if against := numbers["against"]:
         difference = with_interval(against["difference"], sign="+")
         tested = "" if against["p"] is None else f", p = {against['p']:.4f}"

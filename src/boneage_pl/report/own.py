@@ -8,6 +8,7 @@ import pandas as pd
 
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.data.split_source import Known
+from boneage_pl.report.coverage import measure_spread
 from boneage_pl.report.measures import answers_table
 from boneage_pl.report.writer import About, Further, write_report
 from boneage_pl.run.checkpoint import load_checkpoint
@@ -31,8 +32,7 @@ def report_best(run: Path, data: BoneAgeData, history: History, ran: dict[str, A
         balanced=best.record.balanced,
         run=ran,
     )
-    further = Further(columns=[name for name in ("spread",) if name in table])
-    return write_report(run / "report", about, table, data.read, further)[1]
+    return write_report(run / "report", about, table, data.read, Further(spread=measure_spread(table)))[1]
 
 
 def own_answers(record: Record) -> pd.DataFrame:

@@ -68,6 +68,7 @@ class Further:
         stress: a row for each change of the pictures, see `stress.measure_stress`.
         figures: more figures by name.
         coverage: of the answers' intervals, see `coverage.measure_coverage`.
+        spread: what the model's own doubts tell, see `coverage.measure_spread`.
         columns: more columns of predictions.csv.
         tables: more tables by file name.
     """
@@ -77,6 +78,7 @@ class Further:
     stress: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, Figure] = field(default_factory=dict)
     coverage: dict[str, Any] | None = None
+    spread: dict[str, Any] | None = None
     columns: list[str] = field(default_factory=list)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
@@ -109,6 +111,7 @@ def write_report(
         "against": more.against,
         "stress": more.stress,
         "coverage": more.coverage,
+        "spread": more.spread,
     }
     figures = {**_figures(about, answers, numbers, read), **more.figures}
     images = {name: png(figure) for name, figure in figures.items()}
@@ -125,7 +128,8 @@ def write_report(
         configuration=yaml.safe_dump(about.record.config, sort_keys=False),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    tables = {"predictions.csv": answers[[*COLUMNS, *more.columns]], **more.tables}
+    columns = [*COLUMNS, *more.columns, *(["spread"] if more.spread else [])]
+    tables = {"predictions.csv": answers[columns], **more.tables}
     for name, table in tables.items():
         table.to_csv(folder / name, index=False)
     (folder / "metrics.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,22 @@
+"""Several answers as one."""
+
+import numpy as np
+import pytest
+
+from boneage_pl.model.inference import Said, together
+
+
+def test_the_spread_of_several_is_that_of_their_distributions_mixed():
+    rng = np.random.default_rng(0)
+    parts = [(100.0, 3.0), (112.0, 8.0), (103.0, 5.0)]
+    drawn = np.concatenate([rng.normal(mean, sd, 400_000) for mean, sd in parts])
+    said = together([Said(np.array([mean]), np.array([sd])) for mean, sd in parts])
+    assert said.months[0] == pytest.approx(105)
+    assert said.spread is not None
+    assert said.spread[0] == pytest.approx(drawn.std(), rel=0.005)
+
+
+def test_one_that_gives_a_number_alone_leaves_the_spread_unknown():
+    number, distribution = Said(np.array([90.0]), None), Said(np.array([100.0]), np.array([5.0]))
+    assert together([number, distribution]).spread is None
+    assert together([distribution]).spread == pytest.approx([5.0])
