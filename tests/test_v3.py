@@ -118,11 +118,15 @@ def test_further_views_are_averaged_and_held_against_the_plain_one(home: Path, f
     assert "views=up" in refused.stderr
 
 
-def test_an_ensemble_is_one_command_and_one_folder(home: Path, forks: Forks):
+def test_an_ensemble_of_folds_is_one_command_and_one_folder(home: Path, forks: Forks):
     options = [*SMALL, "data.image_size=64", "trainer.max_epochs=1", "hydra.sweeper.params.seed='1,2'"]
     said = forks.run("+experiment=v3_ensemble", *options, cwd=home).stdout
     (folder,) = (home / "outputs" / "v3_ensemble").iterdir()
     assert "over 2 runs" in said
+    splits = [pd.read_csv(folder / name / "split.csv", dtype={"id": str}) for name in "01"]
+    first, second = (set(s.loc[s["subset"] == "validation", "id"]) for s in splits)
+    assert len(first) > 10
+    assert not first & second
     hand = next((home / "data" / "phantom" / "boneage-training-dataset").glob("*.png"))
     answers, spreads = [], []
     for ckpt in ("v3_ensemble", folder / "0", folder / "1"):

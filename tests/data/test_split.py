@@ -114,6 +114,32 @@ def test_split_depends_on_seed_and_table_alone(shape, seed):
     pd.testing.assert_frame_equal(split, make_split(table.sample(frac=1), **options))
 
 
+@given(shape=tables, seed=st.integers(0, 99), folds=st.sampled_from([2, 4, 5, 10]))
+@settings(max_examples=15, deadline=None)
+def test_the_folds_of_one_seed_validate_on_every_image_once(shape, seed, folds):
+    bins, counts = shape
+    table = table_of([max(count, folds + 1) for count in counts], bins)
+    contents = {i: i for i in table["id"]}
+    contents[table["id"][0]] = contents[table["id"][1]]  # a picture under two ids
+    options = {"age_bins": bins, "samples_per_group": 40, "validation_share": 1 / folds, "seed": seed}
+    held_out: list[str] = []
+    for fold in range(1, folds + 1):
+        split = make_split(table, protocol="natural", sampling=once, fold=fold, contents=contents, **options)
+        validation = split.loc[split["subset"] == "validation", "id"].tolist()
+        assert not set(validation) & set(split.loc[split["subset"] == "train", "id"])
+        held_out += validation
+    assert sorted(held_out) == sorted(table["id"])
+
+
+def test_a_fold_that_there_is_not_is_refused():
+    table = table_of([20, 20], 1)
+    for fold in (0, 6):
+        with pytest.raises(BoneageError, match="makes 5 folds, 1 to 5"):
+            make_split(table, age_bins=1, samples_per_group=10, validation_share=0.2, fold=fold)
+    with pytest.raises(BoneageError, match="no folds"):
+        make_split(table, protocol="published", age_bins=1, fold=2)
+
+
 def test_another_seed_is_another_split():
     table = table_of([40] * 4, 2)
     ids = [

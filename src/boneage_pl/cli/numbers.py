@@ -24,10 +24,16 @@ def check_data_numbers(config: DictConfig) -> None:
     """Check the numbers of a data set's configuration; where `null` is allowed, it passes."""
     data = config.data
     check_number("seed", config.seed, 0, below=SEEDS)
-    for name, lowest in (("batch_size", 1), ("image_size", 1), ("age_bins", 1), ("samples_per_group", 2)):
+    for name, lowest in (
+        ("batch_size", 1),
+        ("image_size", 1),
+        ("age_bins", 1),
+        ("samples_per_group", 2),
+        ("fold", 1),
+    ):
         check_number(f"data.{name}", data[name], lowest)
     check_number("data.validation_share", data.validation_share, 0, whole=False)
-    for name, lowest in (("workers", 0), ("prepare_workers", 1), ("prefetch_factor", 1)):
+    for name, lowest in (("split_seed", 0), ("workers", 0), ("prepare_workers", 1), ("prefetch_factor", 1)):
         if data[name] is not None:
             check_number(f"data.{name}", data[name], lowest)
     if isinstance(phantom := data.get("generate"), DictConfig):

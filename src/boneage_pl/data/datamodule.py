@@ -46,8 +46,9 @@ class BoneAgeData(L.LightningDataModule):
         root: folder of the data, or its table; any layout that `examine_table` recognises.
         image_size: side of the square images in pixels.
         batch_size: images of an optimiser step: all processes and accumulated parts together.
-        protocol, age_bins, samples_per_group, validation_share, seed: as in `make_split`; the seed also
+        protocol, age_bins, samples_per_group, validation_share, fold, seed: as in `make_split`; the seed also
             decides order and flips.
+        split_seed: of the split alone; `None` for `seed`.
         split_file: a run's split.csv to use exactly, instead of drawing one.
         new_split: with `origin`, draw a split instead of using the checkpoint's; `apart`: one that leaves in
             training every image that it was trained on.
@@ -82,6 +83,7 @@ class BoneAgeData(L.LightningDataModule):
         age_bins: int = 10,
         samples_per_group: int = 400,
         validation_share: float = 0.25,
+        fold: int = 1,
         split_file: str | None = None,
         new_split: bool | Literal["apart"] = False,
         allow_overlap: bool = False,
@@ -98,6 +100,7 @@ class BoneAgeData(L.LightningDataModule):
         pin_memory: bool | None = None,
         persistent_workers: bool = True,
         seed: int = 0,
+        split_seed: int | None = None,
         fit: Fit = "crop",
         generate: Callable[[Path], None] | None = None,
         sampling: Sampling = balanced,
@@ -116,7 +119,8 @@ class BoneAgeData(L.LightningDataModule):
             "age_bins": age_bins,
             "samples_per_group": samples_per_group,
             "validation_share": validation_share,
-            "seed": seed,
+            "fold": fold,
+            "seed": seed if split_seed is None else split_seed,
         }
         if new_split not in (True, False, "apart"):
             raise BoneageError(f"data.new_split={new_split}: there are false, true and apart.")
@@ -225,7 +229,7 @@ class BoneAgeData(L.LightningDataModule):
         hashes: Mapping[str, str] | None = None,
     ) -> tuple[pd.DataFrame, dict[str, Any], list[float]]:
         if self.use_origin and self.origin is not None:
-            how = {key: self.origin[key] for key in self.how}
+            how = {key: self.origin[key] for key in self.how if key in self.origin}
             return restore_split(self.origin, table), how, self.origin["edges"]
         edges = age_edges(table["bone_age"], self.how["age_bins"])
         if self.split_file is not None:

@@ -51,6 +51,7 @@ def make_split(
     age_bins: int = 10,
     samples_per_group: int = 400,
     validation_share: float = 0.25,
+    fold: int = 1,
     seed: int = 0,
     contents: Mapping[str, str] | None = None,
     sampling: Sampling = balanced,
@@ -66,6 +67,8 @@ def make_split(
         age_bins: number of equal-width age bins.
         samples_per_group: rows of each group in the result, repeated where the group is smaller.
         validation_share: part of each group's rows that validates, between 0 and 1.
+        fold: which part: with one seed, of 1 to 1 / `validation_share`, no two have an image in common, and
+            where that is a whole number, all together have every image; not of `published`.
         seed: with the table, all that the result depends on.
         contents: what each id's image shows; `None` where every id has an image of its own.
         sampling: how many of the training rows each group has; not of `published`.
@@ -83,6 +86,9 @@ def make_split(
     n_validation = _validation_rows(protocol, age_bins, samples_per_group, validation_share)
     if protocol == "published" and unwrap(sampling) is not balanced:
         raise BoneageError("data.protocol=published draws alike from every group: sampling=balanced.")
+    check_fold(fold, validation_share)
+    if protocol == "published" and fold > 1:
+        raise BoneageError("data.protocol=published puts images on both sides: it has no folds.")
     if protocol == "published" and trained:
         raise BoneageError("data.protocol=published puts images on both sides: no data.new_split=apart.")
     table = table.sort_values("id", kind="stable").reset_index(drop=True)
@@ -100,7 +106,7 @@ def make_split(
         if protocol != "published":
             images = images[np.argsort(taken[images], kind="stable")]  # what may validate first
             free = shown[images[~taken[images]]].nunique()
-            held_out, images = _divided(images, shown.to_numpy()[images], validation_share, free)
+            held_out, images = _divided(images, shown.to_numpy()[images], validation_share, fold, free)
             if not held_out and protocol == "disjoint":
                 raise BoneageError(
                     f"All images of {group_name(group, edges)} were trained on by the checkpoint: none can "
@@ -127,15 +133,30 @@ def make_split(
     return pd.concat(parts)[COLUMNS].sort_values("subset", kind="stable").reset_index(drop=True)
 
 
-def _divided(images: np.ndarray, shown: np.ndarray, share: float, free: int) -> tuple[int, np.ndarray]:
+def _divided(
+    images: np.ndarray, shown: np.ndarray, share: float, fold: int, free: int
+) -> tuple[int, np.ndarray]:
     """Return how many of a group's images validate, and the images in an order that keeps copies together.
 
     Of its different pictures the first `free` may validate.
     """
     codes, different = pd.factorize(shown)
+    start, end = (round(len(different) * share * at) for at in (fold - 1, fold))
+    if free:
+        codes = np.where(codes < free, (codes - start) % free, codes)
     order = np.argsort(codes, kind="stable")
-    held_out = min(max(round(len(different) * share), 1), len(different) - 1, free)
+    held_out = min(max(end - start, 1), len(different) - 1, free)
     return int((codes < held_out).sum()), images[order]
+
+
+def check_fold(fold: int, share: float) -> None:
+    """Raise `BoneageError` for a fold that a share of the images for validation has not."""
+    folds = int(1 / share + 1e-9)
+    if not 1 <= fold <= folds:
+        raise BoneageError(
+            f"data.fold={fold}: data.validation_share={share:g} makes {folds} folds, 1 to {folds}.\n"
+            f"For more of them: data.validation_share={1 / max(fold, 2):.3g}"
+        )
 
 
 def _draw(images: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -15,7 +15,7 @@ _ADDED: dict[str, Any] = {
         "validation": {},
     },
 }
-_ADDED_DATA = {"fit": "crop"}
+_ADDED_DATA = {"fit": "crop", "fold": 1, "split_seed": None}
 
 
 def of_today(config: Any) -> Any:
