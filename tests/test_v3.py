@@ -80,6 +80,23 @@ def test_it_goes_on_at_another_size_with_the_first_layers_slower(home: Path, for
     assert {group["weight_decay"] for group in groups} == {0.0, 0.05}
 
 
+def test_larger_pictures_are_turned_and_reduced_in_one_step_and_validated_as_they_are_asked(
+    home: Path, forks: Forks
+):
+    options = [*SMALL, "data.image_size=96", "transforms.train.affine.size=64", "trainer.max_epochs=1"]
+    forks.run("+experiment=v3", *options, "hydra.run.dir=outputs/reduced/x", cwd=home)
+    for name in ("evaluate", "export"):
+        further = {"evaluate": ["out=reduced"], "export": ["format=onnx", "out=reduced.onnx"]}[name]
+        done = forks.start(f"boneage_pl.{name}", "ckpt=outputs/reduced/x", *further, cwd=home).wait()
+        assert done.returncode == 0, done.stderr
+    with (home / "outputs" / "reduced" / "x" / "metrics.csv").open() as file:
+        (epoch,) = csv.DictReader(file)
+    numbers = json.loads((home / "reduced" / "metrics.json").read_text())
+    assert numbers["overall"]["mae"]["value"] == pytest.approx(float(epoch["val_mae"]), abs=1e-3)
+    weights = torch.load(home / "outputs" / "reduced" / "x" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert weights["boneage_pl"]["config"]["transforms"]["train"]["affine"]["size"] == 64
+
+
 def test_it_becomes_onnx(home: Path, forks: Forks):
     done = forks.start("boneage_pl.export", "ckpt=v3", "format=onnx", "out=v3.onnx", cwd=home).wait()
     assert done.returncode == 0, done.stderr

@@ -59,3 +59,20 @@ class Affine:
             torch.stack(rows, 1), [len(images), 1, height, width], align_corners=False
         )  # [B, 2, 3] → [B, H, W, 2]
         return F.grid_sample(as_float(images), grid, "bilinear", "zeros", align_corners=False)
+
+
+class Resized:
+    """Brings images to the size that `Affine` does, as it does one that it leaves where it is.
+
+    Args:
+        size: side of the outcome in pixels; `None` for as large as the images.
+    """
+
+    def __init__(self, size: int | None = None) -> None:
+        self.size = size
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Resample [B, 1, H, W] → float32 [B, 1, size, size]; as they are where there is no size."""
+        if self.size is None:
+            return images
+        return F.interpolate(as_float(images), (self.size, self.size), mode="bilinear", align_corners=False)
