@@ -146,6 +146,23 @@ def test_an_average_of_the_weights_its_schedule_and_its_augmentations_go_on(home
     assert len(set(rates)) == len(rates)  # another in every epoch
 
 
+def test_a_run_that_stopped_early_trains_no_further(home: Home):
+    never = ["stopping=early", "callbacks.stopping.patience=2", "callbacks.stopping.min_delta=1000"]
+    command = ["+experiment=v1", "callbacks=averaged", *never, *TINY]
+    said = home.run(*command, "hydra.run.dir=outputs/early").stdout
+    assert "stopped early: after epoch 2 val_mae has not become better for 2 epochs" in said
+    whole = home.outputs / "early"
+    assert json.loads((whole / "report" / "summary.json").read_text())["epochs"] == 3
+    home.cut_off("cut4", *command, "hydra.run.dir=outputs/cut4", after=1, by=[signal.SIGKILL])
+    in_the_report = json.dumps([("figure", 1, "kill")])
+    killed = home.forks.start("boneage_pl", "resume=outputs/cut4", *OWN, cwd=home.path, TORTURE=in_the_report)
+    assert killed.wait().returncode == -signal.SIGKILL
+    home.run("resume=outputs/cut4", *OWN)
+    assert differing(home.outputs / "cut4", whole) == []
+    more = home.run("resume=outputs/cut4", "trainer.max_epochs=9", *OWN).stdout
+    assert "stopped early: after epoch 2" in more
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_after_the_step_and_the_same_command_goes_on(
     home: Home, v1: Path, number: signal.Signals, status: int
