@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.torture.bench import Bench, Row
+from tests.torture.bench import V1, V3, Bench, Row
 from tests.torture.disks import at_once, full_disks
 from tests.torture.hostile import checkpoints, damaged, folders
 from tests.torture.kills import HARDEST, SIGNALS, kills, signals
@@ -24,7 +24,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", choices=["mutations", "kills", "signals", "disks", "at_once", "hostile"])
     parser.add_argument("--seed", type=int, help="of the moments that are drawn; a new one each time")
-    parser.add_argument("--kills", type=int, help="how many (25, and 2 with --quick)")
+    parser.add_argument(
+        "--kills", type=int, help="how many of v1 (25, and 2 with --quick), and half as many of v3"
+    )
     options = parser.parse_args()
     seed = random.randrange(10**6) if options.seed is None else options.seed
     print(f"--seed {seed}", flush=True)
@@ -52,7 +54,7 @@ def _rows(bench: Bench, folder: Path, options: argparse.Namespace, seed: int) ->
     count = options.kills or (2 if quick else 25)
     groups: dict[str, list[Callable[[], Row | list[Row]]]] = {
         "mutations": [lambda: mutations(folder, 200 if quick else 1000, seed)],
-        "kills": [lambda: kills(bench, count, seed)],
+        "kills": [lambda: kills(bench, V1, count, seed), lambda: kills(bench, V3, -(-count // 2), seed)],
         "signals": [
             lambda name=name: signals(bench, name, 1 if quick else 5)
             for name in (HARDEST if quick else SIGNALS)

@@ -15,20 +15,49 @@ from tests.torture.moments import Plan
 
 T = TypeVar("T")
 
-OWN = ["model._target_=tests.tiny.Tiny"]
-# 8 steps and 3 validation batches in each of 5 epochs; a plateau scheduler that lowers the rate after each
-SMALL = [
-    "+experiment=v1",
-    *SMALL_PHANTOM,
-    "data.batch_size=8",
-    "trainer.max_epochs=5",
-    "optimizer.lr=0.001",
-    "scheduler=plateau",
-    "scheduler.patience=0",
-    "+scheduler.threshold=0.5",
-    *OWN,
-]
-STEPS, VALIDATIONS, EPOCHS = 8 * 5, 3 * 5, 5
+EPOCHS = 5
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A small run of 5 epochs.
+
+    Args:
+        name: of the run that nothing interrupts.
+        options: of the command.
+        own: those that a resumed run must name again.
+        steps, validations: batches of an epoch, at least.
+    """
+
+    name: str
+    options: tuple[str, ...]
+    own: tuple[str, ...]
+    steps: int
+    validations: int
+
+
+_COMMON = (*SMALL_PHANTOM, "data.batch_size=8", f"trainer.max_epochs={EPOCHS}", "optimizer.lr=0.001")
+_TINY = ("model._target_=tests.tiny.Tiny",)
+# a plateau scheduler that lowers the rate after each epoch
+_PLATEAU = ("scheduler=plateau", "scheduler.patience=0", "+scheduler.threshold=0.5")
+V1 = Recipe("v1", ("+experiment=v1", *_COMMON, *_PLATEAU, *_TINY), _TINY, 8, 3)
+# augmentations, a mixture of two images, an average of the weights, a schedule by step, a distribution
+V3 = Recipe(
+    "v3",
+    (
+        "+experiment=v3",
+        *_COMMON,
+        "model.backbone=timm/test_efficientnet",
+        "model.weights=null",
+        "model.dropout=0.2",
+        "optimizer.layer_decay=0.8",
+        "callbacks.averaging.decay=0.9",
+        "transforms.mix={_target_:boneage_pl.data.augment.mixing.CMixup,share:0.5,width:30}",
+    ),
+    (),
+    8,
+    2,
+)
 
 
 @dataclass
@@ -50,8 +79,7 @@ class Bench:
         # one thread: the trials run two at a time
         self.forks = Forks(folder / "commands", OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
         self.runs = self.home / "outputs"
-        self.whole = self.runs / "whole"
-        self.finish("whole", *SMALL, "hydra.run.dir=outputs/whole")
+        self.whole(V1)
 
     def start(self, *arguments: str, plan: Plan | None = None, **env: str) -> Running:
         """Start `python -m boneage_pl`, with what is to happen to it."""
@@ -66,9 +94,16 @@ class Bench:
             raise AssertionError(f"{name}: {arguments}: exit {result.returncode}\n{result.stderr[-2000:]}")
         return result
 
-    def same(self, run: Path) -> list[str]:
+    def whole(self, recipe: Recipe) -> Path:
+        """Return the run of a recipe that nothing interrupted, made where it is missing."""
+        run = self.runs / f"whole_{recipe.name}"
+        if not run.exists():
+            self.finish(run.name, *recipe.options, f"hydra.run.dir=outputs/{run.name}")
+        return run
+
+    def same(self, run: Path, recipe: Recipe = V1) -> list[str]:
         """Return what a run that must be finished differs in from the whole one."""
-        return differing(run, self.whole)
+        return differing(run, self.whole(recipe))
 
     def two_at_a_time(self, do: Callable[[T], list[str]], trials: Iterable[T]) -> list[str]:
         """Do the trials, two at a time, and return what failed."""

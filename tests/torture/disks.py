@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.torture.bench import OWN, SMALL, Bench, Row, complaints
+from tests.torture.bench import V1, Bench, Row, complaints
 from tests.torture.moments import Plan
 
 
@@ -44,7 +44,7 @@ def full_disks(bench: Bench, moments: tuple[str, ...] = ("preparation", "checkpo
 
 
 def _preparation(bench: Bench, disk: str, env: dict[str, str]) -> list[str]:
-    command = [*SMALL, f"data.store={disk}/store", "hydra.run.dir=outputs/full_preparation"]
+    command = [*V1.options, f"data.store={disk}/store", "hydra.run.dir=outputs/full_preparation"]
     result = bench.start(*command, plan=[("prepare", 30, "fill")], **env).wait()
     found = complaints(result, 2, "The prepared images cannot be written", "data.store=<folder>")
     (bench.home / disk / "filler").unlink(missing_ok=True)
@@ -56,17 +56,17 @@ def _preparation(bench: Bench, disk: str, env: dict[str, str]) -> list[str]:
 def _checkpoint(bench: Bench, disk: str, env: dict[str, str]) -> list[str]:
     run = bench.home / disk / "run"
     plan: Plan = [("step", 20, "fill"), ("step", 28, "free")]  # over the end of the third epoch
-    result = bench.start(*SMALL, f"hydra.run.dir={run}", plan=plan, **env).wait()
+    result = bench.start(*V1.options, f"hydra.run.dir={run}", plan=plan, **env).wait()
     found = complaints(result, 0, "last.ckpt could not be saved", "what was saved before is whole")
     return found + bench.same(run)
 
 
 def _report(bench: Bench, disk: str, env: dict[str, str]) -> list[str]:
     run = bench.home / disk / "run"
-    result = bench.start(*SMALL, f"hydra.run.dir={run}", plan=[("figure", 1, "fill")], **env).wait()
+    result = bench.start(*V1.options, f"hydra.run.dir={run}", plan=[("figure", 1, "fill")], **env).wait()
     found = complaints(result, 2, "cannot be written", f"resume={disk}/run")
     (run.parent / "filler").unlink(missing_ok=True)
-    bench.finish("report", f"resume={run}", *OWN)
+    bench.finish("report", f"resume={run}", *V1.own)
     return found + bench.same(run)
 
 
@@ -83,13 +83,13 @@ def at_once(bench: Bench) -> list[Row]:
     failed += [] if len(stores) == 1 else [f"{len(stores)} stores"]
     rows = [Row("two preparations of one data folder at once", 2, failed, "both end well; one store")]
 
-    small = [*SMALL, "data.root=data/both", "data.store=stores/both"]
+    small = [*V1.options, "data.root=data/both", "data.store=stores/both"]
     both = [bench.start(*small, f"hydra.run.dir=outputs/both{n}") for n in range(2)]
     failed = [what for running in both for what in complaints(running.wait(), 0)]
     failed += [what for n in range(2) for what in bench.same(bench.runs / f"both{n}")]
     rows.append(Row("two trainings on one new data folder at once", 2, failed, "both bit-identical"))
 
-    pair = [bench.start(*SMALL, "hydra.run.dir=outputs/one", f"seed={seed}") for seed in (1, 2)]
+    pair = [bench.start(*V1.options, "hydra.run.dir=outputs/one", f"seed={seed}") for seed in (1, 2)]
     ended = [running.wait() for running in pair]
     refused = [result for result in ended if result.returncode == 2]
     failed = [] if len(refused) == 1 else [f"exits {[result.returncode for result in ended]}"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tests.torture.bench import OWN, SMALL, Bench, Row, complaints
+from tests.torture.bench import V1, Bench, Row, complaints
 
 
 class Code:
@@ -92,14 +92,14 @@ def checkpoints(bench: Bench, count: int | None = None) -> Row:
     def trial(name: str) -> list[str]:
         at = bench.home / "hostile" / name.replace(" ", "_").replace("'", "")
         at.mkdir(parents=True)
-        HOSTILE[name](bench.whole / "checkpoints" / "last.ckpt", at / "x.ckpt", mark)
-        start = bench.start(*SMALL, f"ckpt={at}/x.ckpt", f"hydra.run.dir={at}/new").wait()
+        HOSTILE[name](bench.whole(V1) / "checkpoints" / "last.ckpt", at / "x.ckpt", mark)
+        start = bench.start(*V1.options, f"ckpt={at}/x.ckpt", f"hydra.run.dir={at}/new").wait()
         found = complaints(start, 2, "x.ckpt")
         run = at / "run"
-        shutil.copytree(bench.whole, run, ignore=shutil.ignore_patterns("report", "*.ckpt"))
+        shutil.copytree(bench.whole(V1), run, ignore=shutil.ignore_patterns("report", "*.ckpt"))
         for checkpoint in ("last", "previous", "best"):
             shutil.copy(at / "x.ckpt", run / "checkpoints" / f"{checkpoint}.ckpt")
-        found += complaints(bench.start(f"resume={run}", *OWN).wait(), 2, "last.ckpt")
+        found += complaints(bench.start(f"resume={run}", *V1.own).wait(), 2, "last.ckpt")
         found += ["its code ran"] if mark.exists() else []
         return found + (["left a run folder"] if (at / "new").exists() else [])
 
@@ -130,11 +130,11 @@ def folders(bench: Bench) -> Row:
     def trial(name: str) -> list[str]:
         file, old, new = named[name]
         run = bench.home / "hostile" / name.replace(" ", "_")
-        shutil.copytree(bench.whole, run, ignore=shutil.ignore_patterns("report"))
+        shutil.copytree(bench.whole(V1), run, ignore=shutil.ignore_patterns("report"))
         path = run / ".hydra" / f"{file}.yaml"
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new, 1))
-        result = bench.start(f"resume={run}", *([] if "tiny" in old else OWN)).wait()
+        result = bench.start(f"resume={run}", *([] if "tiny" in old else V1.own)).wait()
         found = [] if file == "hydra" else complaints(result, 2, "is not this project's own")
         return found + (["its code ran"] if mark.exists() else [])
 
@@ -147,7 +147,7 @@ def folders(bench: Bench) -> Row:
 def damaged(bench: Bench) -> Row:
     """Damage best.ckpt of a run whose best epoch was not its last, and train it for longer."""
     run = bench.runs / "damaged_best"
-    shutil.copytree(bench.whole, run)
+    shutil.copytree(bench.whole(V1), run)
     best = run / "checkpoints" / "best.ckpt"
     content = bytearray(best.read_bytes())
     content[len(content) // 2] ^= 255
@@ -156,7 +156,7 @@ def damaged(bench: Bench) -> Row:
     last = run / "checkpoints" / "last.ckpt"
     epochs = torch.load(last, weights_only=True)["boneage_pl"]["epochs"]
     lowest = min(range(len(epochs)), key=lambda n: epochs[n]["val_mae"])
-    result = bench.start(f"resume={run}", *OWN, f"trainer.max_epochs={len(epochs) + 1}").wait()
+    result = bench.start(f"resume={run}", *V1.own, f"trainer.max_epochs={len(epochs) + 1}").wait()
     kept = lowest >= len(epochs) - 2  # last.ckpt or previous.ckpt has its weights still
     failed = complaints(
         result, 0, *([] if kept else ["is damaged or missing", "The best epoch from here on"])
