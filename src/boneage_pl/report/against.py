@@ -12,12 +12,13 @@ from boneage_pl.report.pairing import other_ages, paired
 NEEDED = ("id", "predicted")
 
 
-def read_answers(path: Path, asked: pd.DataFrame) -> pd.Series:
+def read_answers(path: Path, asked: pd.DataFrame, option: str = "against") -> pd.Series:
     """Return the months of a predictions.csv, by id, for the images that are asked.
 
     Args:
         path: of a CSV file with the columns `id` and `predicted`; where it has `bone_age`, that is compared.
         asked: `id, bone_age`.
+        option: that named the file.
 
     Raises:
         BoneageError: not such a file; an id with two answers, or with another age than is asked; no id in
@@ -26,32 +27,32 @@ def read_answers(path: Path, asked: pd.DataFrame) -> pd.Series:
     try:
         table = pd.read_csv(path, dtype={"id": str})
     except (OSError, ValueError) as error:
-        raise BoneageError(f"against={path} cannot be read as a table: {error}") from error
+        raise BoneageError(f"{option}={path} cannot be read as a table: {error}") from error
     if missing := [name for name in NEEDED if name not in table]:
         raise BoneageError(
-            f"against={path} lacks {' and '.join(missing)}; its columns are {', '.join(table.columns)}.\n"
+            f"{option}={path} lacks {' and '.join(missing)}; its columns are {', '.join(table.columns)}.\n"
             "A predictions.csv has an id and what was predicted, in months, in each row."
         )
     predicted = pd.to_numeric(table["predicted"], errors="coerce")
     if predicted.isna().any():
         first = table["id"][predicted.isna()].iloc[0]
-        raise BoneageError(f"against={path}: {predicted.isna().sum()} answers are no numbers (id {first}).")
+        raise BoneageError(f"{option}={path}: {predicted.isna().sum()} answers are no numbers (id {first}).")
     table = table.assign(predicted=predicted)
     months = table.drop_duplicates(["id", "predicted"]).set_index("id")["predicted"]
     if twice := months.index[months.index.duplicated()].tolist():
-        raise BoneageError(f"against={path} has several answers for one image (id {twice[0]} first).")
+        raise BoneageError(f"{option}={path} has several answers for one image (id {twice[0]} first).")
     ages = asked.drop_duplicates("id").set_index("id")["bone_age"]
     shared = ages.index.intersection(months.index)
     if shared.empty:
         raise BoneageError(
-            f"against={path} has no image that is asked here: its ids are like {months.index[0]}, "
+            f"{option}={path} has no image that is asked here: its ids are like {months.index[0]}, "
             f"these like {ages.index[0]}."
         )
     if "bone_age" in table:
         theirs = table.drop_duplicates("id").set_index("id")["bone_age"]
         if apart := other_ages(theirs, ages):
             raise BoneageError(
-                f"against={path} has another bone age for {len(apart)} of the {len(shared)} images "
+                f"{option}={path} has another bone age for {len(apart)} of the {len(shared)} images "
                 f"(id {apart[0]}: {theirs[apart[0]]:g} and here {ages[apart[0]]:g} months): other children?"
             )
     return months[shared]

@@ -2,7 +2,8 @@
 
 import logging
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -39,26 +40,44 @@ def compare_runs(config: DictConfig) -> Path:
         raise BoneageError(f"runs={','.join(names)}: name at least two runs; this names {len(folders)}.")
     runs = [read_outcome(folder) for folder in folders]
     _name_apart(runs)
-    target = _target(config)
-    try:
+    target = target_of(config)
+    with _writing(target):
         if config.keep is not None:
             for record in keep(runs, path_of(config.keep)):
                 log.info("%s", record)
         write_whole(target, _page(runs, config, target))
+    log.info("%s", target)
+    return target
+
+
+def written(target: Path, page: str) -> Path:
+    """Write a page, say where it is, and return that.
+
+    Raises:
+        BoneageError: it cannot be written.
+    """
+    with _writing(target):
+        write_whole(target, page)
+    log.info("%s", target)
+    return target
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise BoneageError(f"{error.filename or target} cannot be written: {error.strerror}.") from error
     finally:
         with suppress(OSError):  # nothing was written into it
             target.parent.rmdir()
-    log.info("%s", target)
-    return target
 
 
 def _page(runs: list[Outcome], config: DictConfig, target: Path) -> str:
     """Print the tables, and return the page that has them."""
     found = results(runs), differences(runs), tests(runs)
     for table in (_turned(found[0]), *(table for table in found[1:] if len(table) > 1)):
-        log.info("%s\n", "\n".join(_lines(table)))
+        log.info("%s\n", "\n".join(told(table)))
     if target.suffix == SUFFIXES["markdown"]:
         page = write_markdown(runs, path_of(config.template) if config.template else None, target)
         source = f"; edit {Path(config.template).name}" if config.template else ""
@@ -96,7 +115,7 @@ def _name_apart(runs: list[Outcome]) -> None:
             run.name = str(run.folder)
 
 
-def _target(config: DictConfig) -> Path:
+def target_of(config: DictConfig) -> Path:
     """Return the page's file, in a folder that is there."""
     if (suffix := SUFFIXES.get(config.format)) is None:
         raise BoneageError(f"format={config.format}: there are {', '.join(SUFFIXES)}.")
@@ -124,6 +143,7 @@ def _turned(table: Table) -> Table:
     return [list(column) for column in zip(*table, strict=True)]
 
 
-def _lines(table: Table) -> list[str]:
+def told(table: Table) -> list[str]:
+    """Return a table's lines for a terminal."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]

@@ -1,0 +1,107 @@
+"""Files of answers compared, whoever has answered."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from boneage_pl.errors import BoneageError
+from boneage_pl.report.answered import by_part, compare_answers
+
+
+def config(folder: Path, **options: Any) -> Any:
+    return OmegaConf.create(
+        {
+            "answers": [str(folder / "ours" / "predictions.csv"), str(folder / "theirs" / "predictions.csv")],
+            "format": "html",
+            "template": None,
+            "keep": None,
+            "out": str(folder / "page.html"),
+            "outputs": str(folder),
+            **options,
+        }
+    )
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """600 children; theirs lacks 100 of them, and is worse for boys over 14 years alone."""
+    rng = np.random.default_rng(0)
+    ours = pd.DataFrame(
+        {
+            "id": [f"{n:04}" for n in range(600)],
+            "male": rng.random(600) < 0.5,
+            "bone_age": rng.uniform(10, 228, 600).round(),
+        }
+    )
+    theirs = ours[["id"]].assign(predicted=ours["bone_age"] + rng.normal(0, 8, 600))
+    worse = ours["male"] & (ours["bone_age"] >= 168)
+    theirs.loc[worse, "predicted"] += 20 * rng.choice([-1, 1], worse.sum())
+    ours["predicted"] = ours["bone_age"] + rng.normal(0, 8, 600)
+    theirs = theirs.iloc[100:].sample(frac=1, random_state=0)
+    for name, table in (("ours", ours), ("theirs", theirs)):
+        (tmp_path / name).mkdir()
+        table.to_csv(tmp_path / name / "predictions.csv", index=False)
+    return ours, theirs
+
+
+def test_each_is_measured_on_the_images_that_all_have(
+    tmp_path: Path, files: tuple[pd.DataFrame, pd.DataFrame], caplog: pytest.LogCaptureFixture
+):
+    ours, theirs = files
+    with caplog.at_level("INFO"):
+        page = compare_answers(config(tmp_path)).read_text()
+    both = ours.merge(theirs, on="id")
+    for name in "xy":
+        assert f"{(both[f'predicted_{name}'] - both['bone_age']).abs().mean():.2f} (" in caplog.text
+    assert "ours − theirs" in caplog.text  # the folders tell the files apart
+    assert "for the 500 images" in page
+    assert "boys over 14 years" in page
+
+
+def test_the_part_in_which_they_differ_is_found_and_no_other(
+    files: tuple[pd.DataFrame, pd.DataFrame],
+):
+    ours, theirs = files
+    both = ours.merge(theirs, on="id", suffixes=("", "_theirs")).assign(image=lambda rows: rows["id"])
+    answers = {
+        "ours": both.assign(error=both["predicted"] - both["bone_age"]),
+        "theirs": both.assign(error=both["predicted_theirs"] - both["bone_age"]),
+    }
+    head, *rows = by_part(answers)
+    adjusted = {row[1]: float(row[head.index("p, of several tests")]) for row in rows}
+    assert len(adjusted) == 1 + 2 + 4 + 8
+    assert {part for part, p in adjusted.items() if p < 0.05} == {
+        "all",
+        "boys",
+        "over 14 years",
+        "boys over 14 years",
+    }
+    assert all(row[3].startswith("-") for row in rows if row[1] == "boys over 14 years")
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path: Path, files: tuple[pd.DataFrame, pd.DataFrame]):
+    ours, theirs = files
+    file = tmp_path / "theirs" / "predictions.csv"
+    for table, said in (
+        (theirs.drop(columns="predicted"), "lacks predicted"),
+        (theirs.assign(id="x" + theirs["id"]), "no image that is asked here"),
+        (theirs.assign(bone_age=3.0), "another bone age"),
+        (theirs.assign(predicted="old"), "no numbers"),
+    ):
+        table.to_csv(file, index=False)
+        with pytest.raises(BoneageError, match=said) as error:
+            compare_answers(config(tmp_path))
+        assert f"answers={file}" in str(error.value)
+    theirs.to_csv(file, index=False)
+    ours.drop(columns="bone_age").to_csv(tmp_path / "ours" / "predictions.csv", index=False)
+    with pytest.raises(BoneageError, match="none of these files has bone ages"):
+        compare_answers(config(tmp_path))
+    with pytest.raises(BoneageError, match="at least two"):
+        compare_answers(config(tmp_path, answers=str(file)))
+    with pytest.raises(BoneageError, match="are of runs"):
+        compare_answers(config(tmp_path, keep="records"))
+    assert not (tmp_path / "page.html").exists()
