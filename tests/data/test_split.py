@@ -69,6 +69,18 @@ def test_natural_split_validates_on_each_held_out_image_once(shape, share, seed)
     assert held_out[1] <= held_out[0]
 
 
+def test_natural_split_trains_on_an_image_that_is_alone_in_its_group():
+    table = table_of([12, 0, 1, 9, 30, 2], 3)
+    split = make_split(table, protocol="natural", sampling=once, age_bins=3, samples_per_group=8, seed=3)
+    groups = assign_groups(table, age_edges(table["bone_age"], 3))
+    alone = table["id"][groups == 2].tolist()
+    assert split.loc[split["id"].isin(alone), "subset"].tolist() == ["train"]
+    assert sorted(split["id"]) == sorted(table["id"])
+    assert set(split.loc[split["subset"] == "validation", "group"]) == {0, 3, 4, 5}
+    with pytest.raises(BoneageError, match="no group by sex and age has two images, of 6"):
+        make_split(table_of([1] * 6, 3), protocol="natural", sampling=once, age_bins=3, samples_per_group=8)
+
+
 @given(shape=tables, seed=st.integers(0, 99), protocol=st.sampled_from(["disjoint", "natural"]))
 @settings(max_examples=30, deadline=None)
 def test_images_that_were_trained_on_do_not_validate_nor_do_their_copies(shape, seed, protocol):

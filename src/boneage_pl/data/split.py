@@ -3,7 +3,8 @@
 Several of the real table's twenty groups hold far fewer than 400 images, so drawing 400 must repeat some.
 `disjoint` divides each group's images first and repeats within a side; `published` repeats first and
 divides after, which puts the same image on both sides. `natural`, which is ours, divides as `disjoint` does,
-and validates on each held-out image once, at the ages and sexes that there are. One picture under two ids is
+and validates on each held-out image once, at the ages and sexes that there are: an image that is alone in its
+group is trained on. One picture under two ids is
 one image: these two have it on one side.
 """
 
@@ -80,8 +81,8 @@ def make_split(
         images), and on average the rest training rows.
 
     Raises:
-        BoneageError: an unknown protocol, sizes that leave a side empty, a group with fewer than two images;
-            the message has the options that work with this table.
+        BoneageError: an unknown protocol, sizes that leave a side empty, a group with fewer than two images
+            (but of `natural`); the message has the options that work with this table.
     """
     n_validation = _validation_rows(protocol, age_bins, samples_per_group, validation_share)
     if protocol == "published" and unwrap(sampling) is not balanced:
@@ -95,7 +96,8 @@ def make_split(
     edges = age_edges(table["bone_age"], age_bins)
     groups = assign_groups(table, edges)
     shown = table["id"].map(contents) if contents else table["id"]
-    check_groups(table, shown, edges, samples_per_group, validation_share)
+    if protocol in BALANCED:
+        check_groups(table, shown, edges, samples_per_group, validation_share)
     taken = shown.isin(set(shown[table["id"].isin(set(trained))])).to_numpy()
 
     there = sorted(groups.unique())
@@ -119,7 +121,12 @@ def make_split(
             drawn = rng.permutation(_draw(images, samples_per_group, rng))
             validation[group], train[group] = drawn[:n_validation], drawn[n_validation:]
     if not any(map(len, validation.values())):
-        raise BoneageError("All images were trained on by the checkpoint: none can validate. Add others.")
+        if taken.any():
+            raise BoneageError("All images were trained on by the checkpoint: none can validate. Add others.")
+        raise BoneageError(
+            f"data.protocol=natural: no group by sex and age has two images, of {len(table)} in all: none "
+            "can validate.\nWith fewer, wider groups some may: data.age_bins=1"
+        )
     if protocol != "published":
         images = np.array([len(train[group]) for group in there])
         rows = rows_of_groups(sampling, images, len(there) * (samples_per_group - n_validation))
