@@ -124,6 +124,7 @@ def write_report(
         standing=standing,
         yardsticks=(TEST, VALIDATION),
         reproduced=REPRODUCED,
+        published=list(PUBLISHED),
         published_size=PUBLISHED_SIZE,
         configuration=yaml.safe_dump(about.record.config, sort_keys=False),
     )
