@@ -121,11 +121,28 @@ def keep_phantoms(folder: Path) -> None:
     dataset.in_processes = in_processes
 
 
-def draw_coarsely() -> None:
-    """Let a report's figures have few pixels: drawing them is a third of a small training."""
+def leave_figures_blank() -> None:
+    """Save figures without drawing them, which is half of a small training; FIGURES=1 draws them."""
+    from matplotlib.figure import Figure
+
     from boneage_pl.report import html
 
     html.png.__defaults__ = (30,)
+    Figure.draw = lambda *_: None  # type: ignore[method-assign]
+
+
+def compose_once() -> None:
+    """Spare Hydra composing a configuration only to see whether it is a sweep's, where that is known."""
+    from hydra._internal.hydra import Hydra
+    from hydra.types import RunMode
+
+    real = Hydra.get_mode
+
+    def get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+        sweeps = any("v3_ensemble" in option or "hparams_search" in option for option in overrides)
+        return real(self, config_name, overrides) if sweeps else RunMode.RUN
+
+    Hydra.get_mode = get_mode  # type: ignore[method-assign]
 
 
 def serve() -> None:
@@ -175,7 +192,9 @@ def _become(order: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [order["module"], *order["arguments"]]
     keep_phantoms(Path(order["to"]).parent / "phantoms")
-    draw_coarsely()
+    if "FIGURES" not in order["env"]:
+        leave_figures_blank()
+    compose_once()
     try:
         if plan := order["env"].get("TORTURE"):
             from tests.torture.moments import install

@@ -35,8 +35,8 @@ class Home:
         self.trained = sorted(set(split.loc[split["subset"] == "train", "id"]))
         self.unseen = sorted(set(self.table["id"]) - set(self.trained))
 
-    def evaluate(self, *options: str, check: bool = True, cwd: Path | None = None) -> Result:
-        result = self.forks.start("boneage_pl.evaluate", OWN, *options, cwd=cwd or self.path).wait()
+    def evaluate(self, *options: str, check: bool = True, cwd: Path | None = None, **env: str) -> Result:
+        result = self.forks.start("boneage_pl.evaluate", OWN, *options, cwd=cwd or self.path, **env).wait()
         assert not check or result.returncode == 0, result.stdout + result.stderr
         return result
 
@@ -74,7 +74,7 @@ def test_its_own_validation_set_gives_the_best_epochs_mae(home: Home, batch: int
 
 
 def test_the_page_opens_alone_and_says_what_applies(home: Home):
-    home.evaluate("ckpt=outputs/a", "out=page")
+    home.evaluate("ckpt=outputs/a", "out=page", FIGURES="1")
     page = (home.path / "page" / "report.html").read_text()
     assert "These images\nalso chose the epoch" in page
     assert "These are synthetic radiographs" in page
@@ -270,7 +270,7 @@ def test_it_is_held_against_another_model_and_against_its_answers(home: Home):
 
 
 def test_pictures_that_are_not_perfect(home: Home):
-    home.evaluate("ckpt=[outputs/a,outputs/b]", "stress=true", "out=stressed")
+    home.evaluate("ckpt=[outputs/a,outputs/b]", "stress=true", "out=stressed", FIGURES="1")
     rows = numbers_of(home.path / "stressed")["stress"]
     assert [row["name"] for row in rows] == ["clean", *CHANGES, *RESAMPLED]
     clean = rows[0]

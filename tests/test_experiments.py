@@ -226,7 +226,8 @@ def test_a_loss_that_is_not_finite_still_finishes_and_writes_everything(
 ):
     run = home / "outputs" / "nan"
     options = ["optimizer.lr=1e30", "trainer.max_epochs=1", "hydra.run.dir=outputs/nan"]
-    text = command("+experiment=lr_0.1_failure", *SMALL, *options, cwd=home).stdout
+    own = "model._target_=tests.tiny.Tiny"
+    text = command("+experiment=lr_0.1_failure", *SMALL, *options, own, cwd=home, FIGURES="1").stdout
     assert metrics_of(run)[0]["val_mae"] != metrics_of(run)[0]["val_mae"]  # NaN
     assert "verdict: did not learn" in text
     assert (run / "report" / "predicted_against_true.png").exists()

@@ -40,6 +40,7 @@ def test_weights_go_on_at_another_image_size(home: Path, forks: Forks):
     assert mae == pytest.approx(validated(home / "outputs" / "v2" / "x"), abs=1e-3)
 
 
+@pytest.mark.slow  # tests/test_v3.py exports another each time
 def test_it_becomes_onnx(home: Path, forks: Forks):
     done = forks.start("boneage_pl.export", "ckpt=v1", "format=onnx", "out=v1.onnx", cwd=home).wait()
     assert done.returncode == 0, done.stderr

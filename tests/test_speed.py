@@ -111,7 +111,13 @@ def test_fused_adam_makes_the_updates_of_the_plain_one(data: Callable[..., BoneA
     assert difference < 1e-5
 
 
-@pytest.mark.parametrize("fault", [{"lr": 1.001e-3}, {"eps": 1e-6}, {"betas": (0.9, 0.998)}])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"lr": 1.001e-3},
+        *(pytest.param(f, marks=pytest.mark.slow) for f in ({"eps": 1e-6}, {"betas": (0.9, 0.998)})),
+    ],
+)
 def test_that_bound_sees_a_fault(data: Callable[..., BoneAgeData], fault: dict[str, Any]):
     assert fused_against_plain(data(), 2, **fault) > 1e-4
 

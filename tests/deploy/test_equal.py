@@ -55,7 +55,7 @@ def exported(network: nn.Module, side: int, loss: Any = None) -> Exported:
     ("network", "side"),
     [
         (Tiny, 107),
-        (Tiny, 128),
+        pytest.param(Tiny, 128, marks=slow),
         (Tiny, 500),
         pytest.param(BoneAgeNet, 107, marks=slow),
         pytest.param(BoneAgeNet, 128, marks=slow),

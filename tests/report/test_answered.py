@@ -28,20 +28,20 @@ def config(folder: Path, **options: Any) -> Any:
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """600 children; theirs lacks 100 of them, and is worse for boys over 14 years alone."""
+    """300 children; theirs lacks 50 of them, and is worse for boys over 14 years alone."""
     rng = np.random.default_rng(0)
     ours = pd.DataFrame(
         {
-            "id": [f"{n:04}" for n in range(600)],
-            "male": rng.random(600) < 0.5,
-            "bone_age": rng.uniform(10, 228, 600).round(),
+            "id": [f"{n:04}" for n in range(300)],
+            "male": rng.random(300) < 0.5,
+            "bone_age": rng.uniform(10, 228, 300).round(),
         }
     )
-    theirs = ours[["id"]].assign(predicted=ours["bone_age"] + rng.normal(0, 8, 600))
+    theirs = ours[["id"]].assign(predicted=ours["bone_age"] + rng.normal(0, 8, 300))
     worse = ours["male"] & (ours["bone_age"] >= 168)
-    theirs.loc[worse, "predicted"] += 20 * rng.choice([-1, 1], worse.sum())
-    ours["predicted"] = ours["bone_age"] + rng.normal(0, 8, 600)
-    theirs = theirs.iloc[100:].sample(frac=1, random_state=0)
+    theirs.loc[worse, "predicted"] += 30 * rng.choice([-1, 1], worse.sum())
+    ours["predicted"] = ours["bone_age"] + rng.normal(0, 8, 300)
+    theirs = theirs.iloc[50:].sample(frac=1, random_state=0)
     for name, table in (("ours", ours), ("theirs", theirs)):
         (tmp_path / name).mkdir()
         table.to_csv(tmp_path / name / "predictions.csv", index=False)
@@ -58,7 +58,7 @@ def test_each_is_measured_on_the_images_that_all_have(
     for name in "xy":
         assert f"{(both[f'predicted_{name}'] - both['bone_age']).abs().mean():.2f} (" in caplog.text
     assert "ours − theirs" in caplog.text  # the folders tell the files apart
-    assert "for the 500 images" in page
+    assert "for the 250 images" in page
     assert "boys over 14 years" in page
 
 

@@ -43,11 +43,12 @@ def command() -> Callable[..., Result]:
 
 
 @pytest.fixture(scope="module")
-def train(tmp_path_factory: pytest.TempPathFactory, command: Callable[..., Result]) -> Train:
+def train(tmp_path_factory: pytest.TempPathFactory, command: Callable[..., Result], forks: Forks) -> Train:
     home = tmp_path_factory.mktemp("ddp")
 
     def run(name: str, *options: str) -> Path:
-        command("+experiment=v1", *options, f"hydra.run.dir=outputs/{name}", cwd=home, **ENV)
+        start = command if "trainer=ddp" in options else forks.run
+        start("+experiment=v1", *options, f"hydra.run.dir=outputs/{name}", cwd=home, **ENV)
         return home / "outputs" / name
 
     return run

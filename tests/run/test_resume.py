@@ -20,7 +20,7 @@ TINY = [
     "optimizer.lr=0.001",
     OWN[0],
     f"+{OWN[1]}",
-    "+callbacks.brake.seconds=0.02",
+    "+callbacks.brake.seconds=0.01",
 ]
 V2 = [
     "+experiment=v2",

@@ -54,7 +54,10 @@ def _rows(bench: Bench, folder: Path, options: argparse.Namespace, seed: int) ->
     count = options.kills or (2 if quick else 25)
     groups: dict[str, list[Callable[[], Row | list[Row]]]] = {
         "mutations": [lambda: mutations(folder, 200 if quick else 1000, seed)],
-        "kills": [lambda: kills(bench, V1, count, seed), lambda: kills(bench, V3, -(-count // 2), seed)],
+        "kills": [
+            lambda: kills(bench, V1, count, seed),
+            *([] if quick else [lambda: kills(bench, V3, -(-count // 2), seed)]),
+        ],
         "signals": [
             lambda name=name: signals(bench, name, 1 if quick else 5)
             for name in (HARDEST if quick else SIGNALS)
