@@ -85,8 +85,7 @@ def test_larger_pictures_are_turned_and_reduced_in_one_step_validated_and_export
 ):
     options = [*SMALL, "data.image_size=96", "transforms.train.affine.size=64", "trainer.max_epochs=1"]
     forks.run("+experiment=v3", *options, "hydra.run.dir=outputs/reduced/x", cwd=home)
-    for name in ("evaluate", "export"):
-        further = {"evaluate": ["out=reduced"], "export": ["format=onnx", "out=reduced.onnx"]}[name]
+    for name, *further in (("evaluate", "out=reduced"), ("export", "format=onnx", "out=reduced.onnx")):
         done = forks.start(f"boneage_pl.{name}", "ckpt=outputs/reduced/x", *further, cwd=home).wait()
         assert done.returncode == 0, done.stderr
     with (home / "outputs" / "reduced" / "x" / "metrics.csv").open() as file:

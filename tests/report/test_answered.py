@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from boneage_pl.errors import BoneageError
 from boneage_pl.report.answered import by_part, compare_answers
+from tests.forked import Forks
 
 
 def config(folder: Path, **options: Any) -> Any:
@@ -62,6 +63,28 @@ def test_each_is_measured_on_the_images_that_all_have(
     assert "boys over 14 years" in page
 
 
+def test_sexes_may_be_words(tmp_path: Path, files: tuple[pd.DataFrame, pd.DataFrame]):
+    ours, _ = files
+    plain = compare_answers(config(tmp_path)).read_text()
+    words = ours.assign(male=ours["male"].map({True: "M", False: "F"}))
+    words.to_csv(tmp_path / "ours" / "predictions.csv", index=False)
+    assert compare_answers(config(tmp_path)).read_text() == plain
+
+
+def test_the_command_takes_runs_or_answers(
+    tmp_path: Path, files: tuple[pd.DataFrame, pd.DataFrame], forks: Forks
+):
+    assert len(files) == 2
+    named = "answers=[ours/predictions.csv,theirs/predictions.csv]"
+    done = forks.start("boneage_pl.compare", named, "out=page.html", cwd=tmp_path).wait()
+    assert done.returncode == 0, done.stderr
+    assert "ours − theirs  boys over 14 years" in done.stdout
+    assert (tmp_path / "page.html").is_file()
+    refused = forks.start("boneage_pl.compare", named, "runs=[a,b]", cwd=tmp_path).wait()
+    assert refused.returncode == 2
+    assert refused.stderr == "error: runs= and answers= exclude each other.\n"
+
+
 def test_the_part_in_which_they_differ_is_found_and_no_other(
     files: tuple[pd.DataFrame, pd.DataFrame],
 ):
@@ -90,13 +113,17 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, files: tuple[pd.Data
         (theirs.drop(columns="predicted"), "lacks predicted"),
         (theirs.assign(id="x" + theirs["id"]), "no image that is asked here"),
         (theirs.assign(bone_age=3.0), "another bone age"),
-        (theirs.assign(predicted="old"), "no numbers"),
+        (theirs.assign(predicted="old"), "answers are no numbers"),
+        (theirs.assign(bone_age="12 y"), "bone ages are no numbers"),
     ):
         table.to_csv(file, index=False)
         with pytest.raises(BoneageError, match=said) as error:
             compare_answers(config(tmp_path))
         assert f"answers={file}" in str(error.value)
     theirs.to_csv(file, index=False)
+    ours.assign(male="perhaps").to_csv(tmp_path / "ours" / "predictions.csv", index=False)
+    with pytest.raises(BoneageError, match="male says no sex for 0000"):
+        compare_answers(config(tmp_path))
     ours.drop(columns="bone_age").to_csv(tmp_path / "ours" / "predictions.csv", index=False)
     with pytest.raises(BoneageError, match="none of these files has bone ages"):
         compare_answers(config(tmp_path))

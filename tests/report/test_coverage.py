@@ -28,4 +28,6 @@ def test_one_that_tells_nothing_does_not():
     told = measure_spread(answers(rng.uniform(2, 20, 400), rng.normal(0, 10, 400)))
     assert told is not None
     assert told["least_less_surest"]["low"] < 0 < told["least_less_surest"]["high"]
+    diverged = answers(np.full(40, np.nan), np.full(40, np.nan))
+    assert measure_spread(diverged) is None  # metrics.json can hold no NaN
     assert measure_spread(answers(np.ones(40), np.ones(40)).drop(columns="spread")) is None

@@ -10,6 +10,7 @@ one image: these two have it on one side.
 
 from collections.abc import Collection, Mapping
 from inspect import unwrap
+from math import floor
 from typing import Literal, get_args
 
 import numpy as np
@@ -160,9 +161,9 @@ def check_fold(fold: int, share: float) -> None:
     """Raise `BoneageError` for a fold that a share of the images for validation has not."""
     folds = int(1 / share + 1e-9)
     if not 1 <= fold <= folds:
+        more = f"\nFor more of them: data.validation_share={floor(1e4 / fold) / 1e4:g}" if fold > 1 else ""
         raise BoneageError(
-            f"data.fold={fold}: data.validation_share={share:g} makes {folds} folds, 1 to {folds}.\n"
-            f"For more of them: data.validation_share={1 / max(fold, 2):.3g}"
+            f"data.fold={fold}: data.validation_share={share:g} makes {folds} folds, 1 to {folds}.{more}"
         )
 
 

@@ -10,6 +10,20 @@ from boneage_pl.report.measures import statistics_of
 from boneage_pl.report.pairing import other_ages, paired
 
 NEEDED = ("id", "predicted")
+NUMBERS = {"predicted": "answers", "bone_age": "bone ages"}
+
+
+def numbers(table: pd.DataFrame, column: str, named: str) -> pd.Series:
+    """Return one of the columns `NUMBERS` of a table with ids as numbers.
+
+    Raises:
+        BoneageError: a cell is none, told under the name `named`.
+    """
+    found = pd.to_numeric(table[column], errors="coerce")
+    if found.isna().any():
+        first = table["id"][found.isna()].iloc[0]
+        raise BoneageError(f"{named}: {found.isna().sum()} {NUMBERS[column]} are no numbers (id {first}).")
+    return found
 
 
 def read_answers(path: Path, asked: pd.DataFrame, option: str = "against") -> pd.Series:
@@ -21,8 +35,8 @@ def read_answers(path: Path, asked: pd.DataFrame, option: str = "against") -> pd
         option: that named the file.
 
     Raises:
-        BoneageError: not such a file; an id with two answers, or with another age than is asked; no id in
-            common.
+        BoneageError: not such a file; an answer or age that is no number; an id with two answers, or with
+            another age than is asked; no id in common.
     """
     try:
         table = pd.read_csv(path, dtype={"id": str})
@@ -33,11 +47,8 @@ def read_answers(path: Path, asked: pd.DataFrame, option: str = "against") -> pd
             f"{option}={path} lacks {' and '.join(missing)}; its columns are {', '.join(table.columns)}.\n"
             "A predictions.csv has an id and what was predicted, in months, in each row."
         )
-    predicted = pd.to_numeric(table["predicted"], errors="coerce")
-    if predicted.isna().any():
-        first = table["id"][predicted.isna()].iloc[0]
-        raise BoneageError(f"{option}={path}: {predicted.isna().sum()} answers are no numbers (id {first}).")
-    table = table.assign(predicted=predicted)
+    known = [name for name in NUMBERS if name in table]
+    table = table.assign(**{name: numbers(table, name, f"{option}={path}") for name in known})
     months = table.drop_duplicates(["id", "predicted"]).set_index("id")["predicted"]
     if twice := months.index[months.index.duplicated()].tolist():
         raise BoneageError(f"{option}={path} has several answers for one image (id {twice[0]} first).")

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, ListConfig
 
+from boneage_pl.data.rows import sexes
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.home import path_of
 from boneage_pl.reading.intervals import AGES
-from boneage_pl.report.against import NEEDED, read_answers
+from boneage_pl.report.against import NEEDED, numbers, read_answers
 from boneage_pl.report.comparing import BUILT, target_of, told, written
 from boneage_pl.report.comparison import Table
 from boneage_pl.report.html import render, with_interval
@@ -104,14 +105,23 @@ def _parts(rows: pd.DataFrame) -> Iterator[tuple[str, Any]]:
 
 
 def _ages(paths: list[Path]) -> pd.DataFrame:
-    """Return `id, bone_age`, and `male` where it is there, of the first file that has bone ages."""
+    """Return `id, bone_age`, and `male` where it is there, of the first file that has bone ages.
+
+    Raises:
+        BoneageError: none has, or an age or sex in it is none.
+    """
     for path in paths:
         try:
-            table = pd.read_csv(path, dtype={"id": str})
+            table = pd.read_csv(path, dtype={"id": str, "male": str})
         except (OSError, ValueError):
             continue  # `read_answers` says what is wrong with it
         if {*NEEDED, "bone_age"} <= set(table):
-            known = table[[name for name in ("id", "bone_age", "male") if name in table]]
+            known = table[["id"]].assign(bone_age=numbers(table, "bone_age", f"answers={path}"))
+            if "male" in table:
+                known["male"] = sexes(table["male"])
+                if known["male"].isna().any():
+                    first = known["id"][known["male"].isna()].iloc[0]
+                    raise BoneageError(f"answers={path}: male says no sex for {first}; it is True or False.")
             return known.drop_duplicates("id").sort_values("id").reset_index(drop=True)
     raise BoneageError(
         "answers=: none of these files has bone ages beside the answers (id, predicted, bone_age), as the "

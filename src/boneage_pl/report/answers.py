@@ -65,13 +65,13 @@ def ask(
     ids, male = once["id"].tolist(), once["male"].tolist()
     looks: list[View | None] = [None, *views]
     parts = [(way, slice(at, at + batch)) for way in ways for at in range(0, len(ids), batch)]
-    ask_it = Inference(reader, record.precision)
+    inference = Inference(reader, record.precision)
     found: dict[str, list[Said]] = {way: [] for way in ways}
     start = time.perf_counter()
     for way, part in progress(parts, len(parts), f"asking {shortest(path.resolve())}", "batches"):
         pixels = ways[way](ids[part])
         shown = (np.stack([look(one) for one in pixels]) if look else pixels for look in looks)
-        found[way].append(together([ask_it(one, male[part]) for one in shown]))
+        found[way].append(together([inference(one, male[part]) for one in shown]))
     seconds = time.perf_counter() - start
     count = len(ways) * len(ids)
     timing = {

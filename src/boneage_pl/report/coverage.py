@@ -55,9 +55,9 @@ def measure_spread(answers: pd.DataFrame) -> dict[str, Any] | None:
 
     Returns:
         `mean` of the spread, months; `surest` and `least_sure`, the MAEs with their intervals, and
-        `least_less_surest`, their difference. `None` where there is no spread.
+        `least_less_surest`, their difference. `None` where there is no spread, or it is no number.
     """
-    if "spread" not in answers:
+    if "spread" not in answers or not np.isfinite(answers["spread"]).all():
         return None
     spread, off = answers["spread"].to_numpy(float), answers["error"].abs().to_numpy(float)
     low, high = np.quantile(spread, [0.25, 0.75])
