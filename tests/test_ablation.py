@@ -1,0 +1,103 @@
+"""The ablation's steps: the first is the published recipe, each has one thing more, the last is v3."""
+
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from benchmarks.ablation import CONF as STEPS_CONF
+from benchmarks.ablation import STEPS
+from boneage_pl.cli.building import built
+from boneage_pl.cli.conf_path import CONF
+from boneage_pl.data.transforms import Transforms
+from tests.conftest import SMALL_PHANTOM
+
+ROOT = Path(__file__).parents[1]
+NAMES = [step.stem for step in STEPS]
+
+
+def composed(experiment: str) -> Any:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(
+            "config", overrides=[f"+experiment={experiment}", f"hydra.searchpath=[file://{STEPS_CONF}]"]
+        )
+
+
+def plain(config: Any) -> dict[str, Any]:
+    return {**OmegaConf.to_container(config, resolve=False), "next_experiment": None}
+
+
+def changed(one: dict[str, Any], other: dict[str, Any], at: str = "") -> set[str]:
+    keys = {f"{at}{key}" for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+    return (
+        keys
+        if at
+        else {key for key in keys if key not in ("data", "trainer")}.union(
+            *(changed(one[part], other[part], f"{part}.") for part in ("data", "trainer"))
+        )
+    )
+
+
+def test_the_last_step_is_v3_and_the_first_the_published_recipe():
+    assert plain(composed(NAMES[-1])) == plain(composed("v3"))
+    budget = {"data.protocol", "data.validation_share", "data.image_size", "trainer.max_epochs"}
+    assert changed(plain(composed(NAMES[0])), plain(composed("v1"))) == budget
+
+
+def test_each_step_changes_one_part_of_the_one_before():
+    steps = [plain(composed(name)) for name in NAMES]
+    assert [changed(before, after) for before, after in pairwise(steps)] == [
+        {"optimizer", "scheduler", "trainer.gradient_clip_val", "data.batch_size"},
+        {"sampling"},
+        {"model", "transforms"},
+        {"model"},
+        {"transforms", "data.fit"},
+        {"transforms"},
+        {"transforms"},
+        {"callbacks"},
+        {"model", "loss"},
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_step_leaves_out_leaves_pictures_that_can_be_trained_on(name: str):
+    transforms = built(composed(name).transforms, "transforms")
+    pictures = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8)
+    for side in ("train", "validation"):
+        seen = Transforms.of(transforms[side])(pictures, torch.tensor([1, 2]))
+        assert seen.shape == pictures.shape
+
+
+@pytest.mark.slow
+def test_it_trains_what_has_not_been_trained_and_prints_a_table(tmp_path: Path):
+    options = [option for option in SMALL_PHANTOM if "image_size" not in option]
+    small = [
+        *options,
+        "data.image_size=64",
+        "trainer.max_epochs=1",
+        "data.batch_size=20",
+        "model.backbone=timm/test_efficientnet",
+        "model.weights=null",
+    ]
+    command = [sys.executable, "-m", "benchmarks.ablation", str(tmp_path / "phantom")]
+    command += ["--folder", str(tmp_path / "runs"), "--also", *small]
+    for steps in (["8"], ["8", "9"]):
+        done = subprocess.run(
+            [*command, "--steps", *steps], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    assert "step_9: " in done.stdout
+    assert "step_8: " not in done.stdout, "it is there already"
+    table = [line for line in done.stdout.splitlines() if line.startswith("| And")]
+    assert [line.split("|")[1].strip() for line in table] == [
+        "And the moving average of the weights",
+        "And a distribution over the months beside their number: v3",
+    ]
+    assert " (" in table[1].split("|")[3], "the difference from the step before, with its interval"
