@@ -1,6 +1,6 @@
 """What a training step of each recipe costs, and how much of it its augmentations.
 
-    python -m benchmarks.recipes [--of v1:128 v3:128 v1:448 v3_fine:448] [--device cpu] [--also OPTION …]
+    python -m benchmarks.recipes [--of v1:128 v3:128 v1:448 v3_fine:256] [--device cpu] [--also OPTION …]
 
 Each in a process of its own, with the experiment's batches of pictures of noise, at random weights. Prints a
 table in Markdown.
@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    usual = ["v1:128", "v3:128", "v1:448", "v3_fine:448"]
+    usual = ["v1:128", "v3:128", "v1:448", "v3_fine:256"]
     parser.add_argument("--of", nargs="+", default=usual, help="experiments, each at a size in pixels")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--device", default="cpu")
