@@ -1,7 +1,7 @@
 """Answers about a held-out part, kept for everyone: their errors by the order of the ids; no id, age, image.
 
-    python -m benchmarks.answers keep outputs/…/predictions.csv docs/records/test_part/v3.csv
-    python -m benchmarks.answers give docs/records/test_part/v3.csv data/rsna100_parts/test v3.csv
+    python -m benchmarks.answers keep outputs/…/predictions.csv docs/test_part/v3.csv
+    python -m benchmarks.answers give docs/test_part/v3.csv data/rsna100_parts/test v3.csv
 
 Whoever has the images has the ids and ages, and gets the answers back: a file for
 `python -m boneage_pl.compare 'answers=[v3.csv,mine.csv]'`. Errors of other images are refused.
