@@ -20,6 +20,7 @@ from boneage_pl.data.transforms import Transforms
 from tests.conftest import SMALL_PHANTOM
 
 ROOT = Path(__file__).parents[1]
+OPENED = ("data", "trainer")
 NAMES = [step.stem for step in STEPS]
 
 
@@ -35,15 +36,15 @@ def plain(config: Any) -> dict[str, Any]:
     return {**OmegaConf.to_container(config, resolve=False), "next_experiment": None}
 
 
-def changed(one: dict[str, Any], other: dict[str, Any], at: str = "") -> set[str]:
-    keys = {f"{at}{key}" for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
-    return (
-        keys
-        if at
-        else {key for key in keys if key not in ("data", "trainer")}.union(
-            *(changed(one[part], other[part], f"{part}.") for part in ("data", "trainer"))
-        )
-    )
+def changed(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
+    """Return the parts in which two differ; of data and trainer, the single options."""
+
+    def opened(config: dict[str, Any]) -> dict[str, Any]:
+        inside = {f"{part}.{key}": value for part in OPENED for key, value in config[part].items()}
+        return inside | {key: value for key, value in config.items() if key not in OPENED}
+
+    these, those = opened(one), opened(other)
+    return {key for key in these | those if these.get(key) != those.get(key)}
 
 
 def test_the_last_step_is_v3_and_the_first_the_published_recipe():
