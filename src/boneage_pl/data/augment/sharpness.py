@@ -74,13 +74,13 @@ class Resolution:
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
         """Reduce [B, 1, H, W] by [B, 3] → float32 [B, 1, H, W]."""
         pixels = as_float(images)
-        level = (random[:, 1] * len(self.levels)).long()
+        apply, level, smooth = random.unbind(1)
+        level = torch.where(apply < self.share, (level * len(self.levels)).long(), -1)  # -1: as it is
         found = pixels
         for k, share in enumerate(self.levels):
             small = [max(round(share * n), 1) for n in pixels.shape[2:]]
-            for smooth in (False, True):
-                reduced = F.interpolate(pixels, small, mode="bilinear", antialias=smooth)
-                again = F.interpolate(reduced, pixels.shape[2:], mode="bilinear")
-                mine = (random[:, 0] < self.share) & (level == k) & ((random[:, 2] < 0.5) == smooth)
-                found = torch.where(each(mine), again, found)
+            fine, coarse = (F.interpolate(pixels, small, mode="bilinear", antialias=a) for a in (True, False))
+            reduced = chosen(smooth, 0.5, fine, coarse)
+            again = F.interpolate(reduced, pixels.shape[2:], mode="bilinear")
+            found = torch.where(each(level == k), again, found)
         return found
