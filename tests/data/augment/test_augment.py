@@ -62,6 +62,16 @@ def test_nothing_is_nothing_and_something_changes_each_image_alone(
     assert len(again.flatten(1).unique(dim=0)) >= (2 if isinstance(something, Resolution) else 7)
 
 
+def test_a_resolution_is_lost_in_each_of_its_ways(hands: Tensor):
+    plain = hands[:1].float() / 255
+    for level, side in ((0.1, 48), (0.9, 72)):
+        for drawn, antialias in ((0.1, True), (0.9, False)):
+            small = F.interpolate(plain, (side, side), mode="bilinear", antialias=antialias)
+            lost = Resolution(0.5, (0.5, 0.75))(hands[:1], torch.tensor([[0.4, level, drawn]]))
+            assert torch.equal(lost, F.interpolate(small, (96, 96), mode="bilinear"))
+    assert torch.equal(Resolution(0.5)(hands[:1], torch.tensor([[0.6, 0.1, 0.1]])), plain)
+
+
 def test_an_affine_turns_as_pillow_does(hands: Tensor):
     turn = Affine(rotation=30)
     ours = turn(hands[:1], torch.tensor([[0.9, 0.999999, 0.5, 0.5, 0.5, 0.5]]))
