@@ -4,24 +4,28 @@
 
 Each step is the one before it and one thing more (benchmarks/conf/experiment/). All validate on the same
 images, so that each is tested against the one before, paired. The same command goes on where it was
-interrupted; hours on 2 cores, so `--steps 3 4` takes a part. Prints a table in Markdown of what there is.
+interrupted; hours on 2 cores, so `--steps 3 4` takes a part. Prints a table in Markdown of what there is, and
+with `--keep ablation.json` writes it down; with `--kept ablation.json` it prints what is written there.
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from benchmarks.keep import keep
 from benchmarks.reproduction import train
 from boneage_pl.report.comparison import difference_of
 from boneage_pl.report.html import with_interval
 from boneage_pl.report.outcome import read_outcome
+from boneage_pl.report.pairing import holm
 from boneage_pl.run.runs import FINISHED
 
 CONF = Path(__file__).parent / "conf"
 STEPS = sorted((CONF / "experiment").glob("step_*.yaml"))
-HEAD = ("step", "MAE, months", "from the step before", "p", "images trained on", "time", "device")
+HEAD = ("step", "MAE, months", "from the step before", "p, of several tests", "images", "minutes", "device")
 
 
 def words_of(step: Path) -> str:
@@ -29,8 +33,8 @@ def words_of(step: Path) -> str:
     return step.read_text(encoding="utf-8").splitlines()[1].removeprefix("# ").rstrip(".")
 
 
-def rows(folder: Path, seed: int) -> list[list[str]]:
-    """Return a row for each step that has been trained with a seed."""
+def measured(folder: Path, seed: int) -> list[dict[str, Any]]:
+    """Return what came of each step that has been trained with a seed: months, images processed, minutes."""
     found, before = [], None
     for step in STEPS:
         run = folder / f"{step.stem}_seed{seed}"
@@ -38,16 +42,52 @@ def rows(folder: Path, seed: int) -> list[list[str]]:
             before = None
             continue
         now = read_outcome(run)
-        test: dict[str, Any] = difference_of(now, before) if before else {}
         trained = (pd.read_csv(run / "split.csv")["subset"] == "train").sum() * now.epochs
-        difference = with_interval(test["difference"], sign="+") if test.get("difference") else "–"
-        p = f"{test['p']:.4f}" if test.get("p") is not None else "–"
-        minutes = f"{now.minutes:.1f} min" if now.minutes else "–"
+        test: dict[str, Any] = difference_of(now, before) if before else {}
         found.append(
-            [words_of(step), with_interval(now.mae), difference, p, f"{trained:,}", minutes, now.device]
+            {
+                "step": words_of(step),
+                "seed": seed,
+                "mae": now.mae,
+                "epochs": [row["val_mae"] for row in now.history.rows],
+                "difference": test.get("difference"),
+                "p": test.get("p"),
+                "images": int(trained),
+                "minutes": now.minutes,
+                "device": now.device,
+            }
         )
         before = now
     return found
+
+
+def table(steps: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Return a row of words for each step of a seed, the head first; p as one of the tests of that seed."""
+    adjusted = iter(holm([step["p"] for step in steps if step["p"] is not None]))
+    return [
+        HEAD,
+        *(
+            (
+                step["step"],
+                with_interval(step["mae"]),
+                with_interval(step["difference"], sign="+"),
+                "–" if step["p"] is None else f"{next(adjusted):.4f}",
+                f"{step['images']:,}",
+                f"{step['minutes']:.1f}" if step["minutes"] else "–",
+                step["device"],
+            )
+            for step in steps
+        ),
+    ]
+
+
+def show(steps: list[dict[str, Any]]) -> None:
+    """Print a table in Markdown for each seed."""
+    for seed in dict.fromkeys(step["seed"] for step in steps):
+        print(f"\nseed {seed}\n")
+        head, *rest = table([step for step in steps if step["seed"] == seed])
+        for row in (head, ["---"] * len(head), *rest):
+            print(f"| {' | '.join(row)} |")
 
 
 def main() -> None:
@@ -55,23 +95,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("root", type=Path, help="folder of the radiographs")
+    parser.add_argument("root", type=Path, nargs="?", help="folder of the radiographs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument(
         "--steps", type=int, nargs="*", default=range(len(STEPS)), help="0 to 9; none: the table"
     )
     parser.add_argument("--folder", type=Path, default=Path("outputs/ablation"))
     parser.add_argument("--also", nargs="+", default=[], help="options of every run: trainer.max_epochs=12")
+    parser.add_argument("--keep", type=Path, help="write what came of it here too")
+    parser.add_argument("--kept", type=Path, help="print what was written there, and train nothing")
     options = parser.parse_args()
+    if (options.root is None) == (options.kept is None):
+        parser.error("the folder of the radiographs, or --kept and what was written")
+    if options.kept:
+        show(json.loads(options.kept.read_text())["steps"])
+        return
     common = [f"data.root={options.root}", *options.also]
     for seed in options.seeds:
         for at in options.steps:
             run = options.folder / f"{STEPS[at].stem}_seed{seed}"
             train(run, STEPS[at].stem, f"seed={seed}", *common, "--config-dir", str(CONF))
-    for seed in options.seeds:
-        print(f"\nseed {seed}\n")
-        for row in (HEAD, ["---"] * len(HEAD), *rows(options.folder, seed)):
-            print(f"| {' | '.join(row)} |")
+    steps = [step for seed in options.seeds for step in measured(options.folder, seed)]
+    show(steps)
+    if options.keep:
+        keep(options.keep, {"options": options.also, "steps": steps})
 
 
 if __name__ == "__main__":

@@ -47,6 +47,10 @@ def changed(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
     return {key for key in these | those if these.get(key) != those.get(key)}
 
 
+def printed(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+
 def test_the_last_step_is_v3_and_the_first_the_published_recipe():
     assert plain(composed(NAMES[-1])) == plain(composed("v3"))
     budget = {"data.protocol", "data.validation_share", "data.image_size", "trainer.max_epochs"}
@@ -90,10 +94,9 @@ def test_it_trains_what_has_not_been_trained_and_prints_a_table(tmp_path: Path):
     ]
     command = [sys.executable, "-m", "benchmarks.ablation", str(tmp_path / "phantom")]
     command += ["--folder", str(tmp_path / "runs"), "--also", *small]
+    kept = str(tmp_path / "ablation.json")
     for steps in (["8"], ["8", "9"]):
-        done = subprocess.run(
-            [*command, "--steps", *steps], cwd=ROOT, capture_output=True, text=True, check=True
-        )
+        done = printed([*command, "--keep", kept, "--steps", *steps])
     assert "step_9: " in done.stdout
     assert "step_8: " not in done.stdout, "it is there already"
     table = [line for line in done.stdout.splitlines() if line.startswith("| And")]
@@ -102,3 +105,5 @@ def test_it_trains_what_has_not_been_trained_and_prints_a_table(tmp_path: Path):
         "And a distribution over the months beside their number: v3",
     ]
     assert " (" in table[1].split("|")[3], "the difference from the step before, with its interval"
+    again = printed([*command[:3], "--kept", kept])
+    assert [line for line in again.stdout.splitlines() if line.startswith("| And")] == table
