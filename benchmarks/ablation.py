@@ -29,8 +29,9 @@ HEAD = ("step", "MAE, months", "from the step before", "p, of several tests", "i
 
 
 def words_of(step: Path) -> str:
-    """Return what a step adds: its first comment."""
-    return step.read_text(encoding="utf-8").splitlines()[1].removeprefix("# ").rstrip(".")
+    """Return what a step adds: its comment's first sentence."""
+    comment = step.read_text(encoding="utf-8").splitlines()[1].removeprefix("# ")
+    return comment.partition(". ")[0].rstrip(".")
 
 
 def measured(folder: Path, seed: int) -> list[dict[str, Any]]:
