@@ -119,7 +119,7 @@ def main() -> None:
     steps = [step for seed in options.seeds for step in measured(options.folder, seed)]
     show(steps)
     if options.keep:
-        keep(options.keep, {"options": options.also, "steps": steps})
+        keep(options.keep, {"steps": steps})
 
 
 if __name__ == "__main__":
