@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks import table
 from benchmarks.keep import keep
 from benchmarks.reproduction import train
 from boneage_pl.report.comparison import difference_of
@@ -62,7 +63,7 @@ def measured(folder: Path, seed: int) -> list[dict[str, Any]]:
     return found
 
 
-def table(steps: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+def table_of(steps: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Return a row of words for each step of a seed, the head first; p as one of the tests of that seed."""
     adjusted = iter(holm([step["p"] for step in steps if step["p"] is not None]))
     return [
@@ -86,9 +87,7 @@ def show(steps: list[dict[str, Any]]) -> None:
     """Print a table in Markdown for each seed."""
     for seed in dict.fromkeys(step["seed"] for step in steps):
         print(f"\nseed {seed}\n")
-        head, *rest = table([step for step in steps if step["seed"] == seed])
-        for row in (head, ["---"] * len(head), *rest):
-            print(f"| {' | '.join(row)} |")
+        table.show(*table_of([step for step in steps if step["seed"] == seed]))
 
 
 def main() -> None:

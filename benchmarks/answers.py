@@ -2,9 +2,11 @@
 
     python -m benchmarks.answers keep outputs/…/predictions.csv docs/test_part/v3.csv
     python -m benchmarks.answers give docs/test_part/v3.csv data/rsna100_parts/test v3.csv
+    python -m benchmarks.answers pair docs/development/v3.csv docs/development/*.csv
 
 Whoever has the images has the ids and ages, and gets the answers back: a file for
-`python -m boneage_pl.compare 'answers=[v3.csv,mine.csv]'`. Errors of other images are refused.
+`python -m boneage_pl.compare 'answers=[v3.csv,mine.csv]'`. Errors of other images are refused. The
+last tests kept errors against each other, which needs no image: each file's MAE less the first's, paired.
 """
 
 import argparse
@@ -12,10 +14,17 @@ import hashlib
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from benchmarks import table
 from boneage_pl.data.table import read_table
 from boneage_pl.errors import BoneageError
+from boneage_pl.report.html import with_interval
+from boneage_pl.report.measures import plain
+from boneage_pl.report.pairing import holm, paired
+from boneage_pl.report.statistics import mean, with_intervals
 
 DIGITS = 2  # months; of an error
 
@@ -33,21 +42,60 @@ def keep(answers: Path, target: Path) -> None:
     target.write_text(f"ids {order_of(rows)}\n" + "".join(errors), encoding="utf-8")
 
 
+def read(kept: Path) -> tuple[str, NDArray[np.float64]]:
+    """Return what tells the ids of kept errors and their order from any other, and the errors [N], months."""
+    head, *errors = kept.read_text(encoding="utf-8").split("\n")[:-1]
+    return head, np.array(errors, float)
+
+
 def give(kept: Path, root: Path, target: Path) -> None:
     """Write `id, male, bone_age, predicted` of kept errors, by the table of the images that they are of.
 
     Raises:
         BoneageError: it has other ids.
     """
-    head, *errors = kept.read_text(encoding="utf-8").split("\n")[:-1]
+    head, errors = read(kept)
     rows = read_table(root).sort_values("id")[["id", "male", "bone_age"]]
     if head != f"ids {order_of(rows)}":
         raise BoneageError(f"{kept}: these errors are not of the images of {root}.")
-    rows.assign(predicted=rows["bone_age"] + [float(error) for error in errors]).to_csv(target, index=False)
+    rows.assign(predicted=rows["bone_age"] + errors).to_csv(target, index=False)
+
+
+def pair(first: Path, others: list[Path]) -> list[tuple[str, ...]]:
+    """Return a row of words for each file: its MAE, months, and that less the first's, paired.
+
+    The first two rows are the head and the first file's; p is Holm's, of as many tests as there are others.
+
+    Raises:
+        BoneageError: they are not of the same images.
+    """
+    ids, against = read(first)
+    rows, tests = [(first.stem, mae_of(against), "–", "–")], []
+    for other in (file for file in others if file != first):
+        its, errors = read(other)
+        if its != ids:
+            raise BoneageError(f"{other}: these errors are not of the images of {first}.")
+        tests.append(paired(numbered(errors), numbered(against)))
+        rows.append((other.stem, mae_of(errors), with_interval(tests[-1]["difference"], sign="+")))
+    ps = [f"{p:.4f}" for p in holm([test["p"] for test in tests])]
+    head = ("errors", "MAE, months", f"less {first.stem}'s", "p, of several tests")
+    return [head, rows[0], *((*row, p) for row, p in zip(rows[1:], ps, strict=True))]
+
+
+def mae_of(errors: NDArray[np.float64]) -> str:
+    """Return how far off they are, with its interval over images."""
+    off = np.abs(errors)
+    found = with_intervals(lambda w: {"mae": mean(off, w)}, np.arange(len(off)))
+    return with_interval(plain(*found["mae"]))
+
+
+def numbered(errors: NDArray[np.float64]) -> pd.DataFrame:
+    """Return errors by the order of their ids, which nobody need know to pair them."""
+    return pd.DataFrame({"id": range(len(errors)), "error": errors})
 
 
 def main() -> None:
-    """Keep or give."""
+    """Keep, give or pair."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -58,9 +106,16 @@ def main() -> None:
     giving = ways.add_parser("give")
     for name in ("kept", "root", "target"):
         giving.add_argument(name, type=Path)
+    pairing = ways.add_parser("pair")
+    pairing.add_argument("first", type=Path)
+    pairing.add_argument("others", type=Path, nargs="+")
     options = vars(parser.parse_args())
     try:
-        {"keep": keep, "give": give}[options.pop("way")](**options)
+        way = options.pop("way")
+        if way == "pair":
+            table.show(*pair(**options))
+        else:
+            {"keep": keep, "give": give}[way](**options)
     except BoneageError as error:
         sys.exit(f"error: {error}")
 

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from benchmarks.answers import give, keep
+from benchmarks.answers import give, keep, pair
 from boneage_pl.errors import BoneageError
 
 ROWS = pd.DataFrame({"id": ["10", "9", "200"], "boneage": [120.0, 36.5, 200.0], "male": [True, False, True]})
@@ -39,3 +40,29 @@ def test_errors_of_other_images_are_refused(tmp_path: Path):
     with pytest.raises(BoneageError, match="not of the images"):
         give(tmp_path / "kept.csv", others, tmp_path / "given.csv")
     assert not (tmp_path / "given.csv").exists()
+
+
+def kept(file: Path, errors: np.ndarray, first: int = 0) -> Path:
+    pd.DataFrame({"id": [f"{first + at:03}" for at in range(len(errors))], "error": errors}).to_csv(file)
+    keep(file, file.with_suffix(".kept"))
+    return file.with_suffix(".kept")
+
+
+def test_kept_errors_are_tested_against_each_other_without_an_image(tmp_path: Path):
+    off = np.random.default_rng(0).normal(0, 10, 200).round(2)
+    one, worse = kept(tmp_path / "one.csv", off), kept(tmp_path / "worse.csv", off + np.sign(off))
+    same = kept(tmp_path / "same.csv", off)
+    head, first, second, third = pair(one, [worse, one, same])
+    assert head[2] == "less one's"
+    assert first[0] == "one"
+    assert float(first[1].split()[0]) == pytest.approx(np.abs(off).mean(), abs=0.01)
+    assert second[0] == "worse"
+    assert second[2:] == ("+1.00 (+1.00 to +1.00)", "0.0004")  # of two tests: 2 × 2 / 10,001
+    assert third[0] == "same"
+    assert third[2:] == ("+0.00 (+0.00 to +0.00)", "1.0000")
+
+
+def test_errors_of_other_images_are_not_paired(tmp_path: Path):
+    off = np.zeros(30)
+    with pytest.raises(BoneageError, match="not of the images of"):
+        pair(kept(tmp_path / "one.csv", off), [kept(tmp_path / "other.csv", off, first=1)])
