@@ -103,12 +103,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("outputs/ablation"))
     parser.add_argument("--also", nargs="+", default=[], help="options of every run: trainer.max_epochs=12")
     parser.add_argument("--keep", type=Path, help="write what came of it here too")
-    parser.add_argument("--kept", type=Path, help="print what was written there, and train nothing")
+    parser.add_argument(
+        "--kept", type=Path, nargs="+", help="print what was written there, and train nothing"
+    )
     options = parser.parse_args()
     if (options.root is None) == (options.kept is None):
         parser.error("the folder of the radiographs, or --kept and what was written")
     if options.kept:
-        show(json.loads(options.kept.read_text())["steps"])
+        show([step for file in options.kept for step in json.loads(file.read_text())["steps"]])
         return
     common = [f"data.root={options.root}", *options.also]
     for seed in options.seeds:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from benchmarks.ablation import CONF as STEPS_CONF
 from benchmarks.ablation import STEPS
+from benchmarks.unaveraged import unaveraged
 from boneage_pl.cli.building import built
 from boneage_pl.cli.conf_path import CONF
 from boneage_pl.data.transforms import Transforms
@@ -105,5 +106,21 @@ def test_it_trains_what_has_not_been_trained_and_prints_a_table(tmp_path: Path):
         "And a distribution over the months beside their number: v3",
     ]
     assert " (" in table[1].split("|")[3], "the difference from the step before, with its interval"
-    again = printed([*command[:3], "--kept", kept])
-    assert [line for line in again.stdout.splitlines() if line.startswith("| And")] == table
+    other = tmp_path / "other_seed.json"
+    other.write_text(Path(kept).read_text().replace('"seed": 1', '"seed": 2'))
+    again = printed([*command[:3], "--kept", kept, str(other)]).stdout.splitlines()
+    assert [line for line in again if line.startswith("| And")] == [*table, *table]
+    assert [line for line in again if line.startswith("seed")] == ["seed 1", "seed 2"]
+
+
+def test_a_run_without_its_average_is_the_weights_that_training_stood_at(tmp_path: Path):
+    averaged, trained = {"weight": torch.ones(2)}, {"weight": torch.zeros(2)}
+    content = {"state_dict": averaged, "epoch": 3}
+    torch.save({**content, "current_model_state": trained}, tmp_path / "best.ckpt")
+    unaveraged(tmp_path / "best.ckpt", tmp_path / "trained.ckpt")
+    written = torch.load(tmp_path / "trained.ckpt", weights_only=True)
+    assert written["epoch"] == 3
+    assert torch.equal(written["state_dict"]["weight"], trained["weight"])
+    torch.save(content, tmp_path / "plain.ckpt")
+    with pytest.raises(SystemExit, match="no average"):
+        unaveraged(tmp_path / "plain.ckpt", tmp_path / "trained.ckpt")
