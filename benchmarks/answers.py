@@ -23,7 +23,7 @@ from boneage_pl.data.table import read_table
 from boneage_pl.errors import BoneageError
 from boneage_pl.report.html import with_interval
 from boneage_pl.report.measures import plain
-from boneage_pl.report.pairing import holm, paired
+from boneage_pl.report.pairing import FEWEST, holm, paired
 from boneage_pl.report.statistics import mean, with_intervals
 
 DIGITS = 2  # months; of an error
@@ -67,7 +67,7 @@ def pair(first: Path, others: list[Path]) -> list[tuple[str, ...]]:
     The first two rows are the head and the first file's; p is Holm's, of as many tests as there are others.
 
     Raises:
-        BoneageError: they are not of the same images.
+        BoneageError: they are not of the same images, or of too few to say anything.
     """
     ids, against = read(first)
     rows, tests = [(first.stem, mae_of(against), "–", "–")], []
@@ -75,6 +75,8 @@ def pair(first: Path, others: list[Path]) -> list[tuple[str, ...]]:
         its, errors = read(other)
         if its != ids:
             raise BoneageError(f"{other}: these errors are not of the images of {first}.")
+        if len(errors) < FEWEST:
+            raise BoneageError(f"{other}: of {len(errors)} images; fewer than {FEWEST} say nothing.")
         tests.append(paired(numbered(errors), numbered(against)))
         rows.append((other.stem, mae_of(errors), with_interval(tests[-1]["difference"], sign="+")))
     ps = [f"{p:.4f}" for p in holm([test["p"] for test in tests])]

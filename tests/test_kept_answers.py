@@ -62,7 +62,9 @@ def test_kept_errors_are_tested_against_each_other_without_an_image(tmp_path: Pa
     assert third[2:] == ("+0.00 (+0.00 to +0.00)", "1.0000")
 
 
-def test_errors_of_other_images_are_not_paired(tmp_path: Path):
+def test_errors_of_other_images_or_too_few_are_not_paired(tmp_path: Path):
     off = np.zeros(30)
     with pytest.raises(BoneageError, match="not of the images of"):
         pair(kept(tmp_path / "one.csv", off), [kept(tmp_path / "other.csv", off, first=1)])
+    with pytest.raises(BoneageError, match="of 19 images; fewer than 20 say nothing"):
+        pair(kept(tmp_path / "few.csv", off[:19]), [kept(tmp_path / "others.csv", off[:19])])
