@@ -221,7 +221,7 @@ def test_another_fit_has_a_store_of_its_own(home: Home, fit: str):
         (["data.fit=squeeze"], "data.fit=squeeze: there are three, crop, pad, stretch"),
         (["scheduler=plateau", "+scheduler.interval=hour"], "interval=hour: there are two, epoch and step"),
         (["scheduler=plateau", "+scheduler.interval=step"], "a plateau is one of validations"),
-        (["data.protocol=published", "sampling=by_size"], "data.protocol=published draws alike"),
+        (["data.protocol=published", "sampling=by_size"], "data.protocol=published draws equally"),
         (["loss=none"], "Could not find 'loss/none'"),
     ],
 )

@@ -165,13 +165,37 @@ def test_another_seed_is_another_split():
     assert ids[0] != ids[1]
 
 
-def test_published_protocol_leaks_where_groups_are_short_and_only_there():
-    split = make_split(table_of([500, 30, 500, 500], 2), protocol="published", age_bins=2)
-    assert split.groupby(["subset", "group"]).size().to_dict() == {
-        (subset, g): n for subset, n in (("train", 300), ("validation", 100)) for g in range(4)
-    }
-    shared = split.groupby(["group", "id"])["subset"].nunique().groupby("group").max()
-    assert shared.tolist() == [1, 2, 1, 1]
+# Images of the RSNA's training table by age bin.
+GIRLS = [38, 218, 458, 568, 1150, 1471, 1156, 597, 104, 18]
+BOYS = [53, 188, 373, 559, 674, 873, 1970, 1585, 467, 91]
+
+
+def test_published_protocol_draws_with_replacement_and_divides_by_age_alone():
+    splits = [make_split(table_of(GIRLS + BOYS, 10), protocol="published", seed=s) for s in range(5)]
+    for split in splits:
+        assert split.groupby("group").size().tolist() == [400] * 20
+        by_bin = split.assign(bin=split["group"] % 10).groupby(["bin", "subset"]).size().unstack()
+        assert by_bin["train"].tolist() == [600] * 10
+        assert by_bin["validation"].tolist() == [200] * 10
+        repeats = split.groupby("group")["id"].agg(lambda ids: ids.duplicated().any())
+        assert repeats.all(), "large groups repeat images too"
+    girls = [(s["male"] == 0)[s["subset"] == "validation"].sum() for s in splits]
+    assert len(set(girls)) > 1, "the sexes as they fall"
+    images = np.mean([[s["id"].nunique(), *s.groupby("subset")["id"].nunique()] for s in splits], axis=0)
+    assert images == pytest.approx([4657, 3807, 1595], rel=0.02)
+    leaked = []
+    for split in splits:
+        train, validation = (split.loc[split["subset"] == side, "id"] for side in ("train", "validation"))
+        leaked.append(validation.isin(train).mean())
+    assert np.mean(leaked) == pytest.approx(0.54, abs=0.02)
+
+
+def test_published_protocol_of_one_sex():
+    table = table_of([0, 0, 9, 9], 2)
+    split = make_split(table, protocol="published", age_bins=2, samples_per_group=40)
+    assert split.groupby(["group", "subset"]).size().to_dict() == {
+        (2, "train"): 30, (2, "validation"): 10, (3, "train"): 30, (3, "validation"): 10
+    }  # fmt: skip
 
 
 def test_groups_are_those_of_pandas_cut():

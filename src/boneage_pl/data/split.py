@@ -1,11 +1,14 @@
-"""The published sampling: groups by sex and bone age, an equal draw from each, three to one.
+"""Split a table into training and validation rows: groups by sex and bone age, an equal draw from each.
 
-Several of the real table's twenty groups hold far fewer than 400 images, so drawing 400 must repeat some.
-`disjoint` divides each group's images first and repeats within a side; `published` repeats first and
-divides after, which puts the same image on both sides. `natural`, which is ours, divides as `disjoint` does,
-and validates on each held-out image once, at the ages and sexes that there are: an image that is alone in its
-group is trained on. One picture under two ids is
-one image: these two have it on one side.
+- `published`: what the author ran. Every group's rows are drawn with replacement, also where it has
+  thousands, and then divided by age bin alone, as scikit-learn's stratified `train_test_split` does. An
+  image can be on both sides: on the whole RSNA table 54 % of the validation rows show one that is trained on.
+- `disjoint`, the default: each group's images are divided first, and repeated within a side only where the
+  group is too small.
+- `natural`: as `disjoint`, but each held-out image validates once, at the table's own ages and sexes. An
+  image that is alone in its group is trained on.
+
+`disjoint` and `natural` keep one image under two ids on one side.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,7 +24,7 @@ from boneage_pl.data.sampling import Sampling, balanced, rows_of_groups
 from boneage_pl.errors import BoneageError
 
 Protocol = Literal["disjoint", "natural", "published"]
-BALANCED = ("disjoint", "published")  # whose validation rows come alike from every group
+BALANCED = ("disjoint", "published")  # equal numbers of rows from every group
 COLUMNS = ["id", "bone_age", "male", "group", "subset"]
 
 
@@ -67,8 +70,9 @@ def make_split(
         table: columns `id` (str, unique), `bone_age` (months), `male` (bool); its row order does not matter.
         protocol: `disjoint`, `natural` or `published`, see the module's text.
         age_bins: number of equal-width age bins.
-        samples_per_group: rows of each group in the result, repeated where the group is smaller.
-        validation_share: part of each group's rows that validates, between 0 and 1.
+        samples_per_group: rows of each group in the result.
+        validation_share: part of each group's rows that validates, between 0 and 1; of `published` part of
+            each age bin's, whatever their sex.
         fold: which part: with one seed, of 1 to 1 / `validation_share`, no two have an image in common, and
             where that is a whole number, all together have every image; not of `published`.
         seed: with the table, all that the result depends on.
@@ -78,27 +82,26 @@ def make_split(
 
     Returns:
         `id, bone_age, male, group, subset`, subset being `train` or `validation`; for each group exactly
-        `round(samples_per_group × validation_share)` validation rows (of `natural`: that share of its
-        images), and on average the rest training rows.
+        `round(samples_per_group × validation_share)` validation rows (of `published` on average; of `natural`
+        that share of its images), and on average the rest training rows.
 
     Raises:
         BoneageError: an unknown protocol, sizes that leave a side empty, a group with fewer than two images
             (but of `natural`); the message has the options that work with this table.
     """
     n_validation = _validation_rows(protocol, age_bins, samples_per_group, validation_share)
-    if protocol == "published" and unwrap(sampling) is not balanced:
-        raise BoneageError("data.protocol=published draws alike from every group: sampling=balanced.")
     check_fold(fold, validation_share)
-    if protocol == "published" and fold > 1:
-        raise BoneageError("data.protocol=published puts images on both sides: it has no folds.")
-    if protocol == "published" and trained:
-        raise BoneageError("data.protocol=published puts images on both sides: no data.new_split=apart.")
+    if protocol == "published":
+        _check_published(sampling, fold, trained)
     table = table.sort_values("id", kind="stable").reset_index(drop=True)
     edges = age_edges(table["bone_age"], age_bins)
     groups = assign_groups(table, edges)
     shown = table["id"].map(contents) if contents else table["id"]
     if protocol in BALANCED:
         check_groups(table, shown, edges, samples_per_group, validation_share)
+    if protocol == "published":
+        rows, side = _drawn_and_divided(groups.to_numpy(), age_bins, samples_per_group, n_validation, seed)
+        return _as_split(table.loc[rows].assign(group=groups.loc[rows], subset=side))
     taken = shown.isin(set(shown[table["id"].isin(set(trained))])).to_numpy()
 
     there = sorted(groups.unique())
@@ -106,21 +109,17 @@ def make_split(
     train, validation = {}, {}
     for group, rng in generators.items():
         images = rng.permutation(np.flatnonzero(groups == group))
-        if protocol != "published":
-            images = images[np.argsort(taken[images], kind="stable")]  # what may validate first
-            free = shown[images[~taken[images]]].nunique()
-            held_out, images = _divided(images, shown.to_numpy()[images], validation_share, fold, free)
-            if not held_out and protocol == "disjoint":
-                raise BoneageError(
-                    f"All images of {group_name(group, edges)} were trained on by the checkpoint: none can "
-                    "validate.\nWith data.protocol=natural that group does without."
-                )
-            validation[group], train[group] = images[:held_out], images[held_out:]
-            if protocol == "disjoint":
-                validation[group] = _draw(validation[group], n_validation, rng)
-        else:
-            drawn = rng.permutation(_draw(images, samples_per_group, rng))
-            validation[group], train[group] = drawn[:n_validation], drawn[n_validation:]
+        images = images[np.argsort(taken[images], kind="stable")]  # what may validate first
+        free = shown[images[~taken[images]]].nunique()
+        held_out, images = _divided(images, shown.to_numpy()[images], validation_share, fold, free)
+        if not held_out and protocol == "disjoint":
+            raise BoneageError(
+                f"All images of {group_name(group, edges)} were trained on by the checkpoint: none can "
+                "validate.\nWith data.protocol=natural that group does without."
+            )
+        validation[group], train[group] = images[:held_out], images[held_out:]
+        if protocol == "disjoint":
+            validation[group] = _draw(validation[group], n_validation, rng)
     if not any(map(len, validation.values())):
         if taken.any():
             raise BoneageError("All images were trained on by the checkpoint: none can validate. Add others.")
@@ -128,17 +127,55 @@ def make_split(
             f"data.protocol=natural: no group by sex and age has two images, of {len(table)} in all: none "
             "can validate.\nWith fewer, wider groups some may: data.age_bins=1"
         )
-    if protocol != "published":
-        images = np.array([len(train[group]) for group in there])
-        rows = rows_of_groups(sampling, images, len(there) * (samples_per_group - n_validation))
-        for group, count in zip(there, rows.tolist(), strict=True):
-            train[group] = _draw(train[group], count, generators[group])
+    images = np.array([len(train[group]) for group in there])
+    rows = rows_of_groups(sampling, images, len(there) * (samples_per_group - n_validation))
+    for group, count in zip(there, rows.tolist(), strict=True):
+        train[group] = _draw(train[group], count, generators[group])
     parts = [
         table.loc[rows].assign(group=group, subset=subset)
         for group in there
         for subset, rows in (("train", train[group]), ("validation", validation[group]))
     ]
-    return pd.concat(parts)[COLUMNS].sort_values("subset", kind="stable").reset_index(drop=True)
+    return _as_split(pd.concat(parts))
+
+
+def _as_split(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[COLUMNS].sort_values("subset", kind="stable").reset_index(drop=True)
+
+
+def _check_published(sampling: Sampling, fold: int, trained: Collection[str]) -> None:
+    """Raise `BoneageError` for what a split with images on both sides cannot have."""
+    if unwrap(sampling) is not balanced:
+        raise BoneageError("data.protocol=published draws equally from every group: use sampling=balanced.")
+    if fold > 1:
+        raise BoneageError("data.protocol=published puts images on both sides: it has no folds.")
+    if trained:
+        raise BoneageError("data.protocol=published puts images on both sides: no data.new_split=apart.")
+
+
+def _drawn_and_divided(
+    groups: np.ndarray, bins: int, samples: int, n_validation: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw `samples` rows of each group with replacement, then divide those of each age bin.
+
+    Args:
+        groups: [N], as `assign_groups` numbers them.
+        bins: number of age bins; a group's bin is `group % bins`.
+        samples: rows drawn from each group.
+        n_validation: of them, on average over the groups of a bin, that validate.
+
+    Returns:
+        The drawn row numbers and their subsets, `train` or `validation`, both [groups × samples].
+    """
+    rows, subset = [], []
+    there = np.unique(groups)
+    for age_bin in np.unique(there % bins):
+        rng = np.random.default_rng([seed, age_bin])
+        here = [group for group in there if group % bins == age_bin]
+        rows += [rng.choice(np.flatnonzero(groups == group), samples) for group in here]
+        subset.append(np.full(samples * len(here), "train", dtype=object))
+        subset[-1][rng.permutation(samples * len(here))[: n_validation * len(here)]] = "validation"
+    return np.concatenate(rows), np.concatenate(subset)
 
 
 def _divided(
