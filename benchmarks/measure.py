@@ -289,6 +289,7 @@ def epoch_overhead(side: str, root: str, size: int, device: str) -> Result:
         sys.argv = [
             "bench",
             "+experiment=v1",
+            "model.weights=null",
             f"data.root={root}",
             f"data.image_size={size}",
             "data.samples_per_group=400",  # an epoch of 188 steps, as published
@@ -318,7 +319,7 @@ def start_up(side: str, root: str) -> Result:
         subprocess.run([sys.executable, "-c", "import torch"], check=True)
         seconds = time.perf_counter() - begun
         return {"first": seconds, "opening": seconds}
-    options = ["+experiment=v1", f"data.root={root}", "data.image_size=107"]
+    options = ["+experiment=v1", "model.weights=null", f"data.root={root}", "data.image_size=107"]
     with tempfile.TemporaryDirectory() as outputs:
         command = [sys.executable, "-m", "boneage_pl", *options, f"outputs={outputs}"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:

@@ -1,9 +1,10 @@
-"""The published experiment, all of it, as it stands in docs/REPRODUCTION.md: its runs, then their records.
+"""Train the published experiment and keep the records that docs/REPRODUCTION.md is built from.
 
     python -m benchmarks.reproduction data/rsna100 --seeds 1 2 3 --keep docs/records
 
-v1 with each seed, v2 from the best and from the worst of them, and the failure with the first seed. The same
-command goes on where it was interrupted; hours on 2 cores, so `--only v1` and the like take a part.
+v1 with each seed, v2 from the best and from the worst of them, and the failure with the first seed. An
+interrupted command resumes; hours on 2 cores, so `--only v1` and the like train a part. From random weights,
+for machines without ImageNet's: `--also model.weights=imagenet` starts as published.
 """
 
 import argparse
@@ -18,7 +19,7 @@ FAILURE_EPOCHS = 10  # our choice: the description has it as a picture, with no 
 
 
 def train(run: Path, experiment: str, *options: str) -> float:
-    """Train a run, or go on with it, and return its best validation MAE in months."""
+    """Train or resume a run, and return its best validation MAE in months."""
     if not (run / FINISHED).exists():
         command = [f"+experiment={experiment}", f"hydra.run.dir={run}", *options]
         subprocess.run([sys.executable, "-m", "boneage_pl", *command], check=True)
@@ -40,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder
     common = [f"data.root={options.root}", f"data.image_size={options.image_size}", f"outputs={folder}"]
-    common += options.also
+    common += ["model.weights=null", *options.also]
     v1 = {seed: folder / "v1" / f"seed{seed}" for seed in options.seeds}
     runs = list(v1.values()) if "v1" in options.only else []
     if {"v1", "v2"} & set(options.only):

@@ -54,7 +54,7 @@ def printed(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 def test_the_last_step_is_v3_and_the_first_the_published_recipe():
     assert plain(composed(NAMES[-1])) == plain(composed("v3"))
-    budget = {"data.protocol", "data.validation_share", "data.image_size", "trainer.max_epochs"}
+    budget = {"data.protocol", "data.validation_share", "data.image_size", "trainer.max_epochs", "model"}
     assert changed(plain(composed(NAMES[0])), plain(composed("v1"))) == budget
 
 

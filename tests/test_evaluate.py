@@ -76,7 +76,7 @@ def test_its_own_validation_set_gives_the_best_epochs_mae(home: Home, batch: int
 def test_the_page_opens_alone_and_says_what_applies(home: Home):
     home.evaluate("ckpt=outputs/a", "out=page", FIGURES="1")
     page = (home.path / "page" / "report.html").read_text()
-    assert "These images\nalso chose the epoch" in page
+    assert "These images\nalso selected the epoch" in page
     assert "These are synthetic radiographs" in page
     assert "neither of the field's two tests" in unescape(page)
     assert "http" not in page  # it opens without a network
@@ -140,13 +140,13 @@ def test_images_that_were_trained_on_are_refused_unless_asked_for(home: Home):
     left_out = f"every image of the table but {len(home.trained)} that were trained on"
     page = (home.path / "dropped" / "report.html").read_text()
     assert left_out in page
-    assert "These images\nalso chose the epoch" in page  # all that is left validated it
+    assert "These images\nalso selected the epoch" in page  # all that is left validated it
     home.evaluate("ckpt=outputs/a", "subset=all", "seen=allow", "out=marked")
     answers = pd.read_csv(home.path / "marked" / "predictions.csv", dtype={"id": str})
     assert sorted(answers.loc[answers["seen_in_training"], "id"]) == home.trained
     page = (home.path / "marked" / "report.html").read_text()
     assert "The model was trained on images that 75.0 % of these rows show" in page
-    assert "The images of 25.0 % of these rows\nalso chose the epoch" in page
+    assert "The images of 25.0 % of these rows\nalso selected the epoch" in page
 
 
 def test_a_copy_of_a_trained_image_under_another_id_is_noticed(home: Home):

@@ -29,7 +29,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def v1(home: Path, command: Callable[..., Result]) -> tuple[Path, str]:
-    result = command("+experiment=v1", *SMALL, cwd=home)
+    result = command("+experiment=v1", *SMALL, cwd=home, https_proxy="http://127.0.0.1:9")  # no network
     (run,) = (home / "outputs" / "v1").iterdir()
     return run, result.stdout
 
@@ -114,8 +114,9 @@ def test_the_console_says_what_happened_and_what_is_next(v1: tuple[Path, str]):
     run, text = v1
     rows = metrics_of(run)
     best = min(rows, key=lambda row: row["val_mae"])
-    assert "split disjoint: 60 training samples (60 images), 20 validation samples (20 images)" in text
-    assert "on both sides: none" in text
+    assert "split disjoint: 60 training rows (60 images), 20 validation rows (20 images)" in text
+    assert "no validation image was trained on" in text
+    assert "initial weights: random" in text, "phantoms need no download"
     for row in rows:
         assert f"{row['train_mae']:9.3f}  {row['val_mae']:9.3f}" in text
     marked = [line for line in text.splitlines() if " * " in line]
@@ -160,7 +161,10 @@ def test_tensorboard_has_the_curves_by_epoch_under_the_published_tags(home: Path
     assert [step for step, _ in published["mae/val"]] == [0, 1, 2, 3, 26, 27, 28, 29]
     assert published["mae/val"][-1][1] == pytest.approx(10.02208)
     assert published["mae/train"][0][1] == pytest.approx(127.16167)
-    assert scalars_of(home / "outputs" / "published" / "v2")["mae/val"][-1] == (21, pytest.approx(5.98737))
+    v2 = scalars_of(home / "outputs" / "published" / "v2")["mae/val"]
+    assert [step for step, _ in v2] == list(range(41))
+    assert min(v2, key=lambda point: point[1]) == (34, pytest.approx(5.54635))
+    assert len(scalars_of(home / "outputs" / "published" / "v1_low_rate")["mae/val"]) == 17
 
 
 def test_tensorboard_has_the_pictures(v1: tuple[Path, str]):
@@ -174,7 +178,7 @@ def test_tensorboard_opens_with_the_errors_and_names_the_run_by_its_folder(home:
     assert sorted(run.name for run in v1[0].iterdir() if run.is_dir()) == [".hydra", "checkpoints", "report"]
     runs = EventMultiplexer().AddRunsFromDirectory(str(home / "outputs")).Reload()
     name = str(v1[0].relative_to(home / "outputs"))
-    assert {name, "published/v1", "published/v2"} <= set(runs.Runs())
+    assert {name, "published/v1", "published/v1_low_rate", "published/v2"} <= set(runs.Runs())
     groups = sorted({tag.partition("/")[0] for tag in scalars_of(v1[0])})
     assert groups == ["mae", "result", "training"]
     (layout,) = runs.Tensors(name, "custom_scalars__config__")

@@ -90,6 +90,13 @@ class Brake(Callback):
         time.sleep(self.seconds)
 
 
+class Keys(Callback):
+    """Print what the random transforms of each validation draw from."""
+
+    def on_validation_batch_end(self, *arguments: Any) -> None:
+        print("validation keys:", arguments[3]["key"].tolist(), flush=True)
+
+
 class Plain(nn.Module):
     """A network of a user's own: no backbone, and options of its own kinds."""
 

@@ -1,4 +1,4 @@
-"""The command line: compose the configuration, call train()."""
+"""Train an experiment from the command line."""
 
 import math
 import sys
@@ -15,6 +15,7 @@ from boneage_pl.cli.entry import refusing, start
 from boneage_pl.cli.usage import usage
 from boneage_pl.data.source import store_folder
 from boneage_pl.errors import BoneageError
+from boneage_pl.machine.home import path_of
 from boneage_pl.run.hold import first_process, remove_if_nothing_was_made
 from boneage_pl.run.preflight import check_options
 from boneage_pl.run.resume import resumed
@@ -31,7 +32,7 @@ _HYDRA_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--sh
 def run(config: DictConfig) -> float:
     """Train one composed experiment and return its best validation MAE in months, for sweeps."""
     try:
-        found = look(config)
+        found = None if _needs_imagenet(config) else look(config)
         from boneage_pl.train import train  # imports torch: not before configuration and data are known
 
         best = train(config, found).best_val_mae
@@ -44,11 +45,20 @@ def run(config: DictConfig) -> float:
     return best if math.isfinite(best) else math.inf  # a search takes no NaN
 
 
+def _needs_imagenet(config: DictConfig) -> bool:
+    """Whether a run starts from ImageNet's weights, which come before the data: they may not be available."""
+    fresh = config.ckpt is None and not _is_resumed()
+    return fresh and config.model.get("weights") == "imagenet" and path_of(str(config.data.root)).exists()
+
+
+def _is_resumed() -> bool:
+    return (Path(HydraConfig.get().runtime.output_dir) / LAST).exists()
+
+
 def look(config: DictConfig) -> "Found | None":
-    """Return the data set of a run that begins, where it is one of ours and there already."""
-    run = Path(HydraConfig.get().runtime.output_dir)
+    """Return the data set of a new run, if it is one of ours and not yet to be drawn."""
     ours = config.data.get("_target_") == "boneage_pl.data.datamodule.BoneAgeData"
-    if not ours or (run / LAST).exists() or not first_process() or config.data.get("generate"):
+    if not ours or _is_resumed() or not first_process() or config.data.get("generate"):
         return None
     from boneage_pl.data.found import find_data  # imports pandas
     from boneage_pl.data.frame import Frame
@@ -61,7 +71,7 @@ def look(config: DictConfig) -> "Found | None":
 
 
 def main() -> None:
-    """Answer `--help` and a command without an experiment at once; leave the rest to Hydra."""
+    """Print the help, or hand over to Hydra."""
     with refusing():
         arguments = [at_home(a) for a in sys.argv[1:]]
     asked = {"--help", "-h"} & set(arguments)

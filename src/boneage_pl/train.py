@@ -77,15 +77,15 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
     check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
 
-    beginning = Beginning.of(cfg, run)  # random weights, those of ckpt=, or where the run stopped
+    beginning = Beginning.of(cfg, run)
+    data = make_data(cfg, beginning, found)
     network = beginning.network(cfg.model)
     precision = beginning.precision or resolve_precision(
         cfg.trainer.precision, cfg.trainer.accelerator, depthwise=is_depthwise(network)
     )
-    data = make_data(cfg, beginning, found)
     data.prepare_data()
     data.setup()
-    module = make_module(cfg, network, precision, data)
+    module = make_module(cfg, network, precision, data, beginning.optimizer_state(cfg.optimizer.get("state")))
     beginning.check(module.build_optimizer()[0])
 
     record = Record(
@@ -115,7 +115,7 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
         write_first_files(run, beginning, network, data.split, data.skipped, epochs)
         write_published_curves(Path(cfg.outputs) / "published")
 
-    log.info(opening_words(record, data.split))
+    log.info(opening_words(record, data.split, beginning.describe(cfg)))
     if trainer.limit_val_batches != 1:
         log.warning(
             "validation errors are of a part of the samples (trainer.limit_val_batches): not to be quoted"

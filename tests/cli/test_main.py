@@ -138,13 +138,10 @@ def test_experiments_are_composed_as_published(command: Callable[..., Result], t
     assert (v1.optimizer._target_, v1.optimizer.lr, v1.trainer.max_epochs) == ("torch.optim.Adam", 0.01, 30)
     assert (v1.data.image_size, v1.data.batch_size, v1.data.samples_per_group) == (500, 32, 400)
     assert v1.scheduler is None
-    assert v1.model.weights is None
-    assert (v2.scheduler._target_, v2.scheduler.factor, v2.optimizer.lr, v2.trainer.max_epochs) == (
-        "torch.optim.lr_scheduler.ReduceLROnPlateau",
-        0.5,
-        0.001,
-        40,
-    )
+    assert v1.model.weights == failure.model.weights == "imagenet"
+    assert v2.scheduler._target_ == "torch.optim.lr_scheduler.ReduceLROnPlateau"
+    assert (v2.scheduler.factor, v2.scheduler.patience) == (0.5, 5)
+    assert (v2.optimizer.lr, v2.optimizer.state, v2.trainer.max_epochs) == (0.001, None, 40)
     assert failure.optimizer.lr == 0.1
     failure.optimizer.lr, failure.next_experiment = 0.01, "v2"
     assert failure == v1  # nothing else changed

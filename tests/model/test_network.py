@@ -80,15 +80,20 @@ def test_the_last_layer_is_float32_under_bfloat16():
     assert not torch.equal(months, months.bfloat16().float())
 
 
-def test_imagenet_weights_see_their_own_normalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The file is found where a download would put it; the network asks for what its weights have seen."""
+def test_imagenet_weights_by_name_and_by_file_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The name finds the file in torch's cache; both are normalized as the weights were trained."""
     original = inception_v3(weights=None, init_weights=False).eval()
     name = Inception_V3_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     torch.save(original.state_dict(), tmp_path / "hub" / "checkpoints" / name)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("boneage_pl.model.pretrained._check_whole", lambda _: None)  # it is not torchvision's
+    monkeypatch.setattr("boneage_pl.model.pretrained._check_digest", lambda *_: None)  # not torchvision's
     network = BoneAgeNet(107, weights="imagenet").eval()
+    other = BoneAgeNet(107, weights=str(tmp_path / "hub" / "checkpoints" / name))
+    assert network.input == other.input
+    both = (n.backbone.state_dict() for n in (network, other))
+    for ours, theirs in zip(*(weights.values() for weights in both), strict=True):
+        assert torch.equal(ours, theirs)
 
     pixels = torch.rand(1, 3, 107, 107)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (network.input.mean, network.input.std))
@@ -99,17 +104,15 @@ def test_imagenet_weights_see_their_own_normalisation(tmp_path: Path, monkeypatc
     assert BoneAgeNet(107).input == Input()
 
 
-def test_weights_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(BoneageError, match="null, imagenet, or a file"):
-        BoneAgeNet(107, weights="radimagenet")
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.urlopen", lambda *_a, **_k: (_ for _ in ()).throw(OSError("no network")))
-    with pytest.raises(BoneageError, match=r"inception_v3_google-\w+.pth cannot be had \(no network\)"):
-        BoneAgeNet(107, weights="imagenet", download=True)
+@pytest.mark.parametrize(("normalization", "mean"), [(None, 0.485), ("imagenet", 0.485), ("inception", 0.5)])
+def test_the_normalization_can_be_chosen(normalization: str | None, mean: float):
+    assert BoneAgeNet(107, hidden_features=8, normalization=normalization).input.mean[0] == mean
+    with pytest.raises(BoneageError, match=r"model\.normalization=none"):
+        BoneAgeNet(107, normalization="none")
 
 
 @pytest.mark.parametrize("size", [0, 1000, 4_000_000])
-def test_damaged_weights_are_said_to_be_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int):
+def test_damaged_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int):
     file = tmp_path / "hub" / "checkpoints" / Inception_V3_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
     file.parent.mkdir(parents=True)
     torch.save({"a": torch.zeros(1_000_000)}, file)

@@ -1,7 +1,9 @@
-"""ImageNet's weights are found, are right, and are never taken for what they are not."""
+"""Initial weights are found, downloaded, checked, and normalized as they were trained."""
 
+import hashlib
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from skimage import data
-from torchvision.models import ResNet18_Weights, get_model
+from torchvision.models import ResNet18_Weights, get_model, get_model_weights
 
 from boneage_pl.errors import BoneageError
 from boneage_pl.model.input import HALF, Input
@@ -23,12 +25,17 @@ CATS = {281, 282, 285}  # ImageNet's tabby, tiger cat and Egyptian cat
 ESPRESSO = 967
 
 
+def _no_network(*_: Any, **__: Any) -> None:
+    raise OSError("no network")
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Caches in which nothing is, and a network that is not there."""
+    """Empty caches, and no network."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("torch.hub.urlopen", lambda *_a, **_k: (_ for _ in ()).throw(OSError("no network")))
+    for module in ("torch.hub", "boneage_pl.model.pretrained"):
+        monkeypatch.setattr(f"{module}.urlopen", _no_network)
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     return tmp_path / "hub" / "checkpoints"
 
@@ -100,9 +107,9 @@ def _without(weights: dict[str, Any], name: str) -> dict[str, Any]:
     ("change", "words"),
     [
         (lambda w: _without(w, "conv1.weight"), r"1 are missing \(conv1.weight"),
-        (lambda w: {**w, "conv9.weight": w["conv1.weight"]}, r"1 are not known \(conv9.weight"),
+        (lambda w: {**w, "conv9.weight": w["conv1.weight"]}, r"1 are unexpected \(conv9.weight"),
         (lambda w: {**w, "conv1.weight": w["conv1.weight"][:, :1]}, "size mismatch for conv1.weight"),
-        (lambda w: {**w, "step": 3}, "is not a table of tensors by name"),
+        (lambda w: {**w, "step": 3}, "is not a dictionary of tensors by name"),
         (lambda _: Path("x"), "holds more than tensors, and nothing of it was run"),
     ],
 )
@@ -114,7 +121,7 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, change: Any, words:
 
 def test_what_is_no_file_of_weights(tmp_path: Path):
     for weights, words in (
-        ("radimagenet", "there are null, imagenet, or a file that ends with .pth, .pt, .safetensors"),
+        ("radimagenet", "must be null, imagenet, or a file that ends with .pth, .pt, .safetensors"),
         (str(tmp_path / "none.pth"), "there is no file"),
         (str(tmp_path / "cut.pth"), "cut.pth cannot be read"),
         (str(tmp_path / "cut.safetensors"), "cut.safetensors cannot be read"),
@@ -130,7 +137,7 @@ def test_torchvisions_are_found_where_a_download_would_put_them(home: Path, monk
     torch.save(theirs, home / Path(ResNet18_Weights.DEFAULT.url).name)
     with pytest.raises(BoneageError, match=r"(?s)resnet18-f37072fd.pth is damaged.*Delete it"):
         PooledNet("resnet18", 64, weights="imagenet")
-    monkeypatch.setattr("boneage_pl.model.pretrained._check_whole", lambda _: None)  # it is not torchvision's
+    monkeypatch.setattr("boneage_pl.model.pretrained._check_digest", lambda *_: None)  # not torchvision's
     network = PooledNet("resnet18", 64, weights="imagenet")
     assert torch.equal(network.backbone.conv1.weight, theirs["conv1.weight"])
     assert network.input == Input()
@@ -143,21 +150,52 @@ def test_timms_are_found_in_its_cache(home: Path):
     assert torch.equal(network.backbone.conv1.weight, theirs["conv1.weight"])
 
 
-@pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("backbone", ["resnet18", "timm/resnet18", "inception_v3"])
-def test_none_are_fetched_unasked(backbone: str):
-    with pytest.raises(
-        BoneageError, match=r"(?s)this machine has none.*resnet18|inception.*model.download=true"
-    ):
-        PooledNet(backbone, 96, weights="imagenet")
+@pytest.mark.parametrize("download", [True, False])
+def test_without_network_an_error_names_places_and_options(home: Path, backbone: str, download: bool):
+    with pytest.raises(BoneageError) as refused:
+        PooledNet(backbone, 96, weights="imagenet", download=download)
+    words = str(refused.value)
+    assert "model.weights=null" in words
+    assert "model.weights=<file>" in words
+    assert ("no network" in words) == download
+    assert ("model.download=false" in words) != download
+    if not backbone.startswith("timm"):
+        name = Path(get_model_weights(backbone).DEFAULT.url).name
+        assert str(home / name) in words
+    assert not list(home.iterdir())
 
 
-@pytest.mark.usefixtures("home")
-def test_a_fetch_that_fails_says_what_to_bring_and_where():
-    with pytest.raises(
-        BoneageError, match=r"(?s)resnet18-.*cannot be had \(no network\).*Bring it to .*checkpoints"
-    ):
-        PooledNet("resnet18", 64, weights="imagenet", download=True)
+@pytest.mark.parametrize("digest", ["right", "wrong"])
+def test_a_download_is_checked_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], digest: str
+):
+    theirs = get_model("resnet18").state_dict()
+    torch.save(theirs, tmp_path / "x.pth")
+    sha = hashlib.sha256((tmp_path / "x.pth").read_bytes()).hexdigest() if digest == "right" else "0" * 64
+    served = (tmp_path / "x.pth").rename(tmp_path / f"resnet18-{sha[:8]}.pth")
+    weights = SimpleNamespace(DEFAULT=SimpleNamespace(url=served.as_uri()))
+    monkeypatch.setattr("torchvision.models.get_model_weights", lambda _: weights)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    cached = tmp_path / "home" / "hub" / "checkpoints" / served.name
+    if digest == "wrong":
+        with pytest.raises(BoneageError, match="invalid hash value"):
+            PooledNet("resnet18", 64, weights="imagenet")
+        assert not list(cached.parent.iterdir())
+        return
+    network = PooledNet("resnet18", 64, weights="imagenet")
+    assert torch.equal(network.backbone.conv1.weight, theirs["conv1.weight"])
+    assert "100%" in capsys.readouterr().err, "a progress bar"
+    served.unlink()
+    PooledNet("resnet18", 64, weights="imagenet")
+    assert [file.name for file in cached.parent.iterdir()] == [served.name]
+
+
+@pytest.mark.parametrize("backbone", ["inception_v3", "googlenet"])
+def test_a_file_is_normalized_as_its_librarys_weights(tmp_path: Path, backbone: str):
+    torch.save(get_model(backbone, init_weights=False).state_dict(), tmp_path / "x.pth")
+    network = PooledNet(backbone, 96, weights=str(tmp_path / "x.pth"))
+    assert network.input == HALF
 
 
 def test_a_package_of_other_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -70,13 +70,15 @@ def test_it_is_evaluated(home: Path, forks: Forks):
     assert "were trained on by before/outputs/v1/checkpoints/last.ckpt" in said.stderr
 
 
-def test_the_command_that_began_it_goes_on_with_it(home: Path, forks: Forks):
-    """As a cluster queues it again after the project was brought up to date."""
+def test_its_command_is_another_experiment_today(home: Path, forks: Forks):
+    """v1 starts from ImageNet's weights now; the run itself can be resumed."""
     (home / "outputs" / "v1").rename(home / "outputs" / "done")
     with ZipFile(Path(__file__).with_name("before.zip")) as archive:
         archive.extractall(home)
     (home / "outputs" / "v1" / "report" / "summary.json").unlink()
     overrides = home / "outputs" / "v1" / ".hydra" / "overrides.yaml"
     typed = [line.removeprefix("- ") for line in overrides.read_text().splitlines()]
-    said = forks.run(*typed, "hydra.run.dir=outputs/v1", cwd=home).stdout
-    assert "continuing outputs/v1 after 2 of 2 epochs" in said
+    refused = forks.run(*typed, "hydra.run.dir=outputs/v1", cwd=home, check=False)
+    assert refused.returncode == 2
+    assert "model.weights" in refused.stderr
+    assert "resume=outputs/v1" in refused.stderr

@@ -29,6 +29,7 @@ options, a few of many
   data.image_size=128      pixels a side; 500 is the published size
   resume=latest            go on with the newest unfinished run, or resume=outputs/NAME/<date_time>
   ckpt=v1                  weights to start from: a checkpoint, a run's folder, or an experiment's newest run
+  model.weights=null       random initial weights instead of ImageNet's; or a file of torchvision's
   trainer.max_epochs=2     a shorter run
   trainer.precision=32     the published arithmetic (auto: bfloat16 where the hardware has it)
   trainer=ddp trainer.devices=4      several devices, the same batch of 32

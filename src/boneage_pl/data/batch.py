@@ -1,4 +1,4 @@
-"""What travels from the data to the model."""
+"""The batch that the data loaders yield."""
 
 from typing import TypedDict
 
@@ -8,8 +8,8 @@ from torch import Tensor
 class Batch(TypedDict):
     """One batch: images with their sex, bone age and row in their side of the split."""
 
-    image: Tensor  # uint8 [B, 1, H, W] from the loader; as the network sees it on the device, [B, C, H, W]
-    key: Tensor  # int64 [B], of (seed, epoch, row), that transforms draw from; 0 to validate
+    image: Tensor  # uint8 [B, 1, H, W] from the loader; normalized on the device, [B, C, H, W]
+    key: Tensor  # int64 [B], a hash of (side, seed, epoch, row) that random transforms draw from
     male: Tensor  # float32 [B], 1 or 0
     bone_age: Tensor  # float32 [B], months
     row: Tensor  # int64 [B]

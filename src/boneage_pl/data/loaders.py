@@ -63,8 +63,8 @@ class Loaders:
             process=trainer.global_rank if trainer else 0,
             parts=trainer.accumulate_grad_batches if trainer and train else 1,
         )
-        if trainer and train:
-            # loader processes begin before Lightning has said in which epoch a run goes on
+        if trainer:
+            # Loader processes start before Lightning sets the epoch that a resumed run is in.
             progress = trainer.fit_loop.epoch_progress.current
             batches.set_epoch(progress.processed)  # type: ignore[attr-defined]
         return DataLoader(

@@ -94,15 +94,15 @@ def _shares(length: int, batch_size: int) -> str:
 
 
 class Radiographs(Dataset[Batch]):
-    """The rows of one side of a split, read a batch at a time.
+    """Dataset of one side of a split, read a batch at a time.
 
-    The key of a sample depends on (seed, epoch, row) alone, whatever process reads it; to validate it is 0.
-    Above its random bits is one that is another in every epoch, in the first by chance.
+    A sample's key is a function of (side, seed, epoch, row), whatever process reads it. Above its random bits
+    is one that alternates from epoch to epoch, with a random start.
 
     Args:
         rows: `id, male, bone_age` of this side.
         read: ids → their pixels, uint8 [B, H, W].
-        train: whether they are trained on.
+        train: whether this is the training side.
         seed: of the keys.
     """
 
@@ -113,7 +113,7 @@ class Radiographs(Dataset[Batch]):
         self.male = rows["male"].to_numpy(dtype=np.float32)
         self.bone_age = rows["bone_age"].to_numpy(dtype=np.float32)
         self.read = read
-        self.train = train
+        self.stream = 1 if train else 2
         self.seed = seed
 
     def __len__(self) -> int:
@@ -132,13 +132,11 @@ class Radiographs(Dataset[Batch]):
         return shared(batch)
 
     def _key(self, row: int, epoch: int) -> int:
-        if not self.train:
-            return 0
-        first, now = (int(_keys(self.seed, e, len(self))[row]) for e in (0, epoch))
+        first, now = (int(_keys(self.seed, e, self.stream, len(self))[row]) for e in (0, epoch))
         return now | ((first >> (BITS - 1)) + epoch) % 2 << BITS
 
 
-@lru_cache(maxsize=3)
-def _keys(seed: int, epoch: int, rows: int) -> NDArray[np.int64]:
-    # a stream of its own: the order's generator starts from [seed, epoch]
-    return (np.random.default_rng([seed, epoch, 1]).random(rows) * 2**BITS).astype(np.int64)
+@lru_cache(maxsize=4)
+def _keys(seed: int, epoch: int, stream: int, rows: int) -> NDArray[np.int64]:
+    # The order's generator is seeded with [seed, epoch].
+    return (np.random.default_rng([seed, epoch, stream]).random(rows) * 2**BITS).astype(np.int64)

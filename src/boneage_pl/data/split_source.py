@@ -121,6 +121,12 @@ class Known:
         }
 
 
+def trained_on(ids: Iterable[str], record: dict[str, Any]) -> set[str]:
+    """Return which images of a checkpoint's own split its run, or one it started from, was trained on."""
+    hashes = record["hashes"]
+    return Known.trained(record).among(ids, hashes, record.get("contents", hashes))
+
+
 def describe_population(table: pd.DataFrame, split: pd.DataFrame, edges: list[float]) -> dict[str, Any]:
     """Return, as plain values, images of the table by group, and the training rows' median ages in months."""
     train = split[split["subset"] == "train"]

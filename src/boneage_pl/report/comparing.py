@@ -19,6 +19,7 @@ from boneage_pl.report.keeping import keep
 from boneage_pl.report.markdown import write_markdown
 from boneage_pl.report.outcome import Outcome, read_outcome
 from boneage_pl.run.hold import new_folder
+from boneage_pl.run.published import published_stages
 from boneage_pl.run.runs import RECORD, newest_run, shortest
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,8 @@ def _page(runs: list[Outcome], config: DictConfig, target: Path) -> str:
         page = write_markdown(runs, path_of(config.template) if config.template else None, target)
         source = f"; edit {Path(config.template).name}" if config.template else ""
         return f"<!-- {BUILT}{source} -->\n{page}"
-    curves = png(learning_curves({run.name: run.history.rows for run in runs}))
+    stages = published_stages(run.experiment for run in runs)
+    curves = png(learning_curves({run.name: run.history.rows for run in runs}, stages))
     parts = dict(zip(("results", "differences", "tests"), found, strict=True))
     return render("compare.html", title="Bone age: runs compared", built=BUILT, curves=curves, **parts)
 

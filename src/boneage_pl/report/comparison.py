@@ -11,7 +11,8 @@ from boneage_pl.report.outcome import Outcome
 from boneage_pl.report.pairing import FEWEST, holm, other_ages, paired
 from boneage_pl.run.folder import MAY_CHANGE
 
-_OWN = {"outputs", "starts_from", "next_experiment", *MAY_CHANGE} - {"trainer.max_epochs", "data.root"}
+_OWN = {"outputs", "pretrained", "starts_from", "next_experiment", *MAY_CHANGE}
+_OWN -= {"trainer.max_epochs", "data.root"}
 
 Table = list[list[str]]  # its first row is the head
 

@@ -1,5 +1,6 @@
 """Figures, as matplotlib objects: whoever asks for one decides where it goes."""
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from boneage_pl.data.frame import Pixels
 from boneage_pl.report.statistics import LIMITS, mean, with_intervals
 from boneage_pl.run.history import Row
-from boneage_pl.run.published import PUBLISHED
+from boneage_pl.run.published import published_curves
 from boneage_pl.run.sheet import contact_sheet
 
 GIRLS, BOYS = "#c44e52", "#4c72b0"
@@ -122,14 +123,14 @@ def groups_heat_map(by_group: list[dict[str, Any]], edges: list[float]) -> Figur
     return figure
 
 
-def learning_curves(runs: dict[str, list[Row]], published: tuple[str, ...] = ()) -> Figure:
-    """Plot training and validation MAE by epoch of one or more runs, with published points beside them.
+def learning_curves(runs: dict[str, list[Row]], published: Iterable[str] = ()) -> Figure:
+    """Plot training and validation MAE by epoch of one or more runs, with published epochs as dots.
 
     One run's two curves share a chart; those of several have one for validation and one for training.
 
     Args:
         runs: rows of metrics.csv by the run's name.
-        published: experiments of the published description to show.
+        published: stages of the published experiment to show.
     """
     apart = len(runs) > 1
     figure = Figure(figsize=(10, 4.2) if apart else (6.5, 4), layout="constrained")
@@ -143,8 +144,8 @@ def learning_curves(runs: dict[str, list[Row]], published: tuple[str, ...] = ())
             style = {"ls": line, "color": COLOURS[number % len(COLOURS)], "marker": dots}
             axes.plot(*_curve(points), label=name if apart else f"{name}, {words}", **style)
             shown += [value for value in points.values() if np.isfinite(value)]
-        for name, shade in zip(published, ("0.2", "0.6"), strict=False):
-            points = {epoch: of[key == "val_mae"] for epoch, of in PUBLISHED[name].items()}
+        for name, shade in zip(published, ("0.1", "0.45", "0.75"), strict=False):
+            points = {epoch: of[key == "val_mae"] for epoch, of in published_curves()[name].items()}
             label = f"published {name}" + ("" if apart else f", {words}")
             axes.plot(*_curve(points), marker, ms=4, color=shade, label=label)
             shown += points.values()

@@ -13,7 +13,13 @@ from boneage_pl.report.comparison import Table, differences, results, tests
 from boneage_pl.report.figures import learning_curves
 from boneage_pl.report.html import environment, png, with_interval
 from boneage_pl.report.outcome import Outcome
-from boneage_pl.run.published import BEST_PUBLISHED, PUBLISHED
+from boneage_pl.run.published import (
+    BEST_PUBLISHED,
+    FAILURE,
+    PUBLISHED_ON_TEST,
+    published_curves,
+    published_stages,
+)
 
 DPI = 100  # of pictures that stand in a text
 
@@ -24,19 +30,22 @@ def write_markdown(runs: list[Outcome], template: Path | None, target: Path) -> 
     Args:
         template: a Jinja text; `None`: the package's, which has everything. It is given `runs`,
             `Outcome`s by name; `results(runs)`, `differences(runs)` and `tests(runs)`, tables of those;
-            `rows(head, rows)`, a table of one's own; `curves(file, runs, published)`, a picture that is
-            written beside the page; `numbers(file)`, a JSON file beside the template; `published`, the
-            published curves, epoch → (train, validation), and `best_published`; and the filter `interval`.
+            `rows(head, rows)`, a table of your own; `curves(file, runs, published)`, a figure that is written
+            beside the page, with the stages `published` or else those that the runs reproduce;
+            `numbers(file)`, a JSON file beside the template; `published`, the published curves by stage,
+            epoch → (train, validation), `best_published`, `published_on_test` and `published_failure`; and
+            the filter `interval`.
 
     Raises:
         BoneageError: the template cannot be read, or names what is not there.
     """
     pictures: dict[str, bytes] = {}
 
-    def curves(file: str, chosen: Iterable[Outcome], published: Iterable[str] = ()) -> str:
-        pictures[Path(file).name] = png(
-            learning_curves({run.name: run.history.rows for run in chosen}, tuple(published)), DPI
-        )
+    def curves(file: str, chosen: Iterable[Outcome], published: Iterable[str] | None = None) -> str:
+        chosen = list(chosen)
+        stages = published_stages(run.experiment for run in chosen) if published is None else published
+        figure = learning_curves({run.name: run.history.rows for run in chosen}, stages)
+        pictures[Path(file).name] = png(figure, DPI)
         return f"![Training and validation error by epoch]({Path(file).name})"
 
     def numbers(file: str) -> Any:
@@ -53,8 +62,10 @@ def write_markdown(runs: list[Outcome], template: Path | None, target: Path) -> 
             curves=curves,
             picture=f"{target.stem}_curves.png",
             numbers=numbers,
-            published=PUBLISHED,
+            published=published_curves(),
             best_published=BEST_PUBLISHED,
+            published_on_test=dict(zip(("value", "low", "high"), PUBLISHED_ON_TEST, strict=True)),
+            published_failure=FAILURE,
         )
     except (TemplateError, OSError, ValueError, TypeError, LookupError) as error:
         where = f", line {line}" if (line := getattr(error, "lineno", None)) else ""

@@ -1,4 +1,4 @@
-"""The report that every training ends with."""
+"""The validation report that every training ends with."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from boneage_pl.data.datamodule import BoneAgeData
-from boneage_pl.data.split_source import Known
+from boneage_pl.data.split_source import trained_on
 from boneage_pl.report.coverage import measure_spread
 from boneage_pl.report.measures import answers_table
 from boneage_pl.report.writer import About, Further, write_report
@@ -36,13 +36,13 @@ def report_best(run: Path, data: BoneAgeData, history: History, ran: dict[str, A
 
 
 def own_answers(record: Record) -> pd.DataFrame:
-    """Return what a checkpoint answered about its own validation images, see `answers_table`.
+    """Return a checkpoint's predictions of its own validation rows, see `answers_table`.
 
-    With a column `spread`, months, where its loss says how unsure it is.
+    With a column `spread`, months, if its loss predicts a standard deviation.
     """
     answers, split = record.validation, record.split
     contents = split.get("contents", split["hashes"])
-    seen = Known.trained(split).among(answers["id"], split["hashes"], contents)
+    seen = trained_on(answers["id"], split)
     rows = pd.DataFrame({name: answers[name] for name in ("id", "male", "bone_age")})
     table = answers_table(rows, answers["predicted"], split["edges"], contents, seen)
     return table.assign(spread=answers["spread"]) if "spread" in answers else table

@@ -1,4 +1,4 @@
-"""What a run came to: the numbers, the verdict against the constant predictor, the words."""
+"""Summary of a run: its numbers, its verdict against the constant predictor, and the console text."""
 
 import json
 import math
@@ -13,9 +13,10 @@ import pandas as pd
 from PIL import Image
 
 from boneage_pl.cli.command import next_command
+from boneage_pl.data.split_source import trained_on
 from boneage_pl.machine.whole import write_whole
 from boneage_pl.run.history import History
-from boneage_pl.run.published import BEST_PUBLISHED
+from boneage_pl.run.published import BEST_PUBLISHED, PUBLISHED_ON_TEST
 from boneage_pl.run.record import Record, Start
 from boneage_pl.run.runs import FINISHED
 
@@ -73,10 +74,9 @@ def constant_predictor(split: pd.DataFrame) -> tuple[float, float]:
 
 
 def verdict(best_val_mae: float, constant_mae: float, start_mae: float | None = None) -> str:
-    """Say whether a run learned: `learned`, `barely learned` or `did not learn` (also for NaN).
+    """Judge a run: `learned`, `barely learned` or `did not learn` (also for NaN).
 
-    Of one that started from a checkpoint, whose MAE on the same rows is `start_mae`, also whether no epoch
-    was better than that.
+    For a warm start, whose MAE on the same rows is `start_mae`, add whether no epoch was better than that.
     """
     if best_val_mae < LEARNED * constant_mae:
         found = "learned"
@@ -86,28 +86,34 @@ def verdict(best_val_mae: float, constant_mae: float, start_mae: float | None = 
     return found if beaten else f"{found}, and never beat its start"
 
 
-def opening_words(record: Record, split: pd.DataFrame) -> str:
-    """Say what is about to be trained on what."""
+def opening_words(record: Record, split: pd.DataFrame, initial_weights: str) -> str:
+    """Describe a run before its first step: data, hardware, initial weights, split, constant predictor."""
     train = split.loc[split["subset"] == "train", "id"]
     validation = split.loc[split["subset"] == "validation", "id"]
-    content = record.split["hashes"]  # one radiograph under two ids counts too
-    shared = validation.map(content).isin(set(train.map(content))).mean()
+    seen = validation.isin(trained_on(validation, record.split)).mean()
     months, constant = constant_predictor(split)
     device = "{processes} × {device}".format(**record.arithmetic).removeprefix("1 × ")
     if record.arithmetic["processes"] > 1 and record.arithmetic["device"] == "cpu":
         device += ", BatchNorm normalises each process's share of a batch by itself"
-    shown = "none" if shared == 0 else f"{shared:.1%} of the validation samples"
-    return (
-        f"{record.experiment}: {record.config['data']['root']} at {record.image_size} px, "
-        f"{record.precision} on {device}, seed {record.config['seed']}\n"
-        f"split {record.split['protocol']}: {len(train)} training samples ({train.nunique()} images), "
-        f"{len(validation)} validation samples ({validation.nunique()} images); on both sides: {shown}\n"
-        f"constant predictor ({months:.1f} months): validation MAE {constant:.2f}"
+    leakage = (
+        f"this validation is NOT on new images: {seen:.1%} of its rows show images that were trained on"
+        if seen
+        else "no validation image was trained on"
     )
+    lines = [
+        f"{record.experiment}: {record.config['data']['root']} at {record.image_size} px, "
+        f"{record.precision} on {device}, seed {record.config['seed']}",
+        initial_weights,
+        f"split {record.split['protocol']}: {len(train)} training rows ({train.nunique()} images), "
+        f"{len(validation)} validation rows ({validation.nunique()} images)",
+        leakage,
+        f"constant predictor ({months:.1f} months): validation MAE {constant:.2f}",
+    ]
+    return "\n".join(filter(None, lines))
 
 
 def closing_words(summary: Summary, run: Path, next_experiment: str | None, outputs: str) -> str:
-    """Say what came of it, where it is, and what to run next."""
+    """Format the results, where they are, and the next command."""
     share = f"{summary.best_val_mae / summary.constant_mae:.2f} ×" if summary.constant_mae else "above"
     rows = [
         (
@@ -119,8 +125,9 @@ def closing_words(summary: Summary, run: Path, next_experiment: str | None, outp
         (
             "published v2",
             BEST_PUBLISHED,
-            "500 px, the RSNA images, its own validation set: another test than this",
+            "at 500 px on its own validation rows, which it was partly trained on",
         ),
+        ("", PUBLISHED_ON_TEST[0], "on the challenge's 200 test images; neither is this run's validation"),
     ]
     if summary.start is not None:
         rows.insert(0, (f"{summary.start.experiment}, its start", summary.start.val_mae, summary.start.ckpt))

@@ -22,7 +22,7 @@ from boneage_pl.report.figures import (
 from boneage_pl.report.html import png, render
 from boneage_pl.report.literature import REPRODUCED, TEST, VALIDATION, yardstick_of
 from boneage_pl.report.measures import COLUMNS, Population, measure
-from boneage_pl.run.published import PUBLISHED
+from boneage_pl.run.published import FAILURE, published_stages
 from boneage_pl.run.record import Record
 
 WORST = 12
@@ -124,7 +124,8 @@ def write_report(
         standing=standing,
         yardsticks=(TEST, VALIDATION),
         reproduced=REPRODUCED,
-        published=list(PUBLISHED),
+        published_stages=published_stages([about.record.experiment]),
+        published_failure=FAILURE if about.record.experiment == "lr_0.1_failure" else "",
         published_size=PUBLISHED_SIZE,
         configuration=yaml.safe_dump(about.record.config, sort_keys=False),
     )
@@ -149,12 +150,11 @@ def _figures(
     worst = worst.drop_duplicates("image").head(WORST)
     epochs = about.record.epochs or []
     name = about.record.experiment
-    known = (name,) if name in PUBLISHED else ()
     return {
         "predicted_against_true": predicted_against_true(answers),
         "bland_altman": bland_altman(answers),
         "error_by_age": error_by_age(answers),
         "groups": groups_heat_map(numbers["by_group"], about.record.split["edges"]),
-        **({"learning_curves": learning_curves({name: epochs}, known)} if epochs else {}),
+        **({"learning_curves": learning_curves({name: epochs}, published_stages([name]))} if epochs else {}),
         "worst_cases": worst_cases(worst, read(worst["id"].tolist())),
     }

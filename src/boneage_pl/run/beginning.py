@@ -1,4 +1,4 @@
-"""Where a run begins: at random weights, at those of another run, or where it stopped."""
+"""Initial state of a run: from scratch, warm-started from `ckpt=`, or resumed."""
 
 import logging
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Beginning:
-    """What a run has before its first step.
+    """Initial state of a run.
 
     Args:
-        checkpoint: whose weights it has; `None` for random ones.
-        resumed: whether it is the run's own, and the run goes on from it.
+        checkpoint: that its weights come from; `None` for the network's own initial ones.
+        resumed: whether it is the run's own checkpoint.
     """
 
     checkpoint: Checkpoint | None
@@ -37,10 +37,10 @@ class Beginning:
 
     @classmethod
     def of(cls, cfg: DictConfig, run: Path) -> "Beginning":
-        """Find it in the run's folder, or else as `ckpt` says.
+        """Return the state to resume from in the run's folder, or else the warm start from `ckpt=`.
 
         Raises:
-            BoneageError: a checkpoint that cannot be read, or is of another network or experiment.
+            BoneageError: a checkpoint that cannot be read, or is of another network, optimizer or experiment.
         """
         if state := newest_state(run):
             _check_same_experiment(cfg, state)
@@ -56,61 +56,92 @@ class Beginning:
         if ckpt := find_start(cfg):
             start = load_checkpoint(ckpt)
             check_same_network(start, plain(cfg.model))
+            if cfg.optimizer.get("state") == "checkpoint":
+                _check_same_optimizer(start, cfg.optimizer.get("_target_"))
             return cls(start, resumed=False)
         return cls(None, resumed=False)
 
     def network(self, model: DictConfig) -> nn.Module:
-        """Return the network, with the weights that the run begins with."""
+        """Return the network with its initial weights."""
         return network_of(self.checkpoint, model) if self.checkpoint else built(model, "model")
 
     @property
     def split(self) -> dict[str, Any] | None:
-        """The split that it brings along."""
+        """The checkpoint's split."""
         return self.checkpoint.record.split if self.checkpoint else None
 
     @property
     def precision(self) -> str | None:
-        """The arithmetic that the run was trained in so far."""
+        """The precision of a resumed run."""
         return self.checkpoint.record.precision if self.checkpoint and self.resumed else None
 
     @property
     def epochs(self) -> list[Row]:
-        """The epochs that are behind it."""
+        """The epochs of a resumed run."""
         return (self.checkpoint.record.epochs or []) if self.checkpoint and self.resumed else []
 
     @property
     def start(self) -> Start | None:
-        """What the run started from, if that is known by now."""
+        """The warm start of a resumed run."""
         return self.checkpoint.record.start if self.checkpoint and self.resumed else None
 
     @property
     def to_be_measured(self) -> bool:
-        """Whether the error of what it starts from is not known on this run's validation images."""
+        """Whether the warm start's error on this run's validation images is yet to be measured."""
         return self.checkpoint is not None and not self.resumed
 
     @property
     def path(self) -> Path | None:
-        """The file that Lightning goes on from."""
+        """The checkpoint that Lightning resumes from."""
         return self.checkpoint.path if self.checkpoint and self.epochs else None
 
+    def optimizer_state(self, option: str | None) -> dict[str, Any] | None:
+        """Return the state for the first step's optimizer, if `option`, `optimizer.state`, is `checkpoint`.
+
+        A run resumed after its first epoch has its own, which Lightning restores.
+        """
+        if option is None or self.checkpoint is None or self.epochs:
+            return None
+        return self.checkpoint.training["optimizer_states"][0]  # type: ignore[no-any-return]
+
+    def describe(self, cfg: DictConfig) -> str:
+        """Name the initial weights; empty for a network without an option `weights`."""
+        if self.checkpoint is not None:
+            state = ", with its optimizer's state" if cfg.optimizer.get("state") else ""
+            return f"initial weights: {self.checkpoint.path}{state}"
+        if "weights" not in cfg.model:
+            return ""
+        names = {None: "random", "imagenet": "ImageNet's"}
+        return f"initial weights: {names.get(cfg.model.weights, cfg.model.weights)}"
+
     def check(self, optimizer: Optimizer) -> None:
-        """Raise `BoneageError` unless what training goes on from fits the optimiser; then let go of it."""
+        """Raise `BoneageError` unless the checkpoint's state fits the optimizer; then release its tensors."""
         if self.checkpoint and self.epochs:
             check_training_state(self.checkpoint, optimizer)
         if self.checkpoint:
             self.checkpoint.let_go()
 
     def measure(self, val_mae: float) -> Start:
-        """Say and return what a new run starts from, once its error in months is known."""
+        """Log and return the warm start with its MAE in months on this run's validation rows."""
         assert self.checkpoint is not None
         log.info("validation MAE of %s before the first step: %.4f months", self.checkpoint.path, val_mae)
         return Start(self.checkpoint.record.experiment, str(self.checkpoint.path), val_mae)
 
     def say(self, run: Path, max_epochs: int, arithmetic: dict[str, Any]) -> None:
-        """Say that a run goes on, and what is otherwise than before."""
+        """Log that a run is resumed, and differences of its hardware."""
         if self.checkpoint and self.resumed:
             log.info("continuing %s after %d of %d epochs", run, len(self.epochs), max_epochs)
             say_other_arithmetic(self.checkpoint.record.arithmetic, arithmetic)
+
+
+def _check_same_optimizer(start: Checkpoint, target: str) -> None:
+    theirs = start.record.config["optimizer"].get("_target_")
+    if not start.training.get("optimizer_states"):
+        raise BoneageError(f"optimizer.state=checkpoint: {start.path} has no optimizer state, only weights.")
+    if theirs != target:
+        raise BoneageError(
+            f"optimizer.state=checkpoint: {start.path} was trained with {theirs}, this run uses {target}."
+        )
 
 
 def _check_same_experiment(cfg: DictConfig, state: Checkpoint) -> None:

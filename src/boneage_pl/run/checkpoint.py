@@ -1,5 +1,6 @@
 """Read a checkpoint: tensors and plain values only."""
 
+import logging
 import pickle
 import zlib
 from contextlib import nullcontext
@@ -22,6 +23,8 @@ from boneage_pl.run.archive import TENSOR, check_archive, check_tensors
 from boneage_pl.run.record import Record
 from boneage_pl.run.trust import check_targets, targets_of
 from boneage_pl.run.weights import SUFFIX, read_weights
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -134,7 +137,7 @@ def read_trained(path: Path, repeated: Any = None) -> tuple[Reader, Checkpoint]:
     except (OmegaConfBaseException, KeyError) as error:
         raise BoneageError(f"{path}: its configuration cannot be resolved: {error}") from error
     check_targets(found, dict(targets_of(repeated)))
-    transforms = Transforms.of(built(named.transforms, "transforms").get("validation"))
+    transforms = Transforms.of(built(named.transforms, "transforms").get("validation"), random=False)
     network = network_of(checkpoint, named.model, mapped=True)
     reader = Reader(network, transforms, built(named.loss, "loss"))
     checkpoint.let_go()  # the network has them
@@ -142,12 +145,12 @@ def read_trained(path: Path, repeated: Any = None) -> tuple[Reader, Checkpoint]:
 
 
 def network_of(checkpoint: Checkpoint, model: DictConfig, *, mapped: bool = False) -> nn.Module:
-    """Build the network that `model` describes, with a checkpoint's weights and what it wants to see.
+    """Build the network that `model` describes, with a checkpoint's weights and normalization.
 
     Args:
-        checkpoint: whose weights it is given.
-        model: the configuration.
-        mapped: whether the weights may stay in the file, for one that is only asked.
+        checkpoint: whose weights are loaded.
+        model: the configuration; a `normalization` in it replaces the checkpoint's.
+        mapped: whether the weights may stay in the file, for inference.
 
     Raises:
         BoneageError: it cannot be built, or the weights do not fit it.
@@ -170,7 +173,10 @@ def network_of(checkpoint: Checkpoint, model: DictConfig, *, mapped: bool = Fals
             f"{' '.join(str(error).split())[:300]}"
         ) from error
     if input_of(network) != checkpoint.record.input:
-        network.input = checkpoint.record.input  # type: ignore[assignment]
+        if model.get("normalization") is None:
+            network.input = checkpoint.record.input  # type: ignore[assignment]
+        else:
+            log.warning("%s was trained with another input normalization than this run's", checkpoint.path)
     return network
 
 
@@ -183,8 +189,8 @@ def check_same_network(checkpoint: Checkpoint, model: dict[str, Any]) -> None:
         BoneageError: saying what differs and which options match it.
     """
     theirs = checkpoint.record.config["model"]
-    # two say where training once began
-    apart = ("weights", "download", "image_size")
+    # None of these changes a weight's shape, but for the image size, which `network_of` checks.
+    apart = ("weights", "download", "image_size", "normalization")
     differs = [key for key in model if key not in apart and theirs.get(key) != model[key]]
     if differs:
         ours = ", ".join(f"{key} is {model[key]}" for key in differs)

@@ -46,8 +46,14 @@ def make_data(cfg: DictConfig, beginning: Beginning, found: Found | None) -> Bon
     return make(**{name: value for name, value in given.items() if name in known})
 
 
-def make_module(cfg: DictConfig, network: nn.Module, precision: str, data: BoneAgeData) -> BoneAgeModule:
-    """Build what trains a network as configured."""
+def make_module(
+    cfg: DictConfig,
+    network: nn.Module,
+    precision: str,
+    data: BoneAgeData,
+    optimizer_state: dict[str, Any] | None = None,
+) -> BoneAgeModule:
+    """Build the configured LightningModule."""
     scheduler, interval = scheduler_of(cfg.scheduler) if cfg.scheduler else (None, "epoch")
     length = cfg.trainer.max_epochs
     if interval == "step":
@@ -67,6 +73,7 @@ def make_module(cfg: DictConfig, network: nn.Module, precision: str, data: BoneA
         built(cfg.loss, "loss"),
         (Transforms.of(transforms.get("train")), Transforms.of(transforms.get("validation"))),
         transforms.get("mix"),
+        optimizer_state,
     )
     if cfg.compile:
         network.compile()

@@ -17,7 +17,7 @@ from boneage_pl.cli.numbers import check_data_numbers, check_number
 from boneage_pl.errors import BoneageError
 from boneage_pl.run.folder import check_folder
 from boneage_pl.run.hold import first_process, hold, hold_new, new_folder
-from boneage_pl.run.runs import find_checkpoint, newest_run
+from boneage_pl.run.runs import BEST, LAST, find_checkpoint, newest_run
 from boneage_pl.run.sweep import conclude_sweep
 from boneage_pl.run.trainer_options import as_fast_dev_run, check_trainer
 
@@ -157,12 +157,21 @@ def find_start(config: DictConfig) -> Path | None:
     """Return the checkpoint to start from, or `None` for random weights.
 
     Raises:
-        BoneageError: `ckpt=` names nothing, or the experiment cannot do without it.
+        BoneageError: `ckpt=` names nothing, or the experiment or its optimizer needs it.
     """
+    state = config.optimizer.get("state")
+    if state not in (None, "checkpoint"):
+        raise BoneageError(f"optimizer.state={state}: it must be null or checkpoint.")
+    epochs = {"best": BEST, "last": LAST}
+    epoch = config.get("ckpt_epoch", "best")
+    if epoch not in epochs:
+        raise BoneageError(f"ckpt_epoch={epoch}: it must be best or last.")
     if config.ckpt is not None:
-        return find_checkpoint(str(config.ckpt), Path(config.outputs))
+        return find_checkpoint(str(config.ckpt), Path(config.outputs), name=epochs[epoch])
     if config.starts_from is not None:
         raise _no_checkpoint(config)
+    if state is not None:
+        raise BoneageError("optimizer.state=checkpoint: name the checkpoint by ckpt=.")
     return None
 
 

@@ -43,10 +43,16 @@ def newest_run(outputs: Path, experiment: str) -> Path | None:
     return newest.parents[1] if newest else None
 
 
-def find_checkpoint(ckpt: str, outputs: Path, option: str = "ckpt") -> Path:
+def find_checkpoint(ckpt: str, outputs: Path, option: str = "ckpt", name: Path = BEST) -> Path:
     """Return the checkpoint meant by a file's path, a run's folder or an experiment's name (its newest run).
 
-    A folder of shared weights is as good as their file.
+    A folder of shared weights stands for their file.
+
+    Args:
+        ckpt: path or name.
+        outputs: where an experiment's runs are.
+        option: that it was given by, for the error.
+        name: of a run's checkpoints the one that is meant.
 
     Raises:
         BoneageError: nothing is there; the message names the runs that could be meant.
@@ -54,12 +60,12 @@ def find_checkpoint(ckpt: str, outputs: Path, option: str = "ckpt") -> Path:
     path = path_of(ckpt)
     if path.is_file():
         return path
-    if (path / BEST).is_file():
-        return path / BEST
+    if (path / name).is_file():
+        return path / name
     if len(shared := sorted(path.glob("*.safetensors"))) == 1:
         return shared[0]
     if run := newest_run(outputs, ckpt):
-        return run / BEST
+        return run / name
     runs = sorted(str(found.parents[1]) for found in _checkpoints(outputs))
     there = (
         f"Runs under {outputs}/ with a best.ckpt: {', '.join(runs[-5:])}"
@@ -67,7 +73,7 @@ def find_checkpoint(ckpt: str, outputs: Path, option: str = "ckpt") -> Path:
         else f"No run under {outputs}/ has one."
     )
     if path.is_dir():
-        problem = f"that folder has no {BEST}, and not one .safetensors file"
+        problem = f"that folder has no {name}, and not one .safetensors file"
     else:
         problem = f"no such file or run folder, and no run of an experiment called {ckpt} under {outputs}/"
     raise BoneageError(f"{option}={ckpt}: {problem}.\n{there}")

@@ -1,0 +1,136 @@
+"""The author's own runs, to the letter, as a chain of three small trainings."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from tests.conftest import SMALL_PHANTOM, Result
+
+STEPS = 3, 5  # of an epoch of 60 and of 120 training rows
+SMALL = [*SMALL_PHANTOM, "data.batch_size=24", "trainer.max_epochs=1", "model.hidden_features=16"]
+KEYS = ["trainer.max_epochs=2", "+callbacks.keys._target_=tests.tiny.Keys"]
+Chain = dict[str, tuple[Path, str]]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("as_run")
+
+
+@pytest.fixture(scope="module")
+def chain(home: Path, command: Callable[..., Result]) -> Chain:
+    """The run's folder and its output of each stage."""
+    low_rate = [option for option in SMALL if "samples_per_group" not in option]
+    stages: Chain = {}
+    for stage, options in (
+        ("v1", ["model.normalization=inception", *SMALL, *KEYS]),
+        ("v1_low_rate", ["ckpt=as_run/v1", *low_rate, "data.samples_per_group=8"]),
+        ("v2", ["ckpt=as_run/v1_low_rate", *SMALL]),
+    ):
+        printed = command(f"+experiment=as_run/{stage}", *options, cwd=home).stdout
+        (run,) = (home / "outputs" / "as_run" / stage).iterdir()
+        stages[stage] = run, printed
+    return stages
+
+
+def before_the_first_step(printed: str) -> float:
+    return float(re.search(r"before the first step: ([\d.]+) months", printed)[1])
+
+
+def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
+    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def test_each_stage_says_that_its_validation_is_not_on_new_images(chain: Chain):
+    for run, printed in chain.values():
+        assert "this validation is NOT on new images" in printed
+        assert "These are not new images" in (run / "report" / "report.html").read_text()
+        assert pd.read_csv(run / "report" / "predictions.csv")["seen_in_training"].any()
+
+
+def test_each_stage_draws_anew(chain: Chain):
+    splits = {stage: pd.read_csv(run / "split.csv") for stage, (run, _) in chain.items()}
+    assert [len(split) for split in splits.values()] == [80, 160, 80]
+    for split in splits.values():
+        assert split["id"].duplicated().any()
+    assert splits["v1"]["id"].tolist() != splits["v2"]["id"].tolist()
+
+
+def test_each_stage_starts_from_the_last_epoch(chain: Chain):
+    for before, stage in (("v1", "v1_low_rate"), ("v1_low_rate", "v2")):
+        last = chain[before][0] / "checkpoints" / "last.ckpt"
+        assert f"initial weights: {last.relative_to(last.parents[5])}" in chain[stage][1]
+
+
+def test_v2_continues_with_adams_state_at_the_published_rate(chain: Chain):
+    low_rate, v2 = (checkpoint(chain[stage][0])["optimizer_states"][0] for stage in ("v1_low_rate", "v2"))
+    assert float(low_rate["state"][0]["step"]) == STEPS[1]
+    assert float(v2["state"][0]["step"]) == STEPS[1] + STEPS[0]
+    assert v2["param_groups"][0]["lr"] == 0.001
+    assert "with its optimizer's state" in chain["v2"][1]
+
+
+def test_v2_has_another_input_than_its_weights(chain: Chain, home: Path, command: Callable[..., Result]):
+    inputs = {s: checkpoint(run)["boneage_pl"]["input"]["mean"][0] for s, (run, _) in chain.items()}
+    assert inputs == {"v1": 0.5, "v1_low_rate": 0.5, "v2": 0.485}
+    assert "another input normalization" in chain["v2"][1]
+    starts = {}
+    for name in ("inception", "imagenet"):
+        options = [f"ckpt={chain['v1_low_rate'][0]}", f"model.normalization={name}", "trainer.fast_dev_run=1"]
+        printed = command("+experiment=v2", *options, *SMALL[:-2], SMALL[-1], cwd=home).stdout
+        starts[name] = before_the_first_step(printed)
+    assert starts["imagenet"] != pytest.approx(starts["inception"], abs=1e-3)
+
+
+def test_each_epochs_validation_is_of_other_flips(chain: Chain):
+    keys = re.findall(r"validation keys: (.*)", chain["v1"][1])
+    assert len(keys) == len(set(keys)) == 2
+
+
+def test_predictions_are_not_flipped(chain: Chain):
+    from boneage_pl.run.checkpoint import load
+
+    inference, record = load(chain["v2"][0] / "checkpoints" / "best.ckpt")
+    assert "flip" in record.config["transforms"]["validation"]
+    assert inference.transforms.numbers == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        (["+experiment=v1", "optimizer.state=checkpoint"], "ckpt="),
+        (["+experiment=v1", "optimizer.state=fresh"], "optimizer.state=fresh"),
+        (["+experiment=v1", "optimizer.state=checkpoint", "ckpt=as_run/v1", "optimizer=adamw"], "AdamW"),
+        (["+experiment=v2", "ckpt=as_run/v1", "ckpt_epoch=first"], "ckpt_epoch=first"),
+        (["+experiment=v1", "data.protocol=published", "data.fold=2"], "data.protocol=published"),
+    ],
+)
+@pytest.mark.usefixtures("chain")
+def test_what_cannot_be_is_refused(
+    home: Path, command: Callable[..., Result], options: list[str], option: str
+):
+    before = set((home / "outputs").rglob("*"))
+    result = command(*options, *SMALL, cwd=home, check=False)
+    assert result.returncode == 2, result.stderr
+    assert option in result.stderr
+    assert "Traceback" not in result.stderr
+    assert set((home / "outputs").rglob("*")) == before
+
+
+@pytest.mark.parametrize("experiment", ["v1", "lr_0.1_failure", "as_run/v1"])
+def test_without_network_imagenets_weights_are_refused_before_data_are_read(
+    tmp_path: Path, command: Callable[..., Result], experiment: str
+):
+    offline = {"TORCH_HOME": str(tmp_path / "torch"), "https_proxy": "http://127.0.0.1:9"}
+    (tmp_path / "empty").mkdir()
+    result = command(f"+experiment={experiment}", "data.root=empty", cwd=tmp_path, check=False, **offline)
+    assert result.returncode == 2, result.stderr
+    for words in ("inception_v3_google-0cc3c7bd.pth", "model.weights=null", "model.weights=<file>"):
+        assert words in result.stderr
+    assert not (tmp_path / "outputs").exists()
+    assert not list((tmp_path / "torch").rglob("*.p*"))
