@@ -100,7 +100,7 @@ def test_it_says_whether_the_intervals_hold(home: Home):
     assert parts["all"] == pytest.approx(inside.mean())
     assert parts["boys"] == pytest.approx(inside[answers["male"]].mean())
     assert parts["under 5 years"] == pytest.approx(inside[answers["bone_age"] < 60].mean())
-    assert "How sure its answers are" in (home.path / "sure" / "report.html").read_text()
+    assert "Prediction intervals" in (home.path / "sure" / "report.html").read_text()
 
 
 def test_a_run_that_was_moved_is_asked_from_anywhere(home: Home, tmp_path: Path):

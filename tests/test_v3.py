@@ -47,7 +47,7 @@ def test_the_distributions_spread_stands_beside_the_answers_of_all_who_ask(home:
     assert asked["spread"].tolist() == pytest.approx(own["spread"].tolist(), abs=1e-3)
     numbers = json.loads((home / "asked" / "metrics.json").read_text())["spread"]
     assert numbers["mean"] == pytest.approx(own["spread"].mean(), abs=1e-3)
-    assert "How sure the network is" in (home / "asked" / "report.html").read_text()
+    assert "Predictive standard deviation" in (home / "asked" / "report.html").read_text()
     hand = home / "data" / "phantom" / "boneage-training-dataset" / f"{own['id'][0]}.png"
     one = ["ckpt=v3", f"images={hand}", f"sex={'M' if own['male'][0] else 'F'}", "out=unsure.csv"]
     assert forks.start("boneage_pl.predict", *one, cwd=home).wait().returncode == 0

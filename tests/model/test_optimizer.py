@@ -6,8 +6,9 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from boneage_pl.cli.conf_path import CONF
 from boneage_pl.errors import BoneageError
-from boneage_pl.model.optimizer import optimizer_of, scheduler_of, whole_run_option
+from boneage_pl.model.optimizer import load_moments, optimizer_of, scheduler_of, whole_run_option
 
 PYTORCH = "torch.optim.lr_scheduler."
 SCHEDULERS: dict[str, dict[str, Any]] = {
@@ -39,6 +40,40 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
 
 def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+
+
+def test_the_published_plateau_halves_the_rate_after_the_sixth_epoch_without_a_better_one():
+    make, _ = scheduler_of(OmegaConf.load(CONF / "scheduler" / "plateau.yaml"))
+    optimizer = torch.optim.Adam(network().parameters(), lr=0.001)
+    plateau = make(optimizer, 40)
+    rates = []
+    for mae in (7.0, *[7.5] * 6):
+        plateau.step(mae)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == [0.001] * 6 + [0.0005]
+
+
+def test_moments_are_loaded_and_the_rate_is_kept():
+    trained, fresh = network(), network()
+    before = torch.optim.Adam(trained.parameters(), lr=0.01)
+    for _ in range(3):
+        trained(torch.rand(4, 2)).sum().backward()
+        before.step()
+    optimizer = torch.optim.Adam(fresh.parameters(), lr=0.001, fused=True)
+    load_moments(optimizer, before.state_dict())
+    moments = [optimizer.state[p]["exp_avg_sq"] for p in fresh.parameters()]
+    for ours, theirs in zip(
+        moments, (before.state[p]["exp_avg_sq"] for p in trained.parameters()), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+        assert ours.data_ptr() != theirs.data_ptr()
+    assert {float(state["step"]) for state in optimizer.state.values()} == {3}
+    assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["fused"]) == (0.001, True)
+    fresh(torch.rand(4, 2)).sum().backward()
+    optimizer.step()
+    groups = [{"params": part.parameters()} for part in (fresh[0], fresh[1:])]
+    with pytest.raises(BoneageError, match=r"optimizer\.state=checkpoint: its parameter groups"):
+        load_moments(torch.optim.Adam(groups, lr=0.001), before.state_dict())
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

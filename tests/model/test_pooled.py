@@ -117,9 +117,9 @@ def test_depthwise_convolutions_are_noticed():
         ({"backbone": "squeezenet1_0"}, "squeezenet1_0 has not one last layer"),
         ({"backbone": "vit_b_16"}, r"vit_b_16 does not take images of 96 × 96 pixels: Wrong image height"),
         ({"backbone": "densenet121", "pooling": "gem"}, "densenet121 pools in a way of its own"),
-        ({"pooling": "max"}, r"model.pooling=max: there are mean and gem"),
-        ({"sex": "ignored"}, r"model.sex=ignored: there are joined and scaled"),
-        ({"channels": 2}, r"model.channels=2: there are 3 and 1"),
+        ({"pooling": "max"}, r"model.pooling=max: it must be mean or gem"),
+        ({"sex": "ignored"}, r"model.sex=ignored: it must be joined or scaled"),
+        ({"channels": 2}, r"model.channels=2: it must be 3 or 1"),
         ({"hidden_features": -1}, "model.hidden_features=-1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Any backbone of torchvision's or timm's, its features pooled to a vector, joined by the sex."""
+"""Any backbone of torchvision or timm, its pooled features joined with the sex."""
 
 from typing import Any
 
@@ -14,27 +14,27 @@ from boneage_pl.model.pretrained import begin, customary, pretrained
 
 
 class PooledNet(nn.Module):
-    """Radiograph and sex → bone age in months, of square images of any size that the backbone takes.
+    """Estimate bone age in months from a radiograph, of any size that the backbone takes, and the sex.
 
     Args:
         backbone: a network's name, see `Named`.
-        image_size: side of the images in pixels, that the backbone is tried with; no weight depends on it.
-        channels: 3, or 1: then the first layer's three are added up.
+        image_size: side of the images in pixels, to check the backbone with; no weight depends on it.
+        channels: 3, or 1, which sums the first layer's weights over the three.
         pooling: `mean`, which is the library's own, or `gem`.
         sex: `joined`, as published through a layer beside the features, or `scaled`, see `Scaled`.
         sex_features: units of that layer.
-        hidden_features: units of a layer between features and answer; 0 for none.
-        dropout: share of what goes into each of the last layers that is left out in training.
-        outputs: N, of the last layer: the first is a bone age, what others mean a loss says.
-        centre, spread: months. The first output is counted in `spread` from `centre`, so that it begins near
-            a usual age and need not grow a hundredfold first.
+        hidden_features: units of a layer between features and output; 0 for none.
+        dropout: probability, before each of the last layers.
+        outputs: N, of the last layer: the first is a bone age, the loss defines the others.
+        centre, spread: months. The first output is in units of `spread` from `centre`, so that it starts near
+            a usual age.
         weights: `None` for random ones, `imagenet`, or a file; see `pretrained`.
         download: whether ImageNet's may be downloaded.
         options: of the backbone's constructor in its library.
 
     Raises:
-        BoneageError: a backbone that is not there or does not take such images, an unknown choice, a width
-            or share that cannot be, weights that are not to be had.
+        BoneageError: a backbone that does not exist or does not take such images, an unknown choice, a width
+            out of range, unavailable weights.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class PooledNet(nn.Module):
         check_number("model.hidden_features", hidden_features, 0)
         check_number("model.outputs", outputs, 1)
         named = Named.of(backbone)
-        # with values even where the rest has none yet: some constructors compute with them
+        # Not on the meta device: some constructors compute with the values.
         with torch.device("cpu"):
             network = named.whole(**options or {})
             last = named.last_layer(network)
@@ -89,7 +89,7 @@ class PooledNet(nn.Module):
         """Estimate bone ages.
 
         Args:
-            image: float [B, C, H, W], normalised as `input` says.
+            image: float [B, C, H, W], normalized by `input`.
             male: [B], 1 for male and 0 for female.
 
         Returns:
@@ -103,14 +103,14 @@ class PooledNet(nn.Module):
 
 def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
     if value not in choices:
-        raise BoneageError(f"model.{name}={value}: there are {' and '.join(map(str, choices))}.")
+        raise BoneageError(f"model.{name}={value}: it must be {' or '.join(map(str, choices))}.")
 
 
 def _see_gray(network: nn.Module, colours: Input) -> Input:
-    """Let a network see one channel where it saw three equal ones, and return what it wants to see.
+    """Adapt a network's first layer from three equal channels to one, and return the normalization for it.
 
-    With one normalisation for all three, as in [-1, 1], its features stay the same; with three that differ,
-    each channel's weights are scaled to the mean deviation, and a constant is left to the layers behind.
+    With one normalization for all three, as in [-1, 1], its features stay the same. With three that differ,
+    each channel's weights are scaled to the mean deviation, which leaves a constant to the next layers.
     """
     first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
     if first.in_channels != 3 or first.groups != 1:
@@ -125,10 +125,10 @@ def _see_gray(network: nn.Module, colours: Input) -> Input:
 
 
 def _width(network: nn.Module, name: str, channels: int, side: int) -> int:
-    """Return how many features a backbone makes of an image.
+    """Return a backbone's number of features.
 
     Raises:
-        BoneageError: it takes no image of that size, or makes no vector of it.
+        BoneageError: it takes no image of that size, or does not output a vector.
     """
     training = network.training
     try:
@@ -142,5 +142,5 @@ def _width(network: nn.Module, name: str, channels: int, side: int) -> int:
     finally:
         network.train(training)
     if not isinstance(features, Tensor) or features.dim() != 2:
-        raise BoneageError(f"model.backbone={name}: what it makes of an image is no vector of features.")
+        raise BoneageError(f"model.backbone={name}: its output is not a vector of features.")
     return features.shape[1]

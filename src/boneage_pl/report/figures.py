@@ -133,7 +133,7 @@ def learning_curves(runs: dict[str, list[Row]], published: Iterable[str] = ()) -
         published: stages of the published experiment to show.
     """
     apart = len(runs) > 1
-    figure = Figure(figsize=(10, 4.2) if apart else (6.5, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4.2) if apart else (6.5, 4.5), layout="constrained")
     charts = figure.subplots(1, 2, sharey=True) if apart else [figure.subplots()]
     sides = [("val_mae", "validation", "-", "o"), ("train_mae", "training", "-" if apart else ":", "^")]
     shown: list[float] = []
@@ -154,11 +154,9 @@ def learning_curves(runs: dict[str, list[Row]], published: Iterable[str] = ()) -
         axes.grid(alpha=0.3)
     near = [value for value in shown if value <= FAR_OFF * np.median(shown)]
     charts[0].set(ylabel="mean absolute error (months)", ylim=(0, 1.1 * max(near, default=0) or 1))
-    if apart:
-        found = charts[0].get_legend_handles_labels()
-        figure.legend(*found, loc="outside lower center", ncols=min(len(found[0]), 3), fontsize=8)
-    else:
-        charts[0].legend(fontsize=8)
+    handles, labels = charts[0].get_legend_handles_labels()
+    columns = 3 if apart else 2
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), columns), fontsize=8)
     return figure
 
 

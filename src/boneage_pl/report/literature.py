@@ -1,10 +1,9 @@
-"""The field's figures that a report is read beside, and which of them are of the same test.
+"""Published results of others, and the reference test sets that they are measured on.
 
-There are two yardsticks, about two months apart. The challenge's test set is 200 radiographs whose ages are
-the mean of six readings: part of a single reader's error is averaged out of them, and 200 images alone leave
-about half a month of doubt. The challenge's validation set is 1,425 radiographs with the age of one clinical
-report, as its training set has them, and an error on it contains that reader's. Which of them some images are
-is told by their number and ids: the challenge numbered its three sets in one.
+The two sets differ by about two months. The challenge's test set is 200 radiographs whose ages are the mean
+of six readings, which averages out part of a single reader's error; 200 images leave about half a month of
+uncertainty. The challenge's validation set is 1,425 radiographs with the age of one clinical report, as in
+its training set. Images are identified by their number and ids: the challenge numbered its three sets in one.
 """
 
 from collections.abc import Callable

@@ -105,7 +105,9 @@ class Beginning:
         return self.checkpoint.training["optimizer_states"][0]  # type: ignore[no-any-return]
 
     def describe(self, cfg: DictConfig) -> str:
-        """Name the initial weights; empty for a network without an option `weights`."""
+        """Name a new run's initial weights; empty for a network without an option `weights`."""
+        if self.resumed:
+            return ""
         if self.checkpoint is not None:
             state = ", with its optimizer's state" if cfg.optimizer.get("state") else ""
             return f"initial weights: {self.checkpoint.path}{state}"
