@@ -100,8 +100,10 @@ def make_split(
     if protocol in BALANCED:
         check_groups(table, shown, edges, samples_per_group, validation_share)
     if protocol == "published":
-        rows, side = _drawn_and_divided(groups.to_numpy(), age_bins, samples_per_group, n_validation, seed)
-        return _as_split(table.loc[rows].assign(group=groups.loc[rows], subset=side))
+        share = n_validation / samples_per_group
+        return _as_split(
+            _draw_published(table.assign(group=groups), age_bins, samples_per_group, share, seed)
+        )
     taken = shown.isin(set(shown[table["id"].isin(set(trained))])).to_numpy()
 
     there = sorted(groups.unique())
@@ -153,29 +155,12 @@ def _check_published(sampling: Sampling, fold: int, trained: Collection[str]) ->
         raise BoneageError("data.protocol=published puts images on both sides: no data.new_split=apart.")
 
 
-def _drawn_and_divided(
-    groups: np.ndarray, bins: int, samples: int, n_validation: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `samples` rows of each group with replacement, then divide those of each age bin.
-
-    Args:
-        groups: [N], as `assign_groups` numbers them.
-        bins: number of age bins; a group's bin is `group % bins`.
-        samples: rows drawn from each group.
-        n_validation: of them, on average over the groups of a bin, that validate.
-
-    Returns:
-        The drawn row numbers and their subsets, `train` or `validation`, both [groups × samples].
-    """
-    rows, subset = [], []
-    there = np.unique(groups)
-    for age_bin in np.unique(there % bins):
-        rng = np.random.default_rng([seed, age_bin])
-        here = [group for group in there if group % bins == age_bin]
-        rows += [rng.choice(np.flatnonzero(groups == group), samples) for group in here]
-        subset.append(np.full(samples * len(here), "train", dtype=object))
-        subset[-1][rng.permutation(samples * len(here))[: n_validation * len(here)]] = "validation"
-    return np.concatenate(rows), np.concatenate(subset)
+def _draw_published(table: pd.DataFrame, bins: int, samples: int, share: float, seed: int) -> pd.DataFrame:
+    """Draw `samples` rows of each group with replacement; then validate with `share` of each age bin's."""
+    rng = np.random.default_rng(seed)
+    rows = table.groupby("group").sample(samples, replace=True, random_state=rng).reset_index(drop=True)
+    validation = rows.groupby(rows["group"] % bins).sample(frac=share, random_state=rng).index
+    return rows.assign(subset=np.where(rows.index.isin(validation), "validation", "train"))
 
 
 def _divided(
