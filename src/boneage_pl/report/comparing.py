@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
@@ -19,7 +20,7 @@ from boneage_pl.report.keeping import keep
 from boneage_pl.report.markdown import write_markdown
 from boneage_pl.report.outcome import Outcome, read_outcome
 from boneage_pl.run.hold import new_folder
-from boneage_pl.run.published import published_stages
+from boneage_pl.run.published import curves_caption, published_stages
 from boneage_pl.run.runs import RECORD, newest_run, shortest
 
 log = logging.getLogger(__name__)
@@ -83,10 +84,11 @@ def _page(runs: list[Outcome], config: DictConfig, target: Path) -> str:
         page = write_markdown(runs, path_of(config.template) if config.template else None, target)
         source = f"; edit {Path(config.template).name}" if config.template else ""
         return f"<!-- {BUILT}{source} -->\n{page}"
-    stages = published_stages(run.experiment for run in runs)
-    curves = png(learning_curves({run.name: run.history.rows for run in runs}, stages))
-    parts = dict(zip(("results", "differences", "tests"), found, strict=True))
-    return render("compare.html", title="Bone age: runs compared", built=BUILT, curves=curves, **parts)
+    experiments = [run.experiment for run in runs]
+    curves = learning_curves({run.name: run.history.rows for run in runs}, published_stages(experiments))
+    parts: dict[str, Any] = dict(zip(("results", "differences", "tests"), found, strict=True))
+    parts |= {"curves": png(curves), "curves_caption": curves_caption(experiments)}
+    return render("compare.html", title="Bone age: runs compared", built=BUILT, **parts)
 
 
 def _folders(name: str, outputs: Path) -> list[Path]:

@@ -22,7 +22,7 @@ from boneage_pl.report.figures import (
 from boneage_pl.report.html import png, render
 from boneage_pl.report.literature import REPRODUCED, TEST, VALIDATION, yardstick_of
 from boneage_pl.report.measures import COLUMNS, Population, measure
-from boneage_pl.run.published import FAILURE, published_stages
+from boneage_pl.run.published import curves_caption, published_stages
 from boneage_pl.run.record import Record
 
 WORST = 12
@@ -124,8 +124,7 @@ def write_report(
         standing=standing,
         yardsticks=(TEST, VALIDATION),
         reproduced=REPRODUCED,
-        published_stages=published_stages([about.record.experiment]),
-        published_failure=FAILURE if about.record.experiment == "lr_0.1_failure" else "",
+        curves_caption=curves_caption([about.record.experiment]),
         published_size=PUBLISHED_SIZE,
         configuration=yaml.safe_dump(about.record.config, sort_keys=False),
     )

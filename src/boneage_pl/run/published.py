@@ -2,7 +2,7 @@
 
 import csv
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -36,6 +36,13 @@ def published_stages(experiments: Iterable[str]) -> list[str]:
     """Return the published stages that experiments reproduce, e.g. `v2` for `as_run/v2`."""
     stages = {experiment.removeprefix("as_run/") for experiment in experiments}
     return [stage for stage in published_curves() if stage in stages]
+
+
+def curves_caption(experiments: Collection[str]) -> str:
+    """Return the caption of a figure with these experiments' curves and the published ones."""
+    published = "; dots are the published epochs" if published_stages(experiments) else ""
+    failure = f" {FAILURE}" if "lr_0.1_failure" in experiments else ""
+    return f"Training and validation error by epoch{published}.{failure}"
 
 
 def write_published_curves(folder: Path) -> None:
