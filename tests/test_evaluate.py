@@ -145,7 +145,7 @@ def test_images_that_were_trained_on_are_refused_unless_asked_for(home: Home):
     answers = pd.read_csv(home.path / "marked" / "predictions.csv", dtype={"id": str})
     assert sorted(answers.loc[answers["seen_in_training"], "id"]) == home.trained
     page = (home.path / "marked" / "report.html").read_text()
-    assert "The model was trained on images that 75.0 % of these rows show" in page
+    assert "These are not new images: 75.0 % of the rows" in page
     assert "The images of 25.0 % of these rows\nalso selected the epoch" in page
 
 
@@ -298,8 +298,8 @@ def test_a_network_that_diverged_has_a_report_too(home: Home):
     assert numbers["overall"]["mae"] == {"value": None, "low": None, "high": None}
     assert numbers["against"]["difference"] is None
     page = (home.path / "diverged" / "report.html").read_text()
-    assert "answers that are not numbers" in page
-    said = re.sub('src="[^"]*"', "", page.split("What was trained on what")[0])
+    assert "Some predictions are not numbers" in page
+    said = re.sub('src="[^"]*"', "", page.split("<h2>Training</h2>")[0])
     assert not re.search(r"\b(nan|None|inf)\b", said)
 
 
