@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from boneage_pl import __version__
 from boneage_pl.data.frame import Frame
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneageError, first_line
 from boneage_pl.reading.model import BoneAge
 
 # images uint8 [B, 1, side, side] and male float32 [B] → months float32 [B]
@@ -75,7 +75,7 @@ def traced(option: str) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:  # of as many kinds as a network has ways of being written
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        reason = first_line(error)[:200]
         raise BoneageError(f"{option}: PyTorch cannot export this network: {reason}") from error
 
 

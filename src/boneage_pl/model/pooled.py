@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from boneage_pl.cli.numbers import check_number
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneageError, first_line
 from boneage_pl.model.head import ExactLinear, GeM, Joined, Scaled
 from boneage_pl.model.input import Input
 from boneage_pl.model.libraries import Named
@@ -135,9 +135,8 @@ def _width(network: nn.Module, name: str, channels: int, side: int) -> int:
         with torch.no_grad():
             features = network.eval()(torch.zeros(1, channels, side, side))
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
-        what = (str(error).splitlines() or [type(error).__name__])[0]
         raise BoneageError(
-            f"model.backbone={name} does not take images of {side} × {side} pixels: {what}"
+            f"model.backbone={name} does not take images of {side} × {side} pixels: {first_line(error)}"
         ) from error
     finally:
         network.train(training)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneageError, first_line
 from boneage_pl.model.input import HALF, Input
 from boneage_pl.model.libraries import AUXILIARY, RESCALED, Named, timm_for
 
@@ -158,7 +158,7 @@ def _of_torchvision(named: Named, download: bool) -> Pretrained | str:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(url, str(file), digest)
         except (OSError, RuntimeError) as error:  # no network; a download of another content
-            return f"{file}\n  {url} ({_first_line(error)})"
+            return f"{file}\n  {url} ({first_line(error)})"
     return Pretrained(_read(file), customary(named), str(file))
 
 
@@ -178,7 +178,7 @@ def _of_timm(named: Named, download: bool) -> Pretrained | str:
                 _check_hub()
             network = timm.create_model(named.name, pretrained=True, **overlay)
     except (OSError, RuntimeError, ValueError) as error:
-        return f"{where} ({_first_line(error)})"
+        return f"{where} ({first_line(error)})"
     return Pretrained(network.state_dict(), customary(named), str(file or f"timm's {named.name}"))
 
 
@@ -213,10 +213,6 @@ def _time_limit() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _read(file: Path) -> dict[str, Tensor]:
     """Read tensors by name, without running what else a file pickles."""
     if file.suffix not in _KINDS:
@@ -236,7 +232,7 @@ def _read(file: Path) -> dict[str, Tensor]:
             f"model.weights: {file} holds more than tensors, and nothing of it was run: do not trust it."
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
-        raise BoneageError(f"model.weights: {file} cannot be read: {_first_line(error)}") from error
+        raise BoneageError(f"model.weights: {file} cannot be read: {first_line(error)}") from error
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):

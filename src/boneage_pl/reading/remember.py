@@ -14,7 +14,7 @@ from boneage_pl.data.depth import bits
 from boneage_pl.data.frame import Pixels
 from boneage_pl.data.images import FORMATS, is_wide, read_depth, read_radiograph
 from boneage_pl.data.place import Place
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneageError, first_line
 from boneage_pl.machine.progress import progress
 from boneage_pl.machine.whole import replacing
 from boneage_pl.model.inference import Inference
@@ -50,7 +50,7 @@ def remember(path: Path, read: Read, paths: Mapping[str, str], config: Any) -> N
         with replacing(path) as beside:
             torch.save(content, beside)
     except (OSError, RuntimeError) as error:  # PyTorch's writer turns what the disk says into the second
-        log.warning("%s cannot be written (%s): it will not know a hand from a cat", path, _line(error))
+        log.warning("%s cannot be written (%s): it will not know a hand from a cat", path, first_line(error))
 
 
 def familiar_of(checkpoint: Checkpoint, ask: Inference) -> Familiar | None:
@@ -71,7 +71,9 @@ def familiar_of(checkpoint: Checkpoint, ask: Inference) -> Familiar | None:
             return known
     except Exception as error:
         named = checkpoint.path if checkpoint.familiar is not None else beside
-        raise BoneageError(f"{named} cannot be read: {_line(error)}\nDelete it if it is yours.") from error
+        raise BoneageError(
+            f"{named} cannot be read: {first_line(error)}\nDelete it if it is yours."
+        ) from error
     found = _learned(checkpoint, ask)
     if found is None:
         log.warning(
@@ -84,7 +86,7 @@ def familiar_of(checkpoint: Checkpoint, ask: Inference) -> Familiar | None:
         with replacing(beside) as file:
             torch.save(found.plain(), file)
     except (OSError, RuntimeError) as error:
-        log.warning("%s cannot be written (%s); the next start looks again", beside, _line(error))
+        log.warning("%s cannot be written (%s); the next start looks again", beside, first_line(error))
     return found
 
 
@@ -136,7 +138,3 @@ def _square(checkpoint: Checkpoint, path: str) -> Pixels:
     levels = checkpoint.record.levels
     used = bits(read_depth(path), levels) if levels and is_wide(path) else 0
     return checkpoint.record.frame.of(read_radiograph(path, used))
-
-
-def _line(error: Any) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

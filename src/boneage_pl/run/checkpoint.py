@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from boneage_pl.cli.building import built
 from boneage_pl.data.transforms import Transforms
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneageError, first_line
 from boneage_pl.model.answer import Reader
 from boneage_pl.model.input import input_of
 from boneage_pl.run.archive import TENSOR, check_archive, check_tensors
@@ -88,7 +88,7 @@ def load_checkpoint(path: Path, *, training: bool = True) -> Checkpoint:
             "A checkpoint of this project does not: do not trust that file."
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, BadZipFile, zlib.error, OverflowError) as error:
-        raise BoneageError(f"{path} cannot be read as a checkpoint: {_first_line(error)}") from error
+        raise BoneageError(f"{path} cannot be read as a checkpoint: {first_line(error)}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise BoneageError(
             f"{path} is not a checkpoint of this project: it lacks {error}.\n"
@@ -101,10 +101,6 @@ def check_kinds(values: dict[str, Any], kinds: dict[str, type]) -> None:
     for key, kind in kinds.items():
         if not isinstance(values[key], kind):
             raise TypeError(f"a {kind.__name__} as {key}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def load(path: Path, repeated: Any = None) -> tuple[Reader, Record]:
