@@ -20,7 +20,6 @@ from benchmarks.keep import keep
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.data.transforms import Flip, Transforms
 from boneage_pl.model.answer import Reader
-from boneage_pl.model.input import input_of, normalised
 from boneage_pl.model.statistics import reestimate
 from boneage_pl.run.checkpoint import load
 
@@ -33,7 +32,7 @@ def mae(reader: Reader, data: BoneAgeData) -> float:
 def seen(reader: Reader, data: BoneAgeData, count: int) -> Iterator[tuple[Tensor, Tensor]]:
     flips = Transforms([Flip()])
     for batch in islice(data.train_dataloader(), count):
-        image = normalised(flips(batch["image"], batch["key"]), input_of(reader.network))
+        image = reader.normalize(flips(batch["image"], batch["key"]))
         yield image.to(memory_format=torch.channels_last), batch["male"]
 
 

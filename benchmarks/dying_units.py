@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from benchmarks.keep import keep
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.data.transforms import Flip, Transforms
-from boneage_pl.model.input import Input, normalised
+from boneage_pl.model.input import Input, Normalize
 from boneage_pl.model.network import BoneAgeNet
 
 
@@ -29,7 +29,7 @@ def alive_after(data: BoneAgeData, lr: float, seed: int, steps: int) -> float:
     )
     for _, batch in zip(range(steps + 1), data.train_dataloader(), strict=False):
         with torch.autocast("cpu", torch.bfloat16):
-            image = normalised(flips(batch["image"], batch["key"]), Input())
+            image = Normalize(Input())(flips(batch["image"], batch["key"]))
             months = network(image, batch["male"]).squeeze(1)
         optimizer.zero_grad()
         F.l1_loss(months, batch["bone_age"]).backward()

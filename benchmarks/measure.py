@@ -42,7 +42,7 @@ def project_data(root: str, size: int, **options: Any) -> Any:
     return data
 
 
-# The input pipeline: a flipped, normalised float batch [32, 3, H, W] and all that it took.
+# The input pipeline: a flipped, normalized float batch [32, 3, H, W] and all that it took.
 
 
 def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
@@ -52,7 +52,7 @@ def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
     from benchmarks.published import Files
     from boneage_pl.data.transforms import Flip, Transforms
     from boneage_pl.machine.hardware import keep_freed_memory
-    from boneage_pl.model.input import Input, normalised
+    from boneage_pl.model.input import Input, Normalize
 
     device = torch.device("cuda" if side == "loader" else "cpu")
     if side == "published":
@@ -67,8 +67,8 @@ def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
         data = project_data(root, size, prepare=side != "streamed", samples_per_group=80, workers=workers)
         serve = (batch for epoch in range(99) for batch in _epoch(data, epoch))
         moved = (data.transfer_batch_to_device(batch, device, 0) for batch in serve)
-        flips = Transforms([Flip()])
-        batches = (normalised(flips(batch["image"], batch["key"]), Input()) for batch in moved)
+        flips, normalize = Transforms([Flip()]), Normalize(Input()).to(device)
+        batches = (normalize(flips(batch["image"], batch["key"])) for batch in moved)
     next(batches)
     begun, used, seen = time.perf_counter(), cpu_seconds(), 0
     while (wall := time.perf_counter() - begun) < seconds:
@@ -217,7 +217,7 @@ def inference(side: str, size: int, batch: int, steps: int, device: str) -> Resu
     from boneage_pl.data.transforms import Transforms
     from boneage_pl.machine.hardware import keep_freed_memory, resolve_precision
     from boneage_pl.model.answer import Reader
-    from boneage_pl.model.input import Input, normalised
+    from boneage_pl.model.input import Input, Normalize
     from boneage_pl.model.network import BoneAgeNet
 
     torch.manual_seed(0)
@@ -232,7 +232,7 @@ def inference(side: str, size: int, batch: int, steps: int, device: str) -> Resu
         enabled = resolve_precision("auto") == "bf16-mixed"
         predict = lambda: reader(image, male)  # noqa: E731
     else:
-        ready, enabled = normalised(pixels, Input()).contiguous().to(device), False
+        ready, enabled = Normalize(Input())(pixels).contiguous().to(device), False
         predict = lambda: network(ready, male)  # noqa: E731
     seconds = []
     with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=enabled):

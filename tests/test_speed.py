@@ -18,7 +18,7 @@ from boneage_pl.data.batch import Batch
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.data.phantom import write_phantom
 from boneage_pl.data.transforms import Flip, Transforms
-from boneage_pl.model.input import Input, normalised
+from boneage_pl.model.input import Input, Normalize
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.model.network import BoneAgeNet
 
@@ -49,7 +49,7 @@ def batches(data: BoneAgeData, count: int) -> Iterator[Batch]:
             if done == count:
                 return
             image = Transforms([Flip()])(batch["image"], batch["key"])
-            yield {**batch, "image": normalised(image, Input())}
+            yield {**batch, "image": Normalize(Input())(image)}
             done += 1
 
 

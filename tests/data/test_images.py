@@ -8,7 +8,7 @@ from torchvision.transforms import v2
 
 from boneage_pl.data.frame import Frame
 from boneage_pl.data.images import BadImageError, read_image
-from boneage_pl.model.input import Input, normalised
+from boneage_pl.model.input import Input, Normalize
 
 
 def published(size: int) -> v2.Compose:
@@ -25,7 +25,7 @@ def published(size: int) -> v2.Compose:
 
 def ours(path: Path, size: int) -> torch.Tensor:
     pixels = Frame(size).of(read_image(path))
-    return normalised(torch.from_numpy(pixels.copy())[None, None], Input())[0]
+    return Normalize(Input())(torch.from_numpy(pixels.copy())[None, None])[0]
 
 
 RNG = np.random.default_rng(0)

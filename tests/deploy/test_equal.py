@@ -22,7 +22,7 @@ from boneage_pl.deploy.onnx_file import open_onnx, write_onnx
 from boneage_pl.deploy.torch_file import open_program, write_program
 from boneage_pl.errors import BoneageError
 from boneage_pl.model.answer import Reader
-from boneage_pl.model.input import input_of, normalised
+from boneage_pl.model.input import Normalize, input_of
 from boneage_pl.model.network import BoneAgeNet
 from boneage_pl.run.record import Record
 from boneage_pl.run.weights import write_weights
@@ -38,7 +38,7 @@ def settled(network: nn.Module, image: NDArray[np.uint8], male: NDArray[np.float
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
-        network.train()(normalised(torch.from_numpy(image), input_of(network)), torch.from_numpy(male))
+        network.train()(Normalize(input_of(network))(torch.from_numpy(image)), torch.from_numpy(male))
         network.age.bias += 100
     return network
 

@@ -18,19 +18,6 @@ def test_precision_is_bfloat16_only_where_it_is_native(
     assert hardware.resolve_precision(32) == "32"  # as Hydra reads trainer.precision=32
 
 
-@pytest.mark.parametrize(("precision", "tf32"), [("32-true", False), ("32", False), ("bf16-mixed", True)])
-def test_float32_is_exact_where_it_was_asked_for(precision: str, tf32: bool):
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    try:
-        hardware.set_float32_arithmetic(precision)
-        assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
-        assert torch.backends.cudnn.allow_tf32 is tf32
-        assert torch.backends.cuda.matmul.allow_tf32 is tf32
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
-
-
 @pytest.mark.parametrize(
     ("gpu", "asked", "expected"),
     [

@@ -8,11 +8,12 @@ from boneage_pl.model.averaging import Averaged
 def averaged(values: list[float], decay: float) -> nn.BatchNorm1d:
     """What the callback's averaging makes of a network whose every number was each of these in turn."""
     network = nn.BatchNorm1d(1)
-    average = AveragedModel(network, use_buffers=True, multi_avg_fn=Averaged(decay)._average)
-    for value in values:
+    average = AveragedModel(network)
+    for steps, value in enumerate(values):
         for number in (*network.parameters(), *network.buffers()):
             number.data.fill_(value)
-        average.update_parameters(network)
+        Averaged(decay).update(average, network, steps)
+    assert average.n_averaged == len(values)
     return average.module
 
 

@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from boneage_pl.model.inference import Said, together
+from boneage_pl.data.transforms import Transforms
+from boneage_pl.model.answer import Reader
+from boneage_pl.model.inference import Inference, Said, together
 
 
 def test_the_spread_of_several_is_that_of_their_distributions_mixed():
@@ -20,3 +24,11 @@ def test_one_that_gives_a_number_alone_leaves_the_spread_unknown():
     number, distribution = Said(np.array([90.0]), None), Said(np.array([100.0]), np.array([5.0]))
     assert together([number, distribution]).spread is None
     assert together([distribution]).spread == pytest.approx([5.0])
+
+
+def test_predictions_are_computed_without_tf32():
+    torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("high")
+    Inference(Reader(nn.Identity(), Transforms(), nn.L1Loss()), "bf16-mixed", "cpu")
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32

@@ -133,11 +133,11 @@ def keep_freed_memory() -> None:
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
-def set_float32_arithmetic(precision: str) -> None:
-    """Let a GPU use TF32 for what mixed precision leaves in float32, and no TF32 where float32 was asked for.
+def disable_tf32() -> None:
+    """Compute float32 on a GPU as float32: by PyTorch's default cuDNN rounds to TF32's 10 bits.
 
-    `trainer.precision=32` is the published arithmetic; by PyTorch's default its convolutions would be TF32.
+    With mixed precision, too: convolutions and matrix products are in bfloat16 then, and what is left in
+    float32, as the last layer and the mean of a distribution, is to be exact.
     """
-    exact = precision.startswith("32")
-    torch.set_float32_matmul_precision("highest" if exact else "high")
-    torch.backends.cudnn.allow_tf32 = not exact
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False

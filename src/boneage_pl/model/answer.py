@@ -6,7 +6,7 @@ from torch import Tensor, autocast, float32, int64, nn, promote_types, zeros
 
 from boneage_pl.data.transforms import Transforms
 from boneage_pl.errors import BoneageError
-from boneage_pl.model.input import gray_values, input_of, normalised
+from boneage_pl.model.input import Normalize, input_of
 
 # (output, bone age in months [B]) → one number, in float32. A loss that has a method `months` is given the
 # network's own output, and that method turns it into months [B]; all others are given months [B], of [B, 1].
@@ -64,15 +64,12 @@ class Reader(nn.Module):
         loss: see `Loss`.
     """
 
-    values: Tensor  # of each gray value, normalised: float32 [256, C]
-
     def __init__(self, network: nn.Module, transforms: Transforms, loss: Loss) -> None:
         super().__init__()
         self.network = network
         self.transforms = transforms
         self.loss = loss
-        # a part of it, not of a cache: one who exports it finds it
-        self.register_buffer("values", gray_values(input_of(network)), persistent=False)
+        self.normalize = Normalize(input_of(network))
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
         """Estimate bone ages: uint8 [B, 1, H, W] and [B] → months, float [B]."""
@@ -84,7 +81,12 @@ class Reader(nn.Module):
         return months_of(output, self.loss).float(), spread_of(output, self.loss)
 
     def _output(self, image: Tensor, male: Tensor) -> Tensor:
-        # as in a validation; by its shape, for a length would fix the batch of an exported model
+        return self.network(self.preprocess(image), male)  # type: ignore[no-any-return]
+
+    def preprocess(self, image: Tensor) -> Tensor:
+        """Transform and normalize images as a validation does: uint8 [B, 1, H, W] → float32 [B, C, H, W]."""
+        # By its shape: a length would fix the batch of an exported model.
         key = zeros(image.shape[0], dtype=int64, device=image.device)
-        seen = normalised(self.transforms(image, key), input_of(self.network), self.values)
-        return self.network(seen, male)  # type: ignore[no-any-return]
+        with autocast(image.device.type, enabled=False):
+            normalized: Tensor = self.normalize(self.transforms(image, key))
+        return normalized

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from boneage_pl.data.frame import Pixels
+from boneage_pl.machine.hardware import disable_tf32
 from boneage_pl.model.answer import Reader
 
 MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -52,6 +53,7 @@ class Inference:
         self.place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.reader = reader.eval().to(self.place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mixed = MIXED.get(precision)
+        disable_tf32()
 
     def __call__(self, pixels: Pixels, male: Iterable[bool]) -> Said:
         """Return the answers about a batch.

@@ -1,7 +1,6 @@
 """The input that a network takes: number of channels and normalization."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import isfinite
 from typing import Any
 
@@ -35,8 +34,8 @@ class Input:
             if not isinstance(record.get("transform_input"), bool):
                 raise ValueError("input is missing")
             return HALF if record["transform_input"] else cls()
-        said = record["input"]
-        values: list[Any] = [said.get(n) if isinstance(said, dict) else None for n in ("mean", "std")]
+        spec = record["input"]
+        values: list[Any] = [spec.get(n) if isinstance(spec, dict) else None for n in ("mean", "std")]
         for numbers in values:
             if not isinstance(numbers, list | tuple) or not all(isinstance(n, int | float) for n in numbers):
                 raise ValueError("input is not what it must be")
@@ -60,38 +59,38 @@ def input_of(network: nn.Module) -> Input:
     return getattr(network, "input", Input())
 
 
-def normalised(images: Tensor, wanted: Input, values: Tensor | None = None) -> Tensor:
-    """Normalize gray images.
+class Normalize(nn.Module):
+    """Normalize gray images for a network, without a copy to the device or a synchronization in a step.
 
     Args:
-        images: [B, 1, H, W], uint8, or floating point in [0, 1].
-        wanted: the network's normalization, of C channels.
-        values: `gray_values(wanted)`, if the caller has it.
-
-    Returns:
-        float32 [B, C, H, W] in channels-last memory; for uint8 bit-identical to torchvision's
-        `ToDtype(float32, scale=True)` and `Normalize` of the image repeated to three channels.
+        spec: the network's normalization, of C channels.
     """
-    pixels = images.squeeze(1)  # [B, 1, H, W] → [B, H, W]
-    if images.is_floating_point():
-        mean, std = (torch.tensor(values, device=images.device) for values in (wanted.mean, wanted.std))
-        return ((pixels.float().unsqueeze(3) - mean) / std).permute(0, 3, 1, 2)
-    # A lookup of the 256 possible values is one pass, and its result is channels-last.
-    table = _table(images.device, wanted) if values is None else values
-    return F.embedding(pixels.int(), table).permute(0, 3, 1, 2)  # → [B, C, H, W]
+
+    table: Tensor  # the normalized value of each gray value, float32 [256, C]
+    mean: Tensor  # float32 [C]
+    std: Tensor  # float32 [C]
+
+    def __init__(self, spec: Input) -> None:
+        super().__init__()
+        mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
+        scaled = torch.arange(256).unsqueeze(1) * (1 / 255)  # torchvision multiplies too: to the bit
+        for name, values in (("table", (scaled - mean) / std), ("mean", mean), ("std", std)):
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalize images: uint8 [B, 1, H, W], or floating point in [0, 1] → float32 [B, C, H, W].
+
+        The result is in channels-last memory; for uint8 it is bit-identical to torchvision's
+        `ToDtype(float32, scale=True)` and `Normalize` of the image repeated to three channels.
+        """
+        pixels = images.squeeze(1)  # [B, 1, H, W] → [B, H, W]
+        if images.is_floating_point():
+            normalized = (pixels.float().unsqueeze(3) - self.mean) / self.std
+        else:  # one pass over the pixels
+            normalized = F.embedding(pixels.int(), self.table)
+        return normalized.permute(0, 3, 1, 2)  # [B, H, W, C] → [B, C, H, W]
 
 
-def gray_values(wanted: Input) -> Tensor:
-    """Return the normalized value of each gray value: float32 [256, C]."""
-    scaled = torch.arange(256).unsqueeze(1) * (1 / 255)  # torchvision multiplies too: to the bit
-    return (scaled - torch.tensor(wanted.mean)) / torch.tensor(wanted.std)
-
-
-@lru_cache(maxsize=8)
-def _table(device: torch.device, wanted: Input) -> Tensor:
-    return gray_values(wanted).to(device)
-
-
-def unnormalised(images: Tensor, wanted: Input) -> Tensor:
+def denormalize(images: Tensor, spec: Input) -> Tensor:
     """Undo the normalization, for display: [B, C, H, W] → gray [B, H, W] in [0, 1]."""
-    return (images[:, 0] * wanted.std[0] + wanted.mean[0]).clamp(0, 1)
+    return (images[:, 0] * spec.std[0] + spec.mean[0]).clamp(0, 1)

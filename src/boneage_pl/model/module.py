@@ -13,7 +13,7 @@ from torchmetrics import MeanAbsoluteError, MetricCollection
 from boneage_pl.data.batch import Batch
 from boneage_pl.data.transforms import Flip, Transforms, uniform
 from boneage_pl.model.answer import Loss, loss_of, months_of, spread_of
-from boneage_pl.model.input import input_of, normalised
+from boneage_pl.model.input import Normalize, input_of
 from boneage_pl.model.optimizer import MakeOptimizer, MakeScheduler, load_moments
 from boneage_pl.model.processes import average_statistics, gather
 
@@ -50,6 +50,7 @@ class BoneAgeModule(L.LightningModule):
         super().__init__()
         # Convolutions on CPUs and GPUs are fastest in channels-last memory.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.normalize = Normalize(input_of(network))
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.interval = interval
@@ -77,8 +78,7 @@ class BoneAgeModule(L.LightningModule):
 
     def seen(self, batch: Batch, transforms: Transforms) -> Batch:
         """Transform and normalize a batch's images: uint8 [B, 1, H, W] → float32 [B, C, H, W]."""
-        image = normalised(transforms(batch["image"], batch["key"]), input_of(self.network))
-        return {**batch, "image": image}
+        return {**batch, "image": self.normalize(transforms(batch["image"], batch["key"]))}
 
     def training_step(self, batch: Batch, _batch_index: int) -> Tensor:
         """Return the batch's loss."""

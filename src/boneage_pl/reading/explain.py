@@ -17,7 +17,6 @@ from boneage_pl.errors import BoneageError
 from boneage_pl.machine.whole import replacing
 from boneage_pl.model.answer import months_of
 from boneage_pl.model.features import late_map
-from boneage_pl.model.input import input_of, normalised
 from boneage_pl.reading.answer import Answer
 from boneage_pl.reading.extras import needed
 from boneage_pl.reading.member import Member
@@ -57,9 +56,7 @@ def attribution(member: Member, pixels: Pixels, *, male: bool) -> Map | None:
         return None
     with torch.no_grad():
         image = torch.from_numpy(pixels.copy()).to(place)[None, None]
-        seen = normalised(
-            reader.transforms(image, torch.zeros(1, dtype=torch.int64, device=place)), input_of(network)
-        )
+        seen = reader.preprocess(image)
     boy = torch.tensor([float(male)], device=place)
 
     def months(image: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 
 from boneage_pl.errors import BoneageError
 from boneage_pl.machine.whole import write_whole
-from boneage_pl.model.input import input_of, unnormalised
+from boneage_pl.model.input import denormalize, input_of
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.run.history import History
 from boneage_pl.run.record import Record
@@ -55,6 +55,8 @@ class EpochLog(Callback):
     ) -> None:
         """Count the images; the clock ends with the last, for images/s is the training's."""
         self.images += len(batch["row"]) * trainer.world_size
+        if trainer.is_last_batch and module.device.type == "cuda":
+            torch.cuda.synchronize()  # the steps are queued faster than they are computed
         self.stopped = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -195,8 +197,8 @@ class SampleGrid(Callback):
         picks = torch.linspace(0, len(dataset) - 1, COLUMNS).long().tolist()
         assert isinstance(module, BoneAgeModule)
         keys = [(row, epoch) for epoch in range(SHOWN_EPOCHS) for row in picks]
-        batch = module.seen(dataset[keys], module.train_transforms)
-        gray = unnormalised(batch["image"], input_of(module.network))
+        batch = trainer.strategy.batch_to_device(dataset[keys], module.device)
+        gray = denormalize(batch["image"], input_of(module.network)).cpu()
         titles = [
             f"epoch {epoch}" if epoch else f"{'boy' if boy > 0.5 else 'girl'}, {float(months):.0f} months"
             for (_, epoch), boy, months in zip(keys, batch["male"], batch["bone_age"], strict=True)

@@ -17,7 +17,7 @@ from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.data.found import Found
 from boneage_pl.data.transforms import Transforms
 from boneage_pl.errors import BoneageError
-from boneage_pl.machine.hardware import keep_freed_memory, set_float32_arithmetic, synchronises
+from boneage_pl.machine.hardware import disable_tf32, keep_freed_memory, synchronises
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.model.optimizer import optimizer_of, scheduler_of
 from boneage_pl.run.beginning import Beginning
@@ -111,7 +111,7 @@ def make_trainer(
         default_root_dir=run,
         **({"fast_dev_run": False} if "fast_dev_run" in cfg.trainer else {}),  # done by then: see preflight
     )
-    set_float32_arithmetic(precision)
+    disable_tf32()
     if trainer.strategy.root_device.type == "cpu":
         keep_freed_memory()
     return trainer

@@ -5,8 +5,10 @@ from torch import Tensor
 
 from boneage_pl.data.augment.draws import as_float, chosen, each, places
 
-# Letters of a side marker, five by seven.
+# Letters of a side marker, five by seven, as numbers with a bit for each cell: a tensor would have to be
+# copied to the device.
 _LETTERS = ("#.... #.... #.... #.... #.... #.... #####", "####. #...# #...# ####. #.#.. #..#. #...#")
+_L, _R = (sum(1 << i for i, c in enumerate(rows.replace(" ", "")) if c == "#") for rows in _LETTERS)
 
 
 class Erased:
@@ -68,8 +70,6 @@ class Marker:
 
     def __init__(self, share: float, least: float = 0.05, most: float = 0.15) -> None:
         self.share, self.least, self.most = share, least, most
-        rows = [[[c == "#" for c in row] for row in letter.split()] for letter in _LETTERS]
-        self.letters = torch.tensor(rows)  # [2, 7, 5]
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
         """Lay over [B, 1, H, W] by [B, 5] → float32 [B, 1, H, W]."""
@@ -83,9 +83,9 @@ class Marker:
         down = ((y - each(top * (1 - high))) / each(high) * 7).floor().long()  # [B, 1, H, 1]
         right = ((x - each(left)) / each(wide) * 5).floor().long()  # [B, 1, 1, W]
         inside = (down >= 0) & (down < 7) & (right >= 0) & (right < 5)
-        which = each((letter * 2).long())
-        ink = self.letters.to(pixels.device)[which, down.clamp(0, 6), right.clamp(0, 4)] & inside
-        return chosen(apply, self.share, torch.where(ink, 1.0, pixels), pixels)
+        cells = each(torch.where(letter < 0.5, _L, _R))
+        ink = (cells >> (5 * down.clamp(0, 6) + right.clamp(0, 4))) & inside
+        return chosen(apply, self.share, torch.where(ink > 0, 1.0, pixels), pixels)
 
 
 def _between(place: Tensor, start: Tensor, length: Tensor) -> Tensor:

@@ -34,8 +34,8 @@ def chosen(random: Tensor, share: float, changed: Tensor, images: Tensor) -> Ten
 
 
 def normal(random: Tensor, like: Tensor) -> Tensor:
-    """Return standard normal noise for each pixel of `like` [B, 1, H, W], that hangs on [B] alone."""
-    keys = (random.double() * 2**24).long() << 29
+    """Return standard normal noise for each pixel of `like` [B, 1, H, W], a function of [B] alone."""
+    keys = (random * 2**24).long() << 29  # exact: `random` has 24 bits
     values = uniform(keys, like[0].numel() + 1)[:, 1:]  # the first is `random` itself
     return torch.erfinv(signed(values).clamp(-0.999999, 0.999999)).view_as(like) * math.sqrt(2)
 
