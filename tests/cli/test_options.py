@@ -264,6 +264,12 @@ def test_what_is_left_out_is_listed_in_the_run(home: Home):
     assert "7.png" in row["where"]
 
 
+def test_images_on_the_device_train_the_same(home: Home):
+    home.run(*TINY, "data.on_device=true", "hydra.run.dir=outputs/on_device")
+    plain, resident = (home.path / "outputs" / name / "metrics.csv" for name in ("plain", "on_device"))
+    assert resident.read_text() == plain.read_text()
+
+
 @pytest.mark.slow
 def test_a_compiler_that_is_not_there_is_named_and_the_run_goes_on_without(home: Home):
     env = {"PATH": "/nowhere", "TORCHINDUCTOR_CACHE_DIR": str(home.path / "compiled")}

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -8,6 +9,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
+from boneage_pl.data import loaders
 from boneage_pl.data.datamodule import BoneAgeData
 from boneage_pl.data.transforms import Flip, Transforms
 from boneage_pl.errors import BoneageError
@@ -140,6 +142,42 @@ def test_a_store_that_another_data_set_took_over_is_noticed(rsna: Path, tmp_path
     data_of(tmp_path / "other", store=str(tmp_path / "store"))
     with pytest.raises(BoneageError, match="holds other images than"):
         mine.setup()
+
+
+def test_images_on_the_device_make_the_same_batches(rsna: Path):
+    cpu = torch.device("cpu")
+    for side in ("train_dataloader", "val_dataloader"):
+        pairs = zip(
+            *(_moved(data_of(rsna, on_device=there), side, cpu) for there in (False, True)), strict=True
+        )
+        for usual, resident in pairs:
+            assert usual.keys() == resident.keys()
+            assert all(torch.equal(usual[key], resident[key]) for key in usual)
+            assert usual["image"].dtype == resident["image"].dtype == torch.uint8
+
+
+def _moved(data: BoneAgeData, side: str, device: torch.device) -> list[Any]:
+    return [data.transfer_batch_to_device(batch, device, 0) for batch in getattr(data, side)()]
+
+
+@pytest.mark.parametrize(("free", "there"), [(10**9, True), (10**5, False)])
+def test_images_stay_on_a_gpu_only_where_they_leave_room(
+    rsna: Path, monkeypatch: pytest.MonkeyPatch, free: int, there: bool
+):
+    """The images of the GPU are put into the CPU's memory: what decides is looked at, not CUDA."""
+    taken: list[str] = []
+    monkeypatch.setattr(loaders, "free_memory", lambda _: free)
+    monkeypatch.setattr(loaders, "DeviceImages", lambda *args: taken.append(str(args[-1])))
+    gpu = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda", 0)))
+    for asked in (None, False, True):
+        data = data_of(rsna, on_device=asked)
+        ids = list(data.split["id"].unique())
+        if asked and not there:
+            with pytest.raises(BoneageError, match="on_device=true: the images take"):
+                data.loaders.device_images(ids, data.read, gpu)  # type: ignore[arg-type]
+        else:
+            data.loaders.device_images(ids, data.read, gpu)  # type: ignore[arg-type]
+    assert taken == (["cuda:0", "cuda:0"] if there else [])
 
 
 def test_split_file_is_used_exactly(rsna: Path, tmp_path: Path):

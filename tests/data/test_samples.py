@@ -48,13 +48,27 @@ def test_validation_rows_are_never_repeated_to_fill_a_share():
     assert [len(share) for share in shares] == [2, 1]
 
 
+@pytest.mark.parametrize("length", [70, 71, 95])
+@pytest.mark.parametrize(("processes", "parts"), [(1, 1), (2, 1), (2, 2), (1, 8)])
+def test_all_shares_of_a_training_batch_are_equal_whatever_the_number_of_images(
+    length: int, processes: int, parts: int
+):
+    shares = [epoch(length, 32, processes=processes, process=p, parts=parts) for p in range(processes)]
+    sizes = [[len(batch) for batch in share] for share in shares]
+    assert all(one == sizes[0] for one in sizes)
+    assert all(len(set(sizes[0][k : k + parts])) == 1 for k in range(0, len(sizes[0]), parts))
+    rows = joined([row for share in shares for row in share])
+    assert len(rows) == len(set(rows)) == length - length % 32 % (processes * parts)
+    assert [len(batch) for batch in epoch(length, 32, drop_last=True)] == [32, 32]
+
+
 def test_batches_that_cannot_be_shared_equally_are_refused():
-    check_shares(6000, 32, processes=4, parts=4)  # the last batch has 16
-    with pytest.raises(BoneageError, match=r"data\.batch_size has 32 samples, and 3 processes"):
+    check_shares(6001, 32, processes=8, parts=4)
+    with pytest.raises(BoneageError, match=r"data\.batch_size=32: 3 processes.*\n.*: 1, 2, 4, 8, 16, 32\."):
         check_shares(6000, 32, processes=3, parts=1)
-    with pytest.raises(BoneageError, match=r"the last batch of an epoch has 16.*\n.*work: 1, 2, 4, 8, 16\."):
-        check_shares(6000, 32, processes=8, parts=4)
-    check_shares(64, 32, processes=32, parts=1)
+    check_shares(20, 32, processes=4, parts=1)
+    with pytest.raises(BoneageError, match="20 training rows are fewer"):
+        check_shares(20, 32, processes=4, parts=1, drop_last=True)
 
 
 def test_above_the_random_bits_of_a_key_is_one_that_is_another_in_every_epoch():

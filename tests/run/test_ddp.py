@@ -113,7 +113,7 @@ def test_devices_that_do_not_divide_the_batch_are_refused(tmp_path: Path, forks:
     options = [*SMALL_PHANTOM, "trainer=ddp", "trainer.devices=3", "trainer.accelerator=cpu"]
     result = forks.run("+experiment=v1", *options, cwd=tmp_path, check=False)
     assert result.returncode == 2
-    assert "data.batch_size has 32 samples, and 3 processes" in result.stderr
+    assert "data.batch_size=32: 3 processes" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "outputs").exists() or not any((tmp_path / "outputs").glob("v1/*"))
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import lightning as L
 import pandas as pd
+import torch
 from torch.utils.data import DataLoader
 
 from boneage_pl.data.batch import Batch
@@ -15,7 +16,7 @@ from boneage_pl.data.depth import bits, told
 from boneage_pl.data.found import Found, find_data
 from boneage_pl.data.frame import Fit, Frame
 from boneage_pl.data.images import read_originals
-from boneage_pl.data.loaders import Loaders, Read
+from boneage_pl.data.loaders import DeviceImages, Loaders, Read
 from boneage_pl.data.originals import examine_originals
 from boneage_pl.data.place import Place
 from boneage_pl.data.preparation import prepare_images
@@ -45,7 +46,8 @@ class BoneAgeData(L.LightningDataModule):
     Args:
         root: folder of the data, or its table; any layout that `examine_table` recognises.
         image_size: side of the square images in pixels.
-        batch_size: images of an optimiser step: all processes and accumulated parts together.
+        batch_size: images of an optimizer step: all processes and accumulated parts together.
+        drop_last: whether training drops the short last batch of an epoch.
         protocol, age_bins, samples_per_group, validation_share, fold, seed: as in `make_split`; the seed also
             decides order and flips.
         split_seed: of the split alone; `None` for `seed`.
@@ -64,6 +66,8 @@ class BoneAgeData(L.LightningDataModule):
         prefetch_factor: batches that each of them has ready; `None` for PyTorch's 2.
         pin_memory: page-locked batches; `None` where there is a GPU.
         persistent_workers: whether the loader processes outlive the epoch.
+        on_device: keep the split's images in the training device's memory, without loader processes; `None`
+            for a GPU that they take a quarter of at most. The tensors are the same.
         fit: how an image is brought into the square, see `Frame`.
         generate: draws the data into `root` first (the phantom).
         sampling: how many training rows are drawn from each group.
@@ -79,6 +83,7 @@ class BoneAgeData(L.LightningDataModule):
         root: str,
         image_size: int = 500,
         batch_size: int = 32,
+        drop_last: bool = False,
         protocol: Protocol = "disjoint",
         age_bins: int = 10,
         samples_per_group: int = 400,
@@ -99,6 +104,7 @@ class BoneAgeData(L.LightningDataModule):
         prefetch_factor: int | None = None,
         pin_memory: bool | None = None,
         persistent_workers: bool = True,
+        on_device: bool | None = None,
         seed: int = 0,
         split_seed: int | None = None,
         fit: Fit = "crop",
@@ -112,8 +118,18 @@ class BoneAgeData(L.LightningDataModule):
         self.root = self.place.root
         self.frame = Frame(image_size, fit)
         self.loaders = Loaders(
-            batch_size, seed, image_size, prepare, workers, prefetch_factor, pin_memory, persistent_workers
+            batch_size,
+            seed,
+            image_size,
+            prepare,
+            workers,
+            prefetch_factor,
+            pin_memory,
+            persistent_workers,
+            drop_last,
+            on_device,
         )
+        self.device_images: DeviceImages | None = None
         self.how: dict[str, Any] = {
             "protocol": protocol,
             "age_bins": age_bins,
@@ -248,19 +264,33 @@ class BoneAgeData(L.LightningDataModule):
 
     def check_shares(self, processes: int, parts: int) -> None:
         """Raise `BoneageError` if the training batches cannot be divided equally (see `check_shares`)."""
-        check_shares(len(self._side("train")), self.loaders.batch_size, processes, parts)
+        rows, loaders = len(self._side("train")), self.loaders
+        check_shares(rows, loaders.batch_size, processes, parts, drop_last=loaders.drop_last)
 
     def steps(self, parts: int = 1, limit: float | None = None) -> int:
-        """Return the optimiser's steps of an epoch, see `Loaders.steps`."""
+        """Return the optimizer's steps of an epoch, see `Loaders.steps`."""
         return self.loaders.steps(self._side("train"), parts, limit)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training rows in an order of their own each epoch."""
-        return self.loaders.loader(self._side("train"), self.read, self.trainer, train=True)
+        return self._loader("train")
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation rows, always in the split's order."""
-        return self.loaders.loader(self._side("validation"), self.read, self.trainer, train=False)
+        return self._loader("validation")
+
+    def _loader(self, subset: str) -> DataLoader[Batch]:
+        if self.device_images is None:
+            ids = list(self.split["id"].unique())
+            self.device_images = self.loaders.device_images(ids, self.read, self.trainer)
+        return self.loaders.loader(
+            self._side(subset), self.read, self.device_images, self.trainer, train=subset == "train"
+        )
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch to the device, where its images may be already."""
+        batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return {**batch, "image": self.device_images[batch["image"]]} if self.device_images else batch
 
     def _side(self, subset: str) -> pd.DataFrame:
         return self.split[self.split["subset"] == subset]

@@ -1,20 +1,56 @@
 """How the rows of a split are served: by how many processes, in which batches and order."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import lightning as L
+import numpy as np
 import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from boneage_pl.data.batch import Batch
 from boneage_pl.data.frame import Pixels
 from boneage_pl.data.samples import EpochBatches, Radiographs
 from boneage_pl.data.shared_memory import PREFETCH, with_room
-from boneage_pl.machine.hardware import default_workers, on_gpu
+from boneage_pl.errors import BoneageError
+from boneage_pl.machine.hardware import default_workers, free_memory, on_gpu
 from boneage_pl.machine.pool import leave_signals
 
+log = logging.getLogger(__name__)
+
 Read = Callable[[Sequence[str]], Pixels]
+_SHARE = 0.25  # of a GPU's free memory, that images may take unasked; our choice
+_READ = 256  # images copied to the device at once
+
+
+class DeviceImages:
+    """A split's images on the training device: all that a batch brings there is which of them it has.
+
+    Args:
+        ids: of the images.
+        read: ids → their pixels, uint8 [B, H, W].
+        side: of the images in pixels.
+        device: where they are kept.
+    """
+
+    def __init__(self, ids: Sequence[str], read: Read, side: int, device: torch.device) -> None:
+        self.rows = {i: row for row, i in enumerate(ids)}
+        self.pixels = torch.empty(len(ids), side, side, dtype=torch.uint8, device=device)
+        for start in range(0, len(ids), _READ):
+            self.pixels[start : start + _READ] = torch.from_numpy(read(ids[start : start + _READ]))
+        log.info("%d images on %s, %.1f GB", len(ids), device, self.pixels.nbytes / 1e9)
+
+    def find(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the rows of `ids`: int64 [B]."""
+        return np.array([self.rows[i] for i in ids], dtype=np.int64)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Return the images of rows on the device: int64 [B, 1] → uint8 [B, 1, H, W]."""
+        return self.pixels[rows]
 
 
 @dataclass
@@ -34,27 +70,59 @@ class Loaders:
     prefetch_factor: int | None
     pin_memory: bool | None
     persistent_workers: bool
+    drop_last: bool
+    on_device: bool | None
     _with_room: int | None = field(default=None, init=False)
 
     def steps(self, rows: pd.DataFrame, parts: int, limit: float | None) -> int:
-        """Return the optimiser's steps of an epoch.
+        """Return the optimizer's steps of an epoch.
 
         Args:
             rows: that are trained on.
             parts: that each batch is served as.
             limit: batches of an epoch as served, or a share of them; `None` for all.
         """
-        served = len(EpochBatches(len(rows), self.batch_size, None, parts=parts))
+        served = len(
+            EpochBatches(len(rows), self.batch_size, self.seed, parts=parts, drop_last=self.drop_last)
+        )
         if limit is not None:
             served = int(served * limit) if isinstance(limit, float) else min(served, limit)
         return -(-served // parts)
 
+    def device_images(self, ids: Sequence[str], read: Read, trainer: L.Trainer | None) -> DeviceImages | None:
+        """Return the images on the training device, if they are to be kept there.
+
+        Raises:
+            BoneageError: they are asked for, and it has not enough memory.
+        """
+        device = trainer.strategy.root_device if trainer else torch.device("cpu")
+        needed = len(ids) * self.side**2
+        wanted = device.type == "cuda" if self.on_device is None else self.on_device
+        if wanted and device.type == "cuda":
+            free = free_memory(device)
+            if self.on_device and needed > free:
+                raise BoneageError(
+                    f"data.on_device=true: the images take {needed / 1e9:.1f} GB, and {device} has "
+                    f"{free / 1e9:.1f} GB free."
+                )
+            wanted = bool(self.on_device) or needed <= _SHARE * free
+        return DeviceImages(ids, read, self.side, device) if wanted else None
+
     def loader(
-        self, rows: pd.DataFrame, read: Read, trainer: L.Trainer | None, *, train: bool
+        self,
+        rows: pd.DataFrame,
+        read: Read,
+        images: DeviceImages | None,
+        trainer: L.Trainer | None,
+        *,
+        train: bool,
     ) -> DataLoader[Batch]:
-        """Return a loader of rows: to train, in an order of their own each epoch; else as they are."""
+        """Return a loader of rows: to train, in an order of their own each epoch; else as they are.
+
+        Of `images` on the device it serves the rows, and needs no processes for it.
+        """
         gpu = on_gpu(trainer.strategy.root_device.type if trainer else "auto")
-        workers = self._workers(trainer, gpu)
+        workers = 0 if images else self._workers(trainer, gpu)
         batches = EpochBatches(
             len(rows),
             self.batch_size,
@@ -62,19 +130,20 @@ class Loaders:
             processes=trainer.world_size if trainer else 1,
             process=trainer.global_rank if trainer else 0,
             parts=trainer.accumulate_grad_batches if trainer and train else 1,
+            drop_last=self.drop_last,
         )
         if trainer:
             # Loader processes start before Lightning sets the epoch that a resumed run is in.
             progress = trainer.fit_loop.epoch_progress.current
             batches.set_epoch(progress.processed)  # type: ignore[attr-defined]
         return DataLoader(
-            Radiographs(rows, read, train=train, seed=self.seed),
+            Radiographs(rows, images.find if images else read, train=train, seed=self.seed),
             batch_size=None,  # the sampler's keys are batches already
             sampler=batches,
             num_workers=workers,
             persistent_workers=self.persistent_workers and workers > 0,
             prefetch_factor=self._prefetch if workers else None,
-            pin_memory=gpu if self.pin_memory is None else self.pin_memory,
+            pin_memory=gpu and not images if self.pin_memory is None else self.pin_memory,
             worker_init_fn=leave_signals if workers else None,
         )
 

@@ -21,16 +21,17 @@ Key = tuple[int, int]  # a row of one side of a split, and the epoch that it is 
 class EpochBatches(Sampler[list[Key]]):
     """Yields batches of keys: in an order that depends on (seed, epoch) alone, or in the plain one.
 
-    Every process of a distributed run draws the same batches and keeps its share of each, so an epoch has the
-    same batches whatever their number. Lightning calls `set_epoch`; the epoch travels with the row, so that a
-    worker that outlives the epoch still knows which one it is in.
+    Every process of a distributed run draws the same batches and keeps its share of each. Lightning calls
+    `set_epoch`; the epoch travels with the row, so that a worker that outlives the epoch still knows which
+    one it is in. In training all shares of a batch are equal: what is left of the last one is dropped.
 
     Args:
         length: rows.
-        batch_size: rows of a batch, all processes and parts together.
-        seed: of the order; `None` for the plain one.
+        batch_size: rows of a batch, all processes and micro-batches together.
+        seed: of the order; `None` for the plain one, of a validation.
         processes, process: how many share each batch, and which of them this is.
-        parts: how many smaller batches a batch is served as, for gradients that are accumulated.
+        parts: micro-batches that a batch is served as, for gradients that are accumulated.
+        drop_last: whether training drops the short last batch of an epoch.
     """
 
     def __init__(
@@ -42,55 +43,60 @@ class EpochBatches(Sampler[list[Key]]):
         processes: int = 1,
         process: int = 0,
         parts: int = 1,
+        drop_last: bool = False,
     ) -> None:
-        self.length = length
+        self.length = self.used = length
         self.batch_size = batch_size
         self.seed = seed
         self.processes = processes
         self.process = process
         self.parts = parts
         self.epoch = 0
+        if seed is not None:
+            self.used -= length % batch_size % (batch_size if drop_last else processes * parts)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that the next iteration belongs to."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return sum(1 for _ in self._batches(np.arange(self.length)))
 
     def __iter__(self) -> Iterator[list[Key]]:
-        if self.seed is None:
-            order = np.arange(self.length)
-        else:
+        order = np.arange(self.length)
+        if self.seed is not None:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        for start in range(0, self.length, self.batch_size):
-            share = order[start : start + self.batch_size][self.process :: self.processes]
-            for part in np.array_split(share, self.parts):
-                if len(part):  # the last batch of a validation may be too small for every process
-                    yield [(int(row), self.epoch) for row in part]
+        for rows in self._batches(order):
+            yield [(row, self.epoch) for row in rows.tolist()]
+
+    def _batches(self, order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        for start in range(0, self.used, self.batch_size):
+            batch = order[start : min(start + self.batch_size, self.used)]
+            for rows in np.array_split(batch[self.process :: self.processes], self.parts):
+                if len(rows):  # the last batch of a validation may be too small for every process
+                    yield rows
 
 
-def check_shares(length: int, batch_size: int, processes: int, parts: int) -> None:
-    """Refuse training batches that cannot be divided equally: their parts would not weigh the same.
+def check_shares(
+    length: int, batch_size: int, processes: int, parts: int, *, drop_last: bool = False
+) -> None:
+    """Refuse training batches that cannot be divided equally: their shares would not weigh the same.
 
     Raises:
-        BoneageError: naming the batch that cannot be, and what can.
+        BoneageError: naming the numbers of shares that work; or there are not enough rows for a batch.
     """
     shares = processes * parts
-    rest = length % batch_size
-    for size, which in ((batch_size, "data.batch_size"), (rest, "the last batch of an epoch")):
-        if size % shares:
-            raise BoneageError(
-                f"{which} has {size} samples, and {processes} processes × {parts} accumulated parts cannot "
-                f"share them equally.\nOf {length} training samples in batches of {batch_size}, these "
-                f"numbers of shares work: {_shares(length, batch_size)}. Change trainer.devices, "
-                "trainer.accumulate_grad_batches or data.batch_size."
-            )
-
-
-def _shares(length: int, batch_size: int) -> str:
-    common = np.gcd(batch_size, length % batch_size)
-    return ", ".join(str(n) for n in range(1, int(common) + 1) if common % n == 0)
+    if batch_size % shares:
+        possible = ", ".join(str(n) for n in range(1, batch_size + 1) if batch_size % n == 0)
+        raise BoneageError(
+            f"data.batch_size={batch_size}: {processes} processes × {parts} accumulated parts cannot share "
+            f"it equally.\nThese numbers of shares can: {possible}. Change trainer.devices, "
+            "trainer.accumulate_grad_batches or data.batch_size."
+        )
+    if length < (batch_size if drop_last else shares):
+        raise BoneageError(
+            f"{length} training rows are fewer than data.batch_size={batch_size}: choose a smaller one."
+        )
 
 
 class Radiographs(Dataset[Batch]):
@@ -124,10 +130,10 @@ class Radiographs(Dataset[Batch]):
         pixels = self.read([self.ids[row] for row in rows])
         batch = Batch(
             image=torch.from_numpy(pixels).unsqueeze(1),  # [B, H, W] → [B, 1, H, W]
-            key=torch.tensor([self._key(row, epoch) for row, epoch in keys]),
+            key=torch.from_numpy(np.array([self._key(row, epoch) for row, epoch in keys])),
             male=torch.from_numpy(self.male[rows]),
             bone_age=torch.from_numpy(self.bone_age[rows]),
-            row=torch.tensor(rows),
+            row=torch.from_numpy(np.array(rows)),
         )
         return shared(batch)
 

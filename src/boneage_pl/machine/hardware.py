@@ -19,6 +19,11 @@ def on_gpu(accelerator: str = "auto") -> bool:
     return torch.cuda.is_available() and accelerator != "cpu"
 
 
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that are free on a GPU."""
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
 def check_devices(accelerator: str, devices: Any) -> None:
     """Refuse GPUs that are asked for and not there.
 

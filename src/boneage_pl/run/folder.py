@@ -21,6 +21,7 @@ MAY_CHANGE = (
     "data.prepare",
     "data.prepare_workers",
     "data.workers",
+    "data.on_device",
     "data.prefetch_factor",
     "data.pin_memory",
     "data.persistent_workers",

@@ -15,7 +15,7 @@ _ADDED: dict[str, Any] = {
         "validation": {},
     },
 }
-_ADDED_DATA = {"fit": "crop", "fold": 1, "split_seed": None}
+_ADDED_DATA = {"fit": "crop", "fold": 1, "split_seed": None, "drop_last": False, "on_device": None}
 
 
 def of_today(config: Any) -> Any:
