@@ -33,7 +33,7 @@ from boneage_pl.run.folder import plain
 from boneage_pl.run.history import History
 from boneage_pl.run.hold import alone_in
 from boneage_pl.run.interrupts import Interrupts, Stopped, say_stopped, stoppable
-from boneage_pl.run.parts import make_data, make_module, make_trainer
+from boneage_pl.run.parts import check_compile, make_data, make_module, make_trainer
 from boneage_pl.run.published import write_published_curves
 from boneage_pl.run.record import Record
 from boneage_pl.run.run_json import RunRecord
@@ -75,6 +75,7 @@ def train(cfg: DictConfig, found: Found | None = None) -> Summary:
 
 def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
     check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
+    check_compile(cfg.compile)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
 
     beginning = Beginning.of(cfg, run)
@@ -152,7 +153,7 @@ def _in_our_words(run: Path) -> Iterator[None]:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         raise BoneageError(
-            f"compile=true: {str(error).splitlines()[0]}\nWithout it (compile=false) nothing is compiled."
+            f"compile: {str(error).splitlines()[0]}\nWithout it (compile=false) nothing is compiled."
         ) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -60,7 +60,9 @@ def test_training_goes_the_same_way_and_validation_uses_the_new_statistics():
     anew, after = fit(Reestimated(2))
     assert torch.equal(plain.network.age.weight, anew.network.age.weight)
     assert before != after
-    seen = torch.cat([anew.seen(batch, Transforms())["image"] for batch in list(loader())[-2:]])
+    seen = torch.cat(
+        [anew.preprocess(Transforms(), batch["image"], batch["key"]) for batch in list(loader())[-2:]]
+    )
     assert torch.allclose(anew.network.norm.running_mean, seen.mean((0, 2, 3)), atol=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from boneage_pl.data.batch import Batch
-from boneage_pl.data.frame import Pixels
 from boneage_pl.data.shared_memory import shared
 from boneage_pl.data.transforms import BITS
 from boneage_pl.errors import BoneageError
@@ -107,13 +107,13 @@ class Radiographs(Dataset[Batch]):
 
     Args:
         rows: `id, male, bone_age` of this side.
-        read: ids → their pixels, uint8 [B, H, W].
+        read: ids → their pixels, uint8 [B, H, W], or what stands for them until the device, [B].
         train: whether this is the training side.
         seed: of the keys.
     """
 
     def __init__(
-        self, rows: pd.DataFrame, read: Callable[[Sequence[str]], Pixels], *, train: bool, seed: int
+        self, rows: pd.DataFrame, read: Callable[[Sequence[str]], NDArray[Any]], *, train: bool, seed: int
     ) -> None:
         self.ids = rows["id"].tolist()
         self.male = rows["male"].to_numpy(dtype=np.float32)

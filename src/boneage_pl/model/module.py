@@ -59,6 +59,7 @@ class BoneAgeModule(L.LightningModule):
         self.train_transforms, self.val_transforms = transforms or (Transforms([Flip()]), Transforms())
         self.mix = mix
         self.optimizer_state = optimizer_state
+        self.compiled = False
         metrics = MetricCollection({"mae": MeanAbsoluteError()})
         self.train_metrics = metrics.clone(prefix="train_")
         self.val_metrics = metrics.clone(prefix="val_")
@@ -72,13 +73,33 @@ class BoneAgeModule(L.LightningModule):
         image = image.to(self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self.network(image, male)
 
+    def compile_step(self, mode: str) -> None:
+        """Compile the network, and apart from it transforms and normalization, when they are first used.
+
+        CUDA graphs are of the network alone: of two in a row each would overwrite what the other returned.
+
+        Args:
+            mode: see `torch.compile`.
+        """
+        self.network.compile(mode=mode, dynamic=False)  # type: ignore[no-untyped-call]
+        self.preprocess = torch.compile(self.preprocess, dynamic=False)  # type: ignore[method-assign]
+        self.compiled = True
+        self._allow_compiling(False)
+
+    def _allow_compiling(self, allowed: bool) -> None:
+        """Compile for a first batch, and compute others eagerly if their shape differs, as the last one's."""
+        if self.compiled:
+            torch.compiler.set_stance("default" if allowed else "eager_on_recompile")
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """Transform and normalize a batch on the device."""
-        return self.seen(batch, self.train_transforms if self.trainer.training else self.val_transforms)
+        transforms = self.train_transforms if self.trainer.training else self.val_transforms
+        return {**batch, "image": self.preprocess(transforms, batch["image"], batch["key"])}
 
-    def seen(self, batch: Batch, transforms: Transforms) -> Batch:
-        """Transform and normalize a batch's images: uint8 [B, 1, H, W] → float32 [B, C, H, W]."""
-        return {**batch, "image": self.normalize(transforms(batch["image"], batch["key"]))}
+    def preprocess(self, transforms: Transforms, image: Tensor, key: Tensor) -> Tensor:
+        """Transform and normalize images: uint8 [B, 1, H, W] and int64 [B] → float32 [B, C, H, W]."""
+        normalized: Tensor = self.normalize(transforms(image, key))
+        return normalized
 
     def training_step(self, batch: Batch, _batch_index: int) -> Tensor:
         """Return the batch's loss."""
@@ -93,6 +114,11 @@ class BoneAgeModule(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Drop the last epoch's predictions: this one may not be validated."""
         self._forget_validation()
+        self._allow_compiling(True)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Compile no more in this epoch."""
+        self._allow_compiling(False)
 
     def _forget_validation(self) -> None:
         self.validation: dict[str, list[Any]] = {"row": [], "predicted": []}
@@ -106,10 +132,16 @@ class BoneAgeModule(L.LightningModule):
         """Start collecting predictions; all processes validate the same network."""
         self._predictions: list[dict[str, Tensor]] = []
         average_statistics(self.network)
+        self._allow_compiling(True)
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        """Compile no more in this validation."""
+        self._allow_compiling(False)
 
     def validation_step(self, batch: Batch, _batch_index: int) -> None:
         """Predict a validation batch."""
-        output = self(batch["image"], batch["male"])
+        # Cloned, as the next batch overwrites the output of a CUDA graph.
+        output = self(batch["image"], batch["male"]).clone()
         predicted, spread = months_of(output, self.loss), spread_of(output, self.loss)
         self.val_metrics.update(predicted, batch["bone_age"])
         rows = {"row": batch["row"], "bone_age": batch["bone_age"], "boys": batch["male"] > 0.5}

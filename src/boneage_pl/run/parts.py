@@ -27,6 +27,8 @@ from boneage_pl.run.saving import WholeFiles
 
 log = logging.getLogger(__name__)
 
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")  # PyTorch's
+
 
 def make_data(cfg: DictConfig, beginning: Beginning, found: Found | None) -> BoneAgeData:
     """Build the configured data with the split that the run begins with, exactly so where it is resumed.
@@ -76,8 +78,14 @@ def make_module(
         optimizer_state,
     )
     if cfg.compile:
-        network.compile()
+        module.compile_step("default" if cfg.compile is True else cfg.compile)
     return module
+
+
+def check_compile(mode: bool | str) -> None:
+    """Raise `BoneageError` if torch.compile has no such mode."""
+    if mode not in (True, False, *COMPILE_MODES):
+        raise BoneageError(f"compile={mode}: there are true, false, {', '.join(COMPILE_MODES)}.")
 
 
 def _unfused(cfg: DictConfig, precision: str) -> DictConfig:
