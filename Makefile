@@ -10,7 +10,7 @@ TWO  := -n 2 --dist loadfile --no-loadscope-reorder
 DEMO := data=phantom_small outputs=outputs/demo seed=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all torture lint bench reproduction tensorboard clean
+.PHONY: help setup demo test test-all torture lint bench gpu reproduction tensorboard clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,9 +41,11 @@ lint: setup  ## ruff format check, ruff, mypy over src/
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-bench: setup  ## the project against the published way, side by side, and what each recipe costs (half an hour on 2 cores)
+bench: setup  ## the project against the published way, side by side, the CPU's rows (half an hour on 2 cores)
 	$(PY) -m benchmarks.speed
-	$(PY) -m benchmarks.recipes
+
+gpu: setup  ## how fast the GPU that is here trains and predicts (8 minutes); its record goes to docs/records
+	$(PY) -m benchmarks.gpu
 
 reproduction: setup  ## docs/REPRODUCTION.md from the records of the runs
 	$(PY) -m boneage_pl.compare 'runs=docs/records/*' format=markdown template=docs/reproduction.md.jinja out=docs/REPRODUCTION.md

@@ -46,7 +46,6 @@ def project_data(root: str, size: int, **options: Any) -> Any:
 
 
 def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
-    import torch
     from torch.utils.data import DataLoader
 
     from benchmarks.published import Files
@@ -54,21 +53,16 @@ def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
     from boneage_pl.machine.hardware import keep_freed_memory
     from boneage_pl.model.input import Input, Normalize
 
-    device = torch.device("cuda" if side == "loader" else "cpu")
     if side == "published":
         paths = sorted(Path(root).rglob("*.png"))
         loader: Any = DataLoader(Files(list(chain(*repeat(paths, 99))), size), 32, shuffle=True)
         batches = iter(loader)
     else:
-        # `loader` is what a training on a GPU has: its processes, pinned memory and the way to the device
-        workers = None if side == "loader" else 0
-        if side != "loader":
-            keep_freed_memory()  # as every training on a CPU does
-        data = project_data(root, size, prepare=side != "streamed", samples_per_group=80, workers=workers)
+        keep_freed_memory()  # as every training on a CPU does
+        data = project_data(root, size, prepare=side != "streamed", samples_per_group=80, workers=0)
         serve = (batch for epoch in range(99) for batch in _epoch(data, epoch))
-        moved = (data.transfer_batch_to_device(batch, device, 0) for batch in serve)
-        flips, normalize = Transforms([Flip()]), Normalize(Input()).to(device)
-        batches = (normalize(flips(batch["image"], batch["key"])) for batch in moved)
+        flips, normalize = Transforms([Flip()]), Normalize(Input())
+        batches = (normalize(flips(batch["image"], batch["key"])) for batch in serve)
     next(batches)
     begun, used, seen = time.perf_counter(), cpu_seconds(), 0
     while (wall := time.perf_counter() - begun) < seconds:
@@ -76,8 +70,6 @@ def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
         image = batch[0] if side == "published" else batch
         assert image.shape[1:] == (3, size, size)
         seen += len(image)
-    if device.type == "cuda":
-        torch.cuda.synchronize()
     return {"cpu_ms_per_image": 1000 * (cpu_seconds() - used) / seen, "images_per_s": seen / wall}
 
 
@@ -117,17 +109,15 @@ def decode(path: str) -> None:
 # Training and inference.
 
 
-def training_step(side: str, root: str, size: int, batch: int, steps: int, device: str) -> Result:
+def training_step(side: str, root: str, size: int, batch: int, steps: int) -> Result:
     timed = published_steps if side == "published" else project_steps
-    seconds, checkpoint = timed(root, size, batch, steps, device, compiled=side == "compiled")
+    seconds, checkpoint = timed(root, size, batch, steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     rate = batch / float(np.median(seconds))
     return {"images_per_s": rate, "peak_gib": peak, "checkpoint_gb": checkpoint}
 
 
-def published_steps(
-    root: str, size: int, batch: int, steps: int, device: str, compiled: bool
-) -> tuple[list[float], float]:
+def published_steps(root: str, size: int, batch: int, steps: int) -> tuple[list[float], float]:
     import torch
     from PIL import Image
     from torch.utils.data import DataLoader
@@ -135,30 +125,27 @@ def published_steps(
     from benchmarks import published
     from boneage_pl.model.network import BoneAgeNet
 
-    assert not compiled
     data = project_data(root, size, samples_per_group=40)
     images = [Image.fromarray(pixels) for pixels in data.read(data.split["id"].tolist())]
     needed = batch * (steps + 2)
     dataset = published.Decoded(list(chain(*repeat(images, needed // len(images) + 1)))[:needed], size)
     loader = DataLoader(dataset, batch, shuffle=True, num_workers=2, drop_last=True)
-    network = BoneAgeNet(size).to(device)
+    network = BoneAgeNet(size)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     seconds, begun = [], time.perf_counter()
     for served in loader:
-        published.step(network, optimizer, served, torch.device(device))
+        published.step(network, optimizer, served, torch.device("cpu"))
         seconds.append(time.perf_counter() - begun)
         begun = time.perf_counter()
     state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
     return seconds[2:], _saved(partial(torch.save, state))
 
 
-def project_steps(
-    root: str, size: int, batch: int, steps: int, device: str, compiled: bool
-) -> tuple[list[float], float]:
+def project_steps(root: str, size: int, batch: int, steps: int) -> tuple[list[float], float]:
     import lightning as L
     import torch
 
-    from boneage_pl.machine.hardware import keep_freed_memory, resolve_precision, set_float32_arithmetic
+    from boneage_pl.machine.hardware import keep_freed_memory, resolve_precision
     from boneage_pl.model.module import BoneAgeModule
     from boneage_pl.model.network import BoneAgeNet
 
@@ -169,26 +156,20 @@ def project_steps(
             self.ends: list[float] = []
 
         def on_train_batch_end(self, *_: Any) -> None:
-            if device == "cuda":
-                torch.cuda.synchronize()
             self.ends.append(time.perf_counter())
 
     precision = resolve_precision("auto")
-    set_float32_arithmetic(precision)
-    if device == "cpu":
-        keep_freed_memory()
+    keep_freed_memory()
     # every group as often as it takes to fill the steps
     samples = -(-batch * (steps + 3) // 20) * 4 // 3 + 4
     data = project_data(root, size, batch_size=batch, samples_per_group=samples)
     network = BoneAgeNet(size)
-    if compiled:
-        network.compile()
     module = BoneAgeModule(
         network, lambda network: torch.optim.Adam(network.parameters(), lr=0.01, fused=True)
     )
     clock = Clock()
     trainer = L.Trainer(
-        accelerator=device,
+        accelerator="cpu",
         devices=1,
         precision=precision,
         max_steps=steps + 2,
@@ -211,7 +192,7 @@ def _saved(save: Callable[[str], None]) -> float:
         return Path(folder, "saved").stat().st_size / 1e9
 
 
-def inference(side: str, size: int, batch: int, steps: int, device: str) -> Result:
+def inference(side: str, size: int, batch: int, steps: int) -> Result:
     import torch
 
     from boneage_pl.data.transforms import Transforms
@@ -222,20 +203,18 @@ def inference(side: str, size: int, batch: int, steps: int, device: str) -> Resu
 
     torch.manual_seed(0)
     pixels = torch.randint(0, 256, (batch, 1, size, size), dtype=torch.uint8)
-    male = torch.ones(batch, device=device)
-    network = BoneAgeNet(size).eval().to(device)
+    male = torch.ones(batch)
+    network = BoneAgeNet(size).eval()
     if side == "project":
-        if device == "cpu":
-            keep_freed_memory()
+        keep_freed_memory()
         reader = Reader(network, Transforms(), torch.nn.L1Loss()).to(memory_format=torch.channels_last)
-        image = pixels.to(device)
         enabled = resolve_precision("auto") == "bf16-mixed"
-        predict = lambda: reader(image, male)  # noqa: E731
+        predict = lambda: reader(pixels, male)  # noqa: E731
     else:
-        ready, enabled = Normalize(Input())(pixels).contiguous().to(device), False
+        ready, enabled = Normalize(Input())(pixels).contiguous(), False
         predict = lambda: network(ready, male)  # noqa: E731
     seconds = []
-    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=enabled):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=enabled):
         for _ in range(steps + 2):
             begun = time.perf_counter()
             predict().sum().item()
@@ -246,11 +225,10 @@ def inference(side: str, size: int, batch: int, steps: int, device: str) -> Resu
 # An epoch of a real run, against the steps in it.
 
 
-def epoch_overhead(side: str, root: str, size: int, device: str) -> Result:
+def epoch_overhead(side: str, root: str, size: int) -> Result:
     import os
 
     import lightning as L
-    import torch
 
     from boneage_pl.cli.entry import start
     from boneage_pl.model import module
@@ -259,15 +237,10 @@ def epoch_overhead(side: str, root: str, size: int, device: str) -> Result:
     bare: list[float] = []
     validating: list[float] = []
 
-    # a GPU is waited for, or its steps would be counted where something else waits for them
-    finish = torch.cuda.synchronize if device == "cuda" else lambda: None
-
     def timed(real: Callable[..., Any], into: list[float]) -> Callable[..., Any]:
         def run(*arguments: Any, **options: Any) -> Any:
-            finish()
             begun = time.perf_counter()
             result = real(*arguments, **options)
-            finish()
             into.append(time.perf_counter() - begun)
             return result
 
@@ -294,7 +267,7 @@ def epoch_overhead(side: str, root: str, size: int, device: str) -> Result:
             f"data.image_size={size}",
             "data.samples_per_group=400",  # an epoch of 188 steps, as published
             "trainer.max_epochs=1",
-            f"trainer.accelerator={device}",
+            "trainer.accelerator=cpu",
             f"outputs={outputs}",
         ]
         sys.stdout.flush()
@@ -332,22 +305,6 @@ def start_up(side: str, root: str) -> Result:
     return {"first": first, "opening": opening}
 
 
-def gpu_peak() -> Result:
-    """Measure the GPU's bfloat16 matrix rate in FLOP/s: the best of a few large square products."""
-    import torch
-
-    best = 0.0
-    for n in (4096, 8192, 16384):
-        a, b = (torch.randn(n, n, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-        for _ in range(12):
-            torch.cuda.synchronize()
-            begun = time.perf_counter()
-            torch.mm(a, b)
-            torch.cuda.synchronize()
-            best = max(best, 2 * n**3 / (time.perf_counter() - begun))
-    return {"flops": best}
-
-
 WHATS: dict[str, Callable[..., Result]] = {
     "input": input_pipeline,
     "prepare": prepare,
@@ -370,8 +327,7 @@ def options_of(arguments: list[str]) -> Iterator[tuple[str, Any]]:
 def main() -> None:
     side, what, *rest = sys.argv[1:]
     options = dict(options_of(rest))
-    result = gpu_peak() if what == "gpu_peak" else WHATS[what](side, **options)
-    print(json.dumps(result))
+    print(json.dumps(WHATS[what](side, **options)))
 
 
 if __name__ == "__main__":

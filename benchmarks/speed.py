@@ -125,55 +125,33 @@ def start_rows(table: Table, folder: Path) -> None:
         shutil.rmtree(root)
 
 
-def step_rows(table: Table, phantom: Path, device: str, sizes: dict[tuple[int, int], int]) -> None:
+def step_rows(table: Table, phantom: Path, sizes: dict[tuple[int, int], int]) -> None:
     for (size, batch), steps in sizes.items():
-        options = {"root": phantom, "size": size, "batch": batch, "steps": steps, "device": device}
+        options = {"root": phantom, "size": size, "batch": batch, "steps": steps}
         ours, theirs = table.sides("step", ("project", "published"), **options)
-        rate, where = "images_per_s", f"{size} px, batch {batch}, {device}"
+        rate, where = "images_per_s", f"{size} px, batch {batch}"
         what = f"training step, {where}: images/s"
         table.row(ours[rate] / theirs[rate], what, f"{ours[rate]:.2f}", f"{theirs[rate]:.2f}", "plain loop")
         for key, name, unit in (("peak_gib", "peak memory", "GiB"), ("checkpoint_gb", "checkpoint", "GB")):
             what = f"{name}, {where}"
             ratio = ours[key] / theirs[key]
             table.row(ratio, what, f"{ours[key]:.2f} {unit}", f"{theirs[key]:.2f} {unit}", "plain loop")
-        if device == "cuda":
-            gpu_rows(table, phantom, size, ours[rate])
 
 
-def gpu_rows(table: Table, phantom: Path, size: int, rate: float) -> None:
-    """Say what share of the GPU's matrix peak a step reaches, and whether the loader keeps up."""
-    peak = measure("project", "gpu_peak")["flops"] / 1e12
-    step = 3 * 0.0334 * (size / 500) ** 2 * rate  # TFLOP/s: 33.4 GFLOP forward at 500 px, backward twice that
-    table.row(
-        step / peak, "share of the bfloat16 matrix peak", f"{step:.0f} TFLOP/s", f"{peak:.0f}", "matmul"
-    )
-    loader = measure("loader", "input", root=phantom, size=size, seconds=8)["images_per_s"]
-    what = "loader with its processes, onto the GPU, images/s"
-    table.row(loader / rate, what, f"{loader:.0f}", f"{rate:.0f}", "its training step")
-
-
-def compile_row(table: Table, phantom: Path, device: str) -> None:
-    options = {"root": phantom, "size": 128, "batch": 32, "steps": 12, "device": device}
-    ours, theirs = table.sides("step", ("compiled", "project"), **options)
-    rate = "images_per_s"
-    what = f"`compile=true`, training step, 128 px, batch 32, {device}: images/s"
-    table.row(ours[rate] / theirs[rate], what, f"{ours[rate]:.2f}", f"{theirs[rate]:.2f}", "without")
-
-
-def inference_row(table: Table, device: str) -> None:
-    options = {"size": 500, "batch": 16, "steps": 5, "device": device}
+def inference_row(table: Table) -> None:
+    options = {"size": 500, "batch": 16, "steps": 5}
     ours, theirs = table.sides("inference", ("project", "published"), **options)
     rate = "images_per_s"
-    what = f"inference, 500 px, {device}: images/s"
+    what = "inference, 500 px: images/s"
     table.row(ours[rate] / theirs[rate], what, f"{ours[rate]:.1f}", f"{theirs[rate]:.1f}", "float32 eager")
 
 
-def overhead_row(table: Table, phantom: Path, device: str) -> None:
-    options = {"root": phantom, "size": 128, "device": device}
+def overhead_row(table: Table, phantom: Path) -> None:
+    options = {"root": phantom, "size": 128}
     runs = [measure("project", "overhead", **options) for _ in range(table.rounds)]
     overhead = median(run["overhead"] for run in runs)
     steps, step = runs[0]["steps"], median(run["step_ms"] for run in runs)
-    what = f"an epoch of {steps:.0f} steps at 128 px over its steps ({device})"
+    what = f"an epoch of {steps:.0f} steps at 128 px over its steps"
     table.row(1 + overhead, what, f"{overhead:+.1%}", f"{step:.0f} ms", "a bare step")
 
 
@@ -239,10 +217,8 @@ def main() -> None:
         "answers",
         "exports",
         "overhead",
-        "gpu",
     ]
-    # compiling takes minutes each time: on demand
-    parser.add_argument("--only", nargs="+", choices=[*rows, "compile"], default=rows)
+    parser.add_argument("--only", nargs="+", choices=rows, default=rows)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         originals, phantom = Path(folder, "originals"), Path(folder, "phantom")
@@ -259,22 +235,17 @@ def main() -> None:
             elif name == "start":
                 start_rows(table, Path(folder, "tiny"))
             elif name == "step128":
-                step_rows(table, phantom, "cpu", {(128, 32): 12})
+                step_rows(table, phantom, {(128, 32): 12})
             elif name == "step500":
-                step_rows(table, phantom, "cpu", {(500, 32): 3})
+                step_rows(table, phantom, {(500, 32): 3})
             elif name == "inference":
-                inference_row(table, "cpu")
+                inference_row(table)
             elif name == "answers":
                 answer_rows(table, originals, Path(folder))
             elif name == "exports":
                 export_rows(table, Path(folder))
-            elif name == "overhead":
-                overhead_row(table, phantom, "cpu")
-            elif name == "compile":
-                compile_row(table, phantom, "cuda" if torch.cuda.is_available() else "cpu")
-            elif torch.cuda.is_available():
-                step_rows(table, phantom, "cuda", {(500, 32): 40, (500, 128): 20})
-                overhead_row(table, phantom, "cuda")
+            else:
+                overhead_row(table, phantom)
 
 
 if __name__ == "__main__":

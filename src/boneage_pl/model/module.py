@@ -73,16 +73,15 @@ class BoneAgeModule(L.LightningModule):
         image = image.to(self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self.network(image, male)
 
-    def compile_step(self, mode: str) -> None:
-        """Compile the network, and apart from it transforms and normalization, when they are first used.
+    def compile_network(self, mode: str) -> None:
+        """Compile the network when it is first used.
 
-        CUDA graphs are of the network alone: of two in a row each would overwrite what the other returned.
+        Not the transforms: PyTorch 2.11 compiled a blur behind a change of tone to other pixels on a CPU.
 
         Args:
             mode: see `torch.compile`.
         """
         self.network.compile(mode=mode, dynamic=False)  # type: ignore[no-untyped-call]
-        self.preprocess = torch.compile(self.preprocess, dynamic=False)  # type: ignore[method-assign]
         self.compiled = True
         self._allow_compiling(False)
 

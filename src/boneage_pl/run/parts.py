@@ -78,7 +78,7 @@ def make_module(
         optimizer_state,
     )
     if cfg.compile:
-        module.compile_step("default" if cfg.compile is True else cfg.compile)
+        module.compile_network("default" if cfg.compile is True else cfg.compile)
     return module
 
 

@@ -1,0 +1,330 @@
+"""How fast a GPU trains and predicts, in one command: `make gpu`.
+
+    python -m benchmarks.gpu [--minutes 8] [--keep docs/records] [--only ROW …]
+    python -m benchmarks.gpu --rehearse
+
+Each row is a process of its own with a time limit, in order of worth; gpu_<device>.json and .md are written
+after each, so that a run that is cut off is a record too. It needs no radiographs: trainings see noise,
+predictions drawn hands. `--rehearse` runs every row on the CPU, at tiny sizes, and its numbers mean nothing.
+
+A row of a training is a real one, `python -m boneage_pl +experiment=…`, with `Meter` among its callbacks. The
+loops that it is held against have their batch on the device and nothing else to do.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import asking, published, speed
+from benchmarks.keep import keep
+from benchmarks.measure import project_data
+
+Numbers = dict[str, float]
+
+
+@dataclass
+class Row:
+    """A measurement.
+
+    Args:
+        name: of the row, in the table.
+        what: function of `ROWS` that makes it.
+        options: what the function is given.
+        seconds: it is stopped after.
+    """
+
+    name: str
+    what: str
+    options: dict[str, Any] = field(default_factory=dict)
+    seconds: int = 60
+
+
+def training(experiment: str, size: int, *also: str, seconds: int = 60) -> Row:
+    """Return the row of a training at a size in pixels."""
+    name = " ".join([experiment, f"{size} px", *also])
+    return Row(name, "train", {"experiment": experiment, "size": size, "also": also}, seconds)
+
+
+def rows() -> Iterator[Row]:
+    """Yield all rows, the most worth knowing first."""
+    fused, graphs = "compile=true", "compile=reduce-overhead"
+    yield Row("bf16 matrix peak", "peak")
+    yield training("v1", 128)
+    yield training("v1", 500)
+    yield training("v3", 128)
+    yield training("v1", 128, graphs, seconds=150)
+    yield training("v1", 500, graphs, seconds=180)
+    yield training("v3", 128, graphs, seconds=150)
+    for size in (128, 500):
+        yield Row(
+            f"torchvision's Inception, AMP, channels-last, {size} px", "loop", {"size": size, "amp": True}
+        )
+        yield Row(f"plain float32 loop, {size} px", "loop", {"size": size, "amp": False})
+    for size in (128, 500):
+        for there in (True, False):
+            yield Row(
+                f"loader, {size} px, data.on_device={there}", "loader", {"size": size, "on_device": there}
+            )
+    yield Row("predict 500 full-size PNGs, 500 px", "predict", {"size": 500, "count": 500}, 120)
+    yield training("v1", 500, "data.batch_size=128", seconds=90)
+    yield training("v1", 128, "data.batch_size=128")
+    yield training("v1", 128, "data.on_device=false")
+    yield training("v1", 128, fused, seconds=150)
+    yield training(
+        "v3", 256, "data.batch_size=16", "optimizer.layer_decay=0.85"
+    )  # v3_fine, without its ckpt=
+    yield training("v3", 448, "data.batch_size=16", "optimizer.layer_decay=0.85")
+    yield training("v3", 448, "data.batch_size=16", "optimizer.layer_decay=0.85", graphs, seconds=150)
+    yield training("v1", 128, "trainer.precision=32")
+
+
+def rehearsed(row: Row) -> Row:
+    """Return a row as it can be run on a CPU, to see whether it runs."""
+    small = {"size": 107, "count": 8}
+    options = {key: small.get(key, value) for key, value in row.options.items()}
+    if row.what == "train":
+        batch = [] if any("batch_size" in one for one in options["also"]) else ["data.batch_size=8"]
+        also = [re.sub("=(128|16)$", "=8", one) for one in options["also"] if not one.startswith("compile")]
+        options["also"] = [*also, *batch]
+    return Row(row.name, row.what, options, 600)
+
+
+# Trainings
+
+
+def train(folder: Path, device: str, experiment: str, size: int, also: list[str]) -> Numbers:
+    """Train on noise, with a `Meter`."""
+    cuda = device == "cuda"
+    write_noise(folder / "noise", 2000 if cuda else 100)
+    steps = "" if cuda else ", warm: 1, timed: 1, profiled: 1, watched: 1"
+    options = [f"+experiment={experiment}", f"data.root={folder / 'noise'}", f"data.image_size={size}"]
+    options += ["model.weights=null", f"trainer.accelerator={device}", "trainer.max_epochs=3", *also]
+    options += [
+        f"+callbacks.meter={{_target_: benchmarks.meter.Meter, out: '{folder / 'meter.json'}'{steps}}}"
+    ]
+    options += [f"hydra.run.dir={folder / 'run'}", f"outputs={folder}"]
+    options += [] if cuda else ["data.samples_per_group=4", "trainer.limit_train_batches=5"]
+    subprocess.run([sys.executable, "-m", "boneage_pl", *options], check=True, stdout=sys.stderr)
+    found: Numbers = json.loads((folder / "meter.json").read_text())
+    if experiment == "v1":
+        found["tflops"] = 3 * flops(size) * found["images_per_s"] / 1e12  # backward is twice forward
+    return found
+
+
+def write_noise(root: Path, count: int) -> None:
+    """Write small pictures of noise, to be enlarged as they are prepared, of all ages and both sexes."""
+    images, rng = root / "boneage-training-dataset", np.random.default_rng(0)
+    images.mkdir(parents=True)
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8)).save(images / f"{i + 1}.png")
+    ages = np.linspace(1, 228, count).round().astype(int)
+    table = pd.DataFrame({"id": range(1, count + 1), "boneage": ages, "male": np.arange(count) % 2 == 0})
+    table.to_csv(root / "boneage-training-dataset.csv", index=False)
+
+
+def flops(size: int) -> int:
+    """Return the floating-point operations of the published network's forward pass, for one image."""
+    from boneage_pl.model.network import BoneAgeNet
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        BoneAgeNet(size).eval()(torch.zeros(1, 3, size, size), torch.zeros(1))
+    return int(counter.get_total_flops())
+
+
+# What it is held against, and the rest
+
+
+def loop(_folder: Path, device: str, size: int, amp: bool) -> Numbers:
+    """Time the steps of a bare loop: the published network in float32, or torchvision's in bfloat16."""
+    from torchvision.models import inception_v3
+
+    from boneage_pl.model.network import BoneAgeNet
+
+    image = torch.randn(32 if device == "cuda" else 4, 3, size, size, device=device)
+    ones = torch.ones(len(image), device=device)
+    if amp:
+        network: nn.Module = inception_v3(aux_logits=False, num_classes=1, init_weights=False)
+        network, image = (part.to(device, memory_format=torch.channels_last) for part in (network, image))  # type: ignore[call-overload]
+        optimizer = torch.optim.Adam(network.parameters(), fused=True)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            with torch.autocast(device, torch.bfloat16):
+                output = network(image)
+            F.l1_loss(output.float().squeeze(1), ones).backward()
+            optimizer.step()
+    else:
+        network = BoneAgeNet(size).to(device)
+        plain = torch.optim.Adam(network.parameters())
+
+        def step() -> None:
+            published.step(network, plain, (image, ones, ones), torch.device(device))
+
+    finish = torch.cuda.synchronize if device == "cuda" else lambda: None
+    torch.backends.cudnn.benchmark = True
+    warm, steps = (10, 30) if device == "cuda" else (1, 1)
+    for count in (warm, steps):
+        finish()
+        begun = time.perf_counter()
+        for _ in range(count):
+            step()
+        finish()
+    seconds = (time.perf_counter() - begun) / steps
+    return {"images_per_s": len(image) / seconds, "step_ms": 1000 * seconds}
+
+
+def loader(folder: Path, device: str, size: int, on_device: bool) -> Numbers:
+    """Count the images that reach the device in an epoch, after one that starts the loader's processes."""
+    write_noise(folder, 2000 if device == "cuda" else 100)
+    data = project_data(
+        str(folder), size, samples_per_group=400 if device == "cuda" else 4, on_device=on_device
+    )
+    data.trainer = L.Trainer(accelerator=device, devices=1, logger=False, enable_checkpointing=False)
+    place = data.trainer.strategy.root_device
+    batches = data.train_dataloader()
+    for _ in range(2):
+        begun, seen = time.perf_counter(), 0
+        for batch in batches:
+            seen += len(data.transfer_batch_to_device(batch, place, 0)["image"])
+        if device == "cuda":
+            torch.cuda.synchronize()
+    return {"images_per_s": seen / (time.perf_counter() - begun)}
+
+
+def predict(folder: Path, _device: str, size: int, count: int) -> Numbers:
+    """Predict files of full size, beside decoding and the network alone."""
+    speed.write_originals(folder / "originals")
+    ckpt = str(asking.write_checkpoint(folder, size))
+    options = {"ckpt": ckpt, "root": str(folder / "originals"), "count": count}
+    rates = {s: asking.many_answers(s, **options)["images_per_s"] for s in ("network", "decode", "project")}
+    slower = min(rates["network"], rates["decode"])
+    return {"images_per_s": rates["project"], "of_slower": rates["project"] / slower, **rates}
+
+
+def peak(_folder: Path, device: str) -> Numbers:
+    """Measure the bfloat16 matrix rate: the best of a few large square products."""
+    cuda, best = device == "cuda", 0.0
+    finish = torch.cuda.synchronize if cuda else lambda: None
+    for n in (4096, 8192, 16384) if cuda else (256,):
+        a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
+        for _ in range(12):
+            finish()
+            begun = time.perf_counter()
+            torch.mm(a, b)
+            finish()
+            best = max(best, 2 * n**3 / (time.perf_counter() - begun))
+    return {"tflops": best / 1e12}
+
+
+ROWS: dict[str, Callable[..., Numbers]] = {one.__name__: one for one in (train, loop, loader, predict, peak)}
+
+# The table
+
+
+def table(record: dict[str, Any]) -> str:
+    """Return the rows as Markdown."""
+    found = record["rows"]
+    most = next((row["tflops"] for row in found if row["what"] == "peak" and "tflops" in row), None)
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        "row": lambda row: row["name"],
+        "images/s": lambda row: f"{row['images_per_s']:,.0f}",
+        "step": lambda row: f"{row['step_ms']:.1f} ms",
+        "epoch": lambda row: f"{row['epoch_s']:.1f} s",
+        "first step": lambda row: f"{row['first_step_s']:.0f} s",
+        "transforms": lambda row: f"{row['transforms_ms']:.1f} ms",
+        "in kernels": lambda row: f"{row['kernels_share']:.0%}",
+        "of the matrix peak": lambda row: f"{row['tflops'] / most:.0%}" if row["what"] == "train" else "",
+        "memory": lambda row: f"{row['peak_gb']:.1f} GB",
+        "synchronizations": lambda row: f"{row['synchronizations']:g}",
+    }
+    lines = ["| " + " | ".join(columns) + " |", "| " + " | ".join("---" for _ in columns) + " |"]
+    for row in found:
+        cells = [_cell(show, row) for show in columns.values()]
+        if "error" in row:
+            cells[1] = row["error"]
+        lines.append("| " + " | ".join(cells) + " |")
+    heading = f"{record['device']}, {record['date']}, torch {torch.__version__}"
+    matrix = f"; bf16 matrix peak {most:.0f} TFLOP/s" if most else ""
+    return f"{heading}{matrix}\n\n" + "\n".join(lines) + "\n"
+
+
+def _cell(show: Callable[[dict[str, Any]], str], row: dict[str, Any]) -> str:
+    try:
+        return show(row)
+    except (KeyError, TypeError):
+        return ""
+
+
+def measured(row: Row, device: str, seconds: float) -> dict[str, Any]:
+    """Measure a row in a process of its own; what fails is a record too."""
+    job = json.dumps({**asdict(row), "device": device})
+    begun = time.perf_counter()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu", "--row", job],
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
+        found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else _failed(done.stderr)
+    except subprocess.TimeoutExpired:
+        found = {"error": f"stopped after {seconds:.0f} s"}
+    return {**asdict(row), **found, "took_s": round(time.perf_counter() - begun, 1)}
+
+
+def _failed(text: str) -> dict[str, str]:
+    return {"error": (text.strip().splitlines() or ["failed"])[-1][:200], "stderr": text[-2000:]}
+
+
+def main() -> None:
+    """Measure every row for which there is time."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--keep", type=Path, default=Path("docs/records"), help="folder of the record")
+    parser.add_argument("--only", nargs="+", default=[""], help="rows whose names begin so")
+    parser.add_argument("--rehearse", action="store_true", help="run the rows on the CPU, at tiny sizes")
+    parser.add_argument("--row", type=json.loads, help="measure this one here, print JSON")
+    options = parser.parse_args()
+    if options.row:
+        given = options.row
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(ROWS[given["what"]](Path(folder), given["device"], **given["options"])))
+        return
+    if not options.rehearse and not torch.cuda.is_available():
+        sys.exit("PyTorch finds no GPU here. --rehearse runs the rows on the CPU, at tiny sizes.")
+    name = "rehearsal on a CPU: no numbers" if options.rehearse else torch.cuda.get_device_name()
+    record: dict[str, Any] = {"device": name, "date": time.strftime("%Y-%m-%d"), "rows": []}
+    stem = "gpu_rehearsal" if options.rehearse else "gpu_" + re.sub(r"\W+", "_", name)
+    until = time.monotonic() + 60 * options.minutes
+    for row in rows():
+        left = until - time.monotonic()
+        if left < 10 or not row.name.startswith(tuple(options.only)):
+            continue
+        row = rehearsed(row) if options.rehearse else row
+        record["rows"].append(measured(row, "cpu" if options.rehearse else "cuda", min(left, row.seconds)))
+        keep(options.keep / f"{stem}.json", record)
+        (options.keep / f"{stem}.md").write_text(table(record))
+        print(table(record).splitlines()[-1], flush=True)
+
+
+if __name__ == "__main__":
+    main()

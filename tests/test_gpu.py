@@ -1,0 +1,84 @@
+"""The GPU's benchmark, as far as a CPU can run it; and what a training step must not do on a GPU."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from benchmarks import gpu, meter
+from boneage_pl.cli.conf_path import CONF
+
+SMALL = {
+    "v1": ("model._target_=tests.tiny.Tiny", "data.batch_size=8"),
+    "v3": ("model.backbone=timm/test_efficientnet", "data.batch_size=8"),
+}
+
+
+@pytest.mark.parametrize("experiment", SMALL)
+def test_a_step_synchronizes_nothing_and_computes_nothing_in_float64(experiment: str):
+    row = gpu.rehearsed(gpu.training(experiment, 107, *SMALL[experiment]))
+    found = gpu.measured(row, "cpu", 300)
+    assert "error" not in found, found
+    assert found["synchronized"] == []
+    assert found["synchronizations"] == 0
+    assert found["images_per_s"] > 0
+    assert found["transforms_ms"] > 0
+    assert found["epoch_s"] > 0
+
+
+def test_what_would_synchronize_is_found():
+    with meter.synchronizations(found := [], cuda=False):
+        float(torch.ones(1).sum())
+        torch.ones(2) + torch.tensor([1.0, 2.0])
+    assert [where.split(":")[0] for where in found] == [__file__, __file__]
+    with pytest.raises(AssertionError), meter.synchronizations([], cuda=False):
+        torch.ones(1).double()
+
+
+def test_every_row_is_one_of_ours_and_its_options_compose():
+    rows = list(gpu.rows())
+    assert len({row.name for row in rows}) == len(rows)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for row in rows:
+            assert row.what in gpu.ROWS
+            if row.what == "train":
+                options = row.options
+                cfg = compose("config", overrides=[f"+experiment={options['experiment']}", *options["also"]])
+                assert cfg.model
+
+
+def test_a_row_that_fails_is_in_the_record_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    bad = gpu.Row("a loop of no size", "loop", {"size": "none", "amp": False})
+    monkeypatch.setattr(gpu, "rows", lambda: [bad, gpu.Row("bf16 matrix peak", "peak")])
+    monkeypatch.setattr(gpu, "rehearsed", lambda row: row)
+    monkeypatch.setattr(sys, "argv", ["gpu", "--rehearse", "--keep", str(tmp_path)])
+    gpu.main()
+    record = json.loads((tmp_path / "gpu_rehearsal.json").read_text())
+    assert [("error" in row) for row in record["rows"]] == [True, False]
+    assert record["rows"][1]["tflops"] > 0
+    assert record["by"]["packages"]["torch"] in torch.__version__
+    lines = (tmp_path / "gpu_rehearsal.md").read_text().splitlines()
+    assert lines[-2].startswith("| a loop of no size | ")
+    assert capsys.readouterr().out.splitlines() == lines[-2:]
+
+
+def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu"])
+    with pytest.raises(SystemExit, match=r"no GPU here\. --rehearse"):
+        gpu.main()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_every_row_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["gpu", "--rehearse", "--minutes", "55", "--keep", str(tmp_path)])
+    gpu.main()
+    record = json.loads((tmp_path / "gpu_rehearsal.json").read_text())
+    assert [row["name"] for row in record["rows"]] == [row.name for row in gpu.rows()]
+    assert not [row for row in record["rows"] if "error" in row]
