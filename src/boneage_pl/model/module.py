@@ -107,7 +107,8 @@ class BoneAgeModule(L.LightningModule):
             batch = self.mix(batch, uniform(batch["key"], drawn + self.mix.numbers)[:, drawn:])
         output = self(batch["image"], batch["male"])
         self.train_metrics.update(months_of(output, self.loss).detach(), batch["bone_age"])
-        self.log_dict(self.train_metrics, on_step=False, on_epoch=True, logger=False)
+        if self.trainer.is_last_batch:  # once: logging costs more than a small network's step
+            self.log_dict(self.train_metrics, on_step=False, on_epoch=True, logger=False)
         return loss_of(output, batch["bone_age"], self.loss)
 
     def on_train_epoch_start(self) -> None:
