@@ -61,8 +61,16 @@ class Meter(Callback):
         self.epochs: list[float] = []
         self.synchronized: list[str] = []
 
-    def on_train_start(self, _trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Start the clock of the first step."""
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Start the clock of the first step.
+
+        Raises:
+            ValueError: an epoch has fewer steps than are measured.
+        """
+        if trainer.num_training_batches < self.ends[-1]:
+            raise ValueError(
+                f"an epoch of {trainer.num_training_batches} steps; {self.ends[-1]} are measured"
+            )
         self.cuda = module.device.type == "cuda"
         self.begun = self._now()
 

@@ -86,8 +86,6 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
     )
     data.prepare_data()
     data.setup()
-    module = make_module(cfg, network, precision, data, beginning.optimizer_state(cfg.optimizer.get("state")))
-    beginning.check(module.build_optimizer()[0])
 
     record = Record(
         version=__version__,
@@ -111,6 +109,9 @@ def _train(cfg: DictConfig, run: Path, found: Found | None) -> Summary:
     ]
     trainer = make_trainer(cfg, run, precision, own, purge=len(history.rows) if beginning.resumed else None)
     data.check_shares(trainer.world_size, trainer.accumulate_grad_batches)
+    optimizer_state = beginning.optimizer_state(cfg.optimizer.get("state"))
+    module = make_module(cfg, network, precision, data, trainer.world_size, optimizer_state)
+    beginning.check(module.build_optimizer()[0])
     record.arithmetic = arithmetic(trainer.strategy.root_device.type, trainer.world_size)
     if trainer.is_global_zero:
         write_first_files(run, beginning, network, data.split, data.skipped, epochs)

@@ -180,6 +180,30 @@ def test_images_stay_on_a_gpu_only_where_they_leave_room(
     assert taken == (["cuda:0", "cuda:0"] if there else [])
 
 
+@pytest.mark.parametrize(("processes", "parts"), [(1, 1), (2, 1), (1, 4), (2, 2)])
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_a_schedule_is_as_long_as_the_training_however_it_is_shared(
+    rsna: Path, processes: int, parts: int, drop_last: bool
+):
+    """61 rows in batches of 20: a last batch of one can be shared by nobody."""
+    data = data_of(rsna, batch_size=20, drop_last=drop_last)
+    rest = data.split[data.split["subset"] == "train"].head(1)
+    data.split = pd.concat([data.split, rest])
+    fit_loop = SimpleNamespace(epoch_progress=SimpleNamespace(current=SimpleNamespace(processed=0)))
+    trainer = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        world_size=processes,
+        num_devices=processes,
+        global_rank=processes - 1,
+        accumulate_grad_batches=parts,
+        fit_loop=fit_loop,
+    )
+    data.trainer = trainer  # type: ignore[assignment]
+    served = len(list(data.train_dataloader()))
+    assert data.steps(parts, None, processes) == served / parts
+    assert data.steps(parts, None, processes) == (4 if processes * parts == 1 and not drop_last else 3)
+
+
 def test_split_file_is_used_exactly(rsna: Path, tmp_path: Path):
     drawn = data_of(rsna, seed=5).split
     drawn.sample(frac=1, random_state=0).to_csv(tmp_path / "split.csv", index=False)
@@ -277,5 +301,5 @@ def test_a_data_module_of_ones_own_is_asked_for_nothing_new():
     config = OmegaConf.create(
         {"scheduler": {"_target_": "x.OneCycleLR", "interval": "step"}, "trainer": {"max_epochs": 1}}
     )
-    with pytest.raises(BoneageError, match=r"its method steps\(parts, limit\)"):
+    with pytest.raises(BoneageError, match=r"its method steps\(parts, limit, processes\)"):
         make_module(config, nn.Linear(1, 1), "32-true", object())

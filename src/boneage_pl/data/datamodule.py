@@ -267,9 +267,9 @@ class BoneAgeData(L.LightningDataModule):
         rows, loaders = len(self._side("train")), self.loaders
         check_shares(rows, loaders.batch_size, processes, parts, drop_last=loaders.drop_last)
 
-    def steps(self, parts: int = 1, limit: float | None = None) -> int:
+    def steps(self, parts: int = 1, limit: float | None = None, processes: int = 1) -> int:
         """Return the optimizer's steps of an epoch, see `Loaders.steps`."""
-        return self.loaders.steps(self._side("train"), parts, limit)
+        return self.loaders.steps(self._side("train"), parts, limit, processes)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training rows in an order of their own each epoch."""

@@ -74,17 +74,24 @@ class Loaders:
     on_device: bool | None
     _with_room: int | None = field(default=None, init=False)
 
-    def steps(self, rows: pd.DataFrame, parts: int, limit: float | None) -> int:
+    def steps(self, rows: pd.DataFrame, parts: int, limit: float | None, processes: int) -> int:
         """Return the optimizer's steps of an epoch.
 
         Args:
             rows: that are trained on.
             parts: that each batch is served as.
             limit: batches of an epoch as served, or a share of them; `None` for all.
+            processes: that share each batch.
         """
-        served = len(
-            EpochBatches(len(rows), self.batch_size, self.seed, parts=parts, drop_last=self.drop_last)
+        batches = EpochBatches(
+            len(rows),
+            self.batch_size,
+            self.seed,
+            processes=processes,
+            parts=parts,
+            drop_last=self.drop_last,
         )
+        served = len(batches)
         if limit is not None:
             served = int(served * limit) if isinstance(limit, float) else min(served, limit)
         return -(-served // parts)

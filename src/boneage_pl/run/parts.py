@@ -53,6 +53,7 @@ def make_module(
     network: nn.Module,
     precision: str,
     data: BoneAgeData,
+    processes: int = 1,
     optimizer_state: dict[str, Any] | None = None,
 ) -> BoneAgeModule:
     """Build the configured LightningModule."""
@@ -61,10 +62,11 @@ def make_module(
     if interval == "step":
         if not hasattr(data, "steps"):
             raise BoneageError(
-                "scheduler.interval=step: a data module says in its method steps(parts, limit) how many\n"
-                "steps of the optimiser an epoch has, and this one has no such method."
+                "scheduler.interval=step: a data module says in its method steps(parts, limit, processes)\n"
+                "how many steps of the optimizer an epoch has, and this one has no such method."
             )
-        length *= data.steps(cfg.trainer.accumulate_grad_batches, cfg.trainer.get("limit_train_batches"))
+        limit = cfg.trainer.get("limit_train_batches")
+        length *= data.steps(cfg.trainer.accumulate_grad_batches, limit, processes)
     transforms = built(cfg.transforms, "transforms")
     module = BoneAgeModule(
         network,
