@@ -61,7 +61,7 @@ def test_the_last_step_is_v3_and_the_first_the_published_recipe():
 def test_each_step_changes_one_part_of_the_one_before():
     steps = [plain(composed(name)) for name in NAMES]
     assert [changed(before, after) for before, after in pairwise(steps)] == [
-        {"optimizer", "scheduler", "trainer.gradient_clip_val", "data.batch_size"},
+        {"optimizer", "scheduler", "trainer.gradient_clip_val", "data.batch_size", "data.drop_last"},
         {"sampling"},
         {"model", "transforms"},
         {"model"},

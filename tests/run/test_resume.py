@@ -221,7 +221,7 @@ def test_a_damaged_last_checkpoint_is_named_and_the_one_before_it_used(home: Hom
     content[middle : middle + 100] = bytes(100)  # longer than the padding between tensors
     last.write_bytes(content)
     result = home.run("resume=outputs/damaged", *OWN)
-    assert "last.ckpt cannot be read as a checkpoint: it is damaged" in result.stdout
+    assert "last.ckpt cannot be read as a checkpoint" in result.stdout
     assert "after 2 of 6 epochs" in result.stdout
     assert differing(home.outputs / "damaged", v1) == []
 
