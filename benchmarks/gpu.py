@@ -13,7 +13,9 @@ loops that it is held against have their batch on the device and nothing else to
 
 import argparse
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,10 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
-import pandas as pd
 import torch
-from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -108,7 +107,7 @@ def rehearsed(row: Row) -> Row:
 def train(folder: Path, device: str, experiment: str, size: int, also: list[str]) -> Numbers:
     """Train on noise, with a `Meter`."""
     cuda = device == "cuda"
-    write_noise(folder / "noise", 4400 if cuda else 100)
+    speed.write_noise(folder / "noise", 4400 if cuda else 100)
     steps = "" if cuda else ", warm: 1, timed: 1, profiled: 1, watched: 1"
     options = [f"+experiment={experiment}", f"data.root={folder / 'noise'}", f"data.image_size={size}"]
     options += ["model.weights=null", f"trainer.accelerator={device}", "trainer.max_epochs=3", *also]
@@ -122,17 +121,6 @@ def train(folder: Path, device: str, experiment: str, size: int, also: list[str]
     if experiment == "v1":
         found["tflops"] = 3 * flops(size) * found["images_per_s"] / 1e12  # backward is twice forward
     return found
-
-
-def write_noise(root: Path, count: int) -> None:
-    """Write small pictures of noise, to be enlarged as they are prepared, of all ages and both sexes."""
-    images, rng = root / "boneage-training-dataset", np.random.default_rng(0)
-    images.mkdir(parents=True)
-    for i in range(count):
-        Image.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8)).save(images / f"{i + 1}.png")
-    ages = np.linspace(1, 228, count).round().astype(int)
-    table = pd.DataFrame({"id": range(1, count + 1), "boneage": ages, "male": np.arange(count) % 2 == 0})
-    table.to_csv(root / "boneage-training-dataset.csv", index=False)
 
 
 def flops(size: int) -> int:
@@ -188,7 +176,7 @@ def loop(_folder: Path, device: str, size: int, amp: bool) -> Numbers:
 
 def loader(folder: Path, device: str, size: int, on_device: bool) -> Numbers:
     """Count the images that reach the device in an epoch, after one that starts the loader's processes."""
-    write_noise(folder, 4400 if device == "cuda" else 100)
+    speed.write_noise(folder, 4400 if device == "cuda" else 100)
     data = project_data(
         str(folder), size, samples_per_group=400 if device == "cuda" else 4, on_device=on_device
     )
@@ -250,6 +238,7 @@ def table(record: dict[str, Any]) -> str:
         "in kernels": lambda row: f"{row['kernels_share']:.0%}",
         "of the matrix peak": lambda row: f"{row['tflops'] / most:.0%}" if row["what"] == "train" else "",
         "memory": lambda row: f"{row['peak_gb']:.1f} GB",
+        "of the slower alone": lambda row: f"{row['of_slower']:.2f} ×",
         "synchronizations": lambda row: f"{row['synchronizations']:g}",
     }
     lines = ["| " + " | ".join(columns) + " |", "| " + " | ".join("---" for _ in columns) + " |"]
@@ -271,18 +260,19 @@ def _cell(show: Callable[[dict[str, Any]], str], row: dict[str, Any]) -> str:
 
 def measured(row: Row, device: str, seconds: float) -> dict[str, Any]:
     """Measure a row in a process of its own; what fails is a record too."""
-    job = json.dumps({**asdict(row), "device": device})
+    folder = tempfile.TemporaryDirectory()  # here: a process that is killed removes nothing
+    job = json.dumps({**asdict(row), "device": device, "folder": folder.name})
     begun = time.perf_counter()
-    try:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu", "--row", job],
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-        )
-        found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else _failed(done.stderr)
-    except subprocess.TimeoutExpired:
-        found = {"error": f"stopped after {seconds:.0f} s"}
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu", "--row", job]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # in a session of its own: a training that it has started is stopped with it
+    with folder, subprocess.Popen(command, start_new_session=True, **pipes) as running:
+        try:
+            printed, errors = running.communicate(timeout=seconds)
+            found = json.loads(printed.splitlines()[-1]) if running.returncode == 0 else _failed(errors)
+        except subprocess.TimeoutExpired:
+            os.killpg(running.pid, signal.SIGKILL)
+            found = {"error": f"stopped after {seconds:.0f} s"}
     return {**asdict(row), **found, "took_s": round(time.perf_counter() - begun, 1)}
 
 
@@ -303,8 +293,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.row:
         given = options.row
-        with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(ROWS[given["what"]](Path(folder), given["device"], **given["options"])))
+        measure = ROWS[given["what"]]
+        print(json.dumps(measure(Path(given["folder"]), given["device"], **given["options"])))
         return
     if not options.rehearse and not torch.cuda.is_available():
         sys.exit("PyTorch finds no GPU here. --rehearse runs the rows on the CPU, at tiny sizes.")

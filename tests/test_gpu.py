@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from benchmarks import gpu, meter
 from boneage_pl.cli.conf_path import CONF
 
+BRAKE = "+callbacks.brake={_target_: tests.tiny.Brake, seconds: 20}"
 SMALL = {
     "v1": ("model._target_=tests.tiny.Tiny", "data.batch_size=8"),
     "v3": ("model.backbone=timm/test_efficientnet", "data.batch_size=8"),
@@ -65,6 +67,18 @@ def test_a_row_that_fails_is_in_the_record_and_the_others_go_on(
     lines = (tmp_path / "gpu_rehearsal.md").read_text().splitlines()
     assert lines[-2].startswith("| a loop of no size | ")
     assert capsys.readouterr().out.splitlines() == lines[-2:]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_row_that_takes_too_long_is_stopped_with_the_training_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    row = gpu.rehearsed(gpu.training("v1", 107, *SMALL["v1"], BRAKE))
+    assert "stopped after" in gpu.measured(row, "cpu", 30)["error"]
+    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+    assert not [command for command in commands if str(tmp_path).encode() in command]
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch):
