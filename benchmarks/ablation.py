@@ -18,11 +18,11 @@ import pandas as pd
 from benchmarks import table
 from benchmarks.keep import keep
 from benchmarks.reproduction import train
-from boneage_pl.report.comparison import difference_of
+from boneage_pl.report.comparison import diff_options
 from boneage_pl.report.html import with_interval
-from boneage_pl.report.outcome import read_outcome
-from boneage_pl.report.pairing import holm
-from boneage_pl.run.runs import FINISHED
+from boneage_pl.report.outcome import load_run_results
+from boneage_pl.report.pairing import holm_correction
+from boneage_pl.run.runs import SUMMARY
 
 CONF = Path(__file__).parent / "conf"
 STEPS = sorted((CONF / "experiment").glob("step_*.yaml"))
@@ -40,12 +40,12 @@ def measured(folder: Path, seed: int) -> list[dict[str, Any]]:
     found, before = [], None
     for step in STEPS:
         run = folder / f"{step.stem}_seed{seed}"
-        if not (run / FINISHED).exists():
+        if not (run / SUMMARY).exists():
             before = None
             continue
-        now = read_outcome(run)
+        now = load_run_results(run)
         trained = (pd.read_csv(run / "split.csv")["subset"] == "train").sum() * now.epochs
-        test: dict[str, Any] = difference_of(now, before) if before else {}
+        test: dict[str, Any] = diff_options(now, before) if before else {}
         found.append(
             {
                 "step": words_of(step),
@@ -65,7 +65,7 @@ def measured(folder: Path, seed: int) -> list[dict[str, Any]]:
 
 def table_of(steps: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Return a row of words for each step of a seed, the head first; p as one of the tests of that seed."""
-    adjusted = iter(holm([step["p"] for step in steps if step["p"] is not None]))
+    adjusted = iter(holm_correction([step["p"] for step in steps if step["p"] is not None]))
     return [
         HEAD,
         *(

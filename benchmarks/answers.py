@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from benchmarks import table
 from boneage_pl.data.table import read_table
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 from boneage_pl.report.html import with_interval
-from boneage_pl.report.measures import plain
-from boneage_pl.report.pairing import FEWEST, holm, paired
+from boneage_pl.report.measures import to_json_numbers
+from boneage_pl.report.pairing import MIN_PAIRS, holm_correction, paired_comparison
 from boneage_pl.report.statistics import mean, with_intervals
 
 DIGITS = 2  # months; of an error
@@ -52,12 +52,12 @@ def give(kept: Path, root: Path, target: Path) -> None:
     """Write `id, male, bone_age, predicted` of kept errors, by the table of the images that they are of.
 
     Raises:
-        BoneageError: it has other ids.
+        BoneAgeError: it has other ids.
     """
     head, errors = read(kept)
     rows = read_table(root).sort_values("id")[["id", "male", "bone_age"]]
     if head != f"ids {order_of(rows)}":
-        raise BoneageError(f"{kept}: these errors are not of the images of {root}.")
+        raise BoneAgeError(f"{kept}: these errors are not of the images of {root}.")
     rows.assign(predicted=rows["bone_age"] + errors).to_csv(target, index=False)
 
 
@@ -67,19 +67,19 @@ def pair(first: Path, others: list[Path]) -> list[tuple[str, ...]]:
     The first two rows are the head and the first file's; p is Holm's, of as many tests as there are others.
 
     Raises:
-        BoneageError: they are not of the same images, or of too few to say anything.
+        BoneAgeError: they are not of the same images, or of too few to say anything.
     """
     ids, against = read(first)
     rows, tests = [(first.stem, mae_of(against), "–", "–")], []
     for other in (file for file in others if file != first):
         its, errors = read(other)
         if its != ids:
-            raise BoneageError(f"{other}: these errors are not of the images of {first}.")
-        if len(errors) < FEWEST:
-            raise BoneageError(f"{other}: of {len(errors)} images; fewer than {FEWEST} say nothing.")
-        tests.append(paired(numbered(errors), numbered(against)))
+            raise BoneAgeError(f"{other}: these errors are not of the images of {first}.")
+        if len(errors) < MIN_PAIRS:
+            raise BoneAgeError(f"{other}: of {len(errors)} images; fewer than {MIN_PAIRS} say nothing.")
+        tests.append(paired_comparison(numbered(errors), numbered(against)))
         rows.append((other.stem, mae_of(errors), with_interval(tests[-1]["difference"], sign="+")))
-    ps = [f"{p:.4f}" for p in holm([test["p"] for test in tests])]
+    ps = [f"{p:.4f}" for p in holm_correction([test["p"] for test in tests])]
     head = ("errors", "MAE, months", f"less {first.stem}'s", "p, of several tests")
     return [head, rows[0], *((*row, p) for row, p in zip(rows[1:], ps, strict=True))]
 
@@ -88,7 +88,7 @@ def mae_of(errors: NDArray[np.float64]) -> str:
     """Return how far off they are, with its interval over images."""
     off = np.abs(errors)
     found = with_intervals(lambda w: {"mae": mean(off, w)}, np.arange(len(off)))
-    return with_interval(plain(*found["mae"]))
+    return with_interval(to_json_numbers(*found["mae"]))
 
 
 def numbered(errors: NDArray[np.float64]) -> pd.DataFrame:
@@ -118,7 +118,7 @@ def main() -> None:
             table.show(*pair(**options))
         else:
             {"keep": keep, "give": give}[way](**options)
-    except BoneageError as error:
+    except BoneAgeError as error:
         sys.exit(f"error: {error}")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.keep import keep
 from benchmarks.reproduction import train
-from boneage_pl.run.runs import FINISHED
+from boneage_pl.run.runs import SUMMARY
 
 FLIPS = 3  # validations with other random flips
 ONE_STEP = ("trainer.max_epochs=1", "trainer.limit_train_batches=1")  # for the validation before it
@@ -34,7 +34,7 @@ def epochs_of(run: Path) -> list[float]:
 
 def start_of(run: Path) -> float:
     """Return a run's validation MAE before its first step, months."""
-    return float(json.loads((run / FINISHED).read_text())["start"]["val_mae"])
+    return float(json.loads((run / SUMMARY).read_text())["start"]["val_mae"])
 
 
 def measured(folder: Path, common: list[str], epochs: list[int]) -> dict[str, Any]:

@@ -41,28 +41,30 @@ def many_answers(side: str, ckpt: str, root: str, count: int) -> dict[str, float
     """Measure images/s over files: `decode` without the network, `network` without files, or both."""
     from boneage_pl.machine.hardware import keep_freed_memory, on_gpu
     from boneage_pl.machine.pool import cores
-    from boneage_pl.reading.model import BoneAge
-    from boneage_pl.reading.sources import questions
-    from boneage_pl.reading.squares import squares_of
+    from boneage_pl.reading.model import BoneAgePredictor
+    from boneage_pl.reading.sources import expand_inputs
+    from boneage_pl.reading.squares import load_images
 
     if not on_gpu("auto"):
         keep_freed_memory()  # as the command does
-    model = BoneAge.load(ckpt)
+    model = BoneAgePredictor.load(ckpt)
     files = [str(path) for path in sorted(Path(root).rglob("*.png"))[:count]]
     assert len(files) == count
     if side == "network":
-        ready = list(squares_of(questions(files[:64], "F"), model.frames, [], cores()))
-        pixels = np.stack([one.pixels[model.frames[0]] for one in ready])
+        ready = list(load_images(expand_inputs(files[:64], "F"), model.resize_specs, [], cores()))
+        pixels = np.stack([one.pixels[model.resize_specs[0]] for one in ready])
         sizes = [(1600, 2080)] * 32
         member = model.members[0]
         begun = time.perf_counter()
         for at in range(0, count, 32):
-            member.look(pixels[at % 64 : at % 64 + 32], [False] * 32, sizes)
+            member.predict_batch(pixels[at % 64 : at % 64 + 32], [False] * 32, sizes)
     elif side == "decode":
         begun = time.perf_counter()
-        for _ in squares_of(questions(files, "F"), model.frames, [], cores()):
+        for _ in load_images(expand_inputs(files, "F"), model.resize_specs, [], cores()):
             pass
     else:
         begun = time.perf_counter()
-        assert all(reading.answer.months is not None for reading in model.readings(questions(files, "F")))
+        assert all(
+            reading.prediction.months is not None for reading in model.predict_iter(expand_inputs(files, "F"))
+        )
     return {"images_per_s": count / (time.perf_counter() - begun)}

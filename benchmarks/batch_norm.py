@@ -17,20 +17,20 @@ import torch
 from torch import Tensor
 
 from benchmarks.keep import keep
-from boneage_pl.data.datamodule import BoneAgeData
-from boneage_pl.data.transforms import Flip, Transforms
-from boneage_pl.model.answer import Reader
-from boneage_pl.model.statistics import reestimate
-from boneage_pl.run.checkpoint import load
+from boneage_pl.data.datamodule import BoneAgeDataModule
+from boneage_pl.data.transforms import Compose, RandomHorizontalFlip
+from boneage_pl.model.answer import InferenceModule
+from boneage_pl.model.statistics import recalibrate_batchnorm
+from boneage_pl.run.checkpoint import load_inference_module
 
 
-def mae(reader: Reader, data: BoneAgeData) -> float:
+def mae(reader: InferenceModule, data: BoneAgeDataModule) -> float:
     errors = [reader(batch["image"], batch["male"]) - batch["bone_age"] for batch in data.val_dataloader()]
     return torch.cat(errors).abs().mean().item()
 
 
-def seen(reader: Reader, data: BoneAgeData, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    flips = Transforms([Flip()])
+def seen(reader: InferenceModule, data: BoneAgeDataModule, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    flips = Compose([RandomHorizontalFlip()])
     for batch in islice(data.train_dataloader(), count):
         image = reader.normalize(flips(batch["image"], batch["key"]))
         yield image.to(memory_format=torch.channels_last), batch["male"]
@@ -50,10 +50,10 @@ def main() -> None:
     rows = json.loads(target.read_text()) if target.exists() else []
     data = None
     for path in sorted(options.checkpoints, key=lambda path: path.stat().st_mtime):
-        reader, record = load(path)
+        reader, record = load_inference_module(path)
         if data is None:
             side = record.image_size
-            data = BoneAgeData(
+            data = BoneAgeDataModule(
                 record.config["data"]["root"], image_size=side, split_file=options.run / "split.csv"
             )
             data.prepare_data()
@@ -64,7 +64,7 @@ def main() -> None:
         precise = record.precision != "bf16-mixed"
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=not precise):
             saved = mae(reader, data)
-            reestimate(reader.network, seen(reader, data, options.batches))
+            recalibrate_batchnorm(reader.network, seen(reader, data, options.batches))
             anew = mae(reader, data)
         rows.append({"epoch": record.epoch, "saved": round(saved, 3), "reestimated": round(anew, 3)})
         print(f"epoch {record.epoch:3d}  saved {saved:9.3f}  re-estimated {anew:9.3f}", flush=True)

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.keep import keep
-from boneage_pl.run.runs import FINISHED
+from boneage_pl.run.runs import SUMMARY
 
 
 def trainings() -> list[list[str]]:
@@ -42,9 +42,9 @@ def main() -> None:
             if "ckpt" in chosen:
                 chosen["ckpt"] = runs[0]
             command = [f"{key}={value}" for key, value in chosen.items()]
-            if not (run / FINISHED).exists():
+            if not (run / SUMMARY).exists():
                 subprocess.run([sys.executable, "-m", "boneage_pl", *command], check=True)
-        v1, v2 = (json.loads((run / FINISHED).read_text()) for run in runs)
+        v1, v2 = (json.loads((run / SUMMARY).read_text()) for run in runs)
         found.append({"seed": seed, "v1": v1["best_val_mae"], "v2": v2["best_val_mae"]})
         print("seed {seed}: v1 {v1:.2f}, v2 {v2:.2f} months".format(**found[-1]), flush=True)
     if options.keep:

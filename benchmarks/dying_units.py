@@ -13,23 +13,23 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.keep import keep
-from boneage_pl.data.datamodule import BoneAgeData
-from boneage_pl.data.transforms import Flip, Transforms
-from boneage_pl.model.input import Input, Normalize
-from boneage_pl.model.network import BoneAgeNet
+from boneage_pl.data.datamodule import BoneAgeDataModule
+from boneage_pl.data.transforms import Compose, RandomHorizontalFlip
+from boneage_pl.model.input import InputSpec, Normalize
+from boneage_pl.model.network import InceptionRegressor
 
 
-def alive_after(data: BoneAgeData, lr: float, seed: int, steps: int) -> float:
+def alive_after(data: BoneAgeDataModule, lr: float, seed: int, steps: int) -> float:
     L.seed_everything(seed, verbose=False)
-    network = BoneAgeNet(data.frame.side).train()
+    network = InceptionRegressor(data.frame.size).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=lr)
-    alive, flips = [], Transforms([Flip()])
+    alive, flips = [], Compose([RandomHorizontalFlip()])
     network.hidden[1].register_forward_hook(
         lambda _m, _i, out: alive.append((out > 0).any(0).float().mean().item())
     )
     for _, batch in zip(range(steps + 1), data.train_dataloader(), strict=False):
         with torch.autocast("cpu", torch.bfloat16):
-            image = Normalize(Input())(flips(batch["image"], batch["key"]))
+            image = Normalize(InputSpec())(flips(batch["image"], batch["key"]))
             months = network(image, batch["male"]).squeeze(1)
         optimizer.zero_grad()
         F.l1_loss(months, batch["bone_age"]).backward()
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--keep", type=Path, help="write the numbers here too")
     options = parser.parse_args()
-    data = BoneAgeData(options.root, image_size=options.image_size)
+    data = BoneAgeDataModule(options.root, image_size=options.image_size)
     data.prepare_data()
     data.setup()
     found = []

@@ -23,32 +23,38 @@ CALIBRATING = 20  # drawn hands: enough for ranges, where only the speed counts
 def hands(size: int, count: int) -> Any:
     """Return drawn radiographs as a trial has them."""
     from boneage_pl.data.phantom import render
-    from boneage_pl.deploy.trial import Pictures
+    from boneage_pl.deploy.trial import ImageBatch
 
     pixels = [np.asarray(render(10 * k, k % 2 == 0, seed=0, index=k, size=size)) for k in range(1, count + 1)]
-    return Pictures(np.stack(pixels)[:, None], (np.arange(count) % 2).astype(np.float32))
+    return ImageBatch(np.stack(pixels)[:, None], (np.arange(count) % 2).astype(np.float32))
 
 
 def write_exports(folder: Path, size: int) -> Path:
     """Write a checkpoint's exports into a folder beside it, and return that."""
-    from boneage_pl.deploy.exported import Exported
-    from boneage_pl.deploy.measured import answers
-    from boneage_pl.deploy.onnx_file import STEM, halve, open_onnx, quantise, write_onnx
+    from boneage_pl.deploy.exported import ExportModule
+    from boneage_pl.deploy.measured import predict_images
+    from boneage_pl.deploy.onnx_file import (
+        NUM_FLOAT32_CONVS,
+        convert_to_float16,
+        open_onnx,
+        quantize_int8,
+        write_onnx,
+    )
     from boneage_pl.deploy.torch_file import write_program
-    from boneage_pl.reading.model import BoneAge
+    from boneage_pl.reading.model import BoneAgePredictor
 
     ckpt = write_checkpoint(folder, size)
     to = folder / f"exports_{size}"
     to.mkdir()
     (to / "x.ckpt").hardlink_to(ckpt)
-    model = Exported(BoneAge.load(ckpt, device="cpu"))
+    model = ExportModule(BoneAgePredictor.load(ckpt, device="cpu"))
     write_program(model, to / "program.pt2", {})
     write_onnx(model, to / "onnx.onnx")
-    halve(to / "onnx.onnx", to / "float16.onnx")
+    convert_to_float16(to / "onnx.onnx", to / "float16.onnx")
     shown = hands(size, CALIBRATING)
-    exact = answers(open_onnx(to / "onnx.onnx"), shown, "asking")
-    for name, stem in (("int8", 0), ("stem", STEM)):
-        quantise(to / "onnx.onnx", to / f"{name}.onnx", shown, exact, stem)
+    exact = predict_images(open_onnx(to / "onnx.onnx"), shown, "asking")
+    for name, stem in (("int8", 0), ("stem", NUM_FLOAT32_CONVS)):
+        quantize_int8(to / "onnx.onnx", to / f"{name}.onnx", shown, exact, stem)
     return to
 
 
@@ -56,22 +62,22 @@ def asking(side: str, folder: str, size: int, batch: int) -> dict[str, float]:
     """Measure the milliseconds that a batch takes."""
     import torch
 
-    from boneage_pl.deploy.exported import Exported
-    from boneage_pl.deploy.measured import seconds
+    from boneage_pl.deploy.exported import ExportModule
+    from boneage_pl.deploy.measured import seconds_per_batch
     from boneage_pl.deploy.onnx_file import open_onnx
     from boneage_pl.deploy.torch_file import open_program
     from boneage_pl.machine.hardware import keep_freed_memory
-    from boneage_pl.reading.model import BoneAge
+    from boneage_pl.reading.model import BoneAgePredictor
 
     at = Path(folder)
     if side in ("eager", "project"):
-        model = BoneAge.load(at / "x.ckpt", device="cpu")
+        model = BoneAgePredictor.load(at / "x.ckpt", device="cpu")
         if side == "project":
             keep_freed_memory()
-            inference = model.members[0].ask
+            inference = model.members[0].predictor
             ask = lambda image, male: inference(image[:, 0], male > 0.5).numpy()  # noqa: E731
         else:
-            ask = Exported(model).to(memory_format=torch.contiguous_format).ask
+            ask = ExportModule(model).to(memory_format=torch.contiguous_format).predict
     elif side == "program":
         ask = open_program(at / "program.pt2")
     elif side == "compiled":
@@ -83,4 +89,4 @@ def asking(side: str, folder: str, size: int, batch: int) -> dict[str, float]:
     else:
         ask = open_onnx(at / f"{side}.onnx")
     pictures = hands(size, batch)
-    return {"ms": 1000 * min(seconds(ask, pictures, batch) for _ in range(3))}
+    return {"ms": 1000 * min(seconds_per_batch(ask, pictures, batch) for _ in range(3))}

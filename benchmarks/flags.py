@@ -17,24 +17,24 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from boneage_pl import BoneAge
-from boneage_pl.data.perturbed import CHANGES
+from boneage_pl import BoneAgePredictor
+from boneage_pl.data.perturbed import CORRUPTIONS
 from boneage_pl.data.phantom import write_phantom
 from boneage_pl.data.table import read_table
-from boneage_pl.reading.answer import Answer
+from boneage_pl.reading.answer import Prediction
 from tests.others import others
 
 COUNT, CHANGED = 1000, 300
 FLAGS = ("unfamiliar", "sharpness", "inverted")
 
 
-def row(name: str, answers: Sequence[Answer]) -> None:
+def row(name: str, answers: Sequence[Prediction]) -> None:
     shares = [np.mean([flag in answer.flags for answer in answers]) for flag in FLAGS]
     print(f"| {name} | {' | '.join(f'{share:.1%}' for share in shares)} |", flush=True)
 
 
-def unseen(model: BoneAge, root: Path) -> pd.DataFrame:
-    split = model.members[0].record.split
+def unseen(model: BoneAgePredictor, root: Path) -> pd.DataFrame:
+    split = model.members[0].metadata.split
     table = read_table(root)
     rest = table[~table["id"].isin({*split["train"], *split["validation"]})]
     return rest.sample(min(COUNT, len(rest)), random_state=0)
@@ -44,9 +44,11 @@ def sexes(table: pd.DataFrame) -> list[str]:
     return ["M" if male else "F" for male in table["male"]]
 
 
-def coverage(model: BoneAge, table: pd.DataFrame) -> list[Answer]:
+def coverage(model: BoneAgePredictor, table: pd.DataFrame) -> list[Prediction]:
     answers = model.predict(table["path"].tolist(), sexes(table))
-    low, high, months = (np.array([getattr(a, n) for a in answers], float) for n in ("low", "high", "months"))
+    low, high, months = (
+        np.array([getattr(a, n) for a in answers], float) for n in ("lower", "upper", "months")
+    )
     true, male = table["bone_age"].to_numpy(float), table["male"].to_numpy(bool)
     inside = (low <= true) & (true <= high)
     mae, width = np.abs(months - true).mean(), np.mean(high - low)
@@ -71,25 +73,25 @@ def main() -> None:
     parser.add_argument("--originals", type=Path)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    model = BoneAge.load(options.ckpt)
+    model = BoneAgePredictor.load(options.ckpt)
     member = model.members[0]
     with tempfile.TemporaryDirectory() as folder:
         if options.root is None:
-            size = member.record.config["data"].get("generate", {}).get("size", member.frame.side)
+            size = member.metadata.config["data"].get("generate", {}).get("size", member.resize_spec.size)
             write_phantom(Path(folder), count=COUNT, seed=12345, size=size)
         table = unseen(model, options.root or Path(folder)) if options.root else read_table(Path(folder))
         answers = coverage(model, table)
         few = table.iloc[:CHANGED]
-        squares = [member.frame.of(Image.open(path).convert("L")) for path in few["path"]]
+        squares = [member.resize_spec.apply(Image.open(path).convert("L")) for path in few["path"]]
         print(f"\n| pictures | {' | '.join(FLAGS)} |\n| --- | --- | --- | --- |")
         row("not seen before", answers)
         print(f"| … any flag | {np.mean([bool(a.flags) for a in answers]):.1%} | | |")
-        known = member.familiar
+        known = member.ood_detector
         if known:  # these are changed in the square: the size of their file says nothing
-            member.familiar = replace(known, detail=None)
-        for name, change in CHANGES.items():
+            member.ood_detector = replace(known, scale_range=None)
+        for name, change in CORRUPTIONS.items():
             row(name, model.predict([np.ascontiguousarray(change(s)) for s in squares], sexes(few)))
-        member.familiar = known
+        member.ood_detector = known
         if options.originals:
             larger = read_table(options.originals)
             row("originals of the checkpoint's copies", model.predict(larger["path"].tolist(), sexes(larger)))

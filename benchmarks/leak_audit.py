@@ -23,9 +23,9 @@ from benchmarks.keep import keep
 from boneage_pl.data.split import age_edges, assign_groups
 from boneage_pl.data.table import read_table
 from boneage_pl.report.html import with_interval
-from boneage_pl.report.pairing import paired
+from boneage_pl.report.pairing import paired_comparison
 from boneage_pl.report.statistics import with_intervals
-from boneage_pl.run.runs import BEST, FINISHED
+from boneage_pl.run.runs import BEST, SUMMARY
 
 PROTOCOLS = ("published", "disjoint")
 RUNS = ("v1", "v2")
@@ -58,7 +58,7 @@ def train(folder: Path, size: int, epochs: list[int], seed: int) -> None:
             (v1, epochs[0], ["+experiment=v1", "optimizer.lr=0.001"]),
             (v2, epochs[1], ["+experiment=v2", "optimizer.lr=0.0001", f"ckpt={v1 / BEST}"]),
         ):
-            if not (run / FINISHED).exists():
+            if not (run / SUMMARY).exists():
                 command = [*options, *common, f"trainer.max_epochs={count}", f"hydra.run.dir={run}"]
                 subprocess.run([sys.executable, "-m", "boneage_pl", *command], check=True)
 
@@ -126,7 +126,7 @@ def on_new_images(folder: Path) -> dict[str, Any]:
         for protocol in PROTOCOLS
         for name in RUNS
     }
-    return {name: paired(answers["published", name], answers["disjoint", name]) for name in RUNS}
+    return {name: paired_comparison(answers["published", name], answers["disjoint", name]) for name in RUNS}
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -34,9 +34,9 @@ def cpu_seconds() -> float:
 
 
 def project_data(root: str, size: int, **options: Any) -> Any:
-    from boneage_pl.data.datamodule import BoneAgeData
+    from boneage_pl.data.datamodule import BoneAgeDataModule
 
-    data = BoneAgeData(root, image_size=size, **options)
+    data = BoneAgeDataModule(root, image_size=size, **options)
     data.prepare_data()
     data.setup()
     return data
@@ -49,9 +49,9 @@ def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
     from torch.utils.data import DataLoader
 
     from benchmarks.published import Files
-    from boneage_pl.data.transforms import Flip, Transforms
+    from boneage_pl.data.transforms import Compose, RandomHorizontalFlip
     from boneage_pl.machine.hardware import keep_freed_memory
-    from boneage_pl.model.input import Input, Normalize
+    from boneage_pl.model.input import InputSpec, Normalize
 
     if side == "published":
         paths = sorted(Path(root).rglob("*.png"))
@@ -61,7 +61,7 @@ def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
         keep_freed_memory()  # as every training on a CPU does
         data = project_data(root, size, prepare=side != "streamed", samples_per_group=80, workers=0)
         serve = (batch for epoch in range(99) for batch in _epoch(data, epoch))
-        flips, normalize = Transforms([Flip()]), Normalize(Input())
+        flips, normalize = Compose([RandomHorizontalFlip()]), Normalize(InputSpec())
         batches = (normalize(flips(batch["image"], batch["key"])) for batch in serve)
     next(batches)
     begun, used, seen = time.perf_counter(), cpu_seconds(), 0
@@ -83,8 +83,8 @@ def _epoch(data: Any, epoch: int) -> Iterable[Any]:
 
 
 def prepare(side: str, root: str, size: int, cores: int) -> Result:
-    from boneage_pl.data.frame import Frame
-    from boneage_pl.data.preparation import prepare_images
+    from boneage_pl.data.frame import ResizeSpec
+    from boneage_pl.data.preparation import build_cache
     from boneage_pl.data.table import read_table
     from boneage_pl.machine.pool import worker_pool
 
@@ -96,7 +96,7 @@ def prepare(side: str, root: str, size: int, cores: int) -> Result:
                 pass
     else:
         with tempfile.TemporaryDirectory(dir=root) as folder:
-            prepare_images(table, Path(root), Path(folder), Frame(size), cores)
+            build_cache(table, Path(root), Path(folder), ResizeSpec(size), cores)
     return {"images_per_s": len(table) / (time.perf_counter() - begun)}
 
 
@@ -123,14 +123,14 @@ def published_steps(root: str, size: int, batch: int, steps: int) -> tuple[list[
     from torch.utils.data import DataLoader
 
     from benchmarks import published
-    from boneage_pl.model.network import BoneAgeNet
+    from boneage_pl.model.network import InceptionRegressor
 
     data = project_data(root, size, samples_per_group=40)
     images = [Image.fromarray(pixels) for pixels in data.read(data.split["id"].tolist())]
     needed = batch * (steps + 2)
     dataset = published.Decoded(list(chain(*repeat(images, needed // len(images) + 1)))[:needed], size)
     loader = DataLoader(dataset, batch, shuffle=True, num_workers=2, drop_last=True)
-    network = BoneAgeNet(size)
+    network = InceptionRegressor(size)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     seconds, begun = [], time.perf_counter()
     for served in loader:
@@ -147,7 +147,7 @@ def project_steps(root: str, size: int, batch: int, steps: int) -> tuple[list[fl
 
     from boneage_pl.machine.hardware import keep_freed_memory, resolve_precision
     from boneage_pl.model.module import BoneAgeModule
-    from boneage_pl.model.network import BoneAgeNet
+    from boneage_pl.model.network import InceptionRegressor
 
     class Clock(L.Callback):
         """From one batch's end to the next one's: fetching, moving and all that Lightning does are in it."""
@@ -163,7 +163,7 @@ def project_steps(root: str, size: int, batch: int, steps: int) -> tuple[list[fl
     # every group as often as it takes to fill the steps
     samples = -(-batch * (steps + 3) // 20) * 4 // 3 + 4
     data = project_data(root, size, batch_size=batch, samples_per_group=samples)
-    network = BoneAgeNet(size)
+    network = InceptionRegressor(size)
     module = BoneAgeModule(
         network, lambda network: torch.optim.Adam(network.parameters(), lr=0.01, fused=True)
     )
@@ -195,23 +195,23 @@ def _saved(save: Callable[[str], None]) -> float:
 def inference(side: str, size: int, batch: int, steps: int) -> Result:
     import torch
 
-    from boneage_pl.data.transforms import Transforms
+    from boneage_pl.data.transforms import Compose
     from boneage_pl.machine.hardware import keep_freed_memory, resolve_precision
-    from boneage_pl.model.answer import Reader
-    from boneage_pl.model.input import Input, Normalize
-    from boneage_pl.model.network import BoneAgeNet
+    from boneage_pl.model.answer import InferenceModule
+    from boneage_pl.model.input import InputSpec, Normalize
+    from boneage_pl.model.network import InceptionRegressor
 
     torch.manual_seed(0)
     pixels = torch.randint(0, 256, (batch, 1, size, size), dtype=torch.uint8)
     male = torch.ones(batch)
-    network = BoneAgeNet(size).eval()
+    network = InceptionRegressor(size).eval()
     if side == "project":
         keep_freed_memory()
-        reader = Reader(network, Transforms(), torch.nn.L1Loss()).to(memory_format=torch.channels_last)
+        reader = InferenceModule(network, Compose(), torch.nn.L1Loss()).to(memory_format=torch.channels_last)
         enabled = resolve_precision("auto") == "bf16-mixed"
         predict = lambda: reader(pixels, male)  # noqa: E731
     else:
-        ready, enabled = Normalize(Input())(pixels).contiguous(), False
+        ready, enabled = Normalize(InputSpec())(pixels).contiguous(), False
         predict = lambda: network(ready, male)  # noqa: E731
     seconds = []
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=enabled):
@@ -230,7 +230,7 @@ def epoch_overhead(side: str, root: str, size: int) -> Result:
 
     import lightning as L
 
-    from boneage_pl.cli.entry import start
+    from boneage_pl.cli.entry import run_command
     from boneage_pl.model import module
 
     assert side == "project"
@@ -275,7 +275,7 @@ def epoch_overhead(side: str, root: str, size: int) -> Result:
         os.dup2(2, 1)  # the run's own lines are not the result
         from boneage_pl.train import train
 
-        start(train, "config")
+        run_command(train, "config")
         sys.stdout.flush()
         os.dup2(kept, 1)
     # the first steps choose kernels and fill caches: they count as the median step, here and there

@@ -8,7 +8,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"  # before numpy is imported
 
 from boneage_pl.data.phantom import phantom_table, render  # noqa: E402
-from boneage_pl.data.phantom.dataset import encode  # noqa: E402
+from boneage_pl.data.phantom.dataset import encode_png  # noqa: E402
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
         start = time.perf_counter()
         picture = render(row.boneage, row.male, seed=0, index=i, size=size)
         drawn = time.perf_counter()
-        stored += len(encode(picture))
+        stored += len(encode_png(picture))
         drawing, encoding = drawing + drawn - start, encoding + time.perf_counter() - drawn
     each = 1000 / images
     print(f"{size} px: {images / (drawing + encoding):.1f} images/s on one core", end=" ")

@@ -1,4 +1,4 @@
-"""How often `Polarity` leaves a radiograph as it is, and undoes its negative.
+"""How often `FixPolarity` leaves a radiograph as it is, and undoes its negative.
 
 python -m benchmarks.polarity data/rsna512 [--count 400] [--size 128]
 """
@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from boneage_pl.data.augment.tone import Polarity
-from boneage_pl.data.frame import Frame
+from boneage_pl.data.augment.tone import FixPolarity
+from boneage_pl.data.frame import ResizeSpec
 from boneage_pl.data.table import read_table
 
 
-def share(pictures: list[Image.Image], frame: Frame) -> float:
+def share(pictures: list[Image.Image], frame: ResizeSpec) -> float:
     """Return the share of the pictures that are taken for negatives."""
-    images = torch.from_numpy(np.stack([frame.of(picture) for picture in pictures])).unsqueeze(1)
-    kept = Polarity()(images) == images / 255
+    images = torch.from_numpy(np.stack([frame.apply(picture) for picture in pictures])).unsqueeze(1)
+    kept = FixPolarity()(images) == images / 255
     return float((~kept.flatten(1).all(1)).float().mean())
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     negatives = [ImageOps.invert(picture) for picture in pictures]
     print(f"{len(pictures)} pictures at {options.size} px: left as they are, and negatives undone")
     for fit in ("pad", "crop"):
-        frame = Frame(options.size, fit)
+        frame = ResizeSpec(options.size, fit)
         print(
             f"data.fit={fit:4}  {1 - share(pictures, frame):7.2%}  {share(negatives, frame):7.2%}", flush=True
         )

@@ -13,17 +13,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from boneage_pl.run.runs import FINISHED
+from boneage_pl.run.runs import SUMMARY
 
 FAILURE_EPOCHS = 10  # our choice: the description has it as a picture, with no number of epochs
 
 
 def train(run: Path, experiment: str, *options: str) -> float:
     """Train or resume a run, and return its best validation MAE in months."""
-    if not (run / FINISHED).exists():
+    if not (run / SUMMARY).exists():
         command = [f"+experiment={experiment}", f"hydra.run.dir={run}", *options]
         subprocess.run([sys.executable, "-m", "boneage_pl", *command], check=True)
-    return float(json.loads((run / FINISHED).read_text())["best_val_mae"])
+    return float(json.loads((run / SUMMARY).read_text())["best_val_mae"])
 
 
 def main() -> None:

@@ -102,7 +102,7 @@ def keep_phantoms(folder: Path) -> None:
     """Let a command copy radiographs that another one has drawn: dozens of tests draw the same."""
     from boneage_pl.data.phantom import dataset
 
-    drawn = dataset.in_processes
+    drawn = dataset.parallel_map
 
     def in_processes(do: Callable[[Any], T], tasks: Sequence[Any], workers: int) -> Iterator[T | None]:
         places = {task[0]: folder / "_".join(str(part) for part in task[1:]) for task in tasks}
@@ -118,7 +118,7 @@ def keep_phantoms(folder: Path) -> None:
             shutil.copyfile(path, beside)
             beside.rename(places[path])
 
-    dataset.in_processes = in_processes
+    dataset.parallel_map = in_processes
 
 
 def leave_figures_blank() -> None:
@@ -127,7 +127,7 @@ def leave_figures_blank() -> None:
 
     from boneage_pl.report import html
 
-    html.png.__defaults__ = (30,)
+    html.figure_to_png.__defaults__ = (30,)
     Figure.draw = lambda *_: None  # type: ignore[method-assign]
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from boneage_pl import BoneAge
+from boneage_pl import BoneAgePredictor
 from tests.conftest import Result
 from tests.forked import Forks
 
@@ -47,9 +47,9 @@ class Home:
         assert "Traceback" not in result.stderr
         return result
 
-    def model(self, **options: object) -> BoneAge:
+    def model(self, **options: object) -> BoneAgePredictor:
         repeated = {"model": {"_target_": MODEL}}
-        return BoneAge.load(self.path / "outputs" / "a", repeated=repeated, **options)
+        return BoneAgePredictor.load(self.path / "outputs" / "a", repeated=repeated, **options)
 
 
 H = TypeVar("H", bound=Home)

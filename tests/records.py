@@ -14,7 +14,7 @@ SPLIT = {
     "edges": [1.0, 114.0, 228.0],
     "train": ["1", "2", "2"],
     "validation": ["3"],
-    "hashes": {"1": "a", "2": "b", "3": "c"},
+    "file_sha256": {"1": "a", "2": "b", "3": "c"},
     "population": {"counts": [1, 0, 1, 1], "medians": {"all": 20.0, "girls": 20.0, "boys": float("nan")}},
 }
 

@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 from benchmarks.ablation import CONF as STEPS_CONF
 from benchmarks.ablation import STEPS
 from benchmarks.unaveraged import unaveraged
-from boneage_pl.cli.building import built
-from boneage_pl.cli.conf_path import CONF
-from boneage_pl.data.transforms import Transforms
+from boneage_pl.cli.building import instantiate
+from boneage_pl.cli.conf_path import CONF_DIR
+from boneage_pl.data.transforms import Compose
 from tests.conftest import SMALL_PHANTOM
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +27,7 @@ NAMES = [step.stem for step in STEPS]
 
 def composed(experiment: str) -> Any:
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         return compose(
             "config", overrides=[f"+experiment={experiment}", f"hydra.searchpath=[file://{STEPS_CONF}]"]
         )
@@ -75,10 +75,10 @@ def test_each_step_changes_one_part_of_the_one_before():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_step_leaves_out_leaves_pictures_that_can_be_trained_on(name: str):
-    transforms = built(composed(name).transforms, "transforms")
+    transforms = instantiate(composed(name).transforms, "transforms")
     pictures = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8)
     for side in ("train", "validation"):
-        seen = Transforms.of(transforms[side])(pictures, torch.tensor([1, 2]))
+        seen = Compose.apply(transforms[side])(pictures, torch.tensor([1, 2]))
         assert seen.shape == pictures.shape
 
 

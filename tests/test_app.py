@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, TimeoutError, expect
 
-from boneage_pl.reading.answer import in_years
-from boneage_pl.reading.growth import deviation
+from boneage_pl.reading.answer import format_years_months
+from boneage_pl.reading.growth import skeletal_age_sd
 from tests.data.dicoms import write_dicom
 from tests.data.test_brought import chunk
 from tests.forked import Forks
@@ -86,13 +86,13 @@ def test_a_radiograph_is_dropped_and_its_answer_read(home: Home, site: Served, b
         page.get_by_role("radio", name="Boy").check()
         months = answered(home, "7.png", "M")
         expect(page.get_by_role("heading", name=ANSWER)).to_have_count(1)
-        title = f"Boy: bone age {in_years(months)} ({months:.1f} months)"
+        title = f"Boy: bone age {format_years_months(months)} ({months:.1f} months)"
         expect(page.get_by_role("heading", name=ANSWER)).to_have_text(title)
         expect(page.get_by_text("90 % interval")).to_be_visible()
 
         page.get_by_role("textbox", name="Chronological age").fill("9 y 2 m")
         page.keyboard.press("Enter")
-        ahead, sd = months - 110, deviation(110, male=True)
+        ahead, sd = months - 110, skeletal_age_sd(110, male=True)
         assert sd is not None
         words = "ahead of" if ahead >= 0 else "behind"
         expect(page.locator(".difference")).to_contain_text(f"{abs(ahead):.1f} months {words}")

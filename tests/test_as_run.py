@@ -93,11 +93,11 @@ def test_each_epochs_validation_is_of_other_flips(chain: Chain):
 
 
 def test_predictions_are_not_flipped(chain: Chain):
-    from boneage_pl.run.checkpoint import load
+    from boneage_pl.run.checkpoint import load_inference_module
 
-    inference, record = load(chain["v2"][0] / "checkpoints" / "best.ckpt")
+    inference, record = load_inference_module(chain["v2"][0] / "checkpoints" / "best.ckpt")
     assert "flip" in record.config["transforms"]["validation"]
-    assert inference.transforms.numbers == 0
+    assert inference.transforms.num_random == 0
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from boneage_pl import BoneAge
-from boneage_pl.data.perturbed import inverted, rotated
+from boneage_pl import BoneAgePredictor
+from boneage_pl.data.perturbed import invert, rotate
 from boneage_pl.data.phantom import write_phantom
 from tests.conftest import Result
 from tests.others import others
@@ -39,8 +39,8 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 @pytest.mark.parametrize("experiment", ["v1", "v2"])
 def test_the_validations_answers_are_those_of_the_training(demo: Path, experiment: str):
-    model = BoneAge.load(experiment, outputs=demo / "outputs" / "demo")
-    validation = model.members[0].record.validation
+    model = BoneAgePredictor.load(experiment, outputs=demo / "outputs" / "demo")
+    validation = model.members[0].metadata.validation
     images = demo / "data" / "phantom_small" / "boneage-training-dataset"
     files = [images / f"{i}.png" for i in validation["id"]]
     answers = model.predict(files, ["M" if male else "F" for male in validation["male"]])
@@ -48,21 +48,21 @@ def test_the_validations_answers_are_those_of_the_training(demo: Path, experimen
 
 
 def test_intervals_hold_and_few_new_hands_are_flagged(demo: Path, fresh: pd.DataFrame):
-    model = BoneAge.load("v2", outputs=demo / "outputs" / "demo")
+    model = BoneAgePredictor.load("v2", outputs=demo / "outputs" / "demo")
     answers = model.predict(fresh["path"].tolist(), ["M" if male else "F" for male in fresh["male"]])
-    inside = [a.low <= age <= a.high for a, age in zip(answers, fresh["boneage"], strict=True)]
+    inside = [a.lower <= age <= a.upper for a, age in zip(answers, fresh["boneage"], strict=True)]
     assert 0.87 <= np.mean(inside) <= 0.93
     assert np.mean([bool(a.flags) for a in answers]) <= 0.05
 
 
 def test_what_is_no_upright_hand_is_flagged(demo: Path, fresh: pd.DataFrame):
-    model = BoneAge.load("v1", outputs=demo / "outputs" / "demo")
+    model = BoneAgePredictor.load("v1", outputs=demo / "outputs" / "demo")
     hands = [np.asarray(Image.open(path).convert("L")) for path in fresh["path"][:40]]
     for name, picture in others(hands[0]).items():
         assert set(model.predict(picture, "F")[0].flags) & {"unfamiliar", "sharpness"}, name
-    upside_down = model.predict([rotated(hand, 180) for hand in hands], "F")
+    upside_down = model.predict([rotate(hand, 180) for hand in hands], "F")
     assert np.mean(["unfamiliar" in answer.flags for answer in upside_down]) > 0.9
-    negatives = model.predict([inverted(hand) for hand in hands], "F")
+    negatives = model.predict([invert(hand) for hand in hands], "F")
     assert np.mean(["inverted" in answer.flags for answer in negatives]) > 0.9
     plain = model.predict(hands, "F")
     for negative, answer in zip(negatives, plain, strict=True):

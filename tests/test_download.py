@@ -11,10 +11,10 @@ from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from boneage_pl.cli.conf_path import CONF
+from boneage_pl.cli.conf_path import CONF_DIR
 from boneage_pl.data.table import read_table
 from boneage_pl.download import download
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 from tests.fetch.archive_server import (
     TABLE,
     TRAINING,
@@ -67,7 +67,7 @@ def finish(process: subprocess.Popen[str]) -> Process:
 def here(site: Site, root: Path, *more: str) -> None:
     """Run the command's task in this process: as `start`, but quick."""
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         download(compose("download", typed(site, root, *more)))
 
 
@@ -164,7 +164,7 @@ def test_a_missing_archive_is_one_error_with_what_to_do(site: Site, tmp_path: Pa
 
 def test_too_little_room_is_said_before_anything_is_fetched(site: Site, tmp_path: Path):
     site.declared[VALIDATION] = 10**18
-    with pytest.raises(BoneageError, match=r"2,100,000,000\.\d GB are needed, [\d,.]+ [GM]B are free"):
+    with pytest.raises(BoneAgeError, match=r"2,100,000,000\.\d GB are needed, [\d,.]+ [GM]B are free"):
         here(site, tmp_path / "rsna")
     assert site.gets() == []
     assert not (tmp_path / "rsna").exists()
@@ -175,7 +175,7 @@ def test_what_is_here_already_needs_no_room_again(
 ):
     root = tmp_path / "rsna"
     needs = []
-    monkeypatch.setattr("boneage_pl.download.check_room", lambda asked: needs.extend(asked))
+    monkeypatch.setattr("boneage_pl.download.check_free_space", lambda asked: needs.extend(asked))
     root.mkdir()
     size = {name: len(content) for name, content in site.files.items()}
     (root / TABLE).write_bytes(site.files[TABLE])
@@ -189,7 +189,7 @@ def test_what_is_here_already_needs_no_room_again(
 def test_a_damaged_archive_is_fetched_anew_and_the_others_are_not(site: Site, tmp_path: Path):
     root, good = tmp_path / "rsna", site.files[TRAINING]
     site.files[TRAINING] = good[:-200]
-    with pytest.raises(BoneageError, match="damaged"):
+    with pytest.raises(BoneAgeError, match="damaged"):
         here(site, root)
     assert (root / f"{TRAINING}.damaged").exists()
     site.files[TRAINING] = good
@@ -201,13 +201,13 @@ def test_a_damaged_archive_is_fetched_anew_and_the_others_are_not(site: Site, tm
 
 def test_a_content_length_that_is_too_short_gives_no_images(site: Site, tmp_path: Path):
     site.declared[TRAINING] = len(site.files[TRAINING]) - 5000
-    with pytest.raises(BoneageError, match=r"Training\+Set\.zip is damaged"):
+    with pytest.raises(BoneAgeError, match=r"Training\+Set\.zip is damaged"):
         here(site, tmp_path / "rsna")
 
 
 def test_two_downloads_do_not_mix(site: Site, tmp_path: Path):
     (tmp_path / "rsna").mkdir()
-    with FileLock(tmp_path / "rsna" / ".download.lock"), pytest.raises(BoneageError, match="is running"):
+    with FileLock(tmp_path / "rsna" / ".download.lock"), pytest.raises(BoneAgeError, match="is running"):
         here(site, tmp_path / "rsna")
     here(site, tmp_path / "rsna")
     assert_complete(tmp_path / "rsna")
@@ -221,7 +221,7 @@ def test_an_archive_not_to_be_trusted_is_refused(
 ):
     root = tmp_path / "rsna"
     site.files[TRAINING] = zipped({"boneage-training-dataset/1377.png": b"x"} | entries)
-    with pytest.raises(BoneageError, match=f"refused.*{reason}"):
+    with pytest.raises(BoneAgeError, match=f"refused.*{reason}"):
         here(site, root)
     assert sorted(tree(root)) == [".download.json", TRAINING, "train.csv"]
     assert sorted(f.name for f in tmp_path.iterdir()) == ["rsna"]
@@ -252,7 +252,7 @@ def test_killed_after_the_last_image_it_clears_up_and_fetches_nothing(site: Site
     ],
 )
 def test_another_count_than_published_is_an_error(site: Site, tmp_path: Path, count: str, words: str):
-    with pytest.raises(BoneageError, match=words):
+    with pytest.raises(BoneAgeError, match=words):
         here(site, tmp_path / "rsna", count)
 
 
@@ -260,7 +260,7 @@ def test_an_image_lost_later_is_noticed_and_comes_back(site: Site, tmp_path: Pat
     root = tmp_path / "rsna"
     here(site, root)
     (root / "boneage-training-dataset/1377.png").unlink()
-    with pytest.raises(BoneageError, match=r"(?s)training set is not whole.*1377\.png.*delete .*\.download"):
+    with pytest.raises(BoneAgeError, match=r"(?s)training set is not whole.*1377\.png.*delete .*\.download"):
         here(site, root)
     (root / ".download.json").unlink()
     here(site, root)
@@ -291,25 +291,25 @@ def test_a_set_that_came_from_elsewhere_is_left_alone(site: Site, tmp_path: Path
     ],
 )
 def test_an_option_that_cannot_be_right_is_named(site: Site, tmp_path: Path, option: str, words: str):
-    with pytest.raises(BoneageError, match=words):
+    with pytest.raises(BoneAgeError, match=words):
         here(site, tmp_path / "rsna", option)
     assert site.asked == []
 
 
 @pytest.mark.parametrize("place", ["rsna", "rsna/validation", "."])
 def test_the_sets_never_lie_inside_one_another(site: Site, tmp_path: Path, place: str):
-    with pytest.raises(BoneageError, match="neither may lie inside the other"):
+    with pytest.raises(BoneAgeError, match="neither may lie inside the other"):
         here(site, tmp_path / "rsna", f"validation.root={tmp_path / place}")
 
 
 def test_a_folder_that_cannot_be_made_is_one_error(site: Site, tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(BoneageError, match="cannot be written"):
+    with pytest.raises(BoneAgeError, match="cannot be written"):
         here(site, tmp_path / "file" / "rsna")
 
 
 def test_synthetic_data_is_not_downloaded(site: Site, tmp_path: Path):
-    with pytest.raises(BoneageError, match="drawn, not downloaded"):
+    with pytest.raises(BoneAgeError, match="drawn, not downloaded"):
         here(site, tmp_path / "rsna", "data=phantom")
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from boneage_pl.data.perturbed import CHANGES, RESAMPLED
+from boneage_pl.data.perturbed import CORRUPTIONS, RESAMPLING_CORRUPTIONS
 from tests.conftest import Result
 from tests.forked import Forks
 from tests.run.test_resume import TINY
@@ -272,7 +272,7 @@ def test_it_is_held_against_another_model_and_against_its_answers(home: Home):
 def test_pictures_that_are_not_perfect(home: Home):
     home.evaluate("ckpt=[outputs/a,outputs/b]", "stress=true", "out=stressed", FIGURES="1")
     rows = numbers_of(home.path / "stressed")["stress"]
-    assert [row["name"] for row in rows] == ["clean", *CHANGES, *RESAMPLED]
+    assert [row["name"] for row in rows] == ["clean", *CORRUPTIONS, *RESAMPLING_CORRUPTIONS]
     clean = rows[0]
     assert clean["mae"]["value"] == pytest.approx(mae_of(home.path / "stressed"))
     assert clean["absolute_change"]["value"] == 0
@@ -284,7 +284,7 @@ def test_pictures_that_are_not_perfect(home: Home):
         moved = changed - answers["predicted"]
         assert row["absolute_change"]["value"] == pytest.approx(moved.abs().mean(), abs=1e-6)
         assert row["change"]["value"] == pytest.approx(moved.mean(), abs=1e-6)
-    assert rows[list(CHANGES).index("inverted") + 1]["absolute_change"]["value"] > 0.1
+    assert rows[list(CORRUPTIONS).index("inverted") + 1]["absolute_change"]["value"] > 0.1
     assert (home.path / "stressed" / "stress.png").stat().st_size > 20_000
 
 

@@ -137,8 +137,8 @@ def test_a_checkpoint_carries_what_is_needed_to_use_it_alone(v1: tuple[Path, str
     assert record["version"]
     split = record["split"]
     assert (split["protocol"], split["seed"], len(split["edges"])) == ("disjoint", 1, 11)
-    assert (len(split["train"]), len(split["validation"]), len(split["hashes"])) == (60, 20, 80)
-    assert all(len(digest) == 64 for digest in split["hashes"].values())
+    assert (len(split["train"]), len(split["validation"]), len(split["file_sha256"])) == (60, 20, 80)
+    assert all(len(digest) == 64 for digest in split["file_sha256"].values())
 
     answers = pd.DataFrame(record["validation"])
     assert list(answers) == ["id", "male", "bone_age", "predicted"]

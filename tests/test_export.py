@@ -17,11 +17,11 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from boneage_pl import BoneAge
-from boneage_pl.data.frame import Frame
+from boneage_pl import BoneAgePredictor
+from boneage_pl.data.frame import ResizeSpec
 from boneage_pl.data.images import read_radiograph
-from boneage_pl.deploy.exported import Exported
-from boneage_pl.errors import BoneageError
+from boneage_pl.deploy.exported import ExportModule
+from boneage_pl.errors import BoneAgeError
 from tests.conftest import Result
 from tests.forked import Forks
 from tests.home import MODEL, OWN, TRAINING, Home, home_of
@@ -43,8 +43,8 @@ class Exports(Home):
     def validation(self) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float64]]:
         """Its validation images, their sexes, and what the training answered."""
         ids = self.record["validation"]["id"]
-        frame = Frame(107)
-        pixels = np.stack([frame.of(read_radiograph(str(self.images / f"{i}.png"), 0)) for i in ids])
+        frame = ResizeSpec(107)
+        pixels = np.stack([frame.apply(read_radiograph(str(self.images / f"{i}.png"), 0)) for i in ids])
         answered = np.array(self.record["validation"]["predicted"])
         return pixels[:, None], np.array(self.record["validation"]["male"], np.float32), answered
 
@@ -118,12 +118,12 @@ def test_several_become_their_mean(home: Exports):
     home.forks.run(*TRAINING, "seed=2", "hydra.run.dir=outputs/b", cwd=home.path)
     home.export("format=onnx", "out=mean.onnx", ckpt="[outputs/a,outputs/b]")
     image, male, _ = home.validation()
-    model = BoneAge.load(
+    model = BoneAgePredictor.load(
         [home.path / "outputs" / name for name in "ab"], repeated={"model": {"_target_": MODEL}}
     )
     with torch.inference_mode():
         shown = torch.from_numpy(image), torch.from_numpy(male)
-        each = [member.ask.reader(*shown).numpy() for member in model.members]
+        each = [member.predictor.module(*shown).numpy() for member in model.members]
     assert np.abs(each[0] - each[1]).max() > 1
     assert np.abs(asked(home.path / "mean.onnx", image, male, 5) - np.mean(each, axis=0)).max() < 0.05
     said = home.export("format=weights", "out=x.safetensors", ckpt="[outputs/a,outputs/b]", check=2).stderr
@@ -247,7 +247,7 @@ def test_a_stranger_asks_with_the_example(home: Exports, onnx: Path, tmp_path: P
     for line, answer in zip(result.stdout.splitlines(), answers, strict=True):
         months, width = (float(word) for word in line.split() if word.replace(".", "").isdigit())
         assert abs(months - answer.months) < 1
-        assert abs(width - (answer.high - answer.months)) < 0.06
+        assert abs(width - (answer.upper - answer.months)) < 0.06
     assert len([line for line in EXAMPLE.read_text().split('"""')[2].splitlines() if line]) <= 21
 
 
@@ -300,6 +300,6 @@ def test_an_export_is_no_checkpoint(home: Exports, onnx: Path):
 
 def test_of_different_squares_there_is_no_one_model(home: Exports):
     model = home.model()
-    model.frames = [Frame(107), Frame(111, "pad")]
-    with pytest.raises(BoneageError, match=r"shown different squares \(107, pad-111\)"):
-        Exported(model)
+    model.resize_specs = [ResizeSpec(107), ResizeSpec(111, "pad")]
+    with pytest.raises(BoneAgeError, match=r"shown different squares \(107, pad-111\)"):
+        ExportModule(model)

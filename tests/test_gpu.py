@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from benchmarks import gpu, meter
-from boneage_pl.cli.conf_path import CONF
+from boneage_pl.cli.conf_path import CONF_DIR
 
 BRAKE = "+callbacks.brake={_target_: tests.tiny.Brake, seconds: 20}"
 SMALL = {
@@ -43,7 +43,7 @@ def test_what_would_synchronize_is_found():
 def test_every_row_is_one_of_ours_and_its_options_compose():
     rows = list(gpu.rows())
     assert len({row.name for row in rows}) == len(rows)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         for row in rows:
             assert row.what in gpu.ROWS
             if row.what == "train":

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from boneage_pl.cli.conf_path import CONF
+from boneage_pl.cli.conf_path import CONF_DIR
 
 SOURCE = Path(__file__).parents[1] / "src" / "boneage_pl"
 PAGE = Path(__file__).parents[1] / "docs" / "ARCHITECTURE.md"
@@ -79,19 +79,19 @@ def test_only_the_model_room_knows_a_network():
     assert named == []
 
 
-CHOICES = sorted(CONF.rglob("*.yaml"))
+CHOICES = sorted(CONF_DIR.rglob("*.yaml"))
 
 
-@pytest.mark.parametrize("file", CHOICES, ids=lambda file: str(file.relative_to(CONF)))
+@pytest.mark.parametrize("file", CHOICES, ids=lambda file: str(file.relative_to(CONF_DIR)))
 def test_every_choice_composes(file: Path):
-    group, name = file.parent.relative_to(CONF).as_posix(), file.stem
+    group, name = file.parent.relative_to(CONF_DIR).as_posix(), file.stem
     top, overrides = (name, []) if group == "." else ("config", [f"{group}={name}"])
-    if file.is_relative_to(CONF / "experiment"):
-        overrides = [f"+experiment={file.relative_to(CONF / 'experiment').with_suffix('')}"]
+    if file.is_relative_to(CONF_DIR / "experiment"):
+        overrides = [f"+experiment={file.relative_to(CONF_DIR / 'experiment').with_suffix('')}"]
     elif top == "config":
         overrides.append("+experiment=v1")
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = compose(top, overrides=overrides, return_hydra_config=group.startswith("hydra"))
     ours = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
     assert OmegaConf.to_container(ours, resolve=True)

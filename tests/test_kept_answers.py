@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.answers import give, keep, pair
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 
 ROWS = pd.DataFrame({"id": ["10", "9", "200"], "boneage": [120.0, 36.5, 200.0], "male": [True, False, True]})
 
@@ -37,7 +37,7 @@ def test_errors_of_other_images_are_refused(tmp_path: Path):
     ROWS.rename(columns={"boneage": "bone_age"}).assign(error=0.0).to_csv(tmp_path / "a.csv", index=False)
     keep(tmp_path / "a.csv", tmp_path / "kept.csv")
     others = data_set(tmp_path / "others", ROWS.assign(id=["10", "9", "201"]))
-    with pytest.raises(BoneageError, match="not of the images"):
+    with pytest.raises(BoneAgeError, match="not of the images"):
         give(tmp_path / "kept.csv", others, tmp_path / "given.csv")
     assert not (tmp_path / "given.csv").exists()
 
@@ -64,7 +64,7 @@ def test_kept_errors_are_tested_against_each_other_without_an_image(tmp_path: Pa
 
 def test_errors_of_other_images_or_too_few_are_not_paired(tmp_path: Path):
     off = np.zeros(30)
-    with pytest.raises(BoneageError, match="not of the images of"):
+    with pytest.raises(BoneAgeError, match="not of the images of"):
         pair(kept(tmp_path / "one.csv", off), [kept(tmp_path / "other.csv", off, first=1)])
-    with pytest.raises(BoneageError, match="of 19 images; fewer than 20 say nothing"):
+    with pytest.raises(BoneAgeError, match="of 19 images; fewer than 20 say nothing"):
         pair(kept(tmp_path / "few.csv", off[:19]), [kept(tmp_path / "others.csv", off[:19])])

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from pydicom import dcmread
 
-from boneage_pl import BoneAge
+from boneage_pl import BoneAgePredictor
 from tests.data.dicoms import write_dicom
 from tests.forked import Forks
 from tests.home import MODEL, OWN, Home, home_of
@@ -177,7 +177,7 @@ def test_six_lines_of_python(home: Home):
     model = home.model()
     girl, boy = model.predict(str(home.images / "1.png"), "unknown")
     assert (girl.sex, boy.sex) == ("F", "M")
-    assert girl.low <= girl.months <= girl.high
+    assert girl.lower <= girl.months <= girl.upper
     assert girl.years_months == f"{round(girl.months) // 12} y {round(girl.months) % 12} m"
     picture = Image.open(home.images / "1.png")
     several = model.predict([picture, np.asarray(picture), home.images / "1.png"], ["F", "F", "M"])
@@ -200,26 +200,18 @@ def test_views_and_several_checkpoints_are_averaged(home: Home, tmp_path: Path):
         p + 10 for p in content["boneage_pl"]["validation"]["predicted"]
     ]
     torch.save(content, tmp_path / "other.ckpt")
-    mean = BoneAge.load([home.ckpt, tmp_path / "other.ckpt"], repeated={"model": {"_target_": MODEL}})
+    mean = BoneAgePredictor.load(
+        [home.ckpt, tmp_path / "other.ckpt"], repeated={"model": {"_target_": MODEL}}
+    )
     assert mean.predict(file, "F")[0].months == pytest.approx(plain.months + 5, abs=1e-2)
 
 
-def test_a_checkpoint_from_before_learns_once_what_its_images_look_like(home: Home, tmp_path: Path):
+def test_checkpoint_without_ood_statistics_predicts_without_ood_flags(home: Home, tmp_path: Path):
     content = torch.load(home.ckpt, weights_only=True)
-    learned = content.pop("familiar")
-    old = tmp_path / "old.ckpt"
-    torch.save(content, old)
-    repeated = {"model": {"_target_": MODEL}}
-    member = BoneAge.load(old, repeated=repeated).members[0]
-    assert member.familiar.features.limit == pytest.approx(learned["features"]["limit"], rel=1e-4)
-    beside = tmp_path / "old.familiar"
-    made = beside.stat().st_mtime_ns
-    assert BoneAge.load(old, repeated=repeated).members[0].familiar is not None
-    assert beside.stat().st_mtime_ns == made
-    content["boneage_pl"]["root"] = "/nowhere"
+    del content["ood_statistics"]
     torch.save(content, tmp_path / "alone.ckpt")
-    alone = BoneAge.load(tmp_path / "alone.ckpt", repeated=repeated)
-    assert alone.members[0].familiar is None
+    alone = BoneAgePredictor.load(tmp_path / "alone.ckpt", repeated={"model": {"_target_": MODEL}})
+    assert alone.members[0].ood_detector is None
     assert alone.predict(str(home.images / "1.png"), "F")[0].months
 
 
@@ -235,7 +227,7 @@ def test_what_a_stranger_says_that_it_knows_is_refused(
     home: Home, tmp_path: Path, spoil: dict | str, words: str
 ):
     content = torch.load(home.ckpt, weights_only=True)
-    content["familiar"] = {**content["familiar"], **spoil} if isinstance(spoil, dict) else spoil
+    content["ood_statistics"] = {**content["ood_statistics"], **spoil} if isinstance(spoil, dict) else spoil
     torch.save(content, tmp_path / "a.ckpt")
     command = [OWN, f"ckpt={tmp_path}/a.ckpt", f"images={home.images}/1.png", "sex=F"]
     result = home.forks.start("boneage_pl.predict", *command, cwd=home.path).wait(60)
@@ -246,17 +238,17 @@ def test_what_a_stranger_says_that_it_knows_is_refused(
 
 def test_where_it_looked_hangs_on_the_weights(home: Home, tmp_path: Path):
     """Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018."""
-    from boneage_pl.reading.explain import attribution
+    from boneage_pl.reading.explain import grad_cam
 
     member = home.model().members[0]
-    pixels = member.frame.of(Image.open(home.images / "3.png").convert("L"))
-    before = attribution(member, pixels, male=True)
-    assert (before == attribution(member, pixels, male=True)).all()
+    pixels = member.resize_spec.apply(Image.open(home.images / "3.png").convert("L"))
+    before = grad_cam(member, pixels, male=True)
+    assert (before == grad_cam(member, pixels, male=True)).all()
     torch.manual_seed(0)
-    for layer in member.ask.reader.network.modules():
+    for layer in member.predictor.module.network.modules():
         if hasattr(layer, "reset_parameters"):
             layer.reset_parameters()
-    after = attribution(member, pixels, male=True)
+    after = grad_cam(member, pixels, male=True)
     assert after.shape == before.shape
     assert abs(np.corrcoef(before.ravel(), after.ravel())[0, 1]) < 0.9
     home.predict(f"images={home.images}/3.png", "sex=F", f"explain={tmp_path}/where")

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from boneage_pl.data.batch import Batch
-from boneage_pl.data.datamodule import BoneAgeData
+from boneage_pl.data.datamodule import BoneAgeDataModule
 from boneage_pl.data.phantom import write_phantom
-from boneage_pl.data.transforms import Flip, Transforms
-from boneage_pl.model.input import Input, Normalize
+from boneage_pl.data.transforms import Compose, RandomHorizontalFlip
+from boneage_pl.model.input import InputSpec, Normalize
 from boneage_pl.model.module import BoneAgeModule
-from boneage_pl.model.network import BoneAgeNet
+from boneage_pl.model.network import InceptionRegressor
 
 Adam = partial(torch.optim.Adam, lr=1e-3)
 MANY = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -28,12 +28,12 @@ STEPS = [pytest.param(3, id="3 steps"), pytest.param(50, id="50 steps", marks=MA
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., BoneAgeData]:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., BoneAgeDataModule]:
     root = tmp_path_factory.mktemp("data") / "phantom"
 
-    def made(**options: Any) -> BoneAgeData:
+    def made(**options: Any) -> BoneAgeDataModule:
         draw = partial(write_phantom, count=200, size=128, seed=0)
-        data = BoneAgeData(str(root), 107, 16, samples_per_group=40, generate=draw, **options)
+        data = BoneAgeDataModule(str(root), 107, 16, samples_per_group=40, generate=draw, **options)
         data.prepare_data()
         data.setup()
         return data
@@ -41,22 +41,22 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., BoneAgeData]
     return made
 
 
-def batches(data: BoneAgeData, count: int) -> Iterator[Batch]:
+def batches(data: BoneAgeDataModule, count: int) -> Iterator[Batch]:
     """The first batches of a training, as they reach the network."""
     done = 0
     while True:
         for batch in data.train_dataloader():
             if done == count:
                 return
-            image = Transforms([Flip()])(batch["image"], batch["key"])
-            yield {**batch, "image": Normalize(Input())(image)}
+            image = Compose([RandomHorizontalFlip()])(batch["image"], batch["key"])
+            yield {**batch, "image": Normalize(InputSpec())(image)}
             done += 1
 
 
 def module_of(**adam: Any) -> tuple[BoneAgeModule, torch.optim.Optimizer]:
     torch.manual_seed(0)
     make = partial(Adam, **adam)
-    module = BoneAgeModule(BoneAgeNet(107), lambda network: make(network.parameters())).train()
+    module = BoneAgeModule(InceptionRegressor(107), lambda network: make(network.parameters())).train()
     return module, module.build_optimizer()[0]
 
 
@@ -73,7 +73,7 @@ def flat(tensors: Any) -> Tensor:
     return torch.cat([tensor.detach().flatten() for tensor in tensors]).double()
 
 
-def test_prepared_images_are_the_batches_of_the_originals(data: Callable[..., BoneAgeData]):
+def test_prepared_images_are_the_batches_of_the_originals(data: Callable[..., BoneAgeDataModule]):
     """Fifty of them, to the bit: everything after them is the same then."""
     stored, original = (batches(data(prepare=prepare), 50) for prepare in (True, False))
     for one, other in zip(stored, original, strict=True):
@@ -81,7 +81,7 @@ def test_prepared_images_are_the_batches_of_the_originals(data: Callable[..., Bo
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def fused_against_plain(data: BoneAgeData, steps: int, **adam: Any) -> float:
+def fused_against_plain(data: BoneAgeDataModule, steps: int, **adam: Any) -> float:
     """Return the largest difference of an update, of its own size, between fused Adam and `adam`."""
     module, optimizer = module_of(fused=True)
     other, plain = module_of(**adam)
@@ -105,7 +105,7 @@ def fused_against_plain(data: BoneAgeData, steps: int, **adam: Any) -> float:
 
 
 @pytest.mark.parametrize("steps", STEPS)
-def test_fused_adam_makes_the_updates_of_the_plain_one(data: Callable[..., BoneAgeData], steps: int):
+def test_fused_adam_makes_the_updates_of_the_plain_one(data: Callable[..., BoneAgeDataModule], steps: int):
     difference = fused_against_plain(data(), steps)
     print(f"{steps} updates differ by {difference:.1e} of their size at most")
     assert difference < 1e-5
@@ -118,12 +118,12 @@ def test_fused_adam_makes_the_updates_of_the_plain_one(data: Callable[..., BoneA
         *(pytest.param(f, marks=pytest.mark.slow) for f in ({"eps": 1e-6}, {"betas": (0.9, 0.998)})),
     ],
 )
-def test_that_bound_sees_a_fault(data: Callable[..., BoneAgeData], fault: dict[str, Any]):
+def test_that_bound_sees_a_fault(data: Callable[..., BoneAgeDataModule], fault: dict[str, Any]):
     assert fused_against_plain(data(), 2, **fault) > 1e-4
 
 
 def against_float32(
-    data: BoneAgeData, steps: int, *, fast: bool, disturbed: Callable[[Tensor], Tensor]
+    data: BoneAgeDataModule, steps: int, *, fast: bool, disturbed: Callable[[Tensor], Tensor]
 ) -> tuple[float, float]:
     """Return how other steps differ from those of a training in float32, from the same weights.
 
@@ -158,7 +158,9 @@ def against_float32(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", STEPS)
-def test_bfloat16_differs_from_float32_as_a_rounded_image_does(data: Callable[..., BoneAgeData], steps: int):
+def test_bfloat16_differs_from_float32_as_a_rounded_image_does(
+    data: Callable[..., BoneAgeDataModule], steps: int
+):
     """By no more than twice what float32 itself differs by where the image alone is rounded to bfloat16."""
     loss, cosine = against_float32(data(), steps, fast=True, disturbed=lambda image: image)
     rounded = against_float32(data(), steps, fast=False, disturbed=lambda image: image.bfloat16().float())
@@ -166,7 +168,7 @@ def test_bfloat16_differs_from_float32_as_a_rounded_image_does(data: Callable[..
     assert loss < 0.02
 
 
-def test_those_bounds_see_a_fault(data: Callable[..., BoneAgeData]):
+def test_those_bounds_see_a_fault(data: Callable[..., BoneAgeDataModule]):
     """An image that is mirrored in the one step alone."""
     _, cosine = against_float32(data(), 3, fast=True, disturbed=lambda image: image.flip(-1))
     assert cosine < 0.1

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from boneage_pl.model.input import Input
+from boneage_pl.model.input import InputSpec
 
 
 class Tiny(nn.Module):
@@ -41,7 +41,7 @@ class Gray(nn.Module):
 
     def __init__(self, **_: Any) -> None:
         super().__init__()
-        self.input = Input(mean=(0.4,), std=(0.2,))
+        self.input = InputSpec(mean=(0.4,), std=(0.2,))
         self.image = nn.Sequential(nn.Conv2d(1, 4, 9, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
         self.age = nn.Linear(17, 3)
 
@@ -56,17 +56,17 @@ class Ages(nn.Module):
         super().__init__()
         self.register_buffer("ages", torch.tensor(list(months), dtype=torch.float32))
 
-    def months(self, output: Tensor) -> Tensor:
+    def decode_months(self, output: Tensor) -> Tensor:
         return output.softmax(1) @ self.ages
 
     def forward(self, output: Tensor, bone_age: Tensor) -> Tensor:
-        return (self.months(output) - bone_age).square().mean()
+        return (self.decode_months(output) - bone_age).square().mean()
 
 
 class Darker:
     """An augmentation that makes pixels floating point."""
 
-    numbers = 1
+    num_random = 1
 
     def __init__(self, most: float) -> None:
         self.most = most

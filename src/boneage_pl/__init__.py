@@ -5,10 +5,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from boneage_pl.reading.answer import Answer
-    from boneage_pl.reading.model import BoneAge
+    from boneage_pl.reading.answer import Prediction
+    from boneage_pl.reading.model import BoneAgePredictor
 
-__all__ = ["Answer", "BoneAge", "__version__"]
+__all__ = ["BoneAgePredictor", "Prediction", "__version__"]
 __version__ = "0.1.0"
 
 try:
@@ -19,12 +19,12 @@ except (KeyError, OSError):  # a container's user who is not in /etc/passwd; PyT
 
 def __getattr__(name: str) -> Any:
     """Import what people use when they ask for it: it brings PyTorch along."""
-    if name == "BoneAge":
-        from boneage_pl.reading.model import BoneAge
+    if name == "BoneAgePredictor":
+        from boneage_pl.reading.model import BoneAgePredictor
 
-        return BoneAge
+        return BoneAgePredictor
     if name == "Answer":
-        from boneage_pl.reading.answer import Answer
+        from boneage_pl.reading.answer import Prediction
 
-        return Answer
+        return Prediction
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,17 +2,17 @@
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from boneage_pl.cli.entry import start
+from boneage_pl.cli.entry import run_command
 from boneage_pl.cli.numbers import check_number
 from boneage_pl.page.address import check_address
-from boneage_pl.reading.extras import check_there
+from boneage_pl.reading.extras import require_installed
 
 
 def app(config: DictConfig) -> None:
     """Check the options, load the model, and serve it.
 
     Raises:
-        BoneageError: an option that cannot be right, an extra that is missing, or a checkpoint that cannot be
+        BoneAgeError: an option that cannot be right, an extra that is missing, or a checkpoint that cannot be
             read.
     """
     check_number("max_megabytes", config.max_megabytes, 1)
@@ -22,22 +22,24 @@ def app(config: DictConfig) -> None:
     host = str(config.host)
     check_address(host, config.port)
     for module in ("gradio", "captum"):
-        check_there(module, "the page", "app")
+        require_installed(module, "the page", "app")
     names = config.ckpt if isinstance(config.ckpt, ListConfig) else [config.ckpt]
     views = config.views
-    from boneage_pl.page.desk import Desk
+    from boneage_pl.page.desk import PredictionService
     from boneage_pl.page.serve import serve
-    from boneage_pl.reading.model import BoneAge  # imports torch
+    from boneage_pl.reading.model import BoneAgePredictor  # imports torch
 
-    model = BoneAge.load(
+    model = BoneAgePredictor.load(
         [str(name) for name in names],
         level=config.level,
         views=list(views) if isinstance(views, ListConfig) else views,
         outputs=config.outputs,
         repeated=OmegaConf.to_container(config, resolve=False),
     )
-    serve(Desk(model, config.level), host, config.port, config.max_megabytes, config.max_pictures)
+    serve(
+        PredictionService(model, config.level), host, config.port, config.max_megabytes, config.max_pictures
+    )
 
 
 if __name__ == "__main__":
-    start(app, "app")
+    run_command(app, "app")

@@ -2,24 +2,24 @@
 
 from omegaconf import DictConfig
 
-from boneage_pl.cli.entry import start
-from boneage_pl.errors import BoneageError
+from boneage_pl.cli.entry import run_command
+from boneage_pl.errors import BoneAgeError
 
 
 def compare(config: DictConfig) -> None:
     """Compare the runs that `runs` names, or the files that `answers` names.
 
     Raises:
-        BoneageError: see `compare_runs` and `compare_answers`; neither or both are named.
+        BoneAgeError: see `compare_runs` and `compare_prediction_files`; neither or both are named.
     """
     if config.runs is None and config.answers is None:
-        raise BoneageError("runs= is missing: say what it is (--help has an example).")
+        raise BoneAgeError("runs= is missing: say what it is (--help has an example).")
     if config.answers is not None:
         if config.runs is not None:
-            raise BoneageError("runs= and answers= exclude each other.")
-        from boneage_pl.report.answered import compare_answers
+            raise BoneAgeError("runs= and answers= exclude each other.")
+        from boneage_pl.report.answered import compare_prediction_files
 
-        compare_answers(config)
+        compare_prediction_files(config)
         return
     from boneage_pl.report.comparing import compare_runs  # imports matplotlib and pandas
 
@@ -27,4 +27,4 @@ def compare(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    start(compare, "compare")
+    run_command(compare, "compare")

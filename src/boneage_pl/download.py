@@ -11,15 +11,15 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from boneage_pl.cli.entry import CONTINUES, start
+from boneage_pl.cli.entry import INTERRUPTED_MESSAGE, run_command
 from boneage_pl.cli.numbers import check_number
 from boneage_pl.data.place import data_root
-from boneage_pl.errors import BoneageError
-from boneage_pl.fetch.address import check_address, size_of
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.fetch.address import check_url, remote_size
 from boneage_pl.fetch.challenge import RadiographSet
-from boneage_pl.fetch.disk import check_room, writing
-from boneage_pl.fetch.transfer import Patience, fetch, part_of, say, size_on_disk
-from boneage_pl.fetch.unpack import damaged, unpack
+from boneage_pl.fetch.disk import check_free_space, translate_disk_errors
+from boneage_pl.fetch.transfer import RetryPolicy, download_file, partial_path, print_line, size_on_disk
+from boneage_pl.fetch.unpack import extract, find_corruption
 
 _TERMS = """The RSNA's bone-age radiographs come with the RSNA's terms of use. They are about non-commercial
 research and education, and about citing where the radiographs come from:
@@ -47,19 +47,19 @@ def download(config: DictConfig) -> None:
     """Fetch and unpack what is missing of the configured sets, then count them.
 
     Raises:
-        BoneageError: a server, an archive or the disk refuses, or something is missing at the end.
+        BoneAgeError: a server, an archive or the disk refuses, or something is missing at the end.
         SystemExit: 2 where the terms are not accepted.
     """
     if config.accept_terms is not True:
         print(_TERMS.format(command=_command()))
         sys.exit(2)
     _check_numbers(config)
-    sets = _sets(config)
+    sets = _radiograph_sets(config)
     pending = [(of, url) for of in sets for url in of.pending()]
-    _check_room(pending, config)
+    _check_free_space(pending, config)
     for of, url in pending:
-        with _alone(of.root):
-            _bring(of, url, config)
+        with _exclusive(of.root):
+            _download_and_extract(of, url, config)
     for of in sets:
         of.check()
         print(f"{of.name}: {of.count:,} images and as many rows of their table in {of.root}")
@@ -71,67 +71,67 @@ def _check_numbers(config: DictConfig) -> None:
         check_number(name, OmegaConf.select(config, name, default=lowest), lowest, whole=False)
 
 
-def _sets(config: DictConfig) -> list[RadiographSet]:
+def _radiograph_sets(config: DictConfig) -> list[RadiographSet]:
     """Return the configured sets, their folders and addresses checked."""
     if "generate" in config.data:
-        raise BoneageError("This data set is drawn, not downloaded. Leave data= out, or give data=rsna.")
+        raise BoneAgeError("This data set is drawn, not downloaded. Leave data= out, or give data=rsna.")
     root = data_root(config.data.root)
-    sets = [_set("training", config, root)]
+    sets = [_radiograph_set("training", config, root)]
     if config.validation is not None:
         folder = config.validation.root
-        beside = data_root(folder) if folder else _beside(root)
-        sets.append(_set("validation", config, beside))
-        _check_apart(root.resolve(), beside.resolve())
+        beside = data_root(folder) if folder else _sibling(root)
+        sets.append(_radiograph_set("validation", config, beside))
+        _check_distinct(root.resolve(), beside.resolve())
     return sets
 
 
-def _beside(root: Path) -> Path:
+def _sibling(root: Path) -> Path:
     named = root.resolve() if root.name in ("", "..") else root
     return named.parent / f"{named.name}_validation"
 
 
-def _set(name: str, config: DictConfig, root: Path) -> RadiographSet:
+def _radiograph_set(name: str, config: DictConfig, root: Path) -> RadiographSet:
     source = str(config.source).rstrip("/") + "/"
     urls = [urljoin(source, str(address)) for address in config[name].archives.values()]
     made = RadiographSet(name, root, config[name].count, urls)
     for url in urls:
-        check_address(url)
+        check_url(url)
     if len({made.archive(url) for url in urls} - {root}) != len(urls):
         listed = "\n".join(urls)
-        raise BoneageError(f"{name}.archives: each must end in a file name of its own, unlike\n{listed}")
+        raise BoneAgeError(f"{name}.archives: each must end in a file name of its own, unlike\n{listed}")
     return made
 
 
-def _check_apart(training: Path, validation: Path) -> None:
+def _check_distinct(training: Path, validation: Path) -> None:
     if training.is_relative_to(validation) or validation.is_relative_to(training):
-        raise BoneageError(
+        raise BoneAgeError(
             f"data.root={training} and validation.root={validation}: neither may lie inside the other,\n"
             "because whatever lies under a set's folder may be taken for a part of it."
         )
 
 
-def _check_room(pending: list[tuple[RadiographSet, str]], config: DictConfig) -> None:
+def _check_free_space(pending: list[tuple[RadiographSet, str]], config: DictConfig) -> None:
     """Refuse before the first byte what the disk could not hold: what comes, and what it unpacks to."""
     needs = []
     for of, url in pending:
         archive = of.archive(url)
         here = archive.exists()
-        size = size_on_disk(archive) if here else size_of(url, config.timeout) or 0
-        coming = 0 if here else max(size - size_on_disk(part_of(archive)), 0)
+        size = size_on_disk(archive) if here else remote_size(url, config.timeout) or 0
+        coming = 0 if here else max(size - size_on_disk(partial_path(archive)), 0)
         needs.append((of.root, coming + int(size * config.unpack_factor)))
-    check_room(needs)
+    check_free_space(needs)
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
+def _exclusive(root: Path) -> Iterator[None]:
     """Keep every other download out of `root`."""
-    with writing(root):
+    with translate_disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(root / ".download.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise BoneageError(
+            raise BoneAgeError(
                 f"Another download into {root} is running; see what it brings first."
             ) from None
     try:
@@ -140,18 +140,18 @@ def _alone(root: Path) -> Iterator[None]:
         lock.release()
 
 
-def _bring(of: RadiographSet, url: str, config: DictConfig) -> None:
+def _download_and_extract(of: RadiographSet, url: str, config: DictConfig) -> None:
     """Fetch one archive, unpack it, remember that, and remove it."""
     archive = of.archive(url)
     if not archive.exists():
-        fetch(url, archive, Patience(config.timeout, config.retries, config.retry_wait))
-    say(f"unpacking {archive.name} into {of.root}")
+        download_file(url, archive, RetryPolicy(config.timeout, config.retries, config.retry_wait))
+    print_line(f"unpacking {archive.name} into {of.root}")
     size = size_on_disk(archive)
-    files = unpack(archive, of.root, config.unpack_limit)
-    say(f"unpacked {archive.name}, {files:,} files")
-    of.remember(url, size, files)
-    with writing(archive):
-        damaged(archive).unlink(missing_ok=True)
+    files = extract(archive, of.root, config.unpack_limit)
+    print_line(f"unpacked {archive.name}, {files:,} files")
+    of.mark_downloaded(url, size, files)
+    with translate_disk_errors(archive):
+        find_corruption(archive).unlink(missing_ok=True)
         if not config.keep_archives:
             archive.unlink()
 
@@ -163,4 +163,4 @@ def _command() -> str:
 
 
 if __name__ == "__main__":
-    start(download, "download", CONTINUES)
+    run_command(download, "download", INTERRUPTED_MESSAGE)

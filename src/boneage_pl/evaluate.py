@@ -2,29 +2,29 @@
 
 from omegaconf import DictConfig
 
-from boneage_pl.cli.entry import start
+from boneage_pl.cli.entry import run_command
 from boneage_pl.cli.numbers import check_data_numbers
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 
 SUBSETS = (None, "validation", "all")
-SEEN = ("refuse", "content", "drop", "allow")
+LEAKAGE_POLICIES = ("refuse", "content", "drop", "allow")
 
 
 def evaluate(config: DictConfig) -> None:
     """Check the options, and evaluate.
 
     Raises:
-        BoneageError: an option that cannot be right, or see `evaluate_checkpoints`.
+        BoneAgeError: an option that cannot be right, or see `evaluate_checkpoints`.
     """
     check_data_numbers(config)
-    for name, choices in (("subset", SUBSETS), ("seen", SEEN), ("stress", (True, False))):
+    for name, choices in (("subset", SUBSETS), ("seen", LEAKAGE_POLICIES), ("stress", (True, False))):
         if config[name] not in choices:
             there = ", ".join(str(c).lower() for c in choices if c is not None)
-            raise BoneageError(f"{name}={config[name]}: there are {there}.")
+            raise BoneAgeError(f"{name}={config[name]}: there are {there}.")
     from boneage_pl.report.evaluation import evaluate_checkpoints  # imports torch
 
     evaluate_checkpoints(config)
 
 
 if __name__ == "__main__":
-    start(evaluate, "evaluate")
+    run_command(evaluate, "evaluate")

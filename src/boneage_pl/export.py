@@ -4,9 +4,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
-from boneage_pl.cli.entry import start
+from boneage_pl.cli.entry import run_command
 from boneage_pl.cli.numbers import check_data_numbers, check_number
-from boneage_pl.deploy.choice import chosen
+from boneage_pl.deploy.choice import resolve_format
 from boneage_pl.run.runs import find_checkpoints
 
 
@@ -14,18 +14,18 @@ def export(config: DictConfig) -> None:
     """Check the options, and export.
 
     Raises:
-        BoneageError: an option that cannot be right, or see `export_model`.
+        BoneAgeError: an option that cannot be right, or see `export_model`.
     """
     check_data_numbers(config)
     check_number("check_count", config.check_count, 2)
     check_number("max_cost", config.max_cost, 0, whole=False)
     names = list(config.ckpt) if isinstance(config.ckpt, ListConfig) else [config.ckpt]
     paths = find_checkpoints(names, Path(config.outputs))
-    kind = chosen(config, len(paths))
+    kind = resolve_format(config, len(paths))
     from boneage_pl.deploy.exporting import export_model  # imports torch
 
     export_model(config, kind, paths)
 
 
 if __name__ == "__main__":
-    start(export, "export")
+    run_command(export, "export")

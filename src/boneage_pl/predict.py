@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from boneage_pl.cli.entry import start
+from boneage_pl.cli.entry import run_command
 from boneage_pl.cli.numbers import check_number
-from boneage_pl.errors import BoneageError
-from boneage_pl.machine.home import path_of
-from boneage_pl.reading.output import output_of
-from boneage_pl.reading.sources import questions
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.machine.home import expand_path
+from boneage_pl.reading.output import open_writer
+from boneage_pl.reading.sources import expand_inputs
 
 if TYPE_CHECKING:
-    from boneage_pl.reading.model import BoneAge, Reading
+    from boneage_pl.reading.model import BoneAgePredictor, PredictionResult
 
-NOT_ALL = 3  # the exit status where some were not answered
+PARTIAL_FAILURE = 3  # the exit status where some were not answered
 FORMATS = ("csv", "sr")
 
 
@@ -24,61 +24,65 @@ def predict(config: DictConfig) -> None:
     """Ask `ckpt` about `images`, and print or write an answer for each as it comes.
 
     Raises:
-        BoneageError: an option that cannot be right, nothing to be asked about, or a checkpoint that cannot
+        BoneAgeError: an option that cannot be right, nothing to be asked about, or a checkpoint that cannot
             be read.
         SystemExit: with 3 where some of the images were not answered.
     """
     if config.format not in FORMATS:
-        raise BoneageError(f"format={config.format}: there are {', '.join(FORMATS)}.")
+        raise BoneAgeError(f"format={config.format}: there are {', '.join(FORMATS)}.")
     check_number("batch_size", config.batch_size, 1)
-    asked = questions(_listed(config.images), config.sex)
-    with output_of(config.out and path_of(str(config.out)), config.level) as output:
+    requests = expand_inputs(_listed_images(config.images), config.sex)
+    with open_writer(config.out and expand_path(str(config.out)), config.level) as output:
         from boneage_pl.machine.hardware import keep_freed_memory, on_gpu
-        from boneage_pl.reading.model import BoneAge  # imports torch
+        from boneage_pl.reading.model import BoneAgePredictor  # imports torch
 
         if not on_gpu("auto"):
             keep_freed_memory()
         views = config.views
-        model = BoneAge.load(
-            _listed(config.ckpt),
+        model = BoneAgePredictor.load(
+            _listed_images(config.ckpt),
             level=config.level,
             views=list(views) if isinstance(views, ListConfig) else views,
             outputs=config.outputs,
             repeated=OmegaConf.to_container(config, resolve=False),
         )
-        further = _further(config, model)
-        for reading in output.counted(model.readings(asked, config.batch_size)):
-            for write in further if reading.answer.months is not None else ():
+        further = _make_extras(config, model)
+        for reading in output.summary(model.predict_iter(requests, config.batch_size)):
+            for write in further if reading.prediction.months is not None else ():
                 try:
                     write(reading)
-                except BoneageError as error:  # of this image; the others go on
-                    reading.answer.error = str(error)
-            output.write(reading.answer)
+                except BoneAgeError as error:  # of this image; the others go on
+                    reading.prediction.error = str(error)
+            output.write(reading.prediction)
     if output.unanswered:
-        sys.exit(NOT_ALL)
+        sys.exit(PARTIAL_FAILURE)
 
 
-def _further(config: DictConfig, model: "BoneAge") -> list[Callable[["Reading"], object]]:
+def _make_extras(
+    config: DictConfig, model: "BoneAgePredictor"
+) -> list[Callable[["PredictionResult"], object]]:
     """Return what is written of each answer beside its row."""
     first = model.members[0]
-    writers: list[Callable[[Reading], object]] = []
+    writers: list[Callable[[PredictionResult], object]] = []
     if config.explain:
-        from boneage_pl.reading.explain import Explainer
+        from boneage_pl.reading.explain import GradCAMWriter
 
-        explainer = Explainer(path_of(str(config.explain)), first)
-        writers.append(lambda reading: explainer.write(reading.answer, reading.pixels[first.frame]))
+        explainer = GradCAMWriter(expand_path(str(config.explain)), first)
+        writers.append(lambda reading: explainer.write(reading.prediction, reading.pixels[first.resize_spec]))
     if config.format == "sr":
-        from boneage_pl.reading.structured_report import needs_highdicom, write_report
+        from boneage_pl.reading.structured_report import needs_highdicom, write_dicom_sr
 
         needs_highdicom()
-        name, identify = first.record.experiment, bool(config.identify)
-        writers.append(lambda reading: write_report(reading.answer, name, config.level, identify=identify))
+        name, identify = first.metadata.experiment, bool(config.identify)
+        writers.append(
+            lambda reading: write_dicom_sr(reading.prediction, name, config.level, identify=identify)
+        )
     return writers
 
 
-def _listed(named: object) -> list[str]:
+def _listed_images(named: object) -> list[str]:
     return [str(name) for name in named] if isinstance(named, ListConfig) else [str(named)]
 
 
 if __name__ == "__main__":
-    start(predict, "predict")
+    run_command(predict, "predict")

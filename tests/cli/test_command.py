@@ -3,8 +3,8 @@ import shlex
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from boneage_pl.cli.command import check_paths, quoted
-from boneage_pl.errors import BoneageError
+from boneage_pl.cli.command import check_paths, quote_override
+from boneage_pl.errors import BoneAgeError
 
 AWKWARD = [
     "2024_01",
@@ -24,7 +24,7 @@ AWKWARD = [
 
 @pytest.mark.parametrize("path", AWKWARD)
 def test_an_awkward_path_is_refused_with_a_form_that_works(path: str):
-    with pytest.raises(BoneageError, match="Write it as") as error:
+    with pytest.raises(BoneAgeError, match="Write it as") as error:
         check_paths([f"ckpt={path}"])
     shown = str(error.value).splitlines()[1].strip()
     (argument,) = shlex.split(shown)  # what the shell hands over
@@ -37,12 +37,12 @@ def test_an_awkward_path_is_refused_with_a_form_that_works(path: str):
 )
 def test_a_plain_path_passes(path: str):
     check_paths([f"ckpt={path}", f"data.root={path}", "+experiment=v2"])
-    assert OverridesParser.create().parse_override(shlex.split(quoted("ckpt", path))[0])
+    assert OverridesParser.create().parse_override(shlex.split(quote_override("ckpt", path))[0])
 
 
 def test_several_checkpoints_are_a_list():
     check_paths(["ckpt=[v1,outputs/v2/2026-01-01_10-00-00]"])
-    with pytest.raises(BoneageError, match="Write it as"):
+    with pytest.raises(BoneAgeError, match="Write it as"):
         check_paths(["data.root=[v1,v2]"])
 
 

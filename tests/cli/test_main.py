@@ -82,7 +82,10 @@ def test_torch_is_not_imported_for_a_quick_answer(tmp_path: Path, arguments: lis
         (["+experiment=v1", "trainer.max_epochs=0"], "trainer.max_epochs=0"),
         (["+experiment=v1", "seed=-1"], "seed=-1"),
         (["+experiment=v1", "model.hidden_features=0"], "model.hidden_features=0: it must be"),
-        (["+experiment=v1", "+data.rooot=x"], "data.rooot: BoneAgeData takes no such option. Did you mean"),
+        (
+            ["+experiment=v1", "+data.rooot=x"],
+            "data.rooot: BoneAgeDataModule takes no such option. Did you mean",
+        ),
         (["+experiment=v1", "data.prefetch_factor=0"], "data.prefetch_factor=0"),
         (["+experiment=v1", "trainer.devices=2"], "trainer.devices=2: several devices are trained on with"),
     ],

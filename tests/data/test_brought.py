@@ -16,25 +16,25 @@ import pytest
 from PIL import Image
 
 from boneage_pl.data import images as images_module
-from boneage_pl.data.datamodule import BoneAgeData
-from boneage_pl.data.depth import bits, levels
-from boneage_pl.data.frame import Frame
+from boneage_pl.data.datamodule import BoneAgeDataModule
+from boneage_pl.data.depth import dataset_bit_depths, effective_bits
+from boneage_pl.data.frame import ResizeSpec
 from boneage_pl.data.images import BadImageError, read_radiograph
-from boneage_pl.data.place import Place
-from boneage_pl.data.preparation import prepare_images
-from boneage_pl.data.store import ImageStore
-from boneage_pl.data.table import examine_table, read_table
-from boneage_pl.errors import BoneageError
+from boneage_pl.data.place import DatasetSpec
+from boneage_pl.data.preparation import build_cache
+from boneage_pl.data.store import ImageCache
+from boneage_pl.data.table import load_table, read_table
+from boneage_pl.errors import BoneAgeError
 from tests.conftest import balanced_table, write_rsna
 from tests.data.brought import TABLES, Case, picture
 
-SIZE = Frame(107)
+SIZE = ResizeSpec(107)
 FOLDER = "boneage-training-dataset"
 PAGE = Path(__file__).parents[2] / "docs" / "DATA.md"
 
 
 def all_of(options: dict[str, Any]) -> pd.DataFrame:
-    table, problems = examine_table(Place.of(**options))
+    table, problems = load_table(DatasetSpec.from_options(**options))
     if problems:
         raise problems.error()
     return table
@@ -43,11 +43,11 @@ def all_of(options: dict[str, Any]) -> pd.DataFrame:
 @pytest.mark.parametrize("case", TABLES, ids=lambda case: case.name)
 def test_tables_as_they_are_brought(tmp_path: Path, case: Case):
     if case.said:
-        with pytest.raises(BoneageError) as error:
+        with pytest.raises(BoneAgeError) as error:
             all_of(case.make(tmp_path))
         assert case.said.replace("{root}", str(tmp_path)) in str(error.value)
         return
-    table, problems = examine_table(Place.of(**case.make(tmp_path)))
+    table, problems = load_table(DatasetSpec.from_options(**case.make(tmp_path)))
     assert list(zip(table["id"], table["bone_age"], table["male"], strict=True)) == case.rows
     assert not problems
     assert case.noted in "\n".join(problems.notes)
@@ -57,12 +57,12 @@ def test_tables_as_they_are_brought(tmp_path: Path, case: Case):
 def test_the_option_that_is_printed_works(tmp_path: Path):
     case = next(c for c in TABLES if c.name == "unknown columns")
     case.make(tmp_path)
-    with pytest.raises(BoneageError) as error:
-        examine_table(Place(tmp_path))
+    with pytest.raises(BoneAgeError) as error:
+        load_table(DatasetSpec(tmp_path))
     columns = dict(re.findall(r"data\.columns\.(\w+)=(\w+)", str(error.value)))
-    table, problems = examine_table(Place.of(str(tmp_path), columns=columns))
+    table, problems = load_table(DatasetSpec.from_options(str(tmp_path), columns=columns))
     assert table["bone_age"].tolist() == [180, 12]
-    assert problems.told().startswith("  1 × row without its image")  # 1379 has none
+    assert problems.summary().startswith("  1 × row without its image")  # 1379 has none
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_the_option_that_is_printed_works(tmp_path: Path):
     ],
 )
 def test_options_that_cannot_be_right(options: dict[str, Any], said: str):
-    with pytest.raises(BoneageError, match=said):
-        Place.of(**{"root": "data", **options})
+    with pytest.raises(BoneAgeError, match=said):
+        DatasetSpec.from_options(**{"root": "data", **options})
 
 
 def test_a_spreadsheet_without_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -83,11 +83,11 @@ def test_a_spreadsheet_without_what_reads_it(tmp_path: Path, monkeypatch: pytest
     case.make(tmp_path)
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(
-        BoneageError, match=r"ages.xlsx: reading .xlsx needs an extra: pip install 'boneage_pl\[xlsx\]'"
+        BoneAgeError, match=r"ages.xlsx: reading .xlsx needs an extra: pip install 'boneage_pl\[xlsx\]'"
     ):
-        examine_table(Place(tmp_path))
+        load_table(DatasetSpec(tmp_path))
     (tmp_path / "table.csv").write_text("id,boneage,male\n1377,180,False\n")  # beside it, it is not needed
-    assert len(examine_table(Place(tmp_path))[0]) == 1
+    assert len(load_table(DatasetSpec(tmp_path))[0]) == 1
 
 
 # pictures
@@ -195,7 +195,7 @@ def test_what_is_wrong_with_a_picture_is_named(tmp_path: Path, kind: str):
     (tmp_path / "x.png").write_bytes(DAMAGED[kind])
     with pytest.raises(BadImageError) as error:
         read_radiograph(tmp_path / "x.png")
-    assert error.value.kind == kind
+    assert error.value.reason == kind
 
 
 def test_colour_that_uses_its_16_bits_is_read(tmp_path: Path):
@@ -226,14 +226,14 @@ def wide_data(root: Path, most: dict[str, int]) -> Path:
     return root
 
 
-def prepared(root: Path) -> ImageStore:
-    return prepare_images(read_table(root), root, root / "prepared", SIZE)
+def prepared(root: Path) -> ImageCache:
+    return build_cache(read_table(root), root, root / "prepared", SIZE)
 
 
 @pytest.mark.parametrize(("most", "used"), [(255, 8), (1023, 10), (4095, 12), (16383, 14), (65535, 16)])
 def test_16_bit_images_are_read_by_the_bits_in_use(tmp_path: Path, most: int, used: int):
     store = prepared(wide_data(tmp_path, dict.fromkeys("1234", most)))
-    assert store.images.levels == [used]
+    assert store.images.bit_depths == [used]
     assert store.read(["1"]).max() > 240
     assert len(np.unique(store.read(["1"]))) > 200  # gray levels, not 16 of them
 
@@ -256,15 +256,15 @@ def test_one_bright_image_does_not_change_the_others(tmp_path: Path):
 
 
 def test_depths_are_a_matter_of_the_whole_data_set():
-    assert levels([0] * 5) == []
-    assert levels([12] * 50 + [11] * 20 + [10]) == [12]
-    assert levels([12] * 50 + [16] * 50) == [12, 16]
-    assert levels([12] * 200 + [16]) == [12]
-    assert bits(0, [12]) == 0
-    assert bits(9, [12]) == 12
-    assert bits(16, [12]) == 16
-    assert bits(12, [16]) == 12  # 16 gray levels would be left
-    assert bits(14, [16]) == 16
+    assert dataset_bit_depths([0] * 5) == []
+    assert dataset_bit_depths([12] * 50 + [11] * 20 + [10]) == [12]
+    assert dataset_bit_depths([12] * 50 + [16] * 50) == [12, 16]
+    assert dataset_bit_depths([12] * 200 + [16]) == [12]
+    assert effective_bits(0, [12]) == 0
+    assert effective_bits(9, [12]) == 12
+    assert effective_bits(16, [12]) == 16
+    assert effective_bits(12, [16]) == 12  # 16 gray levels would be left
+    assert effective_bits(14, [16]) == 16
 
 
 def test_8_bit_images_stay_when_16_bit_ones_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -282,20 +282,20 @@ def test_8_bit_images_stay_when_16_bit_ones_come(tmp_path: Path, monkeypatch: py
     )
     store = prepared(tmp_path / "data")
     assert sorted(decoded) == ["101", "102"]
-    assert store.images.levels == [12]
+    assert store.images.bit_depths == [12]
     assert np.array_equal(store.read(["5"]), before)
 
 
 def test_a_data_set_that_turns_out_to_be_of_another_depth_is_prepared_again(tmp_path: Path):
     root = wide_data(tmp_path / "data", {"1": 1000, "2": 1010})
-    assert prepared(root).images.levels == [10]
+    assert prepared(root).images.bit_depths == [10]
     more = {"1": 1000, "2": 1010} | {str(n): 2047 for n in range(3, 9)} | {"9": 2047}
     for path in wide_data(tmp_path / "more", more).rglob("*.*"):
         target = root / path.relative_to(tmp_path / "more")
         if not target.exists() or target.suffix == ".csv":
             target.write_bytes(path.read_bytes())
     again, anew = prepared(root), prepared(tmp_path / "more")
-    assert again.images.levels == [11]
+    assert again.images.bit_depths == [11]
     assert np.array_equal(again.read(list(more)), anew.read(list(more)))
 
 
@@ -316,10 +316,10 @@ def test_a_passing_read_error_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr(images_module, "open", failing, raising=False)
         store = prepared(root)
-        assert store.images.bad == {"5": "unreadable (it passes)"}
+        assert store.images.errors == {"5": "unreadable (it passes)"}
         written = store.path.stat().st_ino
         assert prepared(root).path.stat().st_ino == written  # nothing is copied anew for it
-    assert prepared(root).images.bad == {}
+    assert prepared(root).images.errors == {}
 
 
 def test_prepare_notices_another_file_of_the_same_size_and_time(tmp_path: Path):
@@ -339,16 +339,16 @@ def test_prepare_notices_another_file_of_the_same_size_and_time(tmp_path: Path):
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
     assert np.array_equal(prepared(root).read(["4"]), before)  # training trusts size and time, and says so
     table = read_table(root)
-    store = prepare_images(table, root, root / "prepared", SIZE, verify=True)
+    store = build_cache(table, root, root / "prepared", SIZE, verify=True)
     assert not np.array_equal(store.read(["4"]), before)
-    assert store.path.read_bytes() == prepare_images(table, root, tmp_path / "anew", SIZE).path.read_bytes()
+    assert store.path.read_bytes() == build_cache(table, root, tmp_path / "anew", SIZE).path.read_bytes()
 
 
 # one picture twice
 
 
-def data_of(root: Path, **options: object) -> BoneAgeData:
-    data = BoneAgeData(str(root), image_size=SIZE.side, **options)  # type: ignore[arg-type]
+def data_of(root: Path, **options: object) -> BoneAgeDataModule:
+    data = BoneAgeDataModule(str(root), image_size=SIZE.size, **options)  # type: ignore[arg-type]
     data.prepare_data()
     data.setup()
     return data
@@ -373,7 +373,7 @@ def test_one_picture_with_two_ages_is_a_problem_of_the_data(tmp_path: Path):
     write_rsna(tmp_path, balanced_table(4))
     (tmp_path / FOLDER / "80.png").write_bytes((tmp_path / FOLDER / "3.png").read_bytes())
     with pytest.raises(
-        BoneageError, match=r"2 × image that another row has with another age or sex: .*3.png \(ids "
+        BoneAgeError, match=r"2 × image that another row has with another age or sex: .*3.png \(ids "
     ):
         data_of(tmp_path)
     data = data_of(tmp_path, on_bad_image="skip", age_bins=5, samples_per_group=8)
@@ -405,13 +405,13 @@ SAID = {
 @pytest.mark.parametrize("name", SMALL)
 def test_the_options_that_are_printed_work_at_once(tmp_path: Path, name: str):
     write_rsna(tmp_path, SMALL[name])
-    with pytest.raises(BoneageError) as error:
+    with pytest.raises(BoneAgeError) as error:
         data_of(tmp_path)
     assert SAID[name] in str(error.value)
     words = re.findall(r"data\.(age_bins|samples_per_group)=(\d+)", SAID[name])
     options = {key: int(value) for key, value in words}
     assert set(data_of(tmp_path, **options).split["subset"]) == {"train", "validation"}
-    with pytest.raises(BoneageError):  # it is the largest that works
+    with pytest.raises(BoneAgeError):  # it is the largest that works
         data_of(tmp_path, **options | {"age_bins": options["age_bins"] + 1})
 
 
@@ -438,7 +438,7 @@ def test_a_table_of_one_sex_trains_with_a_clear_word(tmp_path: Path, caplog: pyt
 )
 def test_what_no_option_helps_is_said(tmp_path: Path, table: pd.DataFrame, said: str):
     write_rsna(tmp_path, table)
-    with pytest.raises(BoneageError) as error:
+    with pytest.raises(BoneAgeError) as error:
         data_of(tmp_path, on_bad_image="skip")
     assert said in str(error.value)
     assert "nan" not in str(error.value)
@@ -454,7 +454,7 @@ def test_a_start_does_work_in_proportion_to_the_table(tmp_path: Path, monkeypatc
     for per_group in (2, 8):
         root = tmp_path / str(per_group)
         write_rsna(root, balanced_table(per_group))
-        data = BoneAgeData(str(root), image_size=SIZE.side, samples_per_group=4 * per_group)
+        data = BoneAgeDataModule(str(root), image_size=SIZE.size, samples_per_group=4 * per_group)
         data.prepare_data()
         cells = 0
 

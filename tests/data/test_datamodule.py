@@ -10,29 +10,29 @@ from PIL import Image
 from torch import nn
 
 from boneage_pl.data import loaders
-from boneage_pl.data.datamodule import BoneAgeData
-from boneage_pl.data.transforms import Flip, Transforms
-from boneage_pl.errors import BoneageError
-from boneage_pl.run.beginning import Beginning
-from boneage_pl.run.parts import make_data, make_module
+from boneage_pl.data.datamodule import BoneAgeDataModule
+from boneage_pl.data.transforms import Compose, RandomHorizontalFlip
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.run.beginning import InitialState
+from boneage_pl.run.parts import build_datamodule, build_module
 from tests.conftest import balanced_table, write_rsna
 
 BALANCED = {"_target_": "boneage_pl.data.sampling.balanced"}
 
 
-def data_of(root: Path, **options: Any) -> BoneAgeData:
+def data_of(root: Path, **options: Any) -> BoneAgeDataModule:
     defaults = {"image_size": 107, "samples_per_group": 4, "batch_size": 8, "workers": 0}
-    data = BoneAgeData(str(root), **{**defaults, **options})
+    data = BoneAgeDataModule(str(root), **{**defaults, **options})
     data.prepare_data()
     data.setup()
     return data
 
 
-def epoch_of(data: BoneAgeData, epoch: int) -> dict[int, torch.Tensor]:
+def epoch_of(data: BoneAgeDataModule, epoch: int) -> dict[int, torch.Tensor]:
     """Return each training row's image as it is transformed, keyed by row, in the order served."""
     loader = data.train_dataloader()
     loader.sampler.set_epoch(epoch)
-    flips = Transforms([Flip()])
+    flips = Compose([RandomHorizontalFlip()])
     return {
         int(row): image
         for batch in loader
@@ -84,13 +84,13 @@ def test_order_and_flips_depend_on_seed_epoch_and_sample_alone(rsna: Path, tmp_p
 
 
 def test_the_images_hashes_are_the_same_with_and_without_the_store(rsna: Path):
-    assert data_of(rsna).record["hashes"] == data_of(rsna, prepare=False).record["hashes"]
+    assert data_of(rsna).record["file_sha256"] == data_of(rsna, prepare=False).record["file_sha256"]
 
 
 def test_an_image_that_cannot_be_read_is_named_before_training(tmp_path: Path):
     write_rsna(tmp_path, balanced_table(4))
     (tmp_path / "boneage-training-dataset" / "7.png").write_bytes(b"half an im")
-    with pytest.raises(BoneageError, match=r"1 × image that is no PNG or JPEG: .*7\.png\n.*=skip"):
+    with pytest.raises(BoneAgeError, match=r"1 × image that is no PNG or JPEG: .*7\.png\n.*=skip"):
         data_of(tmp_path)
 
 
@@ -106,7 +106,7 @@ def test_rows_and_images_that_cannot_be_used_are_told_together_or_left_out(tmp_p
     Image.new("1", (9000, 9000)).save(images / "13.png")
     csv = tmp_path / "boneage-training-dataset.csv"
     csv.write_text(csv.read_text() + "../7,50,True\n/etc/passwd,50,True\n")
-    with pytest.raises(BoneageError) as error:
+    with pytest.raises(BoneAgeError) as error:
         data_of(tmp_path, prepare=prepare)
     for said in (
         "7 rows or images cannot be used",
@@ -131,16 +131,16 @@ def test_a_checkpoints_split_is_not_thinned(tmp_path: Path):
     write_rsna(tmp_path, balanced_table(4))
     record = data_of(tmp_path).record
     (tmp_path / "boneage-training-dataset" / "7.png").write_bytes(b"")
-    with pytest.raises(BoneageError, match="1 images of the checkpoint's split cannot be used"):
+    with pytest.raises(BoneAgeError, match="1 images of the checkpoint's split cannot be used"):
         data_of(tmp_path, origin=record, on_bad_image="skip")
 
 
 def test_a_store_that_another_data_set_took_over_is_noticed(rsna: Path, tmp_path: Path):
-    mine = BoneAgeData(str(rsna), 107, samples_per_group=4, store=str(tmp_path / "store"))
+    mine = BoneAgeDataModule(str(rsna), 107, samples_per_group=4, store=str(tmp_path / "store"))
     mine.prepare_data()
     write_rsna(tmp_path / "other", balanced_table(5))
     data_of(tmp_path / "other", store=str(tmp_path / "store"))
-    with pytest.raises(BoneageError, match="holds other images than"):
+    with pytest.raises(BoneAgeError, match="holds other images than"):
         mine.setup()
 
 
@@ -156,7 +156,7 @@ def test_images_on_the_device_make_the_same_batches(rsna: Path):
             assert usual["image"].dtype == resident["image"].dtype == torch.uint8
 
 
-def _moved(data: BoneAgeData, side: str, device: torch.device) -> list[Any]:
+def _moved(data: BoneAgeDataModule, side: str, device: torch.device) -> list[Any]:
     return [data.transfer_batch_to_device(batch, device, 0) for batch in getattr(data, side)()]
 
 
@@ -173,7 +173,7 @@ def test_images_stay_on_a_gpu_only_where_they_leave_room(
         data = data_of(rsna, on_device=asked)
         ids = list(data.split["id"].unique())
         if asked and not there:
-            with pytest.raises(BoneageError, match="on_device=true: the images take"):
+            with pytest.raises(BoneAgeError, match="on_device=true: the images take"):
                 data.loaders.device_images(ids, data.read, gpu)  # type: ignore[arg-type]
         else:
             data.loaders.device_images(ids, data.read, gpu)  # type: ignore[arg-type]
@@ -223,7 +223,7 @@ def test_split_file_is_used_exactly(rsna: Path, tmp_path: Path):
 )
 def test_split_file_that_does_not_fit(rsna: Path, tmp_path: Path, change: Any, message: str):
     change(data_of(rsna).split).to_csv(tmp_path / "split.csv", index=False)
-    with pytest.raises(BoneageError, match=message):
+    with pytest.raises(BoneAgeError, match=message):
         data_of(rsna, split_file=str(tmp_path / "split.csv"))
 
 
@@ -242,14 +242,14 @@ def test_a_checkpoints_split_is_restored_whatever_the_options(rsna: Path, protoc
 def test_another_split_is_refused_if_it_validates_on_trained_images(rsna: Path):
     origin = data_of(rsna, seed=1).record
     with pytest.raises(
-        BoneageError, match=r"of the 20 validation images were trained on .*\n.*\n.*allow_overlap=true"
+        BoneAgeError, match=r"of the 20 validation images were trained on .*\n.*\n.*allow_overlap=true"
     ):
         data_of(rsna, origin=origin, new_split=True, seed=2)
     data_of(rsna, origin=origin, new_split=True, seed=2, allow_overlap=True)
     data_of(rsna, origin=origin, new_split=True, seed=1)  # the same split again: nothing overlaps
     apart = data_of(rsna, origin=origin, new_split="apart", seed=2).split
     assert not set(apart.loc[apart["subset"] == "validation", "id"]) & set(origin["train"])
-    with pytest.raises(BoneageError, match=r"data.new_split=anew: there are false, true and apart"):
+    with pytest.raises(BoneAgeError, match=r"data.new_split=anew: there are false, true and apart"):
         data_of(rsna, origin=origin, new_split="anew")
 
 
@@ -261,7 +261,7 @@ def test_a_trained_image_under_another_id_is_noticed(tmp_path: Path):
     for image in (tmp_path / "b").rglob("*.png"):  # the same pictures, renamed
         source = tmp_path / "a" / "boneage-training-dataset" / f"{int(image.stem) - 1000}.png"
         image.write_bytes(source.read_bytes())
-    with pytest.raises(BoneageError, match="were trained on"):
+    with pytest.raises(BoneAgeError, match="were trained on"):
         data_of(tmp_path / "b", origin=origin, new_split=True, seed=4)
     apart = data_of(tmp_path / "b", origin=origin, new_split="apart", seed=4).split
     validation = apart.loc[apart["subset"] == "validation", "id"]
@@ -271,7 +271,7 @@ def test_a_trained_image_under_another_id_is_noticed(tmp_path: Path):
 def test_a_checkpoints_split_needs_its_own_data(rsna: Path, tmp_path: Path):
     table = balanced_table(4)
     write_rsna(tmp_path, table.assign(id=table["id"] + 1000))
-    with pytest.raises(BoneageError, match=r"the split stored in ckpt= names 60 images; 60 of them are not"):
+    with pytest.raises(BoneAgeError, match=r"the split stored in ckpt= names 60 images; 60 of them are not"):
         data_of(tmp_path, origin=data_of(rsna).record)
 
 
@@ -284,22 +284,22 @@ def test_other_images_under_a_checkpoints_ids_are_noticed(rsna: Path, tmp_path: 
     for image, content in zip(swapped, reversed(contents), strict=True):
         image.write_bytes(content)
     with pytest.raises(
-        BoneageError, match=r"2 of the 80 images in the checkpoint's split are not the files .*id 3, 4"
+        BoneAgeError, match=r"2 of the 80 images in the checkpoint's split are not the files .*id 3, 4"
     ):
         data_of(tmp_path, origin=origin)
     data_of(tmp_path, origin=origin, allow_overlap=True)
 
 
 def test_an_empty_root_is_not_the_working_folder():
-    with pytest.raises(BoneageError, match="BONEAGE_DATA"):
-        BoneAgeData("")
+    with pytest.raises(BoneAgeError, match="BONEAGE_DATA"):
+        BoneAgeDataModule("")
 
 
 def test_a_data_module_of_ones_own_is_asked_for_nothing_new():
     config = OmegaConf.create({"data": {"_target_": "tests.tiny.own_data"}, "sampling": BALANCED})
-    assert make_data(config, Beginning(None, resumed=False), None) == "own data"
+    assert build_datamodule(config, InitialState(None, resumed=False), None) == "own data"
     config = OmegaConf.create(
         {"scheduler": {"_target_": "x.OneCycleLR", "interval": "step"}, "trainer": {"max_epochs": 1}}
     )
-    with pytest.raises(BoneageError, match=r"its method steps\(parts, limit, processes\)"):
-        make_module(config, nn.Linear(1, 1), "32-true", object())
+    with pytest.raises(BoneAgeError, match=r"its method steps\(parts, limit, processes\)"):
+        build_module(config, nn.Linear(1, 1), "32-true", object())

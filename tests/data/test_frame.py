@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boneage_pl.data.frame import Frame
-from boneage_pl.errors import BoneageError
+from boneage_pl.data.frame import ResizeSpec
+from boneage_pl.errors import BoneAgeError
 
 TALL = np.full((300, 200), 50, np.uint8)
 TALL[:100] = 250  # the upper third
@@ -12,7 +12,7 @@ TALL[:100] = 250  # the upper third
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_whole_picture_lies_on_black(turned: bool):
     pixels = TALL.T if turned else TALL
-    square = Frame(90, "pad").of(Image.fromarray(pixels))
+    square = ResizeSpec(90, "pad").apply(Image.fromarray(pixels))
     square = square.T if turned else square
     assert square.shape == (90, 90)
     assert (square[:, :15] == 0).all()
@@ -22,13 +22,13 @@ def test_the_whole_picture_lies_on_black(turned: bool):
 
 
 def test_a_stretched_picture_fills_the_square():
-    square = Frame(90, "stretch").of(Image.fromarray(TALL))
+    square = ResizeSpec(90, "stretch").apply(Image.fromarray(TALL))
     assert (square[:28] == 250).all()
     assert (square[32:] == 50).all()
 
 
 def test_a_cropped_one_shows_its_middle():
-    square = Frame(90).of(Image.fromarray(TALL))  # 135 rows become 90: 22 are cut off at each end
+    square = ResizeSpec(90).apply(Image.fromarray(TALL))  # 135 rows become 90: 22 are cut off at each end
     assert (square[:20] == 250).all()
     assert (square[25:] == 50).all()
 
@@ -36,7 +36,7 @@ def test_a_cropped_one_shows_its_middle():
 @pytest.mark.parametrize("shape", [(1, 40), (40, 1), (90, 90), (90, 30), (31, 97)])
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 def test_any_shape_fits(shape: tuple[int, int], fit: str):
-    square = Frame(90, fit).of(Image.fromarray(np.full(shape, 7, np.uint8)))
+    square = ResizeSpec(90, fit).apply(Image.fromarray(np.full(shape, 7, np.uint8)))
     assert square.shape == (90, 90)
     assert square.max() == 7
 
@@ -48,9 +48,9 @@ def test_the_part_that_it_says_is_the_part_that_it_shows(size: tuple[int, int], 
     width, height = size
     along = np.linspace(0, 255, max(size))
     pixels = np.tile(along, (min(size), 1)) if width >= height else np.tile(along[:, None], (1, width))
-    shown = Frame(100, fit).of(Image.fromarray(pixels.astype(np.uint8)))
+    shown = ResizeSpec(100, fit).apply(Image.fromarray(pixels.astype(np.uint8)))
     shown = shown if width >= height else shown.T
-    left, top, wide, high = Frame(100, fit).part_of(width, height)
+    left, top, wide, high = ResizeSpec(100, fit).visible_box(width, height)
     start, length = (left, wide) if width >= height else (top, high)
     assert shown[50, 99] == pytest.approx(255 * (start + length), abs=3)
     assert shown[50, 0] == pytest.approx(255 * start, abs=3)
@@ -59,6 +59,10 @@ def test_the_part_that_it_says_is_the_part_that_it_shows(size: tuple[int, int], 
 
 
 def test_each_has_a_name_of_its_own():
-    assert [str(Frame(107, fit)) for fit in ("crop", "pad", "stretch")] == ["107", "pad-107", "stretch-107"]
-    with pytest.raises(BoneageError, match=r"data\.fit=squeeze"):
-        Frame(107, "squeeze")
+    assert [str(ResizeSpec(107, fit)) for fit in ("crop", "pad", "stretch")] == [
+        "107",
+        "pad-107",
+        "stretch-107",
+    ]
+    with pytest.raises(BoneAgeError, match=r"data\.fit=squeeze"):
+        ResizeSpec(107, "squeeze")

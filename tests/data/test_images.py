@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from boneage_pl.data.frame import Frame
+from boneage_pl.data.frame import ResizeSpec
 from boneage_pl.data.images import BadImageError, read_image
-from boneage_pl.model.input import Input, Normalize
+from boneage_pl.model.input import InputSpec, Normalize
 
 
 def published(size: int) -> v2.Compose:
@@ -24,8 +24,8 @@ def published(size: int) -> v2.Compose:
 
 
 def ours(path: Path, size: int) -> torch.Tensor:
-    pixels = Frame(size).of(read_image(path))
-    return Normalize(Input())(torch.from_numpy(pixels.copy())[None, None])[0]
+    pixels = ResizeSpec(size).apply(read_image(path))
+    return Normalize(InputSpec())(torch.from_numpy(pixels.copy())[None, None])[0]
 
 
 RNG = np.random.default_rng(0)
@@ -51,7 +51,7 @@ def test_gray_images_give_the_published_tensor_exactly(tmp_path: Path, size: int
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_kept_pixels_are_torchvisions_resize_and_crop(shape: tuple[int, int]):
     image = Image.fromarray(noise(*shape))
-    kept = Frame(128).of(image)
+    kept = ResizeSpec(128).apply(image)
     assert kept.dtype == np.uint8
     assert np.array_equal(kept, np.asarray(v2.CenterCrop(128)(v2.Resize(128)(image))))
 

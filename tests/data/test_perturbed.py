@@ -7,8 +7,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from boneage_pl.data import perturbed
-from boneage_pl.data.frame import Frame
-from boneage_pl.data.perturbed import CHANGES
+from boneage_pl.data.frame import ResizeSpec
+from boneage_pl.data.perturbed import CORRUPTIONS
 
 
 def picture(side: int = 64) -> np.ndarray:
@@ -18,12 +18,12 @@ def picture(side: int = 64) -> np.ndarray:
     return (hill + 40 + 30 * x).astype(np.uint8)
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", CORRUPTIONS)
 def test_each_is_a_pure_function_of_the_pixels(name: str):
     given = picture()
     given[20:23, 20:40] = 255  # an edge, which a blur moves
     before = given.copy()
-    once, again = CHANGES[name](given), CHANGES[name](given)
+    once, again = CORRUPTIONS[name](given), CORRUPTIONS[name](given)
     assert once.dtype == np.uint8
     assert once.shape == given.shape
     assert np.array_equal(once, again)
@@ -33,24 +33,24 @@ def test_each_is_a_pure_function_of_the_pixels(name: str):
 
 def test_turns():
     given = picture()
-    assert np.array_equal(perturbed.rotated(given, 90), np.rot90(given))
-    assert np.array_equal(perturbed.rotated(given, 180), given[::-1, ::-1])
-    assert np.array_equal(perturbed.mirrored(given), given[:, ::-1])
-    back = perturbed.rotated(perturbed.rotated(given, 30), -30)
+    assert np.array_equal(perturbed.rotate(given, 90), np.rot90(given))
+    assert np.array_equal(perturbed.rotate(given, 180), given[::-1, ::-1])
+    assert np.array_equal(perturbed.flip(given), given[:, ::-1])
+    back = perturbed.rotate(perturbed.rotate(given, 30), -30)
     middle = slice(16, 48)
     assert np.abs(back[middle, middle].astype(int) - given[middle, middle]).max() <= 3
-    assert perturbed.rotated(given, 30)[0, 0] == 0  # what comes in from outside is black
+    assert perturbed.rotate(given, 30)[0, 0] == 0  # what comes in from outside is black
 
 
 def test_gray_values():
     given = picture()
-    assert np.array_equal(perturbed.scaled(given, 0.5), np.rint(given / 2))
-    assert perturbed.scaled(given, 3).max() == 255  # and not 3 × 190 - 256
-    assert np.array_equal(perturbed.inverted(given), 255 - given)
-    flat = perturbed.contrasted(given, 0.5)
+    assert np.array_equal(perturbed.zoom(given, 0.5), np.rint(given / 2))
+    assert perturbed.zoom(given, 3).max() == 255  # and not 3 × 190 - 256
+    assert np.array_equal(perturbed.invert(given), 255 - given)
+    flat = perturbed.adjust_contrast(given, 0.5)
     assert flat.mean() == pytest.approx(given.mean(), abs=0.5)
     assert flat.std() == pytest.approx(given.std() / 2, rel=0.02)
-    noise = perturbed.noisy(given, 10) - given.astype(float)
+    noise = perturbed.add_noise(given, 10) - given.astype(float)
     assert noise.std() == pytest.approx(10, rel=0.05)
     assert abs(noise.mean()) < 0.5
 
@@ -58,7 +58,7 @@ def test_gray_values():
 def test_a_blurred_point_is_a_normal_distribution():
     point = np.zeros((101, 101), np.uint8)
     point[48:53, 48:53] = 255
-    blurred = perturbed.blurred(point, 0.04).astype(float)
+    blurred = perturbed.blur(point, 0.04).astype(float)
     across = blurred.sum(0) / blurred.sum()
     x = np.arange(101) - 50
     assert (across * x).sum() == pytest.approx(0, abs=0.1)
@@ -68,37 +68,37 @@ def test_a_blurred_point_is_a_normal_distribution():
 def test_without_antialiasing_fine_lines_are_lost_and_with_it_they_are_averaged():
     lines = np.zeros((64, 64), np.uint8)
     lines[:, ::4] = 255
-    assert perturbed.resampled(lines, 0.25, "plain").max() == 0
-    assert perturbed.resampled(lines, 0.25)[8:-8, 8:-8].mean() == pytest.approx(255 / 4, abs=2)
+    assert perturbed.downsample(lines, 0.25, "plain").max() == 0
+    assert perturbed.downsample(lines, 0.25)[8:-8, 8:-8].mean() == pytest.approx(255 / 4, abs=2)
     given = picture()
     theirs = F.interpolate(torch.from_numpy(given)[None, None].float(), 24, mode="bilinear")
-    ours = Frame(24, resampling="plain").of(Image.fromarray(given))
+    ours = ResizeSpec(24, resampling="plain").apply(Image.fromarray(given))
     assert np.abs(ours - theirs[0, 0].numpy()).max() < 1.01  # Pillow cuts off what PyTorch keeps
 
 
 def test_other_software_reduces_otherwise_and_enlarges_alike():
     image = Image.fromarray(picture(200))
-    published = Frame(50).of(image).astype(int)
+    published = ResizeSpec(50).apply(image).astype(int)
     for resampling in ("lanczos", "plain"):
-        other = Frame(50, resampling=resampling).of(image).astype(int)
+        other = ResizeSpec(50, resampling=resampling).apply(image).astype(int)
         assert 0 < np.abs(other - published).max() < 8  # it is a smooth picture
-    enlarged = Frame(300, resampling="plain").of(image).astype(int) - Frame(300).of(image)
+    enlarged = ResizeSpec(300, resampling="plain").apply(image).astype(int) - ResizeSpec(300).apply(image)
     assert np.abs(enlarged).max() <= 2  # two ways of rounding
 
 
 def test_a_marker_lies_in_its_corner_and_a_frame_around():
     given = picture()
-    marked = perturbed.marked(given)
+    marked = perturbed.add_marker(given)
     assert marked[:16, :16].max() == 255
     assert np.array_equal(marked[16:], given[16:])
     assert np.array_equal(marked[:, 16:], given[:, 16:])
-    framed = perturbed.framed(given, 0.75)
+    framed = perturbed.add_border(given, 0.75)
     assert framed[:8].max() == framed[:, -8:].max() == 0
     assert framed[8:-8, 8:-8].mean() == pytest.approx(given.mean(), abs=1)
 
 
 def test_jpeg_loses_little():
     given = picture()
-    lost = np.abs(perturbed.compressed(given, 20).astype(int) - given)
+    lost = np.abs(perturbed.compress_jpeg(given, 20).astype(int) - given)
     assert 0.5 < lost.mean() < 6
-    assert np.abs(perturbed.compressed(given, 95).astype(int) - given).mean() < lost.mean()
+    assert np.abs(perturbed.compress_jpeg(given, 95).astype(int) - given).mean() < lost.mean()

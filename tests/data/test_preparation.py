@@ -14,14 +14,14 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from boneage_pl.data import images, part, preparation, store
-from boneage_pl.data.frame import Frame
-from boneage_pl.data.preparation import prepare_images
-from boneage_pl.data.store import ImageStore
+from boneage_pl.data.frame import ResizeSpec
+from boneage_pl.data.preparation import build_cache
+from boneage_pl.data.store import ImageCache
 from boneage_pl.data.table import read_table
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 from tests.conftest import balanced_table, write_rsna
 
-SIZE = Frame(107)
+SIZE = ResizeSpec(107)
 FOLDER = "boneage-training-dataset"
 
 
@@ -31,13 +31,13 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def prepare(root: Path, **options: Any) -> ImageStore:
-    return prepare_images(read_table(root), root, root / "prepared", SIZE, **options)
+def prepare(root: Path, **options: Any) -> ImageCache:
+    return build_cache(read_table(root), root, root / "prepared", SIZE, **options)
 
 
 def made_anew(root: Path) -> Path:
     """Return the folder of a store made without interruption and without an older one."""
-    prepare_images(read_table(root), root, root.parent / "anew", SIZE)
+    build_cache(read_table(root), root, root.parent / "anew", SIZE)
     return root.parent / "anew"
 
 
@@ -74,7 +74,7 @@ def test_the_store_holds_torchvisions_resize_and_crop_of_every_image(root: Path)
     prepared = prepare(root)
     table = read_table(root)
     assert set(prepared.rows) == set(table["id"])
-    published = v2.Compose([v2.Resize(SIZE.side), v2.CenterCrop(SIZE.side)])
+    published = v2.Compose([v2.Resize(SIZE.size), v2.CenterCrop(SIZE.size)])
     for i, path in zip(table["id"], table["path"], strict=True):
         assert np.array_equal(prepared.read([i])[0], np.asarray(published(Image.open(path))))
     with pytest.raises(ValueError, match="read-only"):
@@ -115,8 +115,8 @@ def test_another_version_of_the_preparation_is_made_anew(
     prepare(root, workers=1)
     with monkeypatch.context() as patch:
         patch.setattr(store, "VERSION", store.VERSION + 1)
-        with pytest.raises(BoneageError, match="holds no prepared images of 107 pixels"):
-            ImageStore(root / "prepared", SIZE)
+        with pytest.raises(BoneAgeError, match="holds no prepared images of 107 pixels"):
+            ImageCache(root / "prepared", SIZE)
     text = (root / "prepared" / f"{SIZE}.json").read_text()
     (root / "prepared" / f"{SIZE}.json").write_text(
         text.replace(f'"version": {store.VERSION}', '"version": 0')
@@ -229,10 +229,10 @@ def test_what_an_older_version_has_begun_is_not_continued(
     paths = {i: str(Path(p).relative_to(root)) for i, p in zip(wanted["id"], wanted["path"], strict=True)}
     with monkeypatch.context() as patch:
         patch.setattr(part, "VERSION", part.VERSION - 1)
-        with part.Part(folder, SIZE, []) as begun:
+        with part.PartialCache(folder, SIZE, []) as begun:
             for i, path in sorted(paths.items())[:10]:
-                row = preparation._prepare((i, path, root, SIZE, 0, 0, ""))
-                begun.append(part.Row(i, row.source, bytes(SIZE.side**2), ""))
+                row = preparation._decode_row((i, path, root, SIZE, 0, 0, ""))
+                begun.append(part.CacheEntry(i, row.source, bytes(SIZE.size**2), ""))
     decoded.clear()
     prepare(root, workers=1)
     assert len(decoded) == 80
@@ -242,10 +242,10 @@ def test_what_an_older_version_has_begun_is_not_continued(
 def test_an_image_that_cannot_be_opened_does_not_unsettle_the_rest(root: Path):
     table = read_table(root)
     (root / FOLDER / "3.png").unlink()  # gone after the table was read
-    first = prepare_images(table, root, root / "prepared", SIZE)
+    first = build_cache(table, root, root / "prepared", SIZE)
     written = first.path.stat().st_ino
-    again = prepare_images(table, root, root / "prepared", SIZE)
-    assert again.images.bad["3"] == "unreadable (No such file or directory)"
+    again = build_cache(table, root, root / "prepared", SIZE)
+    assert again.images.errors["3"] == "unreadable (No such file or directory)"
     assert again.path.stat().st_ino == written
     assert len(again.rows) == 79
 
@@ -264,4 +264,4 @@ def test_damaged_exif_data_is_an_image_that_cannot_be_read(root: Path):
         root / FOLDER / "3.png", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x05\0\x01\0\0\0\xff\xff\xff\xff"
     )
     store = prepare(root, workers=1)
-    assert set(store.rows) | set(store.images.bad) == set(read_table(root)["id"])
+    assert set(store.rows) | set(store.images.errors) == set(read_table(root)["id"])

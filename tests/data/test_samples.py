@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from boneage_pl.data.samples import EpochBatches, Radiographs, check_shares
-from boneage_pl.data.transforms import BITS, uniform
-from boneage_pl.errors import BoneageError
+from boneage_pl.data.samples import EpochBatchSampler, RadiographDataset, check_shares
+from boneage_pl.data.transforms import BITS, hashed_uniform
+from boneage_pl.errors import BoneAgeError
 
 
 def epoch(length: int, size: int, **options: int) -> list[list[int]]:
-    batches = EpochBatches(length, size, 5, **options)
+    batches = EpochBatchSampler(length, size, 5, **options)
     batches.set_epoch(2)
     assert len(batches) == len(list(batches))
     return [[row for row, _ in batch] for batch in batches]
@@ -42,7 +42,7 @@ def test_accumulated_parts_make_up_the_batches_of_one():
 
 
 def test_validation_rows_are_never_repeated_to_fill_a_share():
-    shares = [EpochBatches(33, 32, None, processes=2, process=p) for p in range(2)]
+    shares = [EpochBatchSampler(33, 32, None, processes=2, process=p) for p in range(2)]
     rows = [row for share in shares for batch in share for row, _ in batch]
     assert sorted(rows) == list(range(33))
     assert [len(share) for share in shares] == [2, 1]
@@ -64,20 +64,20 @@ def test_all_shares_of_a_training_batch_are_equal_whatever_the_number_of_images(
 
 def test_batches_that_cannot_be_shared_equally_are_refused():
     check_shares(6001, 32, processes=8, parts=4)
-    with pytest.raises(BoneageError, match=r"data\.batch_size=32: 3 processes.*\n.*: 1, 2, 4, 8, 16, 32\."):
+    with pytest.raises(BoneAgeError, match=r"data\.batch_size=32: 3 processes.*\n.*: 1, 2, 4, 8, 16, 32\."):
         check_shares(6000, 32, processes=3, parts=1)
     check_shares(20, 32, processes=4, parts=1)
-    with pytest.raises(BoneageError, match="20 training rows are fewer"):
+    with pytest.raises(BoneAgeError, match="20 training rows are fewer"):
         check_shares(20, 32, processes=4, parts=1, drop_last=True)
 
 
 def test_above_the_random_bits_of_a_key_is_one_that_is_another_in_every_epoch():
     rows = pd.DataFrame({"id": [str(n) for n in range(40)], "male": 1, "bone_age": 100.0})
-    side = Radiographs(rows, lambda ids: np.zeros((len(ids), 4, 4), np.uint8), train=True, seed=3)
+    side = RadiographDataset(rows, lambda ids: np.zeros((len(ids), 4, 4), np.uint8), train=True, seed=3)
     keys = [side[[(row, epoch) for row in range(40)]]["key"] for epoch in range(3)]
     turns = [key >> BITS for key in keys]
     assert (turns[0] + turns[1] == 1).all()
     assert (turns[0] == turns[2]).all()
-    assert (turns[0] == (uniform(keys[0], 1)[:, 0] >= 0.5)).all()  # the first is as if by chance
+    assert (turns[0] == (hashed_uniform(keys[0], 1)[:, 0] >= 0.5)).all()  # the first is as if by chance
     assert 10 < turns[0].sum() < 30
-    assert (uniform(keys[0], 3) != uniform(keys[2], 3)).all()
+    assert (hashed_uniform(keys[0], 3) != hashed_uniform(keys[2], 3)).all()

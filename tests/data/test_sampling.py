@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boneage_pl.data.sampling import balanced, natural, once, square_root
+from boneage_pl.data.sampling import all_images, balanced, proportional, sqrt
 
 groups = st.lists(st.integers(1, 900), min_size=1, max_size=20).map(np.array)
 
@@ -12,7 +12,7 @@ groups = st.lists(st.integers(1, 900), min_size=1, max_size=20).map(np.array)
 def test_natural_and_square_root_draw_all_rows_in_their_proportions(images: np.ndarray, each: int):
     rows = each * len(images)
     assert balanced(images, rows).sum() == rows
-    for sampling, weights in ((natural, images), (square_root, np.sqrt(images))):
+    for sampling, weights in ((proportional, images), (sqrt, np.sqrt(images))):
         drawn = sampling(images, rows)
         exact = weights / weights.sum() * rows
         assert drawn.min() >= 1
@@ -23,14 +23,14 @@ def test_natural_and_square_root_draw_all_rows_in_their_proportions(images: np.n
 def test_square_root_lies_between():
     images = np.array([4, 400])
     assert balanced(images, 110).tolist() == [55, 55]
-    assert square_root(images, 110).tolist() == [10, 100]
-    assert natural(images, 101).tolist() == [1, 100]
+    assert sqrt(images, 110).tolist() == [10, 100]
+    assert proportional(images, 101).tolist() == [1, 100]
 
 
 def test_once_is_every_image_once():
-    assert once(np.array([4, 400]), 10).tolist() == [4, 400]
+    assert all_images(np.array([4, 400]), 10).tolist() == [4, 400]
 
 
-@pytest.mark.parametrize("sampling", [natural, square_root])
+@pytest.mark.parametrize("sampling", [proportional, sqrt])
 def test_a_small_group_is_not_forgotten(sampling):
     assert sampling(np.array([1, 100_000]), 20).min() == 1

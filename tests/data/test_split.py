@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boneage_pl.data.sampling import once
+from boneage_pl.data.sampling import all_images
 from boneage_pl.data.split import age_edges, assign_groups, group_name, make_split
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 
 
 def table_of(counts: list[int], bins: int) -> pd.DataFrame:
@@ -36,7 +36,7 @@ def test_disjoint_split_is_exact_balanced_and_shares_no_image(shape, samples, sh
     table = table_of(counts, bins)
     n_validation = round(samples * share)
     if not 0 < n_validation < samples:
-        with pytest.raises(BoneageError, match="each side needs at least one"):
+        with pytest.raises(BoneAgeError, match="each side needs at least one"):
             make_split(table, age_bins=bins, samples_per_group=samples, validation_share=share, seed=seed)
         return
     split = make_split(table, age_bins=bins, samples_per_group=samples, validation_share=share, seed=seed)
@@ -58,7 +58,7 @@ def test_natural_split_validates_on_each_held_out_image_once(shape, share, seed)
     bins, counts = shape
     table = table_of(counts, bins)
     options = {"age_bins": bins, "samples_per_group": 40, "validation_share": share, "seed": seed}
-    split = make_split(table, protocol="natural", sampling=once, **options)
+    split = make_split(table, protocol="natural", sampling=all_images, **options)
     assert split["id"].is_unique
     assert sorted(split["id"]) == sorted(table["id"])
     sizes = split[split["subset"] == "validation"].groupby("group").size()
@@ -71,14 +71,18 @@ def test_natural_split_validates_on_each_held_out_image_once(shape, share, seed)
 
 def test_natural_split_trains_on_an_image_that_is_alone_in_its_group():
     table = table_of([12, 0, 1, 9, 30, 2], 3)
-    split = make_split(table, protocol="natural", sampling=once, age_bins=3, samples_per_group=8, seed=3)
+    split = make_split(
+        table, protocol="natural", sampling=all_images, age_bins=3, samples_per_group=8, seed=3
+    )
     groups = assign_groups(table, age_edges(table["bone_age"], 3))
     alone = table["id"][groups == 2].tolist()
     assert split.loc[split["id"].isin(alone), "subset"].tolist() == ["train"]
     assert sorted(split["id"]) == sorted(table["id"])
     assert set(split.loc[split["subset"] == "validation", "group"]) == {0, 3, 4, 5}
-    with pytest.raises(BoneageError, match="no group by sex and age has two images, of 6"):
-        make_split(table_of([1] * 6, 3), protocol="natural", sampling=once, age_bins=3, samples_per_group=8)
+    with pytest.raises(BoneAgeError, match="no group by sex and age has two images, of 6"):
+        make_split(
+            table_of([1] * 6, 3), protocol="natural", sampling=all_images, age_bins=3, samples_per_group=8
+        )
 
 
 @given(shape=tables, seed=st.integers(0, 99), protocol=st.sampled_from(["disjoint", "natural"]))
@@ -94,7 +98,7 @@ def test_images_that_were_trained_on_do_not_validate_nor_do_their_copies(shape, 
     taken = {contents[i] for i in trained}
     try:
         split = make_split(table, **options, trained=trained)
-    except BoneageError:  # a group has no other image, or with the copy no two
+    except BoneAgeError:  # a group has no other image, or with the copy no two
         return
     validation = split[split["subset"] == "validation"]
     assert not {contents[i] for i in validation["id"]} & taken
@@ -107,11 +111,11 @@ def test_a_group_of_which_all_was_trained_on_is_named():
     table = table_of([5, 5, 5, 5], 2)
     trained = table["id"][:5].tolist()
     options = {"age_bins": 2, "samples_per_group": 4, "trained": trained}
-    with pytest.raises(BoneageError, match=r"All images of girls of 0.0 to 50.0 months were trained on"):
+    with pytest.raises(BoneAgeError, match=r"All images of girls of 0.0 to 50.0 months were trained on"):
         make_split(table, **options)
     natural = make_split(table, protocol="natural", **options)
     assert 0 not in natural.loc[natural["subset"] == "validation", "group"].tolist()
-    with pytest.raises(BoneageError, match=r"no data\.new_split=apart"):
+    with pytest.raises(BoneAgeError, match=r"no data\.new_split=apart"):
         make_split(table, protocol="published", **options)
 
 
@@ -136,7 +140,9 @@ def test_the_folds_of_one_seed_validate_on_every_image_once(shape, seed, folds):
     options = {"age_bins": bins, "samples_per_group": 40, "validation_share": 1 / folds, "seed": seed}
     held_out: list[str] = []
     for fold in range(1, folds + 1):
-        split = make_split(table, protocol="natural", sampling=once, fold=fold, contents=contents, **options)
+        split = make_split(
+            table, protocol="natural", sampling=all_images, fold=fold, contents=contents, **options
+        )
         validation = split.loc[split["subset"] == "validation", "id"].tolist()
         assert not set(validation) & set(split.loc[split["subset"] == "train", "id"])
         held_out += validation
@@ -147,12 +153,12 @@ def test_a_fold_that_there_is_not_is_refused():
     table = table_of([20, 20], 1)
     options = {"age_bins": 1, "samples_per_group": 30}
     for fold in (0, 6, 7, 9):
-        with pytest.raises(BoneageError, match="makes 5 folds, 1 to 5") as refused:
+        with pytest.raises(BoneAgeError, match="makes 5 folds, 1 to 5") as refused:
             make_split(table, **options, validation_share=0.2, fold=fold)
         if fold:  # what it proposes works
             share = float(str(refused.value).rpartition("=")[2])
             make_split(table, **options, validation_share=share, fold=fold)
-    with pytest.raises(BoneageError, match="no folds"):
+    with pytest.raises(BoneAgeError, match="no folds"):
         make_split(table, protocol="published", age_bins=1, fold=2)
 
 
@@ -211,16 +217,16 @@ def test_groups_are_those_of_pandas_cut():
 
 def test_empty_and_single_groups_are_named():
     with pytest.raises(
-        BoneageError, match=r"4 groups .* 1 hold no image: boys of 0.0 to 50.0 months.\n.*data.age_bins=1"
+        BoneAgeError, match=r"4 groups .* 1 hold no image: boys of 0.0 to 50.0 months.\n.*data.age_bins=1"
     ):
         make_split(table_of([5, 5, 0, 5], 2), age_bins=2)
-    with pytest.raises(BoneageError, match=r"4 groups .* 1 hold a single image: girls of 50.0 to 100.0"):
+    with pytest.raises(BoneAgeError, match=r"4 groups .* 1 hold a single image: girls of 50.0 to 100.0"):
         make_split(table_of([5, 1, 5, 5], 2), age_bins=2)
 
 
 @pytest.mark.parametrize("options", [{"protocol": "leaky"}, {"age_bins": 0}, {"validation_share": 1.0}])
 def test_options_that_cannot_be_right(options):
-    with pytest.raises(BoneageError, match=next(iter(options))):
+    with pytest.raises(BoneAgeError, match=next(iter(options))):
         make_split(table_of([5] * 20, 10), **options)
 
 
@@ -249,5 +255,5 @@ def test_a_sampling_says_how_many_training_rows_each_group_has(shape, seed):
 
 @pytest.mark.parametrize("drawn", [[0, 0], [1], [-1, 2], [0.5, 0.5]])
 def test_a_sampling_that_makes_no_sense_is_refused(drawn):
-    with pytest.raises(BoneageError, match=r"sampling: of groups with \[\d, \d\] images it draws"):
+    with pytest.raises(BoneAgeError, match=r"sampling: of groups with \[\d, \d\] images it draws"):
         make_split(table_of([9, 9], 1), age_bins=1, samples_per_group=8, sampling=lambda *_: np.array(drawn))

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from boneage_pl.data.images import read_image
-from boneage_pl.data.place import Place
-from boneage_pl.data.table import examine_table, read_table
-from boneage_pl.errors import BoneageError
+from boneage_pl.data.place import DatasetSpec
+from boneage_pl.data.table import load_table, read_table
+from boneage_pl.errors import BoneAgeError
 from tests.conftest import write_rsna
 
 TABLE = pd.DataFrame({"id": [1377, 1378, 1379], "boneage": [180, 12, 94], "male": ["False", "True", "False"]})
@@ -58,7 +58,7 @@ def test_every_kind_of_bad_row_is_named_at_once(tmp_path: Path):
     (tmp_path / "boneage-training-dataset.csv").write_text(
         "id,boneage,male\n1377,180,False\n1377,100,True\n1378,old,True\n1379,999,False\n1380,50,maybe\n,3,True\n../x,5,True\n"
     )
-    with pytest.raises(BoneageError) as error:
+    with pytest.raises(BoneAgeError) as error:
         read_table(tmp_path)
     text = str(error.value)
     for said in (
@@ -77,7 +77,7 @@ def test_missing_images_first_ten_named_all_counted(tmp_path: Path):
     write_rsna(tmp_path, TABLE)
     more = pd.DataFrame({"id": range(1, 16), "boneage": 50, "male": True})
     pd.concat([TABLE, more]).to_csv(tmp_path / "boneage-training-dataset.csv", index=False)
-    with pytest.raises(BoneageError) as error:
+    with pytest.raises(BoneAgeError) as error:
         read_table(tmp_path)
     text = str(error.value)
     assert "15 × row without its image under" in text
@@ -89,7 +89,7 @@ def test_missing_images_first_ten_named_all_counted(tmp_path: Path):
 
 def test_no_data_says_where_how_and_what_else_in_five_lines(tmp_path: Path):
     for root in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(BoneageError) as error:
+        with pytest.raises(BoneAgeError) as error:
             read_table(root)
         text = str(error.value)
         assert len(text.splitlines()) <= 5
@@ -100,18 +100,18 @@ def test_no_data_says_where_how_and_what_else_in_five_lines(tmp_path: Path):
 def test_two_tables_or_two_images_are_not_guessed_between(tmp_path: Path):
     write_rsna(tmp_path, TABLE, csv="a.csv")
     TABLE.to_csv(tmp_path / "b.csv", index=False)
-    with pytest.raises(BoneageError, match=r"holds 2 tables .*a.csv, b.csv"):
+    with pytest.raises(BoneAgeError, match=r"holds 2 tables .*a.csv, b.csv"):
         read_table(tmp_path)
     (tmp_path / "b.csv").unlink()
     copy = tmp_path / "boneage-training-dataset" / "copy"
     copy.mkdir()
     (copy / "1377.png").write_bytes((copy.parent / "1377.png").read_bytes())
-    with pytest.raises(BoneageError, match="1 × id with more than one image"):
+    with pytest.raises(BoneAgeError, match="1 × id with more than one image"):
         read_table(tmp_path)
     copy = tmp_path / "copy"
     write_rsna(copy, TABLE, csv="train.csv")
     TABLE.assign(boneage=5).to_csv(tmp_path / "train.csv", index=False)
-    with pytest.raises(BoneageError, match="holds 2 tables"):
+    with pytest.raises(BoneAgeError, match="holds 2 tables"):
         read_table(tmp_path)
 
 
@@ -129,11 +129,11 @@ def test_two_tables_or_two_images_are_not_guessed_between(tmp_path: Path):
 def test_tables_as_spreadsheets_write_them(tmp_path: Path, content: bytes):
     write_rsna(tmp_path, TABLE)
     (tmp_path / "boneage-training-dataset.csv").write_bytes(content)
-    table, problems = examine_table(Place(tmp_path))
+    table, problems = load_table(DatasetSpec(tmp_path))
     assert table["id"].tolist() == ["1377", "1378"]
     assert table["bone_age"].tolist() == [180, 12]
     assert table["male"].tolist() == [False, True]
-    assert [p.kind for p in problems.found] == (
+    assert [p.reason for p in problems.found] == (
         ["row that repeats another"] if content[-3:] == b"1.0" else []
     )
 
@@ -141,7 +141,7 @@ def test_tables_as_spreadsheets_write_them(tmp_path: Path, content: bytes):
 def test_the_line_named_is_the_editors_in_spite_of_blank_lines(tmp_path: Path):
     write_rsna(tmp_path, TABLE)
     (tmp_path / "boneage-training-dataset.csv").write_text("id,boneage,male\n\n1377,,False\n1378,120,True\n")
-    with pytest.raises(BoneageError, match=r"1 × row with an empty bone age: line 3 \(1377,,False\)"):
+    with pytest.raises(BoneAgeError, match=r"1 × row with an empty bone age: line 3 \(1377,,False\)"):
         read_table(tmp_path)
 
 
@@ -152,7 +152,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path):
     image.unlink()
     os.mkfifo(image)
     assert len(read_table(tmp_path)) == 3
-    with pytest.raises(BoneageError, match=r"1377\.png: no plain file"):
+    with pytest.raises(BoneAgeError, match=r"1377\.png: no plain file"):
         read_image(image)
 
 
@@ -173,5 +173,5 @@ def test_odd_tables(tmp_path: Path, text: str, said: str | None):
     if said is None:
         assert read_table(tmp_path)["bone_age"].tolist() == [180]
         return
-    with pytest.raises(BoneageError, match=said):
+    with pytest.raises(BoneAgeError, match=said):
         read_table(tmp_path)

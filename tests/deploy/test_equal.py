@@ -13,19 +13,19 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from boneage_pl.data.frame import Frame
+from boneage_pl.data.frame import ResizeSpec
 from boneage_pl.data.phantom import render
-from boneage_pl.data.transforms import Transforms
-from boneage_pl.deploy.exported import Exported
-from boneage_pl.deploy.measured import SAME
+from boneage_pl.data.transforms import Compose
+from boneage_pl.deploy.exported import ExportModule
+from boneage_pl.deploy.measured import PARITY_MONTHS
 from boneage_pl.deploy.onnx_file import open_onnx, write_onnx
 from boneage_pl.deploy.torch_file import open_program, write_program
-from boneage_pl.errors import BoneageError
-from boneage_pl.model.answer import Reader
-from boneage_pl.model.input import Normalize, input_of
-from boneage_pl.model.network import BoneAgeNet
-from boneage_pl.run.record import Record
-from boneage_pl.run.weights import write_weights
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.model.answer import InferenceModule
+from boneage_pl.model.input import Normalize, get_input_spec
+from boneage_pl.model.network import InceptionRegressor
+from boneage_pl.run.record import CheckpointMetadata
+from boneage_pl.run.weights import save_shared_weights
 from tests.records import record
 from tests.tiny import Ages, Gray, Tiny
 
@@ -38,16 +38,16 @@ def settled(network: nn.Module, image: NDArray[np.uint8], male: NDArray[np.float
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
-        network.train()(Normalize(input_of(network))(torch.from_numpy(image)), torch.from_numpy(male))
+        network.train()(Normalize(get_input_spec(network))(torch.from_numpy(image)), torch.from_numpy(male))
         network.age.bias += 100
     return network
 
 
-def exported(network: nn.Module, side: int, loss: Any = None) -> Exported:
-    model = Exported.__new__(Exported)
+def exported(network: nn.Module, side: int, loss: Any = None) -> ExportModule:
+    model = ExportModule.__new__(ExportModule)
     nn.Module.__init__(model)
-    model.frame = Frame(side)
-    model.readers = nn.ModuleList([Reader(network, Transforms(), loss or nn.L1Loss())])
+    model.frame = ResizeSpec(side)
+    model.readers = nn.ModuleList([InferenceModule(network, Compose(), loss or nn.L1Loss())])
     return model.eval()
 
 
@@ -57,9 +57,9 @@ def exported(network: nn.Module, side: int, loss: Any = None) -> Exported:
         (Tiny, 107),
         pytest.param(Tiny, 128, marks=slow),
         (Tiny, 500),
-        pytest.param(BoneAgeNet, 107, marks=slow),
-        pytest.param(BoneAgeNet, 128, marks=slow),
-        pytest.param(BoneAgeNet, 500, marks=slow),
+        pytest.param(InceptionRegressor, 107, marks=slow),
+        pytest.param(InceptionRegressor, 128, marks=slow),
+        pytest.param(InceptionRegressor, 500, marks=slow),
     ],
 )
 def test_each_format_answers_as_pytorch_does(network: type[nn.Module], side: int, tmp_path: Path):
@@ -71,7 +71,7 @@ def test_each_format_answers_as_pytorch_does(network: type[nn.Module], side: int
     model = exported(settled(network(side), image[:4], male[:4]), side)
     write_onnx(model, tmp_path / "x.onnx")
     write_program(model, tmp_path / "x.pt2", {})
-    exact = np.concatenate([model.ask(image[at : at + 5], male[at : at + 5]) for at in range(0, 100, 5)])
+    exact = np.concatenate([model.predict(image[at : at + 5], male[at : at + 5]) for at in range(0, 100, 5)])
     assert exact.std() > 0
     for ask in (open_onnx(tmp_path / "x.onnx"), open_program(tmp_path / "x.pt2")):
         ends = np.cumsum([1, 2, 5] * 12 + [4])
@@ -79,7 +79,7 @@ def test_each_format_answers_as_pytorch_does(network: type[nn.Module], side: int
         parts = [slice(start, end) for start, end in pairwise([0, *ends])]
         found = np.concatenate([ask(image[part], male[part]) for part in parts])
         assert found.dtype == np.float32
-        assert np.abs(found - exact).max() < SAME
+        assert np.abs(found - exact).max() < PARITY_MONTHS
 
 
 def test_a_network_of_one_channel_and_of_several_numbers_is_exported_too(tmp_path: Path):
@@ -88,12 +88,14 @@ def test_a_network_of_one_channel_and_of_several_numbers_is_exported_too(tmp_pat
     write_onnx(model, tmp_path / "x.onnx")
     image = np.random.default_rng(0).integers(0, 256, (3, 1, 107, 107), np.uint8)
     male = np.array([0, 1, 0], np.float32)
-    assert np.abs(open_onnx(tmp_path / "x.onnx")(image, male) - model.ask(image, male)).max() < SAME
+    assert (
+        np.abs(open_onnx(tmp_path / "x.onnx")(image, male) - model.predict(image, male)).max() < PARITY_MONTHS
+    )
 
 
 def test_what_an_onnx_file_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("boneage_pl.deploy.onnx_file.MOST_BYTES", 1000)
-    with pytest.raises(BoneageError, match="an ONNX file holds 2:\nexport fewer checkpoints together"):
+    monkeypatch.setattr("boneage_pl.deploy.onnx_file.MAX_PROTOBUF_BYTES", 1000)
+    with pytest.raises(BoneAgeError, match="an ONNX file holds 2:\nexport fewer checkpoints together"):
         write_onnx(exported(Tiny(107), 107), tmp_path / "x.onnx")
 
 
@@ -106,7 +108,7 @@ class Undecided(nn.Module):
 
 @pytest.mark.parametrize("write", [write_onnx, lambda model, path: write_program(model, path, {})])
 def test_a_network_that_cannot_be_exported_is_refused_in_a_line(write: Any, tmp_path: Path):
-    with pytest.raises(BoneageError, match=r"format=\w+: PyTorch cannot export this network: .") as refused:
+    with pytest.raises(BoneAgeError, match=r"format=\w+: PyTorch cannot export this network: .") as refused:
         write(exported(Undecided(), 107), tmp_path / "x")
     assert len(str(refused.value).splitlines()) == 1
 
@@ -125,11 +127,11 @@ def little_room(count: int) -> Iterator[None]:
 def test_a_full_disk_is_an_error_like_another(tmp_path: Path):
     """PyTorch's and the library's own writers raise other kinds, or end the process."""
     network = Tiny(107)
-    model, said = exported(network, 107), Record.parse(record(9.0))
+    model, said = exported(network, 107), CheckpointMetadata.from_dict(record(9.0))
     writers = {
         "x.onnx": lambda path: write_onnx(model, path),
         "x.pt2": lambda path: write_program(model, path, {}),
-        "x.safetensors": lambda path: write_weights(path, network.state_dict(), said, None),
+        "x.safetensors": lambda path: save_shared_weights(path, network.state_dict(), said, None),
     }
     for name, write in writers.items():
         with little_room(5000), pytest.raises(OSError):

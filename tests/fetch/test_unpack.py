@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 from boneage_pl.fetch import unpack as module
-from boneage_pl.fetch.unpack import damaged, unpack
+from boneage_pl.fetch.unpack import extract, find_corruption
 from tests.fetch.archive_server import picture, tree, zipped
 
 GOOD = {"images/1.png": picture(1), "table.csv": b"id\n1\n"}
@@ -37,7 +37,7 @@ def link_entry(name: str) -> bytes:
 
 def test_files_come_out_as_they_were_packed_and_hidden_ones_do_not(tmp_path: Path, root: Path):
     junk = {"__MACOSX/images/._1.png": b"x", ".DS_Store": b"x", "images/.2.png.part": b"x", "images/": b""}
-    assert unpack(write(tmp_path, zipped(GOOD | junk)), root, 20) == 2
+    assert extract(write(tmp_path, zipped(GOOD | junk)), root, 20) == 2
     assert tree(root) == GOOD
 
 
@@ -58,33 +58,33 @@ def test_an_entry_that_leaves_the_folder_refuses_the_archive(
 ):
     archive = write(tmp_path, zipped(GOOD | {name: b"evil"}))
     before = tree(tmp_path)
-    with pytest.raises(BoneageError, match=f"some.zip is refused.*evil.png.*{reason}"):
-        unpack(archive, root, 20)
+    with pytest.raises(BoneAgeError, match=f"some.zip is refused.*evil.png.*{reason}"):
+        extract(archive, root, 20)
     assert tree(tmp_path) == before
 
 
 def test_a_null_byte_hides_nothing(tmp_path: Path, root: Path):
     content = zipped({"a.pngX/../../evil": b"evil"}).replace(b"a.pngX", b"a.png\0")
-    with pytest.raises(BoneageError, match="null byte"):
-        unpack(write(tmp_path, content), root, 20)
+    with pytest.raises(BoneAgeError, match="null byte"):
+        extract(write(tmp_path, content), root, 20)
 
 
 def test_a_link_refuses_the_archive(tmp_path: Path, root: Path):
-    with pytest.raises(BoneageError, match=r"refused.*'passwd\.png' is a link"):
-        unpack(write(tmp_path, link_entry("passwd.png")), root, 20)
+    with pytest.raises(BoneAgeError, match=r"refused.*'passwd\.png' is a link"):
+        extract(write(tmp_path, link_entry("passwd.png")), root, 20)
     assert not root.exists()
 
 
 def test_an_evil_archive_inside_an_archive_is_refused_by_name(tmp_path: Path, root: Path):
     inner = zipped({"../../../evil.png": b"evil", "fine.png": b"fine"})
-    with pytest.raises(BoneageError, match=r"sub/in.zip in some.zip is refused.*evil.png"):
-        unpack(write(tmp_path, zipped({"sub/in.zip": inner})), root, 20)
+    with pytest.raises(BoneAgeError, match=r"sub/in.zip in some.zip is refused.*evil.png"):
+        extract(write(tmp_path, zipped({"sub/in.zip": inner})), root, 20)
     assert tree(root) == {}
 
 
 def test_archives_inside_are_unpacked_where_they_lie_and_do_not_stay(tmp_path: Path, root: Path):
     archive = write(tmp_path, zipped({"set/1.zip": zipped(GOOD), "set/t.csv": b"id\n2\n"}))
-    assert unpack(archive, root, 20) == 3
+    assert extract(archive, root, 20) == 3
     expected = {f"set/{name}": content for name, content in GOOD.items()} | {"set/t.csv": b"id\n2\n"}
     assert tree(root) == expected
 
@@ -92,24 +92,24 @@ def test_archives_inside_are_unpacked_where_they_lie_and_do_not_stay(tmp_path: P
 def test_what_is_there_is_kept_and_what_is_wrong_is_replaced(tmp_path: Path, root: Path):
     entries = {f"{i}.png": picture(i) for i in range(4)}
     archive = write(tmp_path, zipped(entries))
-    unpack(archive, root, 20)
+    extract(archive, root, 20)
     for i in range(4):
         os.utime(root / f"{i}.png", (1, 1))
     (root / "1.png").write_bytes(picture(9))  # as long, but not the same
     (root / "2.png").write_bytes(b"short")
     (root / "3.png").unlink()
     (root / "3.png.tmp").write_bytes(b"half of it, left by a process that was killed")
-    unpack(archive, root, 20)
+    extract(archive, root, 20)
     assert tree(root) == entries
     assert [(root / f"{i}.png").stat().st_mtime == 1 for i in range(4)] == [True, False, False, False]
 
 
 def test_a_bomb_is_refused_before_anything_is_written(tmp_path: Path, root: Path):
     archive = write(tmp_path, zipped({"zeros.png": bytes(5_000_000)}))
-    with pytest.raises(BoneageError, match=r"some.zip is refused: it would unpack to 5\.0 MB"):
-        unpack(archive, root, 20)
+    with pytest.raises(BoneAgeError, match=r"some.zip is refused: it would unpack to 5\.0 MB"):
+        extract(archive, root, 20)
     assert not root.exists()
-    unpack(archive, root, 2000)
+    extract(archive, root, 2000)
     assert (root / "zeros.png").stat().st_size == 5_000_000
 
 
@@ -117,8 +117,8 @@ def test_a_bomb_in_stages_is_refused_too(tmp_path: Path, root: Path):
     stage = zipped({"zeros.png": bytes(400_000)} | {f"{i}.png": picture(i) for i in range(2)})
     archive = write(tmp_path, zipped({f"{i}.zip": stage for i in range(20)}))
     assert len(stage) * 20 > 400_000  # no stage is beyond the limit by itself
-    with pytest.raises(BoneageError, match=r"in some\.zip is refused: it would unpack to"):
-        unpack(archive, root, 5)
+    with pytest.raises(BoneAgeError, match=r"in some\.zip is refused: it would unpack to"):
+        extract(archive, root, 5)
 
 
 def test_no_more_is_written_than_was_declared(tmp_path: Path, root: Path):
@@ -126,8 +126,8 @@ def test_no_more_is_written_than_was_declared(tmp_path: Path, root: Path):
     for header, field in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
         start = content.index(header) + field
         content[start : start + 4] = (1000).to_bytes(4, "little")
-    with pytest.raises(BoneageError, match="damaged"):
-        unpack(write(tmp_path, bytes(content)), root, 20)
+    with pytest.raises(BoneAgeError, match="damaged"):
+        extract(write(tmp_path, bytes(content)), root, 20)
     assert tree(root) == {}
 
 
@@ -150,18 +150,18 @@ def flipped(content: bytes) -> bytes:
 )
 def test_a_damaged_archive_is_set_aside_and_leaves_no_half_file(tmp_path: Path, root: Path, content: bytes):
     archive = write(tmp_path, content)
-    with pytest.raises(BoneageError, match=r"some\.zip is damaged: .+\n.*some\.zip\.damaged") as error:
-        unpack(archive, root, 20)
+    with pytest.raises(BoneAgeError, match=r"some\.zip is damaged: .+\n.*some\.zip\.damaged") as error:
+        extract(archive, root, 20)
     assert "Run the same command again" in str(error.value)
-    assert damaged(archive).read_bytes() == content
+    assert find_corruption(archive).read_bytes() == content
     assert not archive.exists()
     assert "images/1.png" not in tree(root)
     assert not [name for name in tree(root) if ".tmp" in name or ".zip" in name]
 
 
 def test_a_damaged_archive_inside_is_named(tmp_path: Path, root: Path):
-    with pytest.raises(BoneageError, match=r"a/in.zip in some.zip: File is not a zip file"):
-        unpack(write(tmp_path, zipped({"a/in.zip": b"none"})), root, 20)
+    with pytest.raises(BoneAgeError, match=r"a/in.zip in some.zip: File is not a zip file"):
+        extract(write(tmp_path, zipped({"a/in.zip": b"none"})), root, 20)
 
 
 def test_too_little_room_is_said_before_anything_is_written(
@@ -169,17 +169,17 @@ def test_too_little_room_is_said_before_anything_is_written(
 ):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=19_000))
     archive = write(tmp_path, zipped(GOOD))
-    with pytest.raises(BoneageError, match=r"(?s)20\.0 kB are needed, 19\.0 kB are free"):
-        unpack(archive, root, 20)
+    with pytest.raises(BoneAgeError, match=r"(?s)20\.0 kB are needed, 19\.0 kB are free"):
+        extract(archive, root, 20)
     assert not root.exists()
     assert archive.exists()
 
 
 def test_a_full_disk_is_no_damage(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch):
     archive = write(tmp_path, zipped(GOOD))
-    monkeypatch.setattr(module, "replacing", lambda *_, **__: nullcontext(Path("/dev/full")))
-    with pytest.raises(BoneageError, match="The disk is full"):
-        unpack(archive, root, 20)
+    monkeypatch.setattr(module, "atomic_path", lambda *_, **__: nullcontext(Path("/dev/full")))
+    with pytest.raises(BoneAgeError, match="The disk is full"):
+        extract(archive, root, 20)
     assert archive.exists()
     assert not list((root / "images").iterdir())
 
@@ -188,13 +188,13 @@ def test_a_folder_in_the_way_is_no_damage(tmp_path: Path, root: Path):
     archive = write(tmp_path, zipped(GOOD))
     root.mkdir()
     (root / "images").write_text("a file where a folder must be")
-    with pytest.raises(BoneageError, match="cannot be written"):
-        unpack(archive, root, 20)
+    with pytest.raises(BoneAgeError, match="cannot be written"):
+        extract(archive, root, 20)
     assert archive.exists()
 
 
 def test_an_encrypted_entry_is_refused(tmp_path: Path, root: Path):
     content = bytearray(zipped(GOOD))
     content[content.index(b"PK\x01\x02") + 8] |= 1
-    with pytest.raises(BoneageError, match="encrypted"):
-        unpack(write(tmp_path, bytes(content)), root, 20)
+    with pytest.raises(BoneAgeError, match="encrypted"):
+        extract(write(tmp_path, bytes(content)), root, 20)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 from boneage_pl.machine import hardware
 
 
@@ -32,7 +32,7 @@ def test_batchnorm_is_synchronised_where_that_is_possible(
     monkeypatch: pytest.MonkeyPatch, gpu: bool, asked: bool | None, expected: bool
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    assert hardware.synchronises(asked, "auto") is expected
-    assert not hardware.synchronises(None, "cpu")
-    with pytest.raises(BoneageError, match="on GPUs only"):
-        hardware.synchronises(True, "cpu")
+    assert hardware.syncs_batchnorm(asked, "auto") is expected
+    assert not hardware.syncs_batchnorm(None, "cpu")
+    with pytest.raises(BoneAgeError, match="on GPUs only"):
+        hardware.syncs_batchnorm(True, "cpu")

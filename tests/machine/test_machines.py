@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from boneage_pl.data import originals, shared_memory
-from boneage_pl.data.datamodule import BoneAgeData
-from boneage_pl.data.frame import Frame
-from boneage_pl.data.shared_memory import with_room
-from boneage_pl.errors import BoneageError
+from boneage_pl.data.datamodule import BoneAgeDataModule
+from boneage_pl.data.frame import ResizeSpec
+from boneage_pl.data.shared_memory import limit_workers_by_shm
+from boneage_pl.errors import BoneAgeError
 from boneage_pl.machine import hardware
 from tests.conftest import balanced_table, write_rsna
 
 MIB = 2**20
 BATCH = 32 * 500 * 500
 
-SQUARE = Frame(107)
+SQUARE = ResizeSpec(107)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_loader_processes_are_as_many_as_their_batches_have_room_for(
     expected: int,
 ):
     monkeypatch.setattr(shared_memory, "free_space", lambda: free)
-    assert with_room(workers, 2, BATCH, processes) == expected
+    assert limit_workers_by_shm(workers, 2, BATCH, processes) == expected
     assert bool(caplog.text) == (expected < workers)
     if expected < workers:
         assert f"{expected} of {workers} loader processes" in caplog.text
@@ -102,21 +102,21 @@ print(os.environ["LOGNAME"])
 @pytest.mark.parametrize(
     "work",
     [
-        'prepare_images(table, Path("data"), Path("prepared"), Frame(107), 2)',
-        'examine_originals(dict(zip(table["id"], table["path"])), Frame(107), 2)',
+        'build_cache(table, Path("data"), Path("prepared"), ResizeSpec(107), 2)',
+        'scan_originals(dict(zip(table["id"], table["path"])), ResizeSpec(107), 2)',
     ],
 )
 def test_a_script_without_a_guard_ends_and_says_what_it_lacks(tmp_path: Path, work: str):
     """Processes that are started import it, and would do its work again: for ever, waiting for each other.
 
-    This is what `BoneAgeData` does with `prepare` and without, in a script that need not import torch.
+    This is what `BoneAgeDataModule` does with `prepare` and without, in a script that need not import torch.
     """
     write_rsna(tmp_path / "data", balanced_table(4))
     code = """
 from pathlib import Path
-from boneage_pl.data.frame import Frame
-from boneage_pl.data.originals import examine_originals
-from boneage_pl.data.preparation import prepare_images
+from boneage_pl.data.frame import ResizeSpec
+from boneage_pl.data.originals import scan_originals
+from boneage_pl.data.preparation import build_cache
 from boneage_pl.data.table import read_table
 table = read_table(Path("data"))
 """
@@ -131,19 +131,19 @@ def test_shared_memory_that_is_full_is_an_error_and_no_wait(rsna: Path, monkeypa
     def full(_: torch.Tensor) -> None:
         raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: Success (0)")
 
-    data = BoneAgeData(str(rsna), 107, samples_per_group=4, workers=1)
+    data = BoneAgeDataModule(str(rsna), 107, samples_per_group=4, workers=1)
     data.prepare_data()
     data.setup()
     monkeypatch.setattr(torch.Tensor, "share_memory_", full)  # loader processes are forks
-    with pytest.raises(BoneageError, match=r"no room for the loader processes' batches in /dev/shm"):
+    with pytest.raises(BoneAgeError, match=r"no room for the loader processes' batches in /dev/shm"):
         next(iter(data.train_dataloader()))
 
 
 @pytest.fixture
 def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many images each look at the original files took, as `examine_originals` comes to know of them."""
+    """How many images each look at the original files took, as `scan_originals` comes to know of them."""
     seen: list[int] = []
-    examine = originals._examine
+    examine = originals._scan
 
     def counted(paths: dict[str, str], size: int, workers: int) -> Any:
         seen.append(len(paths))
@@ -151,7 +151,7 @@ def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    monkeypatch.setattr(originals, "_examine", counted)
+    monkeypatch.setattr(originals, "_scan", counted)
     return seen
 
 
@@ -161,27 +161,27 @@ def test_the_original_files_are_looked_at_once_a_machine(tmp_path: Path, looks: 
     paths = {file.stem: str(file) for file in files}
     whole = files[0].read_bytes()
     files[0].write_bytes(whole[:100])
-    first = originals.examine_originals(paths, SQUARE)
-    assert list(first.bad) == [files[0].stem]
-    assert originals.examine_originals(paths, SQUARE) == first
+    first = originals.scan_originals(paths, SQUARE)
+    assert list(first.errors) == [files[0].stem]
+    assert originals.scan_originals(paths, SQUARE) == first
     assert looks == [20]
-    originals.examine_originals(paths, Frame(128))  # other pixels
+    originals.scan_originals(paths, ResizeSpec(128))  # other pixels
     assert looks == [20, 20]
 
     found = files[0].stat()
     files[0].write_bytes(whole)
     os.utime(files[0], ns=(found.st_atime_ns, found.st_mtime_ns))
     assert (
-        originals.examine_originals(paths, SQUARE).bad == {}
+        originals.scan_originals(paths, SQUARE).errors == {}
     )  # a file that could not be used is tried again
     os.utime(files[1])
-    originals.examine_originals(paths, SQUARE)
+    originals.scan_originals(paths, SQUARE)
     assert looks == [20] * 4
 
     (kept,) = (tmp_path / "temporary").iterdir()
     for file in kept.glob("*.json"):
         file.write_text(file.read_text()[:-5])
-    assert originals.examine_originals(paths, SQUARE).bad == {}
+    assert originals.scan_originals(paths, SQUARE).errors == {}
     assert looks == [20] * 5
     assert kept.stat().st_mode & 0o077 == 0
 
@@ -189,9 +189,9 @@ def test_the_original_files_are_looked_at_once_a_machine(tmp_path: Path, looks: 
 def test_without_a_temporary_folder_of_ones_own_each_looks_for_itself(tmp_path: Path, looks: list[int]):
     write_rsna(tmp_path / "data", balanced_table(1))
     paths = {file.stem: str(file) for file in (tmp_path / "data").rglob("*.png")}
-    originals.examine_originals(paths, SQUARE)
+    originals.scan_originals(paths, SQUARE)
     (mine,) = (tmp_path / "temporary").iterdir()
     mine.rename(tmp_path / "theirs")
     mine.symlink_to(tmp_path / "theirs")  # what another user could lay there
-    assert not originals.examine_originals(paths, SQUARE).bad
+    assert not originals.scan_originals(paths, SQUARE).errors
     assert looks == [20, 20]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from boneage_pl.machine.whole import replacing, write_whole
+from boneage_pl.machine.whole import atomic_path, atomic_write
 
 
 def test_a_second_name_that_was_left_beside_is_not_written_through(tmp_path: Path):
@@ -12,17 +12,17 @@ def test_a_second_name_that_was_left_beside_is_not_written_through(tmp_path: Pat
     other = tmp_path / "last.ckpt"
     other.write_text("the newest state")
     (tmp_path / "best.ckpt.tmp").hardlink_to(other)
-    write_whole(tmp_path / "best.ckpt", "another")
+    atomic_write(tmp_path / "best.ckpt", "another")
     assert [p.read_text() for p in (other, tmp_path / "best.ckpt")] == ["the newest state", "another"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
 def test_what_fails_on_the_way_leaves_the_file_as_it_was(tmp_path: Path):
     path = tmp_path / "metrics.csv"
-    write_whole(path, "old")
+    atomic_write(path, "old")
 
     def write_half() -> None:
-        with replacing(path) as beside:
+        with atomic_path(path) as beside:
             beside.write_text("ne")
             raise OSError("full")
 
@@ -40,5 +40,5 @@ def test_the_content_is_flushed_before_it_takes_its_place(
     real = Path.replace
     monkeypatch.setattr("os.fsync", lambda _: happened.append("flushed"))
     monkeypatch.setattr(Path, "replace", lambda *paths: (happened.append("moved"), real(*paths))[1])
-    write_whole(tmp_path / "file", b"content", flush=flush)
+    atomic_write(tmp_path / "file", b"content", flush=flush)
     assert happened == (["flushed", "moved"] if flush else ["moved"])

@@ -2,7 +2,7 @@ import pytest
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from boneage_pl.model.averaging import Averaged
+from boneage_pl.model.averaging import EMAWeights
 
 
 def averaged(values: list[float], decay: float) -> nn.BatchNorm1d:
@@ -12,7 +12,7 @@ def averaged(values: list[float], decay: float) -> nn.BatchNorm1d:
     for steps, value in enumerate(values):
         for number in (*network.parameters(), *network.buffers()):
             number.data.fill_(value)
-        Averaged(decay).update(average, network, steps)
+        EMAWeights(decay).update(average, network, steps)
     assert average.n_averaged == len(values)
     return average.module
 
@@ -34,4 +34,4 @@ def test_its_memory_is_short_at_the_start():
 @pytest.mark.parametrize("decay", [1.0, -0.1])
 def test_a_decay_that_forgets_nothing_or_more_than_all_is_refused(decay: float):
     with pytest.raises(ValueError, match="is no share below 1"):
-        Averaged(decay)
+        EMAWeights(decay)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from boneage_pl.model.features import CELLS, Tap, early_map, late_map, maps_of
-from boneage_pl.model.network import BoneAgeNet
+from boneage_pl.model.features import MAX_CELLS, FeatureHook, feature_map_sizes, gradcam_layer, ood_layer
+from boneage_pl.model.network import InceptionRegressor
 from tests.tiny import Plain, Tiny
 
 
@@ -14,9 +14,9 @@ from tests.tiny import Plain, Tiny
     [(128, ("Conv2d_4a_3x3", 28), ("Mixed_5d", 13)), (500, ("Conv2d_4a_3x3", 121), ("Mixed_7c", 14))],
 )
 def test_of_the_published_network(side: int, early: tuple[str, int], late: tuple[str, int]):
-    network = BoneAgeNet(side, hidden_features=4).eval()
-    maps = maps_of(network, side)
-    for found, (name, cells) in ((early_map(network, side), early), (late_map(network, side), late)):
+    network = InceptionRegressor(side, hidden_features=4).eval()
+    maps = feature_map_sizes(network, side)
+    for found, (name, cells) in ((ood_layer(network, side), early), (gradcam_layer(network, side), late)):
         assert found == f"backbone.{name}"
         assert maps[found] == cells
     assert not any("branch" in name for name in maps)  # a part of the picture's way is not the whole
@@ -24,23 +24,23 @@ def test_of_the_published_network(side: int, early: tuple[str, int], late: tuple
 
 def test_of_a_network_of_ones_own():
     network = Tiny(107).eval()
-    assert early_map(network, 107) == "backbone.2"  # one after the other: each is the whole
-    assert late_map(network, 107) == "backbone.2"
+    assert ood_layer(network, 107) == "backbone.2"  # one after the other: each is the whole
+    assert gradcam_layer(network, 107) == "backbone.2"
     none = Plain(107, 1, True)
-    assert maps_of(none, 107) == {}
-    assert (early_map(none, 107), late_map(none, 107)) == (None, None)
+    assert feature_map_sizes(none, 107) == {}
+    assert (ood_layer(none, 107), gradcam_layer(none, 107)) == (None, None)
 
 
 def test_a_tap_keeps_what_a_module_gave_out_and_lets_go():
     network = Tiny(107).eval()
     image, male = torch.rand(3, 3, 107, 107), torch.zeros(3)
-    with Tap(network, "backbone.0") as tap, torch.no_grad():
+    with FeatureHook(network, "backbone.0") as tap, torch.no_grad():
         network(image, male)
         kept: Tensor = tap.features
-        wanted = nn.AdaptiveAvgPool2d(CELLS)(network.backbone[0](image)).flatten(1)
+        wanted = nn.AdaptiveAvgPool2d(MAX_CELLS)(network.backbone[0](image)).flatten(1)
         assert torch.equal(kept, wanted)
     network(image[:1], male[:1])
     assert len(tap.features) == 3
-    with Tap(network, "age") as tap, torch.no_grad():
+    with FeatureHook(network, "age") as tap, torch.no_grad():
         network(image, male)
     assert tap.features.numel() == 0  # no map

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.model.answer import loss_of, months_of
-from boneage_pl.model.loss import AgeDistribution
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.model.answer import compute_loss, decode_months
+from boneage_pl.model.loss import AgeDistributionLoss
 
 
 def logits(means: list[float], deviation: float) -> torch.Tensor:
@@ -20,24 +20,31 @@ def test_the_answer_is_the_mean_of_the_number_and_the_distribution():
     found = output([100.0, 50.0], [120.0, 60.0])
     for answer in ("expectation", "median"):
         torch.testing.assert_close(
-            months_of(found, AgeDistribution(answer=answer)), torch.tensor([110.0, 55.0]), atol=0.02, rtol=0
+            decode_months(found, AgeDistributionLoss(answer=answer)),
+            torch.tensor([110.0, 55.0]),
+            atol=0.02,
+            rtol=0,
         )
-        alone = AgeDistribution(answer=answer, number=0)
-        torch.testing.assert_close(months_of(found, alone), torch.tensor([120.0, 60.0]), atol=0.02, rtol=0)
-    torch.testing.assert_close(months_of(found, AgeDistribution(number=1)), torch.tensor([100.0, 50.0]))
+        alone = AgeDistributionLoss(answer=answer, number=0)
+        torch.testing.assert_close(
+            decode_months(found, alone), torch.tensor([120.0, 60.0]), atol=0.02, rtol=0
+        )
+    torch.testing.assert_close(
+        decode_months(found, AgeDistributionLoss(number=1)), torch.tensor([100.0, 50.0])
+    )
 
 
 def test_the_median_is_not_drawn_by_a_tail():
     likely = torch.full((1, 240), -1e4)
     likely[0, 100], likely[0, 200] = 0.0, -1.0
     found = torch.cat([torch.zeros(1, 1), likely], 1)
-    assert 100 < months_of(found, AgeDistribution(number=0, answer="median")) < 101
-    assert months_of(found, AgeDistribution(number=0)) > 120
+    assert 100 < decode_months(found, AgeDistributionLoss(number=0, answer="median")) < 101
+    assert decode_months(found, AgeDistributionLoss(number=0)) > 120
 
 
 def test_its_spread_is_the_distributions_standard_deviation():
     torch.testing.assert_close(
-        AgeDistribution().spread(output([0.0, 0.0], [120.0, 60.0], 9.0)),
+        AgeDistributionLoss().std(output([0.0, 0.0], [120.0, 60.0], 9.0)),
         torch.tensor([9.0, 9.0]),
         atol=0.05,
         rtol=0,
@@ -45,10 +52,10 @@ def test_its_spread_is_the_distributions_standard_deviation():
 
 
 def test_the_loss_is_least_where_number_and_distribution_are_right():
-    loss = AgeDistribution(width=5.0)
-    right = loss_of(output([120.0], [120.0]), torch.tensor([120.0]), loss)
+    loss = AgeDistributionLoss(width=5.0)
+    right = compute_loss(output([120.0], [120.0]), torch.tensor([120.0]), loss)
     for number, mean in ((110.0, 120.0), (120.0, 110.0)):
-        assert loss_of(output([number], [mean]), torch.tensor([120.0]), loss) > right + 0.1
+        assert compute_loss(output([number], [mean]), torch.tensor([120.0]), loss) > right + 0.1
     entropy = Normal(0.0, 5.0).entropy()
     assert right == pytest.approx(0.5 * float(entropy), abs=0.01)
 
@@ -56,26 +63,26 @@ def test_the_loss_is_least_where_number_and_distribution_are_right():
 def test_it_learns_from_nothing():
     torch.manual_seed(0)
     free = torch.zeros(3, 241, requires_grad=True)
-    ages, loss = torch.tensor([3.0, 100.0, 230.0]), AgeDistribution(number=0)
+    ages, loss = torch.tensor([3.0, 100.0, 230.0]), AgeDistributionLoss(number=0)
     optimizer = torch.optim.Adam([free], 0.5)
     for _ in range(200):
         optimizer.zero_grad()
-        loss_of(free, ages, loss).backward()
+        compute_loss(free, ages, loss).backward()
         optimizer.step()
     # near an end the distribution is cut off, and its mean lies further in
-    torch.testing.assert_close(months_of(free.detach(), loss)[1:2], ages[1:2], atol=0.5, rtol=0)
-    median = AgeDistribution(number=0, answer="median")
-    torch.testing.assert_close(months_of(free.detach(), median), ages, atol=4, rtol=0)
+    torch.testing.assert_close(decode_months(free.detach(), loss)[1:2], ages[1:2], atol=0.5, rtol=0)
+    median = AgeDistributionLoss(number=0, answer="median")
+    torch.testing.assert_close(decode_months(free.detach(), median), ages, atol=4, rtol=0)
 
 
 def test_another_output_is_refused_with_the_option_that_helps():
     with pytest.raises(
-        BoneageError, match=r"\[2, 1\].*takes 241 numbers.*\n.*model=pooled model.outputs=241"
+        BoneAgeError, match=r"\[2, 1\].*takes 241 numbers.*\n.*model=pooled model.outputs=241"
     ):
-        months_of(torch.zeros(2, 1), AgeDistribution())
+        decode_months(torch.zeros(2, 1), AgeDistributionLoss())
 
 
 @pytest.mark.parametrize("wrong", [{"answer": "mode"}, {"width": 0}, {"number": 2}, {"months": 1}])
 def test_what_cannot_be_is_refused(wrong: dict):
     with pytest.raises(ValueError, match=r"there are expectation and median|must be"):
-        AgeDistribution(**wrong)
+        AgeDistributionLoss(**wrong)

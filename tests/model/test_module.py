@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from boneage_pl.data.batch import Batch
-from boneage_pl.data.transforms import Transforms
+from boneage_pl.data.transforms import Compose
 from boneage_pl.model.module import BoneAgeModule
 
 
@@ -65,7 +65,7 @@ def test_validation_maes_are_the_plain_ones_and_by_sex():
     measured = validate(module, loader(30, batch_size=7))
     with torch.no_grad():
         batch = next(iter(loader(30, batch_size=30)))
-        image = module.preprocess(Transforms(), batch["image"], batch["key"])
+        image = module.preprocess(Compose(), batch["image"], batch["key"])
         error = (module(image, batch["male"]).squeeze(1) - batch["bone_age"]).abs()
     assert measured["val_mae"] == pytest.approx(float(error.mean()), rel=1e-5)
     assert measured["val_mae_boys"] == pytest.approx(float(error[1::2].mean()), rel=1e-5)

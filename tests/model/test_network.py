@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from torchvision.models import Inception_V3_Weights, inception_v3
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.model.input import Input
-from boneage_pl.model.network import BoneAgeNet, feature_side
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.model.input import InputSpec
+from boneage_pl.model.network import InceptionRegressor, feature_map_side
 
 
-def shapes_of(network: BoneAgeNet, image: torch.Tensor) -> dict[str, tuple[int, ...]]:
+def shapes_of(network: InceptionRegressor, image: torch.Tensor) -> dict[str, tuple[int, ...]]:
     """Run one image through and return each named layer's output shape."""
     shapes: dict[str, tuple[int, ...]] = {}
     layers = {
@@ -30,7 +30,7 @@ def shapes_of(network: BoneAgeNet, image: torch.Tensor) -> dict[str, tuple[int, 
 
 
 def test_the_published_shapes_at_500_pixels():
-    network = BoneAgeNet(500).eval()
+    network = InceptionRegressor(500).eval()
     assert shapes_of(network, torch.rand(1, 3, 500, 500)) == {
         "Mixed_7c": (1, 2048, 14, 14),
         "avgpool": (1, 2048, 7, 7),
@@ -48,20 +48,22 @@ def test_the_published_shapes_at_500_pixels():
 
 @pytest.mark.parametrize("size", [107, 128, 171, 299])
 def test_the_heads_width_follows_the_image(size: int):
-    shapes = shapes_of(BoneAgeNet(size).eval(), torch.rand(1, 3, size, size))
-    side = feature_side(size)
+    shapes = shapes_of(InceptionRegressor(size).eval(), torch.rand(1, 3, size, size))
+    side = feature_map_side(size)
     assert shapes["Mixed_7c"] == (1, 2048, side, side)
     assert shapes["joined"] == (1, 2048 * (side // 2) ** 2 + 32)
 
 
 def test_too_small_an_image_is_refused():
-    assert feature_side(107) == 2
-    with pytest.raises(BoneageError, match=r"image_size=106 leaves nothing for the 2 × 2 max-pool.*\n.*107"):
-        BoneAgeNet(106)
+    assert feature_map_side(107) == 2
+    with pytest.raises(BoneAgeError, match=r"image_size=106 leaves nothing for the 2 × 2 max-pool.*\n.*107"):
+        InceptionRegressor(106)
 
 
 def test_sex_changes_the_answer():
-    network = BoneAgeNet(107)  # in training mode, where the features of random weights are of order one
+    network = InceptionRegressor(
+        107
+    )  # in training mode, where the features of random weights are of order one
     image = torch.rand(1, 3, 107, 107).expand(2, -1, -1, -1)
     with torch.no_grad():
         girl, boy = network(image, torch.tensor([0.0, 1.0]))
@@ -69,7 +71,7 @@ def test_sex_changes_the_answer():
 
 
 def test_the_last_layer_is_float32_under_bfloat16():
-    network = BoneAgeNet(107).eval()
+    network = InceptionRegressor(107).eval()
     with torch.no_grad():
         network.age.bias.fill_(180.0)
         network.age.weight.mul_(0.01)
@@ -88,8 +90,8 @@ def test_imagenet_weights_by_name_and_by_file_are_the_same(tmp_path: Path, monke
     torch.save(original.state_dict(), tmp_path / "hub" / "checkpoints" / name)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("boneage_pl.model.pretrained._check_digest", lambda *_: None)  # not torchvision's
-    network = BoneAgeNet(107, weights="imagenet").eval()
-    other = BoneAgeNet(107, weights=str(tmp_path / "hub" / "checkpoints" / name))
+    network = InceptionRegressor(107, weights="imagenet").eval()
+    other = InceptionRegressor(107, weights=str(tmp_path / "hub" / "checkpoints" / name))
     assert network.input == other.input
     both = (n.backbone.state_dict() for n in (network, other))
     for ours, theirs in zip(*(weights.values() for weights in both), strict=True):
@@ -101,14 +103,14 @@ def test_imagenet_weights_by_name_and_by_file_are_the_same(tmp_path: Path, monke
         ours = network.backbone.Conv2d_1a_3x3((pixels - mean) / std)
         theirs = original.Conv2d_1a_3x3(pixels * 2 - 1)  # as the weights were trained: [0, 1] → [-1, 1]
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
-    assert BoneAgeNet(107).input == Input()
+    assert InceptionRegressor(107).input == InputSpec()
 
 
 @pytest.mark.parametrize(("normalization", "mean"), [(None, 0.485), ("imagenet", 0.485), ("inception", 0.5)])
 def test_the_normalization_can_be_chosen(normalization: str | None, mean: float):
-    assert BoneAgeNet(107, hidden_features=8, normalization=normalization).input.mean[0] == mean
-    with pytest.raises(BoneageError, match=r"model\.normalization=none"):
-        BoneAgeNet(107, normalization="none")
+    assert InceptionRegressor(107, hidden_features=8, normalization=normalization).input.mean[0] == mean
+    with pytest.raises(BoneAgeError, match=r"model\.normalization=none"):
+        InceptionRegressor(107, normalization="none")
 
 
 @pytest.mark.parametrize("size", [0, 1000, 4_000_000])
@@ -118,12 +120,12 @@ def test_damaged_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     torch.save({"a": torch.zeros(1_000_000)}, file)
     file.write_bytes(file.read_bytes()[:size])
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(BoneageError, match=r"inception_v3_google-0cc3c7bd.pth is damaged.*\nDelete it"):
-        BoneAgeNet(107, weights="imagenet")
+    with pytest.raises(BoneAgeError, match=r"inception_v3_google-0cc3c7bd.pth is damaged.*\nDelete it"):
+        InceptionRegressor(107, weights="imagenet")
 
 
 def test_the_last_layer_is_float32_where_all_weights_are_bfloat16():
-    network = BoneAgeNet(107, hidden_features=8).eval().bfloat16()
+    network = InceptionRegressor(107, hidden_features=8).eval().bfloat16()
     with torch.no_grad():
         months = network(torch.rand(1, 3, 107, 107).bfloat16(), torch.ones(1))
     assert months.dtype == torch.float32

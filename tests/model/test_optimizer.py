@@ -6,9 +6,14 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from boneage_pl.cli.conf_path import CONF
-from boneage_pl.errors import BoneageError
-from boneage_pl.model.optimizer import load_moments, optimizer_of, scheduler_of, whole_run_option
+from boneage_pl.cli.conf_path import CONF_DIR
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.model.optimizer import (
+    build_optimizer_factory,
+    build_scheduler_factory,
+    length_option,
+    load_optimizer_state,
+)
 
 PYTORCH = "torch.optim.lr_scheduler."
 SCHEDULERS: dict[str, dict[str, Any]] = {
@@ -43,7 +48,7 @@ def network() -> nn.Sequential:
 
 
 def test_the_published_plateau_halves_the_rate_after_the_sixth_epoch_without_a_better_one():
-    make, _ = scheduler_of(OmegaConf.load(CONF / "scheduler" / "plateau.yaml"))
+    make, _ = build_scheduler_factory(OmegaConf.load(CONF_DIR / "scheduler" / "plateau.yaml"))
     optimizer = torch.optim.Adam(network().parameters(), lr=0.001)
     plateau = make(optimizer, 40)
     rates = []
@@ -60,7 +65,7 @@ def test_moments_are_loaded_and_the_rate_is_kept():
         trained(torch.rand(4, 2)).sum().backward()
         before.step()
     optimizer = torch.optim.Adam(fresh.parameters(), lr=0.001, fused=True)
-    load_moments(optimizer, before.state_dict())
+    load_optimizer_state(optimizer, before.state_dict())
     moments = [optimizer.state[p]["exp_avg_sq"] for p in fresh.parameters()]
     for ours, theirs in zip(
         moments, (before.state[p]["exp_avg_sq"] for p in trained.parameters()), strict=True
@@ -72,13 +77,13 @@ def test_moments_are_loaded_and_the_rate_is_kept():
     fresh(torch.rand(4, 2)).sum().backward()
     optimizer.step()
     groups = [{"params": part.parameters()} for part in (fresh[0], fresh[1:])]
-    with pytest.raises(BoneageError, match=r"optimizer\.state=checkpoint: its parameter groups"):
-        load_moments(torch.optim.Adam(groups, lr=0.001), before.state_dict())
+    with pytest.raises(BoneAgeError, match=r"optimizer\.state=checkpoint: its parameter groups"):
+        load_optimizer_state(torch.optim.Adam(groups, lr=0.001), before.state_dict())
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_a_scheduler_of_pytorchs_goes_on_from_a_checkpoint_of_plain_values(name: str):
-    make, _ = scheduler_of(OmegaConf.create({"_target_": f"{PYTORCH}{name}", **SCHEDULERS[name]}))
+    make, _ = build_scheduler_factory(OmegaConf.create({"_target_": f"{PYTORCH}{name}", **SCHEDULERS[name]}))
 
     def begun() -> tuple[torch.optim.Optimizer, Any]:
         optimizer = torch.optim.Adam(network().parameters(), lr=0.1)
@@ -107,7 +112,9 @@ def test_a_scheduler_of_pytorchs_goes_on_from_a_checkpoint_of_plain_values(name:
 
 
 def test_a_schedule_of_the_whole_run_ends_with_it():
-    make, interval = scheduler_of(OmegaConf.create({"_target_": f"{PYTORCH}LinearLR", "total_iters": None}))
+    make, interval = build_scheduler_factory(
+        OmegaConf.create({"_target_": f"{PYTORCH}LinearLR", "total_iters": None})
+    )
     optimizer = torch.optim.SGD(network().parameters(), lr=0.3)
     scheduler = make(optimizer, 6)
     for _ in range(6):
@@ -119,9 +126,9 @@ def test_a_schedule_of_the_whole_run_ends_with_it():
 
 
 def test_what_is_the_whole_run_is_found_at_any_depth():
-    assert whole_run_option(OmegaConf.create(SCHEDULERS["SequentialLR"])) == "T_max"
-    assert whole_run_option(OmegaConf.create({"total_steps": 100, "milestones": [1]})) is None
-    assert whole_run_option(None) is None
+    assert length_option(OmegaConf.create(SCHEDULERS["SequentialLR"])) == "T_max"
+    assert length_option(OmegaConf.create({"total_steps": 100, "milestones": [1]})) is None
+    assert length_option(None) is None
 
 
 def test_a_parameter_is_in_the_longest_group_that_names_it_and_the_rest_come_first():
@@ -132,7 +139,7 @@ def test_a_parameter_is_in_the_longest_group_that_names_it_and_the_rest_come_fir
         "groups": {"0": {"lr": 0.01}, "0.bias": {"weight_decay": 0}},
     }
     net = network()
-    optimizer = optimizer_of(OmegaConf.create(node))(net)
+    optimizer = build_optimizer_factory(OmegaConf.create(node))(net)
     groups = [[id(p) for p in group["params"]] for group in optimizer.param_groups]
     rest = [net[1].weight, net[1].bias, net[2].weight, net[2].bias]
     assert groups == [list(map(id, rest)), [id(net[0].weight)], [id(net[0].bias)]]
@@ -143,8 +150,8 @@ def test_a_parameter_is_in_the_longest_group_that_names_it_and_the_rest_come_fir
 
 def test_a_group_that_names_nothing_is_refused():
     node = OmegaConf.create({"_target_": "torch.optim.SGD", "lr": 0.1, "groups": {"3": {"lr": 1}}})
-    with pytest.raises(BoneageError, match=r"optimizer\.groups\.3: .* parts: 0, 1, 2"):
-        optimizer_of(node)(network())
+    with pytest.raises(BoneAgeError, match=r"optimizer\.groups\.3: .* parts: 0, 1, 2"):
+        build_optimizer_factory(node)(network())
 
 
 class Staged(nn.Module):
@@ -162,7 +169,7 @@ class Staged(nn.Module):
 def options_of(network: nn.Module, **options: Any) -> dict[str, tuple[float, float]]:
     named = {parameter: name for name, parameter in network.named_parameters()}
     node = OmegaConf.create({"_target_": "torch.optim.AdamW", "lr": 1.0, "weight_decay": 0.1, **options})
-    optimizer = optimizer_of(node)(network)
+    optimizer = build_optimizer_factory(node)(network)
     return {
         named[parameter]: (group["lr"], group["weight_decay"])
         for group in optimizer.param_groups
@@ -196,5 +203,5 @@ def test_each_stage_has_a_part_of_the_next_ones_rate():
 
 @pytest.mark.parametrize("factor", [-1, 1.5])
 def test_a_layer_decay_that_is_no_factor_is_refused(factor: float):
-    with pytest.raises(BoneageError, match=r"optimizer.layer_decay="):
+    with pytest.raises(BoneAgeError, match=r"optimizer.layer_decay="):
         options_of(Staged(), layer_decay=factor)

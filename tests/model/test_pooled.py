@@ -4,11 +4,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.head import GeM, is_depthwise
-from boneage_pl.model.network import BoneAgeNet
-from boneage_pl.model.optimizer import optimizer_of
-from boneage_pl.model.pooled import PooledNet
+from boneage_pl.model.network import InceptionRegressor
+from boneage_pl.model.optimizer import build_optimizer_factory
+from boneage_pl.model.pooled import BackboneRegressor
 
 # One of each library and of each way that a network ends.
 BACKBONES = [
@@ -22,9 +22,9 @@ BACKBONES = [
 ANY_SIZE = {"test_vit": {"dynamic_img_size": True}}
 
 
-def make(backbone: str = "timm/test_resnet", image_size: int = 96, **choices: Any) -> PooledNet:
+def make(backbone: str = "timm/test_resnet", image_size: int = 96, **choices: Any) -> BackboneRegressor:
     torch.manual_seed(0)
-    return PooledNet(backbone, image_size, options=ANY_SIZE.get(backbone), **choices)
+    return BackboneRegressor(backbone, image_size, options=ANY_SIZE.get(backbone), **choices)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -89,7 +89,7 @@ def test_pooling_by_gem(backbone: str):
 def test_the_stages_of_a_backbone_have_rates_of_their_own(pooling: str):
     node = OmegaConf.create({"_target_": "torch.optim.AdamW", "lr": 1.0, "layer_decay": 0.5})
     network = make("test_efficientnet", pooling=pooling)
-    rates = {group["lr"] for group in optimizer_of(node)(network).param_groups}
+    rates = {group["lr"] for group in build_optimizer_factory(node)(network).param_groups}
     assert len(rates) > 4
     assert max(rates) == 1
 
@@ -106,7 +106,7 @@ def test_one_channel_sees_what_three_equal_ones_show():
 def test_depthwise_convolutions_are_noticed():
     assert is_depthwise(make("mobilenet_v3_small"))
     assert not is_depthwise(make("resnet18"))
-    assert not is_depthwise(BoneAgeNet(107))
+    assert not is_depthwise(InceptionRegressor(107))
 
 
 @pytest.mark.parametrize(
@@ -124,14 +124,14 @@ def test_depthwise_convolutions_are_noticed():
     ],
 )
 def test_what_cannot_be_made_is_refused(choices: dict[str, Any], words: str):
-    with pytest.raises(BoneageError, match=f"(?s){words}"):
+    with pytest.raises(BoneAgeError, match=f"(?s){words}"):
         make(**choices)
 
 
 def test_without_timm_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(
-        BoneageError, match=r"efficientnet_lite0: .*\n.*pip install 'boneage_pl\[pretrained\]'"
+        BoneAgeError, match=r"efficientnet_lite0: .*\n.*pip install 'boneage_pl\[pretrained\]'"
     ):
         make("efficientnet_lite0")
     make("resnet18")

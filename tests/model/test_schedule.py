@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from boneage_pl.model.schedule import warm_up_cosine
+from boneage_pl.model.schedule import warmup_cosine
 
 
 def rates(total: int, warm_up: float, least: float) -> list[list[float]]:
     parameters = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
     optimizer = torch.optim.SGD([{"params": [parameters[0]]}, {"params": [parameters[1]], "lr": 0.1}], lr=1.0)
-    scheduler = warm_up_cosine(optimizer, total, warm_up, least)
+    scheduler = warmup_cosine(optimizer, total, warm_up, least)
     found = []
     for _ in range(total):
         found.append([group["lr"] for group in optimizer.param_groups])

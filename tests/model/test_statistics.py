@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from boneage_pl.data.transforms import Transforms
+from boneage_pl.data.transforms import Compose
 from boneage_pl.model.module import BoneAgeModule
-from boneage_pl.model.statistics import Reestimated, reestimate
+from boneage_pl.model.statistics import BatchNormRecalibration, recalibrate_batchnorm
 from tests.model.test_module import adam, loader, trainer
 
 
@@ -37,7 +37,7 @@ def test_the_statistics_are_those_of_the_batches_and_nothing_else_changes():
     network.norm.running_mean.fill_(1e6)
     before = copy.deepcopy(network.state_dict())
     shown = batches(5)
-    reestimate(network, shown)
+    recalibrate_batchnorm(network, shown)
     everything = torch.cat([image for image, _ in shown])
     assert torch.allclose(network.norm.running_mean, everything.mean((0, 2, 3)), atol=1e-5)
     assert torch.allclose(network.norm.running_var, everything.var((0, 2, 3)), rtol=0.05)
@@ -57,17 +57,17 @@ def fit(*callbacks: Any) -> tuple[BoneAgeModule, float]:
 
 def test_training_goes_the_same_way_and_validation_uses_the_new_statistics():
     plain, before = fit()
-    anew, after = fit(Reestimated(2))
+    anew, after = fit(BatchNormRecalibration(2))
     assert torch.equal(plain.network.age.weight, anew.network.age.weight)
     assert before != after
     seen = torch.cat(
-        [anew.preprocess(Transforms(), batch["image"], batch["key"]) for batch in list(loader())[-2:]]
+        [anew.preprocess(Compose(), batch["image"], batch["key"]) for batch in list(loader())[-2:]]
     )
     assert torch.allclose(anew.network.norm.running_mean, seen.mean((0, 2, 3)), atol=1e-5)
 
 
 def test_an_epoch_that_is_not_validated_leaves_no_batches_behind():
-    callback = Reestimated(2)
+    callback = BatchNormRecalibration(2)
     module = BoneAgeModule(Normed(), optimizer=adam(0.1))
     trainer(max_epochs=3, callbacks=[callback], check_val_every_n_epoch=5).fit(module, loader(), loader())
     assert len(callback.kept) == 2
@@ -75,4 +75,4 @@ def test_an_epoch_that_is_not_validated_leaves_no_batches_behind():
 
 def test_none_can_be_re_estimated_from_no_batch():
     with pytest.raises(ValueError, match="at least one"):
-        Reestimated(0)
+        BatchNormRecalibration(0)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.page.age import age_of
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.page.age import parse_age
 
 
 @pytest.mark.parametrize(
@@ -20,12 +20,12 @@ from boneage_pl.page.age import age_of
     ],
 )
 def test_an_age_is_read(text: str, months: float | None):
-    assert age_of(text, "", "") == months
+    assert parse_age(text, "", "") == months
 
 
 def test_dates_make_an_age():
-    assert age_of("", "2014-05-30", "2024-05-30") == pytest.approx(120, abs=0.05)
-    assert age_of("10 y", "2014-05-30", "2024-05-30") == pytest.approx(120, abs=0.05)
+    assert parse_age("", "2014-05-30", "2024-05-30") == pytest.approx(120, abs=0.05)
+    assert parse_age("10 y", "2014-05-30", "2024-05-30") == pytest.approx(120, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -43,5 +43,5 @@ def test_dates_make_an_age():
     ],
 )
 def test_what_is_no_age_is_refused_in_words(said: tuple[str, str, str], words: str):
-    with pytest.raises(BoneageError, match=words):
-        age_of(*said)
+    with pytest.raises(BoneAgeError, match=words):
+        parse_age(*said)

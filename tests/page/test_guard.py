@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from boneage_pl.page.guard import Guard
+from boneage_pl.page.guard import RequestFilter
 from boneage_pl.page.uploads import Uploads
 
 
@@ -28,7 +28,7 @@ def asked(tmp_path: Path, path: str, method: str = "GET", **headers: str) -> tup
     uploads = Uploads(tmp_path)
     head = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "path": path, "method": method, "headers": head}
-    asyncio.run(Guard(app, uploads, 1 << 21)(scope, receive, send))
+    asyncio.run(RequestFilter(app, uploads, 1 << 21)(scope, receive, send))
     assert dict(uploads._waiting) == (
         {"/upload": 1} if path == "/gradio_api/upload" and len(said) == 3 else {}
     )

@@ -2,19 +2,19 @@
 
 import time
 
-from boneage_pl.page.kept import _MOST, Kept
-from boneage_pl.page.uploads import FORGOTTEN
+from boneage_pl.page.kept import _MAX_ITEMS, TTLCache
+from boneage_pl.page.uploads import MAX_AGE_SECONDS
 
 
 def test_what_is_asked_for_stays_and_the_rest_goes():
-    kept: Kept[str] = Kept()
+    kept: TTLCache[str] = TTLCache()
     name = kept.put("hand")
     assert kept.get(name) == "hand"
     assert kept.get("guessed") is None
     assert kept.get(None) is None
-    kept.forget(time.monotonic() + FORGOTTEN - 10)
+    kept.expire(time.monotonic() + MAX_AGE_SECONDS - 10)
     assert kept.get(name) == "hand"
-    kept.forget(time.monotonic() + FORGOTTEN + 10)
+    kept.expire(time.monotonic() + MAX_AGE_SECONDS + 10)
     assert kept.get(name) is None
     other = kept.put("another")
     kept.drop(other)
@@ -22,8 +22,8 @@ def test_what_is_asked_for_stays_and_the_rest_goes():
 
 
 def test_of_too_many_the_oldest_goes():
-    kept: Kept[int] = Kept()
-    names = [kept.put(n) for n in range(_MOST)]
+    kept: TTLCache[int] = TTLCache()
+    names = [kept.put(n) for n in range(_MAX_ITEMS)]
     assert kept.get(names[0]) == 0  # it was used
     kept.put(-1)
     assert kept.get(names[0]) == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from boneage_pl.page.uploads import FORGOTTEN, Uploads
+from boneage_pl.page.uploads import MAX_AGE_SECONDS, Uploads
 
 
 @pytest.fixture
@@ -17,12 +17,12 @@ def uploads(tmp_path: Path) -> Uploads:
 
 def test_a_file_that_two_wait_for_goes_after_the_second(uploads: Uploads):
     path = uploads.folder / "abc" / "x.png"
-    uploads.arrived([str(path)])
-    uploads.arrived([str(path)])
-    with uploads.answered([path]):
-        assert uploads.holds(path)
-    assert uploads.holds(path)
-    with pytest.raises(ValueError, match="the answer failed"), uploads.answered([path]):
+    uploads.add([str(path)])
+    uploads.add([str(path)])
+    with uploads.release([path]):
+        assert uploads.contains(path)
+    assert uploads.contains(path)
+    with pytest.raises(ValueError, match="the answer failed"), uploads.release([path]):
         raise ValueError("the answer failed")
     assert list(uploads.folder.iterdir()) == []
 
@@ -33,16 +33,16 @@ def test_only_uploads_are_held(uploads: Uploads, tmp_path_factory: pytest.TempPa
     link = uploads.folder / "link.png"
     link.symlink_to(outside)
     for path in (outside, link, uploads.folder / ".." / outside.parent.name / "secret.png", Path("a\0b")):
-        assert not uploads.holds(path)
+        assert not uploads.contains(path)
 
 
 def test_what_nobody_asks_about_is_forgotten(uploads: Uploads):
     half = uploads.folder / "tmp123"  # of an upload that was too large
     half.write_bytes(b"half")
     now = time.time()
-    uploads.forget(now + FORGOTTEN - 10)
+    uploads.delete_expired(now + MAX_AGE_SECONDS - 10)
     assert half.exists()
-    uploads.forget(now + FORGOTTEN + 10)
+    uploads.delete_expired(now + MAX_AGE_SECONDS + 10)
     assert list(uploads.folder.iterdir()) == []
 
 

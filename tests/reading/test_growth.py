@@ -2,7 +2,7 @@
 
 import pytest
 
-from boneage_pl.reading.growth import deviation
+from boneage_pl.reading.growth import skeletal_age_sd
 
 
 @pytest.mark.parametrize(
@@ -20,4 +20,4 @@ from boneage_pl.reading.growth import deviation
     ],
 )
 def test_it_is_the_table_s_and_interpolated_between(age: float, male: bool, months: float | None):
-    assert deviation(age, male=male) == (months if months is None else pytest.approx(months))
+    assert skeletal_age_sd(age, male=male) == (months if months is None else pytest.approx(months))

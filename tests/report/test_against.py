@@ -4,16 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.report.against import held_against, read_answers
-from boneage_pl.report.measures import answers_table
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.report.against import compare_predictions, read_predictions_csv
+from boneage_pl.report.measures import predictions_frame
 
 ASKED = pd.DataFrame({"id": ["001", "2", "2"], "male": True, "bone_age": [50.0, 60.0, 60.0]})
 
 
 def test_answers_are_found_by_id(tmp_path: Path):
     (tmp_path / "p.csv").write_text("id,predicted,bone_age\n2,61,60.4\n001,55.5,50\n7,1,2\n2,61,60.4\n")
-    assert read_answers(tmp_path / "p.csv", ASKED).to_dict() == {"001": 55.5, "2": 61.0}
+    assert read_predictions_csv(tmp_path / "p.csv", ASKED).to_dict() == {"001": 55.5, "2": 61.0}
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,8 @@ def test_answers_are_found_by_id(tmp_path: Path):
 )
 def test_a_file_that_cannot_be_right_is_refused(tmp_path: Path, content: str, said: str):
     (tmp_path / "p.csv").write_text(content)
-    with pytest.raises(BoneageError) as error:
-        read_answers(tmp_path / "p.csv", ASKED)
+    with pytest.raises(BoneAgeError) as error:
+        read_predictions_csv(tmp_path / "p.csv", ASKED)
     assert said in str(error.value)
 
 
@@ -42,12 +42,12 @@ def test_only_what_both_answered_is_compared():
     rng = np.random.default_rng(0)
     ids, ages = [str(n) for n in range(60)], rng.uniform(1, 228, 60)
     rows = pd.DataFrame({"id": ids, "male": True, "bone_age": ages})
-    answers = answers_table(rows, ages + rng.normal(0, 5, 60), [1.0, 228.0], {}, set())
+    answers = predictions_frame(rows, ages + rng.normal(0, 5, 60), [1.0, 228.0], {}, set())
     worse = pd.Series(ages + rng.normal(0, 20, 60), ids)[:40]
-    found = held_against(answers, "other", worse)
+    found = compare_predictions(answers, "other", worse)
     assert (found["images"], found["all"]) == (40, False)
     difference = found["this"]["mae"]["value"] - found["other"]["mae"]["value"]
     assert found["difference"]["value"] == pytest.approx(difference)
     assert found["difference"]["high"] < 0
     assert found["p"] < 0.01
-    assert held_against(answers, "few", worse[:10])["difference"] is None
+    assert compare_predictions(answers, "few", worse[:10])["difference"] is None

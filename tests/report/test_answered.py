@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.report.answered import by_part, compare_answers
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.report.answered import compare_prediction_files, paired_tests_by_subgroup
 from tests.forked import Forks
 
 
@@ -54,7 +54,7 @@ def test_each_is_measured_on_the_images_that_all_have(
 ):
     ours, theirs = files
     with caplog.at_level("INFO"):
-        page = compare_answers(config(tmp_path)).read_text()
+        page = compare_prediction_files(config(tmp_path)).read_text()
     both = ours.merge(theirs, on="id")
     for name in "xy":
         assert f"{(both[f'predicted_{name}'] - both['bone_age']).abs().mean():.2f} (" in caplog.text
@@ -65,10 +65,10 @@ def test_each_is_measured_on_the_images_that_all_have(
 
 def test_sexes_may_be_words(tmp_path: Path, files: tuple[pd.DataFrame, pd.DataFrame]):
     ours, _ = files
-    plain = compare_answers(config(tmp_path)).read_text()
+    plain = compare_prediction_files(config(tmp_path)).read_text()
     words = ours.assign(male=ours["male"].map({True: "M", False: "F"}))
     words.to_csv(tmp_path / "ours" / "predictions.csv", index=False)
-    assert compare_answers(config(tmp_path)).read_text() == plain
+    assert compare_prediction_files(config(tmp_path)).read_text() == plain
 
 
 def test_the_command_takes_runs_or_answers(
@@ -94,7 +94,7 @@ def test_the_part_in_which_they_differ_is_found_and_no_other(
         "ours": both.assign(error=both["predicted"] - both["bone_age"]),
         "theirs": both.assign(error=both["predicted_theirs"] - both["bone_age"]),
     }
-    head, *rows = by_part(answers)
+    head, *rows = paired_tests_by_subgroup(answers)
     adjusted = {row[1]: float(row[head.index("p, of several tests")]) for row in rows}
     assert len(adjusted) == 1 + 2 + 4 + 8
     assert {part for part, p in adjusted.items() if p < 0.05} == {
@@ -117,18 +117,18 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, files: tuple[pd.Data
         (theirs.assign(bone_age="12 y"), "bone ages are no numbers"),
     ):
         table.to_csv(file, index=False)
-        with pytest.raises(BoneageError, match=said) as error:
-            compare_answers(config(tmp_path))
+        with pytest.raises(BoneAgeError, match=said) as error:
+            compare_prediction_files(config(tmp_path))
         assert f"answers={file}" in str(error.value)
     theirs.to_csv(file, index=False)
     ours.assign(male="perhaps").to_csv(tmp_path / "ours" / "predictions.csv", index=False)
-    with pytest.raises(BoneageError, match="male says no sex for 0000"):
-        compare_answers(config(tmp_path))
+    with pytest.raises(BoneAgeError, match="male says no sex for 0000"):
+        compare_prediction_files(config(tmp_path))
     ours.drop(columns="bone_age").to_csv(tmp_path / "ours" / "predictions.csv", index=False)
-    with pytest.raises(BoneageError, match="none of these files has bone ages"):
-        compare_answers(config(tmp_path))
-    with pytest.raises(BoneageError, match="at least two"):
-        compare_answers(config(tmp_path, answers=str(file)))
-    with pytest.raises(BoneageError, match="are of runs"):
-        compare_answers(config(tmp_path, keep="records"))
+    with pytest.raises(BoneAgeError, match="none of these files has bone ages"):
+        compare_prediction_files(config(tmp_path))
+    with pytest.raises(BoneAgeError, match="at least two"):
+        compare_prediction_files(config(tmp_path, answers=str(file)))
+    with pytest.raises(BoneAgeError, match="are of runs"):
+        compare_prediction_files(config(tmp_path, keep="records"))
     assert not (tmp_path / "page.html").exists()

@@ -12,11 +12,11 @@ from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 from boneage_pl.report.comparing import compare_runs
-from boneage_pl.report.comparison import difference_of
-from boneage_pl.report.outcome import read_outcome
-from boneage_pl.report.pairing import holm
+from boneage_pl.report.comparison import diff_options
+from boneage_pl.report.outcome import load_run_results
+from boneage_pl.report.pairing import holm_correction
 from boneage_pl.run.hold import LOCK
 
 CONFIG = {
@@ -110,8 +110,8 @@ def test_finished_running_stopped_and_failed_runs_stand_beside_each_other(there:
 
 
 def test_the_test_is_of_the_first_less_the_second(there: Path):
-    near, far = (read_outcome(make_run(there / f"o/v1/{off}", ages(), off)) for off in (5.0, 9.0))
-    test = difference_of(near, far)
+    near, far = (load_run_results(make_run(there / f"o/v1/{off}", ages(), off)) for off in (5.0, 9.0))
+    test = diff_options(near, far)
     assert test["difference"]["value"] == pytest.approx(-4.0)
     assert test["p"] < 0.001
     assert (test["images"], test["all"]) == (60, True)
@@ -134,15 +134,15 @@ def test_unlike_data_are_not_tested_and_it_says_why(
 
 
 def test_rows_that_one_of_them_trained_on_are_not_tested(there: Path):
-    one, other = (read_outcome(make_run(there / f"o/v1/{off}", ages(), off)) for off in (5.0, 9.0))
-    one.answers.loc[:19, "seen_in_training"] = True
-    assert difference_of(one, other)["images"] == 40
+    one, other = (load_run_results(make_run(there / f"o/v1/{off}", ages(), off)) for off in (5.0, 9.0))
+    one.predictions.loc[:19, "seen_in_training"] = True
+    assert diff_options(one, other)["images"] == 40
 
 
 def test_several_tests_are_adjusted():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
-    assert holm([]) == []
+    assert holm_correction([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm_correction([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm_correction([]) == []
 
 
 def test_two_runs_of_one_name_are_called_by_their_paths(there: Path, capsys, caplog):
@@ -196,7 +196,7 @@ def test_a_text_of_ones_own_is_given_the_runs_numbers(there: Path, capsys, caplo
     assert (there / "docs" / "c.png").read_bytes().startswith(b"\x89PNG")
     compare(capsys, caplog, ["outputs/v1/*"], **options)  # built again, over the old one
     (there / "text.jinja").write_text('\n{{ runs["v1/z"].mae }}')
-    with pytest.raises(BoneageError, match="v1/z") as raised:
+    with pytest.raises(BoneAgeError, match="v1/z") as raised:
         compare(capsys, caplog, ["outputs/v1/*"], **options)
     assert "The runs here are v1/a, v1/b." in str(raised.value)
     assert page.read_text() == text
@@ -234,7 +234,7 @@ def test_what_cannot_be_right_is_refused(there: Path, options: dict[str, Any], s
     make_run(there / "outputs/v1/going")
     (there / "outputs/v1/broken/report/metrics.json").write_text('{"overall"')
     (there / "mine.html").write_text("<p>my own notes")
-    with pytest.raises(BoneageError) as raised:
+    with pytest.raises(BoneAgeError) as raised:
         compare(capsys, caplog, **{"runs": ["outputs/v1/a", "outputs/v1/b"], **options})
     assert said in str(raised.value)
     assert (there / "mine.html").read_text() == "<p>my own notes"

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torchmetrics.functional import mean_absolute_error, mean_squared_error, r2_score
 
-from boneage_pl.report.measures import Population, answers_table, measure
+from boneage_pl.report.measures import Population, compute_metrics, predictions_frame
 from boneage_pl.report.statistics import icc
 
 PREDICTIONS = """id,male,bone_age,predicted
@@ -29,11 +29,11 @@ EDGES = [1.0, 114.0, 228.0]
 @pytest.fixture
 def answers() -> pd.DataFrame:
     table = pd.read_csv(io.StringIO(PREDICTIONS), dtype={"id": str})
-    return answers_table(table, table["predicted"], EDGES, {}, {"8"})
+    return predictions_frame(table, table["predicted"], EDGES, {}, {"8"})
 
 
 def test_every_statistic_to_six_digits(answers: pd.DataFrame):
-    found = measure(answers, EDGES, None, balanced=False)
+    found = compute_metrics(answers, EDGES, None, balanced=False)
     true, predicted = (torch.tensor(answers[name].to_numpy()) for name in ("bone_age", "predicted"))
     error = (predicted - true).numpy()
     sd = stats.tstd(error)
@@ -62,7 +62,7 @@ def test_every_statistic_to_six_digits(answers: pd.DataFrame):
 
 
 def test_the_parts_are_those_of_sex_age_and_group(answers: pd.DataFrame):
-    found = measure(answers, EDGES, None, balanced=False)
+    found = compute_metrics(answers, EDGES, None, balanced=False)
     by_age = {part["name"]: part for part in found["by_age"]}
     errors = {"under 5 years": [2.5, 8.75, 8.75], "5 to 10 years": [11, 5.5]}
     errors |= {"10 to 14 years": [24, 4.5], "over 14 years": [8, 2]}
@@ -81,11 +81,11 @@ def test_the_parts_are_those_of_sex_age_and_group(answers: pd.DataFrame):
 
 def test_balanced_rows_are_weighted_to_the_source_tables_groups(answers: pd.DataFrame):
     population = Population(EDGES, [10, 20, 30, 40], {"all": 100.0, "girls": 90.0, "boys": 110.0})
-    found = measure(answers, EDGES, population, balanced=True)
+    found = compute_metrics(answers, EDGES, population, balanced=True)
     by_group = answers["error"].abs().groupby(answers["group"]).mean()
     expected = np.average(by_group.sort_index(), weights=[10, 20, 30, 40])
     assert found["natural"]["mae"]["value"] == pytest.approx(expected)
-    assert measure(answers, EDGES, population, balanced=False)["natural"] is None
+    assert compute_metrics(answers, EDGES, population, balanced=False)["natural"] is None
     constant, of_sex = found["baselines"]
     assert constant["mae"]["value"] == pytest.approx((answers["bone_age"] - 100).abs().mean())
     median = answers["male"].map({True: 110, False: 90})
@@ -93,7 +93,7 @@ def test_balanced_rows_are_weighted_to_the_source_tables_groups(answers: pd.Data
 
 
 def test_a_part_without_rows_and_one_with_a_single_image(answers: pd.DataFrame):
-    found = measure(answers.iloc[:1], EDGES, None, balanced=False)
+    found = compute_metrics(answers.iloc[:1], EDGES, None, balanced=False)
     assert found["by_sex"][0] == {"name": "girls", "rows": 0, "images": 0}
     assert found["by_sex"][1]["mae"] == {"value": 2.5, "low": None, "high": None}
     assert found["overall"]["pearson_r"]["value"] is None

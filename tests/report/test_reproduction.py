@@ -7,7 +7,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from boneage_pl.report.comparing import compare_runs
-from boneage_pl.report.keeping import FIGURES, LARGEST
+from boneage_pl.report.keeping import FIGURES, MAX_FILE_BYTES
 
 CHECKOUT = Path(__file__).parents[2]
 DOCS = CHECKOUT / "docs"
@@ -40,4 +40,4 @@ def test_a_record_is_small_and_shows_no_radiograph(record: Path):
     texts = {"config.yaml", "metrics.csv", "metrics.json", "paired.json", "run.json", "summary.json"}
     names = {file.name for file in record.iterdir()}
     assert names <= texts | {f"{name}.png" for name in FIGURES}
-    assert sum(file.stat().st_size for file in record.iterdir()) <= LARGEST
+    assert sum(file.stat().st_size for file in record.iterdir()) <= MAX_FILE_BYTES

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.model.input import Input, input_of
-from boneage_pl.run.checkpoint import check_same_network, load, load_checkpoint
-from boneage_pl.run.record import Record
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.model.input import InputSpec, get_input_spec
+from boneage_pl.run.checkpoint import check_same_architecture, load_checkpoint, load_inference_module
+from boneage_pl.run.record import CheckpointMetadata
 from tests.records import record, write_checkpoint
 from tests.tiny import Tiny
 
@@ -28,8 +28,8 @@ def test_a_checkpoint_alone_gives_what_reads_as_its_run_did(tmp_path: Path, said
     """Also one of before, whose Inception re-scaled its input where it had begun with ImageNet's weights."""
     said = {key: value for key, value in said.items() if value is not None}
     network = write_tiny(tmp_path / "x.ckpt", **said)
-    reader, found = load(tmp_path / "x.ckpt", {"model": {"_target_": "tests.tiny.Tiny"}})
-    assert found.input == input_of(reader.network) == Input(**HALF)
+    reader, found = load_inference_module(tmp_path / "x.ckpt", {"model": {"_target_": "tests.tiny.Tiny"}})
+    assert found.input == get_input_spec(reader.network) == InputSpec(**HALF)
     gray = torch.randint(0, 256, (2, 1, 107, 107), dtype=torch.uint8)
     with torch.no_grad():
         theirs = network(gray.expand(-1, 3, -1, -1) / 127.5 - 1, torch.ones(2)).squeeze(1)
@@ -38,29 +38,29 @@ def test_a_checkpoint_alone_gives_what_reads_as_its_run_did(tmp_path: Path, said
 
 def test_nothing_is_built_that_is_not_the_projects_own(tmp_path: Path):
     write_tiny(tmp_path / "x.ckpt")
-    with pytest.raises(BoneageError, match=r"names model._target_=tests\.tiny\.Tiny, which is not"):
-        load(tmp_path / "x.ckpt")
+    with pytest.raises(BoneAgeError, match=r"names model._target_=tests\.tiny\.Tiny, which is not"):
+        load_inference_module(tmp_path / "x.ckpt")
 
 
 def test_nothing_hides_behind_an_interpolation(tmp_path: Path):
     hidden = {**TINY, "extra": "${oc.decode:'{_target_: pathlib.Path.touch}'}"}
     config = {**record(9.0)["config"], "model": hidden}
     torch.save({"state_dict": {}, "boneage_pl": {**record(9.0), "config": config}}, tmp_path / "x.ckpt")
-    with pytest.raises(BoneageError, match=r"names model.extra._target_=pathlib\.Path\.touch, which is not"):
-        load(tmp_path / "x.ckpt", {"model": {"_target_": "tests.tiny.Tiny"}})
+    with pytest.raises(BoneAgeError, match=r"names model.extra._target_=pathlib\.Path\.touch, which is not"):
+        load_inference_module(tmp_path / "x.ckpt", {"model": {"_target_": "tests.tiny.Tiny"}})
 
 
 def test_another_network_is_refused_with_the_options_that_match(tmp_path: Path):
     write_tiny(tmp_path / "x.ckpt")
     ours = {**TINY, "hidden_features": 10, "image_size": 128}
-    with pytest.raises(BoneageError, match=r"pass model.hidden_features=1000"):
-        check_same_network(load_checkpoint(tmp_path / "x.ckpt"), ours)
+    with pytest.raises(BoneAgeError, match=r"pass model.hidden_features=1000"):
+        check_same_architecture(load_checkpoint(tmp_path / "x.ckpt"), ours)
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path):
-    written = Record.parse(record(9.0, 8.0))
-    write_checkpoint(tmp_path / "x.ckpt", **written.plain())
-    assert str(load_checkpoint(tmp_path / "x.ckpt").record) == str(written)  # NaN is not equal to itself
+    written = CheckpointMetadata.from_dict(record(9.0, 8.0))
+    write_checkpoint(tmp_path / "x.ckpt", **written.to_dict())
+    assert str(load_checkpoint(tmp_path / "x.ckpt").metadata) == str(written)  # NaN is not equal to itself
 
 
 def test_a_checkpoint_that_carries_code_is_refused_and_the_code_does_not_run(tmp_path: Path):
@@ -69,6 +69,6 @@ def test_a_checkpoint_that_carries_code_is_refused_and_the_code_does_not_run(tmp
             return (Path.touch, (tmp_path / "ran",))  # type: ignore[return-value]
 
     torch.save({"state_dict": {}, "boneage_pl": Code()}, tmp_path / "x.ckpt")
-    with pytest.raises(BoneageError, match="more than tensors and plain values; nothing of it was run"):
+    with pytest.raises(BoneAgeError, match="more than tensors and plain values; nothing of it was run"):
         load_checkpoint(tmp_path / "x.ckpt")
     assert not (tmp_path / "ran").exists()

@@ -4,13 +4,15 @@ import math
 
 import pytest
 
-from boneage_pl.run.history import History
+from boneage_pl.run.history import MetricsHistory
 
 NAN, INF = math.nan, math.inf
 
 
-def history(*maes: float | None) -> History:
-    return History({"epoch": n, "train_mae": 1.0, "val_mae": mae, "lr": 0.1} for n, mae in enumerate(maes))
+def history(*maes: float | None) -> MetricsHistory:
+    return MetricsHistory(
+        {"epoch": n, "train_mae": 1.0, "val_mae": mae, "lr": 0.1} for n, mae in enumerate(maes)
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,10 +38,10 @@ def test_what_is_lost_cannot_be_the_best():
     found = history(9.0, 3.0, 4.0)
     found.rows[1]["lost"] = True
     assert found.best is found.rows[2]
-    assert "lost" not in found.csv()
+    assert "lost" not in found.to_csv()
 
 
 def test_metrics_csv_has_plain_lines_and_says_what_was_not_validated():
-    text = history(9.0, None).csv()
+    text = history(9.0, None).to_csv()
     assert text == "epoch,train_mae,val_mae,lr\n0,1.0,9.0,0.1\n1,1.0,,0.1\n"
-    assert History.of_csv(text).rows == history(9.0, None).rows
+    assert MetricsHistory.from_csv(text).rows == history(9.0, None).rows

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 from boneage_pl.run.checkpoint import load_checkpoint
 from tests.records import SPLIT, record, write_checkpoint
 
@@ -23,7 +23,7 @@ def config(**changed: Any) -> dict[str, Any]:
 
 
 WRONG = {
-    "split.hashes lacks 3 of its images": split(hashes={}),
+    "split.file_sha256 lacks 3 of its images": split(file_sha256={}),
     "split.age_bins is missing": without("age_bins"),
     "split.train is empty": split(train=[]),
     "split.validation holds other values": split(validation=[3]),
@@ -31,7 +31,7 @@ WRONG = {
     "split.edges are not": split(edges=[1.0, 228.0, 114.0]),
     "split.edges holds other values": split(edges=[1.0, float("nan"), 228.0]),
     "its two sides share images": split(validation=["3", "1"]),
-    "two sides share images": split(hashes={"1": "a", "2": "b", "3": "a"}),
+    "two sides share images": split(file_sha256={"1": "a", "2": "b", "3": "a"}),
     "split.population.counts are not those": split(population={**SPLIT["population"], "counts": [1]}),
     "split.population.medians.boys is missing": split(
         population={**SPLIT["population"], "medians": {"all": 1.0, "girls": 1.0}}
@@ -56,13 +56,13 @@ WRONG = {
 
 def test_a_record_of_the_project_is_read(tmp_path: Path):
     checkpoint = load_checkpoint(write_checkpoint(tmp_path / "x.ckpt", float("nan"), None))
-    assert checkpoint.record.split["train"] == ["1", "2", "2"]
+    assert checkpoint.metadata.split["train"] == ["1", "2", "2"]
 
 
 @pytest.mark.parametrize(("said", "changed"), WRONG.items(), ids=WRONG)
 def test_wrong_content_is_refused(tmp_path: Path, said: str, changed: dict[str, Any]):
     path = write_checkpoint(tmp_path / "x.ckpt", 9.0, **changed)
-    with pytest.raises(BoneageError, match=said):
+    with pytest.raises(BoneAgeError, match=said):
         load_checkpoint(path)
 
 

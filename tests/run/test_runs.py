@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 from boneage_pl.run.runs import experiment_of, find_checkpoint, newest_run, run_of
 
 
@@ -33,13 +33,13 @@ def test_a_checkpoint_is_found_by_path_folder_or_experiment(tmp_path: Path):
 
 
 def test_nothing_found_names_what_there_is(tmp_path: Path):
-    with pytest.raises(BoneageError, match=r"ckpt=v1: no such file or run folder.*\nNo run under"):
+    with pytest.raises(BoneAgeError, match=r"ckpt=v1: no such file or run folder.*\nNo run under"):
         find_checkpoint("v1", tmp_path)
     run = make_run(tmp_path / "v2" / "a", "v2", age=0)
-    with pytest.raises(BoneageError, match=f"with a best.ckpt: {run}"):
+    with pytest.raises(BoneAgeError, match=f"with a best.ckpt: {run}"):
         find_checkpoint("v1", tmp_path)
     empty = make_run(tmp_path / "v1" / "b", "v1", age=0, best=False)
-    with pytest.raises(BoneageError, match="that folder has no"):
+    with pytest.raises(BoneAgeError, match="that folder has no"):
         find_checkpoint(str(empty), tmp_path)
 
 
@@ -50,5 +50,5 @@ def test_a_checkpoint_at_the_root_has_a_folder_too():
 
 def test_nothing_names_no_run(tmp_path: Path):
     """As in `ckpt=`, where a shell's variable was empty."""
-    with pytest.raises(BoneageError, match=r"^ckpt=: that folder has no"):
+    with pytest.raises(BoneAgeError, match=r"^ckpt=: that folder has no"):
         find_checkpoint("", tmp_path)

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from boneage_pl.run.saving import WholeFiles, room_needed, warn_of_little_room
+from boneage_pl.run.saving import AtomicCheckpointIO, checkpoint_bytes, warn_if_low_disk_space
 
 
 def test_one_moment_is_written_once_and_a_later_one_anew(tmp_path: Path):
-    files = WholeFiles()
+    files = AtomicCheckpointIO()
     best, last = tmp_path / "made" / "best.ckpt", tmp_path / "made" / "last.ckpt"
     for epoch, weight in ((0, 1.0), (1, 2.0)):
         state = {"epoch": epoch, "global_step": epoch, "weight": torch.tensor(weight)}
@@ -27,7 +27,7 @@ def test_one_moment_is_written_once_and_a_later_one_anew(tmp_path: Path):
 
 
 def test_what_cannot_be_saved_leaves_the_older_file(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    files = WholeFiles()
+    files = AtomicCheckpointIO()
     path = tmp_path / "last.ckpt"
     files.save_checkpoint({"epoch": 0, "global_step": 0}, path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -51,11 +51,11 @@ def test_little_room_is_said_beforehand(
     network = torch.nn.Linear(1000, 1000)
     state = {"epoch": 0, "global_step": 0, "weights": network.state_dict()}
     state["moments"] = [torch.zeros(2, 1001, 1000)]  # Adam's two, of 1000 × 1000 weights and 1000 biases
-    files = WholeFiles()
+    files = AtomicCheckpointIO()
     files.save_checkpoint(state, tmp_path / "last.ckpt")
-    needed = room_needed(network)
+    needed = checkpoint_bytes(network)
     assert needed == pytest.approx(4 * (tmp_path / "last.ckpt").stat().st_size, rel=0.01)
     for free, said in ((needed, False), (needed - 1, True)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
-        warn_of_little_room(network, tmp_path)
+        warn_if_low_disk_space(network, tmp_path)
         assert ("little room: the checkpoints in" in caplog.text) is said

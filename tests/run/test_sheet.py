@@ -1,11 +1,11 @@
 import numpy as np
 
-from boneage_pl.run.sheet import contact_sheet
+from boneage_pl.run.sheet import image_grid
 
 
 def test_every_image_lies_below_its_title_and_none_on_another(tmp_path):
     images = np.stack([np.full((30, 20), 40 * k, np.uint8) for k in range(6)])
-    figure = contact_sheet(images, [f"boy\n{k} months" for k in range(6)])
+    figure = image_grid(images, [f"boy\n{k} months" for k in range(6)])
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.texts] == [f"boy\n{k} months" for k in range(6)]
     boxes = [image.get_extent() for image in axes.images]  # left, right, bottom, top

@@ -6,22 +6,22 @@ from pathlib import Path
 import pytest
 
 from boneage_pl.run.checkpoint import load_checkpoint
-from boneage_pl.run.history import History
+from boneage_pl.run.history import MetricsHistory
 from boneage_pl.run.runs import BEST, LAST, PREVIOUS
-from boneage_pl.run.state import newest_state, restore_best
+from boneage_pl.run.state import latest_checkpoint, restore_best
 from tests.records import write_checkpoint
 
 
-def restored(run: Path) -> History:
-    state = newest_state(run)
+def restored(run: Path) -> MetricsHistory:
+    state = latest_checkpoint(run)
     assert state is not None
-    history = History(state.record.epochs)
+    history = MetricsHistory(state.metadata.epochs)
     restore_best(run, state, history)
     return history
 
 
 def best_of(run: Path) -> list[float]:
-    return [row["val_mae"] for row in load_checkpoint(run / BEST).record.epochs]
+    return [row["val_mae"] for row in load_checkpoint(run / BEST).metadata.epochs]
 
 
 def damage(path: Path) -> None:

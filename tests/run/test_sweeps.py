@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from boneage_pl.run.sweep import SweepRun, sweep_words
+from boneage_pl.run.sweep import SweepRun, format_sweep
 from tests.conftest import Result
 from tests.test_experiments import SMALL
 
@@ -78,7 +78,7 @@ def run(folder: str, best: float | None, **overrides: str) -> SweepRun:
 
 
 def test_means_are_over_the_seeds_of_one_setting():
-    words = sweep_words(
+    words = format_sweep(
         [
             run("0", 10.0, seed="1", lr="0.1"),
             run("1", 14.0, seed="2", lr="0.1"),
@@ -93,4 +93,4 @@ def test_means_are_over_the_seeds_of_one_setting():
 
 
 def test_without_seeds_there_is_no_mean():
-    assert "over" not in sweep_words([run("0", 10.0, lr="0.1"), run("1", 14.0, lr="0.2")])
+    assert "over" not in format_sweep([run("0", 10.0, lr="0.1"), run("1", 14.0, lr="0.2")])

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.run.checkpoint import load, load_checkpoint
-from boneage_pl.run.record import Record
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.run.checkpoint import load_checkpoint, load_inference_module
+from boneage_pl.run.record import CheckpointMetadata
 from boneage_pl.run.runs import find_checkpoint
-from boneage_pl.run.weights import said_of, write_weights
+from boneage_pl.run.weights import read_metadata, save_shared_weights
 from tests.records import record
 from tests.tiny import Tiny
 
@@ -20,11 +20,13 @@ REPEATED = {"model": {"_target_": "tests.tiny.Tiny"}}
 FAMILIAR = {"layer": "backbone", "features": None, "spectrum": {"mean": torch.arange(3.0), "rest": 0.5}}
 
 
-def share(path: Path, network: torch.nn.Module, kind: torch.dtype | None = None, **said: object) -> Record:
+def share(
+    path: Path, network: torch.nn.Module, kind: torch.dtype | None = None, **said: object
+) -> CheckpointMetadata:
     values = {**record(9.0, 8.0), "transform_input": True, **said}
     values["config"] = {**values["config"], "model": TINY}
-    written = Record.parse(values)
-    write_weights(path, network.state_dict(), written, FAMILIAR, kind)
+    written = CheckpointMetadata.from_dict(values)
+    save_shared_weights(path, network.state_dict(), written, FAMILIAR, kind)
     return written
 
 
@@ -32,10 +34,10 @@ def test_what_is_written_is_read_again(tmp_path: Path):
     network = Tiny(107).to(memory_format=torch.channels_last)
     written = share(tmp_path / "x.safetensors", network)
     found = load_checkpoint(tmp_path / "x.safetensors")
-    assert str(found.record) == str(written)  # NaN is not equal to itself
-    assert torch.equal(found.familiar["spectrum"].pop("mean"), torch.arange(3.0))
-    assert found.familiar == {"layer": "backbone", "features": None, "spectrum": {"rest": 0.5}}
-    reader, _ = load(find_checkpoint(str(tmp_path), Path("outputs")), REPEATED)
+    assert str(found.metadata) == str(written)  # NaN is not equal to itself
+    assert torch.equal(found.ood_statistics["spectrum"].pop("mean"), torch.arange(3.0))
+    assert found.ood_statistics == {"layer": "backbone", "features": None, "spectrum": {"rest": 0.5}}
+    reader, _ = load_inference_module(find_checkpoint(str(tmp_path), Path("outputs")), REPEATED)
     for name, value in network.state_dict().items():
         assert torch.equal(reader.network.state_dict()[name], value)
 
@@ -47,7 +49,7 @@ def test_half_the_numbers_are_computed_with_as_whole_ones(tmp_path: Path):
         first[0] = 1e5
     share(tmp_path / "whole.safetensors", network)
     share(tmp_path / "half.safetensors", network, torch.float16)
-    reader, _ = load(tmp_path / "half.safetensors", REPEATED)
+    reader, _ = load_inference_module(tmp_path / "half.safetensors", REPEATED)
     for name, value in network.state_dict().items():
         found = reader.network.state_dict()[name]
         assert found.dtype == value.dtype
@@ -61,10 +63,10 @@ def test_no_folder_of_this_machine_is_shared(tmp_path: Path):
     config["data"] = {"root": "/home/someone/hands", "image_size": 107, "table": "hands/table.csv"}
     start = {"experiment": "v1", "ckpt": "/home/someone/best.ckpt", "val_mae": 9.0}
     share(tmp_path / "x.safetensors", Tiny(107), config=config, start=start, root="/home/someone/hands")
-    text = said_of(tmp_path / "x.safetensors").read_text()
+    text = read_metadata(tmp_path / "x.safetensors").read_text()
     assert "someone" not in text
     assert "~" not in text
-    found = load_checkpoint(tmp_path / "x.safetensors").record
+    found = load_checkpoint(tmp_path / "x.safetensors").metadata
     assert (found.root, found.config["data"]["root"], found.start.ckpt) == ("", "hands", "best.ckpt")
     assert found.config["data"]["table"] == "hands/table.csv"
     assert found.config["ckpt"] == "best.ckpt"
@@ -131,12 +133,12 @@ def _as_checkpoint(path: Path) -> Path:
 )
 def test_other_files_are_refused(tmp_path: Path, harm: object, says: str):
     share(tmp_path / "x.safetensors", Tiny(107))
-    with pytest.raises(BoneageError, match=says):
+    with pytest.raises(BoneAgeError, match=says):
         load_checkpoint(harm(tmp_path / "x.safetensors"))
 
 
 def test_a_folder_of_several_is_not_guessed_at(tmp_path: Path):
     for name in ("x", "y"):
         share(tmp_path / f"{name}.safetensors", Tiny(107))
-    with pytest.raises(BoneageError, match=r"not one \.safetensors file"):
+    with pytest.raises(BoneAgeError, match=r"not one \.safetensors file"):
         find_checkpoint(str(tmp_path), Path("outputs"))

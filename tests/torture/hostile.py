@@ -70,7 +70,7 @@ HOSTILE: dict[str, Callable[[Path, Path, Path], None]] = {
     "weights of other shapes": _changed(_shapes),
     "weights that are text": _changed(lambda c, _: _weights(c, **{"network.age.weight": "x"})),
     "a record of other kinds": _changed(lambda c, _: c.update(boneage_pl={"model": [], "split": "x"})),
-    "a split without hashes": _split(hashes={}),
+    "a split without hashes": _split(file_sha256={}),
     "a split without edges": _split(edges=[]),
     "a split with an empty side": _split(train=[]),
     "a split with numbers as ids": _split(validation=[1, 2]),
@@ -116,7 +116,7 @@ def folders(bench: Bench) -> Row:
         "a function as the network": ("config", "tests.tiny.Tiny", "os.system"),
         "a function reached through a module of ours": (
             "config",
-            "boneage_pl.data.datamodule.BoneAgeData",
+            "boneage_pl.data.datamodule.BoneAgeDataModule",
             "boneage_pl.machine.hardware.ctypes.CDLL",
         ),
         "a function behind an interpolation": (

@@ -26,7 +26,7 @@ def install(plan: Plan) -> None:
     import torch
     from matplotlib.figure import Figure
 
-    from boneage_pl.data.part import Part
+    from boneage_pl.data.part import PartialCache
     from boneage_pl.data.phantom import dataset
     from boneage_pl.machine.progress import progress
     from boneage_pl.model.module import BoneAgeModule
@@ -58,7 +58,7 @@ def install(plan: Plan) -> None:
             yield image
 
     dataset.progress = drawn  # type: ignore[attr-defined]
-    before(Part, "append", "prepare")
+    before(PartialCache, "append", "prepare")
     before(BoneAgeModule, "training_step", "step")
     before(BoneAgeModule, "validation_step", "validate")
     before(Figure, "savefig", "figure")

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from boneage_pl.data.frame import Frame
+from boneage_pl.data.frame import ResizeSpec
 from boneage_pl.data.images import BadImageError, read_radiograph
-from boneage_pl.data.place import Place
-from boneage_pl.data.table import examine_table
-from boneage_pl.errors import BoneageError
+from boneage_pl.data.place import DatasetSpec
+from boneage_pl.data.table import load_table
+from boneage_pl.errors import BoneAgeError
 from tests.conftest import balanced_table, write_rsna
 from tests.torture.bench import Row
 
@@ -67,7 +67,7 @@ def _read_image(data: Path, number: int, draw: random.Random) -> str:
     path = data / f"{number}.{draw.choice(['png', 'jpg', 'jpeg'])}"
     path.write_bytes(mutated(image(draw), draw))
     try:
-        Frame(107).of(read_radiograph(path))
+        ResizeSpec(107).apply(read_radiograph(path))
     except BadImageError:
         return "refused"
     finally:
@@ -85,8 +85,8 @@ def _read_table(data: Path, number: int, draw: random.Random) -> str:
     text = text.replace(b",", draw.choice([b",", b";", b"\t", b"|", b"::"]))
     (root / "table.csv").write_bytes(mutated(text.replace(b"\n", draw.choice([b"\n", b"\r\n", b"\r"])), draw))
     try:
-        examine_table(Place(root))
-    except BoneageError:
+        load_table(DatasetSpec(root))
+    except BoneAgeError:
         return "refused"
     finally:
         shutil.rmtree(root)

@@ -10,14 +10,14 @@ from difflib import get_close_matches
 from functools import wraps
 from typing import Any
 
+import hydra.utils
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 
 
-def built(node: DictConfig, name: str, **rest: Any) -> Any:
+def instantiate(node: DictConfig, name: str, **rest: Any) -> Any:
     """Return the object that a node describes, or a table of such objects.
 
     Args:
@@ -26,13 +26,13 @@ def built(node: DictConfig, name: str, **rest: Any) -> Any:
         rest: options that its caller adds.
 
     Raises:
-        BoneageError: its constructor refuses.
+        BoneAgeError: its constructor refuses.
     """
-    with _in_our_words(name):
-        return instantiate(node, _convert_="all", **rest)
+    with translate_errors(name):
+        return hydra.utils.instantiate(node, _convert_="all", **rest)
 
 
-def partial_of(node: DictConfig, name: str) -> Callable[..., Any]:
+def instantiate_partial(node: DictConfig, name: str) -> Callable[..., Any]:
     """Return the node's target with its options, to be called with the rest.
 
     Args:
@@ -40,39 +40,40 @@ def partial_of(node: DictConfig, name: str) -> Callable[..., Any]:
         name: where it stands in the configuration.
 
     Raises:
-        BoneageError: the target takes no such option; Hydra sees that only in what it calls itself. The
+        BoneAgeError: the target takes no such option; Hydra sees that only in what it calls itself. The
             target itself, where it refuses when it is called.
     """
-    with _in_our_words(name):
-        made = instantiate(node, _partial_=True, _convert_="all")
+    with translate_errors(name):
+        made = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
     known = inspect.signature(made.func).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in known.values())
     for key in () if takes_any else made.keywords:
         if key not in known:
             near = get_close_matches(key, known, 1)
             hint = f" Did you mean {name}.{near[0]}?" if near else ""
-            raise BoneageError(f"{name}.{key}: {made.func.__qualname__} takes no such option.{hint}")
+            raise BoneAgeError(f"{name}.{key}: {made.func.__qualname__} takes no such option.{hint}")
 
     @wraps(made.func)
     def make(*arguments: Any, **rest: Any) -> Any:
-        with _in_our_words(f"{name} ({made.func.__qualname__})"):
+        with translate_errors(f"{name} ({made.func.__qualname__})"):
             return made(*arguments, **rest)
 
     return make
 
 
 @contextmanager
-def _in_our_words(name: str) -> Iterator[None]:
+def translate_errors(name: str) -> Iterator[None]:
+    """Raise what a constructor raises as a `BoneAgeError` that names the option."""
     try:
         yield
-    except BoneageError:
+    except BoneAgeError:
         raise
     except Exception as raised:  # a constructor may refuse with any error
         # Hydra wraps what a constructor raises, and has a text of its own for a target that is not there
         error = (
             raised.__cause__ if isinstance(raised, InstantiationException) and raised.__cause__ else raised
         )
-        if isinstance(error, BoneageError):
+        if isinstance(error, BoneAgeError):
             raise error from raised
         what = str(error) or type(error).__name__
-        raise BoneageError(f"{name} cannot be made: {what}\n(HYDRA_FULL_ERROR=1 shows where.)") from raised
+        raise BoneAgeError(f"{name} cannot be made: {what}\n(HYDRA_FULL_ERROR=1 shows where.)") from raised

@@ -11,8 +11,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.machine.home import path_of
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.machine.home import expand_path
 
 PATHS = (
     "outputs",  # first: others begin with it
@@ -33,10 +33,10 @@ PATHS = (
     "template",
     "validation.root",
 )
-SEVERAL = ("check_images", "ckpt", "images")  # may name more than one
-_NOT_ONE_VALUE = object()  # what the grammar refuses, or reads as a sweep
+PATH_LISTS = ("check_images", "ckpt", "images")  # may name more than one
+_SPECIAL_CHARACTERS = object()  # what the grammar refuses, or reads as a sweep
 # What belongs to one experiment and not to the one that continues it.
-_OWN = (
+_OWN_OPTIONS = (
     "experiment",
     "ckpt",
     "hydra.",
@@ -50,30 +50,30 @@ _OWN = (
 )
 
 
-def quoted(key: str, value: str) -> str:
+def quote_override(key: str, value: str) -> str:
     """Return `key=value` so that both the shell and Hydra's grammar read it as that text."""
-    return shlex.quote(_in_grammar(key, value))
+    return shlex.quote(_to_grammar(key, value))
 
 
-def _in_grammar(key: str, value: str) -> str:
+def _to_grammar(key: str, value: str) -> str:
     plain = f"{key}={value}"
-    if _reads_as(plain, value):
+    if _parses_as(plain, value):
         return plain
     # inside quotes a backslash escapes only before a quote, so only those there are doubled
     escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + m[2].replace('"', '\\"'), value)
     return f'{key}="{escaped}"'
 
 
-def at_home(argument: str) -> str:
+def expand_home_in_override(argument: str) -> str:
     """Return an argument that names a path with its `~` read as a shell would; others as they are."""
     key, _, value = argument.partition("=")
     if key.lstrip("+") not in PATHS or not re.match(r"~\w*(/|$)", value):
         return argument
-    return _in_grammar(key, str(path_of(value)))
+    return _to_grammar(key, str(expand_path(value)))
 
 
 def check_paths(arguments: list[str]) -> None:
-    """Raise `BoneageError`, with the quoted form, for a path that Hydra's grammar would not read as typed."""
+    """Raise `BoneAgeError`, with the quoted form, for a path that Hydra's grammar would not read as typed."""
     if {"-m", "--multirun"} & set(arguments):
         return  # commas and brackets are meant there
     for argument in arguments:
@@ -82,12 +82,12 @@ def check_paths(arguments: list[str]) -> None:
             equals
             and key.lstrip("+") in PATHS
             and value[:1] not in ("'", '"')
-            and not _reads_as(argument, value)
-            and not (key in SEVERAL and isinstance(_parsed(argument), list))
+            and not _parses_as(argument, value)
+            and not (key in PATH_LISTS and isinstance(_parse(argument), list))
         ):
-            raise BoneageError(
+            raise BoneAgeError(
                 f"{argument}: Hydra's grammar cannot take this path without quotes. Write it as\n"
-                f"  {quoted(key, value)}"
+                f"  {quote_override(key, value)}"
             )
 
 
@@ -100,51 +100,55 @@ def expand_home(config: DictConfig) -> None:
             continue
         if isinstance(value, str) and value.startswith("~"):
             with read_write(config):
-                OmegaConf.update(config, key, str(path_of(value)))
+                OmegaConf.update(config, key, str(expand_path(value)))
 
 
 def next_command(experiment: str, ckpt: str | None) -> str:
     """Return the command of `experiment` from `ckpt`, with the data and machine options of this one."""
-    return _command(experiment, ckpt, [o for o in _typed() if not o.lstrip("+~").startswith(_OWN)])
+    return _command(
+        experiment, ckpt, [o for o in _typed_overrides() if not o.lstrip("+~").startswith(_OWN_OPTIONS)]
+    )
 
 
 def resume_command(run: Path) -> str:
     """Return the command that continues a run."""
-    return f"python -m boneage_pl {quoted('resume', str(run))}"
+    return f"python -m boneage_pl {quote_override('resume', str(run))}"
 
 
 def same_command(ckpt: str) -> str:
     """Return the current command as it was typed, but with `ckpt`."""
     experiment = HydraConfig.get().runtime.choices["experiment"]
     return _command(
-        experiment, ckpt, [o for o in _typed() if o.lstrip("+").split("=")[0] not in ("experiment", "ckpt")]
+        experiment,
+        ckpt,
+        [o for o in _typed_overrides() if o.lstrip("+").split("=")[0] not in ("experiment", "ckpt")],
     )
 
 
-def _typed() -> list[str]:
+def _typed_overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task)
 
 
 def _command(experiment: str, ckpt: str | None, overrides: list[str]) -> str:
     sources = HydraConfig.get().runtime.config_sources
     added = [f"--config-dir {shlex.quote(s.path)}" for s in sources if s.provider == "command-line"]
-    start = [quoted("ckpt", ckpt)] if ckpt else []
+    start = [quote_override("ckpt", ckpt)] if ckpt else []
     options = [shlex.quote(o) for o in overrides]
     named = shlex.quote(f"+experiment={experiment}")
     return " ".join(["python -m boneage_pl", *added, named, *start, *options])
 
 
-def _reads_as(override: str, value: str) -> bool:
-    parsed = _parsed(override)
-    if parsed is _NOT_ONE_VALUE or isinstance(parsed, (list, dict)):
+def _parses_as(override: str, value: str) -> bool:
+    parsed = _parse(override)
+    if parsed is _SPECIAL_CHARACTERS or isinstance(parsed, (list, dict)):
         return False
     return value in ("", "null") or "${" in value or str(parsed) == value
 
 
-def _parsed(override: str) -> Any:
-    """Return the value that Hydra's grammar reads, or `_NOT_ONE_VALUE`."""
+def _parse(override: str) -> Any:
+    """Return the value that Hydra's grammar reads, or `_SPECIAL_CHARACTERS`."""
     try:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException:
-        return _NOT_ONE_VALUE
-    return _NOT_ONE_VALUE if parsed.is_sweep_override() else parsed.value()
+        return _SPECIAL_CHARACTERS
+    return _SPECIAL_CHARACTERS if parsed.is_sweep_override() else parsed.value()

@@ -3,4 +3,4 @@
 from pathlib import Path
 
 _INSTALLED = Path(__file__).parents[1] / "conf"
-CONF = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[3] / "conf"
+CONF_DIR = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[3] / "conf"

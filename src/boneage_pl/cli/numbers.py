@@ -4,26 +4,26 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 
-SEEDS = 2**32  # NumPy takes seeds below it
+MAX_SEED = 2**32  # NumPy takes seeds below it
 
 
 def check_number(
     name: str, value: Any, lowest: float, *, whole: bool = True, below: float = float("inf")
 ) -> None:
-    """Raise `BoneageError` unless `value` is a number, whole if so asked, of `lowest` or more and `below`."""
+    """Raise `BoneAgeError` unless `value` is a number, whole if so asked, of `lowest` or more and `below`."""
     kind = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
     if not kind or not lowest <= value < below:
         what = "a whole number" if whole else "a number"
         most = "" if below == float("inf") else f" and below {below}"
-        raise BoneageError(f"{name}={value}: it must be {what} of {lowest} or more{most}.")
+        raise BoneAgeError(f"{name}={value}: it must be {what} of {lowest} or more{most}.")
 
 
 def check_data_numbers(config: DictConfig) -> None:
     """Check the numbers of a data set's configuration; where `null` is allowed, it passes."""
     data = config.data
-    check_number("seed", config.seed, 0, below=SEEDS)
+    check_number("seed", config.seed, 0, below=MAX_SEED)
     for name, lowest in (
         ("batch_size", 1),
         ("image_size", 1),
@@ -39,6 +39,6 @@ def check_data_numbers(config: DictConfig) -> None:
     if isinstance(phantom := data.get("generate"), DictConfig):
         for name, lowest in (("count", 1), ("size", 1), ("seed", 0)):
             if phantom.get(name) is not None:
-                check_number(f"data.generate.{name}", phantom[name], lowest, below=SEEDS)
+                check_number(f"data.generate.{name}", phantom[name], lowest, below=MAX_SEED)
         if phantom.get("skeleton_age") is not None:
             check_number("data.generate.skeleton_age", phantom.skeleton_age, 0, whole=False)

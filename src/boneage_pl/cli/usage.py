@@ -3,7 +3,7 @@
 from itertools import pairwise
 from pathlib import Path
 
-from boneage_pl.cli.conf_path import CONF
+from boneage_pl.cli.conf_path import CONF_DIR
 
 _TEXT = """Skeletal age in months from hand radiographs (RSNA 2017), in PyTorch Lightning.
 
@@ -41,19 +41,19 @@ options, a few of many
 Results go to outputs/NAME/<date_time>/; see them with  tensorboard --logdir outputs"""
 
 
-def usage(arguments: list[str]) -> str:
+def format_help(arguments: list[str]) -> str:
     """Return the help text, with the experiments of a `--config-dir` among `arguments`."""
-    roots = [CONF, *config_dirs(arguments)]
-    return _TEXT.format(experiments=_described(roots, "experiment"), data=_described(roots, "data"))
+    roots = [CONF_DIR, *config_dirs(arguments)]
+    return _TEXT.format(experiments=_describe_group(roots, "experiment"), data=_describe_group(roots, "data"))
 
 
-def _described(roots: list[Path], group: str) -> str:
-    files = {name: file for root in roots for name, file in files_of(root, group).items()}
+def _describe_group(roots: list[Path], group: str) -> str:
+    files = {name: file for root in roots for name, file in config_files(root, group).items()}
     width = max(map(len, files))
     return "\n".join(f"  {name:<{width}}  {_first_comment(file)}" for name, file in files.items())
 
 
-def files_of(root: Path, group: str) -> dict[str, Path]:
+def config_files(root: Path, group: str) -> dict[str, Path]:
     """Return a configuration group's files under `root` by the name that chooses them."""
     files = sorted((root / group).rglob("*.yaml"))
     return {file.relative_to(root / group).with_suffix("").as_posix(): file for file in files}

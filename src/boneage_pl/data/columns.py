@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from boneage_pl.data.place import AgeUnit
-from boneage_pl.data.problems import first_ten
-from boneage_pl.errors import BoneageError
+from boneage_pl.data.problems import format_list
+from boneage_pl.errors import BoneAgeError
 
 # Names that tables give them, without case, blanks, underscores and units. The first are those of the
 # challenge's training table, the others those of its validation and test tables and of what others publish.
-MEANINGS = {
+COLUMN_ALIASES = {
     "id": (
         "id",
         "imageid",
@@ -29,20 +29,20 @@ MEANINGS = {
     "bone_age": ("boneage", "groundtruthboneage", "skeletalage", "groundtruth"),
     "male": ("male", "sex", "gender", "patientsex", "female"),
 }
-PUBLISHED = {"id", "boneage", "male"}  # the very columns of the training table
-WORDS = {"id": "an id", "bone_age": "a bone age", "male": "a sex"}
+RSNA_COLUMNS = {"id", "boneage", "male"}  # the very columns of the training table
+ROLE_NAMES = {"id": "an id", "bone_age": "a bone age", "male": "a sex"}
 _UNITS: dict[AgeUnit, set[str]] = {
     "months": {"months", "month", "mo", "m"},
     "years": {"years", "year", "yrs", "yr", "y"},
 }
-_OURS = ({"group", "subset"}, {"group", "predicted"})
+_RUN_OUTPUT_COLUMNS = ({"group", "subset"}, {"group", "predicted"})
 _PLAIN = re.compile(r"[\w./-]+", re.ASCII)  # what Hydra's grammar and the shell take as it is
 
 Columns = Mapping[str, str | None] | None
 
 
 @dataclass(frozen=True)
-class Meaning:
+class ColumnMapping:
     """Which columns of a header have a meaning.
 
     Args:
@@ -56,7 +56,7 @@ class Meaning:
     @property
     def missing(self) -> list[str]:
         """The meanings that no column has."""
-        return [meaning for meaning in MEANINGS if meaning not in self.of]
+        return [meaning for meaning in COLUMN_ALIASES if meaning not in self.of]
 
     @property
     def inverted(self) -> bool:
@@ -64,19 +64,19 @@ class Meaning:
         return _key(self.of["male"])[0] == "female"
 
 
-def is_own(header: list[str]) -> bool:
+def is_run_output(header: list[str]) -> bool:
     """Whether a run has written the table: its split.csv and predictions.csv are no data of their own."""
-    return any(columns <= set(header) for columns in _OURS)
+    return any(columns <= set(header) for columns in _RUN_OUTPUT_COLUMNS)
 
 
-def understood(header: list[str], named: Columns = None) -> Meaning:
+def map_columns(header: list[str], named: Columns = None) -> ColumnMapping:
     """Return what the columns of a header mean, as far as they are recognised or `named`.
 
     Raises:
-        BoneageError: two columns could have one meaning.
+        BoneAgeError: two columns could have one meaning.
     """
     found: dict[str, str] = {}
-    for meaning, names in MEANINGS.items():
+    for meaning, names in COLUMN_ALIASES.items():
         wanted = (named or {}).get(meaning)
         if wanted is not None:
             exactly = [name for name in header if name == wanted]
@@ -85,20 +85,22 @@ def understood(header: list[str], named: Columns = None) -> Meaning:
             there = [[name for name in header if _key(name)[0] == known] for known in names]
             same = next((names for names in there if names), [])
         if len(same) > len(set(same)):
-            raise BoneageError(
+            raise BoneAgeError(
                 f"there is more than one column called {same[0]}. Rename or remove the others."
             )
         if len(same) > 1:
-            raise BoneageError(
-                f"more than one column could be {WORDS[meaning]}: {', '.join(same)}.\n"
-                f"Say which: {option(f'data.columns.{meaning}', same[0])}"
+            raise BoneAgeError(
+                f"more than one column could be {ROLE_NAMES[meaning]}: {', '.join(same)}.\n"
+                f"Say which: {format_option(f'data.columns.{meaning}', same[0])}"
             )
         if same:
             found[meaning] = same[0]
-    return Meaning(found, _key(found["bone_age"])[1] if "bone_age" in found else None)
+    return ColumnMapping(found, _key(found["bone_age"])[1] if "bone_age" in found else None)
 
 
-def not_understood(table: pd.DataFrame, named: Columns, sexes: Callable[[pd.Series], pd.Series]) -> str:
+def unmapped_columns_error(
+    table: pd.DataFrame, named: Columns, sexes: Callable[[pd.Series], pd.Series]
+) -> str:
     """Say which columns of a table there are, what is missing, and the options that would name them.
 
     Args:
@@ -107,28 +109,28 @@ def not_understood(table: pd.DataFrame, named: Columns, sexes: Callable[[pd.Seri
         sexes: cells → booleans, missing where a cell is no sex.
     """
     header = list(table.columns)
-    meaning = understood(header, named)
+    meaning = map_columns(header, named)
     free = [name for name in header if name not in meaning.of.values()]
     options = []
     for lost in meaning.missing:
-        fitting = [name for name in free if _could_be(lost, table[name], sexes)]
-        options.append(option(f"data.columns.{lost}", fitting[0] if len(fitting) == 1 else "<column>"))
+        fitting = [name for name in free if _could_hold(lost, table[name], sexes)]
+        options.append(format_option(f"data.columns.{lost}", fitting[0] if len(fitting) == 1 else "<column>"))
         free = [name for name in free if fitting != [name]]
     wrong = [f"data.columns.{lost}={named[lost]}" for lost in meaning.missing if named and named.get(lost)]
     return (
-        f"no column is recognised as {' or '.join(WORDS[lost] for lost in meaning.missing)}"
+        f"no column is recognised as {' or '.join(ROLE_NAMES[lost] for lost in meaning.missing)}"
         + (f" ({', '.join(wrong)})" if wrong else "")
-        + f"; its columns are {first_ten(header, 12)[:300]}.\n"
+        + f"; its columns are {format_list(header, 12)[:300]}.\n"
         f"Name what is missing: {' '.join(options)}"
     )
 
 
-def option(key: str, value: str) -> str:
+def format_option(key: str, value: str) -> str:
     """Return `key=value` as it can be pasted into a shell."""
     return f"{key}={value}" if _PLAIN.fullmatch(value) or value == "<column>" else f"'{key}=\"{value}\"'"
 
 
-def _could_be(meaning: str, cells: pd.Series, sexes: Callable[[pd.Series], pd.Series]) -> bool:
+def _could_hold(meaning: str, cells: pd.Series, sexes: Callable[[pd.Series], pd.Series]) -> bool:
     cells = cells[cells != ""]
     if cells.empty:
         return False

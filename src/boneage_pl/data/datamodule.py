@@ -12,35 +12,35 @@ import torch
 from torch.utils.data import DataLoader
 
 from boneage_pl.data.batch import Batch
-from boneage_pl.data.depth import bits, told
-from boneage_pl.data.found import Found, find_data
-from boneage_pl.data.frame import Fit, Frame
-from boneage_pl.data.images import read_originals
-from boneage_pl.data.loaders import DeviceImages, Loaders, Read
-from boneage_pl.data.originals import examine_originals
-from boneage_pl.data.place import Place
-from boneage_pl.data.preparation import prepare_images
-from boneage_pl.data.problems import OnBadImage, add_bad_images, check_choice
+from boneage_pl.data.depth import describe_bit_depths, effective_bits
+from boneage_pl.data.found import DatasetIndex, open_dataset
+from boneage_pl.data.frame import ResizeMode, ResizeSpec
+from boneage_pl.data.images import decode_originals
+from boneage_pl.data.loaders import DataLoaderFactory, DeviceImages, ReadPixels
+from boneage_pl.data.originals import scan_originals
+from boneage_pl.data.place import DatasetSpec
+from boneage_pl.data.preparation import build_cache
+from boneage_pl.data.problems import OnInvalid, check_on_invalid, drop_invalid_images
 from boneage_pl.data.samples import check_shares
 from boneage_pl.data.sampling import Sampling, balanced
-from boneage_pl.data.source import draw, store_folder
-from boneage_pl.data.split import Protocol, age_edges, make_split, sex_alone
+from boneage_pl.data.source import generate_if_missing, resolve_cache_dir
+from boneage_pl.data.split import Protocol, age_edges, make_split, missing_sex_note
 from boneage_pl.data.split_source import (
-    Known,
-    check_overlap,
-    check_unchanged,
+    SeenImages,
+    check_images_unchanged,
+    check_no_leakage,
     describe_population,
-    describe_split,
     read_split,
-    restore_split,
+    split_from_dict,
+    split_to_dict,
 )
-from boneage_pl.data.store import Examined, ImageStore
-from boneage_pl.errors import BoneageError
+from boneage_pl.data.store import ImageCache, ImageIndex
+from boneage_pl.errors import BoneAgeError
 
 log = logging.getLogger(__name__)
 
 
-class BoneAgeData(L.LightningDataModule):
+class BoneAgeDataModule(L.LightningDataModule):
     """Radiographs with sex and bone age, split by the published protocol.
 
     Args:
@@ -55,9 +55,9 @@ class BoneAgeData(L.LightningDataModule):
         new_split: with `origin`, draw a split instead of using the checkpoint's; `apart`: one that leaves in
             training every image that it was trained on.
         allow_overlap: with `origin`, accept validation images that the checkpoint trained on.
-        table, columns, age_unit, known: how the table is found and read, see `Place.of`.
+        table, columns, age_unit, known: how the table is found and read, see `DatasetSpec.of`.
         on_bad_image: whether rows and images that cannot be used are refused (`error`) or left out (`skip`).
-        prepare: read the images from a store that is made on first use (see `prepare_images`), or decode the
+        prepare: read the images from a store that is made on first use (see `build_cache`), or decode the
             original files again for every sample. The tensors are the same.
         store: folder of the prepared images, of this `root` alone; `None` for `prepared/` inside it.
         prepare_workers: processes that prepare; `None` for one a core.
@@ -68,7 +68,7 @@ class BoneAgeData(L.LightningDataModule):
         persistent_workers: whether the loader processes outlive the epoch.
         on_device: keep the split's images in the training device's memory, without loader processes; `None`
             for a GPU that they take a quarter of at most. The tensors are the same.
-        fit: how an image is brought into the square, see `Frame`.
+        fit: how an image is brought into the square, see `ResizeSpec`.
         generate: draws the data into `root` first (the phantom).
         sampling: how many training rows are drawn from each group.
         origin: the split record of the checkpoint that training starts from.
@@ -96,7 +96,7 @@ class BoneAgeData(L.LightningDataModule):
         columns: Mapping[str, str | None] | None = None,
         age_unit: str | None = None,
         known: Mapping[str, Any] | None = None,
-        on_bad_image: OnBadImage = "error",
+        on_bad_image: OnInvalid = "error",
         prepare: bool = True,
         store: str | None = None,
         prepare_workers: int | None = None,
@@ -107,17 +107,17 @@ class BoneAgeData(L.LightningDataModule):
         on_device: bool | None = None,
         seed: int = 0,
         split_seed: int | None = None,
-        fit: Fit = "crop",
+        fit: ResizeMode = "crop",
         generate: Callable[[Path], None] | None = None,
         sampling: Sampling = balanced,
         origin: dict[str, Any] | None = None,
-        found: Found | None = None,
+        found: DatasetIndex | None = None,
     ) -> None:
         super().__init__()
-        self.place = Place.of(root, table, columns, age_unit, known)
+        self.place = DatasetSpec.from_options(root, table, columns, age_unit, known)
         self.root = self.place.root
-        self.frame = Frame(image_size, fit)
-        self.loaders = Loaders(
+        self.frame = ResizeSpec(image_size, fit)
+        self.loaders = DataLoaderFactory(
             batch_size,
             seed,
             image_size,
@@ -139,34 +139,34 @@ class BoneAgeData(L.LightningDataModule):
             "seed": seed if split_seed is None else split_seed,
         }
         if new_split not in (True, False, "apart"):
-            raise BoneageError(f"data.new_split={new_split}: there are false, true and apart.")
+            raise BoneAgeError(f"data.new_split={new_split}: there are false, true and apart.")
         self.apart = new_split == "apart"
         self.split_file = split_file
         self.allow_overlap = allow_overlap
-        self.on_bad_image = check_choice(on_bad_image)
+        self.on_bad_image = check_on_invalid(on_bad_image)
         self.prepare = prepare
-        self.store_folder = store_folder(store, self.root)
+        self.store_folder = resolve_cache_dir(store, self.root)
         self.prepare_workers = prepare_workers
         self.generate = generate
         self.sampling = sampling
         self.origin = origin
         self.use_origin = origin is not None and split_file is None and not new_split
-        self._found = found
+        self._dataset_index = found
         self._ready = False
 
     def prepare_data(self) -> None:
         """Draw the data where they are synthetic, and prepare the images; returns at once where all is there.
 
         Raises:
-            BoneageError: see `examine_table` and `prepare_images`.
+            BoneAgeError: see `examine_table` and `build_cache`.
         """
         if self.generate is not None:
-            draw(self.generate, self.root)
-        found = self._look()
+            generate_if_missing(self.generate, self.root)
+        found = self._index()
         if self.prepare and found.store is None:
             if not found.problems:
-                self._divide(found.table)  # what cannot be divided is refused before it is prepared
-            found.store = prepare_images(
+                self._make_split(found.table)  # what cannot be divided is refused before it is prepared
+            found.store = build_cache(
                 found.table, self.root, self.store_folder, self.frame, self.prepare_workers
             )
 
@@ -174,71 +174,73 @@ class BoneAgeData(L.LightningDataModule):
         """Read and check the table and every image, and divide what can be used.
 
         Raises:
-            BoneageError: see `examine_table`, `make_split` and `check_overlap`; or rows and
+            BoneAgeError: see `examine_table`, `make_split` and `check_no_leakage`; or rows and
                 images that cannot be used, with `on_bad_image="error"`.
         """
         if self._ready:  # Lightning calls this again before validate and before fit
             return
-        found = self._look()
+        found = self._index()
         table, problems = found.table, found.problems
         self.read, images = self._source(found)
-        self.levels = images.levels
-        self.table = add_bad_images(problems, table, images.bad, images.contents)
+        self.bit_depths = images.bit_depths
+        self.table = drop_invalid_images(problems, table, images.errors, images.pixel_sha256)
         if problems and self.on_bad_image == "error":
             raise problems.error()
         origin = self.origin if self.use_origin else None
-        if origin and (lost := problems.among({*origin["train"], *origin["validation"]})):
-            raise BoneageError(
-                f"{len(lost)} images of the checkpoint's split cannot be used.\n{lost.told()}\n"
+        if origin and (lost := problems.filter({*origin["train"], *origin["validation"]})):
+            raise BoneAgeError(
+                f"{len(lost)} images of the checkpoint's split cannot be used.\n{lost.summary()}\n"
                 "Fetch them again, or draw another split with data.new_split=true."
             )
         if problems:
-            log.warning("%d rows or images are left out:\n%s", len(problems), problems.told())
+            log.warning("%d rows or images are left out:\n%s", len(problems), problems.summary())
         if self.table.empty:
-            raise BoneageError(f"{problems.source}: no row can be used.")
+            raise BoneAgeError(f"{problems.source}: no row can be used.")
         self.skipped = problems.table()
-        problems.note(sex_alone(self.table))
-        problems.note(told(images.depths.values(), images.levels))
-        problems.tell(log)
-        split, how, edges = self._divide(self.table, images.contents, images.hashes)
+        problems.note(missing_sex_note(self.table))
+        problems.note(describe_bit_depths(images.depths.values(), images.bit_depths))
+        problems.log_notes(log)
+        split, how, edges = self._make_split(self.table, images.pixel_sha256, images.file_sha256)
         drawn = set(split["id"])
-        used = {i: images.hashes[i] for i in self.table["id"] if i in drawn}
+        used = {i: images.file_sha256[i] for i in self.table["id"] if i in drawn}
         if self.origin is not None and not self.allow_overlap:
             if self.use_origin:
-                check_unchanged(used, self.origin["hashes"])
+                check_images_unchanged(used, self.origin["file_sha256"])
             else:
-                check_overlap(split, images, self.origin)
+                check_no_leakage(split, images, self.origin)
         population = describe_population(self.table, split, edges)
-        self.record = describe_split(
-            split, used, images.contents, self.origin, **how, edges=edges, population=population
+        self.record = split_to_dict(
+            split, used, images.pixel_sha256, self.origin, **how, edges=edges, population=population
         )
         self.split = split
         self._ready = True
 
-    def _look(self) -> Found:
+    def _index(self) -> DatasetIndex:
         """Return what this process has found out; of several processes each looks for itself."""
-        if self._found is None:
-            self._found = find_data(self.place, self.store_folder, self.frame, prepared=self.prepare)
-        return self._found
+        if self._dataset_index is None:
+            self._dataset_index = open_dataset(
+                self.place, self.store_folder, self.frame, prepared=self.prepare
+            )
+        return self._dataset_index
 
-    def _source(self, found: Found) -> tuple[Read, Examined]:
+    def _source(self, found: DatasetIndex) -> tuple[ReadPixels, ImageIndex]:
         """Return what reads pixels by id, and what is known of the images."""
         if not self.prepare:
             paths = dict(zip(found.table["id"], found.table["path"], strict=True))
-            images = examine_originals(paths, self.frame, self.prepare_workers)
-            used = {i: bits(depth, images.levels) for i, depth in images.depths.items()}
-            return partial(read_originals, paths, self.frame, used), images
+            images = scan_originals(paths, self.frame, self.prepare_workers)
+            used = {i: effective_bits(depth, images.bit_depths) for i, depth in images.depths.items()}
+            return partial(decode_originals, paths, self.frame, used), images
         if found.store is None:
-            ImageStore(self.store_folder, self.frame)  # says that there is none, where that is so
+            ImageCache(self.store_folder, self.frame)  # says that there is none, where that is so
         if found.store is None or not found.store.path.exists():  # another data set has taken its place
-            raise BoneageError(
+            raise BoneAgeError(
                 f"{self.store_folder} holds other images than {self.root}: they changed since they were\n"
                 "prepared, or another data set was prepared into the same data.store. Start again, and give\n"
                 "each data set a store of its own."
             )
         return found.store.read, found.store.images
 
-    def _divide(
+    def _make_split(
         self,
         table: pd.DataFrame,
         contents: Mapping[str, str] | None = None,
@@ -246,30 +248,32 @@ class BoneAgeData(L.LightningDataModule):
     ) -> tuple[pd.DataFrame, dict[str, Any], list[float]]:
         if self.use_origin and self.origin is not None:
             how = {key: self.origin[key] for key in self.how if key in self.origin}
-            return restore_split(self.origin, table), how, self.origin["edges"]
+            return split_from_dict(self.origin, table), how, self.origin["edges"]
         edges = age_edges(table["bone_age"], self.how["age_bins"])
         if self.split_file is not None:
             split = read_split(Path(self.split_file), table)
             return split, {**self.how, "protocol": f"file {self.split_file}"}, edges
         trained: set[str] = set()
         if self.apart and self.origin is not None:
-            trained = Known.trained(self.origin).among(table["id"], hashes or {}, contents or {})
+            trained = SeenImages.training_images(self.origin).overlap(
+                table["id"], hashes or {}, contents or {}
+            )
         split = make_split(table, **self.how, contents=contents, sampling=self.sampling, trained=trained)
         return split, self.how, edges
 
     @property
     def validation_rows(self) -> pd.DataFrame:
         """The validation rows (`id, male, bone_age`) in the order that `val_dataloader` serves them in."""
-        return self._side("validation")[["id", "male", "bone_age"]]
+        return self._subset("validation")[["id", "male", "bone_age"]]
 
     def check_shares(self, processes: int, parts: int) -> None:
-        """Raise `BoneageError` if the training batches cannot be divided equally (see `check_shares`)."""
-        rows, loaders = len(self._side("train")), self.loaders
+        """Raise `BoneAgeError` if the training batches cannot be divided equally (see `check_shares`)."""
+        rows, loaders = len(self._subset("train")), self.loaders
         check_shares(rows, loaders.batch_size, processes, parts, drop_last=loaders.drop_last)
 
     def steps(self, parts: int = 1, limit: float | None = None, processes: int = 1) -> int:
-        """Return the optimizer's steps of an epoch, see `Loaders.steps`."""
-        return self.loaders.steps(self._side("train"), parts, limit, processes)
+        """Return the optimizer's steps of an epoch, see `DataLoaderFactory.steps`."""
+        return self.loaders.steps(self._subset("train"), parts, limit, processes)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training rows in an order of their own each epoch."""
@@ -284,7 +288,7 @@ class BoneAgeData(L.LightningDataModule):
             ids = list(self.split["id"].unique())
             self.device_images = self.loaders.device_images(ids, self.read, self.trainer)
         return self.loaders.loader(
-            self._side(subset), self.read, self.device_images, self.trainer, train=subset == "train"
+            self._subset(subset), self.read, self.device_images, self.trainer, train=subset == "train"
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -292,5 +296,5 @@ class BoneAgeData(L.LightningDataModule):
         batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
         return {**batch, "image": self.device_images[batch["image"]]} if self.device_images else batch
 
-    def _side(self, subset: str) -> pd.DataFrame:
+    def _subset(self, subset: str) -> pd.DataFrame:
         return self.split[self.split["subset"] == subset]

@@ -7,11 +7,11 @@ by each image's own brightest value, one white marker would change what its bone
 from collections import Counter
 from collections.abc import Iterable
 
-_SHARE = 0.01  # of the 16-bit images; our choice: what fewer have is a single image's affair
-_DARKEST = 4  # bits; our choice: read as 4 more than it has, an image has 16 gray levels of 256 left
+_MIN_FRACTION = 0.01  # of the 16-bit images; our choice: what fewer have is a single image's affair
+_MIN_BITS = 4  # bits; our choice: read as 4 more than it has, an image has 16 gray levels of 256 left
 
 
-def levels(depths: Iterable[int]) -> list[int]:
+def dataset_bit_depths(depths: Iterable[int]) -> list[int]:
     """Return the numbers of bits that a data set's 16-bit images are read as.
 
     Several where a data set has images of several kinds: depths that lie side by side (11 and 12 bits) are
@@ -21,24 +21,24 @@ def levels(depths: Iterable[int]) -> list[int]:
         depths: bits of each image's largest value; 0 for what is not 16-bit gray.
     """
     counts = Counter(depth for depth in depths if depth)
-    fewest = max(2, _SHARE * counts.total())
+    fewest = max(2, _MIN_FRACTION * counts.total())
     common = {depth for depth, count in counts.items() if count >= fewest}
     return sorted(depth for depth in common if depth + 1 not in common)
 
 
-def bits(depth: int, known: list[int]) -> int:
-    """Return the bits that an image is read as: the lowest of the data set's `levels` that holds it.
+def effective_bits(depth: int, known: list[int]) -> int:
+    """Return the bits that an image is read as: the lowest of `dataset_bit_depths` that holds it.
 
     Its own depth where none does, or where fewer than 16 gray levels would be left of it; 0 for 0.
     """
     if not depth:
         return 0
     level = next((level for level in known if level >= depth), depth)
-    return depth if level - depth >= _DARKEST else level
+    return depth if level - depth >= _MIN_BITS else level
 
 
-def told(depths: Iterable[int], known: list[int]) -> str:
+def describe_bit_depths(depths: Iterable[int], known: list[int]) -> str:
     """Say how the 16-bit images are read; nothing where there are none."""
-    counts = Counter(bits(depth, known) for depth in depths if depth)
+    counts = Counter(effective_bits(depth, known) for depth in depths if depth)
     parts = [f"{count} as {used} bits" for used, count in counts.most_common()]
     return f"16-bit images are read by the bits in use: {', '.join(parts)}" if parts else ""

@@ -17,23 +17,23 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from boneage_pl.data.ages import MONTH, months_between
-from boneage_pl.data.dicom_display import shown_as
-from boneage_pl.data.dicom_pixels import EXTRA, stored_values, told
-from boneage_pl.data.images import LARGEST_FILE, bad_image
+from boneage_pl.data.ages import DAYS_PER_MONTH, months_between
+from boneage_pl.data.dicom_display import apply_display_pipeline
+from boneage_pl.data.dicom_pixels import DICOM_EXTRA, decode_pixels, describe_pydicom_error
+from boneage_pl.data.images import MAX_FILE_BYTES, bad_image
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 _MAGIC = slice(128, 132)
 # how a file without preamble begins: group 2 or 8 in either byte order
-_BARE = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
+_NO_PREAMBLE = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
 _AGE = re.compile(r"(\d{3})([DWMY])")  # PS3.5 6.2, AS
-_IN_MONTHS = {"D": 1 / MONTH, "W": 7 / MONTH, "M": 1.0, "Y": 12.0}
+_MONTHS_PER_UNIT = {"D": 1 / DAYS_PER_MONTH, "W": 7 / DAYS_PER_MONTH, "M": 1.0, "Y": 12.0}
 
 
 @dataclass(frozen=True)
-class Tags:
+class DicomTags:
     """What a DICOM file's tags say of its radiograph.
 
     Args:
@@ -42,7 +42,7 @@ class Tags:
         laterality: `L`, `R` or nothing.
         view: ViewPosition, such as `AP`; or nothing.
         inverted: whether its values mean white where they are low (MONOCHROME1).
-        unwindowed: why the window was not used, if there was one.
+        window_error: why the window was not used, if there was one.
     """
 
     male: bool | None
@@ -50,15 +50,15 @@ class Tags:
     laterality: str
     view: str
     inverted: bool
-    unwindowed: str = ""
+    window_error: str = ""
 
 
 def is_dicom(content: bytes) -> bool:
     """Whether a file's bytes are DICOM's: by its mark, or by the first tag where there is no preamble."""
-    return content[_MAGIC] == b"DICM" or content[:2] in _BARE
+    return content[_MAGIC] == b"DICM" or content[:2] in _NO_PREAMBLE
 
 
-def decode_dicom(content: bytes, name: str) -> tuple[Image.Image, Tags]:
+def decode_dicom(content: bytes, name: str) -> tuple[Image.Image, DicomTags]:
     """Return the picture of a DICOM file, mode `L`, and its tags.
 
     Bits beyond those stored are ignored; the modality LUT or rescaling, then the first VOI LUT or window are
@@ -73,21 +73,23 @@ def decode_dicom(content: bytes, name: str) -> tuple[Image.Image, Tags]:
         BadImageError: pydicom is not installed, the file is damaged or holds no single picture, or what it is
             compressed with cannot be decoded; it says what to install.
     """
-    with _quiet():
-        dataset = _read(content, name)
-        values = stored_values(dataset, name)
+    with _silence_pydicom():
+        dataset = _read_dataset(content, name)
+        values = decode_pixels(dataset, name)
         try:
-            gray, unwindowed = shown_as(values, dataset)
+            gray, unwindowed = apply_display_pipeline(values, dataset)
         except Exception as error:  # a tag may hold anything
-            raise bad_image(name, f"DICOM whose tags do not fit its pixels ({told(error)})") from error
-        return gray, _tags(dataset, unwindowed)
+            raise bad_image(
+                name, f"DICOM whose tags do not fit its pixels ({describe_pydicom_error(error)})"
+            ) from error
+        return gray, _read_tags(dataset, unwindowed)
 
 
-def _read(content: bytes, name: str) -> "Dataset":
+def _read_dataset(content: bytes, name: str) -> "Dataset":
     try:
         from pydicom import dcmread
     except ImportError as error:
-        raise bad_image(name, f"DICOM, and reading it needs an extra: {EXTRA}") from error
+        raise bad_image(name, f"DICOM, and reading it needs an extra: {DICOM_EXTRA}") from error
     try:
         _check_deflated(content)
         return dcmread(BytesIO(content), force=True)
@@ -101,42 +103,44 @@ def _check_deflated(content: bytes) -> None:
         return
     start = 144 + int.from_bytes(content[140:144], "little")
     unpacked = zlib.decompressobj(-zlib.MAX_WBITS)
-    unpacked.decompress(content[start:], LARGEST_FILE)
+    unpacked.decompress(content[start:], MAX_FILE_BYTES)
     if unpacked.unconsumed_tail:
         raise ValueError("unpacks to more than a radiograph has")
 
 
-def _tags(dataset: "Dataset", unwindowed: str) -> Tags:
-    sex = _text(dataset, "PatientSex").upper()
-    side = (_text(dataset, "ImageLaterality") or _text(dataset, "Laterality")).upper()
-    return Tags(
+def _read_tags(dataset: "Dataset", unwindowed: str) -> DicomTags:
+    sex = _text_value(dataset, "PatientSex").upper()
+    side = (_text_value(dataset, "ImageLaterality") or _text_value(dataset, "Laterality")).upper()
+    return DicomTags(
         male={"M": True, "F": False}.get(sex),
-        age=_age(dataset),
+        age=_patient_age(dataset),
         laterality=side if side in ("L", "R") else "",
-        view=re.sub(r"[^A-Z0-9 ]", "", _text(dataset, "ViewPosition").upper())[:16],
+        view=re.sub(r"[^A-Z0-9 ]", "", _text_value(dataset, "ViewPosition").upper())[:16],
         inverted=dataset.get("PhotometricInterpretation") == "MONOCHROME1",
-        unwindowed=unwindowed,
+        window_error=unwindowed,
     )
 
 
-def _age(dataset: "Dataset") -> float | None:
-    born, seen = _date(dataset, "PatientBirthDate"), _date(dataset, "StudyDate")
+def _patient_age(dataset: "Dataset") -> float | None:
+    born, seen = _date_value(dataset, "PatientBirthDate"), _date_value(dataset, "StudyDate")
     if born and seen and (months := months_between(born, seen)) is not None:
         return months
-    said = _AGE.fullmatch(_text(dataset, "PatientAge").upper())
-    if said and said[0] != "000Y":  # what those who remove names write
-        return int(said[1]) * _IN_MONTHS[said[2]]
+    text = _AGE.fullmatch(_text_value(dataset, "PatientAge").upper())
+    if text and text[0] != "000Y":  # what those who remove names write
+        return int(text[1]) * _MONTHS_PER_UNIT[text[2]]
     return None
 
 
-def _date(dataset: "Dataset", name: str) -> date | None:
+def _date_value(dataset: "Dataset", name: str) -> date | None:
     try:
-        return datetime.strptime(_text(dataset, name).replace(".", ""), "%Y%m%d").date()  # dots: ACR-NEMA
+        return datetime.strptime(
+            _text_value(dataset, name).replace(".", ""), "%Y%m%d"
+        ).date()  # dots: ACR-NEMA
     except ValueError:
         return None
 
 
-def _text(dataset: "Dataset", name: str) -> str:
+def _text_value(dataset: "Dataset", name: str) -> str:
     try:
         return str(dataset.get(name) or "").strip()
     except Exception:  # a value that cannot be parsed is not given
@@ -144,7 +148,7 @@ def _text(dataset: "Dataset", name: str) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_pydicom() -> Iterator[None]:
     """Leave out what pydicom says of odd and readable files: it may quote a tag."""
     logger = logging.getLogger("pydicom")
     logger.setLevel(logging.CRITICAL)

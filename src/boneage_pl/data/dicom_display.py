@@ -6,15 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from boneage_pl.data.dicom_pixels import Values, told
+from boneage_pl.data.dicom_pixels import Values, describe_pydicom_error
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_FAR = 1e12  # beyond every window
+_MAX_WINDOW = 1e12  # beyond every window
 
 
-def shown_as(values: Values, dataset: "Dataset") -> tuple[Image.Image, str]:
+def apply_display_pipeline(values: Values, dataset: "Dataset") -> tuple[Image.Image, str]:
     """Return values as a viewer shows them, and why a window was not used."""
     from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 
@@ -25,13 +25,13 @@ def shown_as(values: Values, dataset: "Dataset") -> tuple[Image.Image, str]:
         deep = values.dtype.itemsize > 1
         colours = _to_8_bits(values, 0, np.iinfo(values.dtype).max) if deep else values
         return Image.fromarray(colours.astype(np.uint8)[..., :3], "RGB").convert("L"), ""
-    used = ~_padding(values, dataset)
+    used = ~_padding_mask(values, dataset)
     real = apply_modality_lut(values, dataset)
     unwindowed = ""
     try:
-        shown, darkest, brightest = _windowed(real, dataset)
+        shown, darkest, brightest = _apply_window(real, dataset)
     except (ValueError, TypeError, LookupError, NotImplementedError, AttributeError) as error:
-        unwindowed = f"its window cannot be used ({told(error)})"
+        unwindowed = f"its window cannot be used ({describe_pydicom_error(error)})"
         shown, darkest, brightest = real, None, None
     if darkest is None or brightest is None:
         seen = shown[used] if used.any() else shown
@@ -42,7 +42,7 @@ def shown_as(values: Values, dataset: "Dataset") -> tuple[Image.Image, str]:
     return Image.fromarray(np.where(used, gray, 0).astype(np.uint8)), unwindowed
 
 
-def _windowed(real: Values, dataset: "Dataset") -> tuple[Values, float | None, float | None]:
+def _apply_window(real: Values, dataset: "Dataset") -> tuple[Values, float | None, float | None]:
     """Apply the first VOI LUT or window; with its darkest and brightest output, if there was one."""
     from pydicom.pixels.processing import apply_voi, apply_windowing
 
@@ -56,11 +56,11 @@ def _windowed(real: Values, dataset: "Dataset") -> tuple[Values, float | None, f
     if dataset.get("WindowWidth") is None or dataset.get("WindowCenter") is None:
         return real, None, None
     with np.errstate(over="ignore"):
-        darkest, brightest = apply_windowing(np.array([-_FAR, _FAR]), dataset)
+        darkest, brightest = apply_windowing(np.array([-_MAX_WINDOW, _MAX_WINDOW]), dataset)
         return apply_windowing(real, dataset), float(darkest), float(brightest)
 
 
-def _padding(values: Values, dataset: "Dataset") -> NDArray[np.bool_]:
+def _padding_mask(values: Values, dataset: "Dataset") -> NDArray[np.bool_]:
     """Return where a picture's file says that there is none (PS3.3 C.7.5.1.1.2)."""
     first = dataset.get("PixelPaddingValue")
     if not isinstance(first, int):

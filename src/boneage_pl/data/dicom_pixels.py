@@ -10,15 +10,15 @@ from boneage_pl.data.images import BadImageError, bad_image, check_size
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-EXTRA = "pip install 'boneage_pl[dicom]'"
+DICOM_EXTRA = "pip install 'boneage_pl[dicom]'"
 # Markers before which a frame's size stands: JPEG's starts of frame, JPEG-LS's too, and JPEG 2000's SIZ
-_SIZES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+_SIZE_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _SIZ = 0x51
 
 Values = NDArray[Any]
 
 
-def _check_picture(dataset: "Dataset", name: str) -> None:
+def _check_image(dataset: "Dataset", name: str) -> None:
     if "PixelData" not in dataset:
         raise bad_image(name, "DICOM without a picture in it")
     if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
@@ -39,35 +39,35 @@ def _check_picture(dataset: "Dataset", name: str) -> None:
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
 
 
-def stored_values(dataset: "Dataset", name: str) -> Values:
+def decode_pixels(dataset: "Dataset", name: str) -> Values:
     """Return the stored values: [H, W], or of colours RGB [H, W, 3].
 
     Raises:
         BadImageError: no single picture, a damaged one, or one that cannot be decoded: what to install.
     """
     try:
-        _check_picture(dataset, name)
+        _check_image(dataset, name)
     except BadImageError:
         raise
     except Exception as error:  # a tag may hold anything, and words may quote it
         raise bad_image(name, f"damaged DICOM ({type(error).__name__})") from error
     syntax = dataset.file_meta.TransferSyntaxUID
-    said = _size_of(dataset) if syntax.is_encapsulated else None
-    if said not in (None, (dataset.Columns, dataset.Rows)):
+    bits = _encoded_size(dataset) if syntax.is_encapsulated else None
+    if bits not in (None, (dataset.Columns, dataset.Rows)):
         raise bad_image(name, "DICOM whose pixels are not as many as its tags say")
     try:
         values = dataset.pixel_array
     except Exception as error:  # each plugin has errors of its own
-        found = _jpeg(dataset) if syntax.is_compressed and "JPEG" in syntax.name else None
+        found = _decode_jpeg(dataset) if syntax.is_compressed and "JPEG" in syntax.name else None
         if found is None:
-            raise bad_image(name, _undecoded(dataset, error)) from error
+            raise bad_image(name, _decoding_error(dataset, error)) from error
         values = found
     if values.shape[:2] != (dataset.Rows, dataset.Columns) or values.size == 0:
         raise bad_image(name, "DICOM whose pixels are not as many as its tags say")
     return values
 
 
-def _size_of(dataset: "Dataset") -> tuple[int, int] | None:
+def _encoded_size(dataset: "Dataset") -> tuple[int, int] | None:
     """Return width and height that a JPEG of any kind says of itself: a decoder would make room for them."""
     from pydicom.encaps import generate_frames
 
@@ -78,7 +78,7 @@ def _size_of(dataset: "Dataset") -> tuple[int, int] | None:
     at = 2
     while frame[at : at + 1] == b"\xff" and len(frame) >= at + 16:
         marker = frame[at + 1]
-        if marker in _SIZES:
+        if marker in _SIZE_MARKERS:
             height, width = (int.from_bytes(frame[at + k : at + k + 2], "big") for k in (5, 7))
             return width, height
         if marker == _SIZ:
@@ -89,7 +89,7 @@ def _size_of(dataset: "Dataset") -> tuple[int, int] | None:
     return None
 
 
-def _jpeg(dataset: "Dataset") -> Values | None:
+def _decode_jpeg(dataset: "Dataset") -> Values | None:
     """Decode what is compressed as JPEG by libjpeg-turbo, which takes 12 bits that others refuse."""
     try:
         from imagecodecs import jpeg_decode
@@ -100,7 +100,7 @@ def _jpeg(dataset: "Dataset") -> Values | None:
         return None
 
 
-def _undecoded(dataset: "Dataset", error: Exception) -> str:
+def _decoding_error(dataset: "Dataset", error: Exception) -> str:
     from pydicom.pixels.decoders.base import get_decoder
 
     syntax = dataset.file_meta.TransferSyntaxUID
@@ -112,10 +112,10 @@ def _undecoded(dataset: "Dataset", error: Exception) -> str:
             f"DICOM compressed as {known}, which nothing here decodes; convert it to another transfer syntax"
         )
     if decoder.is_available:
-        return f"DICOM whose pixels are damaged ({known}: {told(error)})"
-    return f"DICOM compressed as {known}; to decode it, {EXTRA}"
+        return f"DICOM whose pixels are damaged ({known}: {describe_pydicom_error(error)})"
+    return f"DICOM compressed as {known}; to decode it, {DICOM_EXTRA}"
 
 
-def told(error: Exception) -> str:
+def describe_pydicom_error(error: Exception) -> str:
     """Return an error's words, short and in a line."""
     return " ".join(str(error).split())[:160] or type(error).__name__

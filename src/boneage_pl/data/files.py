@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
-def walk(root: Path) -> Iterator[str]:
+def iter_files(root: Path) -> Iterator[str]:
     """Yield every file under `root`, links followed once, hidden and macOS resource entries left out."""
     seen = set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
@@ -20,7 +20,7 @@ def walk(root: Path) -> Iterator[str]:
                 yield f"{folder}{os.sep}{name}"
 
 
-def with_suffix(files: list[str], suffixes: Iterable[str]) -> list[str]:
+def filter_by_suffix(files: list[str], suffixes: Iterable[str]) -> list[str]:
     """Return the files with one of some suffixes, in any case."""
     ends = tuple(suffixes)
     return [file for file in files if file.lower().endswith(ends)]

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-_SAMPLE = 20  # ids that are looked for inside file names, to find what all of them have around the id
+_EXAMPLES = 20  # ids that are looked for inside file names, to find what all of them have around the id
 
 
-def find_images(ids: list[str], images: list[str]) -> tuple[dict[str, list[str]], str]:
+def match_images(ids: list[str], images: list[str]) -> tuple[dict[str, list[str]], str]:
     """Return the images of each id that has any, and how their names were read where they are not `<id>.png`.
 
     An id is only ever compared with the names of files that are there: none is made into a path. First they
@@ -31,11 +31,11 @@ def find_images(ids: list[str], images: list[str]) -> tuple[dict[str, list[str]]
         stems.setdefault(path.rpartition(os.sep)[2].rpartition(".")[0], []).append(path)
     found: dict[str, list[str]] = {}
     rest = ids
-    for key in (str, _plain, _unpadded):
+    for key in (str, _normalize_name, _strip_leading_zeros):
         rest = _match(rest, stems, key, found) if rest else []
     if found or not ids:
         return found, ""
-    return _inside_names(ids, stems)
+    return _match_by_affix(ids, stems)
 
 
 def _match(
@@ -54,21 +54,21 @@ def _match(
     return [i for i in ids if i not in taken]
 
 
-def _plain(name: str) -> str:
+def _normalize_name(name: str) -> str:
     """Return a name without case, and without the `.0` or `.png` that a table has and a stem has not."""
     name = unicodedata.normalize("NFC", name).casefold()
     return re.sub(r"(?<=\d)\.0+$|\.(png|jpe?g|dcm|tiff?)$", "", name)
 
 
-def _unpadded(name: str) -> str:
-    name = _plain(name)
+def _strip_leading_zeros(name: str) -> str:
+    name = _normalize_name(name)
     return name.lstrip("0") or "0" if name.isdigit() else name
 
 
-def _inside_names(ids: list[str], stems: dict[str, list[str]]) -> tuple[dict[str, list[str]], str]:
+def _match_by_affix(ids: list[str], stems: dict[str, list[str]]) -> tuple[dict[str, list[str]], str]:
     """Find what most file names have before and after the id, and match by it."""
-    wanted = {_unpadded(i): i for i in ids}
-    sample = list(wanted)[:: max(len(wanted) // _SAMPLE, 1)][:_SAMPLE]
+    wanted = {_strip_leading_zeros(i): i for i in ids}
+    sample = list(wanted)[:: max(len(wanted) // _EXAMPLES, 1)][:_EXAMPLES]
     around: Counter[tuple[str, str]] = Counter()
     for part in sample:
         # a number is not part of a longer number
@@ -83,13 +83,13 @@ def _inside_names(ids: list[str], stems: dict[str, list[str]]) -> tuple[dict[str
     for before, after in ends:
         for stem, paths in stems.items():
             if len(stem) > len(before) + len(after) and stem.startswith(before) and stem.endswith(after):
-                i = wanted.get(_unpadded(stem[len(before) : len(stem) - len(after)]))
+                i = wanted.get(_strip_leading_zeros(stem[len(before) : len(stem) - len(after)]))
                 if i is not None:
                     found.setdefault(i, []).extend(paths)
     return found, " or ".join(f"{before}<id>{after}" for before, after in ends)
 
 
-def example(paths: Iterable[str]) -> str:
+def format_example(paths: Iterable[str]) -> str:
     """Name the first of some files, and say how many there are."""
     listed = list(paths)
     more = f" ({len(listed)} in all)" if len(listed) > 1 else ""

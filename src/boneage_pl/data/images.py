@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from boneage_pl.data.chunks import PNG, bare, damage, gray_bits
-from boneage_pl.data.frame import Frame, Pixels
-from boneage_pl.errors import BoneageError
+from boneage_pl.data.chunks import PNG_MAGIC, describe_corruption, png_gray_bit_depth, strip_metadata_chunks
+from boneage_pl.data.frame import Pixels, ResizeSpec
+from boneage_pl.errors import BoneAgeError
 
 FORMATS = ("PNG", "JPEG")  # of a data set; Pillow reads many more, and hands some to other programs
-LARGEST = 64 * 2**20  # pixels; our choice: film of 35 × 43 cm scanned at 600 dpi has 80 % of it
-LONGEST = 32  # times as long as wide; our choice: cut to its middle square, more shows nothing of a hand
-FEWEST_BITS = 14  # of a colour's 16; our choice: Pillow keeps the upper 8, of which 2 may be unused
-LARGEST_FILE = 2**29  # bytes; our choice: that many pixels of four 16-bit channels, not compressed
+MAX_PIXELS = 64 * 2**20  # pixels; our choice: film of 35 × 43 cm scanned at 600 dpi has 80 % of it
+MAX_SIDE = 32  # times as long as wide; our choice: cut to its middle square, more shows nothing of a hand
+MIN_BITS = 14  # of a colour's 16; our choice: Pillow keeps the upper 8, of which 2 may be unused
+MAX_FILE_BYTES = 2**29  # bytes; our choice: that many pixels of four 16-bit channels, not compressed
 
-ONE_VALUE = "all one gray value"
+BLANK_IMAGE = "all one gray value"
 
-_SIGNED = 2**15
+_SIGNED_MODES = 2**15
 
 # what Pillow raises for files that are no images, are cut short, or whose header or EXIF data is damaged
 _UNREADABLE = (
@@ -41,17 +41,17 @@ _UNREADABLE = (
 )
 
 
-class BadImageError(BoneageError):
-    """A file that cannot be used as a radiograph; `kind` says what it is, alike for all such files."""
+class BadImageError(BoneAgeError):
+    """A file that cannot be used as a radiograph; `reason` says what it is, alike for all such files."""
 
-    kind = "damaged"
+    reason = "damaged"
 
 
 def bad_image(name: Path | str, kind: str) -> BadImageError:
     """Return the error of a file that is of this kind instead of a radiograph."""
     # one argument alone: a loader process hands errors over so
     error = BadImageError(f"{name}: {kind}.\nFetch the file again, or take its row out of the table.")
-    error.kind = kind
+    error.reason = kind
     return error
 
 
@@ -80,46 +80,46 @@ def read_radiograph(path: Path | str, bits: int = 0) -> Image.Image:
         BadImageError: the file cannot be read as an image, or all of it is one value.
     """
     image = read_image(path, bits)
-    check_content(image, path)
+    check_not_blank(image, path)
     return image
 
 
-def is_wide(path: Path | str) -> bool:
+def is_16bit_gray(path: Path | str) -> bool:
     """Whether a file is a 16-bit gray PNG, by its first bytes."""
     try:
         with open(path, "rb", opener=_opener) as file:
-            return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and gray_bits(file.read(26)) == 16
+            return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and png_gray_bit_depth(file.read(26)) == 16
     except OSError:
         return False
 
 
-def read_depth(path: Path | str) -> int:
+def read_bit_depth(path: Path | str) -> int:
     """Return how many bits the largest value of a 16-bit gray PNG has; 0 if it cannot be read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(BytesIO(bare(read_file(path))), formats=FORMATS) as image:
+            with Image.open(BytesIO(strip_metadata_chunks(read_file(path))), formats=FORMATS) as image:
                 check_size(*image.size, path)
-                return _depth(image)
+                return _bit_depth(image)
     except (BadImageError, Image.DecompressionBombError, *_UNREADABLE):
         return 0
 
 
-def _depth(image: Image.Image) -> int:
-    return int(_wide_values(image).max()).bit_length()
+def _bit_depth(image: Image.Image) -> int:
+    return int(_read_16bit(image).max()).bit_length()
 
 
-def _wide_values(image: Image.Image) -> NDArray[np.int32]:
+def _read_16bit(image: Image.Image) -> NDArray[np.int32]:
     """Return the values of a 16-bit gray image; of signed ones, stored with 2^15 added, without that."""
     values = np.asarray(image).astype(np.int32)
-    return values - _SIGNED if values.min() >= _SIGNED else values  # a radiograph has black in it
+    return values - _SIGNED_MODES if values.min() >= _SIGNED_MODES else values  # a radiograph has black in it
 
 
-def check_content(image: Image.Image, name: Path | str) -> None:
+def check_not_blank(image: Image.Image, name: Path | str) -> None:
     """Raise `BadImageError` for a gray image that is one value everywhere: nothing can be learned from it."""
     darkest, brightest = image.getextrema()
     if darkest == brightest:
-        raise bad_image(name, ONE_VALUE)
+        raise bad_image(name, BLANK_IMAGE)
 
 
 def read_file(path: Path | str) -> bytes:
@@ -133,8 +133,8 @@ def read_file(path: Path | str) -> bytes:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise bad_image(path, "no plain file")
-            if found.st_size > LARGEST_FILE:
-                raise bad_image(path, f"more than {LARGEST_FILE >> 20} MiB, too large for a radiograph")
+            if found.st_size > MAX_FILE_BYTES:
+                raise bad_image(path, f"more than {MAX_FILE_BYTES >> 20} MiB, too large for a radiograph")
             return file.read()
     except OSError as error:
         raise bad_image(path, f"unreadable ({error.strerror})") from error
@@ -162,18 +162,18 @@ def decode_image(
             return _decode(attempt, name, bits, formats)
         except Image.DecompressionBombError as error:
             raise bad_image(
-                name, f"more than {LARGEST >> 20} megapixels, too large for a radiograph"
+                name, f"more than {MAX_PIXELS >> 20} megapixels, too large for a radiograph"
             ) from error
         except _UNREADABLE:
             continue
-    raise bad_image(name, damage(content) or f"no {' or '.join(formats)}")
+    raise bad_image(name, describe_corruption(content) or f"no {' or '.join(formats)}")
 
 
 def _attempts(content: bytes) -> Iterator[bytes]:
     """Yield a file's bytes; then, where they cannot be read, without what may be in the way."""
     yield content
-    yield bare(content)  # what says which side is up is kept
-    yield bare(content, orientation=False)
+    yield strip_metadata_chunks(content)  # what says which side is up is kept
+    yield strip_metadata_chunks(content, orientation=False)
 
 
 def _decode(content: bytes, name: Path | str, bits: int, formats: tuple[str, ...]) -> Image.Image:
@@ -186,8 +186,8 @@ def _decode(content: bytes, name: Path | str, bits: int, formats: tuple[str, ...
             white_is_zero = _white_is_zero(file)
             file.load()
             upright = ImageOps.exif_transpose(file)
-            wide = content.startswith(PNG) and content[24:25] == b"\x10"
-            gray = gray_of(upright, bits, name, wide=wide)
+            wide = content.startswith(PNG_MAGIC) and content[24:25] == b"\x10"
+            gray = to_grayscale(upright, bits, name, wide=wide)
             return ImageOps.invert(gray) if white_is_zero else gray
 
 
@@ -198,13 +198,13 @@ def _white_is_zero(file: Image.Image) -> bool:
 
 def check_size(width: int, height: int, name: Path | str) -> None:
     """Raise `BadImageError` for a picture that is too large, or too narrow, for a radiograph."""
-    if width * height > LARGEST:
-        raise bad_image(name, f"more than {LARGEST >> 20} megapixels, too large for a radiograph")
-    if max(width, height) > LONGEST * min(width, height):
-        raise bad_image(name, f"more than {LONGEST} times as long as wide, no shape of a radiograph")
+    if width * height > MAX_PIXELS:
+        raise bad_image(name, f"more than {MAX_PIXELS >> 20} megapixels, too large for a radiograph")
+    if max(width, height) > MAX_SIDE * min(width, height):
+        raise bad_image(name, f"more than {MAX_SIDE} times as long as wide, no shape of a radiograph")
 
 
-def gray_of(image: Image.Image, bits: int, name: Path | str, *, wide: bool = False) -> Image.Image:
+def to_grayscale(image: Image.Image, bits: int, name: Path | str, *, wide: bool = False) -> Image.Image:
     """Return an image as `read_image` does: mode `L`.
 
     Args:
@@ -219,10 +219,10 @@ def gray_of(image: Image.Image, bits: int, name: Path | str, *, wide: bool = Fal
     if image.mode == "F":
         raise bad_image(name, "of floating-point values; store it as 16-bit gray")
     if image.mode.startswith("I"):  # 16-bit gray; Pillow's own conversion would clip at 255
-        unused = max((bits or _depth(image)) - 8, 0)
-        return Image.fromarray((_wide_values(image) >> unused).clip(0, 255).astype(np.uint8))
+        unused = max((bits or _bit_depth(image)) - 8, 0)
+        return Image.fromarray((_read_16bit(image) >> unused).clip(0, 255).astype(np.uint8))
     if wide:
-        _check_wide(image, name)
+        _check_16bit(image, name)
     if image.has_transparency_data:
         seen = image.convert("RGBA")
         if seen.getchannel("A").getextrema() == (0, 0):
@@ -232,24 +232,26 @@ def gray_of(image: Image.Image, bits: int, name: Path | str, *, wide: bool = Fal
     return image if image.mode == "L" else image.convert("RGB").convert("L")
 
 
-def _check_wide(image: Image.Image, name: Path | str) -> None:
+def _check_16bit(image: Image.Image, name: Path | str) -> None:
     """Refuse 16-bit colours that use few of their bits: of such Pillow reads the upper eight alone."""
     used = 8 + int(np.asarray(image.convert("RGB")).max()).bit_length()
-    if used < FEWEST_BITS:
+    if used < MIN_BITS:
         raise bad_image(name, f"16 bits a colour that uses only {used} or fewer of them; store it as gray")
 
 
-def prepared_pixels(content: bytes, name: Path | str, frame: Frame, bits: int) -> bytes:
+def decode_and_resize(content: bytes, name: Path | str, frame: ResizeSpec, bits: int) -> bytes:
     """Return what a store keeps of an image file's bytes: the gray values in a square.
 
     Raises:
         BadImageError: they cannot be read as an image, or all of it is one value.
     """
     image = decode_image(content, name, bits)
-    check_content(image, name)
-    return frame.of(image).tobytes()
+    check_not_blank(image, name)
+    return frame.apply(image).tobytes()
 
 
-def read_originals(paths: dict[str, str], frame: Frame, bits: dict[str, int], ids: Sequence[str]) -> Pixels:
+def decode_originals(
+    paths: dict[str, str], frame: ResizeSpec, bits: dict[str, int], ids: Sequence[str]
+) -> Pixels:
     """Read and fit the images of `ids` from their files, of `bits` each: uint8 [B, side, side]."""
-    return np.stack([frame.of(read_radiograph(paths[i], bits[i])) for i in ids])
+    return np.stack([frame.apply(read_radiograph(paths[i], bits[i])) for i in ids])

@@ -14,17 +14,17 @@ from torch.utils.data import DataLoader
 
 from boneage_pl.data.batch import Batch
 from boneage_pl.data.frame import Pixels
-from boneage_pl.data.samples import EpochBatches, Radiographs
-from boneage_pl.data.shared_memory import PREFETCH, with_room
-from boneage_pl.errors import BoneageError
+from boneage_pl.data.samples import EpochBatchSampler, RadiographDataset
+from boneage_pl.data.shared_memory import DEFAULT_PREFETCH, limit_workers_by_shm
+from boneage_pl.errors import BoneAgeError
 from boneage_pl.machine.hardware import default_workers, free_memory, on_gpu
-from boneage_pl.machine.pool import leave_signals
+from boneage_pl.machine.pool import ignore_signals
 
 log = logging.getLogger(__name__)
 
-Read = Callable[[Sequence[str]], Pixels]
-_SHARE = 0.25  # of a GPU's free memory, that images may take unasked; our choice
-_READ = 256  # images copied to the device at once
+ReadPixels = Callable[[Sequence[str]], Pixels]
+_MAX_MEMORY_FRACTION = 0.25  # of a GPU's free memory, that images may take unasked; our choice
+_ROWS_AT_ONCE = 256  # images copied to the device at once
 
 
 class DeviceImages:
@@ -37,14 +37,16 @@ class DeviceImages:
         device: where they are kept.
     """
 
-    def __init__(self, ids: Sequence[str], read: Read, side: int, device: torch.device) -> None:
+    def __init__(self, ids: Sequence[str], read: ReadPixels, side: int, device: torch.device) -> None:
         self.rows = {i: row for row, i in enumerate(ids)}
         self.pixels = torch.empty(len(ids), side, side, dtype=torch.uint8, device=device)
-        for start in range(0, len(ids), _READ):
-            self.pixels[start : start + _READ] = torch.from_numpy(read(ids[start : start + _READ]))
+        for start in range(0, len(ids), _ROWS_AT_ONCE):
+            self.pixels[start : start + _ROWS_AT_ONCE] = torch.from_numpy(
+                read(ids[start : start + _ROWS_AT_ONCE])
+            )
         log.info("%d images on %s, %.1f GB", len(ids), device, self.pixels.nbytes / 1e9)
 
-    def find(self, ids: Sequence[str]) -> NDArray[np.int64]:
+    def lookup(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Return the rows of `ids`: int64 [B]."""
         return np.array([self.rows[i] for i in ids], dtype=np.int64)
 
@@ -54,8 +56,8 @@ class DeviceImages:
 
 
 @dataclass
-class Loaders:
-    """Makes the loaders of both sides of a split; the options are those of `BoneAgeData`.
+class DataLoaderFactory:
+    """Makes the loaders of both sides of a split; the options are those of `BoneAgeDataModule`.
 
     Args:
         side: of the images in pixels.
@@ -72,7 +74,7 @@ class Loaders:
     persistent_workers: bool
     drop_last: bool
     on_device: bool | None
-    _with_room: int | None = field(default=None, init=False)
+    _limit_workers: int | None = field(default=None, init=False)
 
     def steps(self, rows: pd.DataFrame, parts: int, limit: float | None, processes: int) -> int:
         """Return the optimizer's steps of an epoch.
@@ -83,7 +85,7 @@ class Loaders:
             limit: batches of an epoch as served, or a share of them; `None` for all.
             processes: that share each batch.
         """
-        batches = EpochBatches(
+        batches = EpochBatchSampler(
             len(rows),
             self.batch_size,
             self.seed,
@@ -96,11 +98,13 @@ class Loaders:
             served = int(served * limit) if isinstance(limit, float) else min(served, limit)
         return -(-served // parts)
 
-    def device_images(self, ids: Sequence[str], read: Read, trainer: L.Trainer | None) -> DeviceImages | None:
+    def device_images(
+        self, ids: Sequence[str], read: ReadPixels, trainer: L.Trainer | None
+    ) -> DeviceImages | None:
         """Return the images on the training device, if they are to be kept there.
 
         Raises:
-            BoneageError: they are asked for, and it has not enough memory.
+            BoneAgeError: they are asked for, and it has not enough memory.
         """
         device = trainer.strategy.root_device if trainer else torch.device("cpu")
         needed = len(ids) * self.side**2
@@ -108,17 +112,17 @@ class Loaders:
         if wanted and device.type == "cuda":
             free = free_memory(device)
             if self.on_device and needed > free:
-                raise BoneageError(
+                raise BoneAgeError(
                     f"data.on_device=true: the images take {needed / 1e9:.1f} GB, and {device} has "
                     f"{free / 1e9:.1f} GB free."
                 )
-            wanted = bool(self.on_device) or needed <= _SHARE * free
+            wanted = bool(self.on_device) or needed <= _MAX_MEMORY_FRACTION * free
         return DeviceImages(ids, read, self.side, device) if wanted else None
 
     def loader(
         self,
         rows: pd.DataFrame,
-        read: Read,
+        read: ReadPixels,
         images: DeviceImages | None,
         trainer: L.Trainer | None,
         *,
@@ -130,7 +134,7 @@ class Loaders:
         """
         gpu = on_gpu(trainer.strategy.root_device.type if trainer else "auto")
         workers = 0 if images else self._workers(trainer, gpu)
-        batches = EpochBatches(
+        batches = EpochBatchSampler(
             len(rows),
             self.batch_size,
             self.seed if train else None,
@@ -144,27 +148,27 @@ class Loaders:
             progress = trainer.fit_loop.epoch_progress.current
             batches.set_epoch(progress.processed)  # type: ignore[attr-defined]
         return DataLoader(
-            Radiographs(rows, images.find if images else read, train=train, seed=self.seed),
+            RadiographDataset(rows, images.lookup if images else read, train=train, seed=self.seed),
             batch_size=None,  # the sampler's keys are batches already
             sampler=batches,
             num_workers=workers,
             persistent_workers=self.persistent_workers and workers > 0,
             prefetch_factor=self._prefetch if workers else None,
             pin_memory=gpu and not images if self.pin_memory is None else self.pin_memory,
-            worker_init_fn=leave_signals if workers else None,
+            worker_init_fn=ignore_signals if workers else None,
         )
 
     @property
     def _prefetch(self) -> int:
-        return self.prefetch_factor or PREFETCH
+        return self.prefetch_factor or DEFAULT_PREFETCH
 
     def _workers(self, trainer: L.Trainer | None, gpu: bool) -> int:
         """Return how many loader processes each side has: those asked for, as far as they have room."""
-        if self._with_room is None:
+        if self._limit_workers is None:
             here, everywhere = (trainer.num_devices, trainer.world_size) if trainer else (1, 1)
-            asked = self.workers
-            if asked is None:
-                asked = default_workers(prepared=self.prepared, gpu=gpu, processes=here)
+            workers = self.workers
+            if workers is None:
+                workers = default_workers(prepared=self.prepared, gpu=gpu, processes=here)
             batch = -(-self.batch_size // everywhere) * self.side**2  # bytes
-            self._with_room = with_room(asked, self._prefetch, batch, here)
-        return self._with_room
+            self._limit_workers = limit_workers_by_shm(workers, self._prefetch, batch, here)
+        return self._limit_workers

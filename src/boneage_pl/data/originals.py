@@ -10,20 +10,20 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from boneage_pl.data.depth import bits, levels
-from boneage_pl.data.frame import Frame
-from boneage_pl.data.images import BadImageError, prepared_pixels, read_file
-from boneage_pl.data.preparation import measure_depths
-from boneage_pl.data.store import VERSION, Examined
-from boneage_pl.machine.locks import one_at_a_time
-from boneage_pl.machine.pool import cores, in_processes
+from boneage_pl.data.depth import dataset_bit_depths, effective_bits
+from boneage_pl.data.frame import ResizeSpec
+from boneage_pl.data.images import BadImageError, decode_and_resize, read_file
+from boneage_pl.data.preparation import measure_bit_depths
+from boneage_pl.data.store import VERSION, ImageIndex
+from boneage_pl.machine.locks import file_lock
+from boneage_pl.machine.pool import cores, parallel_map
 from boneage_pl.machine.progress import progress
-from boneage_pl.machine.whole import write_whole
+from boneage_pl.machine.whole import atomic_write
 
 File = list[str | int]  # its path, its size and its time on disk; of one that is not there the path alone
 
 
-def examine_originals(paths: dict[str, str], frame: Frame, workers: int | None = None) -> Examined:
+def scan_originals(paths: dict[str, str], frame: ResizeSpec, workers: int | None = None) -> ImageIndex:
     """Return what is known of the images: found out here, or by a process before this one.
 
     What was found lies in a temporary folder of the user's, and is taken over as long as every file has the
@@ -38,16 +38,16 @@ def examine_originals(paths: dict[str, str], frame: Frame, workers: int | None =
     files = {i: _file(path) for i, path in paths.items()}
     with ExitStack() as held, suppress(OSError):  # where there is no such folder, each looks for itself
         kept = _folder() / f"{_name(files, frame)}.json"
-        held.enter_context(one_at_a_time(kept.with_suffix(".lock"), "looks at the original images"))
-        found = _found_before(kept, files)
-        if found and not any(_check((paths[i], frame, 0))[0] for i in found.bad):
+        held.enter_context(file_lock(kept.with_suffix(".lock"), "looks at the original images"))
+        found = _load_known(kept, files)
+        if found and not any(_scan_file((paths[i], frame, 0))[0] for i in found.errors):
             return found
-        found = _examine(paths, frame, workers)
+        found = _scan(paths, frame, workers)
         content = {"version": VERSION, "files": files, "examined": asdict(found)}
         with suppress(OSError):
-            write_whole(kept, json.dumps(content), flush=False)
+            atomic_write(kept, json.dumps(content), flush=False)
         return found
-    return _examine(paths, frame, workers)
+    return _scan(paths, frame, workers)
 
 
 def _file(path: str) -> File:
@@ -57,7 +57,7 @@ def _file(path: str) -> File:
     return [str(Path(path).absolute())]
 
 
-def _name(files: dict[str, File], frame: Frame) -> str:
+def _name(files: dict[str, File], frame: ResizeSpec) -> str:
     """Return what tells these files, in this square, from those of another data set."""
     return hashlib.sha256(
         json.dumps([str(frame), [file[0] for file in files.values()]]).encode()
@@ -78,37 +78,37 @@ def _folder() -> Path:
     return folder
 
 
-def _found_before(kept: Path, files: dict[str, File]) -> Examined | None:
+def _load_known(kept: Path, files: dict[str, File]) -> ImageIndex | None:
     try:
         content = json.loads(kept.read_text(encoding="utf-8"))
         if (content["version"], content["files"]) == (VERSION, files):
-            return Examined(**content["examined"])
+            return ImageIndex(**content["examined"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return None
 
 
-def _examine(paths: dict[str, str], frame: Frame, workers: int) -> Examined:
-    depths = measure_depths(paths, Path(), workers, {})
-    known = levels(depths.values())
-    tasks = [(path, frame, bits(depths[i], known)) for i, path in paths.items()]
-    checked = in_processes(_check, tasks, workers)
+def _scan(paths: dict[str, str], frame: ResizeSpec, workers: int) -> ImageIndex:
+    depths = measure_bit_depths(paths, Path(), workers, {})
+    known = dataset_bit_depths(depths.values())
+    tasks = [(path, frame, effective_bits(depths[i], known)) for i, path in paths.items()]
+    checked = parallel_map(_scan_file, tasks, workers)
     results = dict(zip(paths, progress(checked, len(paths), "checking the original images"), strict=True))
-    return Examined(
-        hashes={i: sha256 for i, (sha256, _, _) in results.items()},
-        contents={i: content for i, (_, content, _) in results.items()},
+    return ImageIndex(
+        file_sha256={i: sha256 for i, (sha256, _, _) in results.items()},
+        pixel_sha256={i: content for i, (_, content, _) in results.items()},
         depths=depths,
-        levels=known,
-        bad={i: why for i, (_, _, why) in results.items() if why},
+        bit_depths=known,
+        errors={i: why for i, (_, _, why) in results.items() if why},
     )
 
 
-def _check(task: tuple[str, Frame, int]) -> tuple[str, str, str]:
+def _scan_file(task: tuple[str, ResizeSpec, int]) -> tuple[str, str, str]:
     """Return the hashes of a file and of its pixels, and what it is instead where it cannot be used."""
     path, frame, used = task
     try:
         content = read_file(path)
-        pixels = prepared_pixels(content, path, frame, used)
+        pixels = decode_and_resize(content, path, frame, used)
     except BadImageError as error:
-        return "", "", error.kind
+        return "", "", error.reason
     return hashlib.sha256(content).hexdigest(), hashlib.sha256(pixels).hexdigest(), ""

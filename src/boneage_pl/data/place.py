@@ -8,15 +8,15 @@ from typing import Any, Literal, cast
 
 import yaml
 
-from boneage_pl.cli.conf_path import CONF
-from boneage_pl.errors import BoneageError
-from boneage_pl.machine.home import path_of
+from boneage_pl.cli.conf_path import CONF_DIR
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.machine.home import expand_path
 
 AgeUnit = Literal["months", "years"]
 
 
 @dataclass(frozen=True)
-class Known:
+class NamingConventions:
     """What is recognised under a folder; `data.known` in conf/data/rsna.yaml says what each is for."""
 
     tables: tuple[str, ...]
@@ -26,15 +26,15 @@ class Known:
 
 
 @cache
-def shipped() -> Known:
+def default_conventions() -> NamingConventions:
     """Return `data.known` as the project ships it."""
-    values = yaml.safe_load((CONF / "data" / "rsna.yaml").read_text(encoding="utf-8"))["known"]
-    return known(values)
+    values = yaml.safe_load((CONF_DIR / "data" / "rsna.yaml").read_text(encoding="utf-8"))["known"]
+    return parse_conventions(values)
 
 
-def known(values: Mapping[str, Any]) -> Known:
+def parse_conventions(values: Mapping[str, Any]) -> NamingConventions:
     """Return `data.known` of a configuration: all names in lower case."""
-    return Known(
+    return NamingConventions(
         tables=_names(values["tables"]),
         image_folder=str(values["image_folder"]).lower(),
         table_suffixes=_names(values["table_suffixes"]),
@@ -50,17 +50,17 @@ def data_root(root: str) -> Path:
     """Return the path that `data.root` names.
 
     Raises:
-        BoneageError: it is empty.
+        BoneAgeError: it is empty.
     """
     if not str(root):
-        raise BoneageError(
+        raise BoneAgeError(
             "data.root is empty: name a folder, and see whether BONEAGE_DATA is set to nothing."
         )
-    return path_of(str(root))
+    return expand_path(str(root))
 
 
 @dataclass(frozen=True)
-class Place:
+class DatasetSpec:
     """A data set: its folder, and what a person has said of its table.
 
     Args:
@@ -68,61 +68,61 @@ class Place:
         table: the table, where it is named; relative to `root`, or else to the working folder.
         columns: names of the columns `id`, `bone_age` and `male`; `None`, for all or one, to recognise it.
         age_unit: of the bone ages; `None` to recognise it.
-        known: names that are recognised.
+        naming: names that are recognised.
     """
 
     root: Path
     table: Path | None = None
     columns: Mapping[str, str | None] | None = None
     age_unit: AgeUnit | None = None
-    known: Known = field(default_factory=shipped)
+    naming: NamingConventions = field(default_factory=default_conventions)
 
     @classmethod
-    def of(
+    def from_options(
         cls,
         root: str,
         table: str | None = None,
         columns: Mapping[str, str | None] | None = None,
         age_unit: str | None = None,
         known_names: Mapping[str, Any] | None = None,
-    ) -> "Place":
+    ) -> "DatasetSpec":
         """Return the place that `data.root`, `data.table` and so on name; a root that is a table is both.
 
         Raises:
-            BoneageError: an empty root, one that is a file and no table, or an option that cannot be right.
+            BoneAgeError: an empty root, one that is a file and no table, or an option that cannot be right.
         """
         folder = data_root(root)
         if age_unit not in (None, "months", "years"):
-            raise BoneageError(f"data.age_unit={age_unit}: there are two, months and years.")
+            raise BoneAgeError(f"data.age_unit={age_unit}: there are two, months and years.")
         if columns is not None and not isinstance(columns, Mapping):
-            raise BoneageError(f"data.columns={columns}: name each, data.columns.id=<column> and so on.")
-        named = path_of(str(table)) if table else None
-        names = shipped() if known_names is None else known(known_names)
+            raise BoneAgeError(f"data.columns={columns}: name each, data.columns.id=<column> and so on.")
+        named = expand_path(str(table)) if table else None
+        names = default_conventions() if known_names is None else parse_conventions(known_names)
         if folder.is_file():
             if folder.suffix.lower() not in names.table_suffixes:
-                raise BoneageError(
+                raise BoneAgeError(
                     f"data.root={root} is a file and no table. Unpack it, and name the folder."
                 )
             folder, named = folder.parent, named or Path(folder.name)
         return cls(folder, named, columns, cast(AgeUnit | None, age_unit), names)
 
     @classmethod
-    def configured(cls, data: Any) -> "Place":
+    def from_config(cls, data: Any) -> "DatasetSpec":
         """Return the place that the group `data` of a configuration names, which may be an older one."""
         get = data.get
-        return cls.of(get("root"), get("table"), get("columns"), get("age_unit"), get("known"))
+        return cls.from_options(get("root"), get("table"), get("columns"), get("age_unit"), get("known"))
 
     def table_file(self) -> Path | None:
         """Return the table where it is named, as it is found.
 
         Raises:
-            BoneageError: there is no such file.
+            BoneAgeError: there is no such file.
         """
         if self.table is None:
             return None
         for path in (self.root / self.table, self.table):
             if path.is_file():
                 return path
-        raise BoneageError(
+        raise BoneAgeError(
             f"data.table={self.table}: there is no such file, in {self.root} or in the working folder."
         )

@@ -10,24 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from boneage_pl.data.depth import bits
-from boneage_pl.data.dicom import Tags, decode_dicom, is_dicom
+from boneage_pl.data.depth import effective_bits
+from boneage_pl.data.dicom import DicomTags, decode_dicom, is_dicom
 from boneage_pl.data.images import (
     FORMATS,
     bad_image,
-    check_content,
+    check_not_blank,
     check_size,
     decode_image,
-    gray_of,
-    is_wide,
-    read_depth,
+    is_16bit_gray,
+    read_bit_depth,
     read_file,
+    to_grayscale,
 )
 
-READ = (*FORMATS, "TIFF")
+IMAGE_AND_DICOM = (*FORMATS, "TIFF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".ima")
 
-Picture = str | PathLike[str] | Image.Image | NDArray[Any]
+ImageInput = str | PathLike[str] | Image.Image | NDArray[Any]
 
 
 def stem_of(path: Path | str) -> str:
@@ -49,12 +49,12 @@ class Radiograph:
     """
 
     image: Image.Image
-    tags: Tags | None
+    tags: DicomTags | None
     mirrored: bool
     notes: list[str]
 
 
-def open_radiograph(picture: Picture, levels: Sequence[int] = ()) -> Radiograph:
+def load_radiograph(picture: ImageInput, levels: Sequence[int] = ()) -> Radiograph:
     """Return a radiograph that is a PNG, a JPEG, a TIFF or a DICOM file, or a picture in memory.
 
     What a PNG or JPEG becomes is what `read_radiograph` makes of it for a training. A right hand, where a tag
@@ -68,21 +68,21 @@ def open_radiograph(picture: Picture, levels: Sequence[int] = ()) -> Radiograph:
         BadImageError: it cannot be read as an image, or all of it is one value.
     """
     if isinstance(picture, np.ndarray | Image.Image):
-        return Radiograph(_in_memory(picture), None, False, [])
+        return Radiograph(_from_array(picture), None, False, [])
     path = Path(picture)
     content = read_file(path)
     if not is_dicom(content):
-        used = bits(read_depth(path), list(levels)) if levels and is_wide(path) else 0
-        image = decode_image(content, path, used, READ)
-        check_content(image, path)
+        used = effective_bits(read_bit_depth(path), list(levels)) if levels and is_16bit_gray(path) else 0
+        image = decode_image(content, path, used, IMAGE_AND_DICOM)
+        check_not_blank(image, path)
         return Radiograph(image, None, False, [])
     image, tags = decode_dicom(content, str(path))
-    check_content(image, path)
+    check_not_blank(image, path)
     mirrored = tags.laterality == "R"
-    return Radiograph(ImageOps.mirror(image) if mirrored else image, tags, mirrored, _notes(tags))
+    return Radiograph(ImageOps.mirror(image) if mirrored else image, tags, mirrored, _tag_notes(tags))
 
 
-def _in_memory(picture: Image.Image | NDArray[Any]) -> Image.Image:
+def _from_array(picture: Image.Image | NDArray[Any]) -> Image.Image:
     name = "the picture in memory"
     if isinstance(picture, np.ndarray):
         if picture.dtype not in (np.uint8, np.uint16) or picture.ndim not in (2, 3) or not picture.size:
@@ -90,16 +90,16 @@ def _in_memory(picture: Image.Image | NDArray[Any]) -> Image.Image:
             raise bad_image(name, f"{kind}, where it must be uint8 or uint16, [H, W] or [H, W, 3]")
         picture = Image.fromarray(picture)
     check_size(*picture.size, name)
-    image = gray_of(ImageOps.exif_transpose(picture), 0, name)
-    check_content(image, name)
+    image = to_grayscale(ImageOps.exif_transpose(picture), 0, name)
+    check_not_blank(image, name)
     return image
 
 
-def _notes(tags: Tags) -> list[str]:
-    said = {
+def _tag_notes(tags: DicomTags) -> list[str]:
+    values = {
         "inverted, as its tags ask (MONOCHROME1)": tags.inverted,
         "a right hand, mirrored": tags.laterality == "R",
         f"view {tags.view}": bool(tags.view),
-        tags.unwindowed: bool(tags.unwindowed),
+        tags.window_error: bool(tags.window_error),
     }
-    return [words for words, so in said.items() if so]
+    return [words for words, so in values.items() if so]

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from boneage_pl.data.batch import Batch
-from boneage_pl.data.shared_memory import shared
+from boneage_pl.data.shared_memory import to_shared_memory
 from boneage_pl.data.transforms import BITS
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 
 Key = tuple[int, int]  # a row of one side of a split, and the epoch that it is read in
 
 
-class EpochBatches(Sampler[list[Key]]):
+class EpochBatchSampler(Sampler[list[Key]]):
     """Yields batches of keys: in an order that depends on (seed, epoch) alone, or in the plain one.
 
     Every process of a distributed run draws the same batches and keeps its share of each. Lightning calls
@@ -83,23 +83,23 @@ def check_shares(
     """Refuse training batches that cannot be divided equally: their shares would not weigh the same.
 
     Raises:
-        BoneageError: naming the numbers of shares that work; or there are not enough rows for a batch.
+        BoneAgeError: naming the numbers of shares that work; or there are not enough rows for a batch.
     """
     shares = processes * parts
     if batch_size % shares:
         possible = ", ".join(str(n) for n in range(1, batch_size + 1) if batch_size % n == 0)
-        raise BoneageError(
+        raise BoneAgeError(
             f"data.batch_size={batch_size}: {processes} processes × {parts} accumulated parts cannot share "
             f"it equally.\nThese numbers of shares can: {possible}. Change trainer.devices, "
             "trainer.accumulate_grad_batches or data.batch_size."
         )
     if length < (batch_size if drop_last else shares):
-        raise BoneageError(
+        raise BoneAgeError(
             f"{length} training rows are fewer than data.batch_size={batch_size}: choose a smaller one."
         )
 
 
-class Radiographs(Dataset[Batch]):
+class RadiographDataset(Dataset[Batch]):
     """Dataset of one side of a split, read a batch at a time.
 
     A sample's key is a function of (side, seed, epoch, row), whatever process reads it. Above its random bits
@@ -130,19 +130,19 @@ class Radiographs(Dataset[Batch]):
         pixels = self.read([self.ids[row] for row in rows])
         batch = Batch(
             image=torch.from_numpy(pixels).unsqueeze(1),  # [B, H, W] → [B, 1, H, W]
-            key=torch.from_numpy(np.array([self._key(row, epoch) for row, epoch in keys])),
+            key=torch.from_numpy(np.array([self._sample_key(row, epoch) for row, epoch in keys])),
             male=torch.from_numpy(self.male[rows]),
             bone_age=torch.from_numpy(self.bone_age[rows]),
             row=torch.from_numpy(np.array(rows)),
         )
-        return shared(batch)
+        return to_shared_memory(batch)
 
-    def _key(self, row: int, epoch: int) -> int:
-        first, now = (int(_keys(self.seed, e, self.stream, len(self))[row]) for e in (0, epoch))
+    def _sample_key(self, row: int, epoch: int) -> int:
+        first, now = (int(_sample_keys(self.seed, e, self.stream, len(self))[row]) for e in (0, epoch))
         return now | ((first >> (BITS - 1)) + epoch) % 2 << BITS
 
 
 @lru_cache(maxsize=4)
-def _keys(seed: int, epoch: int, stream: int, rows: int) -> NDArray[np.int64]:
+def _sample_keys(seed: int, epoch: int, stream: int, rows: int) -> NDArray[np.int64]:
     # The order's generator is seeded with [seed, epoch].
     return (np.random.default_rng([seed, epoch, stream]).random(rows) * 2**BITS).astype(np.int64)

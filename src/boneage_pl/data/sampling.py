@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 
 Counts = NDArray[np.int64]
 Sampling = Callable[[Counts, int], Counts]
@@ -20,22 +20,22 @@ def balanced(images: Counts, rows: int) -> Counts:
     return np.full_like(images, rows // len(images))
 
 
-def natural(images: Counts, rows: int) -> Counts:
+def proportional(images: Counts, rows: int) -> Counts:
     """Draw from every group by its share of the images."""
-    return _shared(images.astype(np.float64), rows)
+    return _apportion(images.astype(np.float64), rows)
 
 
-def square_root(images: Counts, rows: int) -> Counts:
+def sqrt(images: Counts, rows: int) -> Counts:
     """Draw from every group in proportion to the square root of its images: between natural and balanced."""
-    return _shared(np.sqrt(images), rows)
+    return _apportion(np.sqrt(images), rows)
 
 
-def once(images: Counts, _rows: int) -> Counts:
+def all_images(images: Counts, _rows: int) -> Counts:
     """Draw every image once."""
     return images
 
 
-def _shared(weights: NDArray[np.float64], rows: int) -> Counts:
+def _apportion(weights: NDArray[np.float64], rows: int) -> Counts:
     """Share rows in proportion to weights, whole, by the largest remainders; each group has one at least."""
     exact = weights / weights.sum() * rows
     found = np.maximum(np.floor(exact).astype(np.int64), 1)
@@ -45,16 +45,16 @@ def _shared(weights: NDArray[np.float64], rows: int) -> Counts:
     return found
 
 
-def rows_of_groups(sampling: Sampling, images: Counts, rows: int) -> Counts:
+def rows_per_group(sampling: Sampling, images: Counts, rows: int) -> Counts:
     """Return what a sampling draws.
 
     Raises:
-        BoneageError: it is not a number of rows for each group, or no row at all.
+        BoneAgeError: it is not a number of rows for each group, or no row at all.
     """
     drawn = np.asarray(sampling(images, rows))
     whole = drawn.shape == images.shape and np.issubdtype(drawn.dtype, np.integer)
     if not whole or (drawn < 0).any() or not drawn.sum():
-        raise BoneageError(
+        raise BoneAgeError(
             f"sampling: of groups with {images.tolist()} images it draws {drawn.tolist()} rows; it must be a "
             "whole number of 0 or more for each group, and not 0 for all."
         )

@@ -8,14 +8,16 @@ from pathlib import Path
 from torch.utils.data import get_worker_info
 
 from boneage_pl.data.batch import Batch
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 
 log = logging.getLogger(__name__)
 
-WHERE = Path("/dev/shm")
-PREFETCH = 2  # PyTorch's batches that each loader process has ready
-IN_USE = 3  # batches that the training process holds: this one, the next, and one that is being page-locked
-ADVICE = "docker and podman give more with --shm-size=1g (64 MiB is what a container has)"
+SHM = Path("/dev/shm")
+DEFAULT_PREFETCH = 2  # PyTorch's batches that each loader process has ready
+MAX_SHM_FRACTION = (
+    3  # batches that the training process holds: this one, the next, and one that is being page-locked
+)
+SHM_ADVICE = "docker and podman give more with --shm-size=1g (64 MiB is what a container has)"
 
 
 def free_space() -> int | None:
@@ -23,12 +25,12 @@ def free_space() -> int | None:
     if sys.platform != "linux":
         return None
     try:
-        return shutil.disk_usage(WHERE).free
+        return shutil.disk_usage(SHM).free
     except OSError:
         return 0
 
 
-def with_room(workers: int, prefetch: int, batch_bytes: int, processes: int = 1) -> int:
+def limit_workers_by_shm(workers: int, prefetch: int, batch_bytes: int, processes: int = 1) -> int:
     """Return how many of `workers` loader processes have room for all their batches at once; say if not all.
 
     Both sides of a split count: where only a part of the batches is used, the rest waits while the other
@@ -43,26 +45,26 @@ def with_room(workers: int, prefetch: int, batch_bytes: int, processes: int = 1)
     free = free_space()
     if free is None:
         return workers
-    fitting = max(0, min(workers, (free // processes // batch_bytes - IN_USE) // (2 * prefetch)))
+    fitting = max(0, min(workers, (free // processes // batch_bytes - MAX_SHM_FRACTION) // (2 * prefetch)))
     if fitting < workers:
         log.warning(
             "%d of %d loader processes: no room for the batches of more, with %d MiB free in %s;\n%s",
             fitting,
             workers,
             free >> 20,
-            WHERE,
-            ADVICE,
+            SHM,
+            SHM_ADVICE,
         )
     return fitting
 
 
-def shared(batch: Batch) -> Batch:
+def to_shared_memory(batch: Batch) -> Batch:
     """Move a batch into shared memory in a loader process; elsewhere it stays where it is.
 
     PyTorch would do so itself, in a thread whose failure nobody hears of: training would wait for ever.
 
     Raises:
-        BoneageError: it is full.
+        BoneAgeError: it is full.
     """
     if get_worker_info() is None:
         return batch
@@ -70,8 +72,8 @@ def shared(batch: Batch) -> Batch:
         for tensor in batch.values():
             tensor.share_memory_()  # type: ignore[attr-defined]
     except RuntimeError as error:
-        raise BoneageError(
-            f"There is no room for the loader processes' batches in {WHERE}.\n"
-            f"Take fewer with data.workers=1, or none with data.workers=0;\n{ADVICE}."
+        raise BoneAgeError(
+            f"There is no room for the loader processes' batches in {SHM}.\n"
+            f"Take fewer with data.workers=1, or none with data.workers=0;\n{SHM_ADVICE}."
         ) from error
     return batch

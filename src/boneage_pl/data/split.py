@@ -19,9 +19,9 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from boneage_pl.data.problems import first_ten
-from boneage_pl.data.sampling import Sampling, balanced, rows_of_groups
-from boneage_pl.errors import BoneageError
+from boneage_pl.data.problems import format_list
+from boneage_pl.data.sampling import Sampling, balanced, rows_per_group
+from boneage_pl.errors import BoneAgeError
 
 Protocol = Literal["disjoint", "natural", "published"]
 BALANCED = ("disjoint", "published")  # equal numbers of rows from every group
@@ -86,7 +86,7 @@ def make_split(
         that share of its images), and on average the rest training rows.
 
     Raises:
-        BoneageError: an unknown protocol, sizes that leave a side empty, a group with fewer than two images
+        BoneAgeError: an unknown protocol, sizes that leave a side empty, a group with fewer than two images
             (but of `natural`); the message has the options that work with this table.
     """
     n_validation = _validation_rows(protocol, age_bins, samples_per_group, validation_share)
@@ -98,11 +98,11 @@ def make_split(
     groups = assign_groups(table, edges)
     shown = table["id"].map(contents) if contents else table["id"]
     if protocol in BALANCED:
-        check_groups(table, shown, edges, samples_per_group, validation_share)
+        check_group_sizes(table, shown, edges, samples_per_group, validation_share)
     if protocol == "published":
         share = n_validation / samples_per_group
-        return _as_split(
-            _draw_published(table.assign(group=groups), age_bins, samples_per_group, share, seed)
+        return _to_split(
+            _published_split(table.assign(group=groups), age_bins, samples_per_group, share, seed)
         )
     taken = shown.isin(set(shown[table["id"].isin(set(trained))])).to_numpy()
 
@@ -113,49 +113,49 @@ def make_split(
         images = rng.permutation(np.flatnonzero(groups == group))
         images = images[np.argsort(taken[images], kind="stable")]  # what may validate first
         free = shown[images[~taken[images]]].nunique()
-        held_out, images = _divided(images, shown.to_numpy()[images], validation_share, fold, free)
+        held_out, images = _split_group(images, shown.to_numpy()[images], validation_share, fold, free)
         if not held_out and protocol == "disjoint":
-            raise BoneageError(
+            raise BoneAgeError(
                 f"All images of {group_name(group, edges)} were trained on by the checkpoint: none can "
                 "validate.\nWith data.protocol=natural that group does without."
             )
         validation[group], train[group] = images[:held_out], images[held_out:]
         if protocol == "disjoint":
-            validation[group] = _draw(validation[group], n_validation, rng)
+            validation[group] = _sample_rows(validation[group], n_validation, rng)
     if not any(map(len, validation.values())):
         if taken.any():
-            raise BoneageError("All images were trained on by the checkpoint: none can validate. Add others.")
-        raise BoneageError(
+            raise BoneAgeError("All images were trained on by the checkpoint: none can validate. Add others.")
+        raise BoneAgeError(
             f"data.protocol=natural: no group by sex and age has two images, of {len(table)} in all: none "
             "can validate.\nWith fewer, wider groups some may: data.age_bins=1"
         )
     images = np.array([len(train[group]) for group in there])
-    rows = rows_of_groups(sampling, images, len(there) * (samples_per_group - n_validation))
+    rows = rows_per_group(sampling, images, len(there) * (samples_per_group - n_validation))
     for group, count in zip(there, rows.tolist(), strict=True):
-        train[group] = _draw(train[group], count, generators[group])
+        train[group] = _sample_rows(train[group], count, generators[group])
     parts = [
         table.loc[rows].assign(group=group, subset=subset)
         for group in there
         for subset, rows in (("train", train[group]), ("validation", validation[group]))
     ]
-    return _as_split(pd.concat(parts))
+    return _to_split(pd.concat(parts))
 
 
-def _as_split(rows: pd.DataFrame) -> pd.DataFrame:
+def _to_split(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[COLUMNS].sort_values("subset", kind="stable").reset_index(drop=True)
 
 
 def _check_published(sampling: Sampling, fold: int, trained: Collection[str]) -> None:
-    """Raise `BoneageError` for what a split with images on both sides cannot have."""
+    """Raise `BoneAgeError` for what a split with images on both sides cannot have."""
     if unwrap(sampling) is not balanced:
-        raise BoneageError("data.protocol=published draws equally from every group: use sampling=balanced.")
+        raise BoneAgeError("data.protocol=published draws equally from every group: use sampling=balanced.")
     if fold > 1:
-        raise BoneageError("data.protocol=published puts images on both sides: it has no folds.")
+        raise BoneAgeError("data.protocol=published puts images on both sides: it has no folds.")
     if trained:
-        raise BoneageError("data.protocol=published puts images on both sides: no data.new_split=apart.")
+        raise BoneAgeError("data.protocol=published puts images on both sides: no data.new_split=apart.")
 
 
-def _draw_published(table: pd.DataFrame, bins: int, samples: int, share: float, seed: int) -> pd.DataFrame:
+def _published_split(table: pd.DataFrame, bins: int, samples: int, share: float, seed: int) -> pd.DataFrame:
     """Draw `samples` rows of each group with replacement; then validate with `share` of each age bin's."""
     rng = np.random.default_rng(seed)
     rows = table.groupby("group").sample(samples, replace=True, random_state=rng).reset_index(drop=True)
@@ -163,7 +163,7 @@ def _draw_published(table: pd.DataFrame, bins: int, samples: int, share: float, 
     return rows.assign(subset=np.where(rows.index.isin(validation), "validation", "train"))
 
 
-def _divided(
+def _split_group(
     images: np.ndarray, shown: np.ndarray, share: float, fold: int, free: int
 ) -> tuple[int, np.ndarray]:
     """Return how many of a group's images validate, and the images in an order that keeps copies together.
@@ -180,16 +180,16 @@ def _divided(
 
 
 def check_fold(fold: int, share: float) -> None:
-    """Raise `BoneageError` for a fold that a share of the images for validation has not."""
+    """Raise `BoneAgeError` for a fold that a share of the images for validation has not."""
     folds = int(1 / share + 1e-9)
     if not 1 <= fold <= folds:
         more = f"\nFor more of them: data.validation_share={floor(1e4 / fold) / 1e4:g}" if fold > 1 else ""
-        raise BoneageError(
+        raise BoneAgeError(
             f"data.fold={fold}: data.validation_share={share:g} makes {folds} folds, 1 to {folds}.{more}"
         )
 
 
-def _draw(images: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def _sample_rows(images: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Draw `count` images: each of them as often as the others, give or take one."""
     whole, rest = divmod(count, len(images))
     return np.concatenate([np.tile(images, whole), rng.permutation(images)[:rest]])
@@ -197,12 +197,12 @@ def _draw(images: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarra
 
 def _validation_rows(protocol: str, age_bins: int, samples_per_group: int, validation_share: float) -> int:
     if protocol not in get_args(Protocol):
-        raise BoneageError(f"data.protocol={protocol}: there are {', '.join(get_args(Protocol))}.")
+        raise BoneAgeError(f"data.protocol={protocol}: there are {', '.join(get_args(Protocol))}.")
     if age_bins < 1:
-        raise BoneageError(f"data.age_bins={age_bins}: at least 1 is needed.")
+        raise BoneAgeError(f"data.age_bins={age_bins}: at least 1 is needed.")
     rows = round(samples_per_group * validation_share)
     if not 0 < rows < samples_per_group:
-        raise BoneageError(
+        raise BoneAgeError(
             f"data.samples_per_group={samples_per_group} and data.validation_share={validation_share} leave "
             f"{samples_per_group - rows} training and {rows} validation samples a group;\n"
             "each side needs at least one."
@@ -210,7 +210,7 @@ def _validation_rows(protocol: str, age_bins: int, samples_per_group: int, valid
     return rows
 
 
-def check_groups(
+def check_group_sizes(
     table: pd.DataFrame, shown: pd.Series, edges: list[float], samples: int, share: float
 ) -> None:
     """Refuse a table with a group of fewer than two images, and name the options that work with it.
@@ -223,27 +223,27 @@ def check_groups(
         share: of them that validates.
     """
     bins = len(edges) - 1
-    counts = _images_of_groups(table, shown, edges)
+    counts = _images_per_group(table, shown, edges)
     few = {count: [group for group, n in counts.items() if n == count] for count in (0, 1)}
     if not few[0] and not few[1]:
         return
-    works = _what_works(table, shown, bins, samples, share)
+    works = suggest_split_options(table, shown, bins, samples, share)
     ages = table["bone_age"]
     if ages.min() == ages.max():
-        raise BoneageError(f"All bone ages are {ages.min():g} months, which is one age bin.\n{works}")
+        raise BoneAgeError(f"All bone ages are {ages.min():g} months, which is one age bin.\n{works}")
     words = [
         f"{len(groups)} hold {'no' if count == 0 else 'a single'} image: "
-        + first_ten((group_name(g, edges) for g in groups), 5)
+        + format_list((group_name(g, edges) for g in groups), 5)
         for count, groups in few.items()
         if groups
     ]
-    raise BoneageError(
+    raise BoneAgeError(
         f"Of the {len(counts)} groups by sex and age, which need two images each, "
         f"{'; '.join(words)}.\n{works}"
     )
 
 
-def _images_of_groups(table: pd.DataFrame, shown: pd.Series, edges: list[float]) -> dict[int, int]:
+def _images_per_group(table: pd.DataFrame, shown: pd.Series, edges: list[float]) -> dict[int, int]:
     """Return how many different images each group has, of the sexes that the table has."""
     counts = shown.groupby(assign_groups(table, edges)).nunique()
     bins = len(edges) - 1
@@ -254,9 +254,12 @@ def _images_of_groups(table: pd.DataFrame, shown: pd.Series, edges: list[float])
     }
 
 
-def _what_works(table: pd.DataFrame, shown: pd.Series, bins: int, samples: int, share: float) -> str:
+def suggest_split_options(
+    table: pd.DataFrame, shown: pd.Series, bins: int, samples: int, share: float
+) -> str:
+    """Return what makes every group large enough: fewer age bins, or fewer rows."""
     for fewer in range(bins - 1, 0, -1):
-        counts = _images_of_groups(table, shown, age_edges(table["bone_age"], fewer))
+        counts = _images_per_group(table, shown, age_edges(table["bone_age"], fewer))
         if min(counts.values()) > 1:
             each = max(-(-len(table) // len(counts)), 2)  # about every image once
             each = next((n for n in range(each, samples) if 0 < round(n * share) < n), samples)
@@ -269,7 +272,7 @@ def _what_works(table: pd.DataFrame, shown: pd.Series, bins: int, samples: int, 
     )
 
 
-def sex_alone(table: pd.DataFrame) -> str:
+def missing_sex_note(table: pd.DataFrame) -> str:
     """Say which sex is missing in a table; nothing where both are there."""
     sexes = table["male"].astype(bool)
     if sexes.nunique() != 1:

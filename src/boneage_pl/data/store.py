@@ -17,21 +17,21 @@ from typing import Any
 
 import numpy as np
 
-from boneage_pl.data.frame import Fit, Frame, Pixels
+from boneage_pl.data.frame import Pixels, ResizeMode, ResizeSpec
 from boneage_pl.data.images import BadImageError, read_file
-from boneage_pl.errors import BoneageError
-from boneage_pl.machine.whole import write_whole
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.machine.whole import atomic_write
 
 VERSION = 3  # of the preparation: raise it when a pixel, or what is refused, would come out differently
-UNOPENED = -1  # the size of a file that could not be opened
+UNREADABLE = -1  # the size of a file that could not be opened
 HEADER = 128  # bytes before the first image, as `numpy.lib.format` pads them
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceFile:
     """One original file: its path below `data.root`, its size and time on disk, its content.
 
-    Of a file that the system did not give (`UNOPENED`) nothing else is known: it is tried again each time.
+    Of a file that the system did not give (`UNREADABLE`) nothing else is known: it is tried again each time.
     """
 
     path: str
@@ -41,10 +41,10 @@ class Source:
     depth: int = 0  # bits of the largest value of a 16-bit gray image; else 0
     content: str = ""  # SHA-256 of the prepared pixels: two files may show one picture
 
-    def looks_like(self, root: Path, path: str) -> bool:
+    def is_unchanged(self, root: Path, path: str) -> bool:
         """Whether the file at `path` below `root` has the size and time that this source had."""
-        if self.bytes == UNOPENED:
-            return path == self.path and not _can_be_read(root / path)
+        if self.bytes == UNREADABLE:
+            return path == self.path and not _is_readable(root / path)
         try:
             found = os.stat(f"{root}{os.sep}{path}")  # noqa: PTH116 — a Path costs more than the question
         except OSError:
@@ -52,7 +52,7 @@ class Source:
         return (path, found.st_size, found.st_mtime_ns) == (self.path, self.bytes, self.mtime_ns)
 
 
-def _can_be_read(path: Path) -> bool:
+def _is_readable(path: Path) -> bool:
     try:
         read_file(path)
     except BadImageError:
@@ -61,56 +61,56 @@ def _can_be_read(path: Path) -> bool:
 
 
 @dataclass
-class Examined:
+class ImageIndex:
     """What is known of a data set's images, by id."""
 
-    hashes: dict[str, str]  # SHA-256 of the file
-    contents: dict[str, str]  # SHA-256 of the pixels that are made of it
+    file_sha256: dict[str, str]  # SHA-256 of the file
+    pixel_sha256: dict[str, str]  # SHA-256 of the pixels that are made of it
     depths: dict[str, int]  # bits of the largest value of a 16-bit gray image; else 0
-    levels: list[int]  # bits that 16-bit images are read as
-    bad: dict[str, str]  # what those are instead that cannot be used
+    bit_depths: list[int]  # bits that 16-bit images are read as
+    errors: dict[str, str]  # what those are instead that cannot be used
 
 
 @dataclass
-class Manifest:
+class CacheManifest:
     """What a store holds; an image's row is its place in `images`."""
 
     image_size: int
     file: str
     sha256: str  # of the file of pixels
-    images: dict[str, Source]  # by id
-    unreadable: dict[str, tuple[Source, str]]  # by id, with what it is instead
-    levels: list[int]  # bits that 16-bit images are read as, see `boneage_pl.data.depth`
+    images: dict[str, SourceFile]  # by id
+    unreadable: dict[str, tuple[SourceFile, str]]  # by id, with what it is instead
+    bit_depths: list[int]  # bits that 16-bit images are read as, see `boneage_pl.data.depth`
     package: str
     version: int = VERSION
-    fit: Fit = "crop"
+    mode: ResizeMode = "crop"
 
     @property
-    def frame(self) -> Frame:
+    def resize_spec(self) -> ResizeSpec:
         """The square that the images were brought into."""
-        return Frame(self.image_size, self.fit)
+        return ResizeSpec(self.image_size, self.mode)
 
     @property
-    def sources(self) -> dict[str, Source]:
+    def sources(self) -> dict[str, SourceFile]:
         """All originals by id: those that could be read, then those that could not."""
         return {**self.images, **{i: source for i, (source, _) in self.unreadable.items()}}
 
     def write(self, path: Path) -> None:
         """Write the manifest to `path`."""
-        write_whole(path, json.dumps(asdict(self), indent=0))
+        atomic_write(path, json.dumps(asdict(self), indent=0))
 
 
-def read_manifest(folder: Path, frame: Frame) -> Manifest | None:
+def read_manifest(folder: Path, frame: ResizeSpec) -> CacheManifest | None:
     """Return the manifest of this square, or `None` where there is none that this version can use."""
     try:
         values: dict[str, Any] = json.loads((folder / f"{frame}.json").read_text(encoding="utf-8"))
-        values["images"] = {i: Source(**source) for i, source in values["images"].items()}
-        values["unreadable"] = {i: (Source(**s), why) for i, (s, why) in values["unreadable"].items()}
-        manifest = Manifest(**values)
-        whole = (folder / manifest.file).stat().st_size == HEADER + len(manifest.images) * frame.side**2
+        values["images"] = {i: SourceFile(**source) for i, source in values["images"].items()}
+        values["unreadable"] = {i: (SourceFile(**s), why) for i, (s, why) in values["unreadable"].items()}
+        manifest = CacheManifest(**values)
+        whole = (folder / manifest.file).stat().st_size == HEADER + len(manifest.images) * frame.size**2
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return manifest if whole and (manifest.version, manifest.frame) == (VERSION, frame) else None
+    return manifest if whole and (manifest.version, manifest.resize_spec) == (VERSION, frame) else None
 
 
 def npy_header(count: int, image_size: int) -> bytes:
@@ -122,7 +122,7 @@ def npy_header(count: int, image_size: int) -> bytes:
     return header.getvalue()
 
 
-class ImageStore:
+class ImageCache:
     """The prepared images of one square, mapped read-only.
 
     Args:
@@ -131,26 +131,26 @@ class ImageStore:
         manifest: of the store, where it has just been read.
 
     Raises:
-        BoneageError: there is no store of this square, or not one that this version can use.
+        BoneAgeError: there is no store of this square, or not one that this version can use.
     """
 
-    def __init__(self, folder: Path, frame: Frame, manifest: Manifest | None = None) -> None:
+    def __init__(self, folder: Path, frame: ResizeSpec, manifest: CacheManifest | None = None) -> None:
         manifest = manifest or read_manifest(folder, frame)
         if manifest is None:
-            raise BoneageError(
-                f"{folder} holds no prepared images of {frame.side} pixels that can be used "
-                f"(data.fit={frame.fit}).\n"
+            raise BoneAgeError(
+                f"{folder} holds no prepared images of {frame.size} pixels that can be used "
+                f"(data.fit={frame.mode}).\n"
                 "Prepare them with  python -m boneage_pl.prepare data.root=<folder>  and the same options."
             )
         self.path = folder / manifest.file
-        self.shape = (len(manifest.images), frame.side, frame.side)
+        self.shape = (len(manifest.images), frame.size, frame.size)
         images = manifest.images
-        self.images = Examined(
-            hashes={i: source.sha256 for i, source in images.items()},
-            contents={i: source.content for i, source in images.items()},
+        self.images = ImageIndex(
+            file_sha256={i: source.sha256 for i, source in images.items()},
+            pixel_sha256={i: source.content for i, source in images.items()},
             depths={i: source.depth for i, source in images.items()},
-            levels=manifest.levels,
-            bad={i: why for i, (_, why) in manifest.unreadable.items()},
+            bit_depths=manifest.bit_depths,
+            errors={i: why for i, (_, why) in manifest.unreadable.items()},
         )
         self.checksum = manifest.sha256
         self.sources = manifest.sources
@@ -171,17 +171,17 @@ class ImageStore:
         """Return the images of `ids`: uint8 [B, H, W].
 
         Raises:
-            BoneageError: the file has been cut short since it was opened.
+            BoneAgeError: the file has been cut short since it was opened.
         """
         # what is mapped beyond a file's end kills the process that reads it
         if os.fstat(self._file.fileno()).st_size < HEADER + math.prod(self.shape):
-            raise BoneageError(
+            raise BoneAgeError(
                 f"{self.path} was cut short while it was read.\n"
                 "Delete it: the next start prepares the images anew."
             )
         return self.pixels[[self.rows[i] for i in ids]]
 
-    def is_whole(self) -> bool:
+    def verify_checksum(self) -> bool:
         """Whether every byte is what was written (reads all of it)."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == self.checksum

@@ -1,10 +1,10 @@
 """Batch transforms on the device, applied before normalization.
 
 A transform maps images to images: uint8 [B, 1, H, W], or floating point in [0, 1] once an earlier one made
-them so. A random one has an attribute `numbers`, how many uniform numbers it takes for each sample, and is
+them so. A random one has an attribute `num_random`, how many uniform numbers it takes for each sample, and is
 called with them too: float32 [B, numbers] in [0, 1), a function of seed, epoch and sample. If it also has a
-true `alternates`, the first number is below 0.5 in every second epoch of a sample. Plain functions of
-images, such as torchvision's deterministic transforms, have no `numbers`.
+true `alternate_epochs`, the first number is below 0.5 in every second epoch of a sample. Plain functions of
+images, such as torchvision's deterministic transforms, have no `num_random`.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,26 +18,26 @@ _GOLDEN = -0x61C8864680B583EB  # 2⁶⁴ / the golden ratio, as a signed number
 _MIX = (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)  # splitmix64's (Steele, Lea and Flood 2014)
 
 
-class Flip:
+class RandomHorizontalFlip:
     """Mirror images left to right at random (published: torchvision's RandomHorizontalFlip).
 
     Args:
         share: probability that an image is mirrored.
-        alternating: mirror in every second epoch instead, see `boneage_pl.data.augment.geometry.Affine`.
+        alternating: mirror in every second epoch instead, see `RandomAffine`.
     """
 
-    numbers = 1
+    num_random = 1
 
     def __init__(self, share: float = 0.5, alternating: bool = False) -> None:
         self.share = share
-        self.alternates = alternating
+        self.alternate_epochs = alternating
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
         """Mirror images whose number is below `share`: [B, 1, H, W] and [B, 1] → [B, 1, H, W]."""
         return torch.where((random[:, 0] < self.share).view(-1, 1, 1, 1), images.flip(3), images)
 
 
-class Transforms:
+class Compose:
     """Compose transforms, each with its own random numbers."""
 
     def __init__(self, steps: Iterable[Callable[..., Tensor]] = ()) -> None:
@@ -50,11 +50,11 @@ class Transforms:
             images: uint8 [B, 1, H, W].
             keys: int64 [B], see `Batch.key`.
         """
-        random = uniform(keys, self.numbers)
+        random = hashed_uniform(keys, self.num_random)
         for step in self.steps:
-            if count := _numbers(step):
+            if count := _num_random(step):
                 own, random = random[:, :count], random[:, count:]
-                if getattr(step, "alternates", False):
+                if getattr(step, "alternate_epochs", False):
                     own = torch.cat([(own[:, :1] + (keys.unsqueeze(1) >> BITS)) / 2, own[:, 1:]], 1)
                 images = step(images, own)
             else:
@@ -62,12 +62,12 @@ class Transforms:
         return images
 
     @property
-    def numbers(self) -> int:
+    def num_random(self) -> int:
         """Number of random numbers for each image."""
-        return sum(map(_numbers, self.steps))
+        return sum(map(_num_random, self.steps))
 
     @classmethod
-    def of(cls, named: Any, *, random: bool = True) -> "Transforms":
+    def apply(cls, named: Any, *, random: bool = True) -> "Compose":
         """Compose the transforms of a table by name; `None` entries are skipped.
 
         Args:
@@ -75,14 +75,14 @@ class Transforms:
             random: whether random transforms are kept; predictions do without them.
         """
         steps = [step for step in (named or {}).values() if step is not None]
-        return cls(step for step in steps if random or not _numbers(step))
+        return cls(step for step in steps if random or not _num_random(step))
 
 
-def _numbers(step: Callable[..., Tensor]) -> int:
-    return getattr(step, "numbers", 0)
+def _num_random(step: Callable[..., Tensor]) -> int:
+    return getattr(step, "num_random", 0)
 
 
-def uniform(keys: Tensor, count: int) -> Tensor:
+def hashed_uniform(keys: Tensor, count: int) -> Tensor:
     """Hash keys to uniform numbers in [0, 1) with 24 bits: float32 [B, count].
 
     Args:
@@ -94,11 +94,11 @@ def uniform(keys: Tensor, count: int) -> Tensor:
     steps = torch.arange(1, max(count, 1), device=keys.device)
     mixed = keys.unsqueeze(1) + steps * _GOLDEN  # [B, count - 1]; it wraps around, as is meant
     for shift, factor in zip((30, 27), _MIX, strict=True):
-        mixed = (mixed ^ _shifted(mixed, shift)) * factor
-    mixed = mixed ^ _shifted(mixed, 31)
-    bits = torch.cat([keys.unsqueeze(1) >> 29, _shifted(mixed, 40)], 1)[:, :count]
+        mixed = (mixed ^ _xorshift(mixed, shift)) * factor
+    mixed = mixed ^ _xorshift(mixed, 31)
+    bits = torch.cat([keys.unsqueeze(1) >> 29, _xorshift(mixed, 40)], 1)[:, :count]
     return bits.float() * 2.0**-24
 
 
-def _shifted(values: Tensor, by: int) -> Tensor:
+def _xorshift(values: Tensor, by: int) -> Tensor:
     return (values >> by) & ((1 << (64 - by)) - 1)  # PyTorch's own shift keeps the sign

@@ -8,21 +8,23 @@ from typing import Any
 import yaml
 
 from boneage_pl import __version__
-from boneage_pl.deploy.exported import RULES
-from boneage_pl.reading.model import BoneAge
-from boneage_pl.report.coverage import measure_coverage, with_ends
+from boneage_pl.deploy.exported import FORWARD_RULES
+from boneage_pl.reading.model import BoneAgePredictor
+from boneage_pl.report.coverage import add_intervals, measure_interval_coverage
 from boneage_pl.report.html import environment
-from boneage_pl.report.measures import Population, measure
-from boneage_pl.report.own import own_answers
-from boneage_pl.run.record import Record
-from boneage_pl.run.run_json import ran_with
+from boneage_pl.report.measures import Population, compute_metrics
+from boneage_pl.report.own import validation_predictions
+from boneage_pl.run.record import CheckpointMetadata
+from boneage_pl.run.run_json import load_run_json
 from boneage_pl.run.runs import run_of
 
 # Groups of the configuration that say how it was trained; the rest is the machine's or the data's.
 _TRAINING = ("model", "loss", "transforms", "sampling", "optimizer", "scheduler")
 
 
-def card_of(checkpoint: Path, model: BoneAge, level: float, precision: str = "float32") -> str:
+def write_model_card(
+    checkpoint: Path, model: BoneAgePredictor, level: float, precision: str = "float32"
+) -> str:
     """Return the card of a model of one checkpoint, as Markdown with Hugging Face's front matter.
 
     Its sections are those of Mitchell et al. (Model Cards, FAT* 2019), with what CLAIM 2024 (Tejani et al.,
@@ -36,28 +38,28 @@ def card_of(checkpoint: Path, model: BoneAge, level: float, precision: str = "fl
         precision: of the numbers in the file that it lies beside.
     """
     (member,) = model.members
-    record = member.record
-    answers = with_ends(own_answers(record), [record])
+    record = member.metadata
+    answers = add_intervals(validation_predictions(record), [record])
     population = Population.of(record.split)
-    numbers = measure(answers, record.split["edges"], population, balanced=record.balanced)
-    reports = list(_reports(checkpoint))
-    network = member.ask.reader.network
+    numbers = compute_metrics(answers, record.split["edges"], population, balanced=record.balanced)
+    reports = list(_reported_metrics(checkpoint))
+    network = member.predictor.module.network
     return (
         environment("boneage_pl.deploy", escaped=False)
         .get_template("card.md")
         .render(
             record=record,
-            front=_front(record, numbers),
+            front=_front_matter(record, numbers),
             numbers=numbers,
-            coverage=measure_coverage(answers, own=True),
-            run=ran_with(checkpoint),
+            coverage=measure_interval_coverage(answers, own=True),
+            run=load_run_json(checkpoint),
             stress=next((report["stress"] for report in reports if report["stress"]), []),
             others=[report for report in reports if report["subset"].startswith("every image")],
             parameters=sum(value.numel() for value in network.parameters()),
             training=yaml.safe_dump({group: record.config[group] for group in _TRAINING}, sort_keys=False),
-            resize=RULES[record.frame.fit].format(side=record.frame.side),
+            resize=FORWARD_RULES[record.resize_spec.mode].format(side=record.resize_spec.size),
             data=Path(record.config["data"]["root"]).name,
-            knows_hands=member.familiar is not None,
+            knows_hands=member.ood_detector is not None,
             intervals=model.intervals.table(),
             level=level,
             precision=precision,
@@ -66,7 +68,7 @@ def card_of(checkpoint: Path, model: BoneAge, level: float, precision: str = "fl
     )
 
 
-def _front(record: Record, numbers: dict[str, Any]) -> str:
+def _front_matter(record: CheckpointMetadata, numbers: dict[str, Any]) -> str:
     """Return the front matter that Hugging Face's hub reads."""
     mae = numbers["overall"]["mae"]["value"]
     data = Path(record.config["data"]["root"]).name
@@ -91,7 +93,7 @@ def _front(record: Record, numbers: dict[str, Any]) -> str:
     return yaml.safe_dump(found, sort_keys=False).rstrip()
 
 
-def _reports(checkpoint: Path) -> Iterator[dict[str, Any]]:
+def _reported_metrics(checkpoint: Path) -> Iterator[dict[str, Any]]:
     """Yield what evaluations of this checkpoint alone have left in its run's folder, the newest first."""
     files = run_of(checkpoint).glob("report_*/metrics.json")
     for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):

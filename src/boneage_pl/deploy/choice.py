@@ -6,45 +6,51 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.machine.home import path_of
-from boneage_pl.run.runs import run_of, shortest
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.machine.home import expand_path
+from boneage_pl.run.runs import run_of, shortest_path
 
 
 @dataclass(frozen=True)
-class Kind:
+class ExportFormat:
     """A kind of export.
 
     Args:
         name: as the option says it.
         suffix: of its file.
         precisions: that its numbers can have.
-        several: whether checkpoints can become one.
-        beside: names of the files that are written with it.
+        takes_several: whether checkpoints can become one.
+        extra_suffixes: names of the files that are written with it.
     """
 
     name: str
     suffix: str
     precisions: tuple[str, ...]
-    several: bool = True
-    beside: tuple[str, ...] = ()
+    takes_several: bool = True
+    extra_suffixes: tuple[str, ...] = ()
 
     def files(self, out: Path) -> list[Path]:
         """Return all that is written where `out` is the file."""
-        return [out, *(out.with_name(name.format(stem=out.stem)) for name in self.beside)]
+        return [out, *(out.with_name(name.format(stem=out.stem)) for name in self.extra_suffixes)]
 
 
-CARD = "card.md"
-_KINDS = (
-    Kind("onnx", ".onnx", ("float32", "float16", "int8")),
-    Kind("torch_export", ".pt2", ("float32",)),
-    Kind("weights", ".safetensors", ("float32", "float16"), several=False, beside=("{stem}.json", CARD)),
-    Kind("card", ".md", ("float32",), several=False),
+MODEL_CARD = "card.md"
+_FORMATS = (
+    ExportFormat("onnx", ".onnx", ("float32", "float16", "int8")),
+    ExportFormat("torch_export", ".pt2", ("float32",)),
+    ExportFormat(
+        "weights",
+        ".safetensors",
+        ("float32", "float16"),
+        takes_several=False,
+        extra_suffixes=("{stem}.json", MODEL_CARD),
+    ),
+    ExportFormat("card", ".md", ("float32",), takes_several=False),
 )
-KINDS = {kind.name: kind for kind in _KINDS}
+EXPORT_FORMATS = {kind.name: kind for kind in _FORMATS}
 
 
-def chosen(config: DictConfig, count: int) -> Kind:
+def resolve_format(config: DictConfig, count: int) -> ExportFormat:
     """Return what `format` names.
 
     Args:
@@ -52,43 +58,43 @@ def chosen(config: DictConfig, count: int) -> Kind:
         count: of the checkpoints.
 
     Raises:
-        BoneageError: there is no such format, it has no such precision, or is of one checkpoint alone.
+        BoneAgeError: there is no such format, it has no such precision, or is of one checkpoint alone.
     """
-    kind = KINDS.get(str(config.format))
+    kind = EXPORT_FORMATS.get(str(config.format))
     if kind is None:
-        raise BoneageError(f"format={config.format}: there are {', '.join(KINDS)}.")
+        raise BoneAgeError(f"format={config.format}: there are {', '.join(EXPORT_FORMATS)}.")
     if config.precision not in kind.precisions:
         there = ", ".join(kind.precisions)
-        raise BoneageError(f"precision={config.precision}: format={kind.name} has {there}.")
+        raise BoneAgeError(f"precision={config.precision}: format={kind.name} has {there}.")
     if count == 0:
-        raise BoneageError("ckpt=[]: name at least one checkpoint.")
-    if count > 1 and not kind.several:
-        raise BoneageError(
+        raise BoneAgeError("ckpt=[]: name at least one checkpoint.")
+    if count > 1 and not kind.takes_several:
+        raise BoneAgeError(
             f"format={kind.name} is of one checkpoint, and ckpt names {count}: export each by itself."
         )
     return kind
 
 
-def place_of(config: DictConfig, kind: Kind, checkpoint: Path, experiment: str) -> Path:
+def output_path(config: DictConfig, kind: ExportFormat, checkpoint: Path, experiment: str) -> Path:
     """Return the file that is to be written: `out`, or one in the folder `export/` of the checkpoint's run.
 
     Raises:
-        BoneageError: a name that another program would not take it under, or something is there already.
+        BoneAgeError: a name that another program would not take it under, or something is there already.
     """
     if config.out is not None:
-        out = path_of(str(config.out))
+        out = expand_path(str(config.out))
         if out.suffix != kind.suffix:
-            raise BoneageError(f"out={config.out}: a file of format={kind.name} ends with {kind.suffix}.")
+            raise BoneAgeError(f"out={config.out}: a file of format={kind.name} ends with {kind.suffix}.")
     else:
         run = run_of(checkpoint)
         beside = (run / ".hydra").is_dir() and os.access(run, os.W_OK)
-        folder = shortest(run / "export") if beside else Path(config.outputs) / "exports"
+        folder = shortest_path(run / "export") if beside else Path(config.outputs) / "exports"
         suffix = "" if config.precision == "float32" else f"_{config.precision}"
         folder = folder / f"weights{suffix}" if kind.name == "weights" else folder
-        name = Path(CARD).stem if kind.name == "card" else f"{Path(experiment).name}{suffix}"
+        name = Path(MODEL_CARD).stem if kind.name == "card" else f"{Path(experiment).name}{suffix}"
         out = folder / f"{name}{kind.suffix}"
     if there := [file for file in kind.files(out) if file.exists()]:
-        raise BoneageError(
+        raise BoneAgeError(
             f"{there[0]} is there already, and nothing is written over.\nGive out= another name."
         )
     return out

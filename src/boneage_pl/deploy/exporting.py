@@ -8,80 +8,84 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from boneage_pl.deploy.card import card_of
-from boneage_pl.deploy.choice import CARD, Kind, place_of
-from boneage_pl.deploy.exported import Exported
-from boneage_pl.deploy.formats import WRITERS, Job
-from boneage_pl.deploy.measured import HEAD, Measured, measured, megabytes
+from boneage_pl.deploy.card import write_model_card
+from boneage_pl.deploy.choice import MODEL_CARD, ExportFormat, output_path
+from boneage_pl.deploy.exported import ExportModule
+from boneage_pl.deploy.formats import WRITERS, ExportJob
+from boneage_pl.deploy.measured import TABLE_HEAD, ExportCheck, check_export, megabytes
 from boneage_pl.deploy.onnx_file import needs_onnx
-from boneage_pl.deploy.trial import Trial, trial_of
-from boneage_pl.errors import BoneageError
-from boneage_pl.machine.whole import write_whole
-from boneage_pl.reading.model import BoneAge
+from boneage_pl.deploy.trial import VerificationSet, build_verification_set
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.machine.whole import atomic_write
+from boneage_pl.reading.model import BoneAgePredictor
 
 log = logging.getLogger(__name__)
 
 
-def export_model(config: DictConfig, kind: Kind, paths: Sequence[Path]) -> Path:
+def export_model(config: DictConfig, kind: ExportFormat, paths: Sequence[Path]) -> Path:
     """Export the checkpoints at `paths` as `kind`, and return the file.
 
     Nothing is there under its final name before it has answered as it must.
 
     Raises:
-        BoneageError: a checkpoint that cannot be read, an extra that is missing, images that are not there,
+        BoneAgeError: a checkpoint that cannot be read, an extra that is missing, images that are not there,
             answers that are not the checkpoint's, or a disk that does not take the file.
     """
     if kind.name == "onnx":
         needs_onnx()
     repeated = OmegaConf.to_container(config, resolve=False)
-    model = BoneAge.load(paths, level=config.level, device="cpu", repeated=repeated)
-    out = place_of(config, kind, paths[0], model.members[0].record.experiment)
-    trial = None if kind.name == "card" else trial_of(config, model.members)
+    model = BoneAgePredictor.load(paths, level=config.level, device="cpu", repeated=repeated)
+    out = output_path(config, kind, paths[0], model.members[0].metadata.experiment)
+    trial = None if kind.name == "card" else build_verification_set(config, model.members)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if trial is None:
-            write_whole(out, card_of(paths[0], model, config.level))
+            atomic_write(out, write_model_card(paths[0], model, config.level))
         else:
             _export(config, kind, model, trial, out)
     except OSError as error:
-        raise BoneageError(f"{out} cannot be written: {error.strerror or error}.") from error
+        raise BoneAgeError(f"{out} cannot be written: {error.strerror or error}.") from error
     log.info("written\n  %s", "\n  ".join(str(file) for file in kind.files(out)))
     return out
 
 
-def _export(config: DictConfig, kind: Kind, model: BoneAge, trial: Trial, out: Path) -> None:
-    exported = Exported(model)
+def _export(
+    config: DictConfig, kind: ExportFormat, model: BoneAgePredictor, trial: VerificationSet, out: Path
+) -> None:
+    exported = ExportModule(model)
     paths = [member.path for member in model.members]
-    reference = measured("PyTorch float32", exported.ask, trial, sum(map(megabytes, paths)))
-    tried: list[Measured] = []
+    reference = check_export("PyTorch float32", exported.predict, trial, sum(map(megabytes, paths)))
+    tried: list[ExportCheck] = []
     with tempfile.TemporaryDirectory(prefix=".export_", dir=out.parent) as folder:
         aside = Path(folder) / out.name
         repeated = OmegaConf.to_container(config, resolve=False)
-        job = Job(
+        job = ExportJob(
             model,
             exported,
             reference,
             trial,
             precision=config.precision,
             level=config.level,
-            max_cost=config.max_cost,
-            repeated=repeated,
-            tried=tried,
+            max_mae_increase=config.max_cost,
+            trusted_config=repeated,
+            checks=tried,
         )
         try:
             WRITERS[kind.name](job, aside)
         finally:  # what is refused is shown too
             rows = "\n".join(one.row(reference) for one in (reference, *tried))
-            log.info("tried on %s, on the CPU\n%s\n%s", trial.words, HEAD, rows)
-        if CARD in kind.beside:
-            card = card_of(paths[0], model, config.level, config.precision)
-            write_whole(aside.with_name(CARD), card)
+            log.info("tried on %s, on the CPU\n%s\n%s", trial.description, TABLE_HEAD, rows)
+        if MODEL_CARD in kind.extra_suffixes:
+            card = write_model_card(paths[0], model, config.level, config.precision)
+            atomic_write(aside.with_name(MODEL_CARD), card)
         for file in reversed(kind.files(out)):  # what the others belong to comes last
             (Path(folder) / file.name).replace(file)
-    _conclude(tried, reference, trial, model)
+    _report_checks(tried, reference, trial, model)
 
 
-def _conclude(tried: Sequence[Measured], reference: Measured, trial: Trial, model: BoneAge) -> None:
+def _report_checks(
+    tried: Sequence[ExportCheck], reference: ExportCheck, trial: VerificationSet, model: BoneAgePredictor
+) -> None:
     """Say how far off what was written is."""
     for found in tried:
         off = np.abs(found.months - reference.months)
@@ -96,5 +100,5 @@ def _conclude(tried: Sequence[Measured], reference: Measured, trial: Trial, mode
         log.info(
             "the training measured %.3f months on these images, in %s",
             theirs,
-            model.members[0].record.precision,
+            model.members[0].metadata.precision,
         )

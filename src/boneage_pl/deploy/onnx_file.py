@@ -12,39 +12,43 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from boneage_pl.deploy.exported import Ask, Exported, traced
-from boneage_pl.deploy.measured import answers
-from boneage_pl.deploy.trial import Pictures
-from boneage_pl.errors import BoneageError
+from boneage_pl.deploy.exported import ExportModule, PredictFn, translate_export_errors
+from boneage_pl.deploy.measured import predict_images
+from boneage_pl.deploy.trial import ImageBatch
+from boneage_pl.errors import BoneAgeError
 from boneage_pl.machine.pool import cores
-from boneage_pl.reading.extras import needed
+from boneage_pl.reading.extras import import_optional
 
-MOST_BYTES = 1.9e9  # a file is one protocol buffer, which holds 2 GiB
+MAX_PROTOBUF_BYTES = 1.9e9  # a file is one protocol buffer, which holds 2 GiB
 _INPUTS, _OUTPUT = ("image", "male"), "months"
-_LEFT = 0.01  # of all numbers: a matrix with fewer gains nothing from 8 bits, and the last one loses by it
-STEM = 5  # convolutions that stay whole where all in 8 bits cost too much; our choice, see docs/EXPORT.md
-_FEWEST = 20  # answers that a slope is taken from
+_FLOAT32_OPS = (
+    0.01  # of all numbers: a matrix with fewer gains nothing from 8 bits, and the last one loses by it
+)
+NUM_FLOAT32_CONVS = (
+    5  # convolutions that stay whole where all in 8 bits cost too much; our choice, see docs/EXPORT.md
+)
+_MIN_CALIBRATION = 20  # answers that a slope is taken from
 
 
 def needs_onnx() -> None:
-    """Raise `BoneageError` unless what writes, changes and runs ONNX files is installed."""
+    """Raise `BoneAgeError` unless what writes, changes and runs ONNX files is installed."""
     for module in ("onnx", "onnxscript", "onnxruntime"):
-        needed(module, "format=onnx", "onnx")
+        import_optional(module, "format=onnx", "onnx")
 
 
-def write_onnx(model: Exported, path: Path) -> None:
+def write_onnx(model: ExportModule, path: Path) -> None:
     """Write a model in float32, whose batch may have any size.
 
     Raises:
-        BoneageError: it is too large for a file.
+        BoneAgeError: it is too large for a file.
     """
-    if model.bytes > MOST_BYTES:
-        raise BoneageError(
+    if model.bytes > MAX_PROTOBUF_BYTES:
+        raise BoneAgeError(
             f"the model takes {model.bytes / 1e9:.1f} GB in float32, and an ONNX file holds 2:\n"
             "export fewer checkpoints together, or each by itself."
         )
     any_batch = {0: torch.export.Dim.DYNAMIC}
-    with _quietly(), traced("format=onnx"):
+    with _silence_onnxruntime(), translate_export_errors("format=onnx"):
         program = torch.onnx.export(
             model,
             model.example(),
@@ -56,16 +60,16 @@ def write_onnx(model: Exported, path: Path) -> None:
             verbose=False,
         )
     assert program is not None
-    with _quietly():
+    with _silence_onnxruntime():
         program.save(path)
 
 
-def describe(path: Path, said: Mapping[str, str]) -> None:
+def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
     """Add what a file says of its model, and name the size that varies."""
-    onnx = needed("onnx", "format=onnx", "onnx")
+    onnx = import_optional("onnx", "format=onnx", "onnx")
     model = onnx.load(path)
     del model.metadata_props[:]
-    for key, value in said.items():
+    for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
     for of_graph in (model.graph.input, model.graph.output):
         for value in of_graph:
@@ -75,15 +79,17 @@ def describe(path: Path, said: Mapping[str, str]) -> None:
     onnx.save(model, path)
 
 
-def halve(path: Path, to: Path) -> None:
+def convert_to_float16(path: Path, to: Path) -> None:
     """Write `path` with numbers of 16 bits, which are computed with too where the hardware can."""
-    onnx = needed("onnx", "precision=float16", "onnx")
-    float16 = needed("onnxruntime.transformers.float16", "precision=float16", "onnx")
-    with _quietly():
+    onnx = import_optional("onnx", "precision=float16", "onnx")
+    float16 = import_optional("onnxruntime.transformers.float16", "precision=float16", "onnx")
+    with _silence_onnxruntime():
         onnx.save(float16.convert_float_to_float16(onnx.load(path), keep_io_types=True), to)
 
 
-def quantise(path: Path, to: Path, calibration: Pictures, exact: NDArray[np.float64], stem: int = 0) -> None:
+def quantize_int8(
+    path: Path, to: Path, calibration: ImageBatch, exact: NDArray[np.float64], stem: int = 0
+) -> None:
     """Write `path` with 8 bits: weights by channel, activations in the ranges that images show.
 
     Static quantisation (Jacob et al., CVPR 2018) as ONNX Runtime does it. Small matrices stay in float32,
@@ -96,37 +102,39 @@ def quantise(path: Path, to: Path, calibration: Pictures, exact: NDArray[np.floa
         exact: what `path` answers about them, float64 [N] in months.
         stem: convolutions, from the first, that stay in float32 too.
     """
-    quantization = needed("onnxruntime.quantization", "precision=int8", "onnx")
-    shapes = needed("onnxruntime.quantization.shape_inference", "precision=int8", "onnx")
+    quantization = import_optional("onnxruntime.quantization", "precision=int8", "onnx")
+    shapes = import_optional("onnxruntime.quantization.shape_inference", "precision=int8", "onnx")
     folded = to.with_suffix(".folded.onnx")
-    with _quietly():
+    with _silence_onnxruntime():
         shapes.quant_pre_process(str(path), str(folded), skip_symbolic_shape=True)
         quantization.quantize_static(
             str(folded),
             str(to),
-            _Feed(calibration),
+            _CalibrationReader(calibration),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,  # with signed ones x86 is twice as slow
             weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=_left_whole(folded, stem),
+            nodes_to_exclude=float32_nodes(folded, stem),
         )
-    _put_right(to, *_line(answers(open_onnx(to), calibration, "calibrating"), exact))
+    append_linear_correction(
+        to, *fit_linear_correction(predict_images(open_onnx(to), calibration, "calibrating"), exact)
+    )
 
 
-def open_onnx(path: Path) -> Ask:
+def open_onnx(path: Path) -> PredictFn:
     """Return a file as ONNX Runtime runs it on the CPU, with as many threads as PyTorch."""
-    runtime = needed("onnxruntime", "format=onnx", "onnx")
+    runtime = import_optional("onnxruntime", "format=onnx", "onnx")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = cores()
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda image, male: session.run([_OUTPUT], {"image": image, "male": male})[0]
 
 
-class _Feed:
+class _CalibrationReader:
     """Hands out images one at a time, as the calibration asks for them."""
 
-    def __init__(self, pictures: Pictures) -> None:
+    def __init__(self, pictures: ImageBatch) -> None:
         self.pictures, self.at = pictures, 0
 
     def get_next(self) -> dict[str, Any] | None:
@@ -137,17 +145,17 @@ class _Feed:
         return {"image": self.pictures.image[one], "male": self.pictures.male[one]}
 
 
-def _line(rounded: NDArray[np.float64], exact: NDArray[np.float64]) -> tuple[float, float]:
+def fit_linear_correction(rounded: NDArray[np.float64], exact: NDArray[np.float64]) -> tuple[float, float]:
     """Return slope and height of the line from rounded to exact answers; of few the slope is 1."""
     slope = 1.0
-    if len(exact) >= _FEWEST and rounded.std() > 1:
+    if len(exact) >= _MIN_CALIBRATION and rounded.std() > 1:
         slope = float(np.polyfit(rounded, exact, 1)[0])
     return slope, float(np.mean(exact - slope * rounded))
 
 
-def _put_right(path: Path, slope: float, height: float) -> None:
+def append_linear_correction(path: Path, slope: float, height: float) -> None:
     """Let a file's answers be slope · answer + height."""
-    onnx = needed("onnx", "precision=int8", "onnx")
+    onnx = import_optional("onnx", "precision=int8", "onnx")
     model = onnx.load(path)
     for node in model.graph.node:
         node.output[:] = ["rounded_months" if name == _OUTPUT else name for name in node.output]
@@ -163,12 +171,12 @@ def _put_right(path: Path, slope: float, height: float) -> None:
     onnx.save(model, path)
 
 
-def _left_whole(path: Path, stem: int) -> list[str]:
+def float32_nodes(path: Path, stem: int) -> list[str]:
     """Name the nodes that stay in float32."""
-    onnx = needed("onnx", "precision=int8", "onnx")
+    onnx = import_optional("onnx", "precision=int8", "onnx")
     graph = onnx.load(path).graph
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
-    least = _LEFT * sum(sizes.values())
+    least = _FLOAT32_OPS * sum(sizes.values())
     matrices = [node for node in graph.node if node.op_type in ("Gemm", "MatMul")]
     small = [node for node in matrices if sum(sizes.get(name, 0) for name in node.input) < least]
     first = [node for node in graph.node if node.op_type == "Conv"][:stem]
@@ -176,7 +184,7 @@ def _left_whole(path: Path, stem: int) -> list[str]:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def _silence_onnxruntime() -> Iterator[None]:
     """Keep the tools' notes to their developers from the user, whose answers are what counts."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

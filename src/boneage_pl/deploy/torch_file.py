@@ -10,23 +10,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from boneage_pl.deploy.exported import Ask, Exported, traced
+from boneage_pl.deploy.exported import ExportModule, PredictFn, translate_export_errors
 
-SAID = "boneage_pl.json"  # among the files inside
+METADATA_FILE = "boneage_pl.json"  # among the files inside
 
 
-def write_program(model: Exported, path: Path, said: Mapping[str, str]) -> None:
+def write_program(model: ExportModule, path: Path, metadata: Mapping[str, str]) -> None:
     """Write a model in float32, whose batch may have any size, with what it says of itself."""
     any_batch = {0: torch.export.Dim.DYNAMIC}
-    with traced("format=torch_export"), torch.no_grad():
+    with translate_export_errors("format=torch_export"), torch.no_grad():
         shapes = {"image": any_batch, "male": any_batch}
         program = torch.export.export(model, model.example(), dynamic_shapes=shapes)
         whole = io.BytesIO()  # onto a full disk PyTorch's own writer ends the process
-        torch.export.save(program, whole, extra_files={SAID: json.dumps(said)})
+        torch.export.save(program, whole, extra_files={METADATA_FILE: json.dumps(metadata)})
     path.write_bytes(whole.getbuffer())
 
 
-def open_program(path: Path) -> Ask:
+def open_program(path: Path) -> PredictFn:
     """Return a file as PyTorch runs it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that its tensors are views of the file

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.fetch.disk import replace_text
-from boneage_pl.fetch.transfer import part_of
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.fetch.disk import write_text
+from boneage_pl.fetch.transfer import partial_path
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class RadiographSet:
     urls: list[str]
 
     @property
-    def record(self) -> Path:
+    def marker(self) -> Path:
         """The file that remembers which archives are unpacked, once these are gone."""
         return self.root / ".download.json"
 
@@ -42,46 +42,46 @@ class RadiographSet:
         """
         done = self._unpacked()
         urls = [url for url in self.urls if self.archive(url).name not in done]
-        begun = any(f.exists() for u in urls for f in (self.archive(u), part_of(self.archive(u))))
-        return [] if urls and not begun and self._is_whole() else urls
+        begun = any(f.exists() for u in urls for f in (self.archive(u), partial_path(self.archive(u))))
+        return [] if urls and not begun and self._is_complete() else urls
 
-    def remember(self, url: str, size: int, files: int) -> None:
+    def mark_downloaded(self, url: str, size: int, files: int) -> None:
         """Record that the archive at `url`, of `size` bytes, is unpacked into that many files."""
         done = self._unpacked() | {self.archive(url).name: {"url": url, "bytes": size, "files": files}}
-        replace_text(self.record, json.dumps({"unpacked": done}, indent=2) + "\n")
+        write_text(self.marker, json.dumps({"unpacked": done}, indent=2) + "\n")
 
     def check(self) -> None:
-        """Raise `BoneageError`, naming the difference, unless every image and row is there."""
-        again = f"To have what is missing fetched again, delete {self.record} and run the same command."
+        """Raise `BoneAgeError`, naming the difference, unless every image and row is there."""
+        again = f"To have what is missing fetched again, delete {self.marker} and run the same command."
         try:
-            images, rows = counted(self.root)
-        except BoneageError as error:
-            raise BoneageError(f"The {self.name} set is not whole. {error}\n{again}") from error
+            images, rows = count_images(self.root)
+        except BoneAgeError as error:
+            raise BoneAgeError(f"The {self.name} set is not whole. {error}\n{again}") from error
         if (images, rows) != (self.count, self.count):
-            raise BoneageError(
+            raise BoneAgeError(
                 f"The {self.name} set is not whole: {self.count:,} images and as many rows must be there,\n"
                 f"but {self.root} holds {images:,} images and {rows:,} rows.\n{again}"
             )
 
-    def _is_whole(self) -> bool:
+    def _is_complete(self) -> bool:
         try:
             self.check()
-        except BoneageError:
+        except BoneAgeError:
             return False
         return True
 
     def _unpacked(self) -> dict[str, object]:
         try:
-            return dict(json.loads(self.record.read_text(encoding="utf-8"))["unpacked"])
+            return dict(json.loads(self.marker.read_text(encoding="utf-8"))["unpacked"])
         except (OSError, ValueError, TypeError, KeyError):
             return {}  # none yet; one that cannot be read costs no more than counting or fetching again
 
 
-def counted(root: Path) -> tuple[int, int]:
+def count_images(root: Path) -> tuple[int, int]:
     """Return (images, rows) of the set under `root`, found as training and evaluation find it.
 
     Raises:
-        BoneageError: no table is recognised, or images of its rows are missing.
+        BoneAgeError: no table is recognised, or images of its rows are missing.
     """
     from boneage_pl.data.table import read_table  # imports pandas: not before there is something to read
 

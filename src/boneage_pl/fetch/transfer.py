@@ -14,16 +14,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.fetch.address import BrokenOffError, length, open_address, why
-from boneage_pl.fetch.disk import readable, replace_text, writing
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.fetch.address import InterruptedDownloadError, content_length, describe_failure, open_url
+from boneage_pl.fetch.disk import format_bytes, translate_disk_errors, write_text
 
 _CHUNK = 1 << 20  # bytes
 _LONGEST_WAIT = 60  # seconds between two tries
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long to wait for a server.
 
     Args:
@@ -46,32 +46,34 @@ class _Origin:
     size: int | None  # bytes of the whole file
 
 
-def part_of(target: Path) -> Path:
+def partial_path(target: Path) -> Path:
     """Return where the bytes of `target` gather until it is whole."""
     return target.with_name(f"{target.name}.part")
 
 
-def fetch(url: str, target: Path, patience: Patience) -> None:
+def download_file(url: str, target: Path, patience: RetryPolicy) -> None:
     """Fetch `url` into `target`, continuing from its part file where that is a part of the same file.
 
     Raises:
-        BoneageError: the server refuses, the connection keeps breaking off, or the disk refuses.
+        BoneAgeError: the server refuses, the connection keeps breaking off, or the disk refuses.
     """
-    part = part_of(target)
+    part = partial_path(target)
     started, most, failures = time.monotonic(), size_on_disk(part), 0
-    say(f"fetching {url}" + (f", {readable(most)} are here already" if most else ""))
+    print_line(f"fetching {url}" + (f", {format_bytes(most)} are here already" if most else ""))
     while True:
         try:
             _attempt(url, part, patience.timeout)
             break
-        except BrokenOffError as reason:
+        except InterruptedDownloadError as reason:
             failures = 1 if size_on_disk(part) > most else failures + 1
             most = max(most, size_on_disk(part))
             _give_up_or_wait(url, part, reason, failures, patience)
-    with writing(target):
+    with translate_disk_errors(target):
         part.replace(target)
         _origin_file(part).unlink(missing_ok=True)
-    say(f"fetched {target.name}, {readable(size_on_disk(target))} in {time.monotonic() - started:.0f} s")
+    print_line(
+        f"fetched {target.name}, {format_bytes(size_on_disk(target))} in {time.monotonic() - started:.0f} s"
+    )
 
 
 def size_on_disk(path: Path) -> int:
@@ -79,43 +81,43 @@ def size_on_disk(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Print a line on standard error, unless that is a terminal: there a progress bar says it."""
     if not sys.stderr.isatty():
         print(line, file=sys.stderr, flush=True)
 
 
-def _give_up_or_wait(url: str, part: Path, reason: Exception, failures: int, patience: Patience) -> None:
+def _give_up_or_wait(url: str, part: Path, reason: Exception, failures: int, patience: RetryPolicy) -> None:
     if failures > patience.retries:
-        raise BoneageError(
-            f"{url} broke off after {readable(size_on_disk(part))}: {reason}.\n"
+        raise BoneAgeError(
+            f"{url} broke off after {format_bytes(size_on_disk(part))}: {reason}.\n"
             f"What has come is kept in {part}; the same command continues from there."
         ) from reason
     wait = min(patience.wait * 2 ** (failures - 1), _LONGEST_WAIT)
-    had = readable(size_on_disk(part))
+    had = format_bytes(size_on_disk(part))
     tqdm.write(f"{part.stem} broke off after {had} ({reason}); again in {wait:g} s", file=sys.stderr)
     time.sleep(wait)
 
 
 def _attempt(url: str, part: Path, timeout: float) -> None:
-    """Bring `part` to its end over one connection, or raise `BrokenOffError`."""
+    """Bring `part` to its end over one connection, or raise `InterruptedDownloadError`."""
     origin = _read_origin(part)
     had = size_on_disk(part) if origin and origin.url == url else 0
     if origin and had and had == origin.size:
         return  # stopped between the last byte and the move into place
-    asked = {"Range": f"bytes={had}-", "If-Range": origin.validator} if origin and had else {}
-    with open_address(url, asked, timeout) as response:
+    request = {"Range": f"bytes={had}-", "If-Range": origin.validator} if origin and had else {}
+    with open_url(url, request, timeout) as response:
         if response.status == 416 and re.fullmatch(rf"bytes \*/{had}", _range(response)):
             return
         start = had if response.status in (206, 416) else 0
         if response.status in (206, 416) and not (origin and _continues(response, origin, had)):
-            _forget(part)
-            raise BrokenOffError("the server's file is not the one that was begun")
-        left = length(response.headers)
+            _discard(part)
+            raise InterruptedDownloadError("the server's file is not the one that was begun")
+        left = content_length(response.headers)
         whole = None if left is None else start + left
         if not start:
-            _begin(url, part, response.headers, whole)
-        _append(response, part, start, whole)
+            _start_file(url, part, response.headers, whole)
+        _append_chunks(response, part, start, whole)
 
 
 def _continues(response: Any, origin: _Origin, had: int) -> bool:
@@ -133,19 +135,19 @@ def _range(response: Any) -> str:
     return str(response.headers.get("Content-Range", "")).strip()
 
 
-def _begin(url: str, part: Path, headers: Message, whole: int | None) -> None:
+def _start_file(url: str, part: Path, headers: Message, whole: int | None) -> None:
     """Empty the part file, then say whose it is: in this order no old byte passes for one of the new file."""
-    with writing(part):
+    with translate_disk_errors(part):
         part.open("wb").close()
     etag = headers.get("ETag", "")
     validator = etag if etag.startswith('"') else headers.get("Last-Modified", "")  # W/ proves too little
     origin = _Origin(url, validator, whole)
-    replace_text(_origin_file(part), json.dumps(asdict(origin)))
+    write_text(_origin_file(part), json.dumps(asdict(origin)))
 
 
-def _append(response: Any, part: Path, start: int, whole: int | None) -> None:
+def _append_chunks(response: Any, part: Path, start: int, whole: int | None) -> None:
     with (
-        writing(part),
+        translate_disk_errors(part),
         tqdm(total=whole, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar,
         part.open("r+b") as file,
     ):
@@ -156,7 +158,7 @@ def _append(response: Any, part: Path, start: int, whole: int | None) -> None:
         file.flush()
         os.fsync(file.fileno())
     if whole is not None and size_on_disk(part) != whole:
-        raise BrokenOffError(f"the connection closed before {readable(whole)} had come")
+        raise InterruptedDownloadError(f"the connection closed before {format_bytes(whole)} had come")
 
 
 def _chunks(response: Any, left: int | None) -> Iterator[bytes]:
@@ -165,7 +167,7 @@ def _chunks(response: Any, left: int | None) -> Iterator[bytes]:
         try:
             chunk = response.read1(_CHUNK if left is None else min(_CHUNK, left))
         except (OSError, http.client.HTTPException) as failed:
-            raise why(failed, response.url) from failed
+            raise describe_failure(failed, response.url) from failed
         if not chunk:
             return
         left = None if left is None else left - len(chunk)
@@ -185,7 +187,7 @@ def _read_origin(part: Path) -> _Origin | None:
     return origin if origin.validator else None
 
 
-def _forget(part: Path) -> None:
-    with writing(part):
+def _discard(part: Path) -> None:
+    with translate_disk_errors(part):
         _origin_file(part).unlink(missing_ok=True)
         part.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 from boneage_pl.machine.pool import cores
 
 log = logging.getLogger(__name__)
@@ -31,12 +31,12 @@ def check_devices(accelerator: str, devices: Any) -> None:
         accelerator, devices: as Lightning's Trainer takes them.
 
     Raises:
-        BoneageError: saying how many PyTorch finds.
+        BoneAgeError: saying how many PyTorch finds.
     """
     there = torch.cuda.device_count()
     if accelerator == "cuda" or (accelerator == "gpu" and not torch.backends.mps.is_available()):
         if there == 0:
-            raise BoneageError(
+            raise BoneAgeError(
                 f"trainer.accelerator={accelerator}: PyTorch {torch.__version__} finds no GPU here.\n"
                 "Leave the option out to train on what is there; or see whether the GPU's driver is there\n"
                 "and fits that build of PyTorch (nvidia-smi, python -m torch.utils.collect_env)."
@@ -44,7 +44,7 @@ def check_devices(accelerator: str, devices: Any) -> None:
     elif not on_gpu(accelerator):
         return
     if isinstance(devices, int) and devices > there:
-        raise BoneageError(f"trainer.devices={devices}: PyTorch finds {there} on this machine.")
+        raise BoneAgeError(f"trainer.devices={devices}: PyTorch finds {there} on this machine.")
 
 
 def resolve_precision(precision: str | int, accelerator: str = "auto", depthwise: bool = False) -> str:
@@ -73,15 +73,15 @@ def _cpu_flags() -> str:
         return ""
 
 
-def synchronises(asked: bool | None, accelerator: str) -> bool:
-    """Return whether processes normalise a batch together: where PyTorch can, unless it is not `asked` for.
+def syncs_batchnorm(sync_batchnorm: bool | None, accelerator: str) -> bool:
+    """Return whether processes normalize a batch together; if `None`, where PyTorch can: on GPUs.
 
     Raises:
-        BoneageError: it is, and PyTorch cannot.
+        BoneAgeError: `sync_batchnorm` is true, without a GPU.
     """
-    if asked and not on_gpu(accelerator):
-        raise BoneageError("trainer.sync_batchnorm=true: PyTorch synchronises BatchNorm on GPUs only.")
-    return on_gpu(accelerator) if asked is None else asked
+    if sync_batchnorm and not on_gpu(accelerator):
+        raise BoneAgeError("trainer.sync_batchnorm=true: PyTorch synchronizes BatchNorm on GPUs only.")
+    return on_gpu(accelerator) if sync_batchnorm is None else sync_batchnorm
 
 
 def default_workers(*, prepared: bool, gpu: bool, processes: int = 1) -> int:
@@ -98,7 +98,7 @@ def default_workers(*, prepared: bool, gpu: bool, processes: int = 1) -> int:
     return 0 if prepared else share // 4
 
 
-def arithmetic(device: str, processes: int) -> dict[str, Any]:
+def describe_numerics(device: str, processes: int) -> dict[str, Any]:
     """Return what the last bits of a sum depend on: a run that is to come out the same needs the same."""
     return {
         "device": device,
@@ -108,7 +108,7 @@ def arithmetic(device: str, processes: int) -> dict[str, Any]:
     }
 
 
-def say_other_arithmetic(before: dict[str, Any] | None, now: dict[str, Any]) -> None:
+def warn_if_numerics_differ(before: dict[str, Any] | None, now: dict[str, Any]) -> None:
     """Say what a run that goes on is computed with otherwise than before; of older runs nothing is known."""
     before = before or now
     changed = [key for key in now if before.get(key) != now[key]]

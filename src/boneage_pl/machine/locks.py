@@ -7,13 +7,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from boneage_pl.machine.pool import refuse_while_starting
+from boneage_pl.machine.pool import check_main_guard
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def one_at_a_time(path: Path, doing: str) -> Iterator[None]:
+def file_lock(path: Path, doing: str) -> Iterator[None]:
     """Hold the lock file `path`, waiting for a process that holds it; it ends with the process that does.
 
     Args:
@@ -22,9 +22,9 @@ def one_at_a_time(path: Path, doing: str) -> Iterator[None]:
 
     Raises:
         OSError: the file cannot be made.
-        BoneageError: see `refuse_while_starting`.
+        BoneAgeError: see `check_main_guard`.
     """
-    refuse_while_starting()
+    check_main_guard()
     path.open("ab").close()  # where it cannot be, filelock tries for ever
     lock = FileLock(path)
     try:

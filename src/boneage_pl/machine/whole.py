@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
+def atomic_path(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Yield a path beside `path`, and move what the block has written there into its place.
 
     What a killed process has left beside it is removed first: it may be a second name of another file. If
@@ -31,7 +31,7 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
         raise
 
 
-def write_whole(path: Path, content: str | bytes, *, flush: bool = True) -> None:
+def atomic_write(path: Path, content: str | bytes, *, flush: bool = True) -> None:
     """Write a file so that a reader finds the old content or the new one, never half of it."""
-    with replacing(path, flush=flush) as beside:
+    with atomic_path(path, flush=flush) as beside:
         beside.write_bytes(content if isinstance(content, bytes) else content.encode())

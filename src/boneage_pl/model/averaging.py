@@ -10,12 +10,12 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from boneage_pl.model.processes import average_statistics
+from boneage_pl.model.processes import average_batchnorm_statistics
 
 _AHEAD = 10  # steps by which the average's memory is shorter than the run so far
 
 
-class Averaged(WeightAveraging):
+class EMAWeights(WeightAveraging):
     """Averages weights and BatchNorm's statistics over the steps, the latest `1 / (1 − decay)` weighing most.
 
     A run's checkpoints hold the average as the network, and what training goes on from beside it. At the
@@ -65,7 +65,7 @@ class Averaged(WeightAveraging):
     def on_validation_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Validate the average; several processes go on from the same statistics, as when they resume."""
         if self._average_model is not None:
-            average_statistics(module)
+            average_batchnorm_statistics(module)
         super().on_validation_epoch_start(trainer, module)
 
 

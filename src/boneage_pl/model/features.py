@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boneage_pl.model.input import input_of
+from boneage_pl.model.input import get_input_spec
 
-CELLS = 4  # a side: what of a map is where; our choice, and measured: see docs/PREDICTION.md
+MAX_CELLS = 4  # a side: what of a map is where; our choice, and measured: see docs/PREDICTION.md
 _EARLY = 8  # times smaller than the image, at most
 _LATE = 8  # cells a side, at least; our choice: fewer show no part of a hand
 
 
-def maps_of(network: nn.Module, side: int) -> dict[str, int]:
+def feature_map_sizes(network: nn.Module, side: int) -> dict[str, int]:
     """Return the side of each feature map, by the name of the module whose output it is, in their order.
 
     Of a module whose output is a map, what it is made of is left out, for that may be one branch of several;
@@ -36,39 +36,39 @@ def maps_of(network: nn.Module, side: int) -> dict[str, int]:
     place = next(network.parameters())
     try:
         with torch.inference_mode():
-            black = torch.zeros(1, input_of(network).channels, side, side, device=place.device)
+            black = torch.zeros(1, get_input_spec(network).channels, side, side, device=place.device)
             network(black.to(place.dtype), torch.zeros(1, device=place.device))
     finally:
         for hook in hooks:
             hook.remove()
     closed = {name for name in found if not isinstance(network.get_submodule(name), nn.Sequential)}
-    return {name: cells for name, cells in found.items() if name and not closed & set(_above(name))}
+    return {name: cells for name, cells in found.items() if name and not closed & set(_parents(name))}
 
 
-def _above(name: str) -> list[str]:
+def _parents(name: str) -> list[str]:
     """Return the names of the modules that hold one, but for the network itself."""
     parts = name.split(".")
     return [".".join(parts[:count]) for count in range(1, len(parts))]
 
 
-def early_map(network: nn.Module, side: int) -> str | None:
+def ood_layer(network: nn.Module, side: int) -> str | None:
     """Name the last map of at least an eighth of the image's side: edges and textures, and where they are.
 
     What lies deeper was made to ignore what does not tell the age, and with it much of what tells a hand from
     other things. `None` for a network without such maps.
     """
-    names = [name for name, cells in maps_of(network, side).items() if cells * _EARLY >= side]
+    names = [name for name, cells in feature_map_sizes(network, side).items() if cells * _EARLY >= side]
     return names[-1] if names else None
 
 
-def late_map(network: nn.Module, side: int) -> str | None:
+def gradcam_layer(network: nn.Module, side: int) -> str | None:
     """Name the last map of at least 8 × 8 cells; where all have fewer, the largest; `None` where none is."""
-    maps = maps_of(network, side)
+    maps = feature_map_sizes(network, side)
     names = [name for name, cells in maps.items() if cells >= _LATE]
     return names[-1] if names else max(maps, key=lambda name: maps[name], default=None)
 
 
-class Tap:
+class FeatureHook:
     """Keeps what a module last gave out, averaged over 4 × 4 cells, while its block is open.
 
     Args:
@@ -83,7 +83,7 @@ class Tap:
         self.module = network.get_submodule(name)
         self.features = torch.empty(0)  # float32 [B, C · 16], on the CPU
 
-    def __enter__(self) -> "Tap":
+    def __enter__(self) -> "FeatureHook":
         self._hook = self.module.register_forward_hook(self._keep)
         return self
 
@@ -95,5 +95,5 @@ class Tap:
             self.features = torch.empty(0, 0)
             return
         self.features = (
-            F.adaptive_avg_pool2d(output.float(), CELLS).flatten(1).cpu()
+            F.adaptive_avg_pool2d(output.float(), MAX_CELLS).flatten(1).cpu()
         )  # [B, C, h, w] → [B, C · 16]

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-LEAST = 1e-6  # what GeM takes for black: its root has no slope at 0
+MIN_VALUE = 1e-6  # what GeM takes for black: its root has no slope at 0
 
 
-class ExactLinear(nn.Linear):
+class Float32Linear(nn.Linear):
     """A linear layer in float32, whatever the rest is in: bfloat16's step is half a month from 64 on."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -35,11 +35,11 @@ class GeM(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Pool [B, C, h, w] → [B, C, 1, 1], in float32."""
         with torch.autocast(maps.device.type, enabled=False):
-            powers = maps.float().clamp(min=LEAST).pow(self.power.float())
+            powers = maps.float().clamp(min=MIN_VALUE).pow(self.power.float())
             return powers.mean((2, 3), keepdim=True).pow(1 / self.power.float()).to(maps.dtype)
 
 
-class Joined(nn.Module):
+class SexConcat(nn.Module):
     """The sex through a layer of its own, beside the features: as published, with 32 units.
 
     Args:
@@ -57,7 +57,7 @@ class Joined(nn.Module):
         return torch.cat([features, self.units(male.to(features.dtype).unsqueeze(1))], dim=1)
 
 
-class Scaled(nn.Module):
+class SexFiLM(nn.Module):
     """Each feature scaled by the sex (FiLM without its shift; Perez et al., AAAI 2018); by 1 at the start."""
 
     def __init__(self, features: int) -> None:

@@ -13,7 +13,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class Input:
+class InputSpec:
     """Normalization of gray values in [0, 1], with a mean and a standard deviation for each channel.
 
     A network's is its attribute `input`; one without is given the published one. It is saved in every
@@ -24,7 +24,7 @@ class Input:
     std: tuple[float, ...] = IMAGENET_STD
 
     @classmethod
-    def parse(cls, record: dict[str, Any]) -> "Input":
+    def parse(cls, record: dict[str, Any]) -> "InputSpec":
         """Read it from a checkpoint's record.
 
         Raises:
@@ -33,7 +33,7 @@ class Input:
         if "input" not in record:  # older ones: Inception scaled its own input if it had ImageNet's weights
             if not isinstance(record.get("transform_input"), bool):
                 raise ValueError("input is missing")
-            return HALF if record["transform_input"] else cls()
+            return SYMMETRIC if record["transform_input"] else cls()
         spec = record["input"]
         values: list[Any] = [spec.get(n) if isinstance(spec, dict) else None for n in ("mean", "std")]
         for numbers in values:
@@ -50,13 +50,13 @@ class Input:
         return len(self.mean)
 
 
-HALF = Input(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # values from -1 to 1
-NORMALIZATIONS = {"imagenet": Input(), "inception": HALF}  # timm's names of the two
+SYMMETRIC = InputSpec(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # values from -1 to 1
+NORMALIZATIONS = {"imagenet": InputSpec(), "inception": SYMMETRIC}  # timm's names of the two
 
 
-def input_of(network: nn.Module) -> Input:
+def get_input_spec(network: nn.Module) -> InputSpec:
     """Return a network's normalization."""
-    return getattr(network, "input", Input())
+    return getattr(network, "input", InputSpec())
 
 
 class Normalize(nn.Module):
@@ -70,7 +70,7 @@ class Normalize(nn.Module):
     mean: Tensor  # float32 [C]
     std: Tensor  # float32 [C]
 
-    def __init__(self, spec: Input) -> None:
+    def __init__(self, spec: InputSpec) -> None:
         super().__init__()
         mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
         scaled = torch.arange(256).unsqueeze(1) * (1 / 255)  # torchvision multiplies too: to the bit
@@ -91,6 +91,6 @@ class Normalize(nn.Module):
         return normalized.permute(0, 3, 1, 2)  # [B, H, W, C] → [B, C, H, W]
 
 
-def denormalize(images: Tensor, spec: Input) -> Tensor:
+def denormalize(images: Tensor, spec: InputSpec) -> Tensor:
     """Undo the normalization, for display: [B, C, H, W] → gray [B, H, W] in [0, 1]."""
     return (images[:, 0] * spec.std[0] + spec.mean[0]).clamp(0, 1)

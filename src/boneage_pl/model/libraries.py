@@ -7,47 +7,47 @@ from typing import Any
 from torch import nn
 from torchvision import models as torchvision_models
 
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 
 # Of torchvision, with heads for training alone, and with pixels rescaled to [-1, 1] inside at its weights.
-RESCALED = ("inception_v3", "googlenet")
-AUXILIARY = ("AuxLogits", "aux1", "aux2")
+RESCALED_INPUT = ("inception_v3", "googlenet")
+AUXILIARY_LAYERS = ("AuxLogits", "aux1", "aux2")
 
 
 @dataclass(frozen=True)
-class Named:
+class BackboneSpec:
     """A network by its name in a library, `torchvision` or `timm`."""
 
     library: str
     name: str
 
     @classmethod
-    def of(cls, backbone: str) -> "Named":
+    def parse(cls, backbone: str) -> "BackboneSpec":
         """Read `resnet18`, torchvision's where it has one of that name, or `timm/resnet18`.
 
         Raises:
-            BoneageError: neither has it, or timm would be asked and is not installed.
+            BoneAgeError: neither has it, or timm would be asked and is not installed.
         """
         library, _, name = backbone.rpartition("/")
         known = torchvision_models.list_models(module=torchvision_models)
         if library in ("", "torchvision") and name in known:
             return cls("torchvision", name)
         if library in ("", "timm"):
-            timm = timm_for(f"model.backbone={backbone}")
+            timm = import_timm(f"model.backbone={backbone}")
             if timm.is_model(name):
                 return cls("timm", name)
             known += timm.list_models()
         near = ", ".join(get_close_matches(name, known, 3))
-        raise BoneageError(
+        raise BoneAgeError(
             f"model.backbone={backbone}: neither torchvision nor timm has a network of that name."
             + (f"\nNear it: {near}" if near else "")
         )
 
-    def whole(self, **options: Any) -> nn.Module:
+    def build(self, **options: Any) -> nn.Module:
         """Return the network with its last layer, at random weights; `options` go to its constructor."""
         if self.library == "timm":
-            return timm_for(self.name).create_model(self.name, **options)  # type: ignore[no-any-return]
-        if self.name in RESCALED:
+            return import_timm(self.name).create_model(self.name, **options)  # type: ignore[no-any-return]
+        if self.name in RESCALED_INPUT:
             options = {"aux_logits": False, "init_weights": True, **options}
         return torchvision_models.get_model(self.name, **options)
 
@@ -55,7 +55,7 @@ class Named:
         """Return the name of the layer that answers with ImageNet's classes.
 
         Raises:
-            BoneageError: there is none.
+            BoneAgeError: there is none.
         """
         if self.library == "timm":
             name = network.pretrained_cfg.get("classifier")  # type: ignore[union-attr, operator]
@@ -64,10 +64,10 @@ class Named:
                 (n for n, m in reversed([*network.named_modules()]) if isinstance(m, nn.Linear)), None
             )
         if not isinstance(name, str) or not isinstance(network.get_submodule(name), nn.Linear | nn.Identity):
-            raise BoneageError(f"model.backbone={self.name} has not one last layer that could be left out.")
+            raise BoneAgeError(f"model.backbone={self.name} has not one last layer that could be left out.")
         return name
 
-    def headless(self, network: nn.Module, pool: nn.Module | None) -> tuple[nn.Module, nn.Module]:
+    def without_classifier(self, network: nn.Module, pool: nn.Module | None) -> tuple[nn.Module, nn.Module]:
         """Return a network without its last layer, and what follows: image [B, C, H, W] → features [B, F].
 
         Args:
@@ -75,29 +75,29 @@ class Named:
             pool: [B, F, h, w] → [B, F, 1, 1]; `None` for the network's own.
 
         Raises:
-            BoneageError: its own pool cannot be exchanged.
+            BoneAgeError: its own pool cannot be exchanged.
         """
         if self.library == "timm":
             network.reset_classifier(0, **({"global_pool": ""} if pool else {}))  # type: ignore[operator]
             return network, nn.Sequential(pool, nn.Flatten()) if pool else nn.Identity()
         network.set_submodule(self.last_layer(network), nn.Identity())
         if pool and not isinstance(getattr(network, "avgpool", None), nn.AdaptiveAvgPool2d):
-            raise BoneageError(f"model.pooling=gem: torchvision's {self.name} pools in a way of its own.")
+            raise BoneAgeError(f"model.pooling=gem: torchvision's {self.name} pools in a way of its own.")
         if pool:
             network.avgpool = pool
         return network, nn.Identity()
 
 
-def timm_for(what: str) -> Any:
+def import_timm(what: str) -> Any:
     """Return timm.
 
     Raises:
-        BoneageError: it is not installed, which `what` needs.
+        BoneAgeError: it is not installed, which `what` needs.
     """
     try:
         import timm
     except ImportError as error:
-        raise BoneageError(
+        raise BoneAgeError(
             f"{what}: this is no network of torchvision's, and timm is not here to be asked:\n"
             "pip install 'boneage_pl[pretrained]' (or pip install timm)"
         ) from error

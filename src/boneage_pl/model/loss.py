@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 
 
-class AgeDistribution(nn.Module):
+class AgeDistributionLoss(nn.Module):
     """A number of months, and beside it how likely each month is, learnt together.
 
     The true age is told as a normal distribution over the months (label distribution; Gao et al., IEEE TIP
@@ -15,7 +15,7 @@ class AgeDistribution(nn.Module):
     the mean of the two.
 
     Args:
-        months: M, how many there are: the distribution is over the middles 0.5, 1.5, …
+        decode_months: M, how many there are: the distribution is over the middles 0.5, 1.5, …
         width: standard deviation of what is told, in months.
         number: share of the number in loss and answer; 0 leaves the distribution alone, 1 the number.
         scale: months of absolute error that weigh as much as 1 of cross-entropy.
@@ -40,9 +40,9 @@ class AgeDistribution(nn.Module):
 
     middles: Tensor  # months [M]
 
-    def months(self, output: Tensor) -> Tensor:
+    def decode_months(self, output: Tensor) -> Tensor:
         """Return the answers in months: [B, 1 + M] → [B]."""
-        number, logits = self._parts(output)
+        number, logits = self._log_probabilities(output)
         likely = logits.softmax(1)
         if self.answer == "expectation":
             distributed = likely @ self.middles
@@ -54,23 +54,23 @@ class AgeDistribution(nn.Module):
             distributed = (at + share.clamp(0, 1)).squeeze(1)
         return self.number * number + (1 - self.number) * distributed
 
-    def spread(self, output: Tensor) -> Tensor:
+    def std(self, output: Tensor) -> Tensor:
         """Return the standard deviation of each distribution, in months: [B, 1 + M] → [B]."""
-        likely = self._parts(output)[1].softmax(1)
+        likely = self._log_probabilities(output)[1].softmax(1)
         expected = likely @ self.middles
         return (likely @ self.middles.square() - expected.square()).clamp(min=0).sqrt()
 
     def forward(self, output: Tensor, bone_age: Tensor) -> Tensor:
         """Return the loss: [B, 1 + M] and months [B] → one number."""
-        number, logits = self._parts(output)
-        told = (-0.5 * ((self.middles - bone_age.unsqueeze(1)) / self.width) ** 2).softmax(1)  # [B, M]
+        number, logits = self._log_probabilities(output)
+        expected = (-0.5 * ((self.middles - bone_age.unsqueeze(1)) / self.width) ** 2).softmax(1)  # [B, M]
         apart = F.l1_loss(number, bone_age) / self.scale
-        return self.number * apart + (1 - self.number) * F.cross_entropy(logits, told)
+        return self.number * apart + (1 - self.number) * F.cross_entropy(logits, expected)
 
-    def _parts(self, output: Tensor) -> tuple[Tensor, Tensor]:
+    def _log_probabilities(self, output: Tensor) -> tuple[Tensor, Tensor]:
         wanted = 1 + len(self.middles)
         if output.dim() != 2 or output.shape[1] != wanted:
-            raise BoneageError(
+            raise BoneAgeError(
                 f"model: its output is {list(output.shape)}, and loss=distribution takes {wanted} numbers an "
                 f"image.\nA network that has them: model=pooled model.outputs={wanted}"
             )

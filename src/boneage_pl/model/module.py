@@ -11,11 +11,11 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanAbsoluteError, MetricCollection
 
 from boneage_pl.data.batch import Batch
-from boneage_pl.data.transforms import Flip, Transforms, uniform
-from boneage_pl.model.answer import Loss, loss_of, months_of, spread_of
-from boneage_pl.model.input import Normalize, input_of
-from boneage_pl.model.optimizer import MakeOptimizer, MakeScheduler, load_moments
-from boneage_pl.model.processes import average_statistics, gather
+from boneage_pl.data.transforms import Compose, RandomHorizontalFlip, hashed_uniform
+from boneage_pl.model.answer import Loss, compute_loss, decode_months, predictive_std
+from boneage_pl.model.input import Normalize, get_input_spec
+from boneage_pl.model.optimizer import OptimizerFactory, SchedulerFactory, load_optimizer_state
+from boneage_pl.model.processes import average_batchnorm_statistics, gather
 
 log = logging.getLogger(__name__)
 
@@ -31,32 +31,35 @@ class BoneAgeModule(L.LightningModule):
         length: of the run, in intervals.
         loss: see `boneage_pl.model.answer`; `None` for the published L1.
         transforms: of training and of validation batches; `None` for the published flip.
-        mix: mixup of a training batch: a normalized batch and [B, mix.numbers] random numbers → a batch.
+        mix: mixup of a training batch: a normalized batch and [B, mix.num_random] random numbers → a batch.
         optimizer_state: of another run's optimizer, that the first step starts from; `None` for a new one.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        optimizer: MakeOptimizer,
-        scheduler: MakeScheduler | None = None,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
         interval: str = "epoch",
         length: int = 1,
         loss: Loss | None = None,
-        transforms: tuple[Transforms, Transforms] | None = None,
+        transforms: tuple[Compose, Compose] | None = None,
         mix: Any = None,
         optimizer_state: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         # Convolutions on CPUs and GPUs are fastest in channels-last memory.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.normalize = Normalize(input_of(network))
+        self.normalize = Normalize(get_input_spec(network))
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.interval = interval
         self.length = length
         self.loss = nn.L1Loss() if loss is None else loss
-        self.train_transforms, self.val_transforms = transforms or (Transforms([Flip()]), Transforms())
+        self.train_transforms, self.val_transforms = transforms or (
+            Compose([RandomHorizontalFlip()]),
+            Compose(),
+        )
         self.mix = mix
         self.optimizer_state = optimizer_state
         self.compiled = False
@@ -66,7 +69,7 @@ class BoneAgeModule(L.LightningModule):
         self.val_girls = metrics.clone("val_", "_girls")
         self.val_boys = metrics.clone("val_", "_boys")
         # The latest validation's predictions: row in the split's side → months.
-        self._forget_validation()
+        self._reset_validation_outputs()
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
         """Return the network's output: [B, C, H, W] and [B] → [B, …]."""
@@ -95,7 +98,7 @@ class BoneAgeModule(L.LightningModule):
         transforms = self.train_transforms if self.trainer.training else self.val_transforms
         return {**batch, "image": self.preprocess(transforms, batch["image"], batch["key"])}
 
-    def preprocess(self, transforms: Transforms, image: Tensor, key: Tensor) -> Tensor:
+    def preprocess(self, transforms: Compose, image: Tensor, key: Tensor) -> Tensor:
         """Transform and normalize images: uint8 [B, 1, H, W] and int64 [B] → float32 [B, C, H, W]."""
         normalized: Tensor = self.normalize(transforms(image, key))
         return normalized
@@ -103,35 +106,35 @@ class BoneAgeModule(L.LightningModule):
     def training_step(self, batch: Batch, _batch_index: int) -> Tensor:
         """Return the batch's loss."""
         if self.mix is not None:
-            drawn = self.train_transforms.numbers  # random numbers that the transforms have used
-            batch = self.mix(batch, uniform(batch["key"], drawn + self.mix.numbers)[:, drawn:])
+            drawn = self.train_transforms.num_random  # random numbers that the transforms have used
+            batch = self.mix(batch, hashed_uniform(batch["key"], drawn + self.mix.num_random)[:, drawn:])
         output = self(batch["image"], batch["male"])
-        self.train_metrics.update(months_of(output, self.loss).detach(), batch["bone_age"])
+        self.train_metrics.update(decode_months(output, self.loss).detach(), batch["bone_age"])
         if self.trainer.is_last_batch:  # once: logging costs more than a small network's step
             self.log_dict(self.train_metrics, on_step=False, on_epoch=True, logger=False)
-        return loss_of(output, batch["bone_age"], self.loss)
+        return compute_loss(output, batch["bone_age"], self.loss)
 
     def on_train_epoch_start(self) -> None:
         """Drop the last epoch's predictions: this one may not be validated."""
-        self._forget_validation()
+        self._reset_validation_outputs()
         self._allow_compiling(True)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Compile no more in this epoch."""
         self._allow_compiling(False)
 
-    def _forget_validation(self) -> None:
+    def _reset_validation_outputs(self) -> None:
         self.validation: dict[str, list[Any]] = {"row": [], "predicted": []}
 
     @property
-    def validated(self) -> bool:
+    def validation_outputs(self) -> bool:
         """Whether the current epoch has been validated."""
         return bool(self.validation["row"])
 
     def on_validation_epoch_start(self) -> None:
         """Start collecting predictions; all processes validate the same network."""
         self._predictions: list[dict[str, Tensor]] = []
-        average_statistics(self.network)
+        average_batchnorm_statistics(self.network)
         self._allow_compiling(True)
 
     def on_validation_batch_end(self, *_: Any) -> None:
@@ -142,7 +145,7 @@ class BoneAgeModule(L.LightningModule):
         """Predict a validation batch."""
         # Cloned, as the next batch overwrites the output of a CUDA graph.
         output = self(batch["image"], batch["male"]).clone()
-        predicted, spread = months_of(output, self.loss), spread_of(output, self.loss)
+        predicted, spread = decode_months(output, self.loss), predictive_std(output, self.loss)
         self.val_metrics.update(predicted, batch["bone_age"])
         rows = {"row": batch["row"], "bone_age": batch["bone_age"], "boys": batch["male"] > 0.5}
         predictions = {"predicted": predicted, **({} if spread is None else {"spread": spread})}
@@ -172,7 +175,7 @@ class BoneAgeModule(L.LightningModule):
         """Return the optimizer and the scheduler as Lightning takes them."""
         optimizer, scheduler = self.build_optimizer()
         if self.optimizer_state is not None:
-            load_moments(optimizer, self.optimizer_state)
+            load_optimizer_state(optimizer, self.optimizer_state)
             self.optimizer_state = None
         if scheduler is None:
             return optimizer
@@ -200,7 +203,7 @@ class BoneAgeModule(L.LightningModule):
         right after a reduction would continue at the old rate.
         """
         scheduler = self.lr_schedulers()
-        if not isinstance(scheduler, ReduceLROnPlateau) or not self.validated:
+        if not isinstance(scheduler, ReduceLROnPlateau) or not self.validation_outputs:
             return
         before = scheduler.optimizer.param_groups[0]["lr"]
         scheduler.step(float(self.trainer.callback_metrics["val_mae"]))

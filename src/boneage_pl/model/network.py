@@ -5,16 +5,16 @@ from torch import Tensor, nn
 from torchvision.models import inception_v3
 
 from boneage_pl.cli.numbers import check_number
-from boneage_pl.errors import BoneageError
-from boneage_pl.model.head import ExactLinear
-from boneage_pl.model.input import NORMALIZATIONS, Input
-from boneage_pl.model.libraries import Named
-from boneage_pl.model.pretrained import begin, pretrained
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.model.head import Float32Linear
+from boneage_pl.model.input import NORMALIZATIONS, InputSpec
+from boneage_pl.model.libraries import BackboneSpec
+from boneage_pl.model.pretrained import find_pretrained, load_pretrained
 
 SMALLEST_IMAGE = 107  # pixels; one fewer leaves a 1 × 1 feature map, nothing for the 2 × 2 pool
 
 
-def feature_side(image_size: int) -> int:
+def feature_map_side(image_size: int) -> int:
     """Return the side of Inception v3's last feature map for a square image: 14 for the published 500."""
     side = (image_size - 3) // 2 + 1  # Conv2d_1a, stride 2
     side -= 2  # Conv2d_2a, no padding
@@ -25,20 +25,20 @@ def feature_side(image_size: int) -> int:
     return side
 
 
-class BoneAgeNet(nn.Module):
+class InceptionRegressor(nn.Module):
     """Estimate bone age in months from a radiograph and the sex.
 
     Args:
         image_size: side of the square images in pixels, at least 107; sets the first hidden layer's width.
         sex_features: width of the layer that the sex is fed through.
         hidden_features: width of the two hidden layers.
-        weights: `None` for torchvision's random initialization, `imagenet`, or a file; see `pretrained`.
+        weights: `None` for torchvision's random initialization, `imagenet`, or a file; see `find_pretrained`.
         download: whether ImageNet's weights may be downloaded.
         normalization: `imagenet` (its mean and standard deviation), `inception` ([-1, 1]), or `None` for what
             the weights were trained with, and `imagenet` for random ones.
 
     Raises:
-        BoneageError: an image size that leaves nothing to pool, a layer without units, an unknown
+        BoneAgeError: an image size that leaves nothing to pool, a layer without units, an unknown
             normalization, unknown or unavailable weights.
     """
 
@@ -56,18 +56,18 @@ class BoneAgeNet(nn.Module):
         check_number("model.sex_features", sex_features, 1)
         check_number("model.hidden_features", hidden_features, 1)
         if normalization not in (None, *NORMALIZATIONS):
-            raise BoneageError(
+            raise BoneAgeError(
                 f"model.normalization={normalization}: it must be null, {' or '.join(NORMALIZATIONS)}."
             )
-        self.input = Input()
-        pooled = 2048 * (feature_side(image_size) // 2) ** 2
+        self.input = InputSpec()
+        pooled = 2048 * (feature_map_side(image_size) // 2) ** 2
         drawn = torch.get_default_device().type != "meta"  # weights that are loaded later need no values
         self.backbone = inception_v3(
             weights=None, aux_logits=False, transform_input=False, init_weights=drawn and weights is None
         )
         if weights is not None:
-            found = pretrained(Named("torchvision", "inception_v3"), weights, download)
-            begin(self.backbone, "fc", found)
+            found = find_pretrained(BackboneSpec("torchvision", "inception_v3"), weights, download)
+            load_pretrained(self.backbone, "fc", found)
             self.input = found.input
         if normalization is not None:
             self.input = NORMALIZATIONS[normalization]
@@ -81,7 +81,7 @@ class BoneAgeNet(nn.Module):
             nn.Linear(hidden_features, hidden_features),
             nn.ReLU(),
         )
-        self.age = ExactLinear(hidden_features, 1)
+        self.age = Float32Linear(hidden_features, 1)
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
         """Estimate bone ages.
@@ -100,9 +100,9 @@ class BoneAgeNet(nn.Module):
 
 
 def check_image_size(image_size: int) -> None:
-    """Raise `BoneageError` if images of this side leave nothing for the 2 × 2 max-pool."""
+    """Raise `BoneAgeError` if images of this side leave nothing for the 2 × 2 max-pool."""
     if image_size < SMALLEST_IMAGE:
-        raise BoneageError(
+        raise BoneAgeError(
             f"data.image_size={image_size} leaves nothing for the 2 × 2 max-pool after Inception v3:\n"
             f"use {SMALLEST_IMAGE} pixels or more (500 is the published size)."
         )

@@ -8,48 +8,52 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
 
-from boneage_pl.cli.building import partial_of
-from boneage_pl.errors import BoneageError
+from boneage_pl.cli.building import instantiate_partial
+from boneage_pl.errors import BoneAgeError
 
-WHOLE_RUN = ("total_steps", "T_max", "total_iters")  # schedulers' options that `null` makes the run's length
-PLATEAU = "torch.optim.lr_scheduler.ReduceLROnPlateau"
+LENGTH_OPTIONS = (
+    "total_steps",
+    "T_max",
+    "total_iters",
+)  # schedulers' options that `null` makes the run's length
+PLATEAU_SCHEDULER = "torch.optim.lr_scheduler.ReduceLROnPlateau"
 
-MakeOptimizer = Callable[[nn.Module], Optimizer]
-MakeScheduler = Callable[[Optimizer, int], Any]
+OptimizerFactory = Callable[[nn.Module], Optimizer]
+SchedulerFactory = Callable[[Optimizer, int], Any]
 
 
-def optimizer_of(node: DictConfig) -> MakeOptimizer:
+def build_optimizer_factory(node: DictConfig) -> OptimizerFactory:
     """Return a function that builds the configured optimizer for a network.
 
     `groups` sets options by prefixes of parameter names: `groups: {backbone: {lr: 0.0001}}`. `layer_decay` is
     the factor of the rate from each stage of the network's first part, its backbone, to the one before it.
     `spare_vectors` exempts parameters of one dimension from weight decay: biases, and the scales and shifts
-    of norms. `state` is not the optimizer's: see `load_moments`.
+    of norms. `state` is not the optimizer's: see `load_optimizer_state`.
 
     Raises:
-        BoneageError: a `layer_decay` that is no factor.
+        BoneAgeError: a `layer_decay` that is no factor.
     """
-    options = _plain(node)
+    options = _to_plain(node)
     options.pop("state", None)
     groups: dict[str, dict[str, Any]] = options.pop("groups", None) or {}
     spare, decay = bool(options.pop("spare_vectors", False)), options.pop("layer_decay", None) or 1.0
     if not 0 < decay <= 1:
-        raise BoneageError(f"optimizer.layer_decay={decay}: it is a factor above 0, and 1 at most.")
-    make = partial_of(OmegaConf.create(options), "optimizer")
+        raise BoneAgeError(f"optimizer.layer_decay={decay}: it is a factor above 0, and 1 at most.")
+    make = instantiate_partial(OmegaConf.create(options), "optimizer")
 
     def of(network: nn.Module) -> Optimizer:
         if not groups and not spare and decay == 1:
             return make(network.parameters())
-        factors = _factors(network, decay) if decay < 1 else {}
+        factors = _layer_decay_factors(network, decay) if decay < 1 else {}
         found = []
-        for group in _grouped(network, groups):
-            found += _divided(group, options.get("lr"), factors, spare)
+        for group in _group_parameters(network, groups):
+            found += _split_by_rate_and_decay(group, options.get("lr"), factors, spare)
         return make(found)
 
     return of
 
 
-def load_moments(optimizer: Optimizer, state: dict[str, Any]) -> None:
+def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Load an optimizer's moments and step counts, keeping the learning rate and the other options.
 
     Args:
@@ -57,18 +61,18 @@ def load_moments(optimizer: Optimizer, state: dict[str, Any]) -> None:
         state: what `Optimizer.state_dict` returned.
 
     Raises:
-        BoneageError: its parameter groups are others.
+        BoneAgeError: its parameter groups are others.
     """
     ours = optimizer.state_dict()["param_groups"]
     sizes, theirs = ([len(group["params"]) for group in groups] for groups in (ours, state["param_groups"]))
     if sizes != theirs:
-        raise BoneageError(
+        raise BoneAgeError(
             f"optimizer.state=checkpoint: its parameter groups have {theirs} parameters, this run's {sizes}."
         )
     optimizer.load_state_dict({"state": deepcopy(state["state"]), "param_groups": ours})
 
 
-def _factors(network: nn.Module, decay: float) -> dict[nn.Parameter, float]:
+def _layer_decay_factors(network: nn.Module, decay: float) -> dict[nn.Parameter, float]:
     """Return the factor of the rate of each parameter of a network's first part.
 
     A stage begins with a matrix or filter of another module, or of another block of it: of `blocks.1`, say.
@@ -85,7 +89,7 @@ def _factors(network: nn.Module, decay: float) -> dict[nn.Parameter, float]:
     return {parameter: decay ** (len(stages) + 1 - stage) for parameter, stage in stage_of.items()}
 
 
-def _divided(
+def _split_by_rate_and_decay(
     group: dict[str, Any], lr: float | None, factors: dict[nn.Parameter, float], spare: bool
 ) -> list[dict[str, Any]]:
     """Divide a group of parameters into those of one rate and one decay, in the order that they come in."""
@@ -105,11 +109,11 @@ def _divided(
     ]
 
 
-def _plain(node: DictConfig) -> dict[str, Any]:
+def _to_plain(node: DictConfig) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
 
 
-def _grouped(network: nn.Module, groups: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def _group_parameters(network: nn.Module, groups: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a network's parameters as PyTorch takes groups: first those that no group names."""
     named: dict[str | None, list[nn.Parameter]] = {name: [] for name in (None, *groups)}
     for name, parameter in network.named_parameters():
@@ -117,47 +121,51 @@ def _grouped(network: nn.Module, groups: dict[str, dict[str, Any]]) -> list[dict
         named[max(fits, key=len, default=None)].append(parameter)
     if empty := [begins for begins in groups if not named[begins]]:
         there = ", ".join(name for name, _ in network.named_children())
-        raise BoneageError(
+        raise BoneAgeError(
             f"optimizer.groups.{empty[0]}: no parameter's name begins so. The network's parts: {there}."
         )
     found: list[dict[str, Any]] = [{"params": named[None]}] if named[None] else []
     return [*found, *({"params": named[begins], **options} for begins, options in groups.items())]
 
 
-def whole_run_option(node: Any) -> str | None:
+def length_option(node: Any) -> str | None:
     """Return the first option of a scheduler's configuration that `null` makes the run's length, if any."""
     items = node.items() if isinstance(node, Mapping) else enumerate(node or ())
     for key, value in items:
-        if value is None and key in WHOLE_RUN:
+        if value is None and key in LENGTH_OPTIONS:
             return str(key)
         inside = isinstance(value, Mapping | Sequence) and not isinstance(value, str)
-        if inside and (found := whole_run_option(value)):
+        if inside and (found := length_option(value)):
             return found
     return None
 
 
-def scheduler_of(node: DictConfig) -> tuple[MakeScheduler, str]:
+def build_scheduler_factory(node: DictConfig) -> tuple[SchedulerFactory, str]:
     """Return what makes the configured scheduler of an optimiser and of the run's length, and its interval.
 
     `interval`, `epoch` or `step`, says when it goes on; the run's length is counted in it, and is what each
-    option of `WHOLE_RUN` becomes that is `null`. `schedulers`, of those made of others, are made first.
+    option of `LENGTH_OPTIONS` becomes that is `null`. `schedulers`, of those made of others, are made first.
 
     Raises:
-        BoneageError: another interval, or a plateau that is to be looked for after a step.
+        BoneAgeError: another interval, or a plateau that is to be looked for after a step.
     """
-    options = _plain(node)
+    options = _to_plain(node)
     interval = options.pop("interval", "epoch")
     if interval not in ("epoch", "step"):
-        raise BoneageError(f"scheduler.interval={interval}: there are two, epoch and step.")
-    if interval == "step" and options.get("_target_") == PLATEAU:
-        raise BoneageError("scheduler.interval=step: a plateau is one of validations, which follow an epoch.")
+        raise BoneAgeError(f"scheduler.interval={interval}: there are two, epoch and step.")
+    if interval == "step" and options.get("_target_") == PLATEAU_SCHEDULER:
+        raise BoneAgeError("scheduler.interval=step: a plateau is one of validations, which follow an epoch.")
 
     def make(options: dict[str, Any], optimizer: Optimizer, length: int) -> Any:
-        whole: dict[str, Any] = {k: length if v is None and k in WHOLE_RUN else v for k, v in options.items()}
+        whole: dict[str, Any] = {
+            k: length if v is None and k in LENGTH_OPTIONS else v for k, v in options.items()
+        }
         if "schedulers" not in whole:
-            return partial_of(OmegaConf.create(whole), "scheduler")(optimizer)
+            return instantiate_partial(OmegaConf.create(whole), "scheduler")(optimizer)
         schedulers: list[dict[str, Any]] = whole.pop("schedulers")
         parts = [make(part, optimizer, length) for part in schedulers]
-        return partial_of(OmegaConf.create(whole), "scheduler")(optimizer=optimizer, schedulers=parts)
+        return instantiate_partial(OmegaConf.create(whole), "scheduler")(
+            optimizer=optimizer, schedulers=parts
+        )
 
     return lambda optimizer, length: make(options, optimizer, length), interval

@@ -6,34 +6,34 @@ import torch
 from torch import Tensor, nn
 
 from boneage_pl.cli.numbers import check_number
-from boneage_pl.errors import BoneageError, first_line
-from boneage_pl.model.head import ExactLinear, GeM, Joined, Scaled
-from boneage_pl.model.input import Input
-from boneage_pl.model.libraries import Named
-from boneage_pl.model.pretrained import begin, customary, pretrained
+from boneage_pl.errors import BoneAgeError, first_line
+from boneage_pl.model.head import Float32Linear, GeM, SexConcat, SexFiLM
+from boneage_pl.model.input import InputSpec
+from boneage_pl.model.libraries import BackboneSpec
+from boneage_pl.model.pretrained import default_input_spec, find_pretrained, load_pretrained
 
 
-class PooledNet(nn.Module):
+class BackboneRegressor(nn.Module):
     """Estimate bone age in months from a radiograph, of any size that the backbone takes, and the sex.
 
     Args:
-        backbone: a network's name, see `Named`.
+        backbone: a network's name, see `BackboneSpec`.
         image_size: side of the images in pixels, to check the backbone with; no weight depends on it.
         channels: 3, or 1, which sums the first layer's weights over the three.
         pooling: `mean`, which is the library's own, or `gem`.
-        sex: `joined`, as published through a layer beside the features, or `scaled`, see `Scaled`.
+        sex: `joined`, as published through a layer beside the features, or `scaled`, see `SexFiLM`.
         sex_features: units of that layer.
         hidden_features: units of a layer between features and output; 0 for none.
         dropout: probability, before each of the last layers.
         outputs: N, of the last layer: the first is a bone age, the loss defines the others.
         centre, spread: months. The first output is in units of `spread` from `centre`, so that it starts near
             a usual age.
-        weights: `None` for random ones, `imagenet`, or a file; see `pretrained`.
+        weights: `None` for random ones, `imagenet`, or a file; see `find_pretrained`.
         download: whether ImageNet's may be downloaded.
         options: of the backbone's constructor in its library.
 
     Raises:
-        BoneageError: a backbone that does not exist or does not take such images, an unknown choice, a width
+        BoneAgeError: a backbone that does not exist or does not take such images, an unknown choice, a width
             out of range, unavailable weights.
     """
 
@@ -61,28 +61,28 @@ class PooledNet(nn.Module):
         check_number("model.sex_features", sex_features, 1)
         check_number("model.hidden_features", hidden_features, 0)
         check_number("model.outputs", outputs, 1)
-        named = Named.of(backbone)
+        named = BackboneSpec.parse(backbone)
         # Not on the meta device: some constructors compute with the values.
         with torch.device("cpu"):
-            network = named.whole(**options or {})
+            network = named.build(**options or {})
             last = named.last_layer(network)
-            self.input = customary(named)
+            self.input = default_input_spec(named)
             if weights is not None:
-                found = pretrained(named, weights, download)
-                begin(network, last, found)
+                found = find_pretrained(named, weights, download)
+                load_pretrained(network, last, found)
                 self.input = found.input
             if channels == 1:
-                self.input = _see_gray(network, self.input)
-            self.backbone, self.pool = named.headless(network, GeM() if pooling == "gem" else None)
+                self.input = adapt_to_grayscale(network, self.input)
+            self.backbone, self.pool = named.without_classifier(network, GeM() if pooling == "gem" else None)
             whole = nn.Sequential(self.backbone, self.pool)
-            features = _width(whole, backbone, channels, image_size)  # [B, C, H, W] → [B, F]
-        self.sex = Joined(features, sex_features) if sex == "joined" else Scaled(features)
+            features = _feature_width(whole, backbone, channels, image_size)  # [B, C, H, W] → [B, F]
+        self.sex = SexConcat(features, sex_features) if sex == "joined" else SexFiLM(features)
         width = self.sex.width
         hidden = (
             [nn.Dropout(dropout), nn.Linear(width, hidden_features), nn.ReLU()] if hidden_features else []
         )
         self.hidden = nn.Sequential(*hidden, nn.Dropout(dropout))
-        self.age = ExactLinear(hidden_features or width, outputs)
+        self.age = Float32Linear(hidden_features or width, outputs)
         self.centre, self.spread = centre, spread
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
@@ -103,10 +103,10 @@ class PooledNet(nn.Module):
 
 def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
     if value not in choices:
-        raise BoneageError(f"model.{name}={value}: it must be {' or '.join(map(str, choices))}.")
+        raise BoneAgeError(f"model.{name}={value}: it must be {' or '.join(map(str, choices))}.")
 
 
-def _see_gray(network: nn.Module, colours: Input) -> Input:
+def adapt_to_grayscale(network: nn.Module, colours: InputSpec) -> InputSpec:
     """Adapt a network's first layer from three equal channels to one, and return the normalization for it.
 
     With one normalization for all three, as in [-1, 1], its features stay the same. With three that differ,
@@ -114,8 +114,8 @@ def _see_gray(network: nn.Module, colours: Input) -> Input:
     """
     first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
     if first.in_channels != 3 or first.groups != 1:
-        raise BoneageError("model.channels=1: the network's first layer does not see three channels.")
-    gray = Input((sum(colours.mean) / 3,), (sum(colours.std) / 3,))
+        raise BoneAgeError("model.channels=1: the network's first layer does not see three channels.")
+    gray = InputSpec((sum(colours.mean) / 3,), (sum(colours.std) / 3,))
     scale = torch.tensor([gray.std[0] / deviation for deviation in colours.std]).view(3, 1, 1)
     first.weight = nn.Parameter(
         (first.weight.detach() * scale).sum(1, keepdim=True)
@@ -124,22 +124,22 @@ def _see_gray(network: nn.Module, colours: Input) -> Input:
     return gray
 
 
-def _width(network: nn.Module, name: str, channels: int, side: int) -> int:
+def _feature_width(network: nn.Module, name: str, channels: int, side: int) -> int:
     """Return a backbone's number of features.
 
     Raises:
-        BoneageError: it takes no image of that size, or does not output a vector.
+        BoneAgeError: it takes no image of that size, or does not output a vector.
     """
     training = network.training
     try:
         with torch.no_grad():
             features = network.eval()(torch.zeros(1, channels, side, side))
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
-        raise BoneageError(
+        raise BoneAgeError(
             f"model.backbone={name} does not take images of {side} × {side} pixels: {first_line(error)}"
         ) from error
     finally:
         network.train(training)
     if not isinstance(features, Tensor) or features.dim() != 2:
-        raise BoneageError(f"model.backbone={name}: its output is not a vector of features.")
+        raise BoneAgeError(f"model.backbone={name}: its output is not a vector of features.")
     return features.shape[1]

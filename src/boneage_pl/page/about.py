@@ -5,9 +5,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from boneage_pl.deploy.card import card_of
-from boneage_pl.reading.model import BoneAge
-from boneage_pl.run.record import Record
+from boneage_pl.deploy.card import write_model_card
+from boneage_pl.reading.model import BoneAgePredictor
+from boneage_pl.run.record import CheckpointMetadata
 from boneage_pl.run.runs import run_of
 
 _FIGURES = {
@@ -23,28 +23,32 @@ _FIGURE = Markup(
 )
 
 
-def in_a_line(model: BoneAge) -> str:
+def format_model_line(model: BoneAgePredictor) -> str:
     """Return the model in a few words: what it is and how far off."""
-    first = model.members[0].record
+    first = model.members[0].metadata
     if len(model.members) == 1:
         return (
             f"{first.experiment}, {first.image_size} pixels: off by {_mae(first):.1f} months on average on"
             f" its {len(first.validation['id'])} validation images"
         )
-    every = ", ".join(f"{member.record.experiment} ({_mae(member.record):.1f})" for member in model.members)
+    every = ", ".join(
+        f"{member.metadata.experiment} ({_mae(member.metadata):.1f})" for member in model.members
+    )
     return f"the mean of {len(model.members)} models, off by {every} months on their validation images"
 
 
-def cards(model: BoneAge, level: float) -> str:
+def model_card_markdown(model: BoneAgePredictor, level: float) -> str:
     """Return the model card, or one after the other, as Markdown."""
-    every = [card_of(member.path, BoneAge([member], level), level) for member in model.members]
+    every = [
+        write_model_card(member.path, BoneAgePredictor([member], level), level) for member in model.members
+    ]
     return "\n\n".join(card.split("---\n", 2)[2] for card in every)  # what is before is for a hub
 
 
-def figures(model: BoneAge) -> str:
+def model_figures(model: BoneAgePredictor) -> str:
     """Return the figures of the reports beside the checkpoints, as HTML."""
     found = [
-        _FIGURE.format(f"{member.record.experiment}: {caption}", _content(path))
+        _FIGURE.format(f"{member.metadata.experiment}: {caption}", _content(path))
         for member in model.members
         for name, caption in _FIGURES.items()
         if (path := run_of(member.path) / "report" / f"{name}.png").is_file()
@@ -54,7 +58,7 @@ def figures(model: BoneAge) -> str:
     return Markup('<div class="figures">{}</div>').format(Markup("").join(found))
 
 
-def _mae(record: Record) -> float:
+def _mae(record: CheckpointMetadata) -> float:
     answers = record.validation
     pairs = zip(answers["predicted"], answers["bone_age"], strict=True)
     return sum(abs(predicted - true) for predicted, true in pairs) / max(len(answers["id"]), 1)

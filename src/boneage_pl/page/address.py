@@ -3,11 +3,11 @@
 import errno
 import socket
 
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 
 
 def check_address(host: str, port: int | None) -> None:
-    """Raise `BoneageError` where nothing can be served at an address.
+    """Raise `BoneAgeError` where nothing can be served at an address.
 
     Args:
         host: a name or number of this machine's.
@@ -26,4 +26,4 @@ def check_address(host: str, port: int | None) -> None:
             why = "only an administrator may serve there; ports from 1024 on are free for all."
         else:
             why = "no address of this machine. 127.0.0.1 is for itself alone, 0.0.0.0 for all that reach it."
-        raise BoneageError(f"{at}: {why}") from error
+        raise BoneAgeError(f"{at}: {why}") from error

@@ -3,8 +3,8 @@
 import re
 from datetime import date
 
-from boneage_pl.data.ages import OLDEST, months_between
-from boneage_pl.errors import BoneageError
+from boneage_pl.data.ages import MAX_AGE_MONTHS, months_between
+from boneage_pl.errors import BoneAgeError
 
 _NUMBER = r"(\d{1,4}(?:[.,]\d+)?)"
 _AGE = re.compile(
@@ -13,7 +13,7 @@ _AGE = re.compile(
 )
 
 
-def age_of(text: str, born: str, seen: str) -> float | None:
+def parse_age(text: str, born: str, seen: str) -> float | None:
     """Return a chronological age in months; `None` where nothing is said.
 
     Args:
@@ -22,25 +22,25 @@ def age_of(text: str, born: str, seen: str) -> float | None:
         seen: the day of the radiograph.
 
     Raises:
-        BoneageError: it cannot be understood, or age and dates are given and differ by more than a month.
+        BoneAgeError: it cannot be understood, or age and dates are given and differ by more than a month.
     """
-    said, dates = _said(text.strip()), _between(born.strip(), seen.strip())
-    if said is not None and dates is not None and abs(said - dates) > 1:
-        raise BoneageError(
-            f"The age is given as {said:.0f} months, and the dates make {dates:.0f}: leave one of them empty."
+    typed, dates = _parse_text(text.strip()), _between(born.strip(), seen.strip())
+    if typed is not None and dates is not None and abs(typed - dates) > 1:
+        raise BoneAgeError(
+            f"The age is {typed:.0f} months, and the dates make {dates:.0f}: leave one of them empty."
         )
-    return dates if dates is not None else said
+    return dates if dates is not None else typed
 
 
-def _said(text: str) -> float | None:
+def _parse_text(text: str) -> float | None:
     if not text:
         return None
     found = _AGE.fullmatch(text)
     if not found or not any(found.groups()):
-        raise BoneageError(f"The age “{text[:40]}” is not understood. Write 9 y 2 m, 9.5 y or 110 m.")
+        raise BoneAgeError(f"The age “{text[:40]}” is not understood. Write 9 y 2 m, 9.5 y or 110 m.")
     years, months = (float(part.replace(",", ".")) if part else 0.0 for part in found.groups())
-    if (age := 12 * years + months) > OLDEST:
-        raise BoneageError(f"The age “{text[:40]}” is more than {OLDEST // 12} years.")
+    if (age := 12 * years + months) > MAX_AGE_MONTHS:
+        raise BoneAgeError(f"The age “{text[:40]}” is more than {MAX_AGE_MONTHS // 12} years.")
     return age
 
 
@@ -48,10 +48,10 @@ def _between(born: str, seen: str) -> float | None:
     if not born and not seen:
         return None
     if not born or not seen:
-        raise BoneageError("An age needs both dates: of birth, and of the radiograph.")
+        raise BoneAgeError("An age needs both dates: of birth, and of the radiograph.")
     age = months_between(_date(born), _date(seen))
     if age is None:
-        raise BoneageError(f"From {born} to {seen} is no age: the radiograph must be later than the birth.")
+        raise BoneAgeError(f"From {born} to {seen} is no age: the radiograph must be later than the birth.")
     return age
 
 
@@ -59,4 +59,4 @@ def _date(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise BoneageError(f"The date “{text[:40]}” is not understood. Write it as 2014-05-30.") from None
+        raise BoneAgeError(f"The date “{text[:40]}” is not understood. Write it as 2014-05-30.") from None

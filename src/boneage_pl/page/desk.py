@@ -9,18 +9,18 @@ from threading import Lock
 
 from PIL import Image
 
-from boneage_pl.data.dicom import Tags
+from boneage_pl.data.dicom import DicomTags
 from boneage_pl.data.frame import Pixels
-from boneage_pl.reading.answer import Question
-from boneage_pl.reading.explain import Map, attribution
-from boneage_pl.reading.model import BoneAge, Reading
+from boneage_pl.reading.answer import PredictionRequest
+from boneage_pl.reading.explain import Heatmap, grad_cam
+from boneage_pl.reading.model import BoneAgePredictor, PredictionResult
 
 ORIGINAL = 640  # pixels; our choice: the longest side of the picture that is shown beside the square
-_AT_ONCE = 16  # our choice: pictures of a long list between which others are let in
+_MAX_CONCURRENT = 16  # our choice: pictures of a long list between which others are let in
 
 
 @dataclass
-class Looked:
+class SessionImage:
     """A picture that was asked about, and what is kept of it while its page is open.
 
     Args:
@@ -33,14 +33,14 @@ class Looked:
     """
 
     name: str
-    readings: list[Reading]
+    readings: list[PredictionResult]
     original: bytes = b""
     size: tuple[int, int] = (0, 0)
-    tags: Tags | None = None
-    maps: dict[bool, Map | None] = field(default_factory=dict)
+    tags: DicomTags | None = None
+    maps: dict[bool, Heatmap | None] = field(default_factory=dict)
 
 
-class Desk:
+class PredictionService:
     """A model that several people ask.
 
     Args:
@@ -48,50 +48,52 @@ class Desk:
         level: of its intervals.
     """
 
-    def __init__(self, model: BoneAge, level: float) -> None:
+    def __init__(self, model: BoneAgePredictor, level: float) -> None:
         self.model, self.level = model, level
         self._lock = Lock()
 
-    def look(self, path: Path, name: str) -> Looked:
+    def predict_one(self, path: Path, name: str) -> SessionImage:
         """Ask about a picture for both sexes: which it is may be said later."""
         with self._lock:
-            readings = [_named(r, name) for r in self.model.readings([Question(path, "unknown")])]
+            readings = [
+                _with_name(r, name) for r in self.model.predict_iter([PredictionRequest(path, "unknown")])
+            ]
         radiograph = readings[0].radiograph
         if radiograph is None:
-            return Looked(name, readings)
+            return SessionImage(name, readings)
         shown = radiograph.image.copy()
         shown.thumbnail((ORIGINAL, ORIGINAL))
         kept = [replace(reading, radiograph=None) for reading in readings]  # decoded, it may be large
-        return Looked(name, kept, _jpeg(shown), radiograph.image.size, radiograph.tags)
+        return SessionImage(name, kept, _encode_jpeg(shown), radiograph.image.size, radiograph.tags)
 
-    def where(self, looked: Looked, reading: Reading) -> Map | None:
-        """Return where the network looked, see `attribution`."""
-        male = reading.answer.male
+    def grad_cam(self, looked: SessionImage, reading: PredictionResult) -> Heatmap | None:
+        """Return where the network looked, see `grad_cam`."""
+        male = reading.prediction.male
         assert male is not None
         if male not in looked.maps:
             with self._lock:
-                looked.maps[male] = attribution(self.model.members[0], self.seen(reading), male=male)
+                looked.maps[male] = grad_cam(self.model.members[0], self.has_gradcam(reading), male=male)
         return looked.maps[male]
 
-    def seen(self, reading: Reading) -> Pixels:
+    def has_gradcam(self, reading: PredictionResult) -> Pixels:
         """Return what the first network saw."""
-        return reading.pixels[self.model.members[0].frame]
+        return reading.pixels[self.model.members[0].resize_spec]
 
-    def many(self, asked: Iterable[Question]) -> Iterator[Reading]:
+    def predict_many(self, requests: Iterable[PredictionRequest]) -> Iterator[PredictionResult]:
         """Yield the answers to a list."""
-        coming = iter(asked)
-        while part := list(islice(coming, _AT_ONCE)):
+        coming = iter(requests)
+        while part := list(islice(coming, _MAX_CONCURRENT)):
             with self._lock:
-                answered = list(self.model.readings(part))
-            for reading in answered:
+                results = list(self.model.predict_iter(part))
+            for reading in results:
                 yield replace(reading, radiograph=None)
 
 
-def _named(reading: Reading, name: str) -> Reading:
-    return replace(reading, answer=replace(reading.answer, path=name))
+def _with_name(reading: PredictionResult, name: str) -> PredictionResult:
+    return replace(reading, prediction=replace(reading.prediction, path=name))
 
 
-def _jpeg(image: Image.Image) -> bytes:
+def _encode_jpeg(image: Image.Image) -> bytes:
     file = BytesIO()
     image.save(file, "JPEG", quality=85)
     return file.getvalue()

@@ -5,11 +5,11 @@ from typing import Any
 
 import gradio as gr
 
-from boneage_pl.page.dropped import File
+from boneage_pl.page.dropped import UploadedFile
 
 
-def dropzone(**options: Any) -> gr.File:
-    """Return a component whose value is a list of `File`.
+def file_dropzone(**options: Any) -> gr.File:
+    """Return a component whose value is a list of `UploadedFile`.
 
     Methods are replaced on the component: for a class of our own Gradio writes a stub beside this file.
 
@@ -29,6 +29,6 @@ def dropzone(**options: Any) -> gr.File:
     return zone
 
 
-def _files(payload: Any) -> list[File]:
+def _files(payload: Any) -> list[UploadedFile]:
     listed = [] if payload is None else getattr(payload, "root", [payload])
-    return [File(Path(file.path), file.orig_name or Path(file.path).name) for file in listed]
+    return [UploadedFile(Path(file.path), file.orig_name or Path(file.path).name) for file in listed]

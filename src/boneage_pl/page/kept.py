@@ -6,15 +6,15 @@ from collections import OrderedDict
 from threading import Lock
 from typing import Generic, TypeVar
 
-from boneage_pl.page.uploads import FORGOTTEN
+from boneage_pl.page.uploads import MAX_AGE_SECONDS
 
-_MOST = 200  # our choice: people who look at once; each picture takes up to a megabyte
+_MAX_ITEMS = 200  # our choice: people who look at once; each picture takes up to a megabyte
 
 T = TypeVar("T")
 
 
-class Kept(Generic[T]):
-    """Values by a name that cannot be guessed, each for `FORGOTTEN` seconds after it was last asked for.
+class TTLCache(Generic[T]):
+    """Values by a name that cannot be guessed, each for `MAX_AGE_SECONDS` after it was last used.
 
     Gradio's own state is kept for an hour after its page was closed.
     """
@@ -28,7 +28,7 @@ class Kept(Generic[T]):
         name = secrets.token_hex(16)
         with self._lock:
             self._values[name] = time.monotonic(), value
-            while len(self._values) > _MOST:
+            while len(self._values) > _MAX_ITEMS:
                 self._values.popitem(last=False)
         return name
 
@@ -46,13 +46,13 @@ class Kept(Generic[T]):
         with self._lock:
             self._values.pop(name or "", None)
 
-    def forget(self, now: float | None = None) -> None:
+    def expire(self, now: float | None = None) -> None:
         """Drop what nobody has asked for.
 
         Args:
             now: the time, as `time.monotonic` gives it.
         """
-        before = (now or time.monotonic()) - FORGOTTEN
+        before = (now or time.monotonic()) - MAX_AGE_SECONDS
         with self._lock:
             for name in [name for name, (used, _) in self._values.items() if used < before]:
                 del self._values[name]

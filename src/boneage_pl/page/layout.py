@@ -9,16 +9,16 @@ from typing import Any
 
 import gradio as gr
 
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 from boneage_pl.page import about, shown
-from boneage_pl.page.age import age_of
-from boneage_pl.page.desk import Desk, Looked
-from boneage_pl.page.dropped import File, lay_out
-from boneage_pl.page.dropzone import dropzone
-from boneage_pl.page.kept import Kept
+from boneage_pl.page.age import parse_age
+from boneage_pl.page.desk import PredictionService, SessionImage
+from boneage_pl.page.dropped import UploadedFile, unpack_uploads
+from boneage_pl.page.dropzone import file_dropzone
+from boneage_pl.page.kept import TTLCache
 from boneage_pl.page.uploads import Uploads
-from boneage_pl.reading.answer import in_years
-from boneage_pl.reading.model import NO_SEX, Reading
+from boneage_pl.reading.answer import format_years_months
+from boneage_pl.reading.model import MISSING_SEX_MESSAGE, PredictionResult
 
 log = logging.getLogger(__name__)
 
@@ -48,16 +48,18 @@ class Limits:
 
     Args:
         bytes: of one drop, all of its files together.
-        pictures: of one drop.
+        images: of one drop.
         unpacked: bytes that its zip files may hold.
     """
 
     bytes: int
-    pictures: int
+    images: int
     unpacked: int
 
 
-def build(desk: Desk, uploads: Uploads, kept: Kept[Looked], limits: Limits) -> gr.Blocks:
+def build_ui(
+    desk: PredictionService, uploads: Uploads, kept: TTLCache[SessionImage], limits: Limits
+) -> gr.Blocks:
     """Return the page.
 
     Args:
@@ -69,11 +71,11 @@ def build(desk: Desk, uploads: Uploads, kept: Kept[Looked], limits: Limits) -> g
     with gr.Blocks(title="Bone age", analytics_enabled=False) as page:
         gr.HTML(_head(desk), elem_classes="page")
         with gr.Tab("One radiograph"):
-            _one(desk, uploads, kept)
+            _single_tab(desk, uploads, kept)
         with gr.Tab("Several"):
-            _several(desk, uploads, limits)
+            _batch_tab(desk, uploads, limits)
         with gr.Tab("This model") as tab:
-            _about(desk, tab)
+            _model_tab(desk, tab)
     return page
 
 
@@ -82,47 +84,54 @@ def style() -> str:
     return _file("page.css")
 
 
-def _one(desk: Desk, uploads: Uploads, kept: Kept[Looked]) -> None:
+def _single_tab(desk: PredictionService, uploads: Uploads, kept: TTLCache[SessionImage]) -> None:
     name = gr.State(None)
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            file = dropzone(label="Radiograph: PNG, JPEG, TIFF or DICOM", file_count="single", height=140)
+            file = file_dropzone(
+                label="Radiograph: PNG, JPEG, TIFF or DICOM", file_count="single", height=140
+            )
             sex = gr.Radio(_ONE, value="unknown", label="Sex of the child")
             age = gr.Textbox(label="Chronological age, if known", placeholder="9 y 2 m, 9.5 y or 110 m")
             with gr.Accordion("Or from dates", open=False):
                 born = gr.Textbox(label="Date of birth", placeholder="2014-05-30")
                 seen = gr.Textbox(label="Date of the radiograph", placeholder="2024-01-31")
         with gr.Column(scale=5, min_width=300):
-            answer = _live(shown.words(_HELP, "quiet"))
+            answer = _is_live(shown.render_message(_HELP, "quiet"))
     said: list[Any] = [sex, age, born, seen]
 
-    @_in_words
+    @_catch_errors
     def show(name: str | None, sex: str, age: str, born: str, seen: str) -> str:
         looked = kept.get(name)
         if looked is None:
-            return shown.words(_HELP if name is None else _GONE, "quiet")
+            return shown.render_message(_HELP if name is None else _GONE, "quiet")
         try:
-            months, problem = age_of(age or "", born or "", seen or ""), ""
-        except BoneageError as error:  # the answer stays while an age is being written
-            months, problem = None, shown.words(str(error))
-        return problem + shown.one(desk, looked, _SEX.get(sex), months)
+            months, problem = parse_age(age or "", born or "", seen or ""), ""
+        except BoneAgeError as error:  # the answer stays while an age is being written
+            months, problem = None, shown.render_message(str(error))
+        return problem + shown.render_prediction(desk, looked, _SEX.get(sex), months)
 
-    def look(dropped: list[File], before: str | None, *said: str) -> tuple[Any, ...]:
+    def look(dropped: list[UploadedFile], before: str | None, *said: str) -> tuple[Any, ...]:
         if not dropped:
             return before, *said, None, gr.skip()
-        with uploads.answered([file.path for file in dropped]):
-            if not uploads.holds(dropped[0].path):
-                return None, *said, None, shown.words("The upload is no longer there: drop it again.")
+        with uploads.release([file.path for file in dropped]):
+            if not uploads.contains(dropped[0].path):
+                return (
+                    None,
+                    *said,
+                    None,
+                    shown.render_message("The upload is no longer there: drop it again."),
+                )
             try:
-                found = desk.look(dropped[0].path, dropped[0].name)
+                found = desk.predict_one(dropped[0].path, dropped[0].name)
             except Exception:
-                return None, *said, None, _fault()
+                return None, *said, None, _unexpected_error()
         if before is not None:  # what was said was said of another child
             said = ("unknown", "", "", "")
         if found.tags and found.tags.male is not None:
             said = ("M" if found.tags.male else "F", *said[1:])
         if found.tags and found.tags.age is not None:
-            said = (said[0], in_years(found.tags.age), "", "")
+            said = (said[0], format_years_months(found.tags.age), "", "")
         kept.drop(before)
         now = kept.put(found)
         return now, *said, None, show(now, *said)
@@ -134,27 +143,31 @@ def _one(desk: Desk, uploads: Uploads, kept: Kept[Looked]) -> None:
     gr.on(changes, show, [name, *said], answer, trigger_mode="always_last", **asked)
 
 
-def _several(desk: Desk, uploads: Uploads, limits: Limits) -> None:
-    files = dropzone(label="Radiographs, a zip file, a table", file_count="multiple", height=180)
+def _batch_tab(desk: PredictionService, uploads: Uploads, limits: Limits) -> None:
+    files = file_dropzone(label="Radiographs, a zip file, a table", file_count="multiple", height=180)
     sex = gr.Radio(_MANY, value="said", label="Sex of the children")
     button = gr.Button("Read the bone ages", variant="primary")
-    answers = _live(shown.words(_HELP_MANY, "quiet"))
+    answers = _is_live(shown.render_message(_HELP_MANY, "quiet"))
 
-    @_in_words
-    def read(dropped: list[File], sex: str, progress: gr.Progress) -> str:
-        here = [file for file in dropped if uploads.holds(file.path)]
+    @_catch_errors
+    def read(dropped: list[UploadedFile], sex: str, progress: gr.Progress) -> str:
+        here = [file for file in dropped if uploads.contains(file.path)]
         if len(here) < len(dropped):
-            raise BoneageError("Some of the uploads are no longer there: drop them again.")
-        with uploads.answered([file.path for file in here]), uploads.room() as folder:
-            laid = lay_out(here, folder, limits.pictures, limits.unpacked)
-            asked = list(laid.questions({**_SEX, "unknown": "unknown"}.get(sex)))
+            raise BoneAgeError("Some of the uploads are no longer there: drop them again.")
+        with uploads.release([file.path for file in here]), uploads.room() as folder:
+            laid = unpack_uploads(here, folder, limits.images, limits.unpacked)
+            asked = list(laid.requests({**_SEX, "unknown": "unknown"}.get(sex)))
             readings = []
-            for reading in desk.many(asked):
-                readings.append(_called(reading, laid.called(reading.answer.path)))
+            for reading in desk.predict_many(asked):
+                readings.append(_display_name(reading, laid.display_name(reading.prediction.path)))
                 progress((len(readings), len(asked)), unit="pictures")
-        return shown.several(desk, readings, laid.refused)
+        return shown.render_table(desk, readings, laid.errors)
 
-    def read_all(dropped: list[File], sex: str, progress: gr.Progress = gr.Progress()) -> tuple[Any, str]:  # noqa: B008
+    def read_all(
+        dropped: list[UploadedFile],
+        sex: str,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> tuple[Any, str]:
         return None, read(dropped, sex, progress)
 
     button.click(
@@ -168,52 +181,52 @@ def _several(desk: Desk, uploads: Uploads, limits: Limits) -> None:
     )
 
 
-def _about(desk: Desk, tab: gr.Tab) -> None:
+def _model_tab(desk: PredictionService, tab: gr.Tab) -> None:
     card, figures = gr.Markdown("", elem_classes=["page", "card"]), gr.HTML("", elem_classes="page")
     kept: list[str] = []
 
     def tell() -> tuple[str, str]:
         if not kept:
-            kept.extend((about.cards(desk.model, desk.level), about.figures(desk.model)))
+            kept.extend((about.model_card_markdown(desk.model, desk.level), about.model_figures(desk.model)))
         return kept[0], kept[1]
 
     tab.select(tell, None, [card, figures], concurrency_limit=1, api_visibility="private")
 
 
-def _called(reading: Reading, name: str) -> Reading:
-    error = _NO_SEX if reading.answer.error == NO_SEX else reading.answer.error
-    return replace(reading, answer=replace(reading.answer, path=name, error=error))
+def _display_name(reading: PredictionResult, name: str) -> PredictionResult:
+    error = _NO_SEX if reading.prediction.error == MISSING_SEX_MESSAGE else reading.prediction.error
+    return replace(reading, prediction=replace(reading.prediction, path=name, error=error))
 
 
-def _in_words(do: Callable[..., str]) -> Callable[..., str]:
+def _catch_errors(do: Callable[..., str]) -> Callable[..., str]:
     """Return what says in words why it could not be done."""
 
     @wraps(do)
     def tried(*args: Any) -> str:
         try:
             return do(*args)
-        except BoneageError as error:
-            return shown.words(str(error))
+        except BoneAgeError as error:
+            return shown.render_message(str(error))
         except Exception:
-            return _fault()
+            return _unexpected_error()
 
     return tried
 
 
-def _fault() -> str:
+def _unexpected_error() -> str:
     """Say that the fault is ours; whoever serves the page can see which."""
     log.exception("the page could not answer")
-    return shown.words("This could not be answered, by a fault of the program: its log says more.")
+    return shown.render_message("This could not be answered, by a fault of the program: its log says more.")
 
 
-def _live(value: str) -> gr.HTML:
+def _is_live(value: str) -> gr.HTML:
     """Return a part of the page that is read aloud when it changes."""
     return gr.HTML(value, js_on_load=_file("page.js"), elem_classes="page")
 
 
-def _head(desk: Desk) -> str:
-    synthetic = any(member.record.synthetic for member in desk.model.members)
-    return shown.head(about.in_a_line(desk.model), synthetic=synthetic)
+def _head(desk: PredictionService) -> str:
+    synthetic = any(member.metadata.synthetic for member in desk.model.members)
+    return shown.render_header(about.format_model_line(desk.model), synthetic=synthetic)
 
 
 def _file(name: str) -> str:

@@ -10,16 +10,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.page.desk import Desk, Looked
-from boneage_pl.page.kept import Kept
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.page.desk import PredictionService, SessionImage
+from boneage_pl.page.kept import TTLCache
 from boneage_pl.page.uploads import Uploads
 
 _SWEEP = 60  # seconds between looks for uploads that nobody has asked about
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
-def serve(desk: Desk, host: str, port: int | None, megabytes: int, pictures: int) -> None:
+def serve(desk: PredictionService, host: str, port: int | None, megabytes: int, pictures: int) -> None:
     """Serve until SIGINT or SIGTERM; uploads are gone then.
 
     Args:
@@ -30,26 +30,26 @@ def serve(desk: Desk, host: str, port: int | None, megabytes: int, pictures: int
         pictures: of one drop.
 
     Raises:
-        BoneageError: nothing can be served there.
+        BoneAgeError: nothing can be served there.
     """
     with tempfile.TemporaryDirectory(prefix="boneage_pl_page_", ignore_cleanup_errors=True) as folder:
         # read by Gradio and by Hugging Face's hub, which it imports
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
         import gradio
 
-        from boneage_pl.page.guard import Guard
-        from boneage_pl.page.layout import Limits, build, style
+        from boneage_pl.page.guard import RequestFilter
+        from boneage_pl.page.layout import Limits, build_ui, style
 
         logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is there
         uploads = Uploads(Path(folder))
         most = megabytes << 20
-        kept: Kept[Looked] = Kept()
-        page = build(desk, uploads, kept, Limits(most, pictures, 4 * most))
+        kept: TTLCache[SessionImage] = TTLCache()
+        page = build_ui(desk, uploads, kept, Limits(most, pictures, 4 * most))
         try:
             _, local, _ = page.queue().launch(
                 server_name=host,
                 server_port=port,
-                app_kwargs={"middleware": [_middleware(Guard, uploads, most)]},
+                app_kwargs={"middleware": [_middleware(RequestFilter, uploads, most)]},
                 max_file_size=most,
                 share=False,
                 run_history=False,  # it would keep radiographs in the browser
@@ -66,12 +66,12 @@ def serve(desk: Desk, host: str, port: int | None, megabytes: int, pictures: int
                 head=f"<style>{style()}</style>",  # given as css=, it would not reach beyond the tabs
             )
         except OSError as error:
-            raise BoneageError(f"host={host} port={port}: nothing can be served there ({error}).") from error
+            raise BoneAgeError(f"host={host} port={port}: nothing can be served there ({error}).") from error
         try:
             print(f"{local}\nCtrl-C stops it", flush=True)
             if host not in _LOCAL:
                 print("whoever reaches this address can ask; there is no password", flush=True)
-            _until_stopped(uploads.forget, kept.forget)
+            _until_stopped(uploads.delete_expired, kept.expire)
         finally:
             page.close(verbose=False)
 

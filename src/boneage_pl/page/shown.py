@@ -12,12 +12,12 @@ from PIL import Image
 
 from boneage_pl.data.frame import Pixels
 from boneage_pl.page.axis import Axis
-from boneage_pl.page.desk import Desk, Looked
-from boneage_pl.reading.answer import FLAGS, Answer, in_years
-from boneage_pl.reading.explain import coloured
-from boneage_pl.reading.growth import SOURCE, deviation
-from boneage_pl.reading.model import Reading
-from boneage_pl.reading.output import COLUMNS, cells
+from boneage_pl.page.desk import PredictionService, SessionImage
+from boneage_pl.reading.answer import QUALITY_FLAGS, Prediction, format_years_months
+from boneage_pl.reading.explain import colorize
+from boneage_pl.reading.growth import SOURCE, skeletal_age_sd
+from boneage_pl.reading.model import PredictionResult
+from boneage_pl.reading.output import COLUMNS, prediction_cells
 from boneage_pl.report.html import environment
 
 _THUMB = 72  # pixels
@@ -28,10 +28,12 @@ _TITLES = {
     "right_hand": "A right hand",
     "blank": "Empty",
 }
-_COMMON = {"flags": FLAGS, "titles": _TITLES, "years": in_years, "source": SOURCE}
+_COMMON = {"flags": QUALITY_FLAGS, "titles": _TITLES, "years": format_years_months, "source": SOURCE}
 
 
-def one(desk: Desk, looked: Looked, male: bool | None, age: float | None) -> str:
+def render_prediction(
+    desk: PredictionService, looked: SessionImage, male: bool | None, age: float | None
+) -> str:
     """Return what is said of one picture.
 
     Args:
@@ -40,14 +42,18 @@ def one(desk: Desk, looked: Looked, male: bool | None, age: float | None) -> str
         male: the sex that was chosen; `None` for both.
         age: chronological, in months; `None` where it is not known.
     """
-    readings = [r for r in looked.readings if male in (None, r.answer.male) or r.answer.error]
-    frame = desk.model.members[0].frame
-    said = [_said(desk, looked, reading, age) for reading in readings]
-    part = frame.part_of(*looked.size) if looked.size != (0, 0) else None
-    return _render("answer.html", looked=looked, said=said, part=part, frame=frame, level=desk.level, age=age)
+    readings = [r for r in looked.readings if male in (None, r.prediction.male) or r.prediction.error]
+    frame = desk.model.members[0].resize_spec
+    results = [_prediction_context(desk, looked, reading, age) for reading in readings]
+    part = frame.visible_box(*looked.size) if looked.size != (0, 0) else None
+    return _render(
+        "answer.html", looked=looked, said=results, part=part, frame=frame, level=desk.level, age=age
+    )
 
 
-def several(desk: Desk, readings: Sequence[Reading], refused: Sequence[tuple[str, str]]) -> str:
+def render_table(
+    desk: PredictionService, readings: Sequence[PredictionResult], refused: Sequence[tuple[str, str]]
+) -> str:
     """Return a table of many answers.
 
     Args:
@@ -56,44 +62,49 @@ def several(desk: Desk, readings: Sequence[Reading], refused: Sequence[tuple[str
         refused: names of what could not be asked about, and why.
     """
     rows = [
-        {"answer": r.answer, "picture": _png(_small(desk.seen(r))) if r.answer.months is not None else ""}
+        {
+            "answer": r.prediction,
+            "picture": _png(_thumbnail(desk.has_gradcam(r))) if r.prediction.months is not None else "",
+        }
         for r in readings
     ]
-    rows += [{"answer": Answer(name, error=why), "picture": ""} for name, why in refused]
-    found = cast(list[Answer], [row["answer"] for row in rows])
+    rows += [{"answer": Prediction(name, error=why), "picture": ""} for name, why in refused]
+    found = cast(list[Prediction], [row["answer"] for row in rows])
     return _render("table.html", rows=rows, level=desk.level, csv=_csv(found), found=found)
 
 
-def head(model: str, *, synthetic: bool) -> str:
+def render_header(model: str, *, synthetic: bool) -> str:
     """Return the top of the page: what answers, and what it is not."""
     return _render("head.html", model=model, synthetic=synthetic)
 
 
-def words(text: str, kind: str = "problem") -> str:
+def render_message(text: str, kind: str = "problem") -> str:
     """Return a paragraph of plain words."""
     return str(Markup('<p class="{}">{}</p>').format(kind, text))  # plain, so that it can be added to others
 
 
-def _said(desk: Desk, looked: Looked, reading: Reading, age: float | None) -> dict[str, Any]:
+def _prediction_context(
+    desk: PredictionService, looked: SessionImage, reading: PredictionResult, age: float | None
+) -> dict[str, Any]:
     """Return what the template says of an answer."""
-    answer = reading.answer
+    answer = reading.prediction
     if answer.months is None:
         return {"answer": answer}
     assert answer.male is not None
-    sd = deviation(age, male=answer.male) if age is not None else None
-    found = desk.where(looked, reading)
+    sd = skeletal_age_sd(age, male=answer.male) if age is not None else None
+    found = desk.grad_cam(looked, reading)
     return {
         "answer": answer,
-        "axis": Axis(max(answer.high or answer.months, age or 0)),
+        "axis": Axis(max(answer.upper or answer.months, age or 0)),
         "difference": None if age is None else answer.months - age,
         "sd": sd,
-        "seen": _png(Image.fromarray(desk.seen(reading))),
-        "where": "" if found is None else _png(Image.fromarray(coloured(found), "RGBA")),
+        "seen": _png(Image.fromarray(desk.has_gradcam(reading))),
+        "where": "" if found is None else _png(Image.fromarray(colorize(found), "RGBA")),
         "cells": None if found is None else found.shape,
     }
 
 
-def _small(pixels: Pixels) -> Image.Image:
+def _thumbnail(pixels: Pixels) -> Image.Image:
     image = Image.fromarray(pixels)
     image.thumbnail((_THUMB, _THUMB))
     return image
@@ -105,15 +116,15 @@ def _png(image: Image.Image) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _csv(answers: Sequence[Answer]) -> str:
+def _csv(answers: Sequence[Prediction]) -> str:
     file = StringIO()
     rows = csv.writer(file, lineterminator="\n")
     rows.writerow(COLUMNS)
-    rows.writerows([_harmless(cell) for cell in cells(answer)] for answer in answers)
+    rows.writerows([_escape_cell(cell) for cell in prediction_cells(answer)] for answer in answers)
     return base64.b64encode(file.getvalue().encode()).decode()
 
 
-def _harmless(cell: str) -> str:
+def _escape_cell(cell: str) -> str:
     """Return a cell that no spreadsheet takes for a formula: file names come from anywhere."""
     return f"'{cell}" if re.match(r"[=+@\t\r]|-(?![\d.]+$)", cell) else cell
 

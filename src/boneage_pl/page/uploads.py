@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from threading import Lock
 
 _ROOM = "unpacked_"
-FORGOTTEN = 600  # seconds; our choice: what nobody has asked about by then is deleted
+MAX_AGE_SECONDS = 600  # seconds; our choice: what nobody has asked about by then is deleted
 
 
 class Uploads:
@@ -28,13 +28,13 @@ class Uploads:
         self._waiting: Counter[str] = Counter()
         self._lock = Lock()
 
-    def arrived(self, paths: Iterable[str]) -> None:
+    def add(self, paths: Iterable[str]) -> None:
         """Take note of files that are there now."""
         with self._lock:
             self._waiting.update(paths)
 
     @contextmanager
-    def answered(self, paths: Iterable[Path]) -> Iterator[None]:
+    def release(self, paths: Iterable[Path]) -> Iterator[None]:
         """Delete uploads at the end of the block, but for those that somebody else waits for."""
         try:
             yield
@@ -42,7 +42,7 @@ class Uploads:
             for path in paths:
                 self._let_go(path)
 
-    def holds(self, path: Path) -> bool:
+    def contains(self, path: Path) -> bool:
         """Whether a path is that of an upload."""
         with suppress(OSError, ValueError):
             return path.resolve().is_relative_to(self.folder.resolve()) and path.is_file()
@@ -54,13 +54,13 @@ class Uploads:
         with TemporaryDirectory(prefix=_ROOM, dir=self.folder) as folder:
             yield Path(folder)
 
-    def forget(self, now: float | None = None) -> None:
+    def delete_expired(self, now: float | None = None) -> None:
         """Delete what nobody has asked about, and halves of files that were too large.
 
         Args:
             now: the time, as `time.time` gives it.
         """
-        before = (now or time.time()) - FORGOTTEN
+        before = (now or time.time()) - MAX_AGE_SECONDS
         for path in list(self.folder.iterdir()):
             with suppress(OSError):  # somebody else was faster
                 if path.name.startswith(_ROOM) or path.lstat().st_mtime >= before:

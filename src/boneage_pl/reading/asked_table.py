@@ -6,19 +6,19 @@ from typing import Any
 
 import pandas as pd
 
-from boneage_pl.data.columns import understood
-from boneage_pl.data.files import walk, with_suffix
-from boneage_pl.data.ids import find_images
+from boneage_pl.data.columns import map_columns
+from boneage_pl.data.files import filter_by_suffix, iter_files
+from boneage_pl.data.ids import match_images
 from boneage_pl.data.radiograph import SUFFIXES
-from boneage_pl.data.rows import sexes
+from boneage_pl.data.rows import parse_sexes
 from boneage_pl.data.table_file import read_rows
-from boneage_pl.errors import BoneageError
-from boneage_pl.reading.answer import Question
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.reading.answer import PredictionRequest
 
 _PATHS = {"path", "filepath", "imagepath", "imagefile"}  # without case, blanks and underscores
 
 
-def table_questions(table: Path, male: Any) -> list[Question]:
+def requests_from_table(table: Path, male: Any) -> list[PredictionRequest]:
     """Return a question for each row of a table.
 
     A column of paths (`path`) is read as such, relative to the table's folder or the working one; else one of
@@ -27,51 +27,51 @@ def table_questions(table: Path, male: Any) -> list[Question]:
     about becomes a question with its error.
 
     Raises:
-        BoneageError: it cannot be read, has no rows, or neither column.
+        BoneAgeError: it cannot be read, has no rows, or neither column.
     """
-    raw = read_rows(table, lambda cells: bool(_paths_in(cells)) or "id" in _meant(cells))
+    raw = read_rows(table, lambda cells: bool(_path_column(cells)) or "id" in _map_header(cells))
     if raw.empty:
-        raise BoneageError(f"{table}: it has no rows.")
+        raise BoneAgeError(f"{table}: it has no rows.")
     header = list(raw.columns)
-    meant, paths = _meant(header), _paths_in(header)
+    meant, paths = _map_header(header), _path_column(header)
     if not paths and "id" not in meant:
-        raise BoneageError(
+        raise BoneAgeError(
             f"{table}: no column is recognised as a path or an id; there are {', '.join(header)[:300]}.\n"
             "Call the column of the files path, or that of the ids id; and the one of the sexes sex (F or M)."
         )
-    found = _by_path(raw[paths[0]], table) if paths else _by_id(raw[meant["id"]], table)
-    said = _sexes(raw[meant["male"]], meant["male"]) if "male" in meant else [None] * len(raw)
+    found = _requests_by_path(raw[paths[0]], table) if paths else _requests_by_id(raw[meant["id"]], table)
+    values = _sexes(raw[meant["male"]], meant["male"]) if "male" in meant else [None] * len(raw)
     return [
-        Question(where, male if sex is None else sex, error)
+        PredictionRequest(where, male if sex is None else sex, error)
         if not isinstance(sex, str) or sex == "unknown"
-        else Question(where, None, sex)
-        for (where, error), sex in zip(found, said, strict=True)
+        else PredictionRequest(where, None, sex)
+        for (where, error), sex in zip(found, values, strict=True)
     ]
 
 
-def _meant(header: list[str]) -> dict[str, str]:
+def _map_header(header: list[str]) -> dict[str, str]:
     try:
-        return understood(header).of
-    except BoneageError:  # two columns could be one thing that is not asked for here
+        return map_columns(header).of
+    except BoneAgeError:  # two columns could be one thing that is not asked for here
         return {name: name for name in header if name.lower() == "id"}
 
 
-def _paths_in(header: list[str]) -> list[str]:
+def _path_column(header: list[str]) -> list[str]:
     return [name for name in header if "".join(filter(str.isalnum, name.lower())) in _PATHS]
 
 
 def _sexes(cells: pd.Series, name: str) -> list[Any]:
     """Return a boolean for each cell, `None` for an empty one, `unknown`, or words on what is no sex."""
-    male = sexes(cells)
+    male = parse_sexes(cells)
     if name.lower() == "female":
         male = male.map({True: False, False: True})
     return [
-        bool(value) if isinstance(value, bool) else _no_sex(cell)
+        bool(value) if isinstance(value, bool) else _missing_sex_error(cell)
         for cell, value in zip(cells, male.astype(object).where(male.notna(), None), strict=True)
     ]
 
 
-def _no_sex(cell: str) -> str | None:
+def _missing_sex_error(cell: str) -> str | None:
     word = cell.strip().lower()
     if word in ("", "?"):
         return None
@@ -80,7 +80,7 @@ def _no_sex(cell: str) -> str | None:
     )
 
 
-def _by_path(cells: pd.Series, table: Path) -> list[tuple[Path, str]]:
+def _requests_by_path(cells: pd.Series, table: Path) -> list[tuple[Path, str]]:
     rows = []
     for cell in cells:
         beside = table.parent / cell
@@ -89,9 +89,9 @@ def _by_path(cells: pd.Series, table: Path) -> list[tuple[Path, str]]:
     return rows
 
 
-def _by_id(cells: pd.Series, table: Path) -> list[tuple[Path, str]]:
+def _requests_by_id(cells: pd.Series, table: Path) -> list[tuple[Path, str]]:
     ids = list(dict.fromkeys(cell for cell in cells if cell))
-    found, _ = find_images(ids, with_suffix(list(walk(table.parent)), SUFFIXES))
+    found, _ = match_images(ids, filter_by_suffix(list(iter_files(table.parent)), SUFFIXES))
     rows = []
     for cell in cells:
         paths = found.get(cell, [])

@@ -13,25 +13,25 @@ from torch import Tensor
 
 from boneage_pl.data.frame import Pixels
 from boneage_pl.data.radiograph import stem_of
-from boneage_pl.errors import BoneageError
-from boneage_pl.machine.whole import replacing
-from boneage_pl.model.answer import months_of
-from boneage_pl.model.features import late_map
-from boneage_pl.reading.answer import Answer
-from boneage_pl.reading.extras import needed
-from boneage_pl.reading.member import Member
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.machine.whole import atomic_path
+from boneage_pl.model.answer import decode_months
+from boneage_pl.model.features import gradcam_layer
+from boneage_pl.reading.answer import Prediction
+from boneage_pl.reading.extras import import_optional
+from boneage_pl.reading.member import EnsembleMember
 
-Map = NDArray[np.float32]
-_COLOURS = "RdBu_r"
-_STRONG = 0.55  # opacity of the strongest cell; our choice: the bones stay visible
+Heatmap = NDArray[np.float32]
+_COLORS = "RdBu_r"
+_MAX_ALPHA = 0.55  # opacity of the strongest cell; our choice: the bones stay visible
 
 
 def needs_captum() -> Any:
-    """Return captum's module of methods, see `needed`."""
-    return needed("captum.attr", "explain=", "explain")
+    """Return captum's module of methods, see `import_optional`."""
+    return import_optional("captum.attr", "explain=", "explain")
 
 
-def attribution(member: Member, pixels: Pixels, *, male: bool) -> Map | None:
+def grad_cam(member: EnsembleMember, pixels: Pixels, *, male: bool) -> Heatmap | None:
     """Return how much each part of a picture raised the answer, or lowered it where it is negative.
 
     Grad-CAM (Selvaraju et al., ICCV 2017) of the months, signed, in the last feature map that has 8 × 8 cells
@@ -46,12 +46,12 @@ def attribution(member: Member, pixels: Pixels, *, male: bool) -> Map | None:
         float32 [h, w], in the map's own resolution; `None` of a network without such maps.
 
     Raises:
-        BoneageError: captum is not installed.
+        BoneAgeError: captum is not installed.
     """
     grad_cam = needs_captum().LayerGradCam
-    reader, place = member.ask.reader, member.ask.place
+    reader, place = member.predictor.module, member.predictor.device
     network = reader.network
-    layer = late_map(network, pixels.shape[-1])
+    layer = gradcam_layer(network, pixels.shape[-1])
     if layer is None:
         return None
     with torch.no_grad():
@@ -60,14 +60,14 @@ def attribution(member: Member, pixels: Pixels, *, male: bool) -> Map | None:
     boy = torch.tensor([float(male)], device=place)
 
     def months(image: Tensor) -> Tensor:
-        return months_of(network(image, boy), reader.loss).float()
+        return decode_months(network(image, boy), reader.loss).float()
 
     with torch.enable_grad():
         found = grad_cam(months, network.get_submodule(layer)).attribute(seen.requires_grad_(True))
     return found[0, 0].detach().float().cpu().numpy()
 
 
-class Explainer:
+class GradCAMWriter:
     """Writes a picture of where the first of the checkpoints looked, for each answer.
 
     Args:
@@ -75,33 +75,33 @@ class Explainer:
         member: the checkpoint.
 
     Raises:
-        BoneageError: captum is not installed, or the folder cannot be made.
+        BoneAgeError: captum is not installed, or the folder cannot be made.
     """
 
-    def __init__(self, folder: Path, member: Member) -> None:
+    def __init__(self, folder: Path, member: EnsembleMember) -> None:
         needs_captum()
         self.folder, self.member = folder, member
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise BoneageError(f"explain={folder} cannot be made: {error.strerror}.") from error
+            raise BoneAgeError(f"explain={folder} cannot be made: {error.strerror}.") from error
 
-    def write(self, answer: Answer, pixels: Pixels) -> Path:
+    def write(self, answer: Prediction, pixels: Pixels) -> Path:
         """Write the picture of an answer, and return its path.
 
         Raises:
-            BoneageError: the network has no map that could be shown, or the picture cannot be written.
+            BoneAgeError: the network has no map that could be shown, or the picture cannot be written.
         """
         assert answer.male is not None
-        found = attribution(self.member, pixels, male=answer.male)
+        found = grad_cam(self.member, pixels, male=answer.male)
         if found is None:
-            raise BoneageError("explain=: this network has no feature maps to look at.")
+            raise BoneAgeError("explain=: this network has no feature maps to look at.")
         path = self._free(f"{stem_of(answer.path) or 'picture'}_{answer.sex}")
         try:
-            with replacing(path) as beside:
+            with atomic_path(path) as beside:
                 overlay(pixels, found, answer).savefig(beside, format="png", dpi=100)
         except OSError as error:
-            raise BoneageError(f"{path} cannot be written: {error.strerror}.") from error
+            raise BoneAgeError(f"{path} cannot be written: {error.strerror}.") from error
         return path
 
     def _free(self, stem: str) -> Path:
@@ -113,7 +113,7 @@ class Explainer:
         return path
 
 
-def coloured(found: Map, strongest: float = 1.0) -> Pixels:
+def colorize(found: Heatmap, strongest: float = 1.0) -> Pixels:
     """Return a map's colours, red where the answer was raised and blue where it was lowered.
 
     Args:
@@ -124,12 +124,12 @@ def coloured(found: Map, strongest: float = 1.0) -> Pixels:
         uint8 [h, w, 4], the last of them opacity.
     """
     scaled = found / (float(np.abs(found).max()) or math.inf)
-    colours: Pixels = mpl.colormaps[_COLOURS]((scaled + 1) / 2, bytes=True)
+    colours: Pixels = mpl.colormaps[_COLORS]((scaled + 1) / 2, bytes=True)
     colours[..., 3] = np.rint(255 * strongest * np.abs(scaled))
     return colours
 
 
-def overlay(pixels: Pixels, found: Map, answer: Answer) -> Figure:
+def overlay(pixels: Pixels, found: Heatmap, answer: Prediction) -> Figure:
     """Draw a map over its picture, cell by cell: nothing is smoothed into a resolution that it has not."""
     side = pixels.shape[0]
     figure = Figure(figsize=(9, 5), layout="constrained")
@@ -137,8 +137,8 @@ def overlay(pixels: Pixels, found: Map, answer: Answer) -> Figure:
     for axes in (plain, seen):
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
         axes.set_axis_off()
-    colours = mpl.colormaps[_COLOURS]
-    seen.imshow(coloured(found, _STRONG), interpolation="nearest", extent=(0, side, side, 0))
+    colours = mpl.colormaps[_COLORS]
+    seen.imshow(colorize(found, _MAX_ALPHA), interpolation="nearest", extent=(0, side, side, 0))
     height, width = found.shape
     plain.set_title(f"{answer.years_months} ({answer.months:.1f} months), {answer.sex}", fontsize=10)
     cell = f"each {side / height:.0f} px of the {side}"

@@ -4,26 +4,26 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 
 
-def needed(module: str, option: str, extra: str) -> Any:
+def import_optional(module: str, option: str, extra: str) -> Any:
     """Import what an option needs.
 
     Raises:
-        BoneageError: it is not installed; the extra that brings it.
+        BoneAgeError: it is not installed; the extra that brings it.
     """
     try:
         return import_module(module)
     except ImportError as error:
-        raise _missing(option, extra) from error
+        raise _missing_extra(option, extra) from error
 
 
-def check_there(module: str, option: str, extra: str) -> None:
-    """Raise `BoneageError` where a package is not installed, without importing it."""
+def require_installed(module: str, option: str, extra: str) -> None:
+    """Raise `BoneAgeError` where a package is not installed, without importing it."""
     if find_spec(module) is None:
-        raise _missing(option, extra)
+        raise _missing_extra(option, extra)
 
 
-def _missing(option: str, extra: str) -> BoneageError:
-    return BoneageError(f"{option} needs an extra: pip install 'boneage_pl[{extra}]'")
+def _missing_extra(option: str, extra: str) -> BoneAgeError:
+    return BoneAgeError(f"{option} needs an extra: pip install 'boneage_pl[{extra}]'")

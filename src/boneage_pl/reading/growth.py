@@ -20,7 +20,7 @@ _BOYS = (
 )  # fmt: skip
 
 
-def deviation(age: float, *, male: bool) -> float | None:
+def skeletal_age_sd(age: float, *, male: bool) -> float | None:
     """Return the standard deviation of skeletal age among children of an age, in months.
 
     Between the table's ages it is interpolated; beyond them (3 months to 16 years of girls, 17 of boys) it is

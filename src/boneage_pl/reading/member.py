@@ -9,64 +9,66 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boneage_pl.data.frame import Frame, Pixels
-from boneage_pl.data.perturbed import mirrored, rotated
-from boneage_pl.errors import BoneageError
-from boneage_pl.model.features import Tap
-from boneage_pl.model.inference import Inference, Said, together
-from boneage_pl.reading.familiar import Familiar
-from boneage_pl.reading.remember import familiar_of
-from boneage_pl.run.checkpoint import read_trained
-from boneage_pl.run.record import Record
+from boneage_pl.data.frame import Pixels, ResizeSpec
+from boneage_pl.data.perturbed import flip, rotate
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.model.features import FeatureHook
+from boneage_pl.model.inference import BatchPredictor, PredictionBatch, average_predictions
+from boneage_pl.reading.familiar import OODDetector
+from boneage_pl.reading.remember import load_ood_detector
+from boneage_pl.run.checkpoint import load_for_inference
+from boneage_pl.run.record import CheckpointMetadata
 
-View = Callable[[Pixels], Pixels]
-_STEEPEST = 45  # degrees; our choice: a hand on its side is another picture
+TTATransform = Callable[[Pixels], Pixels]
+_MAX_ROTATION = 45  # degrees; our choice: a hand on its side is another picture
 
 
 @dataclass
-class Looked:
+class MemberOutput:
     """What one checkpoint makes of a batch.
 
     Args:
-        said: the mean over the views.
-        strange: [B], whether a picture lies outside what it knows; `None` where it cannot tell.
+        predictions: the mean over the views.
+        is_ood: [B], whether a picture lies outside what it knows; `None` where it cannot tell.
         sharpness: [B], whether it is finer or coarser; `None` where it cannot tell.
     """
 
-    said: Said
-    strange: NDArray[np.bool_] | None
+    predictions: PredictionBatch
+    is_ood: NDArray[np.bool_] | None
     sharpness: NDArray[np.bool_] | None
 
 
-class Member:
+class EnsembleMember:
     """A trained checkpoint, ready to be asked.
 
     Args:
         path: of the checkpoint.
         views: ways that each picture is looked at beside as it is.
-        device: see `Inference`.
+        device: see `BatchPredictor`.
         repeated: see `load`.
 
     Raises:
-        BoneageError: see `load`.
+        BoneAgeError: see `load`.
     """
 
     def __init__(
-        self, path: Path, views: Sequence[View] = (), device: str | None = None, repeated: Any = None
+        self, path: Path, views: Sequence[TTATransform] = (), device: str | None = None, repeated: Any = None
     ) -> None:
         self.path = path
-        reader, checkpoint = read_trained(path, repeated)
-        self.record: Record = checkpoint.record
+        reader, checkpoint = load_for_inference(path, repeated)
+        self.metadata: CheckpointMetadata = checkpoint.metadata
         self.views = list(views)
-        self.ask = Inference(reader, self.record.precision, device)
-        self.familiar: Familiar | None = familiar_of(checkpoint, self.ask)
+        self.predictor = BatchPredictor(reader, self.metadata.precision, device)
+        self.ood_detector: OODDetector | None = load_ood_detector(checkpoint, self.predictor)
 
     @property
-    def frame(self) -> Frame:
+    def resize_spec(self) -> ResizeSpec:
         """The square that it is shown."""
-        return self.record.frame
+        return self.metadata.resize_spec
 
-    def look(self, pixels: Pixels, male: Sequence[bool], sizes: Sequence[tuple[int, int]]) -> Looked:
+    def predict_batch(
+        self, pixels: Pixels, male: Sequence[bool], sizes: Sequence[tuple[int, int]]
+    ) -> MemberOutput:
         """Answer a batch.
 
         Args:
@@ -74,36 +76,36 @@ class Member:
             male: whether each is of a boy.
             sizes: of their files, width and height.
         """
-        familiar = self.familiar
+        detector = self.ood_detector
         strange = sharpness = None
-        if familiar and familiar.features:
-            with Tap(self.ask.reader.network, familiar.layer) as tap:
-                every = [self.ask(pixels, male)]
-            strange = familiar.is_strange(tap.features.numpy())
+        if detector and detector.features:
+            with FeatureHook(self.predictor.module.network, detector.layer) as tap:
+                every = [self.predictor(pixels, male)]
+            strange = detector.is_ood(tap.features.numpy())
         else:
-            every = [self.ask(pixels, male)]
-        if familiar:
-            sharpness = ~familiar.as_fine(pixels, sizes, self.frame.fit)
-        every += [self.ask(np.stack([view(one) for one in pixels]), male) for view in self.views]
-        return Looked(together(every), strange, sharpness)
+            every = [self.predictor(pixels, male)]
+        if detector:
+            sharpness = ~detector.matches_resolution(pixels, sizes, self.resize_spec.mode)
+        every += [self.predictor(np.stack([view(one) for one in pixels]), male) for view in self.views]
+        return MemberOutput(average_predictions(every), strange, sharpness)
 
 
-def views_of(named: Any) -> list[View]:
+def parse_tta(named: Any) -> list[TTATransform]:
     """Return the ways that `views` names: `flip`, or degrees to turn by, or a list of both.
 
     Raises:
-        BoneageError: it is something else.
+        BoneAgeError: it is something else.
     """
     listed = [] if named is None else [named] if isinstance(named, str | int | float) else list(named)
-    found: list[View] = []
+    found: list[TTATransform] = []
     for view in listed:
         if view == "flip":
-            found.append(mirrored)
-        elif isinstance(view, int | float) and not isinstance(view, bool) and 0 < abs(view) <= _STEEPEST:
-            found.append(partial(rotated, degrees=float(view)))
+            found.append(flip)
+        elif isinstance(view, int | float) and not isinstance(view, bool) and 0 < abs(view) <= _MAX_ROTATION:
+            found.append(partial(rotate, degrees=float(view)))
         else:
-            raise BoneageError(
-                f"views={named}: it is flip, or degrees up to {_STEEPEST} to turn by, or a list of them, "
+            raise BoneAgeError(
+                f"views={named}: it is flip, or degrees up to {_MAX_ROTATION} to turn by, or a list of them, "
                 "as in views=[flip,-5,5]."
             )
     return found

@@ -13,52 +13,54 @@ from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.reading.answer import FLAGS, Answer
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.reading.answer import QUALITY_FLAGS, Prediction
 
 COLUMNS = ["path", "sex", "months", "years_months", "low", "high", "flags", "error", "age", "notes", "spread"]
-FEW = 10  # answers; our choice: what a flag means is said beside so many, and once at the end of more
+MAX_CONSOLE_LINES = (
+    10  # answers; our choice: what a flag means is said beside so many, and once at the end of more
+)
 
 T = TypeVar("T")
 
 
-def cells(answer: Answer) -> list[str]:
+def prediction_cells(answer: Prediction) -> list[str]:
     """Return an answer as a row of the table: months with three decimals, lists joined by semicolons."""
     return [
         answer.path,
         answer.sex,
         _number(answer.months),
         answer.years_months,
-        _number(answer.low),
-        _number(answer.high),
+        _number(answer.lower),
+        _number(answer.upper),
         ";".join(answer.flags),
         answer.error,
-        _number(answer.age),
+        _number(answer.chronological_age),
         ";".join(answer.notes),
-        _number(answer.spread),
+        _number(answer.std),
     ]
 
 
-def line(answer: Answer, level: float) -> str:
+def format_prediction(answer: Prediction, level: float) -> str:
     """Return an answer as a person reads it."""
     name = f"{answer.path}{f' ({answer.sex})' if answer.sex else ''}"
     if answer.months is None:
-        said = f"no answer: {answer.error}"
+        parts = f"no answer: {answer.error}"
     else:
-        said = f"{answer.years_months} ({answer.months:.1f} months)"
-        if answer.low is not None and answer.high is not None:
-            said += f", {level:.0%} between {answer.low:.0f} and {answer.high:.0f}"
-        if answer.age is not None:
-            said += f"; {answer.age:.0f} months old"
+        parts = f"{answer.years_months} ({answer.months:.1f} months)"
+        if answer.lower is not None and answer.upper is not None:
+            parts += f", {level:.0%} between {answer.lower:.0f} and {answer.upper:.0f}"
+        if answer.chronological_age is not None:
+            parts += f"; {answer.chronological_age:.0f} months old"
     doubts = f"  [{', '.join(answer.flags)}]" if answer.flags else ""
-    return f"{name}: {said}{doubts}"
+    return f"{name}: {parts}{doubts}"
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-class Output:
+class PredictionWriter:
     """Writes each answer as it comes, and counts.
 
     Args:
@@ -72,67 +74,71 @@ class Output:
         self.rows = csv.writer(table, lineterminator="\n") if table else None
         self.level = level
         self.flags: Counter[str] = Counter()
-        self.answered = self.unanswered = 0
+        self.predicted = self.unanswered = 0
         self._head = False
 
-    def write(self, answer: Answer) -> None:
+    def write(self, answer: Prediction) -> None:
         """Write an answer."""
         if self.rows and self.table:
             if not self._head:
                 self.rows.writerow(COLUMNS)
                 self._head = True
-            self.rows.writerow(cells(answer))
+            self.rows.writerow(prediction_cells(answer))
             self.table.flush()  # what is answered is there, whatever comes
         if self.lines:
-            tqdm.write(line(answer, self.level), self.lines)
+            tqdm.write(format_prediction(answer, self.level), self.lines)
         self.flags.update(answer.flags)
         if answer.error:
             self.unanswered += 1
         else:
-            self.answered += 1
+            self.predicted += 1
 
-    def counted(self, readings: Iterable[T]) -> Iterator[T]:
+    def summary(self, readings: Iterable[T]) -> Iterator[T]:
         """Yield what comes, under a bar on a terminal; at the end say on standard error what it was."""
         start = time.perf_counter()
         shown = sys.stderr.isatty()
         yield from tqdm(readings, unit=" images", disable=not shown, dynamic_ncols=True, leave=False, delay=2)
         for name, count in self.flags.most_common():
-            print(f"{name} ({count}): {FLAGS[name]}", file=sys.stderr)
-        total = self.answered + self.unanswered
-        if total > FEW:
+            print(f"{name} ({count}): {QUALITY_FLAGS[name]}", file=sys.stderr)
+        total = self.predicted + self.unanswered
+        if total > MAX_CONSOLE_LINES:
             rate = total / (time.perf_counter() - start)
             lost = f", {self.unanswered} not" if self.unanswered else ""
-            print(f"{self.answered} answered{lost}; {rate:.1f} a second", file=sys.stderr)
+            print(f"{self.predicted} answered{lost}; {rate:.1f} a second", file=sys.stderr)
 
 
 @contextmanager
-def output_of(out: Path | None, level: float = 0.9) -> Iterator[Output]:
+def open_writer(out: Path | None, level: float = 0.9) -> Iterator[PredictionWriter]:
     """Open where answers go: the file `out`, or standard output; lines go to a terminal.
 
     Raises:
-        BoneageError: the file is there already, or cannot be written.
+        BoneAgeError: the file is there already, or cannot be written.
         SystemExit: nobody reads any more, as after `| head`.
     """
     terminal = sys.stdout.isatty()
     try:
         if out is None:
-            yield Output(None, sys.stdout, level) if terminal else Output(sys.stdout, None, level)
+            yield (
+                PredictionWriter(None, sys.stdout, level)
+                if terminal
+                else PredictionWriter(sys.stdout, None, level)
+            )
             sys.stdout.flush()
             return
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             file = out.open("x", encoding="utf-8", newline="")
         except FileExistsError:
-            raise BoneageError(f"out={out} is there already, and nothing is written over.") from None
+            raise BoneAgeError(f"out={out} is there already, and nothing is written over.") from None
         except OSError as error:
-            raise BoneageError(f"out={out} cannot be written: {error.strerror}.") from error
+            raise BoneAgeError(f"out={out} cannot be written: {error.strerror}.") from error
         try:
             with file:
-                yield Output(file, sys.stdout if terminal else None, level)
+                yield PredictionWriter(file, sys.stdout if terminal else None, level)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            raise BoneageError(f"out={out}: {error.strerror}; what was written of it is kept.") from error
+            raise BoneAgeError(f"out={out}: {error.strerror}; what was written of it is kept.") from error
         except BaseException:
             if out.stat().st_size == 0:  # nothing was answered: the same command may begin again
                 out.unlink()

@@ -3,30 +3,26 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-from boneage_pl.data.depth import bits
 from boneage_pl.data.frame import Pixels
-from boneage_pl.data.images import FORMATS, is_wide, read_depth, read_radiograph
-from boneage_pl.data.place import Place
-from boneage_pl.errors import BoneageError, first_line
-from boneage_pl.machine.progress import progress
-from boneage_pl.machine.whole import replacing
-from boneage_pl.model.inference import Inference
-from boneage_pl.reading.familiar import MOST, Familiar, detail_of, learn
-from boneage_pl.run.checkpoint import Checkpoint, read_trained
+from boneage_pl.data.images import FORMATS
+from boneage_pl.errors import BoneAgeError, first_line
+from boneage_pl.machine.whole import atomic_path
+from boneage_pl.model.inference import BatchPredictor
+from boneage_pl.reading.familiar import MAX_IMAGES, OODDetector, fit_ood_detector, scale_ratio
+from boneage_pl.run.checkpoint import Checkpoint, load_for_inference
 
 log = logging.getLogger(__name__)
 
-Read = Callable[[Sequence[str]], Pixels]  # ids → uint8 [N, side, side]
+ReadPixels = Callable[[Sequence[str]], Pixels]  # ids → uint8 [N, side, side]
 
 
-def remember(path: Path, read: Read, paths: Mapping[str, str], config: Any) -> None:
+def add_ood_statistics(path: Path, read: ReadPixels, paths: Mapping[str, str], config: Any) -> None:
     """Add what a run's best checkpoint knows of its images to it, where it is not there yet.
 
     Args:
@@ -35,106 +31,67 @@ def remember(path: Path, read: Read, paths: Mapping[str, str], config: Any) -> N
         paths: of the images' files by id, as far as they are known.
         config: of the run, whose objects may be built: they have just been.
     """
-    reader, checkpoint = read_trained(path, config)
-    if checkpoint.familiar is not None:
+    reader, checkpoint = load_for_inference(path, config)
+    if checkpoint.ood_statistics is not None:
         return
-    train, validation = sides(checkpoint)
-    ask = Inference(reader, checkpoint.record.precision)
-    details = _details(checkpoint, [paths[i] for i in train if i in paths])
-    familiar = learn(ask, read(train), read(validation), details)
-    if familiar is None:
+    train, validation = subset_rows(checkpoint)
+    ask = BatchPredictor(reader, checkpoint.metadata.precision)
+    details = _scale_ratios(checkpoint, [paths[i] for i in train if i in paths])
+    detector = fit_ood_detector(ask, read(train), read(validation), details)
+    if detector is None:
         return
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    content["familiar"] = familiar.plain()
+    content["ood_statistics"] = detector.to_dict()
     try:
-        with replacing(path) as beside:
+        with atomic_path(path) as beside:
             torch.save(content, beside)
     except (OSError, RuntimeError) as error:  # PyTorch's writer turns what the disk says into the second
-        log.warning("%s cannot be written (%s): it will not know a hand from a cat", path, first_line(error))
+        log.warning(
+            "%s cannot be written (%s): out-of-distribution flags will be missing", path, first_line(error)
+        )
 
 
-def familiar_of(checkpoint: Checkpoint, ask: Inference) -> Familiar | None:
-    """Return what a checkpoint knows of its images.
-
-    One from before it was kept has it in a file beside it, which is made where its images are still there.
+def load_ood_detector(checkpoint: Checkpoint, ask: BatchPredictor) -> OODDetector | None:
+    """Return a checkpoint's out-of-distribution detector; `None`, with a warning, if it has none.
 
     Raises:
-        BoneageError: what it holds cannot be read.
+        BoneAgeError: its statistics cannot be read.
     """
-    beside = checkpoint.path.with_suffix(".familiar")
     try:
-        kept = checkpoint.familiar
-        if kept is None and beside.is_file():
-            kept = torch.load(beside, map_location="cpu", weights_only=True)
-        if known := Familiar.parse(kept):
-            ask.reader.network.get_submodule(known.layer)  # there must be one
-            return known
+        detector = OODDetector.from_dict(checkpoint.ood_statistics)
+        if detector is not None:
+            ask.module.network.get_submodule(detector.layer)  # there must be one
     except Exception as error:
-        named = checkpoint.path if checkpoint.familiar is not None else beside
-        raise BoneageError(
-            f"{named} cannot be read: {first_line(error)}\nDelete it if it is yours."
+        raise BoneAgeError(
+            f"{checkpoint.path} cannot be read: {first_line(error)}\nDelete it if it is yours."
         ) from error
-    found = _learned(checkpoint, ask)
-    if found is None:
+    if detector is None:
         log.warning(
-            "%s does not say what its images looked like, and they are not there to be looked at:\n"
-            "no flag will say whether a picture is a hand.",
+            "%s has no out-of-distribution statistics (its training did not end).",
             checkpoint.path,
         )
-        return None
-    try:
-        with replacing(beside) as file:
-            torch.save(found.plain(), file)
-    except (OSError, RuntimeError) as error:
-        log.warning("%s cannot be written (%s); the next start looks again", beside, first_line(error))
-    return found
+    return detector
 
 
-def sides(checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
+def subset_rows(checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
     """Return the ids that are looked at, spread over each side: of a picture one, and none of both sides."""
-    split = checkpoint.record.split
-    shown = split.get("contents") or split["hashes"]
+    split = checkpoint.metadata.split
+    shown = split.get("pixel_sha256") or split["file_sha256"]
 
     def once(ids: Sequence[str], but: set[str]) -> list[str]:
         of = {shown.get(i, i): i for i in ids if shown.get(i, i) not in but}
         every = list(of.values())
-        return every[:: -(-len(every) // MOST) or 1]
+        return every[:: -(-len(every) // MAX_IMAGES) or 1]
 
     train = {shown.get(i, i) for i in split["train"]}
     return once(split["train"], set()), once(split["validation"], train)
 
 
-def _learned(checkpoint: Checkpoint, ask: Inference) -> Familiar | None:
-    record = checkpoint.record
-    if not record.root or not Path(record.root).exists():
-        return None
-    from boneage_pl.data.table import examine_table  # imports pandas
-
-    train, validation = sides(checkpoint)
-    try:
-        place = replace(Place.configured(record.config["data"]), root=Path(record.root))
-        table, _ = examine_table(place)
-        paths = dict(zip(table["id"], table["path"], strict=True))
-        ids = [i for i in (*train, *validation) if i in paths]
-        doing = f"learning once what the images of {checkpoint.path.name} look like"
-        images = {i: _square(checkpoint, paths[i]) for i in progress(ids, len(ids), doing)}
-    except (BoneageError, OSError):
-        return None
-    of_train, of_validation = ([images[i] for i in side if i in images] for side in (train, validation))
-    return learn(ask, of_train, of_validation, _details(checkpoint, [paths[i] for i in train if i in paths]))
-
-
-def _details(checkpoint: Checkpoint, paths: Sequence[str]) -> list[float]:
-    """Return `detail_of` files, by their headers alone; of those that cannot be opened none."""
-    frame = checkpoint.record.frame
+def _scale_ratios(checkpoint: Checkpoint, paths: Sequence[str]) -> list[float]:
+    """Return `scale_ratio` files, by their headers alone; of those that cannot be opened none."""
+    frame = checkpoint.metadata.resize_spec
     found = []
     for path in paths:
         with suppress(Exception), Image.open(path, formats=FORMATS) as image:
-            found.append(detail_of(image.size, frame.side, frame.fit))
+            found.append(scale_ratio(image.size, frame.size, frame.mode))
     return found
-
-
-def _square(checkpoint: Checkpoint, path: str) -> Pixels:
-    levels = checkpoint.record.levels
-    used = bits(read_depth(path), levels) if levels and is_wide(path) else 0
-    return checkpoint.record.frame.of(read_radiograph(path, used))

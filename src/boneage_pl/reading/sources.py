@@ -8,33 +8,33 @@ from pathlib import Path
 from typing import Any
 
 from boneage_pl.data.dicom import is_dicom
-from boneage_pl.data.files import walk
-from boneage_pl.data.place import shipped
+from boneage_pl.data.files import iter_files
+from boneage_pl.data.place import default_conventions
 from boneage_pl.data.radiograph import SUFFIXES
-from boneage_pl.errors import BoneageError
-from boneage_pl.machine.home import path_of
-from boneage_pl.reading.answer import Question
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.machine.home import expand_path
+from boneage_pl.reading.answer import PredictionRequest
 
 SEXES = {"F": False, "M": True, "UNKNOWN": "unknown"}
-_NO_PICTURES = (f"{os.sep}DICOMDIR", ".sr.dcm")  # an archive's index, and reports of ours
+_NOT_IMAGES = (f"{os.sep}DICOMDIR", ".sr.dcm")  # an archive's index, and reports of ours
 _HEAD = 132  # bytes that tell DICOM
 
 
-def sex_of(sex: Any) -> Any:
+def parse_sex(sex: Any) -> Any:
     """Return what `sex` says: a boy `True`, a girl `False`, `unknown`, or `None` where it says nothing.
 
     Raises:
-        BoneageError: it is none of these.
+        BoneAgeError: it is none of these.
     """
     if sex is None or isinstance(sex, bool):
         return sex
     try:
         return SEXES[str(sex).strip().upper()]
     except KeyError:
-        raise BoneageError(f"sex={sex}: it is F, M or unknown.") from None
+        raise BoneAgeError(f"sex={sex}: it is F, M or unknown.") from None
 
 
-def questions(images: Iterable[str], sex: Any = None) -> Iterator[Question]:
+def expand_inputs(images: Iterable[str], sex: Any = None) -> Iterator[PredictionRequest]:
     """Return what is asked about, in the order of names; a table's rows in its order.
 
     Args:
@@ -43,52 +43,52 @@ def questions(images: Iterable[str], sex: Any = None) -> Iterator[Question]:
         sex: of all of them, where no table says otherwise: F, M or unknown; `None` where the files say.
 
     Raises:
-        BoneageError: a name under which there is nothing, or a table that cannot be read.
+        BoneAgeError: a name under which there is nothing, or a table that cannot be read.
     """
-    male = sex_of(sex)
-    names = [(name, path_of(str(name))) for name in images]
+    male = parse_sex(sex)
+    names = [(name, expand_path(str(name))) for name in images]
     if not names:
-        raise BoneageError("images=[]: name a file, a folder, a pattern or a table.")
-    return chain.from_iterable([_part(str(name), path, male) for name, path in names])
+        raise BoneAgeError("images=[]: name a file, a folder, a pattern or a table.")
+    return chain.from_iterable([_expand_one(str(name), path, male) for name, path in names])
 
 
-def _part(name: str, path: Path, male: Any) -> Iterable[Question]:
+def _expand_one(name: str, path: Path, male: Any) -> Iterable[PredictionRequest]:
     if os.path.isdir(path):  # noqa: PTH112 — a Path raises where a name is too long
-        found = _below(path)
+        found = _images_below(path)
         first = next(found, None)
         if first is None:
             there = ", ".join(SUFFIXES)
-            raise BoneageError(f"images={name}: no radiograph in it ({there}, DICOM by any name).")
+            raise BoneAgeError(f"images={name}: no radiograph in it ({there}, DICOM by any name).")
         return _chained(first, found, male)
-    if path.suffix.lower() in shipped().table_suffixes and os.path.isfile(path):  # noqa: PTH113
-        from boneage_pl.reading.asked_table import table_questions  # imports pandas
+    if path.suffix.lower() in default_conventions().table_suffixes and os.path.isfile(path):  # noqa: PTH113
+        from boneage_pl.reading.asked_table import requests_from_table  # imports pandas
 
-        return table_questions(path, male)
+        return requests_from_table(path, male)
     if os.path.lexists(path):
-        return [Question(path, male)]
+        return [PredictionRequest(path, male)]
     matching = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 — a pattern may be absolute
     if not matching:
-        raise BoneageError(f"images={name}: there is no such file or folder, and nothing matches it.")
+        raise BoneAgeError(f"images={name}: there is no such file or folder, and nothing matches it.")
     files = [Path(file) for file in matching if not Path(file).is_dir()]
-    return [Question(file, male) for file in files]
+    return [PredictionRequest(file, male) for file in files]
 
 
-def _chained(first: Path, rest: Iterator[Path], male: Any) -> Iterator[Question]:
-    yield Question(first, male)
+def _chained(first: Path, rest: Iterator[Path], male: Any) -> Iterator[PredictionRequest]:
+    yield PredictionRequest(first, male)
     for path in rest:
-        yield Question(path, male)
+        yield PredictionRequest(path, male)
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    for path in walk(folder):
-        if path.endswith(_NO_PICTURES):
+def _images_below(folder: Path) -> Iterator[Path]:
+    for path in iter_files(folder):
+        if path.endswith(_NOT_IMAGES):
             continue
         suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 — thousands of Paths take seconds
-        if suffix in SUFFIXES or says_dicom(path):
+        if suffix in SUFFIXES or looks_like_dicom(path):
             yield Path(path)
 
 
-def says_dicom(path: str) -> bool:
+def looks_like_dicom(path: str) -> bool:
     """Whether a file is DICOM that is called otherwise: archives export them by number or UID."""
     try:
         if not Path(path).is_file():  # a pipe would be waited for

@@ -7,54 +7,54 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
-from boneage_pl.data.frame import Frame, Pixels
-from boneage_pl.data.images import ONE_VALUE, BadImageError
-from boneage_pl.data.radiograph import Radiograph, open_radiograph
-from boneage_pl.reading.answer import Question
+from boneage_pl.data.frame import Pixels, ResizeSpec
+from boneage_pl.data.images import BLANK_IMAGE, BadImageError
+from boneage_pl.data.radiograph import Radiograph, load_radiograph
+from boneage_pl.reading.answer import PredictionRequest
 
-AHEAD = 64  # pictures decoded before they are asked about; our choice: two batches
+PREFETCH = 64  # pictures decoded before they are asked about; our choice: two batches
 
 
 @dataclass
-class Squares:
+class LoadedImage:
     """One question's picture in each square that is asked for.
 
     Args:
-        question: that is asked.
+        request: that is asked.
         radiograph: as it was opened; `None` where it could not be.
         pixels: by square, uint8 [side, side].
         error: why there are none.
         flags: of what could not be opened.
     """
 
-    question: Question
+    request: PredictionRequest
     radiograph: Radiograph | None = None
-    pixels: dict[Frame, Pixels] = field(default_factory=dict)
+    pixels: dict[ResizeSpec, Pixels] = field(default_factory=dict)
     error: str = ""
     flags: list[str] = field(default_factory=list)
 
 
-def squares_of(
-    questions: Iterable[Question],
-    frames: Sequence[Frame],
+def load_images(
+    questions: Iterable[PredictionRequest],
+    frames: Sequence[ResizeSpec],
     levels: Sequence[int],
     threads: int,
     *,
     overlap: bool = False,
-) -> Iterator[Squares]:
-    """Yield each question's picture in their order; no more than `AHEAD` are held.
+) -> Iterator[LoadedImage]:
+    """Yield each question's picture in their order; no more than `PREFETCH` are held.
 
     Decoders let go of Python, so that threads share the cores.
 
     Args:
         questions: what is asked.
         frames: the squares.
-        levels: see `open_radiograph`.
+        levels: see `load_radiograph`.
         threads: that decode; 0 to decode in this one, when asked.
         overlap: whether others are decoded while one is looked at, as where a GPU looks. A network on the
             same cores is slowed more than that saves: its threads wait for each other at every layer.
     """
-    read = partial(_read, frames=frames, levels=levels)
+    read = partial(_load_image, frames=frames, levels=levels)
     if threads == 0:
         yield from map(read, questions)
         return
@@ -62,32 +62,38 @@ def squares_of(
     with ThreadPoolExecutor(threads) as pool:
         try:
             if overlap:
-                yield from _rolling(pool, read, coming)
+                yield from _prefetch(pool, read, coming)
             else:
-                while part := list(pool.map(read, islice(coming, AHEAD))):
+                while part := list(pool.map(read, islice(coming, PREFETCH))):
                     yield from part
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _rolling(
-    pool: ThreadPoolExecutor, read: Callable[[Question], Squares], coming: Iterator[Question]
-) -> Iterator[Squares]:
-    waiting: deque[Future[Squares]] = deque(pool.submit(read, q) for q in islice(coming, AHEAD))
+def _prefetch(
+    pool: ThreadPoolExecutor,
+    read: Callable[[PredictionRequest], LoadedImage],
+    coming: Iterator[PredictionRequest],
+) -> Iterator[LoadedImage]:
+    waiting: deque[Future[LoadedImage]] = deque(pool.submit(read, q) for q in islice(coming, PREFETCH))
     while waiting:
         ready = waiting.popleft().result()
         waiting.extend(pool.submit(read, q) for q in islice(coming, 1))
         yield ready
 
 
-def _read(question: Question, frames: Sequence[Frame], levels: Sequence[int]) -> Squares:
+def _load_image(
+    question: PredictionRequest, frames: Sequence[ResizeSpec], levels: Sequence[int]
+) -> LoadedImage:
     if question.error:
-        return Squares(question, error=question.error)
+        return LoadedImage(question, error=question.error)
     try:
-        radiograph = open_radiograph(question.picture, levels)
-        pixels = {frame: frame.of(radiograph.image) for frame in frames}
-        return Squares(question, radiograph, pixels)
+        radiograph = load_radiograph(question.image, levels)
+        pixels = {frame: frame.apply(radiograph.image) for frame in frames}
+        return LoadedImage(question, radiograph, pixels)
     except BadImageError as error:
-        return Squares(question, error=error.kind, flags=["blank"] if error.kind == ONE_VALUE else [])
+        return LoadedImage(
+            question, error=error.reason, flags=["blank"] if error.reason == BLANK_IMAGE else []
+        )
     except (Exception, RecursionError) as error:  # one file of thousands must not end the others
-        return Squares(question, error=f"cannot be read ({type(error).__name__})")
+        return LoadedImage(question, error=f"cannot be read ({type(error).__name__})")

@@ -9,15 +9,15 @@ from typing import Any
 from boneage_pl import __version__
 from boneage_pl.data.images import read_file
 from boneage_pl.data.radiograph import stem_of
-from boneage_pl.errors import BoneageError
-from boneage_pl.machine.whole import replacing
-from boneage_pl.reading.answer import Answer
-from boneage_pl.reading.extras import needed
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.machine.whole import atomic_path
+from boneage_pl.reading.answer import Prediction
+from boneage_pl.reading.extras import import_optional
 
-NAME = "boneage_pl"
+DEVICE_NAME = "boneage_pl"
 # What says who it is, when and where: a report may leave the first empty (PS3.3 C.7.1.1 and C.7.2.1, type 2),
 # and needs none of the others, which highdicom would copy
-_EMPTY = (
+_EMPTY_TAGS = (
     "PatientName",
     "PatientID",
     "PatientBirthDate",
@@ -27,7 +27,7 @@ _EMPTY = (
     "StudyDate",
     "StudyTime",
 )
-_LEFT_OUT = (
+_IDENTIFYING_TAGS = (
     "StudyDescription",
     "InstitutionName",
     "InstitutionAddress",
@@ -42,12 +42,12 @@ _LEFT_OUT = (
 
 
 def needs_highdicom() -> None:
-    """Import highdicom, see `needed`, and let it speak of errors alone."""
-    needed("highdicom", "format=sr", "dicom")
+    """Import highdicom, see `import_optional`, and let it speak of errors alone."""
+    import_optional("highdicom", "format=sr", "dicom")
     logging.getLogger("highdicom").setLevel(logging.ERROR)
 
 
-def write_report(answer: Answer, model: str, level: float, *, identify: bool) -> Path:
+def write_dicom_sr(answer: Prediction, model: str, level: float, *, identify: bool) -> Path:
     """Write a Comprehensive 3D SR beside an answer's DICOM file, as `<name>_F.sr.dcm`, and return its path.
 
     The bone age is LOINC 37362-1 in UCUM `mo`, with the algorithm's name and version (TID 4019); the
@@ -61,29 +61,29 @@ def write_report(answer: Answer, model: str, level: float, *, identify: bool) ->
             the report points to the image by its UIDs alone.
 
     Raises:
-        BoneageError: highdicom is not installed, the file is no DICOM that has what a report needs, or a
+        BoneAgeError: highdicom is not installed, the file is no DICOM that has what a report needs, or a
             report is there already.
     """
     needs_highdicom()
     source = Path(answer.path)
     path = source.with_name(f"{stem_of(source)}_{answer.sex}.sr.dcm")
     if path.exists():
-        raise BoneageError(f"format=sr: {path} is there already, and nothing is written over.")
+        raise BoneAgeError(f"format=sr: {path} is there already, and nothing is written over.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             report = _report(_image(source, identify=identify), answer, model, level)
-        except BoneageError:
+        except BoneAgeError:
             raise
         except Exception as error:  # highdicom and pydicom raise whatever comes up
-            raise BoneageError(
+            raise BoneAgeError(
                 f"format=sr: {source} lacks what a report needs ({' '.join(str(error).split())[:120]})."
             ) from error
         try:
-            with replacing(path) as beside:
+            with atomic_path(path) as beside:
                 report.save_as(beside)
         except OSError as error:
-            raise BoneageError(f"format=sr: {path} cannot be written: {error.strerror}.") from error
+            raise BoneAgeError(f"format=sr: {path} cannot be written: {error.strerror}.") from error
     return path
 
 
@@ -93,23 +93,23 @@ def _image(path: Path, *, identify: bool) -> Any:
 
     dataset = dcmread(BytesIO(read_file(path)), force=True, stop_before_pixels=True)
     if "SOPInstanceUID" not in dataset:
-        raise BoneageError(f"format=sr: {path} is no DICOM file, and a report points to one.")
-    for name in _EMPTY:
+        raise BoneAgeError(f"format=sr: {path} is no DICOM file, and a report points to one.")
+    for name in _EMPTY_TAGS:
         if not identify or name not in dataset:
             setattr(dataset, name, "")
-    for name in () if identify else _LEFT_OUT:
+    for name in () if identify else _IDENTIFYING_TAGS:
         dataset.pop(name, None)
     return dataset
 
 
-def _report(image: Any, answer: Answer, model: str, level: float) -> Any:
+def _report(image: Any, answer: Prediction, model: str, level: float) -> Any:
     import highdicom as hd
     from highdicom import sr
     from pydicom.sr.codedict import codes
 
     uid = hd.UID()
     algorithm = sr.AlgorithmIdentification(
-        name=f"{NAME} {model}",
+        name=f"{DEVICE_NAME} {model}",
         version=__version__,
         family=codes.DCM.ArtificialIntelligence,
         parameters=_parameters(answer, level),
@@ -129,7 +129,9 @@ def _report(image: Any, answer: Answer, model: str, level: float) -> Any:
     )
     observer = sr.ObserverContext(
         observer_type=codes.DCM.Device,
-        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(uid=hd.UID(), name=NAME),
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+            uid=hd.UID(), name=DEVICE_NAME
+        ),
     )
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer),
@@ -144,15 +146,15 @@ def _report(image: Any, answer: Answer, model: str, level: float) -> Any:
         series_instance_uid=hd.UID(),
         sop_instance_uid=uid,
         instance_number=1,
-        manufacturer=NAME,
+        manufacturer=DEVICE_NAME,
         is_complete=True,
         is_final=False,
         is_verified=False,
     )
 
 
-def _parameters(answer: Answer, level: float) -> list[str]:
-    said = [f"sex {answer.sex}"]
-    if answer.low is not None and answer.high is not None:
-        said.append(f"{level:.0%} interval {answer.low:.1f} to {answer.high:.1f} months")
-    return [*said, *(f"flag {name}" for name in answer.flags)]
+def _parameters(answer: Prediction, level: float) -> list[str]:
+    values = [f"sex {answer.sex}"]
+    if answer.lower is not None and answer.upper is not None:
+        values.append(f"{level:.0%} interval {answer.lower:.1f} to {answer.upper:.1f} months")
+    return [*values, *(f"flag {name}" for name in answer.flags)]

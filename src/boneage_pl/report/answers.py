@@ -11,42 +11,42 @@ import pandas as pd
 
 from boneage_pl.data.frame import Pixels
 from boneage_pl.machine.progress import progress
-from boneage_pl.model.inference import Inference, Said, together
-from boneage_pl.reading.member import View
-from boneage_pl.run.checkpoint import load
-from boneage_pl.run.runs import shortest
+from boneage_pl.model.inference import BatchPredictor, PredictionBatch, average_predictions
+from boneage_pl.reading.member import TTATransform
+from boneage_pl.run.checkpoint import load_inference_module
+from boneage_pl.run.runs import shortest_path
 
-CLEAN = "clean"
-Read = Callable[[Sequence[str]], Pixels]  # ids → uint8 [B, H, W]
+UNCHANGED = "clean"
+ReadPixels = Callable[[Sequence[str]], Pixels]  # ids → uint8 [B, H, W]
 
 
 @dataclass
-class Answers:
+class CheckpointPredictions:
     """One checkpoint's.
 
     Args:
-        said: by way that the pictures were shown, `clean` first.
+        by_condition: by way that the pictures were shown, `clean` first.
         ids: of the pictures.
         timing: `checkpoint, images, seconds, images_per_second`.
     """
 
-    said: dict[str, Said]
+    by_condition: dict[str, PredictionBatch]
     ids: list[str]
     timing: dict[str, Any]
 
-    def months(self, way: str = CLEAN) -> pd.Series:
+    def months(self, way: str = UNCHANGED) -> pd.Series:
         """Return the months, by id."""
-        return pd.Series(self.said[way].months, self.ids)
+        return pd.Series(self.by_condition[way].months, self.ids)
 
 
-def ask(
+def predict_checkpoint(
     path: Path,
     rows: pd.DataFrame,
-    ways: Mapping[str, Read],
+    ways: Mapping[str, ReadPixels],
     batch: int,
     repeated: Any,
-    views: Sequence[View] = (),
-) -> Answers:
+    views: Sequence[TTATransform] = (),
+) -> CheckpointPredictions:
     """Ask a checkpoint about every image, as each way shows it.
 
     Args:
@@ -54,24 +54,24 @@ def ask(
         rows: `id, male`; an id may come several times, and is asked once.
         ways: by name, ids → uint8 [B, H, W] in the checkpoint's square; `clean` first.
         batch: images asked at once.
-        repeated: see `load`.
+        repeated: see `load_inference_module`.
         views: in which each picture is looked at too; the answers are averaged.
 
     Raises:
-        BoneageError: see `load`.
+        BoneAgeError: see `load_inference_module`.
     """
-    reader, record = load(path, repeated)
+    reader, record = load_inference_module(path, repeated)
     once = rows.drop_duplicates("id")
     ids, male = once["id"].tolist(), once["male"].tolist()
-    looks: list[View | None] = [None, *views]
+    looks: list[TTATransform | None] = [None, *views]
     parts = [(way, slice(at, at + batch)) for way in ways for at in range(0, len(ids), batch)]
-    inference = Inference(reader, record.precision)
-    found: dict[str, list[Said]] = {way: [] for way in ways}
+    inference = BatchPredictor(reader, record.precision)
+    found: dict[str, list[PredictionBatch]] = {way: [] for way in ways}
     start = time.perf_counter()
-    for way, part in progress(parts, len(parts), f"asking {shortest(path.resolve())}", "batches"):
+    for way, part in progress(parts, len(parts), f"asking {shortest_path(path.resolve())}", "batches"):
         pixels = ways[way](ids[part])
         shown = (np.stack([look(one) for one in pixels]) if look else pixels for look in looks)
-        found[way].append(together([inference(one, male[part]) for one in shown]))
+        found[way].append(average_predictions([inference(one, male[part]) for one in shown]))
     seconds = time.perf_counter() - start
     count = len(ways) * len(ids)
     timing = {
@@ -80,18 +80,18 @@ def ask(
         "seconds": round(seconds, 3),
         "images_per_second": round(count / seconds, 1),
     }
-    return Answers({way: _joined(every) for way, every in found.items()}, ids, timing)
+    return CheckpointPredictions({way: _concatenate(every) for way, every in found.items()}, ids, timing)
 
 
-def _joined(parts: list[Said]) -> Said:
+def _concatenate(parts: list[PredictionBatch]) -> PredictionBatch:
     """Return the answers about several batches as one."""
-    spreads = [part.spread for part in parts if part.spread is not None]
+    spreads = [part.std for part in parts if part.std is not None]
     months = np.concatenate([part.months for part in parts])
-    return Said(months, np.concatenate(spreads) if spreads else None)
+    return PredictionBatch(months, np.concatenate(spreads) if spreads else None)
 
 
-def mean_of(every: list[Answers], way: str = CLEAN) -> pd.DataFrame:
+def ensemble_mean(every: list[CheckpointPredictions], way: str = UNCHANGED) -> pd.DataFrame:
     """Return what several checkpoints say together, `months` and, where all have one, `spread`, by id."""
-    said = together([one.said[way] for one in every])
-    found = pd.DataFrame({"months": said.months}, every[0].ids)
-    return found if said.spread is None else found.assign(spread=said.spread)
+    batches = average_predictions([one.by_condition[way] for one in every])
+    found = pd.DataFrame({"months": batches.months}, every[0].ids)
+    return found if batches.std is None else found.assign(spread=batches.std)

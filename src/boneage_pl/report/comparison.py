@@ -7,37 +7,37 @@ from typing import Any
 import pandas as pd
 
 from boneage_pl.report.html import with_interval
-from boneage_pl.report.outcome import Outcome
-from boneage_pl.report.pairing import FEWEST, holm, other_ages, paired
-from boneage_pl.run.folder import MAY_CHANGE
+from boneage_pl.report.outcome import RunResults
+from boneage_pl.report.pairing import MIN_PAIRS, holm_correction, mismatched_ages, paired_comparison
+from boneage_pl.run.folder import RESUMABLE_OPTIONS
 
-_OWN = {"outputs", "pretrained", "starts_from", "next_experiment", *MAY_CHANGE}
+_OWN = {"outputs", "pretrained", "starts_from", "next_experiment", *RESUMABLE_OPTIONS}
 _OWN -= {"trainer.max_epochs", "data.root"}
 
 Table = list[list[str]]  # its first row is the head
 
 
-def results(runs: Iterable[Outcome]) -> Table:
+def results_table(runs: Iterable[RunResults]) -> Table:
     """Return a row for each run: how far off it is, when it was best, its time, and what came of it."""
     head = ["run", "best MAE, months", "epoch", "natural ages", "time", "device", "outcome"]
-    return [head, *(_result(run) for run in runs)]
+    return [head, *(_result_row(run) for run in runs)]
 
 
-def _result(run: Outcome) -> list[str]:
+def _result_row(run: RunResults) -> list[str]:
     best = f"{run.best['epoch']} of {run.epochs}" if run.best else "–"
     minutes = "not recorded" if run.minutes is None else f"{run.minutes:.1f} min"
     return [
         run.name,
         with_interval(run.mae),
         best,
-        with_interval(run.natural),
+        with_interval(run.population_weighted_mae),
         minutes,
         run.device,
         run.state,
     ]
 
 
-def differences(runs: list[Outcome]) -> Table:
+def config_differences(runs: list[RunResults]) -> Table:
     """Return a row for each choice in which the runs' configurations differ, and a column for each run."""
     keys = dict.fromkeys(key for run in runs for key in run.config)
     rows = [
@@ -48,19 +48,19 @@ def differences(runs: list[Outcome]) -> Table:
     return [["choice", *(run.name for run in runs)], *(row for row in rows if len(set(row[1:])) > 1)]
 
 
-def tests(runs: Iterable[Outcome]) -> Table:
+def paired_tests(runs: Iterable[RunResults]) -> Table:
     """Return a row for each two runs: the difference of their MAE on the images that both validate on, and p.
 
     p is also adjusted for the number of tests (Holm); a test that cannot be made says why.
     """
-    pairs = [(one, other, difference_of(one, other)) for one, other in combinations(runs, 2)]
+    pairs = [(one, other, diff_options(one, other)) for one, other in combinations(runs, 2)]
     made = [test["p"] for _, _, test in pairs if test.get("p") is not None]
-    adjusted = iter(holm(made))
+    adjusted = iter(holm_correction(made))
     head = ["runs", "difference of MAE, months", "p", "p, of several tests", "images"]
     return [head, *(_test(one, other, test, adjusted, len(made)) for one, other, test in pairs)]
 
 
-def _test(one: Outcome, other: Outcome, test: dict[str, Any], adjusted: Any, made: int) -> list[str]:
+def _test(one: RunResults, other: RunResults, test: dict[str, Any], adjusted: Any, made: int) -> list[str]:
     pair = f"{one.name} − {other.name}"
     if test.get("p") is None:
         return [pair, "–", "–", "–", test["why"]]
@@ -69,36 +69,36 @@ def _test(one: Outcome, other: Outcome, test: dict[str, Any], adjusted: Any, mad
     return [pair, with_interval(test["difference"], sign="+"), f"{test['p']:.4f}", several, images]
 
 
-def difference_of(one: Outcome, other: Outcome) -> dict[str, Any]:
+def diff_options(one: RunResults, other: RunResults) -> dict[str, Any]:
     """Test two runs' absolute errors on the images that both validate on, and neither trained on.
 
     Returns:
-        see `paired`; where there is no test `why`, in words, and `p` is `None` or missing.
+        see `paired_comparison`; where there is no test `why`, in words, and `p` is `None` or missing.
     """
     for run in (one, other):
         if run.summary is None:
             return {"why": f"{run.name} is not finished"}
-    mine, theirs = one.answers, other.answers
+    mine, theirs = one.predictions, other.predictions
     if mine is None or theirs is None:
-        return _kept(one, other)
+        return _shown_value(one, other)
     ages = (answers.drop_duplicates("id").set_index("id")["bone_age"] for answers in (mine, theirs))
-    if other_ages(*ages):
+    if mismatched_ages(*ages):
         return {"why": "their data show other children under the same ids"}
-    found = paired(_unseen(mine), _unseen(theirs))
+    found = paired_comparison(_exclude_seen(mine), _exclude_seen(theirs))
     if found["difference"] is not None:
         return found
-    if found["images"] < FEWEST:
+    if found["images"] < MIN_PAIRS:
         few = f"only {found['images']}" if found["images"] else "no"
         return {**found, "why": f"{few} validation images in common"}
     return {**found, "why": "answers that are not numbers"}
 
 
-def _kept(one: Outcome, other: Outcome) -> dict[str, Any]:
+def _shown_value(one: RunResults, other: RunResults) -> dict[str, Any]:
     """Return the test that was made when a record of one of them was kept."""
-    if other.name in one.tests:
-        return dict(one.tests[other.name])
-    if one.name in other.tests:
-        test = dict(other.tests[one.name])
+    if other.name in one.paired_tests:
+        return dict(one.paired_tests[other.name])
+    if one.name in other.paired_tests:
+        test = dict(other.paired_tests[one.name])
         if test.get("difference"):
             value, low, high = (test["difference"][key] for key in ("value", "low", "high"))
             test["difference"] = {"value": -value, "low": -high, "high": -low}
@@ -106,5 +106,5 @@ def _kept(one: Outcome, other: Outcome) -> dict[str, Any]:
     return {"why": "records keep no answers by id, and these two were not recorded together"}
 
 
-def _unseen(answers: pd.DataFrame) -> pd.DataFrame:
+def _exclude_seen(answers: pd.DataFrame) -> pd.DataFrame:
     return answers[~answers["seen_in_training"].astype(bool)]

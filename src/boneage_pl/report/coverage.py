@@ -6,22 +6,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from boneage_pl.reading.intervals import AGES, intervals_of
-from boneage_pl.report.measures import DRAWS, age_band, plain
+from boneage_pl.reading.intervals import AGES, calibrate
+from boneage_pl.report.measures import BOOTSTRAP_DRAWS, age_band, to_json_numbers
 from boneage_pl.report.statistics import Values, mean, with_intervals
-from boneage_pl.run.record import Record
+from boneage_pl.run.record import CheckpointMetadata
 
 LEVEL = 0.9
 
 
-def with_ends(answers: pd.DataFrame, records: Sequence[Record]) -> pd.DataFrame:
+def add_intervals(answers: pd.DataFrame, records: Sequence[CheckpointMetadata]) -> pd.DataFrame:
     """Return answers with the columns `low` and `high`, the ends of each interval as `predict` gives them.
 
     Args:
         answers: see `answers_table`.
         records: of the checkpoints that answered.
     """
-    intervals = intervals_of(records, LEVEL)
+    intervals = calibrate(records, LEVEL)
     widths = [
         np.nan if not np.isfinite(months) else intervals.half_width(months, male=male)
         for months, male in zip(answers["predicted"].tolist(), answers["male"].tolist(), strict=True)
@@ -30,11 +30,11 @@ def with_ends(answers: pd.DataFrame, records: Sequence[Record]) -> pd.DataFrame:
     return answers.assign(low=(answers["predicted"] - half).clip(lower=0), high=answers["predicted"] + half)
 
 
-def measure_coverage(answers: pd.DataFrame, *, own: bool) -> dict[str, Any] | None:
+def measure_interval_coverage(answers: pd.DataFrame, *, own: bool) -> dict[str, Any] | None:
     """Return the share of ages inside their intervals, and how wide these are; `None` where there are none.
 
     Args:
-        answers: see `with_ends`.
+        answers: see `add_intervals`.
         own: whether these are the very images that set the intervals.
     """
     known = answers[answers["high"].notna()]
@@ -43,11 +43,11 @@ def measure_coverage(answers: pd.DataFrame, *, own: bool) -> dict[str, Any] | No
     parts = [("all", np.ones(len(known), dtype=bool))]
     parts += [(name, (known["male"] == male).to_numpy()) for name, male in (("girls", False), ("boys", True))]
     parts += [(name, age_band(known) == at) for at, (name, _) in enumerate(AGES)]
-    rows = [_part(name, known[mask]) for name, mask in parts if mask.any()]
+    rows = [_coverage_row(name, known[mask]) for name, mask in parts if mask.any()]
     return {"level": LEVEL, "own": own, "parts": rows}
 
 
-def measure_spread(answers: pd.DataFrame) -> dict[str, Any] | None:
+def measure_std(answers: pd.DataFrame) -> dict[str, Any] | None:
     """Return the MAE of the quarter that the model is surest of, and of that which it is least sure of.
 
     Args:
@@ -67,17 +67,17 @@ def measure_spread(answers: pd.DataFrame) -> dict[str, Any] | None:
         found = {name: mean(off, weights * of) for name, of in quarters.items()}
         return {**found, "least_less_surest": found["least_sure"] - found["surest"]}
 
-    found = with_intervals(maes, answers["image"].to_numpy(), count=DRAWS)
-    return {"mean": float(spread.mean()), **{name: plain(*value) for name, value in found.items()}}
+    found = with_intervals(maes, answers["image"].to_numpy(), count=BOOTSTRAP_DRAWS)
+    return {"mean": float(spread.mean()), **{name: to_json_numbers(*value) for name, value in found.items()}}
 
 
-def _part(name: str, rows: pd.DataFrame) -> dict[str, Any]:
+def _coverage_row(name: str, rows: pd.DataFrame) -> dict[str, Any]:
     inside = rows["bone_age"].between(rows["low"], rows["high"]).to_numpy().astype(np.float64)
     images = pd.factorize(rows["image"])[0]
-    found = with_intervals(lambda w: {"covered": mean(inside, w)}, images, count=DRAWS)
+    found = with_intervals(lambda w: {"covered": mean(inside, w)}, images, count=BOOTSTRAP_DRAWS)
     return {
         "name": name,
         "images": int(rows["image"].nunique()),
-        "covered": plain(*found["covered"]),
+        "covered": to_json_numbers(*found["covered"]),
         "width": float((rows["high"] - rows["low"]).mean()),
     }

@@ -10,15 +10,15 @@ from matplotlib import color_sequences
 from matplotlib.figure import Figure
 
 from boneage_pl.data.frame import Pixels
-from boneage_pl.report.statistics import LIMITS, mean, with_intervals
-from boneage_pl.run.history import Row
+from boneage_pl.report.statistics import PERCENTILES, mean, with_intervals
+from boneage_pl.run.history import EpochMetrics
 from boneage_pl.run.published import published_curves
-from boneage_pl.run.sheet import contact_sheet
+from boneage_pl.run.sheet import image_grid
 
 GIRLS, BOYS = "#c44e52", "#4c72b0"
-COLOURS = color_sequences["tab10"]  # of runs
+COLORS = color_sequences["tab10"]  # of runs
 FEW_POINTS = 6  # of a curve: a line alone would not show them
-FAR_OFF = 5  # times the curves' median: above that, as first epochs may be, is outside of the chart
+OUTLIER_MONTHS = 5  # times the curves' median: above that, as first epochs may be, is outside of the chart
 
 
 def predicted_against_true(answers: pd.DataFrame) -> Figure:
@@ -44,7 +44,7 @@ def bland_altman(answers: pd.DataFrame) -> Figure:
     for sex, rows, colour in _by_sex(answers):
         middle = (rows["predicted"] + rows["bone_age"]) / 2
         axes.plot(middle, rows["error"], "o", ms=2.5, alpha=0.4, color=colour, label=sex)
-    bias, spread = answers["error"].mean(), LIMITS * answers["error"].std()
+    bias, spread = answers["error"].mean(), PERCENTILES * answers["error"].std()
     if np.isfinite(spread):
         for at, words in ((bias, "bias"), (bias - spread, "lower limit"), (bias + spread, "upper limit")):
             axes.axhline(at, color="0.3", lw=1, ls="-" if words == "bias" else "--")
@@ -123,7 +123,7 @@ def groups_heat_map(by_group: list[dict[str, Any]], edges: list[float]) -> Figur
     return figure
 
 
-def learning_curves(runs: dict[str, list[Row]], published: Iterable[str] = ()) -> Figure:
+def learning_curves(runs: dict[str, list[EpochMetrics]], published: Iterable[str] = ()) -> Figure:
     """Plot training and validation MAE by epoch of one or more runs, with published epochs as dots.
 
     One run's two curves share a chart; those of several have one for validation and one for training.
@@ -141,18 +141,18 @@ def learning_curves(runs: dict[str, list[Row]], published: Iterable[str] = ()) -
         for number, (name, rows) in enumerate(runs.items()):
             points = {row["epoch"]: row[key] for row in rows if row[key] is not None}
             dots = "." if len(points) < FEW_POINTS else ""
-            style = {"ls": line, "color": COLOURS[number % len(COLOURS)], "marker": dots}
-            axes.plot(*_curve(points), label=name if apart else f"{name}, {words}", **style)
+            style = {"ls": line, "color": COLORS[number % len(COLORS)], "marker": dots}
+            axes.plot(*_smooth_curve(points), label=name if apart else f"{name}, {words}", **style)
             shown += [value for value in points.values() if np.isfinite(value)]
         for name, shade in zip(published, ("0.1", "0.45", "0.75"), strict=False):
             points = {epoch: of[key == "val_mae"] for epoch, of in published_curves()[name].items()}
             label = f"published {name}" + ("" if apart else f", {words}")
-            axes.plot(*_curve(points), marker, ms=4, color=shade, label=label)
+            axes.plot(*_smooth_curve(points), marker, ms=4, color=shade, label=label)
             shown += points.values()
         axes.set(xlabel="epoch", title=words if apart else None)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-    near = [value for value in shown if value <= FAR_OFF * np.median(shown)]
+    near = [value for value in shown if value <= OUTLIER_MONTHS * np.median(shown)]
     charts[0].set(ylabel="mean absolute error (months)", ylim=(0, 1.1 * max(near, default=0) or 1))
     handles, labels = charts[0].get_legend_handles_labels()
     columns = 3 if apart else 2
@@ -160,7 +160,7 @@ def learning_curves(runs: dict[str, list[Row]], published: Iterable[str] = ()) -
     return figure
 
 
-def _curve(points: dict[int, float]) -> tuple[list[int], list[float]]:
+def _smooth_curve(points: dict[int, float]) -> tuple[list[int], list[float]]:
     return list(points), list(points.values())
 
 
@@ -175,7 +175,7 @@ def worst_cases(answers: pd.DataFrame, pixels: Pixels) -> Figure:
         f"{row.id}: {'boy' if row.male else 'girl'}\ntrue {row.bone_age:.0f}, predicted {row.predicted:.0f}"
         for row in answers.itertuples()
     ]
-    return contact_sheet(pixels, titles)
+    return image_grid(pixels, titles)
 
 
 def _by_sex(answers: pd.DataFrame) -> list[tuple[str, pd.DataFrame, str]]:

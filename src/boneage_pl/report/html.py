@@ -30,14 +30,14 @@ def environment(package: str, *, escaped: bool) -> Environment:
         "interval": with_interval,
         "cell": _cell,
         "number": number,
-        "share": share,
+        "share": percent,
         "base64": _base64,
         "json": partial(json.dumps, indent=1),
     }
     return found
 
 
-def png(figure: Figure, dpi: int = 150) -> bytes:
+def figure_to_png(figure: Figure, dpi: int = 150) -> bytes:
     """Return a figure as a PNG file's bytes."""
     file = BytesIO()
     figure.savefig(file, format="png", dpi=dpi)
@@ -65,7 +65,7 @@ def number(value: dict[str, Any], digits: int = 2, sign: str = "") -> str:
     return "–" if value["value"] is None else f"{value['value']:{sign}.{digits}f}"
 
 
-def share(value: dict[str, Any], digits: int = 1, *, alone: bool = False) -> str:
+def percent(value: dict[str, Any], digits: int = 1, *, alone: bool = False) -> str:
     """Return a share of 1 in percent, with its interval or alone."""
     percent = {key: None if part is None else 100 * part for key, part in value.items()}
     return with_interval({**percent, "low": None} if alone else percent, digits, unit=" %")

@@ -13,11 +13,11 @@ import pandas as pd
 
 from boneage_pl.run.published import BEST_PUBLISHED, PUBLISHED_ON_TEST
 
-Figure = tuple[str, float, str]  # whose, MAE in months, source
+PublishedResult = tuple[str, float, str]  # whose, MAE in months, source
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class ReferenceTestSet:
     """One test of the literature.
 
     Args:
@@ -29,12 +29,12 @@ class Yardstick:
     name: str
     images: int
     ages: str
-    figures: tuple[Figure, ...]
+    figures: tuple[PublishedResult, ...]
     first: int
     last: int
 
 
-TEST = Yardstick(
+TEST = ReferenceTestSet(
     name="RSNA 2017 test set",
     images=200,
     ages="the mean of six readings",
@@ -51,7 +51,7 @@ TEST = Yardstick(
     first=4360,
     last=4559,
 )
-VALIDATION = Yardstick(
+VALIDATION = ReferenceTestSet(
     name="RSNA 2017 validation set",
     images=1425,
     ages="one clinical report each",
@@ -65,14 +65,14 @@ VALIDATION = Yardstick(
     first=1386,
     last=15611,
 )
-REPRODUCED: Figure = (
+REPRODUCED: PublishedResult = (
     "the published v2, on its own validation rows: about half show images that it was trained on",
     BEST_PUBLISHED,
     "the published description",
 )
 
 
-def yardstick_of(ids: set[str], trained: Callable[[str], bool]) -> Yardstick | None:
+def identify_test_set(ids: set[str], trained: Callable[[str], bool]) -> ReferenceTestSet | None:
     """Return the yardstick that these images are, or nearly all of it; `None` for others.
 
     Args:

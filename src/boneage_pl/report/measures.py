@@ -12,8 +12,8 @@ from boneage_pl.reading.intervals import AGES
 from boneage_pl.report.statistics import Values, agreement, mean, with_intervals
 
 SCHEMA = 2  # of metrics.json: raise it when a key changes its meaning
-DRAWS = 2000
-COLUMNS = ["id", "male", "bone_age", "predicted", "error", "group", "seen_in_training"]
+BOOTSTRAP_DRAWS = 2000
+PREDICTION_COLUMNS = ["id", "male", "bone_age", "predicted", "error", "group", "seen_in_training"]
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Population:
         return cls(record["edges"], record["population"]["counts"], record["population"]["medians"])
 
 
-def answers_table(
+def predictions_frame(
     rows: pd.DataFrame,
     predicted: list[float] | NDArray[np.float64],
     edges: list[float],
@@ -55,7 +55,7 @@ def answers_table(
         seen: ids that the checkpoint was trained on.
 
     Returns:
-        `COLUMNS`, and `image`: a number for each different image.
+        `PREDICTION_COLUMNS`, and `image`: a number for each different image.
     """
     table = rows[["id", "male", "bone_age"]].reset_index(drop=True).copy()
     table["male"] = table["male"].astype(bool)
@@ -67,19 +67,19 @@ def answers_table(
     return table
 
 
-def measure(
+def compute_metrics(
     answers: pd.DataFrame, edges: list[float], population: Population | None, *, balanced: bool
 ) -> dict[str, Any]:
     """Return every number of the report as plain values; an interval is 95 %, over images.
 
     Args:
-        answers: see `answers_table`.
+        answers: see `predictions_frame`.
         edges: of the age groups of the checkpoint's split.
         population: what it was trained on; `None` where it does not say.
         balanced: whether the rows were drawn alike from every group, so that `natural`, the same at the ages
             and sexes of the source table, says something else.
     """
-    weights = natural_weights(answers, population) if population and balanced else None
+    weights = population_weights(answers, population) if population and balanced else None
     years = age_band(answers)
     groups = [group_name(g, edges) for g in range(2 * len(edges) - 2)]
     return {
@@ -89,9 +89,9 @@ def measure(
         "images": int(answers["image"].nunique()),
         "rows_seen_in_training": int(answers["seen_in_training"].sum()),
         "finite": bool(np.isfinite(answers["predicted"]).all()),
-        "bootstrap": {"draws": DRAWS, "of": "images", "interval": "95 %, percentile", "seed": 0},
-        "overall": statistics_of(answers),
-        "natural": None if weights is None else statistics_of(answers, weights),
+        "bootstrap": {"draws": BOOTSTRAP_DRAWS, "of": "images", "interval": "95 %, percentile", "seed": 0},
+        "overall": metrics_of(answers),
+        "natural": None if weights is None else metrics_of(answers, weights),
         "by_sex": _by(answers, answers["male"].astype(int), ["girls", "boys"]),
         "by_age": _by(answers, years, [name for name, _ in AGES]),
         "by_group": _by(answers, answers["group"], groups),
@@ -104,15 +104,15 @@ def age_band(answers: pd.DataFrame) -> NDArray[np.int64]:
     return np.digitize(answers["bone_age"], [until for _, until in AGES[:-1]])
 
 
-def statistics_of(answers: pd.DataFrame, base: Values | None = None) -> dict[str, dict[str, float | None]]:
-    """Return all of `agreement` for rows of an `answers_table`: value, low and high of each, null for NaN."""
+def metrics_of(answers: pd.DataFrame, base: Values | None = None) -> dict[str, dict[str, float | None]]:
+    """Return all of `agreement` for rows of a `predictions_frame`: value, low and high, null for NaN."""
     true, predicted = (answers[name].to_numpy(float) for name in ("bone_age", "predicted"))
     images = pd.factorize(answers["image"])[0]
-    found = with_intervals(lambda w: agreement(true, predicted, w), images, base=base, count=DRAWS)
-    return {name: plain(*values) for name, values in found.items()}
+    found = with_intervals(lambda w: agreement(true, predicted, w), images, base=base, count=BOOTSTRAP_DRAWS)
+    return {name: to_json_numbers(*values) for name, values in found.items()}
 
 
-def natural_weights(answers: pd.DataFrame, population: Population) -> Values | None:
+def population_weights(answers: pd.DataFrame, population: Population) -> Values | None:
     """Return row weights that give each group by sex and age its share of the source table.
 
     Post-stratification (Holt and Smith, JRSS A 1979). `None` where a group of the table has no row here: the
@@ -126,7 +126,7 @@ def natural_weights(answers: pd.DataFrame, population: Population) -> Values | N
     return ratio[answers["group"].to_numpy()]
 
 
-def plain(value: float, low: float, high: float) -> dict[str, float | None]:
+def to_json_numbers(value: float, low: float, high: float) -> dict[str, float | None]:
     """Return a value and the ends of its interval; JSON has no NaN or infinity: null."""
     return {
         key: float(number) if np.isfinite(number) else None
@@ -141,7 +141,7 @@ def _by(answers: pd.DataFrame, key: ArrayLike, names: list[str]) -> list[dict[st
     for at, name in enumerate(names):
         rows = answers[part == at]
         numbers = {"name": name, "rows": len(rows), "images": int(rows["image"].nunique())}
-        found.append({**numbers, **(statistics_of(rows) if len(rows) else {})})
+        found.append({**numbers, **(metrics_of(rows) if len(rows) else {})})
     return found
 
 
@@ -161,6 +161,6 @@ def _baselines(answers: pd.DataFrame, population: Population) -> list[dict[str, 
     baselines = []
     for name, (months, what) in predictors.items():
         error = (months - answers["bone_age"]).abs().to_numpy(float)
-        found = with_intervals(lambda w, e=error: {"mae": mean(e, w)}, images, count=DRAWS)  # type: ignore[misc]
-        baselines.append({"name": name, "what": what, "mae": plain(*found["mae"])})
+        found = with_intervals(lambda w, e=error: {"mae": mean(e, w)}, images, count=BOOTSTRAP_DRAWS)  # type: ignore[misc]
+        baselines.append({"name": name, "what": what, "mae": to_json_numbers(*found["mae"])})
     return baselines

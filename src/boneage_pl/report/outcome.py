@@ -6,21 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.run.folder import plain, stored
-from boneage_pl.run.history import History, Row
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.run.folder import load_run_config, to_plain
+from boneage_pl.run.history import EpochMetrics, MetricsHistory
 from boneage_pl.run.hold import is_running
-from boneage_pl.run.older import of_today
-from boneage_pl.run.runs import FINISHED, RECORD, experiment_of
+from boneage_pl.run.runs import HYDRA_OVERRIDES, SUMMARY, experiment_of
 
-PAIRED = "paired.json"  # a record's tests against others, by their names
+PAIRED_TESTS = "paired.json"  # a record's tests against others, by their names
 
 
 @dataclass
-class Outcome:
+class RunResults:
     """What came of a run; an MAE is in months, on its own validation rows.
 
     Args:
@@ -31,21 +29,21 @@ class Outcome:
         running: whether a process is at work in it.
         summary: the content of summary.json; `None` until the run is finished.
         metrics: that of the report's metrics.json; empty until then.
-        answers: that of the report's predictions.csv; `None` until then, and in a record.
+        predictions: that of the report's predictions.csv; `None` until then, and in a record.
         run: that of run.json; empty in runs of before.
-        tests: of a record, see `pairing.paired`, by the other's name.
+        paired_tests: of a record, see `pairing.paired`, by the other's name.
     """
 
     folder: Path
     name: str
     config: dict[str, Any]
-    history: History
+    history: MetricsHistory
     running: bool = False
     summary: dict[str, Any] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
-    answers: pd.DataFrame | None = None
+    predictions: pd.DataFrame | None = None
     run: dict[str, Any] = field(default_factory=dict)
-    tests: dict[str, Any] = field(default_factory=dict)
+    paired_tests: dict[str, Any] = field(default_factory=dict)
 
     @property
     def experiment(self) -> str:
@@ -54,7 +52,7 @@ class Outcome:
         return str(known or experiment_of(self.folder) or "–")
 
     @property
-    def best(self) -> Row | None:
+    def best(self) -> EpochMetrics | None:
         """The best epoch so far: a row of metrics.csv."""
         return self.history.best
 
@@ -66,7 +64,7 @@ class Outcome:
         return {"value": self.best["val_mae"], "low": None, "high": None} if self.best else None
 
     @property
-    def natural(self) -> dict[str, Any] | None:
+    def population_weighted_mae(self) -> dict[str, Any] | None:
         """The same at the ages and sexes of the source table, where that is something else."""
         return self.metrics["natural"]["mae"] if self.metrics.get("natural") else None
 
@@ -110,51 +108,51 @@ class Outcome:
         hardware = sessions[-1]["hardware"]
         return ", ".join(hardware["gpus"]) or f"CPU, {hardware['cores']} cores"
 
-    def epoch(self, number: int) -> Row:
+    def epoch(self, number: int) -> EpochMetrics:
         """Return an epoch's row of metrics.csv."""
         return self.history.rows[number]
 
 
-def read_outcome(folder: Path) -> Outcome:
+def load_run_results(folder: Path) -> RunResults:
     """Read a run's folder, finished or not, or a record of it.
 
     Raises:
-        BoneageError: it holds neither, or what it holds cannot be read.
+        BoneAgeError: it holds neither, or what it holds cannot be read.
     """
     record = (folder / "config.yaml").is_file()
-    if not (record or (folder / RECORD).is_file() or (folder / "metrics.csv").is_file()):
-        raise BoneageError(f"{folder} holds no run, and no record of one.")
-    finished = folder / ("summary.json" if record else FINISHED)
+    if not (record or (folder / HYDRA_OVERRIDES).is_file() or (folder / "metrics.csv").is_file()):
+        raise BoneAgeError(f"{folder} holds no run, and no record of one.")
+    finished = folder / ("summary.json" if record else SUMMARY)
     report = finished.parent
     running = not finished.is_file() and is_running(folder)
     try:
         run = _json(folder / "run.json")
         table = folder / "metrics.csv"
-        found = Outcome(
+        found = RunResults(
             folder,
             folder.name if record else "/".join(folder.parts[-2:]),
             _dotted(_config(folder, record)),
-            History.of_csv(table.read_text(encoding="utf-8") if table.is_file() else ""),
+            MetricsHistory.from_csv(table.read_text(encoding="utf-8") if table.is_file() else ""),
             running,
             run=run,
-            tests=_json(folder / PAIRED),
+            paired_tests=_json(folder / PAIRED_TESTS),
         )
         if finished.is_file():
             found.summary = _json(finished)
             found.metrics = _json(report / "metrics.json")
             if not record:
-                found.answers = pd.read_csv(report / "predictions.csv", dtype={"id": str})
-                found.answers[["id", "male", "bone_age", "error", "seen_in_training"]]
+                found.predictions = pd.read_csv(report / "predictions.csv", dtype={"id": str})
+                found.predictions[["id", "male", "bone_age", "error", "seen_in_training"]]
             found.metrics["overall"]["mae"]["value"], found.summary["verdict"]
         found.planned  # noqa: B018 — it is there
     except (OSError, ValueError, KeyError, TypeError, OmegaConfBaseException) as error:
-        raise BoneageError(f"{folder}: what it holds cannot be read ({error!r}).") from error
+        raise BoneAgeError(f"{folder}: what it holds cannot be read ({error!r}).") from error
     return found
 
 
 def _config(folder: Path, record: bool) -> dict[str, Any]:
-    found = of_today(OmegaConf.load(folder / "config.yaml")) if record else stored(folder, "config")
-    return plain(found, resolve=False)  # what follows from another choice is no choice
+    found = load_run_config(folder, "config", record=record)
+    return to_plain(found, resolve=False)  # what follows from another choice is no choice
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from boneage_pl.report.measures import plain
+from boneage_pl.report.measures import to_json_numbers
 from boneage_pl.report.statistics import paired_difference
 
-FEWEST = 20  # shared images: a test of fewer says nothing
+MIN_PAIRS = 20  # shared images: a test of fewer says nothing
 SAME_AGE = 1.0  # months that two tables may round one age apart
 
 
-def paired(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
+def paired_comparison(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
     """Compare two models' absolute errors on the images that both were asked about.
 
     Args:
@@ -34,14 +34,14 @@ def paired(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
     images = pd.factorize(first["image" if "image" in first else "id"])[0]
     found: dict[str, Any] = {"images": len(set(images)), "rows": len(first), "all": same}
     this, that = (rows["error"].abs().to_numpy(float) for rows in (first, second))
-    if found["images"] < FEWEST or not np.isfinite(this - that).all():
+    if found["images"] < MIN_PAIRS or not np.isfinite(this - that).all():
         return {**found, "difference": None, "p": None}
     tested = paired_difference(this, that, images)
-    difference = plain(tested["difference"], tested["low"], tested["high"])
+    difference = to_json_numbers(tested["difference"], tested["low"], tested["high"])
     return {**found, "difference": difference, "p": tested["p"]}
 
 
-def other_ages(one: pd.Series, other: pd.Series) -> list[str]:
+def mismatched_ages(one: pd.Series, other: pd.Series) -> list[str]:
     """Return the ids that two tables share and give bone ages more than a month apart: other children.
 
     Args:
@@ -51,7 +51,7 @@ def other_ages(one: pd.Series, other: pd.Series) -> list[str]:
     return [i for i in shared if not abs(one[i] - other[i]) <= SAME_AGE]
 
 
-def holm(ps: list[float]) -> list[float]:
+def holm_correction(ps: list[float]) -> list[float]:
     """Return p values adjusted for being several (Holm, Scand J Stat 1979): the first mistake stays rare."""
     order = np.argsort(ps, kind="stable")
     stepped = np.maximum.accumulate(np.array(ps)[order] * (len(ps) - np.arange(len(ps))))

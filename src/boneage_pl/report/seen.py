@@ -6,41 +6,51 @@ from pathlib import Path
 
 import pandas as pd
 
-from boneage_pl.data.frame import Frame
-from boneage_pl.data.problems import first_ten
-from boneage_pl.data.split_source import Known
-from boneage_pl.data.store import ImageStore
-from boneage_pl.errors import BoneageError
+from boneage_pl.data.frame import ResizeSpec
+from boneage_pl.data.problems import format_list
+from boneage_pl.data.split_source import SeenImages
+from boneage_pl.data.store import ImageCache
+from boneage_pl.errors import BoneAgeError
 from boneage_pl.run.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 
 
-def seen_by(
-    checkpoints: Sequence[Checkpoint], rows: pd.DataFrame, stores: dict[Frame, ImageStore], *, by_id: bool
+def find_training_overlap(
+    checkpoints: Sequence[Checkpoint],
+    rows: pd.DataFrame,
+    stores: dict[ResizeSpec, ImageCache],
+    *,
+    by_id: bool,
 ) -> dict[Path, set[str]]:
     """Return, by checkpoint, the ids of images that it was trained on."""
     found = {}
     for checkpoint in checkpoints:
-        images = stores[checkpoint.record.frame].images
-        trained = Known.trained(checkpoint.record.split)
-        found[checkpoint.path] = trained.among(rows["id"], images.hashes, images.contents, by_id=by_id)
+        images = stores[checkpoint.metadata.resize_spec].images
+        trained = SeenImages.training_images(checkpoint.metadata.split)
+        found[checkpoint.path] = trained.overlap(
+            rows["id"], images.file_sha256, images.pixel_sha256, by_id=by_id
+        )
     return found
 
 
-def chose_epoch(
-    checkpoints: Sequence[Checkpoint], rows: pd.DataFrame, stores: dict[Frame, ImageStore], *, by_id: bool
+def count_selection_overlap(
+    checkpoints: Sequence[Checkpoint],
+    rows: pd.DataFrame,
+    stores: dict[ResizeSpec, ImageCache],
+    *,
+    by_id: bool,
 ) -> int:
     """Return how many rows show images that validated a checkpoint, and so chose the epoch it is of."""
     found = set()
     for checkpoint in checkpoints:
-        images = stores[checkpoint.record.frame].images
-        validated = Known.side(checkpoint.record.split, "validation")
-        found |= validated.among(rows["id"], images.hashes, images.contents, by_id=by_id)
+        images = stores[checkpoint.metadata.resize_spec].images
+        validated = SeenImages.from_side(checkpoint.metadata.split, "validation")
+        found |= validated.overlap(rows["id"], images.file_sha256, images.pixel_sha256, by_id=by_id)
     return int(rows["id"].isin(found).sum())
 
 
-def without_seen(
+def apply_leakage_policy(
     choice: str, rows: pd.DataFrame, seen: dict[Path, set[str]], every: set[str]
 ) -> pd.DataFrame:
     """Return the rows that are asked: all where none was trained on or these are allowed.
@@ -57,7 +67,7 @@ def without_seen(
         rows = rows[~rows["id"].isin(every)].reset_index(drop=True)
         log.info("%d images that were trained on are left out", len(every))
         if rows.empty:
-            raise BoneageError("Nothing is left: every image was trained on.")
+            raise BoneAgeError("Nothing is left: every image was trained on.")
         return rows
     trained = ", ".join(str(path) for path, ids in seen.items() if ids)
     same = (
@@ -65,8 +75,8 @@ def without_seen(
         if choice == "refuse"
         else ""
     )
-    raise BoneageError(
+    raise BoneAgeError(
         f"{len(every)} of the {rows['id'].nunique()} images were trained on by {trained} "
-        f"(id {first_ten(sorted(every), 5)}): their errors would flatter it.\n"
+        f"(id {format_list(sorted(every), 5)}): their errors would flatter it.\n"
         f"Leave them out with seen=drop, or keep and mark them with seen=allow.{same}"
     )

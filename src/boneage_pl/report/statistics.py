@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
 
-WITHIN = (6, 12, 24)  # months
-AT_ONCE = 50  # draws; of 2,000 rows 0.8 MB, which a processor has at hand
-LIMITS = 1.96  # standard deviations of a normal distribution that hold 95 % of it
+WITHIN_MONTHS = (6, 12, 24)  # months
+DRAWS_PER_CHUNK = 50  # draws; of 2,000 rows 0.8 MB, which a processor has at hand
+PERCENTILES = 1.96  # standard deviations of a normal distribution that hold 95 % of it
 
 
 def mean(values: Values, weights: Values) -> Values:
@@ -74,13 +74,16 @@ def agreement(true: Values, predicted: Values, weights: Values | None = None) ->
             "median_absolute_error": median(np.abs(error), w),
             "bias": bias,
             "error_sd": sd,
-            "loa_low": bias - LIMITS * sd,
-            "loa_high": bias + LIMITS * sd,
+            "loa_low": bias - PERCENTILES * sd,
+            "loa_high": bias + PERCENTILES * sd,
             "r2": 1 - squared / var_true,
             "pearson_r": covariance / np.sqrt(var_true * var_predicted),
             "concordance": 2 * covariance / (var_true + var_predicted + (mean_true - mean_predicted) ** 2),
             "icc": icc(np.stack([true, predicted], axis=1), w),
-            **{f"within_{months}": mean((np.abs(error) <= months).astype(float), w) for months in WITHIN},
+            **{
+                f"within_{months}": mean((np.abs(error) <= months).astype(float), w)
+                for months in WITHIN_MONTHS
+            },
         }
 
 
@@ -142,7 +145,7 @@ def with_intervals(
                 (np.arange(there),),
                 drawn,
                 n_resamples=count,
-                batch=AT_ONCE,
+                batch=DRAWS_PER_CHUNK,
                 vectorized=True,
                 method="percentile",
                 rng=np.random.default_rng(seed),
@@ -176,7 +179,7 @@ def paired_difference(
             lambda one, other, axis: (one - other).sum(axis) / len(gain),
             permutation_type="samples",
             n_resamples=count,
-            batch=AT_ONCE,
+            batch=DRAWS_PER_CHUNK,
             vectorized=True,
             rng=np.random.default_rng([seed, 1]),
         ).pvalue

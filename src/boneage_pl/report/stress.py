@@ -9,14 +9,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from boneage_pl.data.frame import Pixels, Resampling
-from boneage_pl.data.perturbed import CHANGES, RESAMPLED, Change
-from boneage_pl.report.answers import CLEAN, Read
-from boneage_pl.report.measures import DRAWS, plain
+from boneage_pl.data.perturbed import CORRUPTIONS, RESAMPLING_CORRUPTIONS, Corruption
+from boneage_pl.report.answers import UNCHANGED, ReadPixels
+from boneage_pl.report.measures import BOOTSTRAP_DRAWS, to_json_numbers
 from boneage_pl.report.statistics import Values, mean, with_intervals
-from boneage_pl.run.sheet import contact_sheet
+from boneage_pl.run.sheet import image_grid
 
 
-def ways_of(read: Read, redone: Callable[[Resampling], Read]) -> dict[str, Read]:
+def build_conditions(read: ReadPixels, redone: Callable[[Resampling], ReadPixels]) -> dict[str, ReadPixels]:
     """Return the ways that pictures are shown in a stress test, by name, the clean one first.
 
     Args:
@@ -24,17 +24,17 @@ def ways_of(read: Read, redone: Callable[[Resampling], Read]) -> dict[str, Read]
         redone: the same from the original files, resampled otherwise.
     """
     return {
-        CLEAN: read,
-        **{name: partial(_changed, read, change) for name, change in CHANGES.items()},
-        **{name: redone(resampling) for name, resampling in RESAMPLED.items()},
+        UNCHANGED: read,
+        **{name: partial(_corrupt, read, change) for name, change in CORRUPTIONS.items()},
+        **{name: redone(resampling) for name, resampling in RESAMPLING_CORRUPTIONS.items()},
     }
 
 
-def _changed(read: Read, change: Change, ids: Sequence[str]) -> Pixels:
+def _corrupt(read: ReadPixels, change: Corruption, ids: Sequence[str]) -> Pixels:
     return np.stack([change(picture) for picture in read(ids)])
 
 
-def measure_stress(answers: pd.DataFrame, months: Mapping[str, pd.Series]) -> list[dict[str, Any]]:
+def measure_robustness(answers: pd.DataFrame, months: Mapping[str, pd.Series]) -> list[dict[str, Any]]:
     """Return a row for each way that the pictures were shown, with 95 % intervals over images.
 
     Args:
@@ -46,7 +46,7 @@ def measure_stress(answers: pd.DataFrame, months: Mapping[str, pd.Series]) -> li
         images, and `change`, the same with its sign.
     """
     true = answers["bone_age"].to_numpy(float)
-    clean = answers["id"].map(months[CLEAN]).to_numpy(float)
+    clean = answers["id"].map(months[UNCHANGED]).to_numpy(float)
     images = answers["image"].to_numpy()
     rows = []
     for name, of_id in months.items():
@@ -60,12 +60,12 @@ def measure_stress(answers: pd.DataFrame, months: Mapping[str, pd.Series]) -> li
         def means(weights: Values, values: dict[str, Values] = values) -> dict[str, Values]:
             return {key: mean(value, weights) for key, value in values.items()}
 
-        found = with_intervals(means, images, count=DRAWS)
-        rows.append({"name": name, **{key: plain(*value) for key, value in found.items()}})
+        found = with_intervals(means, images, count=BOOTSTRAP_DRAWS)
+        rows.append({"name": name, **{key: to_json_numbers(*value) for key, value in found.items()}})
     return rows
 
 
-def typical(answers: pd.DataFrame, read: Read) -> str:
+def representative_image(answers: pd.DataFrame, read: ReadPixels) -> str:
     """Return the id of an image to show: about the median error, and the most contrast."""
     ordered = answers.drop_duplicates("image").sort_values(["error", "id"])["id"]
     middle = len(ordered) // 2
@@ -73,7 +73,7 @@ def typical(answers: pd.DataFrame, read: Read) -> str:
     return str(ids[int(read(ids).std(axis=(1, 2)).argmax())])
 
 
-def stress_sheet(i: str, ways: Mapping[str, Read], months: Mapping[str, pd.Series]) -> Figure:
+def robustness_figure(i: str, ways: Mapping[str, ReadPixels], months: Mapping[str, pd.Series]) -> Figure:
     """Show one image in all ways, with the answers for its id."""
     pictures = np.concatenate([read([i]) for read in ways.values()])
-    return contact_sheet(pictures, [f"{name}\n{months[name][i]:.0f} months" for name in ways], columns=5)
+    return image_grid(pictures, [f"{name}\n{months[name][i]:.0f} months" for name in ways], columns=5)

@@ -13,12 +13,12 @@ import pandas as pd
 from PIL import Image
 
 from boneage_pl.cli.command import next_command
-from boneage_pl.data.split_source import trained_on
-from boneage_pl.machine.whole import write_whole
-from boneage_pl.run.history import History
+from boneage_pl.data.split_source import training_rows
+from boneage_pl.machine.whole import atomic_write
+from boneage_pl.run.history import MetricsHistory
 from boneage_pl.run.published import BEST_PUBLISHED, PUBLISHED_ON_TEST
-from boneage_pl.run.record import Record, Start
-from boneage_pl.run.runs import FINISHED
+from boneage_pl.run.record import CheckpointMetadata, WarmStart
+from boneage_pl.run.runs import SUMMARY
 
 LEARNED = 0.5  # best validation MAE below this share of the constant predictor's: learned
 NOT_LEARNED = 0.8  # above this share: did not learn
@@ -38,14 +38,14 @@ class Summary:
     constant_months: float
     constant_mae: float
     verdict: str
-    start: Start | None
+    start: WarmStart | None
 
     @classmethod
     def of(
         cls,
-        record: Record,
+        record: CheckpointMetadata,
         split: pd.DataFrame,
-        history: History,
+        history: MetricsHistory,
     ) -> "Summary":
         """Sum up a run from its record, split and epochs, at least one of them validated."""
         best = history.best
@@ -86,14 +86,14 @@ def verdict(best_val_mae: float, constant_mae: float, start_mae: float | None = 
     return found if beaten else f"{found}, and never beat its start"
 
 
-def opening_words(record: Record, split: pd.DataFrame, initial_weights: str) -> str:
+def format_setup(record: CheckpointMetadata, split: pd.DataFrame, initial_weights: str) -> str:
     """Describe a run before its first step: data, hardware, initial weights, split, constant predictor."""
     train = split.loc[split["subset"] == "train", "id"]
     validation = split.loc[split["subset"] == "validation", "id"]
-    seen = validation.isin(trained_on(validation, record.split)).mean()
+    seen = validation.isin(training_rows(validation, record.split)).mean()
     months, constant = constant_predictor(split)
-    device = "{processes} × {device}".format(**record.arithmetic).removeprefix("1 × ")
-    if record.arithmetic["processes"] > 1 and record.arithmetic["device"] == "cpu":
+    device = "{processes} × {device}".format(**record.numerics).removeprefix("1 × ")
+    if record.numerics["processes"] > 1 and record.numerics["device"] == "cpu":
         device += ", BatchNorm normalises each process's share of a batch by itself"
     leakage = (
         f"this validation is NOT on new images: {seen:.1%} of its rows show images that were trained on"
@@ -112,7 +112,7 @@ def opening_words(record: Record, split: pd.DataFrame, initial_weights: str) -> 
     return "\n".join(filter(None, lines))
 
 
-def closing_words(summary: Summary, run: Path, next_experiment: str | None, outputs: str) -> str:
+def format_summary(summary: Summary, run: Path, next_experiment: str | None, outputs: str) -> str:
     """Format the results, where they are, and the next command."""
     share = f"{summary.best_val_mae / summary.constant_mae:.2f} ×" if summary.constant_mae else "above"
     rows = [
@@ -145,7 +145,9 @@ def closing_words(summary: Summary, run: Path, next_experiment: str | None, outp
     return "\n".join([*lines, f"  tensorboard --logdir {shlex.quote(outputs)}", f"\nreport\n  {page}"])
 
 
-def finish(run: Path, summary: Summary, figures: dict[str, bytes], record: Record, logger: Any) -> None:
+def write_summary(
+    run: Path, summary: Summary, figures: dict[str, bytes], record: CheckpointMetadata, logger: Any
+) -> None:
     """Show the report's figures and the hyper-parameters in TensorBoard, and write summary.json.
 
     It is the last of a run's files: it says that the run is finished.
@@ -158,10 +160,10 @@ def finish(run: Path, summary: Summary, figures: dict[str, bytes], record: Recor
         _hyperparameters(record), {"result/best_val_mae": summary.best_val_mae}, step=summary.epochs
     )
     logger.save()
-    write_whole(run / FINISHED, json.dumps(_without_nan(asdict(summary)), indent=2) + "\n")
+    atomic_write(run / SUMMARY, json.dumps(_without_nan(asdict(summary)), indent=2) + "\n")
 
 
-def _hyperparameters(record: Record) -> dict[str, Any]:
+def _hyperparameters(record: CheckpointMetadata) -> dict[str, Any]:
     """Return the choices that TensorBoard's HPARAMS page compares runs by."""
     config = record.config
     return {

@@ -19,18 +19,18 @@ from boneage_pl.report.figures import (
     predicted_against_true,
     worst_cases,
 )
-from boneage_pl.report.html import png, render
-from boneage_pl.report.literature import REPRODUCED, TEST, VALIDATION, yardstick_of
-from boneage_pl.report.measures import COLUMNS, Population, measure
+from boneage_pl.report.html import figure_to_png, render
+from boneage_pl.report.literature import REPRODUCED, TEST, VALIDATION, identify_test_set
+from boneage_pl.report.measures import PREDICTION_COLUMNS, Population, compute_metrics
 from boneage_pl.run.published import curves_caption, published_stages
-from boneage_pl.run.record import Record
+from boneage_pl.run.record import CheckpointMetadata
 
 WORST = 12
 PUBLISHED_SIZE = 500  # pixels
 
 
 @dataclass
-class About:
+class ReportContext:
     """What a report is about.
 
     Args:
@@ -40,7 +40,7 @@ class About:
         checkpoints: files that answered; several are averaged.
         record: of the first checkpoint.
         synthetic: whether the radiographs were drawn.
-        chose_epoch: how many rows show images that also chose the checkpoint's epoch.
+        num_selection_rows: how many rows show images that also chose the checkpoint's epoch.
         balanced: whether these rows were drawn alike from every group by sex and age.
         run: the content of the training's run.json, where there is one.
         evaluation: that of the evaluation's; empty where a training writes its own report.
@@ -50,45 +50,46 @@ class About:
     subset: str
     data: str
     checkpoints: list[str]
-    record: Record
+    record: CheckpointMetadata
     synthetic: bool
-    chose_epoch: int
+    num_selection_rows: int
     balanced: bool
     run: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class Further:
+class ReportSections:
     """What an evaluation may have found out beside the answers.
 
     Args:
         members: of several checkpoints, each one's `name` and statistics.
-        against: the comparison with another model, see `pairing.paired`, with `name`, `this` and `other`.
-        stress: a row for each change of the pictures, see `stress.measure_stress`.
+        paired_comparison: the comparison with another model, see `pairing.paired`, with `name`, `this` and
+            `other`.
+        robustness: a row for each change of the pictures, see `stress.measure_stress`.
         figures: more figures by name.
         coverage: of the answers' intervals, see `coverage.measure_coverage`.
-        spread: what the model's own doubts tell, see `coverage.measure_spread`.
+        predicted_std: what the model's own doubts tell, see `coverage.measure_spread`.
         columns: more columns of predictions.csv.
         tables: more tables by file name.
     """
 
     members: list[dict[str, Any]] = field(default_factory=list)
-    against: dict[str, Any] | None = None
-    stress: list[dict[str, Any]] = field(default_factory=list)
+    paired_comparison: dict[str, Any] | None = None
+    robustness: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, Figure] = field(default_factory=dict)
     coverage: dict[str, Any] | None = None
-    spread: dict[str, Any] | None = None
+    predicted_std: dict[str, Any] | None = None
     columns: list[str] = field(default_factory=list)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def write_report(
     folder: Path,
-    about: About,
+    about: ReportContext,
     answers: pd.DataFrame,
     read: Callable[[Sequence[str]], Pixels],
-    further: Further | None = None,
+    further: ReportSections | None = None,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Write a report into `folder`; return its numbers, and its figures by name as PNG files.
 
@@ -97,24 +98,24 @@ def write_report(
         read: ids → uint8 [B, H, W], for the worst cases.
         further: what else has been found out.
     """
-    more = further or Further()
+    more = further or ReportSections()
     split = about.record.split
     known = {*split["train"], *split["validation"]}
-    standing = yardstick_of(set(answers["id"]), known.__contains__)
+    standing = identify_test_set(set(answers["id"]), known.__contains__)
     numbers = {
         "subset": about.subset,
         "data": about.data,
         "checkpoints": about.checkpoints,
-        **measure(answers, split["edges"], Population.of(split), balanced=about.balanced),
+        **compute_metrics(answers, split["edges"], Population.of(split), balanced=about.balanced),
         "yardstick": standing.name if standing else None,
         "members": more.members,
-        "against": more.against,
-        "stress": more.stress,
+        "against": more.paired_comparison,
+        "stress": more.robustness,
         "coverage": more.coverage,
-        "spread": more.spread,
+        "spread": more.predicted_std,
     }
     figures = {**_figures(about, answers, numbers, read), **more.figures}
-    images = {name: png(figure) for name, figure in figures.items()}
+    images = {name: figure_to_png(figure) for name, figure in figures.items()}
     page = render(
         "report.html",
         title=about.title,
@@ -129,7 +130,7 @@ def write_report(
         configuration=yaml.safe_dump(about.record.config, sort_keys=False),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    columns = [*COLUMNS, *more.columns, *(["spread"] if more.spread else [])]
+    columns = [*PREDICTION_COLUMNS, *more.columns, *(["spread"] if more.predicted_std else [])]
     tables = {"predictions.csv": answers[columns], **more.tables}
     for name, table in tables.items():
         table.to_csv(folder / name, index=False)
@@ -141,7 +142,10 @@ def write_report(
 
 
 def _figures(
-    about: About, answers: pd.DataFrame, numbers: dict[str, Any], read: Callable[[Sequence[str]], Pixels]
+    about: ReportContext,
+    answers: pd.DataFrame,
+    numbers: dict[str, Any],
+    read: Callable[[Sequence[str]], Pixels],
 ) -> dict[str, Figure]:
     worst = answers.assign(size=answers["error"].abs()).sort_values(
         "size", ascending=False, na_position="first"

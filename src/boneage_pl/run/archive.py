@@ -5,11 +5,11 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from torch import Tensor
 
-TENSOR = "/data/"  # in the names of the parts that hold them, before a number
+STORAGE_MEMBER = "/data/"  # in the names of the parts that hold them, before a number
 _CHUNK = 2**22  # bytes
 
 
-def check_archive(path: Path, but: str = "") -> None:
+def check_zip_integrity(path: Path, but: str = "") -> None:
     """Read a checkpoint's bytes once.
 
     Args:
@@ -25,7 +25,7 @@ def check_archive(path: Path, but: str = "") -> None:
             raise ValueError("its parts are compressed, which PyTorch's are not")
         if sum(part.file_size for part in parts) > path.stat().st_size:
             raise ValueError("its parts overlap")
-        _check_parts(archive, [part for part in parts if not but or but not in part.filename])
+        _check_members(archive, [part for part in parts if not but or but not in part.filename])
 
 
 def check_tensors(path: Path, tensors: list[Tensor]) -> None:
@@ -37,18 +37,18 @@ def check_tensors(path: Path, tensors: list[Tensor]) -> None:
     )
     with ZipFile(path) as archive:
         every = {
-            part.filename.rpartition(TENSOR)[2]: part
+            part.filename.rpartition(STORAGE_MEMBER)[2]: part
             for part in archive.infolist()
-            if TENSOR in part.filename
+            if STORAGE_MEMBER in part.filename
         }
         parts = [every.get(str(number)) for number in range(len(sizes))]
         theirs = [part for part in parts if part is not None]
         if [part.file_size for part in theirs] != sizes:  # another order: all are looked at
             theirs = list(every.values())
-        _check_parts(archive, theirs)
+        _check_members(archive, theirs)
 
 
-def _check_parts(archive: ZipFile, parts: list[ZipInfo]) -> None:
+def _check_members(archive: ZipFile, parts: list[ZipInfo]) -> None:
     for part in parts:
         with archive.open(part) as content:
             try:

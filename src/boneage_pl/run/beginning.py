@@ -9,22 +9,22 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.optim import Optimizer
 
-from boneage_pl.cli.building import built
-from boneage_pl.errors import BoneageError
-from boneage_pl.machine.hardware import say_other_arithmetic
-from boneage_pl.model.optimizer import whole_run_option
-from boneage_pl.run.checkpoint import Checkpoint, check_same_network, load_checkpoint, network_of
-from boneage_pl.run.folder import differences, plain
-from boneage_pl.run.history import Row
-from boneage_pl.run.preflight import find_start
-from boneage_pl.run.record import Start
-from boneage_pl.run.state import check_training_state, newest_state
+from boneage_pl.cli.building import instantiate
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.machine.hardware import warn_if_numerics_differ
+from boneage_pl.model.optimizer import length_option
+from boneage_pl.run.checkpoint import Checkpoint, build_network, check_same_architecture, load_checkpoint
+from boneage_pl.run.folder import diff_configs, to_plain
+from boneage_pl.run.history import EpochMetrics
+from boneage_pl.run.preflight import find_warm_start
+from boneage_pl.run.record import WarmStart
+from boneage_pl.run.state import check_training_state, latest_checkpoint
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Beginning:
+class InitialState:
     """Initial state of a run.
 
     Args:
@@ -36,26 +36,26 @@ class Beginning:
     resumed: bool
 
     @classmethod
-    def of(cls, cfg: DictConfig, run: Path) -> "Beginning":
+    def resolve(cls, cfg: DictConfig, run: Path) -> "InitialState":
         """Return the state to resume from in the run's folder, or else the warm start from `ckpt=`.
 
         Raises:
-            BoneageError: a checkpoint that cannot be read, or is of another network, optimizer or experiment.
+            BoneAgeError: a checkpoint that cannot be read, or is of another network, optimizer or experiment.
         """
-        if state := newest_state(run):
+        if state := latest_checkpoint(run):
             _check_same_experiment(cfg, state)
             # never to fewer epochs than were ever asked for
-            begun = state.record.config["trainer"]["max_epochs"]
+            begun = state.metadata.config["trainer"]["max_epochs"]
             cfg.trainer.max_epochs = max(cfg.trainer.max_epochs, begun)
-            if cfg.trainer.max_epochs > begun and (option := whole_run_option(cfg.scheduler)):
-                raise BoneageError(
+            if cfg.trainer.max_epochs > begun and (option := length_option(cfg.scheduler)):
+                raise BoneAgeError(
                     f"trainer.max_epochs={cfg.trainer.max_epochs}: the schedule, whose {option} is the whole "
                     f"run, was begun for {begun} epochs.\nStart a new run of as many epochs as it is to have."
                 )
             return cls(state, resumed=True)
-        if ckpt := find_start(cfg):
+        if ckpt := find_warm_start(cfg):
             start = load_checkpoint(ckpt)
-            check_same_network(start, plain(cfg.model))
+            check_same_architecture(start, to_plain(cfg.model))
             if cfg.optimizer.get("state") == "checkpoint":
                 _check_same_optimizer(start, cfg.optimizer.get("_target_"))
             return cls(start, resumed=False)
@@ -63,30 +63,30 @@ class Beginning:
 
     def network(self, model: DictConfig) -> nn.Module:
         """Return the network with its initial weights."""
-        return network_of(self.checkpoint, model) if self.checkpoint else built(model, "model")
+        return build_network(self.checkpoint, model) if self.checkpoint else instantiate(model, "model")
 
     @property
     def split(self) -> dict[str, Any] | None:
         """The checkpoint's split."""
-        return self.checkpoint.record.split if self.checkpoint else None
+        return self.checkpoint.metadata.split if self.checkpoint else None
 
     @property
     def precision(self) -> str | None:
         """The precision of a resumed run."""
-        return self.checkpoint.record.precision if self.checkpoint and self.resumed else None
+        return self.checkpoint.metadata.precision if self.checkpoint and self.resumed else None
 
     @property
-    def epochs(self) -> list[Row]:
+    def epochs(self) -> list[EpochMetrics]:
         """The epochs of a resumed run."""
-        return (self.checkpoint.record.epochs or []) if self.checkpoint and self.resumed else []
+        return (self.checkpoint.metadata.epochs or []) if self.checkpoint and self.resumed else []
 
     @property
-    def start(self) -> Start | None:
+    def start(self) -> WarmStart | None:
         """The warm start of a resumed run."""
-        return self.checkpoint.record.start if self.checkpoint and self.resumed else None
+        return self.checkpoint.metadata.start if self.checkpoint and self.resumed else None
 
     @property
-    def to_be_measured(self) -> bool:
+    def needs_baseline(self) -> bool:
         """Whether the warm start's error on this run's validation images is yet to be measured."""
         return self.checkpoint is not None and not self.resumed
 
@@ -117,38 +117,38 @@ class Beginning:
         return f"initial weights: {names.get(cfg.model.weights, cfg.model.weights)}"
 
     def check(self, optimizer: Optimizer) -> None:
-        """Raise `BoneageError` unless the checkpoint's state fits the optimizer; then release its tensors."""
+        """Raise `BoneAgeError` unless the checkpoint's state fits the optimizer; then release its tensors."""
         if self.checkpoint and self.epochs:
             check_training_state(self.checkpoint, optimizer)
         if self.checkpoint:
-            self.checkpoint.let_go()
+            self.checkpoint.release()
 
-    def measure(self, val_mae: float) -> Start:
+    def record_baseline(self, val_mae: float) -> WarmStart:
         """Log and return the warm start with its MAE in months on this run's validation rows."""
         assert self.checkpoint is not None
         log.info("validation MAE of %s before the first step: %.4f months", self.checkpoint.path, val_mae)
-        return Start(self.checkpoint.record.experiment, str(self.checkpoint.path), val_mae)
+        return WarmStart(self.checkpoint.metadata.experiment, str(self.checkpoint.path), val_mae)
 
-    def say(self, run: Path, max_epochs: int, arithmetic: dict[str, Any]) -> None:
+    def log_start(self, run: Path, max_epochs: int, arithmetic: dict[str, Any]) -> None:
         """Log that a run is resumed, and differences of its hardware."""
         if self.checkpoint and self.resumed:
             log.info("continuing %s after %d of %d epochs", run, len(self.epochs), max_epochs)
-            say_other_arithmetic(self.checkpoint.record.arithmetic, arithmetic)
+            warn_if_numerics_differ(self.checkpoint.metadata.numerics, arithmetic)
 
 
 def _check_same_optimizer(start: Checkpoint, target: str) -> None:
-    theirs = start.record.config["optimizer"].get("_target_")
+    theirs = start.metadata.config["optimizer"].get("_target_")
     if not start.training.get("optimizer_states"):
-        raise BoneageError(f"optimizer.state=checkpoint: {start.path} has no optimizer state, only weights.")
+        raise BoneAgeError(f"optimizer.state=checkpoint: {start.path} has no optimizer state, only weights.")
     if theirs != target:
-        raise BoneageError(
+        raise BoneAgeError(
             f"optimizer.state=checkpoint: {start.path} was trained with {theirs}, this run uses {target}."
         )
 
 
 def _check_same_experiment(cfg: DictConfig, state: Checkpoint) -> None:
-    if changed := differences(plain(cfg), state.record.config):
-        raise BoneageError(
+    if changed := diff_configs(to_plain(cfg), state.metadata.config):
+        raise BoneAgeError(
             f"{state.path} was trained with another {', '.join(changed[:5])}: a run goes on as it began.\n"
             "Start a new run for another configuration."
         )

@@ -14,27 +14,29 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.machine.whole import write_whole
-from boneage_pl.model.input import denormalize, input_of
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.machine.whole import atomic_write
+from boneage_pl.model.input import denormalize, get_input_spec
 from boneage_pl.model.module import BoneAgeModule
-from boneage_pl.run.history import History
-from boneage_pl.run.record import Record
-from boneage_pl.run.run_json import RunRecord
-from boneage_pl.run.sheet import contact_sheet
+from boneage_pl.run.history import MetricsHistory
+from boneage_pl.run.record import CheckpointMetadata
+from boneage_pl.run.run_json import RunLog
+from boneage_pl.run.sheet import image_grid
 
 log = logging.getLogger(__name__)
 
 # TensorBoard's name of each validation error, and the metric's
 VALIDATION = {"val": "val_mae", "val_girls": "val_mae_girls", "val_boys": "val_mae_boys"}
-ALIKE = 0.1  # months between the highest and the lowest answer of a network that has collapsed; our choice
+CONSTANT_MONTHS = (
+    0.1  # months between the highest and the lowest answer of a network that has collapsed; our choice
+)
 COLUMNS, SHOWN_EPOCHS = 8, 6  # of the sheet of training images
 
 
-class EpochLog(Callback):
+class EpochLogger(Callback):
     """Writes each epoch that is over: a row of metrics.csv, a line on the console, points in TensorBoard."""
 
-    def __init__(self, metrics_csv: Path, history: History, record: RunRecord) -> None:
+    def __init__(self, metrics_csv: Path, history: MetricsHistory, record: RunLog) -> None:
         self.metrics_csv = metrics_csv
         self.history = history
         self.record = record
@@ -66,7 +68,7 @@ class EpochLog(Callback):
         row = {
             "epoch": trainer.current_epoch,
             "train_mae": value["train_mae"],
-            "val_mae": value["val_mae"] if module.validated else None,
+            "val_mae": value["val_mae"] if module.validation_outputs else None,
             "lr": self.lr,
         }
         self.history.rows.append(row)
@@ -75,7 +77,7 @@ class EpochLog(Callback):
         self.write()
 
         rate = self.images / (self.stopped - self.started)
-        measured = f"{row['val_mae']:9.3f}" if module.validated else " " * 9
+        measured = f"{row['val_mae']:9.3f}" if module.validation_outputs else " " * 9
         line = "%5d  %9.3f  %s %s  %9.2e  %8.1f"
         log.info(
             line,
@@ -91,17 +93,17 @@ class EpochLog(Callback):
             "training/lr": self.lr,
             "training/images_per_second": rate,
         }
-        if module.validated:
-            self._say_collapse(row["epoch"], np.ptp(module.validation["predicted"]))
+        if module.validation_outputs:
+            self._warn_if_constant_predictions(row["epoch"], np.ptp(module.validation["predicted"]))
             points |= {f"mae/{name}": value[key] for name, key in VALIDATION.items()}
-        with going_on(self.record.path):
+        with log_write_errors(self.record.path):
             self.record.epoch(trainer.current_epoch, time.perf_counter() - self.started, rate)
         # on the disk before the checkpoint that says that this epoch is over
         trainer.logger.write(points, trainer.current_epoch)  # type: ignore[union-attr]
 
-    def _say_collapse(self, epoch: int, apart: float) -> None:
+    def _warn_if_constant_predictions(self, epoch: int, apart: float) -> None:
         """Say once if the answers to all validation images are alike."""
-        if apart < ALIKE and not self.collapsed:
+        if apart < CONSTANT_MONTHS and not self.collapsed:
             self.collapsed = True
             log.warning(
                 "epoch %d answers the same for every validation image (within %.2f months): nothing of the\n"
@@ -113,28 +115,28 @@ class EpochLog(Callback):
 
     def write(self) -> None:
         """Write every epoch so far."""
-        with going_on(self.metrics_csv):
-            write_whole(self.metrics_csv, self.history.csv())
+        with log_write_errors(self.metrics_csv):
+            atomic_write(self.metrics_csv, self.history.to_csv())
 
 
 def check_monitors(callbacks: list[Callback]) -> None:
     """Refuse a callback that waits for a metric that there is not, before anything is trained.
 
     Raises:
-        BoneageError: naming it and the metrics that there are.
+        BoneAgeError: naming it and the metrics that there are.
     """
     metrics = ["train_mae", *VALIDATION.values()]
     if not all(type(c).__module__.startswith(("lightning.", "boneage_pl.")) for c in callbacks):
         return  # one of a user's own may log more
     for callback in callbacks:
         if (wanted := getattr(callback, "monitor", None)) is not None and wanted not in metrics:
-            raise BoneageError(
+            raise BoneAgeError(
                 f"callbacks: {type(callback).__name__} monitors {wanted}; there are {', '.join(metrics)}."
             )
 
 
 @contextmanager
-def going_on(what: Path | str) -> Iterator[None]:
+def log_write_errors(what: Path | str) -> Iterator[None]:
     """Say what cannot be written, and go on: a full disk ends no training."""
     try:
         yield
@@ -142,7 +144,7 @@ def going_on(what: Path | str) -> Iterator[None]:
         log.error("%s could not be written: %s. Training goes on.", what, error.strerror or error)
 
 
-class CheckpointRecord(Callback):
+class SaveMetadata(Callback):
     """Adds to every checkpoint, as plain values, what is needed to use it alone.
 
     Args:
@@ -151,7 +153,9 @@ class CheckpointRecord(Callback):
         history: the epochs, as far as they go.
     """
 
-    def __init__(self, record: Record, validation_rows: pd.DataFrame, history: History) -> None:
+    def __init__(
+        self, record: CheckpointMetadata, validation_rows: pd.DataFrame, history: MetricsHistory
+    ) -> None:
         self.record = record
         self.history = history
         self.rows = validation_rows
@@ -168,10 +172,10 @@ class CheckpointRecord(Callback):
             epochs=list(self.history.rows),
             validation={**rows.to_dict("list"), **{k: v for k, v in module.validation.items() if k != "row"}},
         )
-        checkpoint["boneage_pl"] = record.plain()
+        checkpoint["boneage_pl"] = record.to_dict()
 
 
-class SeededEpochs(Callback):
+class SeedEachEpoch(Callback):
     """Seeds every epoch by itself, so that a resumed run draws what it would have drawn (dropout, say)."""
 
     def __init__(self, seed: int) -> None:
@@ -198,10 +202,10 @@ class SampleGrid(Callback):
         assert isinstance(module, BoneAgeModule)
         keys = [(row, epoch) for epoch in range(SHOWN_EPOCHS) for row in picks]
         batch = trainer.strategy.batch_to_device(dataset[keys], module.device)
-        gray = denormalize(batch["image"], input_of(module.network)).cpu()
+        gray = denormalize(batch["image"], get_input_spec(module.network)).cpu()
         titles = [
             f"epoch {epoch}" if epoch else f"{'boy' if boy > 0.5 else 'girl'}, {float(months):.0f} months"
             for (_, epoch), boy, months in zip(keys, batch["male"], batch["bone_age"], strict=True)
         ]
-        figure = contact_sheet(gray.numpy(), titles, COLUMNS)
+        figure = image_grid(gray.numpy(), titles, COLUMNS)
         trainer.logger.experiment.add_figure("pictures/training", figure, 0)  # type: ignore[union-attr]

@@ -14,15 +14,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
-from boneage_pl.cli.building import built
-from boneage_pl.data.transforms import Transforms
-from boneage_pl.errors import BoneageError, first_line
-from boneage_pl.model.answer import Reader
-from boneage_pl.model.input import input_of
-from boneage_pl.run.archive import TENSOR, check_archive, check_tensors
-from boneage_pl.run.record import Record
-from boneage_pl.run.trust import check_targets, targets_of
-from boneage_pl.run.weights import SUFFIX, read_weights
+from boneage_pl.cli.building import instantiate
+from boneage_pl.data.transforms import Compose
+from boneage_pl.errors import BoneAgeError, first_line
+from boneage_pl.model.answer import InferenceModule
+from boneage_pl.model.input import get_input_spec
+from boneage_pl.run.archive import STORAGE_MEMBER, check_tensors, check_zip_integrity
+from boneage_pl.run.record import CheckpointMetadata
+from boneage_pl.run.trust import check_trusted_targets, iter_targets
+from boneage_pl.run.weights import SUFFIX, load_shared_weights
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +33,13 @@ class Checkpoint:
 
     path: Path
     weights: dict[str, Tensor]
-    record: Record
+    metadata: CheckpointMetadata
     training: dict[str, Any] = field(default_factory=dict)  # what Lightning goes on from
-    familiar: Any = None  # what it knows of its images, see `boneage_pl.reading`; older ones know nothing
+    ood_statistics: Any = (
+        None  # what it knows of its images, see `boneage_pl.reading`; older ones know nothing
+    )
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Forget the tensors, which keep the file mapped, once they have been copied."""
         self.weights, self.training = {}, {}
 
@@ -62,13 +64,13 @@ def load_checkpoint(path: Path, *, training: bool = True) -> Checkpoint:
         training: whether what training goes on from, two thirds of the file, is wanted too.
 
     Raises:
-        BoneageError: not a checkpoint, damaged, or not one of this project's.
+        BoneAgeError: not a checkpoint, damaged, or not one of this project's.
     """
     try:
         if path.suffix == SUFFIX:
-            weights, said, familiar = read_weights(path)
-            return Checkpoint(path, weights, Record.parse(said), {}, familiar)
-        check_archive(path, "" if training else TENSOR)
+            weights, values, ood_statistics = load_shared_weights(path)
+            return Checkpoint(path, weights, CheckpointMetadata.from_dict(values), {}, ood_statistics)
+        check_zip_integrity(path, "" if training else STORAGE_MEMBER)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         if not training:
             check_tensors(path, list(content["state_dict"].values()))
@@ -77,33 +79,33 @@ def load_checkpoint(path: Path, *, training: bool = True) -> Checkpoint:
             for name, value in content["state_dict"].items()
             if name.startswith("network.")
         }
-        record = Record.parse(content["boneage_pl"])
+        record = CheckpointMetadata.from_dict(content["boneage_pl"])
         if not all(isinstance(value, Tensor) for value in weights.values()):
             raise TypeError("tensors in its weights")
         rest = {key: content.get(key) for key in TRAINING} if training else {}
-        return Checkpoint(path, weights, record, rest, content.get("familiar"))
+        return Checkpoint(path, weights, record, rest, content.get("ood_statistics"))
     except pickle.UnpicklingError as error:
-        raise BoneageError(
+        raise BoneAgeError(
             f"{path} holds more than tensors and plain values; nothing of it was run.\n"
             "A checkpoint of this project does not: do not trust that file."
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, BadZipFile, zlib.error, OverflowError) as error:
-        raise BoneageError(f"{path} cannot be read as a checkpoint: {first_line(error)}") from error
+        raise BoneAgeError(f"{path} cannot be read as a checkpoint: {first_line(error)}") from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise BoneageError(
+        raise BoneAgeError(
             f"{path} is not a checkpoint of this project: it lacks {error}.\n"
             "Pass a run's folder, its checkpoints/best.ckpt, or an experiment's name."
         ) from error
 
 
-def check_kinds(values: dict[str, Any], kinds: dict[str, type]) -> None:
+def check_types(values: dict[str, Any], kinds: dict[str, type]) -> None:
     """Raise `KeyError` or `TypeError` for a value that is missing or of another kind."""
     for key, kind in kinds.items():
         if not isinstance(values[key], kind):
             raise TypeError(f"a {kind.__name__} as {key}")
 
 
-def load(path: Path, repeated: Any = None) -> tuple[Reader, Record]:
+def load_inference_module(path: Path, repeated: Any = None) -> tuple[InferenceModule, CheckpointMetadata]:
     """Return what reads radiographs as a checkpoint's run did in its validation, and what it says of itself.
 
     Nothing of the moment is needed, and nothing is built that is not the project's own or `repeated`.
@@ -113,34 +115,34 @@ def load(path: Path, repeated: Any = None) -> tuple[Reader, Record]:
         repeated: a configuration that the user has typed; the objects that it names may be built too.
 
     Raises:
-        BoneageError: see `load_checkpoint`, `check_targets` and `network_of`.
+        BoneAgeError: see `load_checkpoint`, `check_trusted_targets` and `build_network`.
     """
-    reader, checkpoint = read_trained(path, repeated)
-    return reader, checkpoint.record
+    reader, checkpoint = load_for_inference(path, repeated)
+    return reader, checkpoint.metadata
 
 
-def read_trained(path: Path, repeated: Any = None) -> tuple[Reader, Checkpoint]:
-    """Return what `load` does, and the checkpoint; its weights are mapped, not copied.
+def load_for_inference(path: Path, repeated: Any = None) -> tuple[InferenceModule, Checkpoint]:
+    """Return what `load_inference_module` does, and the checkpoint; its weights are mapped, not copied.
 
     Raises:
-        BoneageError: see `load`.
+        BoneAgeError: see `load_inference_module`.
     """
     checkpoint = load_checkpoint(path, training=False)
-    config = checkpoint.record.config
+    config = checkpoint.metadata.config
     try:
         named = OmegaConf.create({group: config[group] for group in ("model", "loss", "transforms")})
         found = OmegaConf.to_container(named, resolve=True)  # an interpolation may make a table of a text
     except (OmegaConfBaseException, KeyError) as error:
-        raise BoneageError(f"{path}: its configuration cannot be resolved: {error}") from error
-    check_targets(found, dict(targets_of(repeated)))
-    transforms = Transforms.of(built(named.transforms, "transforms").get("validation"), random=False)
-    network = network_of(checkpoint, named.model, mapped=True)
-    reader = Reader(network, transforms, built(named.loss, "loss"))
-    checkpoint.let_go()  # the network has them
+        raise BoneAgeError(f"{path}: its configuration cannot be resolved: {error}") from error
+    check_trusted_targets(found, dict(iter_targets(repeated)))
+    transforms = Compose.apply(instantiate(named.transforms, "transforms").get("validation"), random=False)
+    network = build_network(checkpoint, named.model, mapped=True)
+    reader = InferenceModule(network, transforms, instantiate(named.loss, "loss"))
+    checkpoint.release()  # the network has them
     return reader, checkpoint
 
 
-def network_of(checkpoint: Checkpoint, model: DictConfig, *, mapped: bool = False) -> nn.Module:
+def build_network(checkpoint: Checkpoint, model: DictConfig, *, mapped: bool = False) -> nn.Module:
     """Build the network that `model` describes, with a checkpoint's weights and normalization.
 
     Args:
@@ -149,49 +151,49 @@ def network_of(checkpoint: Checkpoint, model: DictConfig, *, mapped: bool = Fals
         mapped: whether the weights may stay in the file, for inference.
 
     Raises:
-        BoneageError: it cannot be built, or the weights do not fit it.
+        BoneAgeError: it cannot be built, or the weights do not fit it.
     """
     # weights that are replaced at once need not be fetched, and those of our own network not even drawn
     empty = mapped and str(model.get("_target_")).startswith("boneage_pl.")
     with torch.device("meta") if empty else nullcontext():
-        network: nn.Module = built(model, "model", **({"weights": None} if "weights" in model else {}))
+        network: nn.Module = instantiate(model, "model", **({"weights": None} if "weights" in model else {}))
     try:
         network.load_state_dict(checkpoint.weights, assign=empty)
     except RuntimeError as error:
-        side, ours = checkpoint.record.config["model"].get("image_size"), model.get("image_size")
+        side, ours = checkpoint.metadata.config["model"].get("image_size"), model.get("image_size")
         if side != ours:  # a width may follow from it, as the published network's does
-            raise BoneageError(
+            raise BoneAgeError(
                 f"ckpt={checkpoint.path} was trained with another network; here image_size is {ours}, "
                 f"which its weights do not fit.\nTo match it, pass data.image_size={side}"
             ) from error
-        raise BoneageError(
+        raise BoneAgeError(
             f"{checkpoint.path} says that it was made with this network, and its weights do not fit:\n"
             f"{' '.join(str(error).split())[:300]}"
         ) from error
-    if input_of(network) != checkpoint.record.input:
+    if get_input_spec(network) != checkpoint.metadata.input:
         if model.get("normalization") is None:
-            network.input = checkpoint.record.input  # type: ignore[assignment]
+            network.input = checkpoint.metadata.input  # type: ignore[assignment]
         else:
             log.warning("%s was trained with another input normalization than this run's", checkpoint.path)
     return network
 
 
-def check_same_network(checkpoint: Checkpoint, model: dict[str, Any]) -> None:
+def check_same_architecture(checkpoint: Checkpoint, model: dict[str, Any]) -> None:
     """Refuse a checkpoint of another network than the configuration `model` describes.
 
-    One of another image size is left to `network_of`: its weights may fit.
+    One of another image size is left to `build_network`: its weights may fit.
 
     Raises:
-        BoneageError: saying what differs and which options match it.
+        BoneAgeError: saying what differs and which options match it.
     """
-    theirs = checkpoint.record.config["model"]
-    # None of these changes a weight's shape, but for the image size, which `network_of` checks.
+    theirs = checkpoint.metadata.config["model"]
+    # None of these changes a weight's shape, but for the image size, which `build_network` checks.
     apart = ("weights", "download", "image_size", "normalization")
     differs = [key for key in model if key not in apart and theirs.get(key) != model[key]]
     if differs:
         ours = ", ".join(f"{key} is {model[key]}" for key in differs)
         match = " ".join(f"model.{key}={theirs.get(key)}" for key in differs)
-        raise BoneageError(
+        raise BoneAgeError(
             f"ckpt={checkpoint.path} was trained with another network; here {ours}.\n"
             f"To match it, pass {match}"
         )

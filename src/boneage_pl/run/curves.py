@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 # What stands in one chart of CUSTOM SCALARS. In TIME SERIES groups are in the order of their names, and the
 # first are open: the errors' is the first, and those of pictures, result and training follow.
-LAYOUT = {
+_LAYOUT = {
     "mean absolute error in months": {
         "training and validation": ["Multiline", ["mae/train$", "mae/val$"]],
         "validation of girls and of boys": ["Multiline", ["mae/val_girls", "mae/val_boys"]],
@@ -20,13 +20,13 @@ LAYOUT = {
 _report = threading.excepthook
 
 
-def _unless_writing(failed: threading.ExceptHookArgs) -> None:
-    """Leave out the traceback of TensorBoard's writing thread: its error comes up again in `Curves.write`."""
+def _ignore_write_errors(failed: threading.ExceptHookArgs) -> None:
+    """Hide the traceback of TensorBoard's writer thread: `EpochTensorBoardLogger.write` raises its error."""
     if type(failed.thread).__name__ != "_AsyncWriterThread":
         _report(failed)
 
 
-class Curves(TensorBoardLogger):
+class EpochTensorBoardLogger(TensorBoardLogger):
     """Writes points into a run's folder, after which TensorBoard calls the run; the step is the epoch.
 
     Runs of other batch or data sizes lie over each other so. What a full disk does not take is written after
@@ -40,7 +40,7 @@ class Curves(TensorBoardLogger):
     def __init__(self, run: Path, first: int | None = None) -> None:
         before = "tensorboard" if (run / "tensorboard").is_dir() else ""  # where runs of before have theirs
         super().__init__(run, name=None, version=before, default_hp_metric=False, purge_step=first)
-        threading.excepthook = _unless_writing
+        threading.excepthook = _ignore_write_errors
         self._waiting: list[tuple[int, dict[str, float]]] = []
 
     def save(self) -> None:
@@ -53,7 +53,7 @@ class Curves(TensorBoardLogger):
         try:
             for at, values in self._waiting:
                 if at == 0:
-                    self.experiment.add_custom_scalars(LAYOUT)
+                    self.experiment.add_custom_scalars(_LAYOUT)
                 for tag, value in values.items():
                     self.experiment.add_scalar(tag, value, at)
             self.experiment.flush()

@@ -5,26 +5,26 @@ from pathlib import Path
 import pandas as pd
 from torch import nn
 
-from boneage_pl.run.beginning import Beginning
-from boneage_pl.run.callbacks import EpochLog
-from boneage_pl.run.runs import FINISHED
-from boneage_pl.run.saving import warn_of_little_room
+from boneage_pl.run.beginning import InitialState
+from boneage_pl.run.callbacks import EpochLogger
+from boneage_pl.run.runs import SUMMARY
+from boneage_pl.run.saving import warn_if_low_disk_space
 from boneage_pl.run.state import restore_best
 
 
-def write_first_files(
+def write_run_files(
     run: Path,
-    beginning: Beginning,
+    beginning: InitialState,
     network: nn.Module,
     split: pd.DataFrame,
     skipped: pd.DataFrame,
-    epochs: EpochLog,
+    epochs: EpochLogger,
 ) -> None:
     """Write the split, what was left out and run.json; a run that goes on has what its checkpoint knew.
 
     Says beforehand if the disk may not hold what will be saved.
     """
-    warn_of_little_room(network, run)
+    warn_if_low_disk_space(network, run)
     split.to_csv(run / "split.csv", index=False)
     if len(skipped):
         skipped.to_csv(run / "skipped.csv", index=False)
@@ -32,4 +32,4 @@ def write_first_files(
     if beginning.checkpoint and beginning.resumed:
         epochs.write()
         restore_best(run, beginning.checkpoint, epochs.history)
-        (run / FINISHED).unlink(missing_ok=True)  # of a run that grows; written again at its end
+        (run / SUMMARY).unlink(missing_ok=True)  # of a run that grows; written again at its end

@@ -8,21 +8,23 @@ from typing import Any
 
 COLUMNS = ["epoch", "train_mae", "val_mae", "lr"]
 
-Row = dict[str, Any]  # COLUMNS, errors in months; `val_mae` is None for an epoch that was not validated
+EpochMetrics = dict[
+    str, Any
+]  # COLUMNS, errors in months; `val_mae` is None for an epoch that was not validated
 
 
-class History:
+class MetricsHistory:
     """The rows of metrics.csv as far as they go; `rows` is a list of its own.
 
     A row with a true `lost` is of an epoch that can no longer be the best: its weights could not be saved, or
     what was saved is damaged.
     """
 
-    def __init__(self, rows: Iterable[Row] = ()) -> None:
+    def __init__(self, rows: Iterable[EpochMetrics] = ()) -> None:
         self.rows = [dict(row) for row in rows]
 
     @property
-    def best(self) -> Row | None:
+    def best(self) -> EpochMetrics | None:
         """The validated epoch with the lowest validation MAE, the earlier of equals; `None` if there is none.
 
         An MAE that is not a number is above every number: such an epoch is the best only where all are so.
@@ -35,7 +37,7 @@ class History:
         """Whether the latest epoch is the best."""
         return bool(self.rows) and self.best is self.rows[-1]
 
-    def csv(self) -> str:
+    def to_csv(self) -> str:
         """Return the content of metrics.csv."""
         text = StringIO()
         writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
@@ -44,7 +46,7 @@ class History:
         return text.getvalue()
 
     @classmethod
-    def of_csv(cls, text: str) -> "History":
+    def from_csv(cls, text: str) -> "MetricsHistory":
         """Read the content of a metrics.csv.
 
         Raises:

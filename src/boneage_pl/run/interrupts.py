@@ -18,10 +18,10 @@ from boneage_pl.cli.command import resume_command
 log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_started_in = 0  # the process that trains: those that it forks inherit its handlers
+_main_process = 0  # the process that trains: those that it forks inherit its handlers
 
 
-class Stopped(BaseException):
+class StopRequested(BaseException):
     """The run was asked to stop, by this signal; like `KeyboardInterrupt` no error to handle on the way."""
 
     def __init__(self, number: int) -> None:
@@ -30,14 +30,14 @@ class Stopped(BaseException):
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Raise `Stopped` on Ctrl-C and SIGTERM inside the block, which may take them over itself for a while."""
-    global _started_in
+def handle_stop_signals() -> Iterator[None]:
+    """Raise `StopRequested` on Ctrl-C and SIGTERM inside the block, which may handle them itself."""
+    global _main_process
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _started_in = os.getpid()
-    before = {number: signal.signal(number, _raise) for number in _SIGNALS}
+    _main_process = os.getpid()
+    before = {number: signal.signal(number, _raise_stop) for number in _SIGNALS}
     try:
         yield
     finally:
@@ -45,12 +45,12 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _raise(number: int, _: Any) -> None:
-    if os.getpid() == _started_in:
-        raise Stopped(number)
+def _raise_stop(number: int, _: Any) -> None:
+    if os.getpid() == _main_process:
+        raise StopRequested(number)
 
 
-class Interrupts(Callback):
+class GracefulStop(Callback):
     """Takes the signals over from Lightning, which validates first and ignores a second Ctrl-C.
 
     Of several processes the first decides: the others hold nothing that is not saved, and end with it.
@@ -66,7 +66,7 @@ class Interrupts(Callback):
         if self._before or threading.current_thread() is not threading.main_thread():
             return
         for number in _SIGNALS:
-            handler = self._note if trainer.is_global_zero else signal.SIG_IGN
+            handler = self._request_stop if trainer.is_global_zero else signal.SIG_IGN
             self._before[number] = signal.signal(number, handler)
 
     def on_validation_start(self, trainer: L.Trainer, *_: Any) -> None:
@@ -83,9 +83,9 @@ class Interrupts(Callback):
         if self.received is None:
             return
         if trainer.world_size == 1:
-            raise Stopped(self.received)
+            raise StopRequested(self.received)
         # the others would wait for this process's part of the next step, and it for theirs while it cleans up
-        say_stopped(self.received, self.run)
+        print_stopped(self.received, self.run)
         if trainer.strategy.launcher is not None:
             trainer.strategy.launcher.kill(signal.SIGKILL)
         sys.stdout.flush()
@@ -95,20 +95,20 @@ class Interrupts(Callback):
         """Stop if it was asked for."""
         self.on_train_batch_end(trainer)
 
-    def _note(self, number: int, _: Any) -> None:
-        if os.getpid() != _started_in:
+    def _request_stop(self, number: int, _: Any) -> None:
+        if os.getpid() != _main_process:
             return  # a loader process: Ctrl-C reaches it too, and this one ends it
         if self.received is not None and number == signal.SIGINT:
-            _say(f"stopped at once; go on with\n  {resume_command(self.run)}")
+            _print_line(f"stopped at once; go on with\n  {resume_command(self.run)}")
             os._exit(128 + number)
         self.received = number
-        _say("stopping after this step; Ctrl-C stops at once")
+        _print_line("stopping after this step; Ctrl-C stops at once")
 
 
-def say_stopped(number: int, run: Path) -> None:
+def print_stopped(number: int, run: Path) -> None:
     """Tell how to go on."""
     log.info("\nstopped by %s; go on with\n  %s", signal.Signals(number).name, resume_command(run))
 
 
-def _say(words: str) -> None:
+def _print_line(words: str) -> None:
     os.write(2, f"\n{words}\n".encode())  # a signal may come in the middle of a print

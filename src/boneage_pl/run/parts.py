@@ -12,70 +12,72 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from boneage_pl.cli.building import built, partial_of
-from boneage_pl.data.datamodule import BoneAgeData
-from boneage_pl.data.found import Found
-from boneage_pl.data.transforms import Transforms
-from boneage_pl.errors import BoneageError
-from boneage_pl.machine.hardware import disable_tf32, keep_freed_memory, synchronises
+from boneage_pl.cli.building import instantiate, instantiate_partial
+from boneage_pl.data.datamodule import BoneAgeDataModule
+from boneage_pl.data.found import DatasetIndex
+from boneage_pl.data.transforms import Compose
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.machine.hardware import disable_tf32, keep_freed_memory, syncs_batchnorm
 from boneage_pl.model.module import BoneAgeModule
-from boneage_pl.model.optimizer import optimizer_of, scheduler_of
-from boneage_pl.run.beginning import Beginning
+from boneage_pl.model.optimizer import build_optimizer_factory, build_scheduler_factory
+from boneage_pl.run.beginning import InitialState
 from boneage_pl.run.callbacks import check_monitors
-from boneage_pl.run.curves import Curves
-from boneage_pl.run.saving import WholeFiles
+from boneage_pl.run.curves import EpochTensorBoardLogger
+from boneage_pl.run.saving import AtomicCheckpointIO
 
 log = logging.getLogger(__name__)
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")  # PyTorch's
 
 
-def make_data(cfg: DictConfig, beginning: Beginning, found: Found | None) -> BoneAgeData:
+def build_datamodule(
+    cfg: DictConfig, beginning: InitialState, found: DatasetIndex | None
+) -> BoneAgeDataModule:
     """Build the configured data with the split that the run begins with, exactly so where it is resumed.
 
     A data module of one's own is given what it takes.
     """
     # a partial: instantiate() would carry the plain values of `origin` through configuration objects
-    make: Callable[..., BoneAgeData] = partial_of(cfg.data, "data")
+    make: Callable[..., BoneAgeDataModule] = instantiate_partial(cfg.data, "data")
     known = inspect.signature(make).parameters
     given: dict[str, Any] = {
         "origin": beginning.split,
         "found": found,
-        "sampling": partial_of(cfg.sampling, "sampling"),
+        "sampling": instantiate_partial(cfg.sampling, "sampling"),
     }
     if beginning.resumed:
         given.update(split_file=None, new_split=False, allow_overlap=False)
     return make(**{name: value for name, value in given.items() if name in known})
 
 
-def make_module(
+def build_module(
     cfg: DictConfig,
     network: nn.Module,
     precision: str,
-    data: BoneAgeData,
+    data: BoneAgeDataModule,
     processes: int = 1,
     optimizer_state: dict[str, Any] | None = None,
 ) -> BoneAgeModule:
     """Build the configured LightningModule."""
-    scheduler, interval = scheduler_of(cfg.scheduler) if cfg.scheduler else (None, "epoch")
+    scheduler, interval = build_scheduler_factory(cfg.scheduler) if cfg.scheduler else (None, "epoch")
     length = cfg.trainer.max_epochs
     if interval == "step":
         if not hasattr(data, "steps"):
-            raise BoneageError(
+            raise BoneAgeError(
                 "scheduler.interval=step: a data module says in its method steps(parts, limit, processes)\n"
                 "how many steps of the optimizer an epoch has, and this one has no such method."
             )
         limit = cfg.trainer.get("limit_train_batches")
         length *= data.steps(cfg.trainer.accumulate_grad_batches, limit, processes)
-    transforms = built(cfg.transforms, "transforms")
+    transforms = instantiate(cfg.transforms, "transforms")
     module = BoneAgeModule(
         network,
-        optimizer_of(_unfused(cfg, precision).optimizer),
+        build_optimizer_factory(_unfused(cfg, precision).optimizer),
         scheduler,
         interval,
         length,
-        built(cfg.loss, "loss"),
-        (Transforms.of(transforms.get("train")), Transforms.of(transforms.get("validation"))),
+        instantiate(cfg.loss, "loss"),
+        (Compose.apply(transforms.get("train")), Compose.apply(transforms.get("validation"))),
         transforms.get("mix"),
         optimizer_state,
     )
@@ -85,9 +87,9 @@ def make_module(
 
 
 def check_compile(mode: bool | str) -> None:
-    """Raise `BoneageError` if torch.compile has no such mode."""
+    """Raise `BoneAgeError` if torch.compile has no such mode."""
     if mode not in (True, False, *COMPILE_MODES):
-        raise BoneageError(f"compile={mode}: there are true, false, {', '.join(COMPILE_MODES)}.")
+        raise BoneAgeError(f"compile={mode}: there are true, false, {', '.join(COMPILE_MODES)}.")
 
 
 def _unfused(cfg: DictConfig, precision: str) -> DictConfig:
@@ -98,7 +100,7 @@ def _unfused(cfg: DictConfig, precision: str) -> DictConfig:
     return OmegaConf.merge(cfg, {"optimizer": {"fused": False}})  # type: ignore[return-value]
 
 
-def make_trainer(
+def build_trainer(
     cfg: DictConfig, run: Path, precision: str, own: list[Callback], purge: int | None
 ) -> L.Trainer:
     """Build the configured trainer, writing under `run`, with the configured callbacks and then our `own`.
@@ -106,17 +108,17 @@ def make_trainer(
     TensorBoard forgets what it was told of the epochs from `purge` on: they are trained again.
     """
     bar = sys.stderr.isatty() if cfg.trainer.enable_progress_bar is None else cfg.trainer.enable_progress_bar
-    callbacks = [c for c in built(cfg.callbacks, "callbacks").values() if c is not None]
+    callbacks = [c for c in instantiate(cfg.callbacks, "callbacks").values() if c is not None]
     check_monitors(callbacks)
-    trainer: L.Trainer = built(
+    trainer: L.Trainer = instantiate(
         cfg.trainer,
         "trainer",
         precision=precision,
         enable_progress_bar=bar,
-        sync_batchnorm=synchronises(cfg.trainer.sync_batchnorm, cfg.trainer.accelerator),
+        sync_batchnorm=syncs_batchnorm(cfg.trainer.sync_batchnorm, cfg.trainer.accelerator),
         benchmark=cfg.trainer.benchmark and not cfg.trainer.get("deterministic"),
-        plugins=[WholeFiles()],
-        logger=Curves(run, purge),
+        plugins=[AtomicCheckpointIO()],
+        logger=EpochTensorBoardLogger(run, purge),
         callbacks=[*callbacks, *([TQDMProgressBar(leave=False)] if bar else []), *own],
         default_root_dir=run,
         **({"fast_dev_run": False} if "fast_dev_run" in cfg.trainer else {}),  # done by then: see preflight

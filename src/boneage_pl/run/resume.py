@@ -13,48 +13,50 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from boneage_pl.cli.command import quoted, resume_command
-from boneage_pl.cli.conf_path import CONF
+from boneage_pl.cli.command import quote_override, resume_command
+from boneage_pl.cli.conf_path import CONF_DIR
 from boneage_pl.cli.numbers import check_number
-from boneage_pl.errors import BoneageError
-from boneage_pl.machine.home import path_of
-from boneage_pl.run.folder import MAY_CHANGE, stored
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.machine.home import expand_path
+from boneage_pl.run.folder import RESUMABLE_OPTIONS, load_run_config
 from boneage_pl.run.hold import is_running
-from boneage_pl.run.runs import FINISHED, RECORD, unfinished_runs
-from boneage_pl.run.trust import check_targets
+from boneage_pl.run.runs import HYDRA_OVERRIDES, SUMMARY, unfinished_runs
+from boneage_pl.run.trust import check_trusted_targets
 
 
-def resumed(arguments: list[str]) -> DictConfig:
+def expand_resume(arguments: list[str]) -> DictConfig:
     """Return the configuration of the run that `resume=` names, with Hydra set up as that run had it.
 
     Raises:
-        BoneageError: no such run, a finished one, or options that would make it another experiment.
+        BoneAgeError: no such run, a finished one, or options that would make it another experiment.
     """
-    options = _typed(arguments)
-    run = _find(str(options.pop("resume")), path_of(str(options.get("outputs", "outputs"))))
+    options = _typed_overrides(arguments)
+    run = _find_run(str(options.pop("resume")), expand_path(str(options.get("outputs", "outputs"))))
     # the processes that Lightning starts are given these: they resume the same run
-    same = shlex.split(quoted("resume", str(run.resolve())))
+    same = shlex.split(quote_override("resume", str(run.resolve())))
     sys.argv[1:] = [*same, *(a for a in arguments if not a.lstrip("+").startswith("resume="))]
-    config = stored(run, "config")
+    config = load_run_config(run, "config")
     if wrong := [
-        key for key in options if key not in MAY_CHANGE and OmegaConf.select(config, key) != options[key]
+        key
+        for key in options
+        if key not in RESUMABLE_OPTIONS and OmegaConf.select(config, key) != options[key]
     ]:
-        raise BoneageError(
+        raise BoneAgeError(
             f"resume={run}: {', '.join(wrong)} would make it another experiment. A run goes on as it began;\n"
             "what may change is where and on what it runs, and trainer.max_epochs."
         )
     if "trainer.max_epochs" in options:
         check_number("trainer.max_epochs", options["trainer.max_epochs"], 1)
-    check_targets(_resolved(config, run), options)
+    check_trusted_targets(_resolved(config, run), options)
     for key, value in options.items():
         OmegaConf.update(config, key, value)
-    if (run / FINISHED).exists() and "trainer.max_epochs" not in options:
-        raise BoneageError(
+    if (run / SUMMARY).exists() and "trainer.max_epochs" not in options:
+        raise BoneAgeError(
             f"resume={run}: that run is finished. To train it for longer, say to which epoch:\n"
             f"  {resume_command(run)} trainer.max_epochs={_epochs(config) + 10}"
         )
-    if (asked := options.get("trainer.max_epochs")) and asked < (done := _epochs_trained(run)):
-        raise BoneageError(f"trainer.max_epochs={asked}: {done} epochs are trained already.")
+    if (option := options.get("trainer.max_epochs")) and option < (done := _epochs_trained(run)):
+        raise BoneAgeError(f"trainer.max_epochs={option}: {done} epochs are trained already.")
     _set_up_hydra(run)
     return config
 
@@ -72,7 +74,7 @@ def _resolved(config: DictConfig, run: Path) -> Any:
             config, resolve=True
         )  # an interpolation may make a dictionary of a text
     except OmegaConfBaseException as error:
-        raise BoneageError(f"{run}/.hydra/config.yaml cannot be resolved: {error}") from error
+        raise BoneAgeError(f"{run}/.hydra/config.yaml cannot be resolved: {error}") from error
 
 
 def _epochs(config: DictConfig) -> int:
@@ -80,18 +82,18 @@ def _epochs(config: DictConfig) -> int:
     return epochs if isinstance(epochs, int) else 0
 
 
-def _typed(arguments: list[str]) -> dict[str, Any]:
+def _typed_overrides(arguments: list[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for argument in arguments:
         try:
             parsed = OverridesParser.create().parse_override(argument)
         except HydraException as error:
-            raise BoneageError(f"{argument}: {str(error).splitlines()[0]}") from error
+            raise BoneAgeError(f"{argument}: {str(error).splitlines()[0]}") from error
         key = parsed.key_or_group
         if key == "resume" and not parsed.value():
-            raise BoneageError("resume= is empty: name a run's folder, or say latest.")
+            raise BoneAgeError("resume= is empty: name a run's folder, or say latest.")
         if key == "ckpt":
-            raise BoneageError(
+            raise BoneAgeError(
                 "ckpt= and resume= exclude each other: ckpt= starts a new run from a checkpoint's weights,\n"
                 "and resume= continues a run where it stopped."
             )
@@ -100,17 +102,17 @@ def _typed(arguments: list[str]) -> dict[str, Any]:
     return options
 
 
-def _find(name: str, outputs: Path) -> Path:
+def _find_run(name: str, outputs: Path) -> Path:
     if name != "latest":
-        run = path_of(name)
-        if (run / RECORD).is_file():
+        run = expand_path(name)
+        if (run / HYDRA_OVERRIDES).is_file():
             return run
         there = ", ".join(str(r) for r in unfinished_runs(outputs)[:5]) or "none"
-        raise BoneageError(f"resume={name}: no run's folder. Unfinished runs under {outputs}/: {there}.")
+        raise BoneAgeError(f"resume={name}: no run's folder. Unfinished runs under {outputs}/: {there}.")
     for run in unfinished_runs(outputs):
         if not is_running(run):
             return run
-    raise BoneageError(f"resume=latest: there is no unfinished run under {outputs}/ that is not running now.")
+    raise BoneAgeError(f"resume=latest: there is no unfinished run under {outputs}/ that is not running now.")
 
 
 def _set_up_hydra(run: Path) -> None:
@@ -119,10 +121,10 @@ def _set_up_hydra(run: Path) -> None:
     How logs are written comes from conf/ anew: a logging configuration can name any code.
     """
     setup_globals()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         ours = compose("config", return_hydra_config=True)
     try:
-        record = stored(run, "hydra").hydra
+        record = load_run_config(run, "hydra").hydra
         known = {
             "choices": {str(k): str(v) for k, v in record.runtime.choices.items()},
             "config_sources": [
@@ -133,7 +135,7 @@ def _set_up_hydra(run: Path) -> None:
         }
         overrides = [str(override) for override in record.overrides.task]
     except (AttributeError, KeyError, TypeError, OmegaConfBaseException) as error:
-        raise BoneageError(f"{run}/.hydra/hydra.yaml is not Hydra's record of a run.") from error
+        raise BoneAgeError(f"{run}/.hydra/hydra.yaml is not Hydra's record of a run.") from error
     with read_write(ours), open_dict(ours):
         for key, value in known.items():
             OmegaConf.update(ours, f"hydra.runtime.{key}", value, force_add=True)

@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from boneage_pl import __version__
 from boneage_pl.machine.pool import cores
-from boneage_pl.machine.whole import write_whole
-from boneage_pl.run.record import Record
+from boneage_pl.machine.whole import atomic_write
+from boneage_pl.run.record import CheckpointMetadata
 from boneage_pl.run.runs import run_of
 
 SCHEMA = 1  # of run.json: raise it when a key changes its meaning
@@ -37,7 +37,7 @@ PACKAGES = (
 )
 
 
-class RunRecord:
+class RunLog:
     """Keeps run.json up to date: one session for each time that the run was started, one row for each epoch.
 
     Args:
@@ -60,13 +60,13 @@ class RunRecord:
         }
 
     @classmethod
-    def of(cls, run: Path, record: Record, table: Any, keep: int) -> "RunRecord":
+    def start(cls, run: Path, record: CheckpointMetadata, table: Any, keep: int) -> "RunLog":
         """Return that of a run, of its checkpoints' record and the table of its images."""
         fixed = {
             "experiment": record.experiment,
             "seed": record.config["seed"],
             "precision": record.precision,
-            "data": fingerprint(table, record.split["hashes"]),
+            "data": data_fingerprint(table, record.split["file_sha256"]),
             "config": record.config,
         }
         return cls(run / "run.json", fixed, keep)
@@ -84,11 +84,11 @@ class RunRecord:
     def write(self) -> None:
         """Write the file."""
         self.content["sessions"][-1]["last_written"] = _now()
-        write_whole(self.path, json.dumps(self.content, indent=1) + "\n")
+        atomic_write(self.path, json.dumps(self.content, indent=1) + "\n")
 
 
-def evaluation_record(
-    started: datetime, config: DictConfig, rows: Any, hashes: dict[str, str], asked: list[dict[str, Any]]
+def describe_evaluation(
+    started: datetime, config: DictConfig, rows: Any, hashes: dict[str, str], predicted: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Return the run.json of an evaluation.
 
@@ -97,16 +97,16 @@ def evaluation_record(
         config: its configuration.
         rows: `id, bone_age, male` of what was asked.
         hashes: SHA-256 of each image's file by id.
-        asked: for each checkpoint how many images it was asked about, and how long that took.
+        predicted: for each checkpoint how many images it was asked about, and how long that took.
     """
     once = rows.drop_duplicates("id")
     return {
         "schema": SCHEMA,
         "seed": config.seed,
-        "data": fingerprint(once, {i: hashes[i] for i in once["id"]}),
+        "data": data_fingerprint(once, {i: hashes[i] for i in once["id"]}),
         "config": OmegaConf.to_container(config, resolve=True),
-        "sessions": [{"started": _stamp(started), "last_written": _now(), **environment()}],
-        "asked": asked,
+        "sessions": [{"started": _format_time(started), "last_written": _now(), **environment()}],
+        "asked": predicted,
     }
 
 
@@ -119,10 +119,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _now() -> str:
-    return _stamp(datetime.now())
+    return _format_time(datetime.now())
 
 
-def _stamp(time: datetime) -> str:
+def _format_time(time: datetime) -> str:
     return time.astimezone().isoformat(timespec="seconds")
 
 
@@ -182,7 +182,7 @@ def _processor() -> str:
         return platform.processor()
 
 
-def fingerprint(table: Any, hashes: dict[str, str]) -> dict[str, Any]:
+def data_fingerprint(table: Any, hashes: dict[str, str]) -> dict[str, Any]:
     """Return what tells one data set from another: how many rows, and hashes of the table and of the images.
 
     Args:
@@ -202,7 +202,7 @@ def fingerprint(table: Any, hashes: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def ran_with(checkpoint: Path) -> dict[str, Any]:
+def load_run_json(checkpoint: Path) -> dict[str, Any]:
     """Return the run.json of a checkpoint's run; nothing where it is not there, or not of today's form."""
     try:
         found = json.loads((run_of(checkpoint) / "run.json").read_text(encoding="utf-8"))

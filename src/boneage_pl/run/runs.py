@@ -6,12 +6,12 @@ from pathlib import Path
 
 import yaml
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.machine.home import path_of
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.machine.home import expand_path
 
 BEST, LAST, PREVIOUS = (Path("checkpoints", f"{name}.ckpt") for name in ("best", "last", "previous"))
-RECORD = Path(".hydra", "overrides.yaml")  # the last that Hydra writes before a run begins
-FINISHED = Path("report", "summary.json")  # the last file that a run writes
+HYDRA_OVERRIDES = Path(".hydra", "overrides.yaml")  # the last that Hydra writes before a run begins
+SUMMARY = Path("report", "summary.json")  # the last file that a run writes
 
 
 def experiment_of(run: Path) -> str | None:
@@ -55,9 +55,9 @@ def find_checkpoint(ckpt: str, outputs: Path, option: str = "ckpt", name: Path =
         name: of a run's checkpoints the one that is meant.
 
     Raises:
-        BoneageError: nothing is there; the message names the runs that could be meant.
+        BoneAgeError: nothing is there; the message names the runs that could be meant.
     """
-    path = path_of(ckpt)
+    path = expand_path(ckpt)
     if path.is_file():
         return path
     if (path / name).is_file():
@@ -76,7 +76,7 @@ def find_checkpoint(ckpt: str, outputs: Path, option: str = "ckpt", name: Path =
         problem = f"that folder has no {name}, and not one .safetensors file"
     else:
         problem = f"no such file or run folder, and no run of an experiment called {ckpt} under {outputs}/"
-    raise BoneageError(f"{option}={ckpt}: {problem}.\n{there}")
+    raise BoneAgeError(f"{option}={ckpt}: {problem}.\n{there}")
 
 
 def find_checkpoints(names: Iterable[object], outputs: Path) -> list[Path]:
@@ -85,12 +85,12 @@ def find_checkpoints(names: Iterable[object], outputs: Path) -> list[Path]:
     A sweep is named by its folder, or by an experiment that is one: its newest.
 
     Raises:
-        BoneageError: nothing is there, or a sweep has runs that have not ended.
+        BoneAgeError: nothing is there, or a sweep has runs that have not ended.
     """
     return [
         path
         for name in names
-        for path in _of_sweep(str(name), outputs) or [find_checkpoint(str(name), outputs)]
+        for path in _sweep_checkpoints(str(name), outputs) or [find_checkpoint(str(name), outputs)]
     ]
 
 
@@ -100,16 +100,16 @@ def runs_of_sweep(folder: Path) -> list[Path]:
     return sorted(numbered, key=lambda run: int(run.name))
 
 
-def _of_sweep(name: str, outputs: Path) -> list[Path]:
+def _sweep_checkpoints(name: str, outputs: Path) -> list[Path]:
     """Return the best.ckpt of each run of a sweep; none where `name` is of something else."""
-    folder = path_of(name)
+    folder = expand_path(name)
     if not folder.is_dir() and name and not Path(name).is_absolute():
         found = [c for c in outputs.glob(f"{escape(name)}/*/*/{BEST}") if experiment_of(c.parents[1]) == name]
         newest = max(found, key=lambda ckpt: ckpt.stat().st_mtime_ns, default=None)
         folder = newest.parents[2] if newest else folder
     runs = runs_of_sweep(folder) if folder.is_dir() else []
-    if open_ones := [run.name for run in runs if not (run / FINISHED).exists()]:
-        raise BoneageError(
+    if open_ones := [run.name for run in runs if not (run / SUMMARY).exists()]:
+        raise BoneAgeError(
             f"ckpt={name}: of the runs in {folder}, {', '.join(open_ones)} have not ended.\n"
             f"Give the command that began them again, with hydra.sweep.dir={folder},\n"
             "or name runs: ckpt=[…,…]."
@@ -121,17 +121,17 @@ def unfinished_runs(outputs: Path) -> list[Path]:
     """Return the runs under `outputs` that have not written their report, the one that wrote last first."""
 
     def written(run: Path) -> int:
-        found = [path for path in (run / LAST, run / RECORD) if path.exists()]
+        found = [path for path in (run / LAST, run / HYDRA_OVERRIDES) if path.exists()]
         return max((path.stat().st_mtime_ns for path in found), default=0)
 
     folders = {
         record.parent.parent
         for depth in ("*", "*/*", "*/*/*")
-        for record in outputs.glob(f"{depth}/{RECORD}")
+        for record in outputs.glob(f"{depth}/{HYDRA_OVERRIDES}")
     }
-    return sorted((run for run in folders if not (run / FINISHED).exists()), key=written, reverse=True)
+    return sorted((run for run in folders if not (run / SUMMARY).exists()), key=written, reverse=True)
 
 
-def shortest(path: Path) -> Path:
+def shortest_path(path: Path) -> Path:
     """Return a path relative to the working folder if it lies below it: printed commands stay short."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

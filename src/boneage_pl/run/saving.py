@@ -11,16 +11,16 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.machine.whole import replacing
-from boneage_pl.run.callbacks import EpochLog
-from boneage_pl.run.history import History
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.machine.whole import atomic_path
+from boneage_pl.run.callbacks import EpochLogger
+from boneage_pl.run.history import MetricsHistory
 from boneage_pl.run.runs import BEST, LAST, PREVIOUS
 
 log = logging.getLogger(__name__)
 
 
-class WholeFiles(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints so that a file under its final name is whole.
 
     Straight into the file, which is four times as fast as by way of memory, as Lightning does it. The best
@@ -42,12 +42,12 @@ class WholeFiles(TorchCheckpointIO):
         moment = checkpoint["epoch"], checkpoint["global_step"]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as beside:
+            with atomic_path(path) as beside:
                 if not self._link(moment, beside):
                     with beside.open("wb") as file:
                         torch.save(checkpoint, file)
                 if path.name == LAST.name and path.exists():
-                    _second_name(path, path.with_name(PREVIOUS.name))
+                    _hardlink_or_move(path, path.with_name(PREVIOUS.name))
         except (OSError, RuntimeError) as error:  # PyTorch's writer turns what the disk says into the second
             self.failed = True
             log.error(
@@ -70,16 +70,16 @@ class WholeFiles(TorchCheckpointIO):
         return True
 
 
-def _second_name(path: Path, other: Path) -> None:
+def _hardlink_or_move(path: Path, other: Path) -> None:
     """Let `other` name the file at `path` too, or alone where the file system has no links."""
     try:
-        with replacing(other) as beside:
+        with atomic_path(other) as beside:
             beside.hardlink_to(path)
     except OSError:
         path.replace(other)
 
 
-class Checkpoints(Checkpoint):
+class SaveBestAndLast(Checkpoint):
     """Saves `last.ckpt` before the first step and after every epoch, and `best.ckpt` by validation MAE.
 
     Lightning runs it after all other callbacks and the module's hooks, so that what is saved is the state
@@ -108,29 +108,29 @@ class Checkpoints(Checkpoint):
         """Try once more what could not be saved.
 
         Raises:
-            BoneageError: it still cannot.
+            BoneAgeError: it still cannot.
         """
         if not _files(trainer).failed:
             return
         self.on_train_epoch_end(trainer)
         if _files(trainer).failed:
-            raise BoneageError("The end of the training could not be saved: make room on the disk.")
+            raise BoneAgeError("The end of the training could not be saved: make room on the disk.")
 
     def _save(self, trainer: L.Trainer, name: Path) -> None:
         trainer.save_checkpoint(Path(trainer.default_root_dir) / name)
 
 
-def _history(trainer: L.Trainer) -> History:
-    return next(c for c in trainer.callbacks if isinstance(c, EpochLog)).history  # type: ignore[attr-defined]
+def _history(trainer: L.Trainer) -> MetricsHistory:
+    return next(c for c in trainer.callbacks if isinstance(c, EpochLogger)).history  # type: ignore[attr-defined]
 
 
-def _files(trainer: L.Trainer) -> WholeFiles:
+def _files(trainer: L.Trainer) -> AtomicCheckpointIO:
     files = trainer.strategy.checkpoint_io
-    assert isinstance(files, WholeFiles)
+    assert isinstance(files, AtomicCheckpointIO)
     return files
 
 
-def room_needed(network: nn.Module) -> int:
+def checkpoint_bytes(network: nn.Module) -> int:
     """Return the bytes that a run's checkpoints take at most.
 
     Best, previous, last and the one being written, each with the weights and Adam's two moments of them.
@@ -139,9 +139,9 @@ def room_needed(network: nn.Module) -> int:
     return 4 * 3 * weights
 
 
-def warn_of_little_room(network: nn.Module, run: Path) -> None:
+def warn_if_low_disk_space(network: nn.Module, run: Path) -> None:
     """Say beforehand if the disk may not hold what will be saved."""
-    needed, free = room_needed(network), shutil.disk_usage(run).free
+    needed, free = checkpoint_bytes(network), shutil.disk_usage(run).free
     if free < needed:
         log.warning(
             "little room: the checkpoints in %s may take %.1f GB, and %.1f GB are free.",

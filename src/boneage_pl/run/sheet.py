@@ -6,12 +6,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-INCHES = 2.0  # of an image's width
+TILE_INCHES = 2.0  # of an image's width
 GAP = 0.06  # of it
 LINE = 0.1  # of it, a line of a title
 
 
-def contact_sheet(images: NDArray[np.generic], titles: Sequence[str], columns: int = 4) -> Figure:
+def image_grid(images: NDArray[np.generic], titles: Sequence[str], columns: int = 4) -> Figure:
     """Draw gray images in rows, each below its title.
 
     All in one pair of axes, which costs a tenth of a pair for each.
@@ -25,7 +25,7 @@ def contact_sheet(images: NDArray[np.generic], titles: Sequence[str], columns: i
     height = images.shape[1] / images.shape[2]
     step = height + LINE * lines + GAP
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(INCHES * columns * (1 + GAP), INCHES * rows * step))
+    figure = Figure(figsize=(TILE_INCHES * columns * (1 + GAP), TILE_INCHES * rows * step))
     axes = figure.add_axes((0, 0, 1, 1))
     highest = 255 if images.dtype == np.uint8 else 1
     for at, (image, title) in enumerate(zip(images, titles, strict=True)):

@@ -7,38 +7,38 @@ from pathlib import Path
 from torch import Tensor
 from torch.optim import Optimizer
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.machine.whole import replacing
-from boneage_pl.run.checkpoint import TRAINING, Checkpoint, check_kinds, load_checkpoint
-from boneage_pl.run.history import History
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.machine.whole import atomic_path
+from boneage_pl.run.checkpoint import TRAINING, Checkpoint, check_types, load_checkpoint
+from boneage_pl.run.history import MetricsHistory
 from boneage_pl.run.runs import BEST, LAST, PREVIOUS
 
 log = logging.getLogger(__name__)
 
 
-def newest_state(run: Path) -> Checkpoint | None:
+def latest_checkpoint(run: Path) -> Checkpoint | None:
     """Return the newest whole checkpoint of a run, or `None` if it has saved none yet.
 
     A damaged one is named, and the one before it taken: the epochs since are trained again.
 
     Raises:
-        BoneageError: there are checkpoints, and all are damaged.
+        BoneAgeError: there are checkpoints, and all are damaged.
     """
     there = [run / name for name in (LAST, PREVIOUS, BEST) if (run / name).exists()]
     for path in there:
         try:
             found = load_checkpoint(path)
-            if found.record.epochs is not None:
+            if found.metadata.epochs is not None:
                 return found
-            raise BoneageError(f"{path} does not say which epochs it has seen.")
-        except BoneageError as error:
+            raise BoneAgeError(f"{path} does not say which epochs it has seen.")
+        except BoneAgeError as error:
             log.warning("%s\nThe one before it is used.", error)
     if there:
-        raise BoneageError(f"{run}: none of its checkpoints can be read. Start the experiment anew.")
+        raise BoneAgeError(f"{run}: none of its checkpoints can be read. Start the experiment anew.")
     return None
 
 
-def restore_best(run: Path, state: Checkpoint, history: History) -> None:
+def restore_best(run: Path, state: Checkpoint, history: MetricsHistory) -> None:
     """Make `best.ckpt` what it was when `state` was saved.
 
     The run may have been cut off between the two, or the file may have been damaged since. Then it is made
@@ -64,23 +64,23 @@ def restore_best(run: Path, state: Checkpoint, history: History) -> None:
     if whole is None and (run / BEST).exists():  # not ours to throw away
         (run / BEST).replace((run / BEST).with_suffix(".damaged"))
     if history.best is not None and history.best["epoch"] != whole:
-        with replacing(run / BEST) as beside:
+        with atomic_path(run / BEST) as beside:
             shutil.copyfile(there[history.best["epoch"]], beside)
 
 
 def _epoch_of(path: Path) -> int | None:
     """Return the epoch whose end a checkpoint is; `None` if it is damaged, or from before the first."""
     try:
-        epochs = load_checkpoint(path).record.epochs
-    except BoneageError:
+        epochs = load_checkpoint(path).metadata.epochs
+    except BoneAgeError:
         return None
     return epochs[-1]["epoch"] if epochs else None
 
 
 def check_training_state(checkpoint: Checkpoint, optimizer: Optimizer) -> None:
-    """Raise `BoneageError` unless `checkpoint` holds what `optimizer` goes on from, in its shapes."""
+    """Raise `BoneAgeError` unless `checkpoint` holds what `optimizer` goes on from, in its shapes."""
     try:
-        check_kinds(checkpoint.training, TRAINING)
+        check_types(checkpoint.training, TRAINING)
         shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
         (state,) = checkpoint.training["optimizer_states"]
         for number, moments in state["state"].items():
@@ -89,7 +89,7 @@ def check_training_state(checkpoint: Checkpoint, optimizer: Optimizer) -> None:
         if not isinstance(checkpoint.training["loops"]["fit_loop"], dict):
             raise TypeError("the loop")
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise BoneageError(
+        raise BoneAgeError(
             f"{checkpoint.path} lacks what training goes on from.\n"
             "Start a new run from its weights: ckpt= and that file."
         ) from error

@@ -4,13 +4,13 @@ import logging
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch import callbacks
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason as Reason
 
 log = logging.getLogger(__name__)
 
 
-class Stopping(EarlyStopping):
+class EarlyStopping(callbacks.EarlyStopping):
     """Lightning's early stopping, which says why, and lets a run that had stopped train no further."""
 
     @property

@@ -10,7 +10,7 @@ import yaml
 
 from boneage_pl.run.runs import runs_of_sweep
 
-OF_A_REPEAT = ("seed", "data.seed")  # what differs between runs that are one experiment repeated
+REPEAT_OPTIONS = ("seed", "data.seed")  # what differs between runs that are one experiment repeated
 
 
 @dataclass
@@ -22,11 +22,11 @@ class SweepRun:
     best_val_mae: float | None
 
 
-def conclude_sweep(folder: Path) -> None:
+def summarize_sweep(folder: Path) -> None:
     """Write what the runs below a sweep's folder came to as its sweep.csv, and print it."""
     if runs := read_sweep(folder):
         write_sweep(runs, folder / "sweep.csv")
-        print(sweep_words(runs))
+        print(format_sweep(runs))
 
 
 def read_sweep(folder: Path) -> list[SweepRun]:
@@ -45,7 +45,7 @@ def _read(run: Path) -> SweepRun:
     return SweepRun(run, overrides, best)
 
 
-def sweep_words(runs: list[SweepRun]) -> str:
+def format_sweep(runs: list[SweepRun]) -> str:
     """Say what a sweep came to: its runs, and mean ± sample s.d. of those that differ in their seed alone."""
     varied = {key for run in runs for key in run.overrides if len({r.overrides.get(key) for r in runs}) > 1}
     named = {id(run): " ".join(f"{k}={v}" for k, v in run.overrides.items() if k in varied) for run in runs}
@@ -61,10 +61,10 @@ def sweep_words(runs: list[SweepRun]) -> str:
 def _repeats(runs: list[SweepRun], varied: set[str]) -> dict[str, list[float]]:
     groups: dict[str, list[float]] = {}
     for run in runs:
-        kept = [f"{k}={v}" for k, v in run.overrides.items() if k in varied and k not in OF_A_REPEAT]
+        kept = [f"{k}={v}" for k, v in run.overrides.items() if k in varied and k not in REPEAT_OPTIONS]
         if run.best_val_mae is not None:
             groups.setdefault(" ".join(kept) or "all", []).append(run.best_val_mae)
-    return groups if varied & set(OF_A_REPEAT) else {}
+    return groups if varied & set(REPEAT_OPTIONS) else {}
 
 
 def _months(value: float | None) -> str:

@@ -12,16 +12,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from boneage_pl.machine.whole import replacing, write_whole
-from boneage_pl.run.record import Record
+from boneage_pl.machine.whole import atomic_path, atomic_write
+from boneage_pl.run.record import CheckpointMetadata
 
 SUFFIX = ".safetensors"
 FORMAT = "boneage_pl weights 1"
 _TENSOR = "tensor"  # the key under which the JSON file names one
 
 
-def write_weights(
-    path: Path, weights: Mapping[str, Tensor], record: Record, familiar: Any, kind: torch.dtype | None = None
+def save_shared_weights(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    record: CheckpointMetadata,
+    ood_statistics: Any,
+    kind: torch.dtype | None = None,
 ) -> None:
     """Write `path` and the JSON file of its name.
 
@@ -31,44 +35,44 @@ def write_weights(
         path: of the tensors, ending with `.safetensors`.
         weights: of the network, by name.
         record: what the checkpoint says of itself.
-        familiar: what it knows of its images, see `boneage_pl.reading.familiar`; or nothing.
+        ood_statistics: what it knows of its images, see `boneage_pl.reading.familiar`; or nothing.
         kind: what the network's matrices and filters are stored as; they are computed with as float32.
     """
-    tensors = {f"network.{name}": _stored(value, kind) for name, value in weights.items()}
-    known = _map(familiar, lambda at, value: _put(tensors, f"familiar{at}", value))
-    with replacing(path) as beside:
+    tensors = {f"network.{name}": _check_stored(value, kind) for name, value in weights.items()}
+    known = _map_values(ood_statistics, lambda at, value: _add_tensor(tensors, f"familiar{at}", value))
+    with atomic_path(path) as beside:
         try:
             save_file(tensors, beside, metadata={"format": "pt"})
         except SafetensorError as error:  # what the library makes of a full disk
             raise OSError(str(error)) from error
         digest = _digest(beside)
-    said = {
+    metadata = {
         "format": FORMAT,
         "sha256": digest,
-        "record": _map({**record.plain(), "root": ""}, lambda _, value: _without_folder(value)),
-        "familiar": known,
+        "record": _map_values({**record.to_dict(), "root": ""}, lambda _, value: _without_folder(value)),
+        "ood_statistics": known,
     }
-    write_whole(said_of(path), json.dumps(said) + "\n")
-    shutil.copymode(said_of(path), path)  # the library's own is for its owner alone
+    atomic_write(read_metadata(path), json.dumps(metadata) + "\n")
+    shutil.copymode(read_metadata(path), path)  # the library's own is for its owner alone
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], Any, Any]:
+def load_shared_weights(path: Path) -> tuple[dict[str, Tensor], Any, Any]:
     """Return the network's weights by name, mapped, and the plain values of record and `familiar`.
 
     Raises:
-        ValueError: the files are not what `write_weights` has written together.
+        ValueError: the files are not what `save_shared_weights` has written together.
         OSError: one of them cannot be read.
     """
-    beside = said_of(path)
+    beside = read_metadata(path)
     if not beside.is_file():
         raise ValueError(f"{beside.name} is not beside it, which says what it holds")
     try:
-        said = json.loads(beside.read_text(encoding="utf-8"))
+        metadata = json.loads(beside.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{beside.name} beside it is no JSON file ({error})") from error
-    if not isinstance(said, dict) or said.get("format") != FORMAT:
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise ValueError(f"{beside.name} beside it is of something else")
-    if _digest(path) != said.get("sha256"):
+    if _digest(path) != metadata.get("sha256"):
         raise ValueError(f"it is damaged, or {beside.name} beside it belongs to another file")
     try:
         tensors = load_file(path)
@@ -84,15 +88,15 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Any, Any]:
         for name, value in tensors.items()
         if name.startswith(start)
     }
-    return weights, said.get("record"), _map(said.get("familiar"), found)
+    return weights, metadata.get("record"), _map_values(metadata.get("ood_statistics"), found)
 
 
-def said_of(path: Path) -> Path:
+def read_metadata(path: Path) -> Path:
     """Return the JSON file that belongs to a file of tensors."""
     return path.with_suffix(".json")
 
 
-def _stored(value: Tensor, kind: torch.dtype | None) -> Tensor:
+def _check_stored(value: Tensor, kind: torch.dtype | None) -> Tensor:
     """Return a tensor as it is stored, a copy.
 
     What has one dimension stays as it is, for it takes no room: biases, and what BatchNorm knows of each
@@ -105,20 +109,20 @@ def _stored(value: Tensor, kind: torch.dtype | None) -> Tensor:
     return value.detach().contiguous().clone()  # two names of one tensor become two
 
 
-def _put(tensors: dict[str, Tensor], name: str, value: Any) -> Any:
+def _add_tensor(tensors: dict[str, Tensor], name: str, value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
-    tensors[name] = _stored(value, None)
+    tensors[name] = _check_stored(value, None)
     return {_TENSOR: name}
 
 
-def _map(node: Any, change: Callable[[str, Any], Any], at: str = "") -> Any:
+def _map_values(node: Any, change: Callable[[str, Any], Any], at: str = "") -> Any:
     """Return plain values with what `change` makes of each, given where it stands."""
     node = change(at, node)
     if isinstance(node, dict):
-        return {key: _map(value, change, f"{at}.{key}") for key, value in node.items()}
+        return {key: _map_values(value, change, f"{at}.{key}") for key, value in node.items()}
     if isinstance(node, list | tuple):
-        return [_map(value, change, f"{at}.{key}") for key, value in enumerate(node)]
+        return [_map_values(value, change, f"{at}.{key}") for key, value in enumerate(node)]
     return node
 
 

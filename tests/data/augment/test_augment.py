@@ -11,24 +11,24 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from boneage_pl.cli.conf_path import CONF
-from boneage_pl.data.augment.cover import Border, Erased, Marker
-from boneage_pl.data.augment.geometry import Affine, Resized
-from boneage_pl.data.augment.sharpness import Blur, Noise, Resolution
-from boneage_pl.data.augment.tone import PercentileContrast, Polarity, Tone
+from boneage_pl.cli.conf_path import CONF_DIR
+from boneage_pl.data.augment.cover import RandomBorder, RandomErasing, RandomMarker
+from boneage_pl.data.augment.geometry import RandomAffine, Resize
+from boneage_pl.data.augment.sharpness import GaussianBlur, GaussianNoise, LowResolution
+from boneage_pl.data.augment.tone import FixPolarity, IntensityJitter, PercentileContrast
 from boneage_pl.data.phantom.radiograph import render
-from boneage_pl.data.transforms import Flip, Transforms, uniform
+from boneage_pl.data.transforms import Compose, RandomHorizontalFlip, hashed_uniform
 
 # What leaves images as they are, and what changes every one of them.
 KINDS: list[tuple[Any, Any]] = [
-    (Affine(), Affine(20, 0.2, 5, 0.1, 0.5)),
-    (Tone(), Tone(0.5, 0.5, 0.2, 0.5)),
-    (Blur(0), Blur(1, 0.05)),
-    (Noise(0), Noise(1, 0.2)),
-    (Resolution(0), Resolution(1)),
-    (Erased(0), Erased(1, 0.5)),
-    (Border(0), Border(1, 0.4)),
-    (Marker(0), Marker(1)),
+    (RandomAffine(), RandomAffine(20, 0.2, 5, 0.1, 0.5)),
+    (IntensityJitter(), IntensityJitter(0.5, 0.5, 0.2, 0.5)),
+    (GaussianBlur(0), GaussianBlur(1, 0.05)),
+    (GaussianNoise(0), GaussianNoise(1, 0.2)),
+    (LowResolution(0), LowResolution(1)),
+    (RandomErasing(0), RandomErasing(1, 0.5)),
+    (RandomBorder(0), RandomBorder(1, 0.4)),
+    (RandomMarker(0), RandomMarker(1)),
 ]
 NAMES = [type(one).__name__ for one, _ in KINDS]
 
@@ -48,18 +48,18 @@ def test_nothing_is_nothing_and_something_changes_each_image_alone(
     nothing: Any, something: Any, hands: Tensor
 ):
     plain = hands.float() / 255
-    torch.testing.assert_close(Transforms([nothing])(hands, keys(8)), plain, atol=1e-5, rtol=0)
-    changed = Transforms([something])(hands, keys(8))
+    torch.testing.assert_close(Compose([nothing])(hands, keys(8)), plain, atol=1e-5, rtol=0)
+    changed = Compose([something])(hands, keys(8))
     assert changed.dtype == torch.float32
     assert changed.min() >= 0
     assert changed.max() <= 1
     assert sum((changed - plain).abs().amax((1, 2, 3)) > 0.01) >= 7  # one may have drawn next to nothing
     # by its own key, whatever stands beside it; of floating point as of bytes
-    alone = Transforms([something])(hands[3:4], keys(8)[3:4])
+    alone = Compose([something])(hands[3:4], keys(8)[3:4])
     torch.testing.assert_close(alone, changed[3:4], atol=1e-5, rtol=0)
-    torch.testing.assert_close(Transforms([something])(plain, keys(8)), changed, atol=1e-5, rtol=0)
-    again = Transforms([something])(hands[:1].expand(8, -1, -1, -1), keys(8, seed=1))
-    assert len(again.flatten(1).unique(dim=0)) >= (2 if isinstance(something, Resolution) else 7)
+    torch.testing.assert_close(Compose([something])(plain, keys(8)), changed, atol=1e-5, rtol=0)
+    again = Compose([something])(hands[:1].expand(8, -1, -1, -1), keys(8, seed=1))
+    assert len(again.flatten(1).unique(dim=0)) >= (2 if isinstance(something, LowResolution) else 7)
 
 
 def test_a_resolution_is_lost_in_each_of_its_ways(hands: Tensor):
@@ -67,13 +67,13 @@ def test_a_resolution_is_lost_in_each_of_its_ways(hands: Tensor):
     for level, side in ((0.1, 48), (0.9, 72)):
         for drawn, antialias in ((0.1, True), (0.9, False)):
             small = F.interpolate(plain, (side, side), mode="bilinear", antialias=antialias)
-            lost = Resolution(0.5, (0.5, 0.75))(hands[:1], torch.tensor([[0.4, level, drawn]]))
+            lost = LowResolution(0.5, (0.5, 0.75))(hands[:1], torch.tensor([[0.4, level, drawn]]))
             assert torch.equal(lost, F.interpolate(small, (96, 96), mode="bilinear"))
-    assert torch.equal(Resolution(0.5)(hands[:1], torch.tensor([[0.6, 0.1, 0.1]])), plain)
+    assert torch.equal(LowResolution(0.5)(hands[:1], torch.tensor([[0.6, 0.1, 0.1]])), plain)
 
 
 def test_an_affine_turns_as_pillow_does(hands: Tensor):
-    turn = Affine(rotation=30)
+    turn = RandomAffine(rotation=30)
     ours = turn(hands[:1], torch.tensor([[0.9, 0.999999, 0.5, 0.5, 0.5, 0.5]]))
     theirs = Image.fromarray(hands[0, 0].numpy()).rotate(30, Image.Resampling.BILINEAR)
     difference = (ours[0, 0] * 255 - torch.from_numpy(np.asarray(theirs).astype(np.float32))).abs()
@@ -87,26 +87,28 @@ def test_an_affine_enlarges_shifts_mirrors_and_ends_at_another_size(hands: Tenso
     assert larger.sum() > still.sum()
     middle = hands[:1, :, 24:72, 24:72].float() / 255
     enlarged = F.interpolate(middle, (96, 96), mode="bilinear", align_corners=False)
-    found = Affine(scale=1.0)(hands[:1], larger)
+    found = RandomAffine(scale=1.0)(hands[:1], larger)
     assert (found - enlarged)[:, :, 8:-8, 8:-8].abs().mean() < 0.02
     moved = still.clone()
     moved[0, 5] = 1.0
-    found = Affine(shift=0.25)(hands[:1], moved)
+    found = RandomAffine(shift=0.25)(hands[:1], moved)
     torch.testing.assert_close(found[..., :72], hands[:1, :, :, 24:].float() / 255, atol=1e-4, rtol=0)
     assert found[..., 72:].max() < 1e-4  # black comes in
-    mirrored = Affine(flip=1.0)(hands, uniform(keys(8), 6))
+    mirrored = RandomAffine(flip=1.0)(hands, hashed_uniform(keys(8), 6))
     torch.testing.assert_close(mirrored, hands.flip(3).float() / 255, atol=1e-4, rtol=0)
-    small = Affine(size=64)(hands, uniform(keys(8), 6))
+    small = RandomAffine(size=64)(hands, hashed_uniform(keys(8), 6))
     assert small.shape == (8, 1, 64, 64)
-    torch.testing.assert_close(small, Resized(64)(hands), atol=1e-4, rtol=0)  # as a validation sees it
-    assert Resized()(hands) is hands
+    torch.testing.assert_close(small, Resize(64)(hands), atol=1e-4, rtol=0)  # as a validation sees it
+    assert Resize()(hands) is hands
 
 
-@pytest.mark.parametrize("flip", [Flip(0.5, alternating=True), Affine(flip=0.5, alternating=True)])
+@pytest.mark.parametrize(
+    "flip", [RandomHorizontalFlip(0.5, alternating=True), RandomAffine(flip=0.5, alternating=True)]
+)
 def test_an_image_is_mirrored_in_every_second_epoch(flip: Any, hands: Tensor):
     """The key of a sample says whose turn it is above its random bits, see tests/data/test_samples.py."""
     random, turn = keys(8), torch.tensor([0, 1, 0, 1, 1, 0, 1, 0])
-    shown = Transforms([flip])(hands, random + (turn << 53)).float()
+    shown = Compose([flip])(hands, random + (turn << 53)).float()
     shown = shown if shown.max() > 1 else shown * 255
     for image, original, no in zip(shown, hands.float(), turn, strict=True):
         torch.testing.assert_close(image, original if no else original.flip(2), atol=0.05, rtol=0)
@@ -131,17 +133,17 @@ def test_contrast_is_the_same_whatever_it_was(hands: Tensor):
 def test_negatives_are_undone_and_others_left(pad: int, hands: Tensor):
     positive = F.pad(hands, [pad, pad, 0, 0])
     negative = F.pad(255 - hands, [pad, pad, 0, 0])
-    torch.testing.assert_close(Polarity()(positive), positive.float() / 255)
-    torch.testing.assert_close(Polarity()(negative), positive.float() / 255, atol=1e-6, rtol=0)
+    torch.testing.assert_close(FixPolarity()(positive), positive.float() / 255)
+    torch.testing.assert_close(FixPolarity()(negative), positive.float() / 255, atol=1e-6, rtol=0)
     black = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
-    assert not Polarity()(black).any()
+    assert not FixPolarity()(black).any()
 
 
 def test_noise_is_normal_and_uncorrelated():
     gray = torch.full((64, 1, 32, 32), 0.5)
     random = torch.rand(64, 3, generator=torch.Generator().manual_seed(0))
     random[:, 0], random[:, 1] = 0, 1
-    noise = Noise(1, 0.1)(gray, random) - 0.5
+    noise = GaussianNoise(1, 0.1)(gray, random) - 0.5
     assert noise.mean().abs() < 0.002
     assert noise.std() == pytest.approx(0.1, rel=0.02)
     assert torch.quantile(noise[:8].flatten(), 0.975) == pytest.approx(0.196, rel=0.05)
@@ -151,7 +153,7 @@ def test_noise_is_normal_and_uncorrelated():
 def test_blur_is_that_of_a_normal_distribution():
     point = torch.zeros(1, 1, 33, 33)
     point[0, 0, 16, 16] = 1
-    blurred = Blur(1, 2 / 33)(point, torch.tensor([[0.0, 1.0]]))[0, 0]
+    blurred = GaussianBlur(1, 2 / 33)(point, torch.tensor([[0.0, 1.0]]))[0, 0]
     place = torch.arange(33) - 16
     assert blurred.sum() == pytest.approx(1, abs=1e-4)
     assert (blurred.sum(0) * place**2).sum() == pytest.approx(4, rel=0.05)  # its variance, in pixels
@@ -159,14 +161,14 @@ def test_blur_is_that_of_a_normal_distribution():
 
 def test_a_border_keeps_the_inside_and_a_marker_lies_at_the_side(hands: Tensor):
     plain = hands.float() / 255
-    framed = Border(1, 0.25)(
+    framed = RandomBorder(1, 0.25)(
         hands, torch.tensor([[0.0, 0.9, 1, 1, 1, 1], [0.0, 0.1, 1, 1, 1, 1]]).repeat(4, 1)
     )
     assert torch.equal(framed[..., 24:72, 24:72], plain[..., 24:72, 24:72])
     assert (framed[::2, :, :24] == 1).all()
     assert not framed[1::2, :, :24].any()
     many = hands.repeat(25, 1, 1, 1)
-    marked = Marker(1, 0.1, 0.3)(many, uniform(keys(200), 5))
+    marked = RandomMarker(1, 0.1, 0.3)(many, hashed_uniform(keys(200), 5))
     ink = (marked == 1) & (many < 255)
     assert (ink.sum((1, 2, 3)) > 5).all()
     assert not ink[..., 24:72].any()
@@ -177,9 +179,9 @@ def test_a_border_keeps_the_inside_and_a_marker_lies_at_the_side(hands: Tensor):
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: Affine(scale=-1),
-        lambda: Affine(flip=2),
-        lambda: Tone(gamma=-1),
+        lambda: RandomAffine(scale=-1),
+        lambda: RandomAffine(flip=2),
+        lambda: IntensityJitter(gamma=-1),
         lambda: PercentileContrast(1, 0),
     ],
 )
@@ -189,9 +191,9 @@ def test_what_cannot_be_is_refused(wrong: Any):
 
 
 def test_all_of_them_together_from_the_configuration(hands: Tensor):
-    file = OmegaConf.create({"transforms": OmegaConf.load(CONF / "transforms" / "augmented.yaml")})
+    file = OmegaConf.create({"transforms": OmegaConf.load(CONF_DIR / "transforms" / "augmented.yaml")})
     made = instantiate(file.transforms, _convert_="all")
-    train, validation = (Transforms.of(made[side]) for side in ("train", "validation"))
+    train, validation = (Compose.apply(made[side]) for side in ("train", "validation"))
     assert torch.equal(validation(hands, torch.zeros(8, dtype=torch.int64)), PercentileContrast()(hands))
     one, other = train(hands, keys(8)), train(hands, keys(8, seed=1))
     assert torch.equal(one, train(hands, keys(8)))

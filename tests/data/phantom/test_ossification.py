@@ -1,19 +1,26 @@
 import pytest
 
-from boneage_pl.data.phantom.ossification import CENTRES, FUSION_MONTHS, SCAR_MONTHS, fusion, growth, scar
+from boneage_pl.data.phantom.ossification import (
+    FUSION_MONTHS,
+    OSSIFICATION_CENTERS,
+    SCAR_MONTHS,
+    fusion,
+    growth,
+    scar,
+)
 
 
-@pytest.mark.parametrize("name", CENTRES)
+@pytest.mark.parametrize("name", OSSIFICATION_CENTERS)
 def test_girls_are_never_behind_boys(name: str) -> None:
     for age in range(1, 229):
         assert growth(name, age, False) >= growth(name, age, True)
         assert fusion(name, age, False) >= fusion(name, age, True)
 
 
-@pytest.mark.parametrize("name", CENTRES)
+@pytest.mark.parametrize("name", OSSIFICATION_CENTERS)
 @pytest.mark.parametrize("male", [True, False])
 def test_each_centre_appears_grows_and_fuses_in_that_order(name: str, male: bool) -> None:
-    centre, sex = CENTRES[name], 0 if male else 1
+    centre, sex = OSSIFICATION_CENTERS[name], 0 if male else 1
     assert growth(name, centre.appears[sex], male) == 0
     assert 0 < growth(name, centre.appears[sex] + 1, male) < 0.1
     assert growth(name, centre.completes[sex], male) == 1
@@ -32,11 +39,14 @@ def test_the_months_that_the_phantom_was_asked_for() -> None:
         "triquetrum": (30, 24), "lunate": (42, 31), "scaphoid": (66, 51), "trapezium": (67, 48),
         "trapezoid": (67, 48), "ulna": (84, 66), "pisiform": (132, 108), "thumb_sesamoid": (152, 126),
     }  # fmt: skip
-    assert {name: centre.appears for name, centre in CENTRES.items()} == appears
+    assert {name: centre.appears for name, centre in OSSIFICATION_CENTERS.items()} == appears
     fuses = {"distal_phalanx": (186, 160), "proximal_phalanx": (192, 168), "middle_phalanx": (192, 168)}
     fuses |= {"metacarpal": (192, 168), "radius": (216, 198)}
-    assert {name: CENTRES[name].fuses for name in fuses} == fuses
+    assert {name: OSSIFICATION_CENTERS[name].fuses for name in fuses} == fuses
 
 
 def test_every_centre_names_its_source() -> None:
-    assert all(any(word in c.source for word in ("GARN", "RANGE", "GP", "APPROX")) for c in CENTRES.values())
+    assert all(
+        any(word in c.source for word in ("GARN", "RANGE", "GP", "APPROX"))
+        for c in OSSIFICATION_CENTERS.values()
+    )

@@ -12,11 +12,11 @@ from PIL import Image
 
 from boneage_pl.data.phantom import dataset, phantom_table, radiograph, record, render, write_phantom
 from boneage_pl.data.phantom.bones import CORTEX
-from boneage_pl.data.phantom.conditions import BUILD, child, draw_conditions
-from boneage_pl.data.phantom.skeleton import Build, Skeleton, build_skeleton
-from boneage_pl.data.source import draw
+from boneage_pl.data.phantom.conditions import BUILD, rng_for, sample_acquisition
+from boneage_pl.data.phantom.skeleton import HandVariation, Skeleton, build_skeleton
+from boneage_pl.data.source import generate_if_missing
 from boneage_pl.data.table import read_table
-from boneage_pl.errors import BoneageError
+from boneage_pl.errors import BoneAgeError
 
 
 def pixels(age: float, male: bool = True, index: int = 0, seed: int = 0, size: int = 128) -> np.ndarray:
@@ -25,7 +25,7 @@ def pixels(age: float, male: bool = True, index: int = 0, seed: int = 0, size: i
 
 def carpal_area(age: float, male: bool) -> float:
     """Area of the carpal bones and the sesamoid (mm²), for an average build."""
-    skeleton = build_skeleton(age, male, Build(child(0, 0, BUILD)))
+    skeleton = build_skeleton(age, male, HandVariation(rng_for(0, 0, BUILD)))
     outlines = [s.points for s in skeleton.shapes if s.layer > 0][::2]  # outline, then inside, of each bone
     return sum(
         abs(np.sum(p[:, 0] * np.roll(p[:, 1], 1) - p[:, 1] * np.roll(p[:, 0], 1))) / 2 for p in outlines
@@ -33,7 +33,7 @@ def carpal_area(age: float, male: bool) -> float:
 
 
 def centres(age: float, male: bool) -> int:
-    skeleton = build_skeleton(age, male, Build(child(0, 0, BUILD)))
+    skeleton = build_skeleton(age, male, HandVariation(rng_for(0, 0, BUILD)))
     # Each bone has one outline; a growth plate's scar is as bright, but a bar of four corners.
     return sum(s.level in (CORTEX, CORTEX - 15) and len(s.points) > 4 for s in skeleton.shapes)
 
@@ -68,13 +68,13 @@ def test_only_the_bones_change_with_age_and_sex(monkeypatch: pytest.MonkeyPatch)
         assert all(np.array_equal(hidden[0], other) for other in hidden[1:])
 
 
-def without_bones(age: float, male: bool, build: Build) -> Skeleton:
+def without_bones(age: float, male: bool, build: HandVariation) -> Skeleton:
     return dataclasses.replace(build_skeleton(age, male, build), shapes=[])
 
 
 def test_conditions_follow_from_seed_and_index() -> None:
-    assert draw_conditions(3, 5) == draw_conditions(3, 5)
-    drawn = pd.DataFrame([dataclasses.asdict(draw_conditions(0, i)) for i in range(400)])
+    assert sample_acquisition(3, 5) == sample_acquisition(3, 5)
+    drawn = pd.DataFrame([dataclasses.asdict(sample_acquisition(0, i)) for i in range(400)])
     for name in ("zoom", "tilt", "flesh", "density", "exposure", "gamma", "noise"):
         assert drawn[name].nunique() > 350
         by_group = drawn[name].groupby(drawn.index % 20).mean()
@@ -136,7 +136,7 @@ def test_written_phantom_is_read_as_real_data(tmp_path: Path) -> None:
 def test_second_call_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_phantom(tmp_path, count=3, seed=0, size=64)
     for module in (dataset, record):
-        monkeypatch.setattr(module, "write_whole", lambda *_, **__: pytest.fail("wrote again"))
+        monkeypatch.setattr(module, "atomic_write", lambda *_, **__: pytest.fail("wrote again"))
     write_phantom(tmp_path, count=3, seed=0, size=64)
 
 
@@ -174,7 +174,7 @@ def test_other_parameters_are_refused(tmp_path: Path, other: dict[str, float]) -
     asked = {"count": 3, "seed": 0, "size": 64}
     write_phantom(tmp_path, **asked)
     before = files(tmp_path)
-    with pytest.raises(BoneageError, match="another phantom"):
+    with pytest.raises(BoneAgeError, match="another phantom"):
         write_phantom(tmp_path, **(asked | other))
     assert files(tmp_path) == before
 
@@ -182,10 +182,10 @@ def test_other_parameters_are_refused(tmp_path: Path, other: dict[str, float]) -
 def test_foreign_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "boneage-training-dataset.csv").write_text("id,boneage,male\n1,10,True\n")
     before = files(tmp_path)
-    with pytest.raises(BoneageError, match="not a phantom"):
+    with pytest.raises(BoneAgeError, match="not a phantom"):
         write_phantom(tmp_path, count=3, seed=0, size=64)
     assert files(tmp_path) == before
-    with pytest.raises(BoneageError, match="cannot be written"):
+    with pytest.raises(BoneAgeError, match="cannot be written"):
         write_phantom(tmp_path / "boneage-training-dataset.csv", count=3, seed=0, size=64)
 
 
@@ -205,7 +205,9 @@ def test_many_images_are_drawn_by_several_processes(tmp_path: Path) -> None:
 
 
 def write_small(root: Path) -> None:
-    draw(partial(write_phantom, count=60, seed=0, size=32, workers=1), root)  # as every command does
+    generate_if_missing(
+        partial(write_phantom, count=60, seed=0, size=32, workers=1), root
+    )  # as every command does
 
 
 def test_two_processes_may_write_the_same_phantom(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from boneage_pl.data.transforms import uniform
+from boneage_pl.data.transforms import hashed_uniform
 
 
 def as_float(images: Tensor) -> Tensor:
@@ -13,34 +13,34 @@ def as_float(images: Tensor) -> Tensor:
     return images.float() if images.is_floating_point() else images.float() / 255
 
 
-def signed(random: Tensor) -> Tensor:
+def to_signed(random: Tensor) -> Tensor:
     """Stretch [0, 1) to [-1, 1)."""
     return 2 * random - 1
 
 
-def factor(random: Tensor, most: float) -> Tensor:
+def log_uniform_factor(random: Tensor, most: float) -> Tensor:
     """Return a factor between 1 / (1 + most) and 1 + most, as often below 1 as above."""
-    return (signed(random) * math.log1p(most)).exp()
+    return (to_signed(random) * math.log1p(most)).exp()
 
 
-def each(values: Tensor) -> Tensor:
+def per_image(values: Tensor) -> Tensor:
     """Give each image its value: [B] → [B, 1, 1, 1]."""
     return values.view(-1, 1, 1, 1)
 
 
-def chosen(random: Tensor, share: float, changed: Tensor, images: Tensor) -> Tensor:
+def apply_where(random: Tensor, share: float, changed: Tensor, images: Tensor) -> Tensor:
     """Return those whose number is below the share changed, and the others as they are."""
-    return torch.where(each(random < share), changed, images)
+    return torch.where(per_image(random < share), changed, images)
 
 
-def normal(random: Tensor, like: Tensor) -> Tensor:
+def to_normal(random: Tensor, like: Tensor) -> Tensor:
     """Return standard normal noise for each pixel of `like` [B, 1, H, W], a function of [B] alone."""
     keys = (random * 2**24).long() << 29  # exact: `random` has 24 bits
-    values = uniform(keys, like[0].numel() + 1)[:, 1:]  # the first is `random` itself
-    return torch.erfinv(signed(values).clamp(-0.999999, 0.999999)).view_as(like) * math.sqrt(2)
+    values = hashed_uniform(keys, like[0].numel() + 1)[:, 1:]  # the first is `random` itself
+    return torch.erfinv(to_signed(values).clamp(-0.999999, 0.999999)).view_as(like) * math.sqrt(2)
 
 
-def places(images: Tensor) -> tuple[Tensor, Tensor]:
+def pixel_grid(images: Tensor) -> tuple[Tensor, Tensor]:
     """Return where the middles of the pixels are, in shares of the sides: y [1, 1, H, 1], x [1, 1, 1, W]."""
     height, width = images.shape[2:]
     y, x = ((torch.arange(n, device=images.device) + 0.5) / n for n in (height, width))

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boneage_pl.data.augment.draws import as_float, factor, signed
+from boneage_pl.data.augment.draws import as_float, log_uniform_factor, to_signed
 
 
-class Affine:
+class RandomAffine:
     """Turns, scales, shears, shifts and mirrors images in one bilinear resampling, also to another size.
 
     Args:
@@ -24,7 +24,7 @@ class Affine:
             would leave pixels out.
     """
 
-    numbers = 6
+    num_random = 6
 
     def __init__(
         self,
@@ -40,19 +40,19 @@ class Affine:
             raise ValueError("scale must be above -1, flip a share, and shear below 90 degrees")
         self.rotation, self.shear = math.radians(rotation), math.radians(shear)
         self.scale, self.shift, self.flip, self.size = scale, shift, flip, size
-        self.alternates = alternating
+        self.alternate_epochs = alternating
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
         """Resample [B, 1, H, W] at [B, 6] → float32 [B, 1, size, size]; what comes from outside is black."""
         side, turn, size, shear, down, right = random.unbind(1)
-        turn, shear = self.rotation * signed(turn), torch.tan(self.shear * signed(shear))
-        size = 1 / factor(size, self.scale)
+        turn, shear = self.rotation * to_signed(turn), torch.tan(self.shear * to_signed(shear))
+        size = 1 / log_uniform_factor(size, self.scale)
         cos, sin = torch.cos(turn) * size, torch.sin(turn) * size
         mirror = torch.where(side < self.flip, -1.0, 1.0)
         # from where in the image each point of the outcome is: mirrored, sheared, turned, shifted
         rows = (
-            torch.stack([cos * mirror, cos * shear - sin, 2 * self.shift * signed(right)], 1),
-            torch.stack([sin * mirror, sin * shear + cos, 2 * self.shift * signed(down)], 1),
+            torch.stack([cos * mirror, cos * shear - sin, 2 * self.shift * to_signed(right)], 1),
+            torch.stack([sin * mirror, sin * shear + cos, 2 * self.shift * to_signed(down)], 1),
         )
         height, width = (self.size, self.size) if self.size else images.shape[2:]
         grid = F.affine_grid(
@@ -61,8 +61,8 @@ class Affine:
         return F.grid_sample(as_float(images), grid, "bilinear", "zeros", align_corners=False)
 
 
-class Resized:
-    """Brings images to the size that `Affine` does, as it does one that it leaves where it is.
+class Resize:
+    """Brings images to the size that `RandomAffine` does, as it does one that it leaves where it is.
 
     Args:
         size: side of the outcome in pixels; `None` for as large as the images.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from boneage_pl.data.augment.draws import each
+from boneage_pl.data.augment.draws import per_image
 from boneage_pl.data.batch import Batch
 
 
@@ -18,7 +18,7 @@ class CMixup:
         width: standard deviation in months of how far apart two ages are likely to be.
     """
 
-    numbers = 3
+    num_random = 3
 
     def __init__(self, share: float = 0.5, width: float = 6.0) -> None:
         if not 0 <= share <= 1 or width <= 0:
@@ -38,5 +38,5 @@ class CMixup:
         own = 0.5 - torch.sin(torch.asin(1 - 2 * random[:, 1]) / 3)
         own = torch.where(alone | (random[:, 2] >= self.share), 1.0, own)
         image = batch["image"]
-        mixed = each(own) * image + each(1 - own) * image[partner]
+        mixed = per_image(own) * image + per_image(1 - own) * image[partner]
         return {**batch, "image": mixed, "bone_age": own * age + (1 - own) * age[partner]}

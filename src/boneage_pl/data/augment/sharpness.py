@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boneage_pl.data.augment.draws import as_float, chosen, each, normal
+from boneage_pl.data.augment.draws import apply_where, as_float, per_image, to_normal
 
 
-class Blur:
+class GaussianBlur:
     """Blurs a share of the images by a normal distribution.
 
     Args:
@@ -18,7 +18,7 @@ class Blur:
         most: its standard deviation at most, as a share of the side.
     """
 
-    numbers = 2
+    num_random = 2
 
     def __init__(self, share: float, most: float = 0.01) -> None:
         self.share, self.most = share, most
@@ -38,7 +38,7 @@ class Blur:
         return pixels.transpose(0, 1)
 
 
-class Noise:
+class GaussianNoise:
     """Adds normal noise to a share of the images.
 
     Args:
@@ -46,7 +46,7 @@ class Noise:
         most: its standard deviation at most, as a share of white.
     """
 
-    numbers = 3
+    num_random = 3
 
     def __init__(self, share: float, most: float = 0.05) -> None:
         self.share, self.most = share, most
@@ -54,11 +54,11 @@ class Noise:
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
         """Add to [B, 1, H, W] by [B, 3] → float32 [B, 1, H, W] in [0, 1]."""
         pixels = as_float(images)
-        noisy = pixels + each(random[:, 1] * self.most) * normal(random[:, 2], pixels)
-        return chosen(random[:, 0], self.share, noisy.clamp(0, 1), pixels)
+        noisy = pixels + per_image(random[:, 1] * self.most) * to_normal(random[:, 2], pixels)
+        return apply_where(random[:, 0], self.share, noisy.clamp(0, 1), pixels)
 
 
-class Resolution:
+class LowResolution:
     """Reduces a share of the images and enlarges them again, half of them antialiased and half not.
 
     Args:
@@ -66,7 +66,7 @@ class Resolution:
         levels: shares of the side that they are reduced to, each as often.
     """
 
-    numbers = 3
+    num_random = 3
 
     def __init__(self, share: float, levels: Sequence[float] = (0.5, 0.75)) -> None:
         self.share, self.levels = share, tuple(levels)
@@ -80,7 +80,7 @@ class Resolution:
         for k, share in enumerate(self.levels):
             small = [max(round(share * n), 1) for n in pixels.shape[2:]]
             fine, coarse = (F.interpolate(pixels, small, mode="bilinear", antialias=a) for a in (True, False))
-            reduced = chosen(smooth, 0.5, fine, coarse)
+            reduced = apply_where(smooth, 0.5, fine, coarse)
             again = F.interpolate(reduced, pixels.shape[2:], mode="bilinear")
-            found = torch.where(each(level == k), again, found)
+            found = torch.where(per_image(level == k), again, found)
         return found

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from boneage_pl.data.augment.draws import as_float, chosen, each, factor, signed
+from boneage_pl.data.augment.draws import apply_where, as_float, log_uniform_factor, per_image, to_signed
 
 
 class PercentileContrast:
@@ -30,7 +30,7 @@ class PercentileContrast:
         return stretched.clamp(0, 1).view(images.shape)
 
 
-class Tone:
+class IntensityJitter:
     """Varies gamma, contrast and brightness of each image, and exchanges black and white in some.
 
     Args:
@@ -40,7 +40,7 @@ class Tone:
         inversion: share of the images that become negatives.
     """
 
-    numbers = 4
+    num_random = 4
 
     def __init__(
         self, gamma: float = 0.0, contrast: float = 0.0, brightness: float = 0.0, inversion: float = 0.0
@@ -52,14 +52,14 @@ class Tone:
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
         """Vary [B, 1, H, W] by [B, 4] → float32 [B, 1, H, W] in [0, 1]."""
         gamma, contrast, brightness, inversion = random.unbind(1)
-        pixels = as_float(images).pow(each(factor(gamma, self.gamma)))
+        pixels = as_float(images).pow(per_image(log_uniform_factor(gamma, self.gamma)))
         mean = pixels.mean((1, 2, 3), keepdim=True)
-        pixels = mean + (pixels - mean) * each(factor(contrast, self.contrast))
-        pixels = (pixels + each(self.brightness * signed(brightness))).clamp(0, 1)
-        return chosen(inversion, self.inversion, 1 - pixels, pixels)
+        pixels = mean + (pixels - mean) * per_image(log_uniform_factor(contrast, self.contrast))
+        pixels = (pixels + per_image(self.brightness * to_signed(brightness))).clamp(0, 1)
+        return apply_where(inversion, self.inversion, 1 - pixels, pixels)
 
 
-class Polarity:
+class FixPolarity:
     """Undoes negatives: exchanges black and white where the edge of a picture is brighter than its middle.
 
     Lines that are black from end to end, as `data.fit=pad` adds, are no part of the picture. How often it is
@@ -78,15 +78,16 @@ class Polarity:
         """Exchange where needed [B, 1, H, W] → float32 [B, 1, H, W]; black around the picture stays."""
         pixels = as_float(images)
         seen = pixels > self.black
-        y, x = _inside(seen.any(3, keepdim=True), 2), _inside(seen.any(2, keepdim=True), 3)
+        y, x = _longest_run(seen.any(3, keepdim=True), 2), _longest_run(seen.any(2, keepdim=True), 3)
         picture, most, middle = (
-            _central(y, margin) & _central(x, margin) for margin in (0, self.edge, (1 - self.middle) / 2)
+            _is_central(y, margin) & _is_central(x, margin)
+            for margin in (0, self.edge, (1 - self.middle) / 2)
         )
-        negative = _mean(pixels, picture & ~most) > _mean(pixels, middle)
+        negative = _masked_mean(pixels, picture & ~most) > _masked_mean(pixels, middle)
         return torch.where(negative & picture, 1 - pixels, pixels)
 
 
-def _inside(lines: Tensor, axis: int) -> Tensor:
+def _longest_run(lines: Tensor, axis: int) -> Tensor:
     """Return where each line is between the first and the last that are set, from 0 to 1."""
     count = lines.shape[axis]
     place = torch.arange(count, device=lines.device).view([-1 if n == axis else 1 for n in range(4)])
@@ -95,9 +96,9 @@ def _inside(lines: Tensor, axis: int) -> Tensor:
     return (place + 0.5 - first) / (last + 1 - first)
 
 
-def _central(place: Tensor, margin: float) -> Tensor:
+def _is_central(place: Tensor, margin: float) -> Tensor:
     return (place > margin) & (place < 1 - margin)
 
 
-def _mean(pixels: Tensor, where: Tensor) -> Tensor:
+def _masked_mean(pixels: Tensor, where: Tensor) -> Tensor:
     return (pixels * where).sum((2, 3), keepdim=True) / where.sum((2, 3), keepdim=True).clamp(min=1)

@@ -58,7 +58,7 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Frame:
+class BoneFrame:
     """Where a long bone lies: its epiphyseal joint, the direction from there, length and half-width (mm)."""
 
     joint: Points
@@ -72,7 +72,7 @@ class Frame:
         return self.joint + np.outer(along, self.direction) + np.outer(across, normal)
 
 
-def long_bone(frame: Frame, form: Form, stage: Stage, room: tuple[float, float, float]) -> list[Shape]:
+def long_bone(frame: BoneFrame, form: Form, stage: Stage, room: tuple[float, float, float]) -> list[Shape]:
     """Return a tubular bone's polygons: its shaft, and what has ossified of its epiphysis.
 
     `room` is in mm from the epiphyseal joint: where the epiphysis may begin, where the shaft begins and where
@@ -92,7 +92,9 @@ def long_bone(frame: Frame, form: Form, stage: Stage, room: tuple[float, float, 
     return [*shapes, Shape(core, MEDULLA, 0)]
 
 
-def _shaft(frame: Frame, form: Form, stage: Stage, near: float, far: float) -> tuple[Points, Points, Points]:
+def _shaft(
+    frame: BoneFrame, form: Form, stage: Stage, near: float, far: float
+) -> tuple[Points, Points, Points]:
     """Outline, inner wall of the cortex and medullary cavity."""
     along = near + (far - near) * _T
     corner = np.minimum(np.minimum((along - near + 1) / 2, (far - along + 0.4) / 3), 1) ** 0.35
@@ -108,13 +110,13 @@ def _shaft(frame: Frame, form: Form, stage: Stage, near: float, far: float) -> t
     )
 
 
-def _epiphysis(frame: Frame, form: Form, stage: Stage, near: float, metaphysis: float) -> list[Shape]:
+def _epiphysis(frame: BoneFrame, form: Form, stage: Stage, near: float, metaphysis: float) -> list[Shape]:
     """A dot in the middle of the cartilage at first, a cap as wide as the shaft when grown."""
     room = metaphysis - near
     height = room * (0.26 + 0.56 * stage.grown**0.7 + 0.18 * stage.closed) / 2
     gap = room * (0.14 + 0.18 * (1 - stage.grown)) * (1 - stage.closed)
     half = frame.width * (0.16 + 0.88 * stage.grown**0.75)
-    across, along = rounded(half, height, form.dome * (1 + 0.5 * stage.closed))
+    across, along = superellipse(half, height, form.dome * (1 + 0.5 * stage.closed))
     along = np.where(along < 0, along * (1 - form.styloid * across / half), along)
     thin = min(0.7, 0.4 * height)
     middle = metaphysis - gap - height
@@ -136,7 +138,7 @@ def carpal_bone(
     size = 0.20 + 0.80 * grown**0.62
     mean = (axes[0] * axes[1]) ** 0.5
     a, b = (size * (mean + (axis - mean) * grown**0.5) for axis in axes)
-    x, y = rounded(a, b, 2 + 0.9 * grown)
+    x, y = superellipse(a, b, 2 + 0.9 * grown)
     cos, sin = np.cos(np.radians(turn)), np.sin(np.radians(turn))
     outline = np.stack([x * cos - y * sin, x * sin + y * cos], axis=1)
     inside = max(0.4, 1 - 0.9 / min(a, b))
@@ -146,14 +148,14 @@ def carpal_bone(
     ]
 
 
-def rounded(a: float, b: float, power: float) -> tuple[Points, Points]:
+def superellipse(a: float, b: float, power: float) -> tuple[Points, Points]:
     """Return x and y of a superellipse with half-axes `a` and `b`: an ellipse for power 2, boxier above."""
     return a * np.sign(_COS) * np.abs(_COS) ** (2 / power), b * np.sign(_SIN) * np.abs(_SIN) ** (2 / power)
 
 
-def _both_sides(frame: Frame, along: Points, half: Points) -> Points:
+def _both_sides(frame: BoneFrame, along: Points, half: Points) -> Points:
     return frame.place(np.concatenate([along, along[::-1]]), np.concatenate([-half, half[::-1]]))
 
 
-def _bar(frame: Frame, middle: float, thick: float, reach: float) -> Points:
+def _bar(frame: BoneFrame, middle: float, thick: float, reach: float) -> Points:
     return frame.place(middle + thick * np.array([-1.0, 1, 1, -1]), reach * np.array([-1.0, -1, 1, 1]))

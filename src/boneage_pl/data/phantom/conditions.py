@@ -24,13 +24,13 @@ LETTERS = (
 L = ((0, 0), (0, 1), (0.8, 1))
 
 
-def child(seed: int, index: int, purpose: int) -> np.random.Generator:
+def rng_for(seed: int, index: int, purpose: int) -> np.random.Generator:
     """Return the generator for one purpose of one picture."""
     return np.random.default_rng([seed, index, purpose])
 
 
 @dataclass(frozen=True)
-class Conditions:
+class Acquisition:
     """Everything in a picture that is not bone; lengths in fractions of the picture, angles in degrees."""
 
     zoom: float
@@ -53,14 +53,14 @@ class Conditions:
     initials: tuple[int, ...]
 
 
-def draw_conditions(seed: int, index: int) -> Conditions:
+def sample_acquisition(seed: int, index: int) -> Acquisition:
     """Draw a picture's conditions; they depend on (seed, index) and on nothing else."""
-    place, light, mark = (child(seed, index, purpose) for purpose in (PLACE, EXPOSURE, MARKER))
+    place, light, mark = (rng_for(seed, index, purpose) for purpose in (PLACE, EXPOSURE, MARKER))
     collimated = place.random() < 0.35
     edges = place.uniform(0.0, 0.06, 4) if collimated else np.full(4, -0.5)
     side = mark.random() < 0.75  # beside the wrist, or in a corner above the fingers
     x, y = mark.uniform(0.10, 0.16), mark.uniform(0.60, 0.88) if side else mark.uniform(0.10, 0.16)
-    return Conditions(
+    return Acquisition(
         zoom=float(np.clip(place.normal(0.97, 0.07), 0.78, 1.08)),
         shift=(float(place.normal(0, 0.025)), float(place.normal(0, 0.02))),
         tilt=float(np.clip(place.normal(0, 6), -15, 15)),

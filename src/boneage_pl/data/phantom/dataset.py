@@ -7,14 +7,20 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from boneage_pl.data.phantom.conditions import TABLE, child
+from boneage_pl.data.phantom.conditions import TABLE, rng_for
 from boneage_pl.data.phantom.radiograph import render
-from boneage_pl.data.phantom.record import IMAGE_FOLDER, TABLE_FILE, Phantom, claim, finish
-from boneage_pl.machine.pool import cores, in_processes
+from boneage_pl.data.phantom.record import (
+    IMAGE_FOLDER,
+    TABLE_FILE,
+    PhantomSpec,
+    begin_dataset,
+    finish_dataset,
+)
+from boneage_pl.machine.pool import cores, parallel_map
 from boneage_pl.machine.progress import progress
-from boneage_pl.machine.whole import write_whole
+from boneage_pl.machine.whole import atomic_write
 
-OLDEST = 228  # months; the RSNA table ends there
+MAX_AGE_YEARS = 228  # months; the RSNA table ends there
 AGE_BINS = 10
 GROUPS = 2 * AGE_BINS
 
@@ -33,12 +39,12 @@ def phantom_table(count: int, seed: int) -> pd.DataFrame:
 def _row(i: int, seed: int) -> tuple[int, int, bool]:
     age_bin, male = divmod(i % GROUPS, 2)
     if i < GROUPS and age_bin in (0, AGE_BINS - 1):
-        age = 1 if age_bin == 0 else OLDEST
+        age = 1 if age_bin == 0 else MAX_AGE_YEARS
     else:
         # pandas.cut's bins are open below and closed above, but the first holds its lower edge.
-        below = (OLDEST - 1) * age_bin // AGE_BINS + 1 - (age_bin == 0)
-        last = (OLDEST - 1) * (age_bin + 1) // AGE_BINS + 1
-        age = int(child(seed, i, TABLE).integers(below + 1, last + 1))
+        below = (MAX_AGE_YEARS - 1) * age_bin // AGE_BINS + 1 - (age_bin == 0)
+        last = (MAX_AGE_YEARS - 1) * (age_bin + 1) // AGE_BINS + 1
+        age = int(rng_for(seed, i, TABLE).integers(below + 1, last + 1))
     return i + 1, age, bool(male)
 
 
@@ -57,15 +63,15 @@ def write_phantom(
     and the record of the parameters come last, so a half-written phantom is never taken for a whole one.
     With `skeleton_age` (months) every image shows a skeleton of that age while the labels vary: the control,
     from which nothing can be learnt. `workers` processes draw (default: one a core); of several callers at
-    once one is let in by `boneage_pl.data.source.draw`.
+    once one is let in by `boneage_pl.data.source.generate_if_missing`.
 
     Raises:
-        BoneageError: `root` cannot be written, or holds a phantom with other parameters or something else.
+        BoneAgeError: `root` cannot be written, or holds a phantom with other parameters or something else.
             Nothing is ever overwritten.
     """
-    phantom = Phantom(count, seed, size, skeleton_age)
+    phantom = PhantomSpec(count, seed, size, skeleton_age)
     root = Path(root)
-    if claim(root, phantom):
+    if begin_dataset(root, phantom):
         return
     table = phantom_table(count, seed)
     folder = root / IMAGE_FOLDER
@@ -77,21 +83,21 @@ def write_phantom(
         for id_, age, male in rows
         if f"{id_}.png" not in there
     ]
-    drawing = in_processes(_draw, tasks, workers or cores())
+    drawing = parallel_map(_render_image, tasks, workers or cores())
     for _ in progress(drawing, count, f"drawing {root}", done=count - len(tasks)):
         pass
-    write_whole(root / TABLE_FILE, table.to_csv(index=False).encode())
-    finish(root, phantom)
+    atomic_write(root / TABLE_FILE, table.to_csv(index=False).encode())
+    finish_dataset(root, phantom)
 
 
-def _draw(task: tuple[Path, float, bool, Phantom, int]) -> None:
+def _render_image(task: tuple[Path, float, bool, PhantomSpec, int]) -> None:
     path, age, male, phantom, index = task
-    write_whole(
-        path, encode(render(age, male, seed=phantom.seed, index=index, size=phantom.size)), flush=False
+    atomic_write(
+        path, encode_png(render(age, male, seed=phantom.seed, index=index, size=phantom.size)), flush=False
     )
 
 
-def encode(picture: Image.Image) -> bytes:
+def encode_png(picture: Image.Image) -> bytes:
     """Return the picture as a PNG; run lengths alone, because a search for repeats in noise finds nothing."""
     file = BytesIO()
     picture.save(file, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)

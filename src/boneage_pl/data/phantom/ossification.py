@@ -26,7 +26,7 @@ RAY_DELAY = {1: 1.15, 2: 0.95, 3: 0.88, 4: 1.0, 5: 1.17}
 
 
 @dataclass(frozen=True)
-class Centre:
+class OssificationCenter:
     """One ossification centre; each pair is months for (boys, girls)."""
 
     appears: tuple[float, float]
@@ -35,22 +35,24 @@ class Centre:
     source: str
 
 
-CENTRES = {
-    "capitate": Centre((3, 3), (162, 138), None, "RANGE 1-3 months"),
-    "hamate": Centre((4, 4), (162, 138), None, "RANGE 2-4 months"),
-    "triquetrum": Centre((30, 24), (168, 144), None, "RANGE 2-3 years"),
-    "lunate": Centre((42, 31), (168, 144), None, "RANGE 2-4 years; GARN girls"),
-    "scaphoid": Centre((66, 51), (174, 150), None, "RANGE 4-6 years; GARN"),
-    "trapezium": Centre((67, 48), (174, 150), None, "RANGE 4-6 years; GARN"),
-    "trapezoid": Centre((67, 48), (168, 144), None, "RANGE 4-6 years; GARN"),
-    "pisiform": Centre((132, 108), (186, 160), None, "RANGE 8-12 years"),
-    "thumb_sesamoid": Centre((152, 126), (198, 174), None, "GARN"),
-    "radius": Centre((14, 10), (180, 156), (216, 198), "GARN; fuses GP, GR last of all"),
-    "ulna": Centre((84, 66), (186, 160), (213, 194), "GARN; fuses APPROXIMATION, just before the radius"),
-    "metacarpal": Centre((24, 15), (160, 136), (192, 168), "GARN; fuses GP, GR"),
-    "proximal_phalanx": Centre((17, 11), (156, 132), (192, 168), "GARN; fuses GP, GR"),
-    "middle_phalanx": Centre((26, 17), (158, 134), (192, 168), "GARN; fuses GP, GR"),
-    "distal_phalanx": Centre((30, 20), (154, 130), (186, 160), "GARN; fuses GP, GR"),
+OSSIFICATION_CENTERS = {
+    "capitate": OssificationCenter((3, 3), (162, 138), None, "RANGE 1-3 months"),
+    "hamate": OssificationCenter((4, 4), (162, 138), None, "RANGE 2-4 months"),
+    "triquetrum": OssificationCenter((30, 24), (168, 144), None, "RANGE 2-3 years"),
+    "lunate": OssificationCenter((42, 31), (168, 144), None, "RANGE 2-4 years; GARN girls"),
+    "scaphoid": OssificationCenter((66, 51), (174, 150), None, "RANGE 4-6 years; GARN"),
+    "trapezium": OssificationCenter((67, 48), (174, 150), None, "RANGE 4-6 years; GARN"),
+    "trapezoid": OssificationCenter((67, 48), (168, 144), None, "RANGE 4-6 years; GARN"),
+    "pisiform": OssificationCenter((132, 108), (186, 160), None, "RANGE 8-12 years"),
+    "thumb_sesamoid": OssificationCenter((152, 126), (198, 174), None, "GARN"),
+    "radius": OssificationCenter((14, 10), (180, 156), (216, 198), "GARN; fuses GP, GR last of all"),
+    "ulna": OssificationCenter(
+        (84, 66), (186, 160), (213, 194), "GARN; fuses APPROXIMATION, just before the radius"
+    ),
+    "metacarpal": OssificationCenter((24, 15), (160, 136), (192, 168), "GARN; fuses GP, GR"),
+    "proximal_phalanx": OssificationCenter((17, 11), (156, 132), (192, 168), "GARN; fuses GP, GR"),
+    "middle_phalanx": OssificationCenter((26, 17), (158, 134), (192, 168), "GARN; fuses GP, GR"),
+    "distal_phalanx": OssificationCenter((30, 20), (154, 130), (186, 160), "GARN; fuses GP, GR"),
 }
 
 
@@ -59,7 +61,7 @@ def growth(name: str, age: float, male: bool, delay: float = 1.0) -> float:
 
     `age` is in months; `delay` multiplies the age of appearance (one ray's centre comes before another's).
     """
-    centre = CENTRES[name]
+    centre = OSSIFICATION_CENTERS[name]
     sex = 0 if male else 1
     appears, completes = centre.appears[sex] * delay, centre.completes[sex]
     return min(1.0, max(0.0, (age - appears) / (completes - appears)))
@@ -67,7 +69,7 @@ def growth(name: str, age: float, male: bool, delay: float = 1.0) -> float:
 
 def fusion(name: str, age: float, male: bool) -> float:
     """How far an epiphysis has fused with its shaft: 0 open, 1 closed (always 0 for a carpal bone)."""
-    fuses = CENTRES[name].fuses
+    fuses = OSSIFICATION_CENTERS[name].fuses
     if fuses is None:
         return 0.0
     return min(1.0, max(0.0, 1 - (fuses[0 if male else 1] - age) / FUSION_MONTHS))
@@ -75,7 +77,7 @@ def fusion(name: str, age: float, male: bool) -> float:
 
 def scar(name: str, age: float, male: bool) -> float:
     """How visible the line of a closed growth plate is: 1 until it closes, 0 from `SCAR_MONTHS` later."""
-    fuses = CENTRES[name].fuses
+    fuses = OSSIFICATION_CENTERS[name].fuses
     if fuses is None:
         return 0.0
     return min(1.0, max(0.0, 1 - (age - fuses[0 if male else 1]) / SCAR_MONTHS))

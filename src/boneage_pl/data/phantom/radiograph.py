@@ -10,17 +10,25 @@ import numpy.typing as npt
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from boneage_pl.data.phantom.bones import Points, Shape
-from boneage_pl.data.phantom.conditions import BUILD, LETTERS, NOISE, Conditions, L, child, draw_conditions
+from boneage_pl.data.phantom.conditions import (
+    BUILD,
+    LETTERS,
+    NOISE,
+    Acquisition,
+    L,
+    rng_for,
+    sample_acquisition,
+)
 from boneage_pl.data.phantom.flesh import flesh_polygons
-from boneage_pl.data.phantom.skeleton import Build, Skeleton, build_skeleton
+from boneage_pl.data.phantom.skeleton import HandVariation, Skeleton, build_skeleton
 
 Floats = npt.NDArray[np.float32]
 
-FRAME = 270.0  # mm of hand and wrist in a picture's height
-CENTRE = np.array([4.0, 58.0])  # mm: the point that the picture is centred on
+CANVAS_SIZE = 270.0  # mm of hand and wrist in a picture's height
+CANVAS_CENTER = np.array([4.0, 58.0])  # mm: the point that the picture is centred on
 OVERSAMPLING = 2  # bones are drawn larger and averaged down, which smooths their edges
 STEPS = 2048  # of the tone curve, over attenuations from 0 to DARKEST
-DARKEST = 4.0
+MIN_GRAY = 4.0
 _QUANTILES = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)], np.float32)
 
 _SECOND_BONE = [round(0.55 * level) for level in range(256)]  # two bones overlap only in part of their depth
@@ -32,25 +40,25 @@ def render(bone_age: float, male: bool, *, seed: int, index: int, size: int = 50
     The picture is a pure function of its arguments. `bone_age` (months) and `male` shape the bones alone;
     every other thing in the picture follows from `seed` and `index`.
     """
-    conditions = draw_conditions(seed, index)
-    build = Build(child(seed, index, BUILD))
+    conditions = sample_acquisition(seed, index)
+    build = HandVariation(rng_for(seed, index, BUILD))
     skeleton = build_skeleton(bone_age, male, build)
     to_pixels = _Placement(conditions, build.size, size)
     flesh = _soft_tissue(skeleton, to_pixels, conditions.flesh)
     bone = _bones(skeleton.shapes, to_pixels, conditions.blur)
-    return _expose(flesh, bone, conditions, child(seed, index, NOISE))
+    return _expose(flesh, bone, conditions, rng_for(seed, index, NOISE))
 
 
 class _Placement:
     """Hand coordinates (mm) → pixels of a square picture, [n, 2] → [n, 2]."""
 
-    def __init__(self, conditions: Conditions, scale: float, size: int):
+    def __init__(self, conditions: Acquisition, scale: float, size: int):
         self.size = size
-        self.per_mm = conditions.zoom * scale * size / FRAME
+        self.per_mm = conditions.zoom * scale * size / CANVAS_SIZE
         cos, sin = np.cos(np.radians(conditions.tilt)), np.sin(np.radians(conditions.tilt))
         # Rows of hand coordinates times this: rotate, scale, and turn y downwards.
         self.matrix = self.per_mm * np.array([[cos, sin], [sin, -cos]])
-        self.offset = (np.array([0.5, 0.5]) + conditions.shift) * size - CENTRE @ self.matrix
+        self.offset = (np.array([0.5, 0.5]) + conditions.shift) * size - CANVAS_CENTER @ self.matrix
 
     def __call__(self, points: Points) -> Points:
         return points @ self.matrix + self.offset
@@ -85,20 +93,20 @@ def _soft_tissue(skeleton: Skeleton, to_pixels: _Placement, thickness: float) ->
 
 
 def _expose(
-    flesh: Image.Image, bone: Image.Image, conditions: Conditions, rng: np.random.Generator
+    flesh: Image.Image, bone: Image.Image, conditions: Acquisition, rng: np.random.Generator
 ) -> Image.Image:
     size = flesh.width
     attenuation = np.asarray(flesh, np.float32) * np.float32(0.50 / 255)
     attenuation += np.asarray(bone, np.float32) * _trabeculae(size, rng) * np.float32(conditions.density)
     across = np.linspace(-1, 1, size, dtype=np.float32)
     beam = 1 + conditions.heel[0] * across[None, :] + conditions.heel[1] * across[:, None]
-    attenuation *= beam * np.float32(conditions.exposure * STEPS / DARKEST)
-    gray = _tone_curve(conditions).take(attenuation.astype(np.int32), mode="clip")
+    attenuation *= beam * np.float32(conditions.exposure * STEPS / MIN_GRAY)
+    gray = _make_tone_curve(conditions).take(attenuation.astype(np.int32), mode="clip")
     gray += _scatter(flesh) * np.float32(conditions.scatter)
     gray = _collimate(gray, conditions)
     gray += _noise(size, conditions.noise, rng)
     picture = Image.fromarray(gray.clip(0, 255).astype(np.uint8))
-    _mark(picture, conditions)
+    _draw_marker(picture, conditions)
     return picture
 
 
@@ -120,20 +128,20 @@ def _noise(size: int, deviation: float, rng: np.random.Generator) -> Floats:
     return (_QUANTILES * np.float32(deviation)).take(drawn)
 
 
-def _tone_curve(conditions: Conditions) -> Floats:
+def _make_tone_curve(conditions: Acquisition) -> Floats:
     """Gray level (0..255) for each step of attenuation."""
-    attenuation = np.linspace(0, DARKEST, STEPS)
+    attenuation = np.linspace(0, MIN_GRAY, STEPS)
     shown = (1 - np.exp(-1.5 * attenuation)) ** conditions.gamma
     return (255 * (conditions.fog + (1 - conditions.fog) * shown)).astype(np.float32)
 
 
-def _collimate(gray: Floats, conditions: Conditions) -> Floats:
+def _collimate(gray: Floats, conditions: Acquisition) -> Floats:
     """Cover what lies outside the collimator's field, which may be turned a little."""
     left, top, right, bottom = conditions.field
     if left < 0:
         return gray
     size = gray.shape[0]
-    corners = _turn(
+    corners = _rotate_points(
         np.array([[left, top], [right, top], [right, bottom], [left, bottom]]), conditions.field_tilt
     )
     mask = Image.new("L", (size, size))
@@ -141,18 +149,18 @@ def _collimate(gray: Floats, conditions: Conditions) -> Floats:
     return np.where(np.asarray(mask) > 0, gray, np.float32(255 * conditions.shutter))
 
 
-def _turn(points: Points, degrees: float, centre: tuple[float, float] = (0.5, 0.5)) -> Points:
+def _rotate_points(points: Points, degrees: float, centre: tuple[float, float] = (0.5, 0.5)) -> Points:
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return (points - centre) @ np.array([[cos, sin], [-sin, cos]]) + centre
 
 
-def _mark(picture: Image.Image, conditions: Conditions) -> None:
+def _draw_marker(picture: Image.Image, conditions: Acquisition) -> None:
     """Lay the L marker, with the technologist's initials below it, over the picture."""
     x, y, height, angle = conditions.marker
     size, pen = picture.width, ImageDraw.Draw(picture)
 
     def pixels(points: Points) -> list[float]:
-        return (_turn(np.array([x, y]) + height * points, angle, (x, y)) * size).ravel().tolist()
+        return (_rotate_points(np.array([x, y]) + height * points, angle, (x, y)) * size).ravel().tolist()
 
     if conditions.marker_plate > 0:
         plate = np.array([[-0.5, -0.4], [1.3, -0.4], [1.3, 2.1], [-0.5, 2.1]])

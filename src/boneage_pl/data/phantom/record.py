@@ -4,19 +4,19 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from boneage_pl.errors import BoneageError
-from boneage_pl.machine.whole import write_whole
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.machine.whole import atomic_write
 
 VERSION = 1  # of the generator: raise it when a picture or the table would come out differently
 
-RECORD = "phantom.json"
+MANIFEST = "phantom.json"
 UNFINISHED = ".phantom.json"  # the same record, while images are missing
 TABLE_FILE = "boneage-training-dataset.csv"
 IMAGE_FOLDER = "boneage-training-dataset"
 
 
 @dataclass(frozen=True)
-class Phantom:
+class PhantomSpec:
     """What decides every byte of a phantom."""
 
     count: int
@@ -26,14 +26,14 @@ class Phantom:
     version: int = VERSION
 
 
-def claim(root: Path, phantom: Phantom) -> bool:
+def begin_dataset(root: Path, phantom: PhantomSpec) -> bool:
     """Return whether `root` holds this phantom whole; if not, leave a record there that it is being written.
 
     Raises:
-        BoneageError: `root` holds something else or cannot be written, or the parameters are impossible.
+        BoneAgeError: `root` holds something else or cannot be written, or the parameters are impossible.
     """
     if phantom.count < 1 or phantom.size < 32:
-        raise BoneageError(
+        raise BoneAgeError(
             f"A phantom of {phantom.count} images of {phantom.size} pixels cannot be drawn.\n"
             "Ask for 1 image or more, of 32 pixels a side or more."
         )
@@ -41,38 +41,38 @@ def claim(root: Path, phantom: Phantom) -> bool:
         root.mkdir(parents=True, exist_ok=True)
         # Read in this order, another process that starts or finishes meanwhile is never taken for foreign.
         names = sorted(path.name for path in root.iterdir() if path.suffix != ".tmp")
-        unfinished, whole = _read(root / UNFINISHED), _read(root / RECORD)
+        unfinished, whole = _read(root / UNFINISHED), _read(root / MANIFEST)
         if whole is not None:
-            held = _load(whole)
-            if held == phantom and _all_there(root, phantom):
+            held = _parse(whole)
+            if held == phantom and _is_complete(root, phantom):
                 return True
-            _refuse_other(root, held, phantom)
+            _check_same_spec(root, held, phantom)
         elif unfinished is not None:
-            _refuse_other(root, _load(unfinished), phantom)
+            _check_same_spec(root, _parse(unfinished), phantom)
         elif names:
-            raise BoneageError(
-                f"{root} is not a phantom: it holds {', '.join(names[:3])} and no {RECORD}.\n"
+            raise BoneAgeError(
+                f"{root} is not a phantom: it holds {', '.join(names[:3])} and no {MANIFEST}.\n"
                 "The phantom overwrites nothing; give it a folder of its own with data.root=<folder>."
             )
-        write_whole(root / UNFINISHED, _dump(phantom))
+        atomic_write(root / UNFINISHED, _dump(phantom))
     except OSError as error:
-        raise BoneageError(
+        raise BoneAgeError(
             f"The phantom cannot be written to {root}: {error.strerror}.\n"
             "Name a folder that can be written with data.root=<folder>."
         ) from error
     return False
 
 
-def _all_there(root: Path, phantom: Phantom) -> bool:
+def _is_complete(root: Path, phantom: PhantomSpec) -> bool:
     folder = root / IMAGE_FOLDER
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     return (root / TABLE_FILE).exists() and all(f"{i + 1}.png" in names for i in range(phantom.count))
 
 
-def _refuse_other(root: Path, held: Phantom | None, phantom: Phantom) -> None:
+def _check_same_spec(root: Path, held: PhantomSpec | None, phantom: PhantomSpec) -> None:
     if held is not None and held.count <= phantom.count and replace(held, count=phantom.count) == phantom:
         return
-    raise BoneageError(
+    raise BoneAgeError(
         f"{root} holds another phantom.\n"
         f"There: {held or 'a record that cannot be read'}\n"
         f"Asked for: {phantom}\n"
@@ -80,13 +80,13 @@ def _refuse_other(root: Path, held: Phantom | None, phantom: Phantom) -> None:
     )
 
 
-def finish(root: Path, phantom: Phantom) -> None:
+def finish_dataset(root: Path, phantom: PhantomSpec) -> None:
     """Record that `root` holds this phantom whole."""
-    write_whole(root / RECORD, _dump(phantom))
+    atomic_write(root / MANIFEST, _dump(phantom))
     (root / UNFINISHED).unlink(missing_ok=True)
 
 
-def _dump(phantom: Phantom) -> bytes:
+def _dump(phantom: PhantomSpec) -> bytes:
     return (json.dumps(asdict(phantom), indent=2) + "\n").encode()
 
 
@@ -97,8 +97,8 @@ def _read(path: Path) -> bytes | None:
         return None
 
 
-def _load(record: bytes) -> Phantom | None:
+def _parse(record: bytes) -> PhantomSpec | None:
     try:
-        return Phantom(**json.loads(record))
+        return PhantomSpec(**json.loads(record))
     except (ValueError, TypeError):
         return None

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from boneage_pl.data.phantom.bones import Form, Frame, Points, Shape, Stage, carpal_bone, long_bone
-from boneage_pl.data.phantom.ossification import CENTRES, RAY_DELAY, fusion, growth, scar
+from boneage_pl.data.phantom.bones import BoneFrame, Form, Points, Shape, Stage, carpal_bone, long_bone
+from boneage_pl.data.phantom.ossification import OSSIFICATION_CENTERS, RAY_DELAY, fusion, growth, scar
 
 RAYS = (1, 2, 3, 4, 5)
 PARTS = ("metacarpal", "proximal_phalanx", "middle_phalanx", "distal_phalanx")
@@ -76,7 +76,7 @@ class Skeleton:
     rays: dict[int, list[Segment]]
 
 
-class Build:
+class HandVariation:
     """One child's build and the way the fingers lie: drawn once, the same at any age.
 
     Each centre runs a little early or late (standard deviation 3 % of its age and 1 month), each bone is a
@@ -84,7 +84,7 @@ class Build:
     """
 
     def __init__(self, rng: np.random.Generator):
-        centres = [*CENTRES, *(f"{part}_{ray}" for part in PARTS for ray in RAYS)]
+        centres = [*OSSIFICATION_CENTERS, *(f"{part}_{ray}" for part in PARTS for ray in RAYS)]
         self.pace = dict(zip(centres, rng.normal(0, 1, len(centres)).clip(-2, 2), strict=True))
         self.length = dict(zip(RAYS, rng.normal(1, 0.025, (5, 4)).clip(0.94, 1.06), strict=True))
         self.bend = dict(zip(RAYS, rng.normal(0, 2.0, (5, 4)), strict=True))  # degrees
@@ -94,12 +94,12 @@ class Build:
         self.spread = float(rng.uniform(0, 9))  # degrees between neighbouring fingers
         self.thumb = float(rng.normal(0, 6))  # degrees
 
-    def own_age(self, centre: str, age: float) -> float:
+    def effective_age(self, centre: str, age: float) -> float:
         """Return the age (months) at which the average child's centre looks as this child's does now."""
         return max(0.0, (age - self.pace[centre]) / (1 + 0.03 * self.pace[centre]))
 
 
-def build_skeleton(age: float, male: bool, build: Build) -> Skeleton:
+def build_skeleton(age: float, male: bool, build: HandVariation) -> Skeleton:
     """Return the outlines of every bone that shows at `age` months."""
     shapes, rays = _forearm(age, male, build), {}
     for ray in RAYS:
@@ -110,7 +110,7 @@ def build_skeleton(age: float, male: bool, build: Build) -> Skeleton:
     return Skeleton(shapes, {ray: list(parts.values()) for ray, parts in rays.items()})
 
 
-def _segments(ray: int, build: Build) -> dict[str, Segment]:
+def _segments(ray: int, build: HandVariation) -> dict[str, Segment]:
     angle = _ANGLES[ray] + 0.25 * build.spread * _FAN[ray] + (build.thumb if ray == 1 else 0.0)
     joint, segments = np.array(_BASES[ray]), {}
     for i, part in enumerate(PARTS):
@@ -125,8 +125,8 @@ def _segments(ray: int, build: Build) -> dict[str, Segment]:
     return segments
 
 
-def _stage(kind: str, centre: str, age: float, male: bool, build: Build, delay: float = 1.0) -> Stage:
-    own = build.own_age(centre, age)
+def _stage(kind: str, centre: str, age: float, male: bool, build: HandVariation, delay: float = 1.0) -> Stage:
+    own = build.effective_age(centre, age)
     return Stage(
         growth(kind, own, male, delay),
         fusion(kind, own, male),
@@ -138,41 +138,43 @@ def _stage(kind: str, centre: str, age: float, male: bool, build: Build, delay: 
     )
 
 
-def _ray_bone(part: str, ray: int, segment: Segment, age: float, male: bool, build: Build) -> list[Shape]:
+def _ray_bone(
+    part: str, ray: int, segment: Segment, age: float, male: bool, build: HandVariation
+) -> list[Shape]:
     stage = _stage(part, f"{part}_{ray}", age, male, build, RAY_DELAY[ray])
     start, end = segment.start, segment.end
     if part == "metacarpal" and ray != 1:  # the only bones of the rays whose epiphysis is at the far end
         start, end = end, start
     length = float(np.linalg.norm(end - start))
-    frame = Frame(start, (end - start) / length, length, segment.width * (1 + 0.18 * stage.young))
+    frame = BoneFrame(start, (end - start) / length, length, segment.width * (1 + 0.18 * stage.young))
     near = length * (0.022 + 0.05 * stage.young)
     metaphysis = length * (0.13 + 0.07 * stage.young) + 1.2
     far = length * (0.978 - 0.07 * stage.young)
     return long_bone(frame, _FORMS[part], stage, (near, metaphysis, far))
 
 
-def _forearm(age: float, male: bool, build: Build) -> list[Shape]:
+def _forearm(age: float, male: bool, build: HandVariation) -> list[Shape]:
     shapes = []
     for name, (joint, width, height) in _FOREARM.items():
         stage = _stage(name, name, age, male, build)
-        frame = Frame(np.array(joint), np.array([0.02, -1.0]), _FOREARM_LENGTH, width * build.thickness)
+        frame = BoneFrame(np.array(joint), np.array([0.02, -1.0]), _FOREARM_LENGTH, width * build.thickness)
         metaphysis = height * (1 + 0.7 * stage.young)
         shapes += long_bone(frame, _FORMS[name], stage, (0.8 + 2 * stage.young, metaphysis, _FOREARM_LENGTH))
     return shapes
 
 
-def _carpus(age: float, male: bool, build: Build) -> list[Shape]:
+def _carpus(age: float, male: bool, build: HandVariation) -> list[Shape]:
     shapes = []
     for name, (centre, axes, turn, layer) in _CARPALS.items():
-        grown = growth(name, build.own_age(name, age), male)
+        grown = growth(name, build.effective_age(name, age), male)
         if grown > 0:
             shapes += carpal_bone(np.array(centre), axes, turn, layer, grown)
     return shapes
 
 
-def _sesamoid(age: float, male: bool, build: Build, metacarpal: Segment) -> list[Shape]:
+def _sesamoid(age: float, male: bool, build: HandVariation, metacarpal: Segment) -> list[Shape]:
     """The adductor sesamoid: a small oval at the ulnar side of the thumb metacarpal's head."""
-    grown = growth("thumb_sesamoid", build.own_age("thumb_sesamoid", age), male)
+    grown = growth("thumb_sesamoid", build.effective_age("thumb_sesamoid", age), male)
     if grown == 0:
         return []
     along = (metacarpal.end - metacarpal.start) / np.linalg.norm(metacarpal.end - metacarpal.start)
