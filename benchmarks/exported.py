@@ -66,8 +66,8 @@ def asking(side: str, folder: str, size: int, batch: int) -> dict[str, float]:
     from boneage_pl.deploy.measured import seconds_per_batch
     from boneage_pl.deploy.onnx_file import open_onnx
     from boneage_pl.deploy.torch_file import open_program
-    from boneage_pl.machine.hardware import keep_freed_memory
     from boneage_pl.reading.model import BoneAgePredictor
+    from boneage_pl.utils.hardware import keep_freed_memory
 
     at = Path(folder)
     if side in ("eager", "project"):

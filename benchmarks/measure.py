@@ -50,8 +50,8 @@ def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
 
     from benchmarks.published import Files
     from boneage_pl.data.transforms import Compose, RandomHorizontalFlip
-    from boneage_pl.machine.hardware import keep_freed_memory
     from boneage_pl.model.input import InputSpec, Normalize
+    from boneage_pl.utils.hardware import keep_freed_memory
 
     if side == "published":
         paths = sorted(Path(root).rglob("*.png"))
@@ -86,7 +86,7 @@ def prepare(side: str, root: str, size: int, cores: int) -> Result:
     from boneage_pl.data.frame import ResizeSpec
     from boneage_pl.data.preparation import build_cache
     from boneage_pl.data.table import read_table
-    from boneage_pl.machine.pool import worker_pool
+    from boneage_pl.utils.processes import worker_pool
 
     table = read_table(Path(root))
     begun = time.perf_counter()
@@ -145,9 +145,9 @@ def project_steps(root: str, size: int, batch: int, steps: int) -> tuple[list[fl
     import lightning as L
     import torch
 
-    from boneage_pl.machine.hardware import keep_freed_memory, resolve_precision
     from boneage_pl.model.module import BoneAgeModule
     from boneage_pl.model.network import InceptionRegressor
+    from boneage_pl.utils.hardware import keep_freed_memory, resolve_precision
 
     class Clock(L.Callback):
         """From one batch's end to the next one's: fetching, moving and all that Lightning does are in it."""
@@ -196,10 +196,10 @@ def inference(side: str, size: int, batch: int, steps: int) -> Result:
     import torch
 
     from boneage_pl.data.transforms import Compose
-    from boneage_pl.machine.hardware import keep_freed_memory, resolve_precision
     from boneage_pl.model.answer import InferenceModule
     from boneage_pl.model.input import InputSpec, Normalize
     from boneage_pl.model.network import InceptionRegressor
+    from boneage_pl.utils.hardware import keep_freed_memory, resolve_precision
 
     torch.manual_seed(0)
     pixels = torch.randint(0, 256, (batch, 1, size, size), dtype=torch.uint8)

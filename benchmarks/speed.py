@@ -27,8 +27,8 @@ from PIL import Image
 from benchmarks.asking import write_checkpoint
 from benchmarks.exported import SIDES, write_exports
 from boneage_pl.data.phantom import phantom_table, render, write_phantom
-from boneage_pl.machine.hardware import resolve_precision
-from boneage_pl.machine.pool import cores, worker_pool
+from boneage_pl.utils.hardware import resolve_precision
+from boneage_pl.utils.processes import cores, worker_pool
 
 CORES = cores()
 ORIGINAL = (1600, 2080)  # pixels, about the size of the RSNA's

@@ -15,7 +15,7 @@ from boneage_pl.cli.conf_path import CONF_DIR
 SOURCE = Path(__file__).parents[1] / "src" / "boneage_pl"
 PAGE = Path(__file__).parents[1] / "docs" / "ARCHITECTURE.md"
 # From the ground up. What lies loose at the top are the doors, above all rooms; errors.py is the ground.
-ROOMS = ["machine", "cli", "data", "fetch", "model", "run", "reading", "report", "deploy", "page"]
+ROOMS = ["utils", "cli", "data", "fetch", "model", "run", "reading", "report", "deploy", "page"]
 GROUND, DOORS = -1, len(ROOMS)
 
 

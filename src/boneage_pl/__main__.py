@@ -15,13 +15,13 @@ from boneage_pl.cli.entry import exit_on_error, run_command
 from boneage_pl.cli.usage import format_help
 from boneage_pl.data.source import resolve_cache_dir
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.home import expand_path
 from boneage_pl.run.hold import is_rank_zero, remove_empty_run_dir
 from boneage_pl.run.preflight import check_options
 from boneage_pl.run.resume import expand_resume
 from boneage_pl.run.runs import LAST
 from boneage_pl.run.sweep import summarize_sweep
 from boneage_pl.run.trainer_options import check_typed_trainer_options
+from boneage_pl.utils.files import expand_path
 
 if TYPE_CHECKING:
     from boneage_pl.data.found import DatasetIndex

@@ -17,9 +17,9 @@ from boneage_pl.data.place import data_root
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.fetch.address import check_url, remote_size
 from boneage_pl.fetch.challenge import RadiographSet
-from boneage_pl.fetch.disk import check_free_space, translate_disk_errors
 from boneage_pl.fetch.transfer import RetryPolicy, download_file, partial_path, print_line, size_on_disk
 from boneage_pl.fetch.unpack import extract, find_corruption
+from boneage_pl.utils.files import check_free_space, translate_disk_errors
 
 _TERMS = """The RSNA's bone-age radiographs come with the RSNA's terms of use. They are about non-commercial
 research and education, and about citing where the radiographs come from:

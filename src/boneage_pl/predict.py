@@ -9,9 +9,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from boneage_pl.cli.entry import run_command
 from boneage_pl.cli.numbers import check_number
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.home import expand_path
 from boneage_pl.reading.output import open_writer
 from boneage_pl.reading.sources import expand_inputs
+from boneage_pl.utils.files import expand_path
 
 if TYPE_CHECKING:
     from boneage_pl.reading.model import BoneAgePredictor, PredictionResult
@@ -33,8 +33,8 @@ def predict(config: DictConfig) -> None:
     check_number("batch_size", config.batch_size, 1)
     requests = expand_inputs(_listed_images(config.images), config.sex)
     with open_writer(config.out and expand_path(str(config.out)), config.level) as output:
-        from boneage_pl.machine.hardware import keep_freed_memory, on_gpu
         from boneage_pl.reading.model import BoneAgePredictor  # imports torch
+        from boneage_pl.utils.hardware import keep_freed_memory, on_gpu
 
         if not on_gpu("auto"):
             keep_freed_memory()

@@ -19,8 +19,6 @@ from boneage_pl import __version__
 from boneage_pl.cli.command import resume_command
 from boneage_pl.data.found import DatasetIndex
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.hardware import check_devices, describe_numerics, resolve_precision
-from boneage_pl.machine.home import expand_path
 from boneage_pl.model.head import is_depthwise
 from boneage_pl.model.input import get_input_spec
 from boneage_pl.reading.remember import add_ood_statistics
@@ -38,6 +36,8 @@ from boneage_pl.run.published import write_published_curves
 from boneage_pl.run.record import CheckpointMetadata
 from boneage_pl.run.run_json import RunLog
 from boneage_pl.run.runs import BEST, LAST, shortest_path
+from boneage_pl.utils.files import expand_path
+from boneage_pl.utils.hardware import check_devices, describe_numerics, resolve_precision
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.fetch.disk import check_free_space, format_bytes, translate_disk_errors, write_text
+from boneage_pl.utils.files import check_free_space, format_bytes, translate_disk_errors, write_text
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine import hardware
+from boneage_pl.utils import hardware
 
 
 @pytest.mark.parametrize(

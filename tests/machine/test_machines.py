@@ -15,7 +15,7 @@ from boneage_pl.data.datamodule import BoneAgeDataModule
 from boneage_pl.data.frame import ResizeSpec
 from boneage_pl.data.shared_memory import limit_workers_by_shm
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine import hardware
+from boneage_pl.utils import hardware
 from tests.conftest import balanced_table, write_rsna
 
 MIB = 2**20

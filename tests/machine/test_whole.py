@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from boneage_pl.machine.whole import atomic_path, atomic_write
+from boneage_pl.utils.files import atomic_path, atomic_write
 
 
 def test_a_second_name_that_was_left_beside_is_not_written_through(tmp_path: Path):

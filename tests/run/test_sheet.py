@@ -1,6 +1,6 @@
 import numpy as np
 
-from boneage_pl.run.sheet import image_grid
+from boneage_pl.utils.plots import image_grid
 
 
 def test_every_image_lies_below_its_title_and_none_on_another(tmp_path):

@@ -117,7 +117,7 @@ def folders(bench: Bench) -> Row:
         "a function reached through a module of ours": (
             "config",
             "boneage_pl.data.datamodule.BoneAgeDataModule",
-            "boneage_pl.machine.hardware.ctypes.CDLL",
+            "boneage_pl.utils.hardware.ctypes.CDLL",
         ),
         "a function behind an interpolation": (
             "config",

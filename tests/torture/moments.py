@@ -28,9 +28,9 @@ def install(plan: Plan) -> None:
 
     from boneage_pl.data.part import PartialCache
     from boneage_pl.data.phantom import dataset
-    from boneage_pl.machine.progress import progress
     from boneage_pl.model.module import BoneAgeModule
     from boneage_pl.run import saving
+    from boneage_pl.utils.progress import progress
 
     reached: Counter[str] = Counter()
 

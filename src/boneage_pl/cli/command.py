@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.home import expand_path
+from boneage_pl.utils.files import expand_path
 
 PATHS = (
     "outputs",  # first: others begin with it

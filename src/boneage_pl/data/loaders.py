@@ -17,8 +17,8 @@ from boneage_pl.data.frame import Pixels
 from boneage_pl.data.samples import EpochBatchSampler, RadiographDataset
 from boneage_pl.data.shared_memory import DEFAULT_PREFETCH, limit_workers_by_shm
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.hardware import default_workers, free_memory, on_gpu
-from boneage_pl.machine.pool import ignore_signals
+from boneage_pl.utils.hardware import default_workers, free_memory, on_gpu
+from boneage_pl.utils.processes import ignore_signals
 
 log = logging.getLogger(__name__)
 

@@ -15,10 +15,9 @@ from boneage_pl.data.frame import ResizeSpec
 from boneage_pl.data.images import BadImageError, decode_and_resize, read_file
 from boneage_pl.data.preparation import measure_bit_depths
 from boneage_pl.data.store import VERSION, ImageIndex
-from boneage_pl.machine.locks import file_lock
-from boneage_pl.machine.pool import cores, parallel_map
-from boneage_pl.machine.progress import progress
-from boneage_pl.machine.whole import atomic_write
+from boneage_pl.utils.files import atomic_write
+from boneage_pl.utils.processes import cores, file_lock, parallel_map
+from boneage_pl.utils.progress import progress
 
 File = list[str | int]  # its path, its size and its time on disk; of one that is not there the path alone
 

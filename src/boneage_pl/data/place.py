@@ -10,7 +10,7 @@ import yaml
 
 from boneage_pl.cli.conf_path import CONF_DIR
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.home import expand_path
+from boneage_pl.utils.files import expand_path
 
 AgeUnit = Literal["months", "years"]
 

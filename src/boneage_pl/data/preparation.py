@@ -23,9 +23,8 @@ from boneage_pl.data.images import (
 from boneage_pl.data.part import CacheEntry, PartialCache
 from boneage_pl.data.store import UNREADABLE, CacheManifest, ImageCache, SourceFile, read_manifest
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.locks import file_lock
-from boneage_pl.machine.pool import cores, parallel_map
-from boneage_pl.machine.progress import progress
+from boneage_pl.utils.processes import cores, file_lock, parallel_map
+from boneage_pl.utils.progress import progress
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.home import expand_path
-from boneage_pl.machine.locks import file_lock
+from boneage_pl.utils.files import expand_path
+from boneage_pl.utils.processes import file_lock
 
 
 def resolve_cache_dir(store: str | None, root: Path) -> Path:

@@ -20,7 +20,7 @@ import numpy as np
 from boneage_pl.data.frame import Pixels, ResizeMode, ResizeSpec
 from boneage_pl.data.images import BadImageError, read_file
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.whole import atomic_write
+from boneage_pl.utils.files import atomic_write
 
 VERSION = 3  # of the preparation: raise it when a pixel, or what is refused, would come out differently
 UNREADABLE = -1  # the size of a file that could not be opened

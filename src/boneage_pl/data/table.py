@@ -5,7 +5,6 @@ from pathlib import Path
 import pandas as pd
 
 from boneage_pl.data.columns import COLUMN_ALIASES, ColumnMapping, map_columns, unmapped_columns_error
-from boneage_pl.data.files import filter_by_suffix, iter_files
 from boneage_pl.data.ids import format_example, match_images
 from boneage_pl.data.place import DatasetSpec
 from boneage_pl.data.problems import DataIssues
@@ -13,6 +12,7 @@ from boneage_pl.data.rows import parse_sexes, validate_rows
 from boneage_pl.data.table_file import read_rows
 from boneage_pl.data.which_table import find_label_table, is_header, unsupported_files
 from boneage_pl.errors import BoneAgeError
+from boneage_pl.utils.files import filter_by_suffix, iter_files
 
 
 def read_table(root: Path) -> pd.DataFrame:

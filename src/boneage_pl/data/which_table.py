@@ -14,12 +14,12 @@ from boneage_pl.data.columns import (
     map_columns,
     unmapped_columns_error,
 )
-from boneage_pl.data.files import filter_by_suffix
 from boneage_pl.data.place import DatasetSpec
 from boneage_pl.data.problems import format_list
 from boneage_pl.data.rows import parse_sexes
 from boneage_pl.data.table_file import read_header, read_rows
 from boneage_pl.errors import BoneAgeError
+from boneage_pl.utils.files import filter_by_suffix
 
 _UNSUPPORTED = (".xls", ".ods", ".numbers", ".sav", ".parquet")  # tables of other programs
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.home import expand_path
 from boneage_pl.run.runs import run_of, shortest_path
+from boneage_pl.utils.files import expand_path
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from boneage_pl.deploy.measured import TABLE_HEAD, ExportCheck, check_export, me
 from boneage_pl.deploy.onnx_file import needs_onnx
 from boneage_pl.deploy.trial import VerificationSet, build_verification_set
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.whole import atomic_write
 from boneage_pl.reading.model import BoneAgePredictor
+from boneage_pl.utils.files import atomic_write
 
 log = logging.getLogger(__name__)
 

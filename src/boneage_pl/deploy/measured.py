@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from boneage_pl.deploy.exported import PredictFn
 from boneage_pl.deploy.trial import ImageBatch, VerificationSet
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.progress import progress
+from boneage_pl.utils.progress import progress
 
 PARITY_MONTHS = 0.05  # months; a float32 export that is off by more is not the model
 BATCH = 16

@@ -16,8 +16,8 @@ from boneage_pl.deploy.exported import ExportModule, PredictFn, translate_export
 from boneage_pl.deploy.measured import predict_images
 from boneage_pl.deploy.trial import ImageBatch
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.pool import cores
-from boneage_pl.reading.extras import import_optional
+from boneage_pl.utils.optional import import_optional
+from boneage_pl.utils.processes import cores
 
 MAX_PROTOBUF_BYTES = 1.9e9  # a file is one protocol buffer, which holds 2 GiB
 _INPUTS, _OUTPUT = ("image", "male"), "months"

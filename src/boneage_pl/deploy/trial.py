@@ -10,12 +10,12 @@ from omegaconf import DictConfig
 
 from boneage_pl.data.frame import ResizeSpec
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.pool import cores
 from boneage_pl.reading.member import EnsembleMember
 from boneage_pl.reading.sources import expand_inputs
 from boneage_pl.reading.squares import load_images
 from boneage_pl.report.asked import select_evaluation_set
 from boneage_pl.run.checkpoint import Checkpoint
+from boneage_pl.utils.processes import cores
 
 _MIN_IMAGES = 2  # images that something is tried on
 NUM_CALIBRATION = 200  # images that ranges are taken from; our choice: see docs/EXPORT.md

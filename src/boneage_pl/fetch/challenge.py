@@ -6,8 +6,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.fetch.disk import write_text
 from boneage_pl.fetch.transfer import partial_path
+from boneage_pl.utils.files import write_text
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.fetch.address import InterruptedDownloadError, content_length, describe_failure, open_url
-from boneage_pl.fetch.disk import format_bytes, translate_disk_errors, write_text
+from boneage_pl.utils.files import format_bytes, translate_disk_errors, write_text
 
 _CHUNK = 1 << 20  # bytes
 _LONGEST_WAIT = 60  # seconds between two tries

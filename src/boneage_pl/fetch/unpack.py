@@ -12,8 +12,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.fetch.disk import check_free_space, format_bytes, translate_disk_errors
-from boneage_pl.machine.whole import atomic_path
+from boneage_pl.utils.files import atomic_path, check_free_space, format_bytes, translate_disk_errors
 
 _CHUNK = 1 << 20  # bytes
 _COMPRESSIONS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from boneage_pl.data.frame import Pixels
-from boneage_pl.machine.hardware import disable_tf32
 from boneage_pl.model.answer import InferenceModule
+from boneage_pl.utils.hardware import disable_tf32
 
 AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 

@@ -7,13 +7,13 @@ from typing import Any
 import pandas as pd
 
 from boneage_pl.data.columns import map_columns
-from boneage_pl.data.files import filter_by_suffix, iter_files
 from boneage_pl.data.ids import match_images
 from boneage_pl.data.radiograph import SUFFIXES
 from boneage_pl.data.rows import parse_sexes
 from boneage_pl.data.table_file import read_rows
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.reading.answer import PredictionRequest
+from boneage_pl.utils.files import filter_by_suffix, iter_files
 
 _PATHS = {"path", "filepath", "imagepath", "imagefile"}  # without case, blanks and underscores
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from boneage_pl.data.frame import Pixels
 from boneage_pl.data.radiograph import stem_of
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.whole import atomic_path
 from boneage_pl.model.answer import decode_months
 from boneage_pl.model.features import gradcam_layer
 from boneage_pl.reading.answer import Prediction
-from boneage_pl.reading.extras import import_optional
 from boneage_pl.reading.member import EnsembleMember
+from boneage_pl.utils.files import atomic_path
+from boneage_pl.utils.optional import import_optional
 
 Heatmap = NDArray[np.float32]
 _COLORS = "RdBu_r"

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from boneage_pl.data.frame import Pixels, ResizeMode
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.progress import progress
 from boneage_pl.model.features import FeatureHook, ood_layer
 from boneage_pl.model.inference import BatchPredictor
+from boneage_pl.utils.progress import progress
 
 CALIBRATION_COVERAGE = (
     0.98  # of the validation's images that each limit lets pass; our choice: both together flag under 5 %

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from boneage_pl.data.frame import Pixels, ResizeSpec
 from boneage_pl.data.radiograph import ImageInput, Radiograph
-from boneage_pl.machine.pool import cores
 from boneage_pl.model.inference import PredictionBatch, average_predictions
 from boneage_pl.reading.answer import Prediction, PredictionRequest
 from boneage_pl.reading.intervals import ConformalIntervals, calibrate, check_coverage_level
@@ -21,6 +20,7 @@ from boneage_pl.reading.member import EnsembleMember, MemberOutput, parse_tta
 from boneage_pl.reading.sources import expand_inputs, parse_sex
 from boneage_pl.reading.squares import LoadedImage, load_images
 from boneage_pl.run.runs import find_checkpoints
+from boneage_pl.utils.processes import cores
 
 NamedImage = str | PathLike[str]
 MISSING_SEX_MESSAGE = "no sex is known: say sex=F, sex=M or sex=unknown, or give it in a table"

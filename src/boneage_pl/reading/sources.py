@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from boneage_pl.data.dicom import is_dicom
-from boneage_pl.data.files import iter_files
 from boneage_pl.data.place import default_conventions
 from boneage_pl.data.radiograph import SUFFIXES
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.home import expand_path
 from boneage_pl.reading.answer import PredictionRequest
+from boneage_pl.utils.files import expand_path, iter_files
 
 SEXES = {"F": False, "M": True, "UNKNOWN": "unknown"}
 _NOT_IMAGES = (f"{os.sep}DICOMDIR", ".sr.dcm")  # an archive's index, and reports of ours

@@ -10,9 +10,9 @@ from boneage_pl import __version__
 from boneage_pl.data.images import read_file
 from boneage_pl.data.radiograph import stem_of
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.whole import atomic_path
 from boneage_pl.reading.answer import Prediction
-from boneage_pl.reading.extras import import_optional
+from boneage_pl.utils.files import atomic_path
+from boneage_pl.utils.optional import import_optional
 
 DEVICE_NAME = "boneage_pl"
 # What says who it is, when and where: a report may leave the first empty (PS3.3 C.7.1.1 and C.7.2.1, type 2),

@@ -12,7 +12,6 @@ from omegaconf import DictConfig, ListConfig
 
 from boneage_pl.data.rows import parse_sexes
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.home import expand_path
 from boneage_pl.reading.intervals import AGES
 from boneage_pl.report.against import REQUIRED_COLUMNS, parse_numbers, read_predictions_csv
 from boneage_pl.report.comparing import PAGE_SUFFIXES, format_table, target_of, write_page
@@ -20,6 +19,7 @@ from boneage_pl.report.comparison import Table
 from boneage_pl.report.html import render, with_interval
 from boneage_pl.report.measures import age_band, metrics_of
 from boneage_pl.report.pairing import holm_correction, paired_comparison
+from boneage_pl.utils.files import expand_path
 
 log = logging.getLogger(__name__)
 

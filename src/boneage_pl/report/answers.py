@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from boneage_pl.data.frame import Pixels
-from boneage_pl.machine.progress import progress
 from boneage_pl.model.inference import BatchPredictor, PredictionBatch, average_predictions
 from boneage_pl.reading.member import TTATransform
 from boneage_pl.run.checkpoint import load_inference_module
 from boneage_pl.run.runs import shortest_path
+from boneage_pl.utils.progress import progress
 
 UNCHANGED = "clean"
 ReadPixels = Callable[[Sequence[str]], Pixels]  # ids → uint8 [B, H, W]

@@ -11,8 +11,6 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.home import expand_path
-from boneage_pl.machine.whole import atomic_write
 from boneage_pl.report.comparison import Table, config_differences, paired_tests, results_table
 from boneage_pl.report.figures import learning_curves
 from boneage_pl.report.html import figure_to_png, render
@@ -22,6 +20,7 @@ from boneage_pl.report.outcome import RunResults, load_run_results
 from boneage_pl.run.hold import unique_dir
 from boneage_pl.run.published import curves_caption, published_stages
 from boneage_pl.run.runs import HYDRA_OVERRIDES, newest_run, shortest_path
+from boneage_pl.utils.files import atomic_write, expand_path
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,6 @@ import pandas as pd
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.hardware import keep_freed_memory, on_gpu
-from boneage_pl.machine.home import expand_path
 from boneage_pl.reading.member import TTATransform, parse_tta
 from boneage_pl.report.against import compare_predictions, read_predictions_csv
 from boneage_pl.report.answers import (
@@ -32,6 +30,8 @@ from boneage_pl.report.writer import ReportContext, ReportSections, write_report
 from boneage_pl.run.checkpoint import Checkpoint, load_checkpoint
 from boneage_pl.run.run_json import describe_evaluation, load_run_json
 from boneage_pl.run.runs import find_checkpoint, find_checkpoints, run_of, shortest_path
+from boneage_pl.utils.files import expand_path
+from boneage_pl.utils.hardware import keep_freed_memory, on_gpu
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from boneage_pl.data.frame import Pixels
 from boneage_pl.report.statistics import PERCENTILES, mean, with_intervals
 from boneage_pl.run.history import EpochMetrics
 from boneage_pl.run.published import published_curves
-from boneage_pl.run.sheet import image_grid
+from boneage_pl.utils.plots import image_grid
 
 GIRLS, BOYS = "#c44e52", "#4c72b0"
 COLORS = color_sequences["tab10"]  # of runs

@@ -13,7 +13,7 @@ from boneage_pl.data.perturbed import CORRUPTIONS, RESAMPLING_CORRUPTIONS, Corru
 from boneage_pl.report.answers import UNCHANGED, ReadPixels
 from boneage_pl.report.measures import BOOTSTRAP_DRAWS, to_json_numbers
 from boneage_pl.report.statistics import Values, mean, with_intervals
-from boneage_pl.run.sheet import image_grid
+from boneage_pl.utils.plots import image_grid
 
 
 def build_conditions(read: ReadPixels, redone: Callable[[Resampling], ReadPixels]) -> dict[str, ReadPixels]:

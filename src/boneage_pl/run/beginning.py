@@ -11,7 +11,6 @@ from torch.optim import Optimizer
 
 from boneage_pl.cli.building import instantiate
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.hardware import warn_if_numerics_differ
 from boneage_pl.model.optimizer import length_option
 from boneage_pl.run.checkpoint import Checkpoint, build_network, check_same_architecture, load_checkpoint
 from boneage_pl.run.folder import diff_configs, to_plain
@@ -19,6 +18,7 @@ from boneage_pl.run.history import EpochMetrics
 from boneage_pl.run.preflight import find_warm_start
 from boneage_pl.run.record import WarmStart
 from boneage_pl.run.state import check_training_state, latest_checkpoint
+from boneage_pl.utils.hardware import warn_if_numerics_differ
 
 log = logging.getLogger(__name__)
 

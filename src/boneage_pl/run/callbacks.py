@@ -15,13 +15,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.whole import atomic_write
 from boneage_pl.model.input import denormalize, get_input_spec
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.run.history import MetricsHistory
 from boneage_pl.run.record import CheckpointMetadata
 from boneage_pl.run.run_json import RunLog
-from boneage_pl.run.sheet import image_grid
+from boneage_pl.utils.files import atomic_write
+from boneage_pl.utils.plots import image_grid
 
 log = logging.getLogger(__name__)
 

@@ -17,13 +17,13 @@ from boneage_pl.data.datamodule import BoneAgeDataModule
 from boneage_pl.data.found import DatasetIndex
 from boneage_pl.data.transforms import Compose
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.hardware import disable_tf32, keep_freed_memory, syncs_batchnorm
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.model.optimizer import build_optimizer_factory, build_scheduler_factory
 from boneage_pl.run.beginning import InitialState
 from boneage_pl.run.callbacks import check_monitors
 from boneage_pl.run.curves import EpochTensorBoardLogger
 from boneage_pl.run.saving import AtomicCheckpointIO
+from boneage_pl.utils.hardware import disable_tf32, keep_freed_memory, syncs_batchnorm
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 
-from boneage_pl.machine.locks import file_lock
+from boneage_pl.utils.processes import file_lock
 
 BEST_PUBLISHED = 5.5949  # months: v2 on its own validation rows, once more with new random flips
 # v2 on the challenge's 200 test images: MAE in months with its 95 % interval over images, computed from the

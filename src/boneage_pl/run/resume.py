@@ -17,11 +17,11 @@ from boneage_pl.cli.command import quote_override, resume_command
 from boneage_pl.cli.conf_path import CONF_DIR
 from boneage_pl.cli.numbers import check_number
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.home import expand_path
 from boneage_pl.run.folder import RESUMABLE_OPTIONS, load_run_config
 from boneage_pl.run.hold import is_running
 from boneage_pl.run.runs import HYDRA_OVERRIDES, SUMMARY, unfinished_runs
 from boneage_pl.run.trust import check_trusted_targets
+from boneage_pl.utils.files import expand_path
 
 
 def expand_resume(arguments: list[str]) -> DictConfig:

@@ -15,10 +15,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from boneage_pl import __version__
-from boneage_pl.machine.pool import cores
-from boneage_pl.machine.whole import atomic_write
 from boneage_pl.run.record import CheckpointMetadata
 from boneage_pl.run.runs import run_of
+from boneage_pl.utils.files import atomic_write
+from boneage_pl.utils.processes import cores
 
 SCHEMA = 1  # of run.json: raise it when a key changes its meaning
 PACKAGES = (

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.home import expand_path
+from boneage_pl.utils.files import expand_path
 
 BEST, LAST, PREVIOUS = (Path("checkpoints", f"{name}.ckpt") for name in ("best", "last", "previous"))
 HYDRA_OVERRIDES = Path(".hydra", "overrides.yaml")  # the last that Hydra writes before a run begins

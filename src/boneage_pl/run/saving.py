@@ -12,10 +12,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.whole import atomic_path
 from boneage_pl.run.callbacks import EpochLogger
 from boneage_pl.run.history import MetricsHistory
 from boneage_pl.run.runs import BEST, LAST, PREVIOUS
+from boneage_pl.utils.files import atomic_path
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.whole import atomic_path
 from boneage_pl.run.checkpoint import TRAINING, Checkpoint, check_types, load_checkpoint
 from boneage_pl.run.history import MetricsHistory
 from boneage_pl.run.runs import BEST, LAST, PREVIOUS
+from boneage_pl.utils.files import atomic_path
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from boneage_pl.machine.whole import atomic_path, atomic_write
 from boneage_pl.run.record import CheckpointMetadata
+from boneage_pl.utils.files import atomic_path, atomic_write
 
 SUFFIX = ".safetensors"
 FORMAT = "boneage_pl weights 1"

@@ -16,9 +16,9 @@ from boneage_pl.data.phantom.record import (
     begin_dataset,
     finish_dataset,
 )
-from boneage_pl.machine.pool import cores, parallel_map
-from boneage_pl.machine.progress import progress
-from boneage_pl.machine.whole import atomic_write
+from boneage_pl.utils.files import atomic_write
+from boneage_pl.utils.processes import cores, parallel_map
+from boneage_pl.utils.progress import progress
 
 MAX_AGE_YEARS = 228  # months; the RSNA table ends there
 AGE_BINS = 10

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.whole import atomic_write
+from boneage_pl.utils.files import atomic_write
 
 VERSION = 1  # of the generator: raise it when a picture or the table would come out differently
 

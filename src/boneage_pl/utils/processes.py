@@ -1,5 +1,6 @@
-"""Worker processes for jobs that no library runs on all cores by itself."""
+"""Process pool, file locks and signal handling in worker processes."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -9,9 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
+from filelock import FileLock, Timeout
+
 from boneage_pl.errors import BoneAgeError
+
+log = logging.getLogger(__name__)
 
 MIN_TASKS = 64  # images: starting processes takes longer than reading or drawing these in this one
 MAIN_GUARD_MESSAGE = (
@@ -105,3 +111,29 @@ def _exit_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+@contextmanager
+def file_lock(path: Path, doing: str) -> Iterator[None]:
+    """Hold the lock file `path`, waiting for a process that holds it; it ends with the process that does.
+
+    Args:
+        path: in a folder that is there.
+        doing: what the other process is at, for the line that says that this one waits.
+
+    Raises:
+        OSError: the file cannot be made.
+        BoneAgeError: see `check_main_guard`.
+    """
+    check_main_guard()
+    path.open("ab").close()  # where it cannot be, filelock tries for ever
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another process that %s", doing)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

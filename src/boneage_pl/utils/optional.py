@@ -1,4 +1,4 @@
-"""What an option needs that a plain installation does not bring."""
+"""Import optional dependencies, with the extra that installs them."""
 
 from importlib import import_module
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""A contact sheet of the phantom at ages 1 to 228 months: `python -m boneage_pl.data.phantom.sheet FILE`."""
+"""A contact sheet of the phantom at ages 1 to 228 months: `python -m examples.phantom_contact_sheet FILE`."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How far a long job is, on standard error."""
+"""Progress bar in a terminal, lines in a log."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""Several radiographs in one picture. Imports no torch."""
+"""Grid of images as a figure."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What this machine can do."""
+"""Detect devices, choose precision and worker counts, and describe the hardware."""
 
 import ctypes
 import logging
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.machine.pool import cores
+from boneage_pl.utils.processes import cores
 
 log = logging.getLogger(__name__)
 
