@@ -230,7 +230,7 @@ def epoch_overhead(side: str, root: str, size: int) -> Result:
 
     import lightning as L
 
-    from boneage_pl.cli.entry import run_command
+    from boneage_pl.cli.entrypoint import run_command
     from boneage_pl.model import module
 
     assert side == "project"

@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from benchmarks.ablation import CONF as STEPS_CONF
 from benchmarks.ablation import STEPS
 from benchmarks.unaveraged import unaveraged
-from boneage_pl.cli.building import instantiate
-from boneage_pl.cli.conf_path import CONF_DIR
+from boneage_pl.cli import CONF_DIR
+from boneage_pl.cli.instantiate import instantiate
 from boneage_pl.data.transforms import Compose
 from tests.conftest import SMALL_PHANTOM
 

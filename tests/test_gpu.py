@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from benchmarks import gpu, meter
-from boneage_pl.cli.conf_path import CONF_DIR
+from boneage_pl.cli import CONF_DIR
 
 BRAKE = "+callbacks.brake={_target_: tests.tiny.Brake, seconds: 20}"
 SMALL = {

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from boneage_pl.cli.conf_path import CONF_DIR
+from boneage_pl.cli import CONF_DIR
 
 SOURCE = Path(__file__).parents[1] / "src" / "boneage_pl"
 PAGE = Path(__file__).parents[1] / "docs" / "ARCHITECTURE.md"

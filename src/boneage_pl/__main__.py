@@ -10,9 +10,9 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from boneage_pl.cli.command import expand_home, expand_home_in_override
-from boneage_pl.cli.entry import exit_on_error, run_command
-from boneage_pl.cli.usage import format_help
+from boneage_pl.cli.entrypoint import exit_on_error, run_command
+from boneage_pl.cli.help import format_help
+from boneage_pl.cli.overrides import expand_home, expand_home_in_override
 from boneage_pl.data.source import resolve_cache_dir
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.run.hold import is_rank_zero, remove_empty_run_dir

@@ -2,8 +2,8 @@
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from boneage_pl.cli.entry import run_command
-from boneage_pl.cli.numbers import check_number
+from boneage_pl.cli.checks import check_number
+from boneage_pl.cli.entrypoint import run_command
 from boneage_pl.page.address import check_address
 from boneage_pl.utils.optional import require_installed
 

@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from boneage_pl.cli.entry import run_command
+from boneage_pl.cli.entrypoint import run_command
 from boneage_pl.errors import BoneAgeError
 
 

@@ -11,8 +11,8 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from boneage_pl.cli.entry import INTERRUPTED_MESSAGE, run_command
-from boneage_pl.cli.numbers import check_number
+from boneage_pl.cli.checks import check_number
+from boneage_pl.cli.entrypoint import INTERRUPTED_MESSAGE, run_command
 from boneage_pl.data.place import data_root
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.fetch.address import check_url, remote_size

@@ -2,8 +2,8 @@
 
 from omegaconf import DictConfig
 
-from boneage_pl.cli.entry import run_command
-from boneage_pl.cli.numbers import check_data_numbers
+from boneage_pl.cli.checks import check_data_numbers
+from boneage_pl.cli.entrypoint import run_command
 from boneage_pl.errors import BoneAgeError
 
 SUBSETS = (None, "validation", "all")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from boneage_pl.cli.entry import run_command
-from boneage_pl.cli.numbers import check_number
+from boneage_pl.cli.checks import check_number
+from boneage_pl.cli.entrypoint import run_command
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.reading.output import open_writer
 from boneage_pl.reading.sources import expand_inputs

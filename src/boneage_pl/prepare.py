@@ -5,8 +5,8 @@ import logging
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from boneage_pl.cli.entry import INTERRUPTED_MESSAGE, run_command
-from boneage_pl.cli.numbers import check_data_numbers
+from boneage_pl.cli.checks import check_data_numbers
+from boneage_pl.cli.entrypoint import INTERRUPTED_MESSAGE, run_command
 from boneage_pl.data.depth import describe_bit_depths
 from boneage_pl.data.frame import ResizeSpec
 from boneage_pl.data.place import DatasetSpec

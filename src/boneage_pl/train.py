@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from boneage_pl import __version__
-from boneage_pl.cli.command import resume_command
+from boneage_pl.cli.overrides import resume_command
 from boneage_pl.data.found import DatasetIndex
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.head import is_depthwise

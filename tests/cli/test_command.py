@@ -3,7 +3,7 @@ import shlex
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from boneage_pl.cli.command import check_paths, quote_override
+from boneage_pl.cli.overrides import check_paths, quote_override
 from boneage_pl.errors import BoneAgeError
 
 AWKWARD = [

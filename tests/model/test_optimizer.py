@@ -6,7 +6,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from boneage_pl.cli.conf_path import CONF_DIR
+from boneage_pl.cli import CONF_DIR
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.optimizer import (
     build_optimizer_factory,

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 import yaml
 
-from boneage_pl.cli.conf_path import CONF_DIR
+from boneage_pl.cli import CONF_DIR
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.files import expand_path
 

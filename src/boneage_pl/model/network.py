@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import inception_v3
 
-from boneage_pl.cli.numbers import check_number
+from boneage_pl.cli.checks import check_number
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.head import Float32Linear
 from boneage_pl.model.input import NORMALIZATIONS, InputSpec

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
 
-from boneage_pl.cli.building import instantiate_partial
+from boneage_pl.cli.instantiate import instantiate_partial
 from boneage_pl.errors import BoneAgeError
 
 LENGTH_OPTIONS = (

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boneage_pl.cli.numbers import check_number
+from boneage_pl.cli.checks import check_number
 from boneage_pl.errors import BoneAgeError, first_line
 from boneage_pl.model.head import Float32Linear, GeM, SexConcat, SexFiLM
 from boneage_pl.model.input import InputSpec

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil, inf, isfinite
 from typing import Any
 
-from boneage_pl.cli.numbers import check_number
+from boneage_pl.cli.checks import check_number
 from boneage_pl.run.record import CheckpointMetadata
 
 AGES = (  # bone age in months below which each ends

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from boneage_pl.cli.command import next_command
+from boneage_pl.cli.overrides import next_command
 from boneage_pl.data.split_source import training_rows
 from boneage_pl.run.history import MetricsHistory
 from boneage_pl.run.published import BEST_PUBLISHED, PUBLISHED_ON_TEST

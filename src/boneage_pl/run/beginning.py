@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.optim import Optimizer
 
-from boneage_pl.cli.building import instantiate
+from boneage_pl.cli.instantiate import instantiate
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.optimizer import length_option
 from boneage_pl.run.checkpoint import Checkpoint, build_network, check_same_architecture, load_checkpoint

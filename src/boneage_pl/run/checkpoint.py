@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
-from boneage_pl.cli.building import instantiate
+from boneage_pl.cli.instantiate import instantiate
 from boneage_pl.data.transforms import Compose
 from boneage_pl.errors import BoneAgeError, first_line
 from boneage_pl.model.answer import InferenceModule

@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from boneage_pl.cli.command import resume_command
+from boneage_pl.cli.overrides import resume_command
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.run.runs import HYDRA_OVERRIDES, LAST, PREVIOUS, SUMMARY
 

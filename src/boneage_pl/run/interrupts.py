@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from boneage_pl.cli.command import resume_command
+from boneage_pl.cli.overrides import resume_command
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from boneage_pl.cli.building import instantiate, instantiate_partial
+from boneage_pl.cli.instantiate import instantiate, instantiate_partial
 from boneage_pl.data.datamodule import BoneAgeDataModule
 from boneage_pl.data.found import DatasetIndex
 from boneage_pl.data.transforms import Compose

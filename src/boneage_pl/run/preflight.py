@@ -11,9 +11,9 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 
-from boneage_pl.cli.command import expand_home, next_command, same_command
-from boneage_pl.cli.entry import exit_on_error
-from boneage_pl.cli.numbers import check_data_numbers, check_number
+from boneage_pl.cli.checks import check_data_numbers, check_number
+from boneage_pl.cli.entrypoint import exit_on_error
+from boneage_pl.cli.overrides import expand_home, next_command, same_command
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.run.folder import check_run_dir
 from boneage_pl.run.hold import create_run_dir, is_rank_zero, lock_run_dir, unique_dir

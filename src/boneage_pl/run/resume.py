@@ -13,9 +13,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from boneage_pl.cli.command import quote_override, resume_command
-from boneage_pl.cli.conf_path import CONF_DIR
-from boneage_pl.cli.numbers import check_number
+from boneage_pl.cli import CONF_DIR
+from boneage_pl.cli.checks import check_number
+from boneage_pl.cli.overrides import quote_override, resume_command
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.run.folder import RESUMABLE_OPTIONS, load_run_config
 from boneage_pl.run.hold import is_running

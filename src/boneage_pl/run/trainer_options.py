@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig
 
-from boneage_pl.cli.conf_path import CONF_DIR
-from boneage_pl.cli.numbers import check_number
+from boneage_pl.cli import CONF_DIR
+from boneage_pl.cli.checks import check_number
 from boneage_pl.errors import BoneAgeError
 
 _EPOCHS = "a run counts whole epochs: trainer.max_epochs, and trainer.limit_train_batches for shorter ones."

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from boneage_pl.cli.conf_path import CONF_DIR
+from boneage_pl.cli import CONF_DIR
 from boneage_pl.errors import BoneAgeError
 
 # Classes that a run may have been given beside those of conf/, by their place in the packages' public names.

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from boneage_pl.cli.conf_path import CONF_DIR
+from boneage_pl.cli import CONF_DIR
 from boneage_pl.data.augment.cover import RandomBorder, RandomErasing, RandomMarker
 from boneage_pl.data.augment.geometry import RandomAffine, Resize
 from boneage_pl.data.augment.sharpness import GaussianBlur, GaussianNoise, LowResolution

@@ -1,4 +1,4 @@
-"""Numbers that a person has typed: whether they can be right. Imports nothing heavy."""
+"""Range checks of configuration values."""
 
 from typing import Any
 

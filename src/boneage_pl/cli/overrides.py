@@ -1,4 +1,4 @@
-"""Commands as a user types them: quoting for Hydra's grammar and the shell, and the next one to run."""
+"""Quote overrides for the shell and Hydra's grammar, expand `~`, print follow-up commands."""
 
 import re
 import shlex

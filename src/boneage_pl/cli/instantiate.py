@@ -1,4 +1,4 @@
-"""Build what a configuration names, and say in plain words what its constructor refuses.
+"""Instantiate configuration nodes, with errors that name the option.
 
 Constructors are given plain lists and dictionaries: an optimiser's and a scheduler's go into checkpoints.
 """

@@ -1,4 +1,4 @@
-"""How every command of the project starts and how it refuses: a few lines, no traceback, exit 2."""
+"""Run a command under Hydra: exit codes, errors without a traceback."""
 
 import os
 import sys
@@ -12,10 +12,9 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue
 
-from boneage_pl.cli.command import check_paths, expand_home, expand_home_in_override
-from boneage_pl.cli.conf_path import CONF_DIR
-from boneage_pl.cli.hints import group_choices, suggest_overrides
-from boneage_pl.cli.usage import config_dirs
+from boneage_pl.cli import CONF_DIR
+from boneage_pl.cli.help import config_dirs, group_choices, suggest_overrides
+from boneage_pl.cli.overrides import check_paths, expand_home, expand_home_in_override
 from boneage_pl.errors import BoneAgeError
 
 INTERRUPTED_MESSAGE = "stopped; the same command continues from here"
