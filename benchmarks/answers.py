@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks import table
-from boneage_pl.data.table import read_table
+from boneage_pl.data.tables.load import read_table
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.report.html import with_interval
 from boneage_pl.report.measures import to_json_numbers

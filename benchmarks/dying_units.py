@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from benchmarks.keep import keep
 from boneage_pl.data.datamodule import BoneAgeDataModule
-from boneage_pl.data.transforms import Compose, RandomHorizontalFlip
+from boneage_pl.data.transforms.compose import Compose
+from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
 from boneage_pl.model.input import InputSpec, Normalize
 from boneage_pl.model.network import InceptionRegressor
 

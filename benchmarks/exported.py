@@ -22,10 +22,13 @@ CALIBRATING = 20  # drawn hands: enough for ranges, where only the speed counts
 
 def hands(size: int, count: int) -> Any:
     """Return drawn radiographs as a trial has them."""
-    from boneage_pl.data.phantom import render
+    from boneage_pl.data.phantom import render_radiograph
     from boneage_pl.deploy.trial import ImageBatch
 
-    pixels = [np.asarray(render(10 * k, k % 2 == 0, seed=0, index=k, size=size)) for k in range(1, count + 1)]
+    pixels = [
+        np.asarray(render_radiograph(10 * k, k % 2 == 0, seed=0, index=k, size=size))
+        for k in range(1, count + 1)
+    ]
     return ImageBatch(np.stack(pixels)[:, None], (np.arange(count) % 2).astype(np.float32))
 
 

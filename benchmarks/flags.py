@@ -18,9 +18,9 @@ import pandas as pd
 from PIL import Image
 
 from boneage_pl import BoneAgePredictor
-from boneage_pl.data.perturbed import CORRUPTIONS
+from boneage_pl.data.corruptions import CORRUPTIONS
 from boneage_pl.data.phantom import write_phantom
-from boneage_pl.data.table import read_table
+from boneage_pl.data.tables.load import read_table
 from boneage_pl.reading.answer import Prediction
 from tests.others import others
 

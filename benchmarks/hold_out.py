@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from boneage_pl.data.table import read_table
+from boneage_pl.data.tables.load import read_table
 
 
 def write_part(folder: Path, rows: pd.DataFrame) -> None:

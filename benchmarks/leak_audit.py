@@ -21,7 +21,7 @@ import pandas as pd
 from benchmarks.hold_out import write_part
 from benchmarks.keep import keep
 from boneage_pl.data.split import age_edges, assign_groups
-from boneage_pl.data.table import read_table
+from boneage_pl.data.tables.load import read_table
 from boneage_pl.report.html import with_interval
 from boneage_pl.report.pairing import paired_comparison
 from boneage_pl.report.statistics import with_intervals

@@ -49,7 +49,8 @@ def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
     from torch.utils.data import DataLoader
 
     from benchmarks.published import Files
-    from boneage_pl.data.transforms import Compose, RandomHorizontalFlip
+    from boneage_pl.data.transforms.compose import Compose
+    from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
     from boneage_pl.model.input import InputSpec, Normalize
     from boneage_pl.utils.hardware import keep_freed_memory
 
@@ -83,9 +84,9 @@ def _epoch(data: Any, epoch: int) -> Iterable[Any]:
 
 
 def prepare(side: str, root: str, size: int, cores: int) -> Result:
-    from boneage_pl.data.frame import ResizeSpec
-    from boneage_pl.data.preparation import build_cache
-    from boneage_pl.data.table import read_table
+    from boneage_pl.data.cache.build import build_cache
+    from boneage_pl.data.images.resize import ResizeSpec
+    from boneage_pl.data.tables.load import read_table
     from boneage_pl.utils.processes import worker_pool
 
     table = read_table(Path(root))
@@ -195,7 +196,7 @@ def _saved(save: Callable[[str], None]) -> float:
 def inference(side: str, size: int, batch: int, steps: int) -> Result:
     import torch
 
-    from boneage_pl.data.transforms import Compose
+    from boneage_pl.data.transforms.compose import Compose
     from boneage_pl.model.answer import InferenceModule
     from boneage_pl.model.input import InputSpec, Normalize
     from boneage_pl.model.network import InceptionRegressor

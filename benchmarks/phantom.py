@@ -7,7 +7,7 @@ import time
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"  # before numpy is imported
 
-from boneage_pl.data.phantom import phantom_table, render  # noqa: E402
+from boneage_pl.data.phantom import phantom_table, render_radiograph  # noqa: E402
 from boneage_pl.data.phantom.dataset import encode_png  # noqa: E402
 
 
@@ -16,12 +16,12 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     rows = list(phantom_table(images, seed=0).itertuples(index=False))
-    render(100, True, seed=0, index=0, size=size)  # first call: imports and caches
+    render_radiograph(100, True, seed=0, index=0, size=size)  # first call: imports and caches
     drawing = encoding = 0.0
     stored = 0
     for i, row in enumerate(rows):
         start = time.perf_counter()
-        picture = render(row.boneage, row.male, seed=0, index=i, size=size)
+        picture = render_radiograph(row.boneage, row.male, seed=0, index=i, size=size)
         drawn = time.perf_counter()
         stored += len(encode_png(picture))
         drawing, encoding = drawing + drawn - start, encoding + time.perf_counter() - drawn

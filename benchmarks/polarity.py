@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from boneage_pl.data.augment.tone import FixPolarity
-from boneage_pl.data.frame import ResizeSpec
-from boneage_pl.data.table import read_table
+from boneage_pl.data.images.resize import ResizeSpec
+from boneage_pl.data.tables.load import read_table
+from boneage_pl.data.transforms.intensity import FixPolarity
 
 
 def share(pictures: list[Image.Image], frame: ResizeSpec) -> float:

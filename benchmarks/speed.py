@@ -26,7 +26,7 @@ from PIL import Image
 
 from benchmarks.asking import write_checkpoint
 from benchmarks.exported import SIDES, write_exports
-from boneage_pl.data.phantom import phantom_table, render, write_phantom
+from boneage_pl.data.phantom import phantom_table, render_radiograph, write_phantom
 from boneage_pl.utils.hardware import resolve_precision
 from boneage_pl.utils.processes import cores, worker_pool
 
@@ -37,7 +37,7 @@ DISTINCT, ORIGINALS = 40, 960  # drawn, and with further names for them
 
 def draw_original(task: tuple[Path, int, bool, int]) -> None:
     path, months, male, index = task
-    render(months, male, seed=0, index=index, size=ORIGINAL[1]).resize(ORIGINAL).save(path)
+    render_radiograph(months, male, seed=0, index=index, size=ORIGINAL[1]).resize(ORIGINAL).save(path)
 
 
 def write_originals(root: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from boneage_pl.data.phantom.radiograph import render
+from boneage_pl.data.phantom.render import render_radiograph
 
 AGES = (1, 6, 12, 24, 36, 60, 84, 108, 132, 156, 168, 186, 204, 228)
 COLUMNS = 7
@@ -23,7 +23,7 @@ def contact_sheet() -> Image.Image:
         for i, age in enumerate(AGES):
             x, y = i % COLUMNS * TILE, (sex * rows + i // COLUMNS) * (TILE + CAPTION)
             # Drawn large and reduced, as a network sees it; the same index for both sexes shows one build.
-            picture = render(age, male, seed=SEED, index=i)
+            picture = render_radiograph(age, male, seed=SEED, index=i)
             picture = picture.resize((TILE - 4, TILE - 4), Image.Resampling.LANCZOS)
             sheet.paste(picture, (x + 2, y + CAPTION))
             pen.text((x + 4, y + 3), f"{'boy' if male else 'girl'}, {_spoken(age)}", fill=0, font=font)

@@ -17,7 +17,7 @@ from benchmarks.ablation import STEPS
 from benchmarks.unaveraged import unaveraged
 from boneage_pl.cli import CONF_DIR
 from boneage_pl.cli.instantiate import instantiate
-from boneage_pl.data.transforms import Compose
+from boneage_pl.data.transforms.compose import Compose
 from tests.conftest import SMALL_PHANTOM
 
 ROOT = Path(__file__).parents[1]
@@ -78,7 +78,7 @@ def test_what_a_step_leaves_out_leaves_pictures_that_can_be_trained_on(name: str
     transforms = instantiate(composed(name).transforms, "transforms")
     pictures = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8)
     for side in ("train", "validation"):
-        seen = Compose.apply(transforms[side])(pictures, torch.tensor([1, 2]))
+        seen = Compose.from_config(transforms[side])(pictures, torch.tensor([1, 2]))
         assert seen.shape == pictures.shape
 
 

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, TimeoutError, expect
 from boneage_pl.reading.answer import format_years_months
 from boneage_pl.reading.growth import skeletal_age_sd
 from tests.data.dicoms import write_dicom
-from tests.data.test_brought import chunk
+from tests.data.test_user_data import chunk
 from tests.forked import Forks
 from tests.home import OWN, Home, home_of
 from tests.page.browser import PHONE, chromium, opened

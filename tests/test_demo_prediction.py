@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from boneage_pl import BoneAgePredictor
-from boneage_pl.data.perturbed import invert, rotate
+from boneage_pl.data.corruptions import invert, rotate
 from boneage_pl.data.phantom import write_phantom
 from tests.conftest import Result
 from tests.others import others

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from boneage_pl.cli import CONF_DIR
-from boneage_pl.data.table import read_table
+from boneage_pl.data.tables.load import read_table
 from boneage_pl.download import download
 from boneage_pl.errors import BoneAgeError
 from tests.fetch.archive_server import (

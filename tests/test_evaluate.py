@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from boneage_pl.data.perturbed import CORRUPTIONS, RESAMPLING_CORRUPTIONS
+from boneage_pl.data.corruptions import CORRUPTIONS, RESAMPLING_CORRUPTIONS
 from tests.conftest import Result
 from tests.forked import Forks
 from tests.run.test_resume import TINY

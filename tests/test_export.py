@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boneage_pl import BoneAgePredictor
-from boneage_pl.data.frame import ResizeSpec
-from boneage_pl.data.images import read_radiograph
+from boneage_pl.data.images.decode import read_radiograph
+from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.deploy.exported import ExportModule
 from boneage_pl.errors import BoneAgeError
 from tests.conftest import Result

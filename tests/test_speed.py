@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boneage_pl.data.batch import Batch
 from boneage_pl.data.datamodule import BoneAgeDataModule
+from boneage_pl.data.dataset import Batch
 from boneage_pl.data.phantom import write_phantom
-from boneage_pl.data.transforms import Compose, RandomHorizontalFlip
+from boneage_pl.data.transforms.compose import Compose
+from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
 from boneage_pl.model.input import InputSpec, Normalize
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.model.network import InceptionRegressor

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from boneage_pl.cli.entrypoint import exit_on_error, run_command
 from boneage_pl.cli.help import format_help
 from boneage_pl.cli.overrides import expand_home, expand_home_in_override
-from boneage_pl.data.source import resolve_cache_dir
+from boneage_pl.data.tables.spec import resolve_cache_dir
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.run.hold import is_rank_zero, remove_empty_run_dir
 from boneage_pl.run.preflight import check_options
@@ -24,7 +24,7 @@ from boneage_pl.run.trainer_options import check_typed_trainer_options
 from boneage_pl.utils.files import expand_path
 
 if TYPE_CHECKING:
-    from boneage_pl.data.found import DatasetIndex
+    from boneage_pl.data.cache.build import DatasetIndex
 
 _HYDRA_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")
 
@@ -60,9 +60,9 @@ def print_setup(config: DictConfig) -> "DatasetIndex | None":
     ours = config.data.get("_target_") == "boneage_pl.data.datamodule.BoneAgeDataModule"
     if not ours or _is_resumed() or not is_rank_zero() or config.data.get("generate"):
         return None
-    from boneage_pl.data.found import open_dataset  # imports pandas
-    from boneage_pl.data.frame import ResizeSpec
-    from boneage_pl.data.place import DatasetSpec
+    from boneage_pl.data.cache.build import open_dataset  # imports pandas
+    from boneage_pl.data.images.resize import ResizeSpec
+    from boneage_pl.data.tables.spec import DatasetSpec
 
     place = DatasetSpec.from_config(config.data)
     folder = resolve_cache_dir(config.data.get("store"), place.root)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from boneage_pl.cli.checks import check_number
 from boneage_pl.cli.entrypoint import INTERRUPTED_MESSAGE, run_command
-from boneage_pl.data.place import data_root
+from boneage_pl.data.tables.spec import data_root
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.fetch.address import check_url, remote_size
 from boneage_pl.fetch.challenge import RadiographSet

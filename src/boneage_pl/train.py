@@ -17,7 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from boneage_pl import __version__
 from boneage_pl.cli.overrides import resume_command
-from boneage_pl.data.found import DatasetIndex
+from boneage_pl.data.cache.build import DatasetIndex
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.head import is_depthwise
 from boneage_pl.model.input import get_input_spec

@@ -131,7 +131,7 @@ REFUSED: list[tuple[list[str], str]] = [
     ([*STOP, "+callbacks.stop.monitor=val_loss"], "EarlyStopping monitors val_loss; there are train_mae"),
     ([*STOP], "callbacks cannot be made: "),
     (["optimizer._target_=torch.optim.Adamm"], "optimizer cannot be made: "),
-    (["trainer.sync_batchnorm=true", "trainer.accelerator=cpu"], "synchronises BatchNorm on GPUs only"),
+    (["trainer.sync_batchnorm=true", "trainer.accelerator=cpu"], "synchronizes BatchNorm on GPUs only"),
     (["data.root=/proc/x"], "The phantom cannot be written to /proc/x"),
     (["data.root=~nobody_here/x"], "~nobody_here/x: there is no such home folder here"),
     (["hydra.job.chdir=true"], "hydra.job.chdir=true: paths are"),

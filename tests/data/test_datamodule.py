@@ -9,9 +9,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
-from boneage_pl.data import loaders
+from boneage_pl.data import dataloaders
 from boneage_pl.data.datamodule import BoneAgeDataModule
-from boneage_pl.data.transforms import Compose, RandomHorizontalFlip
+from boneage_pl.data.transforms.compose import Compose
+from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.run.beginning import InitialState
 from boneage_pl.run.parts import build_datamodule, build_module
@@ -166,8 +167,8 @@ def test_images_stay_on_a_gpu_only_where_they_leave_room(
 ):
     """The images of the GPU are put into the CPU's memory: what decides is looked at, not CUDA."""
     taken: list[str] = []
-    monkeypatch.setattr(loaders, "free_memory", lambda _: free)
-    monkeypatch.setattr(loaders, "DeviceImages", lambda *args: taken.append(str(args[-1])))
+    monkeypatch.setattr(dataloaders, "free_memory", lambda _: free)
+    monkeypatch.setattr(dataloaders, "DeviceImages", lambda *args: taken.append(str(args[-1])))
     gpu = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda", 0)))
     for asked in (None, False, True):
         data = data_of(rsna, on_device=asked)

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from boneage_pl.data.frame import ResizeSpec
-from boneage_pl.data.phantom import render
-from boneage_pl.data.transforms import Compose
+from boneage_pl.data.images.resize import ResizeSpec
+from boneage_pl.data.phantom import render_radiograph
+from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.deploy.exported import ExportModule
 from boneage_pl.deploy.measured import PARITY_MONTHS
 from boneage_pl.deploy.onnx_file import open_onnx, write_onnx
@@ -63,7 +63,9 @@ def exported(network: nn.Module, side: int, loss: Any = None) -> ExportModule:
     ],
 )
 def test_each_format_answers_as_pytorch_does(network: type[nn.Module], side: int, tmp_path: Path):
-    hands = [np.asarray(render(20 + 40 * k, k % 2 == 0, seed=0, index=k, size=side)) for k in range(5)]
+    hands = [
+        np.asarray(render_radiograph(20 + 40 * k, k % 2 == 0, seed=0, index=k, size=side)) for k in range(5)
+    ]
     rng = np.random.default_rng(0)  # a hundred pictures of five hands, each with its own grain
     image = np.stack([hands[k % 5] ^ rng.integers(0, 8, (side, side), np.uint8) for k in range(100)])[:, None]
     male = (np.arange(100) % 2).astype(np.float32)

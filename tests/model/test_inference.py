@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from boneage_pl.data.transforms import Compose
+from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.model.answer import InferenceModule
 from boneage_pl.model.inference import BatchPredictor, PredictionBatch, average_predictions
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from boneage_pl.data.batch import Batch
-from boneage_pl.data.transforms import Compose
+from boneage_pl.data.dataset import Batch
+from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.model.module import BoneAgeModule
 
 

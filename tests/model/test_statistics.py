@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from boneage_pl.data.transforms import Compose
+from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.model.statistics import BatchNormRecalibration, recalibrate_batchnorm
 from tests.model.test_module import adam, loader, trainer

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boneage_pl.data.frame import ResizeSpec
+from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.reading.answer import PredictionRequest
 from boneage_pl.reading.squares import PREFETCH, load_images
 

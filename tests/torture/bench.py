@@ -52,7 +52,7 @@ V3 = Recipe(
         "model.dropout=0.2",
         "optimizer.layer_decay=0.8",
         "callbacks.averaging.decay=0.9",
-        "transforms.mix={_target_:boneage_pl.data.augment.mixing.CMixup,share:0.5,width:30}",
+        "transforms.mix={_target_:boneage_pl.data.transforms.mixup.CMixup,share:0.5,width:30}",
     ),
     (),
     8,

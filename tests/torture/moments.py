@@ -26,7 +26,7 @@ def install(plan: Plan) -> None:
     import torch
     from matplotlib.figure import Figure
 
-    from boneage_pl.data.part import PartialCache
+    from boneage_pl.data.cache.store import PartialCache
     from boneage_pl.data.phantom import dataset
     from boneage_pl.model.module import BoneAgeModule
     from boneage_pl.run import saving

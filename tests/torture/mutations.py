@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from boneage_pl.data.frame import ResizeSpec
-from boneage_pl.data.images import BadImageError, read_radiograph
-from boneage_pl.data.place import DatasetSpec
-from boneage_pl.data.table import load_table
+from boneage_pl.data.images.decode import BadImageError, read_radiograph
+from boneage_pl.data.images.resize import ResizeSpec
+from boneage_pl.data.tables.load import load_table
+from boneage_pl.data.tables.spec import DatasetSpec
 from boneage_pl.errors import BoneAgeError
 from tests.conftest import balanced_table, write_rsna
 from tests.torture.bench import Row

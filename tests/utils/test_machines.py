@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from boneage_pl.data import originals, shared_memory
+from boneage_pl.data import dataset
+from boneage_pl.data.cache import uncached
 from boneage_pl.data.datamodule import BoneAgeDataModule
-from boneage_pl.data.frame import ResizeSpec
-from boneage_pl.data.shared_memory import limit_workers_by_shm
+from boneage_pl.data.dataset import limit_workers_by_shm
+from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils import hardware
 from tests.conftest import balanced_table, write_rsna
@@ -45,7 +46,7 @@ def test_loader_processes_are_as_many_as_their_batches_have_room_for(
     processes: int,
     expected: int,
 ):
-    monkeypatch.setattr(shared_memory, "free_space", lambda: free)
+    monkeypatch.setattr(dataset, "free_space", lambda: free)
     assert limit_workers_by_shm(workers, 2, BATCH, processes) == expected
     assert bool(caplog.text) == (expected < workers)
     if expected < workers:
@@ -114,10 +115,10 @@ def test_a_script_without_a_guard_ends_and_says_what_it_lacks(tmp_path: Path, wo
     write_rsna(tmp_path / "data", balanced_table(4))
     code = """
 from pathlib import Path
-from boneage_pl.data.frame import ResizeSpec
-from boneage_pl.data.originals import scan_originals
-from boneage_pl.data.preparation import build_cache
-from boneage_pl.data.table import read_table
+from boneage_pl.data.images.resize import ResizeSpec
+from boneage_pl.data.cache.uncached import scan_originals
+from boneage_pl.data.cache.build import build_cache
+from boneage_pl.data.tables.load import read_table
 table = read_table(Path("data"))
 """
     result = run(code + work, tmp_path)
@@ -143,7 +144,7 @@ def test_shared_memory_that_is_full_is_an_error_and_no_wait(rsna: Path, monkeypa
 def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each look at the original files took, as `scan_originals` comes to know of them."""
     seen: list[int] = []
-    examine = originals._scan
+    examine = uncached._scan
 
     def counted(paths: dict[str, str], size: int, workers: int) -> Any:
         seen.append(len(paths))
@@ -151,7 +152,7 @@ def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    monkeypatch.setattr(originals, "_scan", counted)
+    monkeypatch.setattr(uncached, "_scan", counted)
     return seen
 
 
@@ -161,27 +162,25 @@ def test_the_original_files_are_looked_at_once_a_machine(tmp_path: Path, looks: 
     paths = {file.stem: str(file) for file in files}
     whole = files[0].read_bytes()
     files[0].write_bytes(whole[:100])
-    first = originals.scan_originals(paths, SQUARE)
+    first = uncached.scan_originals(paths, SQUARE)
     assert list(first.errors) == [files[0].stem]
-    assert originals.scan_originals(paths, SQUARE) == first
+    assert uncached.scan_originals(paths, SQUARE) == first
     assert looks == [20]
-    originals.scan_originals(paths, ResizeSpec(128))  # other pixels
+    uncached.scan_originals(paths, ResizeSpec(128))  # other pixels
     assert looks == [20, 20]
 
     found = files[0].stat()
     files[0].write_bytes(whole)
     os.utime(files[0], ns=(found.st_atime_ns, found.st_mtime_ns))
-    assert (
-        originals.scan_originals(paths, SQUARE).errors == {}
-    )  # a file that could not be used is tried again
+    assert uncached.scan_originals(paths, SQUARE).errors == {}  # a file that could not be used is tried again
     os.utime(files[1])
-    originals.scan_originals(paths, SQUARE)
+    uncached.scan_originals(paths, SQUARE)
     assert looks == [20] * 4
 
     (kept,) = (tmp_path / "temporary").iterdir()
     for file in kept.glob("*.json"):
         file.write_text(file.read_text()[:-5])
-    assert originals.scan_originals(paths, SQUARE).errors == {}
+    assert uncached.scan_originals(paths, SQUARE).errors == {}
     assert looks == [20] * 5
     assert kept.stat().st_mode & 0o077 == 0
 
@@ -189,9 +188,9 @@ def test_the_original_files_are_looked_at_once_a_machine(tmp_path: Path, looks: 
 def test_without_a_temporary_folder_of_ones_own_each_looks_for_itself(tmp_path: Path, looks: list[int]):
     write_rsna(tmp_path / "data", balanced_table(1))
     paths = {file.stem: str(file) for file in (tmp_path / "data").rglob("*.png")}
-    originals.scan_originals(paths, SQUARE)
+    uncached.scan_originals(paths, SQUARE)
     (mine,) = (tmp_path / "temporary").iterdir()
     mine.rename(tmp_path / "theirs")
     mine.symlink_to(tmp_path / "theirs")  # what another user could lay there
-    assert not originals.scan_originals(paths, SQUARE).errors
+    assert not uncached.scan_originals(paths, SQUARE).errors
     assert looks == [20, 20]

@@ -1,4 +1,4 @@
-"""The LightningDataModule: table → split → images → batches."""
+"""LightningDataModule of a labelled set of hand radiographs."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -11,21 +11,17 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
-from boneage_pl.data.batch import Batch
-from boneage_pl.data.depth import describe_bit_depths, effective_bits
-from boneage_pl.data.found import DatasetIndex, open_dataset
-from boneage_pl.data.frame import ResizeMode, ResizeSpec
-from boneage_pl.data.images import decode_originals
-from boneage_pl.data.loaders import DataLoaderFactory, DeviceImages, ReadPixels
-from boneage_pl.data.originals import scan_originals
-from boneage_pl.data.place import DatasetSpec
-from boneage_pl.data.preparation import build_cache
-from boneage_pl.data.problems import OnInvalid, check_on_invalid, drop_invalid_images
-from boneage_pl.data.samples import check_shares
+from boneage_pl.data.cache.build import DatasetIndex, build_cache, open_dataset
+from boneage_pl.data.cache.store import ImageCache, ImageIndex
+from boneage_pl.data.cache.uncached import scan_originals
+from boneage_pl.data.dataloaders import DataLoaderFactory, DeviceImages, ReadPixels
+from boneage_pl.data.dataset import Batch, check_shares
+from boneage_pl.data.images.bit_depth import describe_bit_depths, effective_bits
+from boneage_pl.data.images.decode import decode_originals
+from boneage_pl.data.images.resize import ResizeMode, ResizeSpec
 from boneage_pl.data.sampling import Sampling, balanced
-from boneage_pl.data.source import generate_if_missing, resolve_cache_dir
 from boneage_pl.data.split import Protocol, age_edges, make_split, missing_sex_note
-from boneage_pl.data.split_source import (
+from boneage_pl.data.split_record import (
     SeenImages,
     check_images_unchanged,
     check_no_leakage,
@@ -34,7 +30,8 @@ from boneage_pl.data.split_source import (
     split_from_dict,
     split_to_dict,
 )
-from boneage_pl.data.store import ImageCache, ImageIndex
+from boneage_pl.data.tables.spec import DatasetSpec, generate_if_missing, resolve_cache_dir
+from boneage_pl.data.tables.validate import OnInvalid, check_on_invalid, drop_invalid_images
 from boneage_pl.errors import BoneAgeError
 
 log = logging.getLogger(__name__)

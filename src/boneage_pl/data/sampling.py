@@ -1,4 +1,4 @@
-"""How many training rows are drawn from each group by sex and age.
+"""How many training rows each group gets.
 
 A sampling is called with how many training images each group has, int64 [G], and how many rows are wanted in
 all, and returns how many of them come from each group, int64 [G]; a group's images are repeated as needed.

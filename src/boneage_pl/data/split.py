@@ -1,4 +1,4 @@
-"""Split a table into training and validation rows: groups by sex and bone age, an equal draw from each.
+"""Draw the training and validation rows: groups, protocols and folds.
 
 - `published`: what the author ran. Every group's rows are drawn with replacement, also where it has
   thousands, and then divided by age bin alone, as scikit-learn's stratified `train_test_split` does. An
@@ -19,8 +19,8 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from boneage_pl.data.problems import format_list
 from boneage_pl.data.sampling import Sampling, balanced, rows_per_group
+from boneage_pl.data.tables.validate import format_list
 from boneage_pl.errors import BoneAgeError
 
 Protocol = Literal["disjoint", "natural", "published"]

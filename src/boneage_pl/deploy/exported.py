@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from boneage_pl import __version__
-from boneage_pl.data.frame import ResizeSpec
+from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.errors import BoneAgeError, first_line
 from boneage_pl.reading.model import BoneAgePredictor
 

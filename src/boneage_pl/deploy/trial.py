@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from boneage_pl.data.frame import ResizeSpec
+from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.reading.member import EnsembleMember
 from boneage_pl.reading.sources import expand_inputs

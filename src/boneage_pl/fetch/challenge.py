@@ -83,7 +83,9 @@ def count_images(root: Path) -> tuple[int, int]:
     Raises:
         BoneAgeError: no table is recognised, or images of its rows are missing.
     """
-    from boneage_pl.data.table import read_table  # imports pandas: not before there is something to read
+    from boneage_pl.data.tables.load import (
+        read_table,  # imports pandas: not before there is something to read
+    )
 
     table = read_table(root)
     return table["path"].nunique(), len(table)

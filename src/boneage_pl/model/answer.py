@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, autocast, float32, int64, nn, promote_types, zeros
 
-from boneage_pl.data.transforms import Compose
+from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.input import Normalize, get_input_spec
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from boneage_pl.data.frame import Pixels
+from boneage_pl.data.images.resize import Pixels
 from boneage_pl.model.answer import InferenceModule
 from boneage_pl.utils.hardware import disable_tf32
 

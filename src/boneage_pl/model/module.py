@@ -10,8 +10,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanAbsoluteError, MetricCollection
 
-from boneage_pl.data.batch import Batch
-from boneage_pl.data.transforms import Compose, RandomHorizontalFlip, hashed_uniform
+from boneage_pl.data.dataset import Batch
+from boneage_pl.data.transforms.compose import Compose, hashed_uniform
+from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
 from boneage_pl.model.answer import Loss, compute_loss, decode_months, predictive_std
 from boneage_pl.model.input import Normalize, get_input_spec
 from boneage_pl.model.optimizer import OptimizerFactory, SchedulerFactory, load_optimizer_state

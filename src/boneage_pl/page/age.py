@@ -3,7 +3,7 @@
 import re
 from datetime import date
 
-from boneage_pl.data.ages import MAX_AGE_MONTHS, months_between
+from boneage_pl.data.images.dicom import MAX_AGE_MONTHS, months_between
 from boneage_pl.errors import BoneAgeError
 
 _NUMBER = r"(\d{1,4}(?:[.,]\d+)?)"

@@ -9,8 +9,8 @@ from threading import Lock
 
 from PIL import Image
 
-from boneage_pl.data.dicom import DicomTags
-from boneage_pl.data.frame import Pixels
+from boneage_pl.data.images.dicom import DicomTags
+from boneage_pl.data.images.resize import Pixels
 from boneage_pl.reading.answer import PredictionRequest
 from boneage_pl.reading.explain import Heatmap, grad_cam
 from boneage_pl.reading.model import BoneAgePredictor, PredictionResult

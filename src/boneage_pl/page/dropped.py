@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from boneage_pl.data.place import default_conventions
-from boneage_pl.data.radiograph import SUFFIXES
+from boneage_pl.data.images.radiograph import SUFFIXES
+from boneage_pl.data.tables.spec import default_conventions
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.fetch.unpack import CORRUPTION_ERRORS, entry_error, is_hidden
 from boneage_pl.reading.answer import PredictionRequest

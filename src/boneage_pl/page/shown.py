@@ -10,7 +10,7 @@ from typing import Any, cast
 from markupsafe import Markup
 from PIL import Image
 
-from boneage_pl.data.frame import Pixels
+from boneage_pl.data.images.resize import Pixels
 from boneage_pl.page.axis import Axis
 from boneage_pl.page.desk import PredictionService, SessionImage
 from boneage_pl.reading.answer import QUALITY_FLAGS, Prediction, format_years_months

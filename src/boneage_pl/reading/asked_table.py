@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from boneage_pl.data.columns import map_columns
-from boneage_pl.data.ids import match_images
-from boneage_pl.data.radiograph import SUFFIXES
-from boneage_pl.data.rows import parse_sexes
-from boneage_pl.data.table_file import read_rows
+from boneage_pl.data.images.radiograph import SUFFIXES
+from boneage_pl.data.tables.columns import map_columns
+from boneage_pl.data.tables.load import match_images
+from boneage_pl.data.tables.parse import read_rows
+from boneage_pl.data.tables.validate import parse_sexes
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.reading.answer import PredictionRequest
 from boneage_pl.utils.files import filter_by_suffix, iter_files
@@ -22,9 +22,9 @@ def requests_from_table(table: Path, male: Any) -> list[PredictionRequest]:
     """Return a question for each row of a table.
 
     A column of paths (`path`) is read as such, relative to the table's folder or the working one; else one of
-    ids (see `boneage_pl.data.columns`) is matched with the images below the table's folder. A column of the
-    sex is used where there is one, and `male` where it is empty or there is none. A row that cannot be asked
-    about becomes a question with its error.
+    ids (see `boneage_pl.data.tables.columns`) is matched with the images below the table's folder. A column
+    of the sex is used where there is one, and `male` where it is empty or there is none. A row that cannot be
+    asked about becomes a question with its error.
 
     Raises:
         BoneAgeError: it cannot be read, has no rows, or neither column.

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from boneage_pl.data.frame import Pixels
-from boneage_pl.data.radiograph import stem_of
+from boneage_pl.data.images.radiograph import stem_of
+from boneage_pl.data.images.resize import Pixels
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.answer import decode_months
 from boneage_pl.model.features import gradcam_layer

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from boneage_pl.data.frame import Pixels, ResizeMode
+from boneage_pl.data.images.resize import Pixels, ResizeMode
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.features import FeatureHook, ood_layer
 from boneage_pl.model.inference import BatchPredictor

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boneage_pl.data.frame import Pixels, ResizeSpec
-from boneage_pl.data.perturbed import flip, rotate
+from boneage_pl.data.corruptions import flip, rotate
+from boneage_pl.data.images.resize import Pixels, ResizeSpec
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.features import FeatureHook
 from boneage_pl.model.inference import BatchPredictor, PredictionBatch, average_predictions

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boneage_pl.data.frame import Pixels, ResizeSpec
-from boneage_pl.data.radiograph import ImageInput, Radiograph
+from boneage_pl.data.images.radiograph import ImageInput, Radiograph
+from boneage_pl.data.images.resize import Pixels, ResizeSpec
 from boneage_pl.model.inference import PredictionBatch, average_predictions
 from boneage_pl.reading.answer import Prediction, PredictionRequest
 from boneage_pl.reading.intervals import ConformalIntervals, calibrate, check_coverage_level

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from boneage_pl.data.frame import Pixels
-from boneage_pl.data.images import FORMATS
+from boneage_pl.data.images.decode import FORMATS
+from boneage_pl.data.images.resize import Pixels
 from boneage_pl.errors import BoneAgeError, first_line
 from boneage_pl.model.inference import BatchPredictor
 from boneage_pl.reading.familiar import MAX_IMAGES, OODDetector, fit_ood_detector, scale_ratio

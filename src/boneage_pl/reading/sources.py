@@ -7,9 +7,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from boneage_pl.data.dicom import is_dicom
-from boneage_pl.data.place import default_conventions
-from boneage_pl.data.radiograph import SUFFIXES
+from boneage_pl.data.images.dicom import is_dicom
+from boneage_pl.data.images.radiograph import SUFFIXES
+from boneage_pl.data.tables.spec import default_conventions
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.reading.answer import PredictionRequest
 from boneage_pl.utils.files import expand_path, iter_files

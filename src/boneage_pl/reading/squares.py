@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
-from boneage_pl.data.frame import Pixels, ResizeSpec
-from boneage_pl.data.images import BLANK_IMAGE, BadImageError
-from boneage_pl.data.radiograph import Radiograph, load_radiograph
+from boneage_pl.data.images.decode import BLANK_IMAGE, BadImageError
+from boneage_pl.data.images.radiograph import Radiograph, load_radiograph
+from boneage_pl.data.images.resize import Pixels, ResizeSpec
 from boneage_pl.reading.answer import PredictionRequest
 
 PREFETCH = 64  # pictures decoded before they are asked about; our choice: two batches

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from boneage_pl import __version__
-from boneage_pl.data.images import read_file
-from boneage_pl.data.radiograph import stem_of
+from boneage_pl.data.images.decode import read_file
+from boneage_pl.data.images.radiograph import stem_of
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.reading.answer import Prediction
 from boneage_pl.utils.files import atomic_path

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, ListConfig
 
-from boneage_pl.data.rows import parse_sexes
+from boneage_pl.data.tables.validate import parse_sexes
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.reading.intervals import AGES
 from boneage_pl.report.against import REQUIRED_COLUMNS, parse_numbers, read_predictions_csv

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from boneage_pl.data.frame import Pixels
+from boneage_pl.data.images.resize import Pixels
 from boneage_pl.model.inference import BatchPredictor, PredictionBatch, average_predictions
 from boneage_pl.reading.member import TTATransform
 from boneage_pl.run.checkpoint import load_inference_module

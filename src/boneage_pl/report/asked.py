@@ -12,16 +12,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from boneage_pl.data.depth import effective_bits
-from boneage_pl.data.frame import Resampling, ResizeSpec
-from boneage_pl.data.images import decode_originals
-from boneage_pl.data.place import DatasetSpec
-from boneage_pl.data.preparation import build_cache
-from boneage_pl.data.problems import check_on_invalid, drop_invalid_images, format_list
-from boneage_pl.data.source import generate_if_missing, resolve_cache_dir
-from boneage_pl.data.split_source import split_from_dict
-from boneage_pl.data.store import ImageCache, ImageIndex
-from boneage_pl.data.table import load_table
+from boneage_pl.data.cache.build import build_cache
+from boneage_pl.data.cache.store import ImageCache, ImageIndex
+from boneage_pl.data.images.bit_depth import effective_bits
+from boneage_pl.data.images.decode import decode_originals
+from boneage_pl.data.images.resize import Resampling, ResizeSpec
+from boneage_pl.data.split_record import split_from_dict
+from boneage_pl.data.tables.load import load_table
+from boneage_pl.data.tables.spec import DatasetSpec, generate_if_missing, resolve_cache_dir
+from boneage_pl.data.tables.validate import check_on_invalid, drop_invalid_images, format_list
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.report.answers import ReadPixels
 from boneage_pl.report.seen import apply_leakage_policy, count_selection_overlap, find_training_overlap

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib import color_sequences
 from matplotlib.figure import Figure
 
-from boneage_pl.data.frame import Pixels
+from boneage_pl.data.images.resize import Pixels
 from boneage_pl.report.statistics import PERCENTILES, mean, with_intervals
 from boneage_pl.run.history import EpochMetrics
 from boneage_pl.run.published import published_curves

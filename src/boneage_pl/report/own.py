@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from boneage_pl.data.datamodule import BoneAgeDataModule
-from boneage_pl.data.split_source import training_rows
+from boneage_pl.data.split_record import training_rows
 from boneage_pl.report.coverage import measure_std
 from boneage_pl.report.measures import predictions_frame
 from boneage_pl.report.writer import ReportContext, ReportSections, write_report

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from boneage_pl.data.frame import ResizeSpec
-from boneage_pl.data.problems import format_list
-from boneage_pl.data.split_source import SeenImages
-from boneage_pl.data.store import ImageCache
+from boneage_pl.data.cache.store import ImageCache
+from boneage_pl.data.images.resize import ResizeSpec
+from boneage_pl.data.split_record import SeenImages
+from boneage_pl.data.tables.validate import format_list
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.run.checkpoint import Checkpoint
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from boneage_pl.data.frame import Pixels, Resampling
-from boneage_pl.data.perturbed import CORRUPTIONS, RESAMPLING_CORRUPTIONS, Corruption
+from boneage_pl.data.corruptions import CORRUPTIONS, RESAMPLING_CORRUPTIONS, Corruption
+from boneage_pl.data.images.resize import Pixels, Resampling
 from boneage_pl.report.answers import UNCHANGED, ReadPixels
 from boneage_pl.report.measures import BOOTSTRAP_DRAWS, to_json_numbers
 from boneage_pl.report.statistics import Values, mean, with_intervals

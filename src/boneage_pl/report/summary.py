@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from boneage_pl.cli.overrides import next_command
-from boneage_pl.data.split_source import training_rows
+from boneage_pl.data.split_record import training_rows
 from boneage_pl.run.history import MetricsHistory
 from boneage_pl.run.published import BEST_PUBLISHED, PUBLISHED_ON_TEST
 from boneage_pl.run.record import CheckpointMetadata, WarmStart

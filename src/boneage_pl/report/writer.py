@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from boneage_pl.data.frame import Pixels
+from boneage_pl.data.images.resize import Pixels
 from boneage_pl.report.figures import (
     bland_altman,
     error_by_age,

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from boneage_pl.cli.instantiate import instantiate
-from boneage_pl.data.transforms import Compose
+from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.errors import BoneAgeError, first_line
 from boneage_pl.model.answer import InferenceModule
 from boneage_pl.model.input import get_input_spec
@@ -135,7 +135,9 @@ def load_for_inference(path: Path, repeated: Any = None) -> tuple[InferenceModul
     except (OmegaConfBaseException, KeyError) as error:
         raise BoneAgeError(f"{path}: its configuration cannot be resolved: {error}") from error
     check_trusted_targets(found, dict(iter_targets(repeated)))
-    transforms = Compose.apply(instantiate(named.transforms, "transforms").get("validation"), random=False)
+    transforms = Compose.from_config(
+        instantiate(named.transforms, "transforms").get("validation"), random=False
+    )
     network = build_network(checkpoint, named.model, mapped=True)
     reader = InferenceModule(network, transforms, instantiate(named.loss, "loss"))
     checkpoint.release()  # the network has them

@@ -13,9 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from boneage_pl.cli.instantiate import instantiate, instantiate_partial
+from boneage_pl.data.cache.build import DatasetIndex
 from boneage_pl.data.datamodule import BoneAgeDataModule
-from boneage_pl.data.found import DatasetIndex
-from boneage_pl.data.transforms import Compose
+from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.module import BoneAgeModule
 from boneage_pl.model.optimizer import build_optimizer_factory, build_scheduler_factory
@@ -77,7 +77,7 @@ def build_module(
         interval,
         length,
         instantiate(cfg.loss, "loss"),
-        (Compose.apply(transforms.get("train")), Compose.apply(transforms.get("validation"))),
+        (Compose.from_config(transforms.get("train")), Compose.from_config(transforms.get("validation"))),
         transforms.get("mix"),
         optimizer_state,
     )

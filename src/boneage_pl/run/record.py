@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
-from boneage_pl.data.frame import ResizeSpec
+from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.data.split import BALANCED
 from boneage_pl.model.input import InputSpec
 from boneage_pl.run.history import EpochMetrics
@@ -41,7 +41,8 @@ class CheckpointMetadata:
         validation: the latest validation's rows and answers, `id, male, bone_age, predicted`, and `spread`
             where the loss knows one.
         root: what `data.root` named, as an absolute path; empty in older ones.
-        bit_depths: bits that 16-bit images were read as, see `boneage_pl.data.depth`; none in older ones.
+        bit_depths: bits that 16-bit images were read as, see `boneage_pl.data.images.bit_depth`; none in
+            older ones.
     """
 
     version: str

@@ -10,17 +10,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from boneage_pl.data.phantom import dataset, phantom_table, radiograph, record, render, write_phantom
+from boneage_pl.data.phantom import dataset, phantom_table, render, render_radiograph, write_phantom
+from boneage_pl.data.phantom.acquisition import BUILD, rng_for, sample_acquisition
 from boneage_pl.data.phantom.bones import CORTEX
-from boneage_pl.data.phantom.conditions import BUILD, rng_for, sample_acquisition
 from boneage_pl.data.phantom.skeleton import HandVariation, Skeleton, build_skeleton
-from boneage_pl.data.source import generate_if_missing
-from boneage_pl.data.table import read_table
+from boneage_pl.data.tables.load import read_table
+from boneage_pl.data.tables.spec import generate_if_missing
 from boneage_pl.errors import BoneAgeError
 
 
 def pixels(age: float, male: bool = True, index: int = 0, seed: int = 0, size: int = 128) -> np.ndarray:
-    return np.asarray(render(age, male, seed=seed, index=index, size=size))
+    return np.asarray(render_radiograph(age, male, seed=seed, index=index, size=size))
 
 
 def carpal_area(age: float, male: bool) -> float:
@@ -39,7 +39,7 @@ def centres(age: float, male: bool) -> int:
 
 
 def test_render_gives_a_gray_square() -> None:
-    picture = render(100, True, seed=0, index=0, size=96)
+    picture = render_radiograph(100, True, seed=0, index=0, size=96)
     assert (picture.mode, picture.size) == ("L", (96, 96))
     assert 20 < np.asarray(picture).mean() < 140
     assert np.asarray(picture).max() > 180
@@ -62,7 +62,7 @@ def test_only_the_bones_change_with_age_and_sex(monkeypatch: pytest.MonkeyPatch)
         # The corners hold background, noise and often the marker, and lie outside every hand.
         for corner in (np.s_[-12:, :16], np.s_[:16, :16], np.s_[:16, -12:]):
             assert all(np.array_equal(shown[0][corner], other[corner]) for other in shown[1:])
-    monkeypatch.setattr(radiograph, "build_skeleton", without_bones)
+    monkeypatch.setattr(render, "build_skeleton", without_bones)
     for index in range(8):
         hidden = [pixels(*person, index=index) for person in who]
         assert all(np.array_equal(hidden[0], other) for other in hidden[1:])
@@ -129,13 +129,13 @@ def test_written_phantom_is_read_as_real_data(tmp_path: Path) -> None:
         drawn = pixels(table["bone_age"][2], table["male"][2], index=2, size=64)
         assert np.array_equal(np.asarray(picture), drawn)
     assert (root / "boneage-training-dataset.csv").read_text().splitlines()[0] == "id,boneage,male"
-    expected = {"count": 4, "seed": 0, "size": 64, "skeleton_age": None, "version": record.VERSION}
+    expected = {"count": 4, "seed": 0, "size": 64, "skeleton_age": None, "version": dataset.VERSION}
     assert json.loads((root / "phantom.json").read_text()) == expected
 
 
 def test_second_call_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_phantom(tmp_path, count=3, seed=0, size=64)
-    for module in (dataset, record):
+    for module in (dataset,):
         monkeypatch.setattr(module, "atomic_write", lambda *_, **__: pytest.fail("wrote again"))
     write_phantom(tmp_path, count=3, seed=0, size=64)
 
@@ -149,9 +149,9 @@ def test_interrupted_writing_is_taken_up(tmp_path: Path, monkeypatch: pytest.Mon
         drawn.append(index)
         if len(drawn) == 3:
             raise KeyboardInterrupt
-        return render(*args, index=index, **rest)  # type: ignore[arg-type]
+        return render_radiograph(*args, index=index, **rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(dataset, "render", stop_at_third)
+    monkeypatch.setattr(dataset, "render_radiograph", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         write_phantom(halted, count=5, seed=0, size=64)
     assert not (halted / "phantom.json").exists()

@@ -1,24 +1,117 @@
-"""The phantom's table, and its images on disk in the layout of the RSNA download."""
+"""Write a synthetic data set, with a manifest that says how it was made."""
 
+import json
 import zlib
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
 from PIL import Image
 
-from boneage_pl.data.phantom.conditions import TABLE, rng_for
-from boneage_pl.data.phantom.radiograph import render
-from boneage_pl.data.phantom.record import (
-    IMAGE_FOLDER,
-    TABLE_FILE,
-    PhantomSpec,
-    begin_dataset,
-    finish_dataset,
-)
+from boneage_pl.data.phantom.acquisition import TABLE, rng_for
+from boneage_pl.data.phantom.render import render_radiograph
+from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.files import atomic_write
 from boneage_pl.utils.processes import cores, parallel_map
 from boneage_pl.utils.progress import progress
+
+VERSION = 1  # of the generator: raise it when a picture or the table would come out differently
+
+MANIFEST = "phantom.json"
+UNFINISHED = ".phantom.json"  # the same record, while images are missing
+TABLE_FILE = "boneage-training-dataset.csv"
+IMAGE_FOLDER = "boneage-training-dataset"
+
+
+@dataclass(frozen=True)
+class PhantomSpec:
+    """What decides every byte of a phantom."""
+
+    count: int
+    seed: int
+    size: int
+    skeleton_age: float | None
+    version: int = VERSION
+
+
+def begin_dataset(root: Path, phantom: PhantomSpec) -> bool:
+    """Return whether `root` holds this phantom whole; if not, leave a record there that it is being written.
+
+    Raises:
+        BoneAgeError: `root` holds something else or cannot be written, or the parameters are impossible.
+    """
+    if phantom.count < 1 or phantom.size < 32:
+        raise BoneAgeError(
+            f"A phantom of {phantom.count} images of {phantom.size} pixels cannot be drawn.\n"
+            "Ask for 1 image or more, of 32 pixels a side or more."
+        )
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        # Read in this order, another process that starts or finishes meanwhile is never taken for foreign.
+        names = sorted(path.name for path in root.iterdir() if path.suffix != ".tmp")
+        unfinished, whole = _read(root / UNFINISHED), _read(root / MANIFEST)
+        if whole is not None:
+            held = _parse(whole)
+            if held == phantom and _is_complete(root, phantom):
+                return True
+            _check_same_spec(root, held, phantom)
+        elif unfinished is not None:
+            _check_same_spec(root, _parse(unfinished), phantom)
+        elif names:
+            raise BoneAgeError(
+                f"{root} is not a phantom: it holds {', '.join(names[:3])} and no {MANIFEST}.\n"
+                "The phantom overwrites nothing; give it a folder of its own with data.root=<folder>."
+            )
+        atomic_write(root / UNFINISHED, _dump(phantom))
+    except OSError as error:
+        raise BoneAgeError(
+            f"The phantom cannot be written to {root}: {error.strerror}.\n"
+            "Name a folder that can be written with data.root=<folder>."
+        ) from error
+    return False
+
+
+def _is_complete(root: Path, phantom: PhantomSpec) -> bool:
+    folder = root / IMAGE_FOLDER
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return (root / TABLE_FILE).exists() and all(f"{i + 1}.png" in names for i in range(phantom.count))
+
+
+def _check_same_spec(root: Path, held: PhantomSpec | None, phantom: PhantomSpec) -> None:
+    if held is not None and held.count <= phantom.count and replace(held, count=phantom.count) == phantom:
+        return
+    raise BoneAgeError(
+        f"{root} holds another phantom.\n"
+        f"There: {held or 'a record that cannot be read'}\n"
+        f"Asked for: {phantom}\n"
+        "Give this one a folder of its own with data.root=<folder>, or remove that one yourself."
+    )
+
+
+def finish_dataset(root: Path, phantom: PhantomSpec) -> None:
+    """Record that `root` holds this phantom whole."""
+    atomic_write(root / MANIFEST, _dump(phantom))
+    (root / UNFINISHED).unlink(missing_ok=True)
+
+
+def _dump(phantom: PhantomSpec) -> bytes:
+    return (json.dumps(asdict(phantom), indent=2) + "\n").encode()
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _parse(record: bytes) -> PhantomSpec | None:
+    try:
+        return PhantomSpec(**json.loads(record))
+    except (ValueError, TypeError):
+        return None
+
 
 MAX_AGE_YEARS = 228  # months; the RSNA table ends there
 AGE_BINS = 10
@@ -63,7 +156,7 @@ def write_phantom(
     and the record of the parameters come last, so a half-written phantom is never taken for a whole one.
     With `skeleton_age` (months) every image shows a skeleton of that age while the labels vary: the control,
     from which nothing can be learnt. `workers` processes draw (default: one a core); of several callers at
-    once one is let in by `boneage_pl.data.source.generate_if_missing`.
+    once one is let in by `boneage_pl.data.tables.spec.generate_if_missing`.
 
     Raises:
         BoneAgeError: `root` cannot be written, or holds a phantom with other parameters or something else.
@@ -93,7 +186,9 @@ def write_phantom(
 def _render_image(task: tuple[Path, float, bool, PhantomSpec, int]) -> None:
     path, age, male, phantom, index = task
     atomic_write(
-        path, encode_png(render(age, male, seed=phantom.seed, index=index, size=phantom.size)), flush=False
+        path,
+        encode_png(render_radiograph(age, male, seed=phantom.seed, index=index, size=phantom.size)),
+        flush=False,
     )
 
 

@@ -1,0 +1,178 @@
+"""Build data loaders and choose their worker count."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from boneage_pl.data.dataset import (
+    DEFAULT_PREFETCH,
+    Batch,
+    EpochBatchSampler,
+    RadiographDataset,
+    limit_workers_by_shm,
+)
+from boneage_pl.data.images.resize import Pixels
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.utils.hardware import default_workers, free_memory, on_gpu
+from boneage_pl.utils.processes import ignore_signals
+
+log = logging.getLogger(__name__)
+
+ReadPixels = Callable[[Sequence[str]], Pixels]
+_MAX_MEMORY_FRACTION = 0.25  # of a GPU's free memory, that images may take unasked; our choice
+_ROWS_AT_ONCE = 256  # images copied to the device at once
+
+
+class DeviceImages:
+    """A split's images on the training device: all that a batch brings there is which of them it has.
+
+    Args:
+        ids: of the images.
+        read: ids → their pixels, uint8 [B, H, W].
+        side: of the images in pixels.
+        device: where they are kept.
+    """
+
+    def __init__(self, ids: Sequence[str], read: ReadPixels, side: int, device: torch.device) -> None:
+        self.rows = {i: row for row, i in enumerate(ids)}
+        self.pixels = torch.empty(len(ids), side, side, dtype=torch.uint8, device=device)
+        for start in range(0, len(ids), _ROWS_AT_ONCE):
+            self.pixels[start : start + _ROWS_AT_ONCE] = torch.from_numpy(
+                read(ids[start : start + _ROWS_AT_ONCE])
+            )
+        log.info("%d images on %s, %.1f GB", len(ids), device, self.pixels.nbytes / 1e9)
+
+    def lookup(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the rows of `ids`: int64 [B]."""
+        return np.array([self.rows[i] for i in ids], dtype=np.int64)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Return the images of rows on the device: int64 [B, 1] → uint8 [B, 1, H, W]."""
+        return self.pixels[rows]
+
+
+@dataclass
+class DataLoaderFactory:
+    """Makes the loaders of both sides of a split; the options are those of `BoneAgeDataModule`.
+
+    Args:
+        side: of the images in pixels.
+        prepared: whether they are read from a store, or decoded.
+    """
+
+    batch_size: int
+    seed: int
+    side: int
+    prepared: bool
+    workers: int | None
+    prefetch_factor: int | None
+    pin_memory: bool | None
+    persistent_workers: bool
+    drop_last: bool
+    on_device: bool | None
+    _limit_workers: int | None = field(default=None, init=False)
+
+    def steps(self, rows: pd.DataFrame, parts: int, limit: float | None, processes: int) -> int:
+        """Return the optimizer's steps of an epoch.
+
+        Args:
+            rows: that are trained on.
+            parts: that each batch is served as.
+            limit: batches of an epoch as served, or a share of them; `None` for all.
+            processes: that share each batch.
+        """
+        batches = EpochBatchSampler(
+            len(rows),
+            self.batch_size,
+            self.seed,
+            processes=processes,
+            parts=parts,
+            drop_last=self.drop_last,
+        )
+        served = len(batches)
+        if limit is not None:
+            served = int(served * limit) if isinstance(limit, float) else min(served, limit)
+        return -(-served // parts)
+
+    def device_images(
+        self, ids: Sequence[str], read: ReadPixels, trainer: L.Trainer | None
+    ) -> DeviceImages | None:
+        """Return the images on the training device, if they are to be kept there.
+
+        Raises:
+            BoneAgeError: they are asked for, and it has not enough memory.
+        """
+        device = trainer.strategy.root_device if trainer else torch.device("cpu")
+        needed = len(ids) * self.side**2
+        wanted = device.type == "cuda" if self.on_device is None else self.on_device
+        if wanted and device.type == "cuda":
+            free = free_memory(device)
+            if self.on_device and needed > free:
+                raise BoneAgeError(
+                    f"data.on_device=true: the images take {needed / 1e9:.1f} GB, and {device} has "
+                    f"{free / 1e9:.1f} GB free."
+                )
+            wanted = bool(self.on_device) or needed <= _MAX_MEMORY_FRACTION * free
+        return DeviceImages(ids, read, self.side, device) if wanted else None
+
+    def loader(
+        self,
+        rows: pd.DataFrame,
+        read: ReadPixels,
+        images: DeviceImages | None,
+        trainer: L.Trainer | None,
+        *,
+        train: bool,
+    ) -> DataLoader[Batch]:
+        """Return a loader of rows: to train, in an order of their own each epoch; else as they are.
+
+        Of `images` on the device it serves the rows, and needs no processes for it.
+        """
+        gpu = on_gpu(trainer.strategy.root_device.type if trainer else "auto")
+        workers = 0 if images else self._workers(trainer, gpu)
+        batches = EpochBatchSampler(
+            len(rows),
+            self.batch_size,
+            self.seed if train else None,
+            processes=trainer.world_size if trainer else 1,
+            process=trainer.global_rank if trainer else 0,
+            parts=trainer.accumulate_grad_batches if trainer and train else 1,
+            drop_last=self.drop_last,
+        )
+        if trainer:
+            # Loader processes start before Lightning sets the epoch that a resumed run is in.
+            progress = trainer.fit_loop.epoch_progress.current
+            batches.set_epoch(progress.processed)  # type: ignore[attr-defined]
+        return DataLoader(
+            RadiographDataset(rows, images.lookup if images else read, train=train, seed=self.seed),
+            batch_size=None,  # the sampler's keys are batches already
+            sampler=batches,
+            num_workers=workers,
+            persistent_workers=self.persistent_workers and workers > 0,
+            prefetch_factor=self._prefetch if workers else None,
+            pin_memory=gpu and not images if self.pin_memory is None else self.pin_memory,
+            worker_init_fn=ignore_signals if workers else None,
+        )
+
+    @property
+    def _prefetch(self) -> int:
+        return self.prefetch_factor or DEFAULT_PREFETCH
+
+    def _workers(self, trainer: L.Trainer | None, gpu: bool) -> int:
+        """Return how many loader processes each side has: those asked for, as far as they have room."""
+        if self._limit_workers is None:
+            here, everywhere = (trainer.num_devices, trainer.world_size) if trainer else (1, 1)
+            workers = self.workers
+            if workers is None:
+                workers = default_workers(prepared=self.prepared, gpu=gpu, processes=here)
+            batch = -(-self.batch_size // everywhere) * self.side**2  # bytes
+            self._limit_workers = limit_workers_by_shm(workers, self._prefetch, batch, here)
+        return self._limit_workers

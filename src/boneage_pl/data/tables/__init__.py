@@ -1,0 +1,1 @@
+"""Label tables: find, parse and validate them, and match their ids to image files."""

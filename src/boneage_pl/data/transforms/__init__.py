@@ -1,0 +1,1 @@
+"""Transforms of a batch on the device; each image's random numbers depend on seed, epoch and sample alone."""

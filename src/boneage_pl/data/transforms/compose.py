@@ -1,0 +1,125 @@
+"""Compose batch transforms whose random numbers depend on seed, epoch and sample alone.
+
+A transform maps images to images: uint8 [B, 1, H, W], or floating point in [0, 1] once an earlier one made
+them so. A random one has an attribute `num_random`, how many uniform numbers it takes for each sample, and is
+called with them too: float32 [B, numbers] in [0, 1), a function of seed, epoch and sample. If it also has a
+true `alternate_epochs`, the first number is below 0.5 in every second epoch of a sample. Plain functions of
+images, such as torchvision's deterministic transforms, have no `num_random`.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BITS = 53  # of a key that are random
+_GOLDEN = -0x61C8864680B583EB  # 2⁶⁴ / the golden ratio, as a signed number
+_MIX = (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)  # splitmix64's (Steele, Lea and Flood 2014)
+
+
+class Compose:
+    """Compose transforms, each with its own random numbers."""
+
+    def __init__(self, steps: Iterable[Callable[..., Tensor]] = ()) -> None:
+        self.steps = list(steps)
+
+    def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
+        """Transform a batch.
+
+        Args:
+            images: uint8 [B, 1, H, W].
+            keys: int64 [B], see `Batch.key`.
+        """
+        random = hashed_uniform(keys, self.num_random)
+        for step in self.steps:
+            if count := _num_random(step):
+                own, random = random[:, :count], random[:, count:]
+                if getattr(step, "alternate_epochs", False):
+                    own = torch.cat([(own[:, :1] + (keys.unsqueeze(1) >> BITS)) / 2, own[:, 1:]], 1)
+                images = step(images, own)
+            else:
+                images = step(images)
+        return images
+
+    @property
+    def num_random(self) -> int:
+        """Number of random numbers for each image."""
+        return sum(map(_num_random, self.steps))
+
+    @classmethod
+    def from_config(cls, named: Any, *, random: bool = True) -> "Compose":
+        """Compose the transforms of a table by name; `None` entries are skipped.
+
+        Args:
+            named: name → transform.
+            random: whether random transforms are kept; predictions do without them.
+        """
+        steps = [step for step in (named or {}).values() if step is not None]
+        return cls(step for step in steps if random or not _num_random(step))
+
+
+def _num_random(step: Callable[..., Tensor]) -> int:
+    return getattr(step, "num_random", 0)
+
+
+def hashed_uniform(keys: Tensor, count: int) -> Tensor:
+    """Hash keys to uniform numbers in [0, 1) with 24 bits: float32 [B, count].
+
+    Args:
+        keys: int64 [B], 53 random bits each; higher bits are ignored. The upper bits are the first number,
+            splitmix64 mixes the others from them.
+        count: numbers for each key.
+    """
+    keys = keys & ((1 << BITS) - 1)
+    steps = torch.arange(1, max(count, 1), device=keys.device)
+    mixed = keys.unsqueeze(1) + steps * _GOLDEN  # [B, count - 1]; it wraps around, as is meant
+    for shift, factor in zip((30, 27), _MIX, strict=True):
+        mixed = (mixed ^ _xorshift(mixed, shift)) * factor
+    mixed = mixed ^ _xorshift(mixed, 31)
+    bits = torch.cat([keys.unsqueeze(1) >> 29, _xorshift(mixed, 40)], 1)[:, :count]
+    return bits.float() * 2.0**-24
+
+
+def _xorshift(values: Tensor, by: int) -> Tensor:
+    return (values >> by) & ((1 << (64 - by)) - 1)  # PyTorch's own shift keeps the sign
+
+
+def as_float(images: Tensor) -> Tensor:
+    """Return images in [0, 1]: uint8 or floating point [B, 1, H, W] → float32."""
+    return images.float() if images.is_floating_point() else images.float() / 255
+
+
+def to_signed(random: Tensor) -> Tensor:
+    """Stretch [0, 1) to [-1, 1)."""
+    return 2 * random - 1
+
+
+def log_uniform_factor(random: Tensor, most: float) -> Tensor:
+    """Return a factor between 1 / (1 + most) and 1 + most, as often below 1 as above."""
+    return (to_signed(random) * math.log1p(most)).exp()
+
+
+def per_image(values: Tensor) -> Tensor:
+    """Give each image its value: [B] → [B, 1, 1, 1]."""
+    return values.view(-1, 1, 1, 1)
+
+
+def apply_where(random: Tensor, share: float, changed: Tensor, images: Tensor) -> Tensor:
+    """Return those whose number is below the share changed, and the others as they are."""
+    return torch.where(per_image(random < share), changed, images)
+
+
+def to_normal(random: Tensor, like: Tensor) -> Tensor:
+    """Return standard normal noise for each pixel of `like` [B, 1, H, W], a function of [B] alone."""
+    keys = (random * 2**24).long() << 29  # exact: `random` has 24 bits
+    values = hashed_uniform(keys, like[0].numel() + 1)[:, 1:]  # the first is `random` itself
+    return torch.erfinv(to_signed(values).clamp(-0.999999, 0.999999)).view_as(like) * math.sqrt(2)
+
+
+def pixel_grid(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where the middles of the pixels are, in shares of the sides: y [1, 1, H, 1], x [1, 1, 1, W]."""
+    height, width = images.shape[2:]
+    y, x = ((torch.arange(n, device=images.device) + 0.5) / n for n in (height, width))
+    return y.view(1, 1, -1, 1), x.view(1, 1, 1, -1)

@@ -1,0 +1,97 @@
+"""Geometric transforms: flip, affine, resize."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from boneage_pl.data.transforms.compose import as_float, log_uniform_factor, to_signed
+
+
+class RandomHorizontalFlip:
+    """Mirror images left to right at random (published: torchvision's RandomHorizontalFlip).
+
+    Args:
+        share: probability that an image is mirrored.
+        alternating: mirror in every second epoch instead, see `RandomAffine`.
+    """
+
+    num_random = 1
+
+    def __init__(self, share: float = 0.5, alternating: bool = False) -> None:
+        self.share = share
+        self.alternate_epochs = alternating
+
+    def __call__(self, images: Tensor, random: Tensor) -> Tensor:
+        """Mirror images whose number is below `share`: [B, 1, H, W] and [B, 1] → [B, 1, H, W]."""
+        return torch.where((random[:, 0] < self.share).view(-1, 1, 1, 1), images.flip(3), images)
+
+
+class RandomAffine:
+    """Turns, scales, shears, shifts and mirrors images in one bilinear resampling, also to another size.
+
+    Args:
+        rotation: degrees, at most, either way.
+        scale: share by which an image becomes larger, at most, or by the same factor smaller.
+        shear: degrees, at most, either way.
+        shift: share of the side, at most, either way and in both directions.
+        flip: share of the images that are mirrored left to right.
+        alternating: whether an image is mirrored in every second epoch, its first by chance (Jordan, 94% on
+            CIFAR-10 in 3.29 seconds, 2024), instead of by chance in each; of a `flip` of 0.5.
+        size: side of the outcome in pixels; `None` for as large as the images. Less than two thirds of theirs
+            would leave pixels out.
+    """
+
+    num_random = 6
+
+    def __init__(
+        self,
+        rotation: float = 0.0,
+        scale: float = 0.0,
+        shear: float = 0.0,
+        shift: float = 0.0,
+        flip: float = 0.0,
+        alternating: bool = False,
+        size: int | None = None,
+    ) -> None:
+        if scale <= -1 or not 0 <= flip <= 1 or abs(shear) >= 90:
+            raise ValueError("scale must be above -1, flip a share, and shear below 90 degrees")
+        self.rotation, self.shear = math.radians(rotation), math.radians(shear)
+        self.scale, self.shift, self.flip, self.size = scale, shift, flip, size
+        self.alternate_epochs = alternating
+
+    def __call__(self, images: Tensor, random: Tensor) -> Tensor:
+        """Resample [B, 1, H, W] at [B, 6] → float32 [B, 1, size, size]; what comes from outside is black."""
+        side, turn, size, shear, down, right = random.unbind(1)
+        turn, shear = self.rotation * to_signed(turn), torch.tan(self.shear * to_signed(shear))
+        size = 1 / log_uniform_factor(size, self.scale)
+        cos, sin = torch.cos(turn) * size, torch.sin(turn) * size
+        mirror = torch.where(side < self.flip, -1.0, 1.0)
+        # from where in the image each point of the outcome is: mirrored, sheared, turned, shifted
+        rows = (
+            torch.stack([cos * mirror, cos * shear - sin, 2 * self.shift * to_signed(right)], 1),
+            torch.stack([sin * mirror, sin * shear + cos, 2 * self.shift * to_signed(down)], 1),
+        )
+        height, width = (self.size, self.size) if self.size else images.shape[2:]
+        grid = F.affine_grid(
+            torch.stack(rows, 1), [len(images), 1, height, width], align_corners=False
+        )  # [B, 2, 3] → [B, H, W, 2]
+        return F.grid_sample(as_float(images), grid, "bilinear", "zeros", align_corners=False)
+
+
+class Resize:
+    """Brings images to the size that `RandomAffine` does, as it does one that it leaves where it is.
+
+    Args:
+        size: side of the outcome in pixels; `None` for as large as the images.
+    """
+
+    def __init__(self, size: int | None = None) -> None:
+        self.size = size
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Resample [B, 1, H, W] → float32 [B, 1, size, size]; as they are where there is no size."""
+        if self.size is None:
+            return images
+        return F.interpolate(as_float(images), (self.size, self.size), mode="bilinear", align_corners=False)

@@ -1,0 +1,104 @@
+"""Intensity transforms: percentile contrast, gamma and brightness jitter, polarity."""
+
+import torch
+from torch import Tensor
+
+from boneage_pl.data.transforms.compose import apply_where, as_float, log_uniform_factor, per_image, to_signed
+
+
+class PercentileContrast:
+    """Stretches each image's values so that a share of its pixels is black and another white.
+
+    Args:
+        low: share of the pixels at or below what becomes black.
+        high: share of the pixels at or below what becomes white.
+    """
+
+    def __init__(self, low: float = 0.01, high: float = 0.99) -> None:
+        if not 0 <= low < high <= 1:
+            raise ValueError("low and high are shares, and low is the smaller")
+        self.low, self.high = low, high
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Stretch [B, 1, H, W] → float32 [B, 1, H, W]; an image of one value becomes black."""
+        values = as_float(images).flatten(1)  # → [B, H · W]
+        black, white = (
+            values.topk(max(round(share * values.shape[1]), 1), largest=largest).values[:, -1:]
+            for share, largest in ((self.low, False), (1 - self.high, True))
+        )
+        stretched = (values - black) / (white - black).clamp(min=1 / 255)
+        return stretched.clamp(0, 1).view(images.shape)
+
+
+class IntensityJitter:
+    """Varies gamma, contrast and brightness of each image, and exchanges black and white in some.
+
+    Args:
+        gamma: share by which the exponent becomes larger, at most, or by the same factor smaller.
+        contrast: the same of each value's distance from the image's mean.
+        brightness: share of white that is added, at most, or taken away.
+        inversion: share of the images that become negatives.
+    """
+
+    num_random = 4
+
+    def __init__(
+        self, gamma: float = 0.0, contrast: float = 0.0, brightness: float = 0.0, inversion: float = 0.0
+    ) -> None:
+        if min(gamma, contrast) <= -1 or not 0 <= inversion <= 1:
+            raise ValueError("gamma and contrast must be above -1, and inversion a share")
+        self.gamma, self.contrast, self.brightness, self.inversion = gamma, contrast, brightness, inversion
+
+    def __call__(self, images: Tensor, random: Tensor) -> Tensor:
+        """Vary [B, 1, H, W] by [B, 4] → float32 [B, 1, H, W] in [0, 1]."""
+        gamma, contrast, brightness, inversion = random.unbind(1)
+        pixels = as_float(images).pow(per_image(log_uniform_factor(gamma, self.gamma)))
+        mean = pixels.mean((1, 2, 3), keepdim=True)
+        pixels = mean + (pixels - mean) * per_image(log_uniform_factor(contrast, self.contrast))
+        pixels = (pixels + per_image(self.brightness * to_signed(brightness))).clamp(0, 1)
+        return apply_where(inversion, self.inversion, 1 - pixels, pixels)
+
+
+class FixPolarity:
+    """Undoes negatives: exchanges black and white where the edge of a picture is brighter than its middle.
+
+    Lines that are black from end to end, as `data.fit=pad` adds, are no part of the picture. How often it is
+    right: `python -m benchmarks.polarity`.
+
+    Args:
+        edge: share of the picture's side that is its edge, on each.
+        middle: the same of its middle.
+        black: gray value, as a share of white, that a line of the picture rises above.
+    """
+
+    def __init__(self, edge: float = 0.15, middle: float = 0.3, black: float = 8 / 255) -> None:
+        self.edge, self.middle, self.black = edge, middle, black
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Exchange where needed [B, 1, H, W] → float32 [B, 1, H, W]; black around the picture stays."""
+        pixels = as_float(images)
+        seen = pixels > self.black
+        y, x = _longest_run(seen.any(3, keepdim=True), 2), _longest_run(seen.any(2, keepdim=True), 3)
+        picture, most, middle = (
+            _is_central(y, margin) & _is_central(x, margin)
+            for margin in (0, self.edge, (1 - self.middle) / 2)
+        )
+        negative = _masked_mean(pixels, picture & ~most) > _masked_mean(pixels, middle)
+        return torch.where(negative & picture, 1 - pixels, pixels)
+
+
+def _longest_run(lines: Tensor, axis: int) -> Tensor:
+    """Return where each line is between the first and the last that are set, from 0 to 1."""
+    count = lines.shape[axis]
+    place = torch.arange(count, device=lines.device).view([-1 if n == axis else 1 for n in range(4)])
+    first = torch.where(lines, place, count).amin(axis, keepdim=True)
+    last = torch.where(lines, place, -1).amax(axis, keepdim=True)
+    return (place + 0.5 - first) / (last + 1 - first)
+
+
+def _is_central(place: Tensor, margin: float) -> Tensor:
+    return (place > margin) & (place < 1 - margin)
+
+
+def _masked_mean(pixels: Tensor, where: Tensor) -> Tensor:
+    return (pixels * where).sum((2, 3), keepdim=True) / where.sum((2, 3), keepdim=True).clamp(min=1)

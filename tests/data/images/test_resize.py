@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from boneage_pl.data.images.resize import ResizeSpec
+from boneage_pl.errors import BoneAgeError
+
+TALL = np.full((300, 200), 50, np.uint8)
+TALL[:100] = 250  # the upper third
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_whole_picture_lies_on_black(turned: bool):
+    pixels = TALL.T if turned else TALL
+    square = ResizeSpec(90, "pad").apply(Image.fromarray(pixels))
+    square = square.T if turned else square
+    assert square.shape == (90, 90)
+    assert (square[:, :15] == 0).all()
+    assert (square[:, 75:] == 0).all()
+    assert (square[:28, 15:75] == 250).all()
+    assert (square[32:, 15:75] == 50).all()
+
+
+def test_a_stretched_picture_fills_the_square():
+    square = ResizeSpec(90, "stretch").apply(Image.fromarray(TALL))
+    assert (square[:28] == 250).all()
+    assert (square[32:] == 50).all()
+
+
+def test_a_cropped_one_shows_its_middle():
+    square = ResizeSpec(90).apply(Image.fromarray(TALL))  # 135 rows become 90: 22 are cut off at each end
+    assert (square[:20] == 250).all()
+    assert (square[25:] == 50).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (40, 1), (90, 90), (90, 30), (31, 97)])
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_any_shape_fits(shape: tuple[int, int], fit: str):
+    square = ResizeSpec(90, fit).apply(Image.fromarray(np.full(shape, 7, np.uint8)))
+    assert square.shape == (90, 90)
+    assert square.max() == 7
+
+
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (200, 200)])
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_the_part_that_it_says_is_the_part_that_it_shows(size: tuple[int, int], fit: str):
+    """Each pixel's value is how far along the longer side it lies."""
+    width, height = size
+    along = np.linspace(0, 255, max(size))
+    pixels = np.tile(along, (min(size), 1)) if width >= height else np.tile(along[:, None], (1, width))
+    shown = ResizeSpec(100, fit).apply(Image.fromarray(pixels.astype(np.uint8)))
+    shown = shown if width >= height else shown.T
+    left, top, wide, high = ResizeSpec(100, fit).visible_box(width, height)
+    start, length = (left, wide) if width >= height else (top, high)
+    assert shown[50, 99] == pytest.approx(255 * (start + length), abs=3)
+    assert shown[50, 0] == pytest.approx(255 * start, abs=3)
+    assert {left, top} >= {0.0}  # of the other side all is shown
+    assert max(wide, high) == 1
+
+
+def test_each_has_a_name_of_its_own():
+    assert [str(ResizeSpec(107, fit)) for fit in ("crop", "pad", "stretch")] == [
+        "107",
+        "pad-107",
+        "stretch-107",
+    ]
+    with pytest.raises(BoneAgeError, match=r"data\.fit=squeeze"):
+        ResizeSpec(107, "squeeze")

@@ -1,0 +1,200 @@
+"""Each augmentation does what it says to each image by its own numbers, and nothing where told nothing."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from boneage_pl.cli import CONF_DIR
+from boneage_pl.data.phantom.render import render_radiograph
+from boneage_pl.data.transforms.compose import Compose, hashed_uniform
+from boneage_pl.data.transforms.degradation import GaussianBlur, GaussianNoise, LowResolution
+from boneage_pl.data.transforms.geometric import RandomAffine, RandomHorizontalFlip, Resize
+from boneage_pl.data.transforms.intensity import FixPolarity, IntensityJitter, PercentileContrast
+from boneage_pl.data.transforms.occlusion import RandomBorder, RandomErasing, RandomMarker
+
+# What leaves images as they are, and what changes every one of them.
+KINDS: list[tuple[Any, Any]] = [
+    (RandomAffine(), RandomAffine(20, 0.2, 5, 0.1, 0.5)),
+    (IntensityJitter(), IntensityJitter(0.5, 0.5, 0.2, 0.5)),
+    (GaussianBlur(0), GaussianBlur(1, 0.05)),
+    (GaussianNoise(0), GaussianNoise(1, 0.2)),
+    (LowResolution(0), LowResolution(1)),
+    (RandomErasing(0), RandomErasing(1, 0.5)),
+    (RandomBorder(0), RandomBorder(1, 0.4)),
+    (RandomMarker(0), RandomMarker(1)),
+]
+NAMES = [type(one).__name__ for one, _ in KINDS]
+
+
+def keys(count: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, 2**53, (count,), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def hands() -> Tensor:
+    drawn = [render_radiograph((30, 90)[k % 2], k % 2 == 0, seed=0, index=k, size=96) for k in range(8)]
+    return torch.from_numpy(np.stack(drawn)).unsqueeze(1)
+
+
+@pytest.mark.parametrize(("nothing", "something"), KINDS, ids=NAMES)
+def test_nothing_is_nothing_and_something_changes_each_image_alone(
+    nothing: Any, something: Any, hands: Tensor
+):
+    plain = hands.float() / 255
+    torch.testing.assert_close(Compose([nothing])(hands, keys(8)), plain, atol=1e-5, rtol=0)
+    changed = Compose([something])(hands, keys(8))
+    assert changed.dtype == torch.float32
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+    assert sum((changed - plain).abs().amax((1, 2, 3)) > 0.01) >= 7  # one may have drawn next to nothing
+    # by its own key, whatever stands beside it; of floating point as of bytes
+    alone = Compose([something])(hands[3:4], keys(8)[3:4])
+    torch.testing.assert_close(alone, changed[3:4], atol=1e-5, rtol=0)
+    torch.testing.assert_close(Compose([something])(plain, keys(8)), changed, atol=1e-5, rtol=0)
+    again = Compose([something])(hands[:1].expand(8, -1, -1, -1), keys(8, seed=1))
+    assert len(again.flatten(1).unique(dim=0)) >= (2 if isinstance(something, LowResolution) else 7)
+
+
+def test_a_resolution_is_lost_in_each_of_its_ways(hands: Tensor):
+    plain = hands[:1].float() / 255
+    for level, side in ((0.1, 48), (0.9, 72)):
+        for drawn, antialias in ((0.1, True), (0.9, False)):
+            small = F.interpolate(plain, (side, side), mode="bilinear", antialias=antialias)
+            lost = LowResolution(0.5, (0.5, 0.75))(hands[:1], torch.tensor([[0.4, level, drawn]]))
+            assert torch.equal(lost, F.interpolate(small, (96, 96), mode="bilinear"))
+    assert torch.equal(LowResolution(0.5)(hands[:1], torch.tensor([[0.6, 0.1, 0.1]])), plain)
+
+
+def test_an_affine_turns_as_pillow_does(hands: Tensor):
+    turn = RandomAffine(rotation=30)
+    ours = turn(hands[:1], torch.tensor([[0.9, 0.999999, 0.5, 0.5, 0.5, 0.5]]))
+    theirs = Image.fromarray(hands[0, 0].numpy()).rotate(30, Image.Resampling.BILINEAR)
+    difference = (ours[0, 0] * 255 - torch.from_numpy(np.asarray(theirs).astype(np.float32))).abs()
+    assert difference[4:-4, 4:-4].mean() < 1.5  # of 255; the two place pixels half a one apart at the edges
+
+
+def test_an_affine_enlarges_shifts_mirrors_and_ends_at_another_size(hands: Tensor):
+    still = torch.full((1, 6), 0.5)
+    larger = still.clone()
+    larger[0, 2] = 0.999999
+    assert larger.sum() > still.sum()
+    middle = hands[:1, :, 24:72, 24:72].float() / 255
+    enlarged = F.interpolate(middle, (96, 96), mode="bilinear", align_corners=False)
+    found = RandomAffine(scale=1.0)(hands[:1], larger)
+    assert (found - enlarged)[:, :, 8:-8, 8:-8].abs().mean() < 0.02
+    moved = still.clone()
+    moved[0, 5] = 1.0
+    found = RandomAffine(shift=0.25)(hands[:1], moved)
+    torch.testing.assert_close(found[..., :72], hands[:1, :, :, 24:].float() / 255, atol=1e-4, rtol=0)
+    assert found[..., 72:].max() < 1e-4  # black comes in
+    mirrored = RandomAffine(flip=1.0)(hands, hashed_uniform(keys(8), 6))
+    torch.testing.assert_close(mirrored, hands.flip(3).float() / 255, atol=1e-4, rtol=0)
+    small = RandomAffine(size=64)(hands, hashed_uniform(keys(8), 6))
+    assert small.shape == (8, 1, 64, 64)
+    torch.testing.assert_close(small, Resize(64)(hands), atol=1e-4, rtol=0)  # as a validation sees it
+    assert Resize()(hands) is hands
+
+
+@pytest.mark.parametrize(
+    "flip", [RandomHorizontalFlip(0.5, alternating=True), RandomAffine(flip=0.5, alternating=True)]
+)
+def test_an_image_is_mirrored_in_every_second_epoch(flip: Any, hands: Tensor):
+    """The key of a sample says whose turn it is above its random bits, see tests/data/test_dataset.py."""
+    random, turn = keys(8), torch.tensor([0, 1, 0, 1, 1, 0, 1, 0])
+    shown = Compose([flip])(hands, random + (turn << 53)).float()
+    shown = shown if shown.max() > 1 else shown * 255
+    for image, original, no in zip(shown, hands.float(), turn, strict=True):
+        torch.testing.assert_close(image, original if no else original.flip(2), atol=0.05, rtol=0)
+
+
+def test_contrast_is_the_same_whatever_it_was(hands: Tensor):
+    stretch = PercentileContrast(0.02, 0.98)
+    wanted = stretch(hands)
+    share = (wanted == 0).float().mean((1, 2, 3))
+    assert (share >= 0.019).all()
+    assert ((wanted == 1).float().mean((1, 2, 3)) >= 0.019).all()
+    dark = (hands.float() * 0.3 + 20) / 255
+    torch.testing.assert_close(stretch(dark), wanted, atol=1e-4, rtol=0)
+    low, high = np.quantile(hands[0].numpy(), [0.02, 0.98])
+    numpy = ((hands[0].numpy() - low) / (high - low)).clip(0, 1)
+    assert np.abs(wanted[0].numpy() - numpy).mean() < 0.01
+    flat = torch.full((1, 1, 8, 8), 77, dtype=torch.uint8)
+    assert not stretch(flat).any()
+
+
+@pytest.mark.parametrize("pad", [0, 12])
+def test_negatives_are_undone_and_others_left(pad: int, hands: Tensor):
+    positive = F.pad(hands, [pad, pad, 0, 0])
+    negative = F.pad(255 - hands, [pad, pad, 0, 0])
+    torch.testing.assert_close(FixPolarity()(positive), positive.float() / 255)
+    torch.testing.assert_close(FixPolarity()(negative), positive.float() / 255, atol=1e-6, rtol=0)
+    black = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    assert not FixPolarity()(black).any()
+
+
+def test_noise_is_normal_and_uncorrelated():
+    gray = torch.full((64, 1, 32, 32), 0.5)
+    random = torch.rand(64, 3, generator=torch.Generator().manual_seed(0))
+    random[:, 0], random[:, 1] = 0, 1
+    noise = GaussianNoise(1, 0.1)(gray, random) - 0.5
+    assert noise.mean().abs() < 0.002
+    assert noise.std() == pytest.approx(0.1, rel=0.02)
+    assert torch.quantile(noise[:8].flatten(), 0.975) == pytest.approx(0.196, rel=0.05)
+    assert torch.corrcoef(noise[:16].flatten(1)).fill_diagonal_(0).abs().max() < 0.15
+
+
+def test_blur_is_that_of_a_normal_distribution():
+    point = torch.zeros(1, 1, 33, 33)
+    point[0, 0, 16, 16] = 1
+    blurred = GaussianBlur(1, 2 / 33)(point, torch.tensor([[0.0, 1.0]]))[0, 0]
+    place = torch.arange(33) - 16
+    assert blurred.sum() == pytest.approx(1, abs=1e-4)
+    assert (blurred.sum(0) * place**2).sum() == pytest.approx(4, rel=0.05)  # its variance, in pixels
+
+
+def test_a_border_keeps_the_inside_and_a_marker_lies_at_the_side(hands: Tensor):
+    plain = hands.float() / 255
+    framed = RandomBorder(1, 0.25)(
+        hands, torch.tensor([[0.0, 0.9, 1, 1, 1, 1], [0.0, 0.1, 1, 1, 1, 1]]).repeat(4, 1)
+    )
+    assert torch.equal(framed[..., 24:72, 24:72], plain[..., 24:72, 24:72])
+    assert (framed[::2, :, :24] == 1).all()
+    assert not framed[1::2, :, :24].any()
+    many = hands.repeat(25, 1, 1, 1)
+    marked = RandomMarker(1, 0.1, 0.3)(many, hashed_uniform(keys(200), 5))
+    ink = (marked == 1) & (many < 255)
+    assert (ink.sum((1, 2, 3)) > 5).all()
+    assert not ink[..., 24:72].any()
+    assert ink[..., :24].any()
+    assert ink[..., 72:].any()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: RandomAffine(scale=-1),
+        lambda: RandomAffine(flip=2),
+        lambda: IntensityJitter(gamma=-1),
+        lambda: PercentileContrast(1, 0),
+    ],
+)
+def test_what_cannot_be_is_refused(wrong: Any):
+    with pytest.raises(ValueError, match=r"must be|shares"):
+        wrong()
+
+
+def test_all_of_them_together_from_the_configuration(hands: Tensor):
+    file = OmegaConf.create({"transforms": OmegaConf.load(CONF_DIR / "transforms" / "augmented.yaml")})
+    made = instantiate(file.transforms, _convert_="all")
+    train, validation = (Compose.from_config(made[side]) for side in ("train", "validation"))
+    assert torch.equal(validation(hands, torch.zeros(8, dtype=torch.int64)), PercentileContrast()(hands))
+    one, other = train(hands, keys(8)), train(hands, keys(8, seed=1))
+    assert torch.equal(one, train(hands, keys(8)))
+    assert ((one - other).abs().mean((1, 2, 3)) > 0.01).all()
