@@ -15,10 +15,17 @@ from boneage_pl.cli.checks import check_number
 from boneage_pl.cli.entrypoint import INTERRUPTED_MESSAGE, run_command
 from boneage_pl.data.tables.spec import data_root
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.fetch.address import check_url, remote_size
-from boneage_pl.fetch.challenge import RadiographSet
-from boneage_pl.fetch.transfer import RetryPolicy, download_file, partial_path, print_line, size_on_disk
-from boneage_pl.fetch.unpack import extract, find_corruption
+from boneage_pl.fetch.extract import extract, find_corruption
+from boneage_pl.fetch.http import (
+    RetryPolicy,
+    check_url,
+    download_file,
+    partial_path,
+    print_line,
+    remote_size,
+    size_on_disk,
+)
+from boneage_pl.fetch.rsna import RadiographSet
 from boneage_pl.utils.files import check_free_space, translate_disk_errors
 
 _TERMS = """The RSNA's bone-age radiographs come with the RSNA's terms of use. They are about non-commercial

@@ -1,1 +1,1 @@
-"""The challenge's archives: asked for, fetched, unpacked."""
+"""Download and extract the archives of the RSNA 2017 challenge."""

@@ -11,7 +11,7 @@ from typing import Any
 from boneage_pl.data.images.radiograph import SUFFIXES
 from boneage_pl.data.tables.spec import default_conventions
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.fetch.unpack import CORRUPTION_ERRORS, entry_error, is_hidden
+from boneage_pl.fetch.extract import CORRUPTION_ERRORS, entry_error, is_hidden
 from boneage_pl.reading.answer import PredictionRequest
 from boneage_pl.reading.sources import looks_like_dicom
 

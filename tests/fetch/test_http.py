@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.fetch.address import check_url, remote_size
-from boneage_pl.fetch.transfer import RetryPolicy, download_file, partial_path
+from boneage_pl.fetch.http import RetryPolicy, check_url, download_file, partial_path, remote_size
 from tests.fetch.archive_server import Site, picture, serving
 
 CONTENT = picture(1, 300_000)

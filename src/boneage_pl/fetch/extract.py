@@ -1,4 +1,4 @@
-"""Unpack archives that come from elsewhere: nothing leaves the folder, nothing is left half written."""
+"""Extract zip archives safely."""
 
 import lzma
 import re

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.fetch import unpack as module
-from boneage_pl.fetch.unpack import extract, find_corruption
+from boneage_pl.fetch import extract as module
+from boneage_pl.fetch.extract import extract, find_corruption
 from tests.fetch.archive_server import picture, tree, zipped
 
 GOOD = {"images/1.png": picture(1), "table.csv": b"id\n1\n"}

@@ -1,4 +1,4 @@
-"""The challenge's sets on disk: where each goes, which archives it still needs, what it must hold."""
+"""The image sets of the RSNA 2017 challenge: files, counts and archives."""
 
 import json
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.fetch.transfer import partial_path
+from boneage_pl.fetch.http import partial_path
 from boneage_pl.utils.files import write_text
 
 
