@@ -20,7 +20,7 @@ from benchmarks.keep import keep
 from boneage_pl.data.datamodule import BoneAgeDataModule
 from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
-from boneage_pl.model.answer import InferenceModule
+from boneage_pl.model.inference import InferenceModule
 from boneage_pl.model.statistics import recalibrate_batchnorm
 from boneage_pl.run.checkpoint import load_inference_module
 

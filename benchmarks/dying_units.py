@@ -16,8 +16,8 @@ from benchmarks.keep import keep
 from boneage_pl.data.datamodule import BoneAgeDataModule
 from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
-from boneage_pl.model.input import InputSpec, Normalize
-from boneage_pl.model.network import InceptionRegressor
+from boneage_pl.model.inception import InceptionRegressor
+from boneage_pl.model.input_spec import InputSpec, Normalize
 
 
 def alive_after(data: BoneAgeDataModule, lr: float, seed: int, steps: int) -> float:

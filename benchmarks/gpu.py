@@ -125,7 +125,7 @@ def train(folder: Path, device: str, experiment: str, size: int, also: list[str]
 
 def flops(size: int) -> int:
     """Return the floating-point operations of the published network's forward pass, for one image."""
-    from boneage_pl.model.network import InceptionRegressor
+    from boneage_pl.model.inception import InceptionRegressor
 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         InceptionRegressor(size).eval()(torch.zeros(1, 3, size, size), torch.zeros(1))
@@ -139,7 +139,7 @@ def loop(_folder: Path, device: str, size: int, amp: bool) -> Numbers:
     """Time the steps of a bare loop: the published network in float32, or torchvision's in bfloat16."""
     from torchvision.models import inception_v3
 
-    from boneage_pl.model.network import InceptionRegressor
+    from boneage_pl.model.inception import InceptionRegressor
 
     image = torch.randn(32 if device == "cuda" else 4, 3, size, size, device=device)
     ones = torch.ones(len(image), device=device)

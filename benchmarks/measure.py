@@ -51,7 +51,7 @@ def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
     from benchmarks.published import Files
     from boneage_pl.data.transforms.compose import Compose
     from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
-    from boneage_pl.model.input import InputSpec, Normalize
+    from boneage_pl.model.input_spec import InputSpec, Normalize
     from boneage_pl.utils.hardware import keep_freed_memory
 
     if side == "published":
@@ -124,7 +124,7 @@ def published_steps(root: str, size: int, batch: int, steps: int) -> tuple[list[
     from torch.utils.data import DataLoader
 
     from benchmarks import published
-    from boneage_pl.model.network import InceptionRegressor
+    from boneage_pl.model.inception import InceptionRegressor
 
     data = project_data(root, size, samples_per_group=40)
     images = [Image.fromarray(pixels) for pixels in data.read(data.split["id"].tolist())]
@@ -146,8 +146,8 @@ def project_steps(root: str, size: int, batch: int, steps: int) -> tuple[list[fl
     import lightning as L
     import torch
 
-    from boneage_pl.model.module import BoneAgeModule
-    from boneage_pl.model.network import InceptionRegressor
+    from boneage_pl.model.inception import InceptionRegressor
+    from boneage_pl.model.lightning_module import BoneAgeModule
     from boneage_pl.utils.hardware import keep_freed_memory, resolve_precision
 
     class Clock(L.Callback):
@@ -197,9 +197,9 @@ def inference(side: str, size: int, batch: int, steps: int) -> Result:
     import torch
 
     from boneage_pl.data.transforms.compose import Compose
-    from boneage_pl.model.answer import InferenceModule
-    from boneage_pl.model.input import InputSpec, Normalize
-    from boneage_pl.model.network import InceptionRegressor
+    from boneage_pl.model.inception import InceptionRegressor
+    from boneage_pl.model.inference import InferenceModule
+    from boneage_pl.model.input_spec import InputSpec, Normalize
     from boneage_pl.utils.hardware import keep_freed_memory, resolve_precision
 
     torch.manual_seed(0)
@@ -232,7 +232,7 @@ def epoch_overhead(side: str, root: str, size: int) -> Result:
     import lightning as L
 
     from boneage_pl.cli.entrypoint import run_command
-    from boneage_pl.model import module
+    from boneage_pl.model import lightning_module
 
     assert side == "project"
     bare: list[float] = []
@@ -256,8 +256,10 @@ def epoch_overhead(side: str, root: str, size: int) -> Result:
         ends.append(time.perf_counter())
 
     # a step is all that the optimiser's closure does: forward, loss, backward, update
-    module.BoneAgeModule.optimizer_step = timed(L.LightningModule.optimizer_step, bare)
-    module.BoneAgeModule.validation_step = timed(module.BoneAgeModule.validation_step, validating)
+    lightning_module.BoneAgeModule.optimizer_step = timed(L.LightningModule.optimizer_step, bare)
+    lightning_module.BoneAgeModule.validation_step = timed(
+        lightning_module.BoneAgeModule.validation_step, validating
+    )
     L.Trainer.fit = fit
     with tempfile.TemporaryDirectory() as outputs:
         sys.argv = [

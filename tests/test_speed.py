@@ -19,9 +19,9 @@ from boneage_pl.data.dataset import Batch
 from boneage_pl.data.phantom import write_phantom
 from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
-from boneage_pl.model.input import InputSpec, Normalize
-from boneage_pl.model.module import BoneAgeModule
-from boneage_pl.model.network import InceptionRegressor
+from boneage_pl.model.inception import InceptionRegressor
+from boneage_pl.model.input_spec import InputSpec, Normalize
+from boneage_pl.model.lightning_module import BoneAgeModule
 
 Adam = partial(torch.optim.Adam, lr=1e-3)
 MANY = [pytest.mark.slow, pytest.mark.timeout(3600)]

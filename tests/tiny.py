@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from boneage_pl.model.input import InputSpec
+from boneage_pl.model.input_spec import InputSpec
 
 
 class Tiny(nn.Module):

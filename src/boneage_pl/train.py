@@ -19,8 +19,8 @@ from boneage_pl import __version__
 from boneage_pl.cli.overrides import resume_command
 from boneage_pl.data.cache.build import DatasetIndex
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.model.head import is_depthwise
-from boneage_pl.model.input import get_input_spec
+from boneage_pl.model.input_spec import get_input_spec
+from boneage_pl.model.layers import is_depthwise
 from boneage_pl.reading.remember import add_ood_statistics
 from boneage_pl.report.own import write_training_report
 from boneage_pl.report.summary import Summary, format_setup, format_summary, write_summary

@@ -21,9 +21,9 @@ from boneage_pl.deploy.measured import PARITY_MONTHS
 from boneage_pl.deploy.onnx_file import open_onnx, write_onnx
 from boneage_pl.deploy.torch_file import open_program, write_program
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.model.answer import InferenceModule
-from boneage_pl.model.input import Normalize, get_input_spec
-from boneage_pl.model.network import InceptionRegressor
+from boneage_pl.model.inception import InceptionRegressor
+from boneage_pl.model.inference import InferenceModule
+from boneage_pl.model.input_spec import Normalize, get_input_spec
 from boneage_pl.run.record import CheckpointMetadata
 from boneage_pl.run.weights import save_shared_weights
 from tests.records import record

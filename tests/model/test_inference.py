@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from boneage_pl.data.transforms.compose import Compose
-from boneage_pl.model.answer import InferenceModule
-from boneage_pl.model.inference import BatchPredictor, PredictionBatch, average_predictions
+from boneage_pl.model.inference import BatchPredictor, InferenceModule, PredictionBatch, average_predictions
 
 
 def test_the_spread_of_several_is_that_of_their_distributions_mixed():

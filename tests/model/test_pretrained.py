@@ -16,9 +16,9 @@ from skimage import data
 from torchvision.models import ResNet18_Weights, get_model, get_model_weights
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.model.input import SYMMETRIC, InputSpec
-from boneage_pl.model.libraries import BackboneSpec
-from boneage_pl.model.pooled import BackboneRegressor
+from boneage_pl.model.backbone_regressor import BackboneRegressor
+from boneage_pl.model.backbones import BackboneSpec
+from boneage_pl.model.input_spec import SYMMETRIC, InputSpec
 from boneage_pl.model.pretrained import PACKAGES, find_pretrained
 
 CATS = {281, 282, 285}  # ImageNet's tabby, tiger cat and Egyptian cat
@@ -121,7 +121,7 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, change: Any, words:
 
 def test_what_is_no_file_of_weights(tmp_path: Path):
     for weights, words in (
-        ("radimagenet", "must be null, imagenet, or a file that ends with .pth, .pt, .safetensors"),
+        ("radimagenet", "must be null, imagenet, or a file ending in .pth, .pt, .safetensors"),
         (str(tmp_path / "none.pth"), "there is no file"),
         (str(tmp_path / "cut.pth"), "cut.pth cannot be read"),
         (str(tmp_path / "cut.safetensors"), "cut.safetensors cannot be read"),

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from boneage_pl.data.transforms.compose import Compose
-from boneage_pl.model.module import BoneAgeModule
+from boneage_pl.model.lightning_module import BoneAgeModule
 from boneage_pl.model.statistics import BatchNormRecalibration, recalibrate_batchnorm
-from tests.model.test_module import adam, loader, trainer
+from tests.model.test_lightning_module import adam, loader, trainer
 
 
 class Normed(nn.Module):

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from boneage_pl.data.transforms.compose import Compose
-from boneage_pl.model.answer import InferenceModule
-from boneage_pl.model.inference import BatchPredictor
+from boneage_pl.model.inference import BatchPredictor, InferenceModule
 from boneage_pl.reading.familiar import (
     LowRankGaussian,
     OODDetector,

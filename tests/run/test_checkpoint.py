@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.model.input import InputSpec, get_input_spec
+from boneage_pl.model.input_spec import InputSpec, get_input_spec
 from boneage_pl.run.checkpoint import check_same_architecture, load_checkpoint, load_inference_module
 from boneage_pl.run.record import CheckpointMetadata
 from tests.records import record, write_checkpoint

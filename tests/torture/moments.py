@@ -28,7 +28,7 @@ def install(plan: Plan) -> None:
 
     from boneage_pl.data.cache.store import PartialCache
     from boneage_pl.data.phantom import dataset
-    from boneage_pl.model.module import BoneAgeModule
+    from boneage_pl.model.lightning_module import BoneAgeModule
     from boneage_pl.run import saving
     from boneage_pl.utils.progress import progress
 

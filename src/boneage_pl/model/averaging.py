@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from boneage_pl.model.processes import average_batchnorm_statistics
+from boneage_pl.model.distributed import average_batchnorm_statistics
 
 _AHEAD = 10  # steps by which the average's memory is shorter than the run so far
 

@@ -1,4 +1,4 @@
-"""Initial weights of a backbone: ImageNet's, from a package, a cache or a download, or those of a file."""
+"""Find and load pretrained weights."""
 
 import hashlib
 import logging
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
 from boneage_pl.errors import BoneAgeError, first_line
-from boneage_pl.model.input import SYMMETRIC, InputSpec
-from boneage_pl.model.libraries import AUXILIARY_LAYERS, RESCALED_INPUT, BackboneSpec, import_timm
+from boneage_pl.model.backbones import AUXILIARY_LAYERS, RESCALED_INPUT, BackboneSpec, import_timm
+from boneage_pl.model.input_spec import SYMMETRIC, InputSpec
 
 log = logging.getLogger(__name__)
 

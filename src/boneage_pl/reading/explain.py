@@ -14,8 +14,8 @@ from torch import Tensor
 from boneage_pl.data.images.radiograph import stem_of
 from boneage_pl.data.images.resize import Pixels
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.model.answer import decode_months
-from boneage_pl.model.features import gradcam_layer
+from boneage_pl.model.feature_maps import gradcam_layer
+from boneage_pl.model.inference import decode_months
 from boneage_pl.reading.answer import Prediction
 from boneage_pl.reading.member import EnsembleMember
 from boneage_pl.utils.files import atomic_path

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from boneage_pl.data.images.resize import Pixels, ResizeMode
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.model.features import FeatureHook, ood_layer
+from boneage_pl.model.feature_maps import FeatureHook, ood_layer
 from boneage_pl.model.inference import BatchPredictor
 from boneage_pl.utils.progress import progress
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from boneage_pl.data.corruptions import flip, rotate
 from boneage_pl.data.images.resize import Pixels, ResizeSpec
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.model.features import FeatureHook
+from boneage_pl.model.feature_maps import FeatureHook
 from boneage_pl.model.inference import BatchPredictor, PredictionBatch, average_predictions
 from boneage_pl.reading.familiar import OODDetector
 from boneage_pl.reading.remember import load_ood_detector

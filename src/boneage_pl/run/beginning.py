@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from boneage_pl.cli.instantiate import instantiate
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.model.optimizer import length_option
+from boneage_pl.model.optim import length_option
 from boneage_pl.run.checkpoint import Checkpoint, build_network, check_same_architecture, load_checkpoint
 from boneage_pl.run.folder import diff_configs, to_plain
 from boneage_pl.run.history import EpochMetrics

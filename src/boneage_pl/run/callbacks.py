@@ -15,8 +15,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.model.input import denormalize, get_input_spec
-from boneage_pl.model.module import BoneAgeModule
+from boneage_pl.model.input_spec import denormalize, get_input_spec
+from boneage_pl.model.lightning_module import BoneAgeModule
 from boneage_pl.run.history import MetricsHistory
 from boneage_pl.run.record import CheckpointMetadata
 from boneage_pl.run.run_json import RunLog

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from boneage_pl.cli.instantiate import instantiate
 from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.errors import BoneAgeError, first_line
-from boneage_pl.model.answer import InferenceModule
-from boneage_pl.model.input import get_input_spec
+from boneage_pl.model.inference import InferenceModule
+from boneage_pl.model.input_spec import get_input_spec
 from boneage_pl.run.archive import STORAGE_MEMBER, check_tensors, check_zip_integrity
 from boneage_pl.run.record import CheckpointMetadata
 from boneage_pl.run.trust import check_trusted_targets, iter_targets

@@ -17,8 +17,8 @@ from boneage_pl.data.cache.build import DatasetIndex
 from boneage_pl.data.datamodule import BoneAgeDataModule
 from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.model.module import BoneAgeModule
-from boneage_pl.model.optimizer import build_optimizer_factory, build_scheduler_factory
+from boneage_pl.model.lightning_module import BoneAgeModule
+from boneage_pl.model.optim import build_optimizer_factory, build_scheduler_factory
 from boneage_pl.run.beginning import InitialState
 from boneage_pl.run.callbacks import check_monitors
 from boneage_pl.run.curves import EpochTensorBoardLogger

@@ -8,7 +8,7 @@ from typing import Any
 
 from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.data.split import BALANCED
-from boneage_pl.model.input import InputSpec
+from boneage_pl.model.input_spec import InputSpec
 from boneage_pl.run.history import EpochMetrics
 
 Test = Callable[[Any], bool]

@@ -8,7 +8,7 @@ from torchvision.transforms import v2
 
 from boneage_pl.data.images.decode import BadImageError, read_image
 from boneage_pl.data.images.resize import ResizeSpec
-from boneage_pl.model.input import InputSpec, Normalize
+from boneage_pl.model.input_spec import InputSpec, Normalize
 
 
 def published(size: int) -> v2.Compose:

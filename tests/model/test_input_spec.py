@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from boneage_pl.model.input import IMAGENET_MEAN, IMAGENET_STD, InputSpec, Normalize, denormalize
+from boneage_pl.model.input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec, Normalize, denormalize
 
 EVERY_GRAY = torch.arange(256, dtype=torch.uint8).view(1, 1, 8, 32)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from boneage_pl.model.features import MAX_CELLS, FeatureHook, feature_map_sizes, gradcam_layer, ood_layer
-from boneage_pl.model.network import InceptionRegressor
+from boneage_pl.model.feature_maps import MAX_CELLS, FeatureHook, feature_map_sizes, gradcam_layer, ood_layer
+from boneage_pl.model.inception import InceptionRegressor
 from tests.tiny import Plain, Tiny
 
 

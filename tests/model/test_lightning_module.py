@@ -9,7 +9,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from boneage_pl.data.dataset import Batch
 from boneage_pl.data.transforms.compose import Compose
-from boneage_pl.model.module import BoneAgeModule
+from boneage_pl.model.lightning_module import BoneAgeModule
 
 
 class Tiny(nn.Module):

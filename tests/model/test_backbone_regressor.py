@@ -5,10 +5,10 @@ import torch
 from omegaconf import OmegaConf
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.model.head import GeM, is_depthwise
-from boneage_pl.model.network import InceptionRegressor
-from boneage_pl.model.optimizer import build_optimizer_factory
-from boneage_pl.model.pooled import BackboneRegressor
+from boneage_pl.model.backbone_regressor import BackboneRegressor
+from boneage_pl.model.inception import InceptionRegressor
+from boneage_pl.model.layers import GeM, is_depthwise
+from boneage_pl.model.optim import build_optimizer_factory
 
 # One of each library and of each way that a network ends.
 BACKBONES = [

@@ -1,4 +1,4 @@
-"""The published network: Inception v3 with a 2 × 2 max-pool, its features joined with the sex."""
+"""The published network: Inception v3 features and the sex, three linear layers."""
 
 import torch
 from torch import Tensor, nn
@@ -6,9 +6,9 @@ from torchvision.models import inception_v3
 
 from boneage_pl.cli.checks import check_number
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.model.head import Float32Linear
-from boneage_pl.model.input import NORMALIZATIONS, InputSpec
-from boneage_pl.model.libraries import BackboneSpec
+from boneage_pl.model.backbones import BackboneSpec
+from boneage_pl.model.input_spec import NORMALIZATIONS, InputSpec
+from boneage_pl.model.layers import Float32Linear
 from boneage_pl.model.pretrained import find_pretrained, load_pretrained
 
 SMALLEST_IMAGE = 107  # pixels; one fewer leaves a 1 × 1 feature map, nothing for the 2 × 2 pool

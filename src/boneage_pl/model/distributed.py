@@ -1,4 +1,4 @@
-"""What the processes of one training tell each other; alone, there is nothing to tell."""
+"""Gather values and average BatchNorm statistics over processes."""
 
 from typing import Any
 

@@ -3,8 +3,8 @@ import torch
 from torch.distributions import Normal
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.model.answer import compute_loss, decode_months
-from boneage_pl.model.loss import AgeDistributionLoss
+from boneage_pl.model.inference import compute_loss, decode_months
+from boneage_pl.model.losses import AgeDistributionLoss
 
 
 def logits(means: list[float], deviation: float) -> torch.Tensor:

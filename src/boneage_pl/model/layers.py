@@ -1,4 +1,4 @@
-"""What stands behind a backbone: pooling, how the sex joins, and a last layer that keeps its precision."""
+"""Layers of the heads: GeM pooling, sex fusion, float32 linear."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""What a network makes of an image on the way to its answer: its feature maps."""
+"""Find a network's feature maps and hook into them."""
 
 from types import TracebackType
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boneage_pl.model.input import get_input_spec
+from boneage_pl.model.input_spec import get_input_spec
 
 MAX_CELLS = 4  # a side: what of a map is where; our choice, and measured: see docs/PREDICTION.md
 _EARLY = 8  # times smaller than the image, at most

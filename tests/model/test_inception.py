@@ -6,8 +6,8 @@ from torch import nn
 from torchvision.models import Inception_V3_Weights, inception_v3
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.model.input import InputSpec
-from boneage_pl.model.network import InceptionRegressor, feature_map_side
+from boneage_pl.model.inception import InceptionRegressor, feature_map_side
+from boneage_pl.model.input_spec import InputSpec
 
 
 def shapes_of(network: InceptionRegressor, image: torch.Tensor) -> dict[str, tuple[int, ...]]:

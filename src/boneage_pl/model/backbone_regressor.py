@@ -1,4 +1,4 @@
-"""Any backbone of torchvision or timm, its pooled features joined with the sex."""
+"""Any torchvision or timm backbone with pooling, sex fusion and a linear head."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from boneage_pl.cli.checks import check_number
 from boneage_pl.errors import BoneAgeError, first_line
-from boneage_pl.model.head import Float32Linear, GeM, SexConcat, SexFiLM
-from boneage_pl.model.input import InputSpec
-from boneage_pl.model.libraries import BackboneSpec
+from boneage_pl.model.backbones import BackboneSpec
+from boneage_pl.model.input_spec import InputSpec
+from boneage_pl.model.layers import Float32Linear, GeM, SexConcat, SexFiLM
 from boneage_pl.model.pretrained import default_input_spec, find_pretrained, load_pretrained
 
 

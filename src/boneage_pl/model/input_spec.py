@@ -1,4 +1,4 @@
-"""The input that a network takes: number of channels and normalization."""
+"""What a network expects as input, and the normalization that produces it."""
 
 from dataclasses import dataclass
 from math import isfinite

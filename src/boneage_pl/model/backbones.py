@@ -1,4 +1,4 @@
-"""Networks of torchvision's and timm's by name, without their last layer."""
+"""Look up torchvision and timm backbones."""
 
 from dataclasses import dataclass
 from difflib import get_close_matches

@@ -1,4 +1,4 @@
-"""Losses beyond PyTorch's own."""
+"""Losses beyond those of PyTorch."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""The LightningModule: loss and mean absolute error in months, the optimizer and the scheduler."""
+"""LightningModule that trains a network on bone ages."""
 
 import logging
 from typing import Any
@@ -13,10 +13,10 @@ from torchmetrics import MeanAbsoluteError, MetricCollection
 from boneage_pl.data.dataset import Batch
 from boneage_pl.data.transforms.compose import Compose, hashed_uniform
 from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
-from boneage_pl.model.answer import Loss, compute_loss, decode_months, predictive_std
-from boneage_pl.model.input import Normalize, get_input_spec
-from boneage_pl.model.optimizer import OptimizerFactory, SchedulerFactory, load_optimizer_state
-from boneage_pl.model.processes import average_batchnorm_statistics, gather
+from boneage_pl.model.distributed import average_batchnorm_statistics, gather
+from boneage_pl.model.inference import Loss, compute_loss, decode_months, predictive_std
+from boneage_pl.model.input_spec import Normalize, get_input_spec
+from boneage_pl.model.optim import OptimizerFactory, SchedulerFactory, load_optimizer_state
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class BoneAgeModule(L.LightningModule):
         scheduler: optimizer and the run's length → scheduler, or `None` for a constant rate.
         interval: `epoch` or `step`, when the scheduler steps and what the length is counted in.
         length: of the run, in intervals.
-        loss: see `boneage_pl.model.answer`; `None` for the published L1.
+        loss: see `boneage_pl.model.inference`; `None` for the published L1.
         transforms: of training and of validation batches; `None` for the published flip.
         mix: mixup of a training batch: a normalized batch and [B, mix.num_random] random numbers → a batch.
         optimizer_state: of another run's optimizer, that the first step starts from; `None` for a new one.
