@@ -22,7 +22,7 @@ from boneage_pl.report.comparison import diff_options
 from boneage_pl.report.html import with_interval
 from boneage_pl.report.outcome import load_run_results
 from boneage_pl.report.pairing import holm_correction
-from boneage_pl.run.runs import SUMMARY
+from boneage_pl.training.runs import SUMMARY
 
 CONF = Path(__file__).parent / "conf"
 STEPS = sorted((CONF / "experiment").glob("step_*.yaml"))

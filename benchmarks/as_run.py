@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.keep import keep
 from benchmarks.reproduction import train
-from boneage_pl.run.runs import SUMMARY
+from boneage_pl.training.runs import SUMMARY
 
 FLIPS = 3  # validations with other random flips
 ONE_STEP = ("trainer.max_epochs=1", "trainer.limit_train_batches=1")  # for the validation before it

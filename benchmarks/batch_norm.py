@@ -21,8 +21,8 @@ from boneage_pl.data.datamodule import BoneAgeDataModule
 from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
 from boneage_pl.model.inference import InferenceModule
-from boneage_pl.model.statistics import recalibrate_batchnorm
-from boneage_pl.run.checkpoint import load_inference_module
+from boneage_pl.training.callbacks.weights import recalibrate_batchnorm
+from boneage_pl.training.checkpoint import load_inference_module
 
 
 def mae(reader: InferenceModule, data: BoneAgeDataModule) -> float:

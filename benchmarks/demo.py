@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.keep import keep
-from boneage_pl.run.runs import SUMMARY
+from boneage_pl.training.runs import SUMMARY
 
 
 def trainings() -> list[list[str]]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from boneage_pl.run.run_json import environment
+from boneage_pl.training.provenance import environment
 
 
 def keep(path: Path, numbers: dict[str, Any]) -> None:

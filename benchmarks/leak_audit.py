@@ -25,7 +25,7 @@ from boneage_pl.data.tables.load import read_table
 from boneage_pl.report.html import with_interval
 from boneage_pl.report.pairing import paired_comparison
 from boneage_pl.report.statistics import with_intervals
-from boneage_pl.run.runs import BEST, SUMMARY
+from boneage_pl.training.runs import BEST, SUMMARY
 
 PROTOCOLS = ("published", "disjoint")
 RUNS = ("v1", "v2")

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from boneage_pl.run.runs import SUMMARY
+from boneage_pl.training.runs import SUMMARY
 
 FAILURE_EPOCHS = 10  # our choice: the description has it as a picture, with no number of epochs
 

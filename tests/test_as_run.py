@@ -93,7 +93,7 @@ def test_each_epochs_validation_is_of_other_flips(chain: Chain):
 
 
 def test_predictions_are_not_flipped(chain: Chain):
-    from boneage_pl.run.checkpoint import load_inference_module
+    from boneage_pl.training.checkpoint import load_inference_module
 
     inference, record = load_inference_module(chain["v2"][0] / "checkpoints" / "best.ckpt")
     assert "flip" in record.config["transforms"]["validation"]

@@ -14,7 +14,7 @@ from PIL import Image
 from boneage_pl.data.corruptions import CORRUPTIONS, RESAMPLING_CORRUPTIONS
 from tests.conftest import Result
 from tests.forked import Forks
-from tests.run.test_resume import TINY
+from tests.training.test_resume import TINY
 
 OWN = "+model._target_=tests.tiny.Tiny"
 IMAGES = "boneage-training-dataset"

@@ -15,7 +15,7 @@ from boneage_pl.cli import CONF_DIR
 SOURCE = Path(__file__).parents[1] / "src" / "boneage_pl"
 PAGE = Path(__file__).parents[1] / "docs" / "ARCHITECTURE.md"
 # From the ground up. What lies loose at the top are the doors, above all rooms; errors.py is the ground.
-ROOMS = ["utils", "cli", "data", "fetch", "model", "run", "reading", "report", "deploy", "page"]
+ROOMS = ["utils", "cli", "data", "fetch", "model", "training", "reading", "report", "deploy", "page"]
 GROUND, DOORS = -1, len(ROOMS)
 
 
@@ -63,8 +63,8 @@ def test_the_rooms_are_those_that_there_are():
 
 def test_a_room_above_would_be_seen(tmp_path: Path):
     file = tmp_path / "x.py"
-    file.write_text("def f():\n    from boneage_pl.report import page\n    import boneage_pl.run.runs\n")
-    assert [floor_of(name) for name in imports_of(file)] == [ROOMS.index("report"), ROOMS.index("run")]
+    file.write_text("def f():\n    from boneage_pl.report import page\n    import boneage_pl.training.runs\n")
+    assert [floor_of(name) for name in imports_of(file)] == [ROOMS.index("report"), ROOMS.index("training")]
 
 
 def test_only_the_model_room_knows_a_network():

@@ -15,12 +15,11 @@ from boneage_pl.cli.help import format_help
 from boneage_pl.cli.overrides import expand_home, expand_home_in_override
 from boneage_pl.data.tables.spec import resolve_cache_dir
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.run.hold import is_rank_zero, remove_empty_run_dir
-from boneage_pl.run.preflight import check_options
-from boneage_pl.run.resume import expand_resume
-from boneage_pl.run.runs import LAST
-from boneage_pl.run.sweep import summarize_sweep
-from boneage_pl.run.trainer_options import check_typed_trainer_options
+from boneage_pl.training.preflight import check_options, check_typed_trainer_options
+from boneage_pl.training.resume import expand_resume
+from boneage_pl.training.run_dir import is_rank_zero, remove_empty_run_dir
+from boneage_pl.training.runs import LAST
+from boneage_pl.training.sweep import summarize_sweep
 from boneage_pl.utils.files import expand_path
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, ListConfig
 from boneage_pl.cli.checks import check_data_numbers, check_number
 from boneage_pl.cli.entrypoint import run_command
 from boneage_pl.deploy.choice import resolve_format
-from boneage_pl.run.runs import find_checkpoints
+from boneage_pl.training.runs import find_checkpoints
 
 
 def export(config: DictConfig) -> None:

@@ -24,18 +24,21 @@ from boneage_pl.model.layers import is_depthwise
 from boneage_pl.reading.remember import add_ood_statistics
 from boneage_pl.report.own import write_training_report
 from boneage_pl.report.summary import Summary, format_setup, format_summary, write_summary
-from boneage_pl.run.beginning import InitialState
-from boneage_pl.run.callbacks import EpochLogger, SampleGrid, SaveMetadata, SeedEachEpoch
-from boneage_pl.run.files import write_run_files
-from boneage_pl.run.folder import to_plain
-from boneage_pl.run.history import MetricsHistory
-from boneage_pl.run.hold import run_dir_lock
-from boneage_pl.run.interrupts import GracefulStop, StopRequested, handle_stop_signals, print_stopped
-from boneage_pl.run.parts import build_datamodule, build_module, build_trainer, check_compile
-from boneage_pl.run.published import write_published_curves
-from boneage_pl.run.record import CheckpointMetadata
-from boneage_pl.run.run_json import RunLog
-from boneage_pl.run.runs import BEST, LAST, shortest_path
+from boneage_pl.training.build import build_datamodule, build_module, build_trainer, check_compile
+from boneage_pl.training.callbacks.logging import EpochLogger, SampleGrid, SaveMetadata, SeedEachEpoch
+from boneage_pl.training.callbacks.signals import (
+    GracefulStop,
+    StopRequested,
+    handle_stop_signals,
+    print_stopped,
+)
+from boneage_pl.training.history import MetricsHistory
+from boneage_pl.training.initial_state import InitialState, write_run_files
+from boneage_pl.training.metadata import CheckpointMetadata
+from boneage_pl.training.provenance import RunLog
+from boneage_pl.training.published import write_published_curves
+from boneage_pl.training.run_dir import run_dir_lock, to_plain
+from boneage_pl.training.runs import BEST, LAST, shortest_path
 from boneage_pl.utils.files import expand_path
 from boneage_pl.utils.hardware import check_devices, describe_numerics, resolve_precision
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import Result
 from tests.forked import Forks
-from tests.run.test_runs import make_run
+from tests.training.test_runs import make_run
 
 EXPERIMENTS = ["v1", "v2", "lr_0.1_failure"]
 

@@ -14,8 +14,8 @@ from boneage_pl.data.datamodule import BoneAgeDataModule
 from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.run.beginning import InitialState
-from boneage_pl.run.parts import build_datamodule, build_module
+from boneage_pl.training.build import build_datamodule, build_module
+from boneage_pl.training.initial_state import InitialState
 from tests.conftest import balanced_table, write_rsna
 
 BALANCED = {"_target_": "boneage_pl.data.sampling.balanced"}

@@ -24,8 +24,8 @@ from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.inception import InceptionRegressor
 from boneage_pl.model.inference import InferenceModule
 from boneage_pl.model.input_spec import Normalize, get_input_spec
-from boneage_pl.run.record import CheckpointMetadata
-from boneage_pl.run.weights import save_shared_weights
+from boneage_pl.training.metadata import CheckpointMetadata
+from boneage_pl.training.safetensors_io import save_shared_weights
 from tests.records import record
 from tests.tiny import Ages, Gray, Tiny
 

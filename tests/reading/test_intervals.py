@@ -7,7 +7,7 @@ import pytest
 
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.reading.intervals import MIN_NEIGHBORS, CalibrationPoint, ConformalIntervals, calibrate
-from boneage_pl.run.record import CheckpointMetadata
+from boneage_pl.training.metadata import CheckpointMetadata
 from tests.records import record
 
 

@@ -17,7 +17,7 @@ from boneage_pl.report.comparing import compare_runs
 from boneage_pl.report.comparison import diff_options
 from boneage_pl.report.outcome import load_run_results
 from boneage_pl.report.pairing import holm_correction
-from boneage_pl.run.hold import LOCK
+from boneage_pl.training.run_dir import LOCK
 
 CONFIG = {
     "seed": 1,

@@ -75,7 +75,7 @@ SIGNALS = {
 }
 
 
-HARDEST = ("SIGTERM to all processes", "SIGINT twice")  # tests/run/test_resume.py has the others
+HARDEST = ("SIGTERM to all processes", "SIGINT twice")  # tests/training/test_resume.py has the others
 
 
 def signals(bench: Bench, name: str, count: int) -> Row:

@@ -29,7 +29,7 @@ def install(plan: Plan) -> None:
     from boneage_pl.data.cache.store import PartialCache
     from boneage_pl.data.phantom import dataset
     from boneage_pl.model.lightning_module import BoneAgeModule
-    from boneage_pl.run import saving
+    from boneage_pl.training.callbacks import checkpointing
     from boneage_pl.utils.progress import progress
 
     reached: Counter[str] = Counter()
@@ -75,7 +75,7 @@ def install(plan: Plan) -> None:
     class Torch:
         save = staticmethod(half_written)
 
-    saving.torch = Torch  # type: ignore[attr-defined, assignment]
+    checkpointing.torch = Torch  # type: ignore[attr-defined, assignment]
 
 
 def _send(*numbers: signal.Signals) -> Callable[[], None]:

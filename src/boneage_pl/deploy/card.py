@@ -14,9 +14,9 @@ from boneage_pl.report.coverage import add_intervals, measure_interval_coverage
 from boneage_pl.report.html import environment
 from boneage_pl.report.measures import Population, compute_metrics
 from boneage_pl.report.own import validation_predictions
-from boneage_pl.run.record import CheckpointMetadata
-from boneage_pl.run.run_json import load_run_json
-from boneage_pl.run.runs import run_of
+from boneage_pl.training.metadata import CheckpointMetadata
+from boneage_pl.training.provenance import load_run_json
+from boneage_pl.training.runs import run_of
 
 # Groups of the configuration that say how it was trained; the rest is the machine's or the data's.
 _TRAINING = ("model", "loss", "transforms", "sampling", "optimizer", "scheduler")

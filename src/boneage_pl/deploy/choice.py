@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.run.runs import run_of, shortest_path
+from boneage_pl.training.runs import run_of, shortest_path
 from boneage_pl.utils.files import expand_path
 
 

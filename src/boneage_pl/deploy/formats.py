@@ -27,7 +27,7 @@ from boneage_pl.deploy.onnx_file import (
 from boneage_pl.deploy.torch_file import open_program, write_program
 from boneage_pl.deploy.trial import VerificationSet
 from boneage_pl.reading.model import BoneAgePredictor
-from boneage_pl.run.weights import save_shared_weights
+from boneage_pl.training.safetensors_io import save_shared_weights
 
 
 @dataclass

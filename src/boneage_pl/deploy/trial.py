@@ -14,7 +14,7 @@ from boneage_pl.reading.member import EnsembleMember
 from boneage_pl.reading.sources import expand_inputs
 from boneage_pl.reading.squares import load_images
 from boneage_pl.report.asked import select_evaluation_set
-from boneage_pl.run.checkpoint import Checkpoint
+from boneage_pl.training.checkpoint import Checkpoint
 from boneage_pl.utils.processes import cores
 
 _MIN_IMAGES = 2  # images that something is tried on

@@ -30,10 +30,8 @@ class InputSpec:
         Raises:
             ValueError: it is missing, or is no normalization.
         """
-        if "input" not in record:  # older ones: Inception scaled its own input if it had ImageNet's weights
-            if not isinstance(record.get("transform_input"), bool):
-                raise ValueError("input is missing")
-            return SYMMETRIC if record["transform_input"] else cls()
+        if "input" not in record:
+            raise ValueError("input is missing")
         spec = record["input"]
         values: list[Any] = [spec.get(n) if isinstance(spec, dict) else None for n in ("mean", "std")]
         for numbers in values:

@@ -7,8 +7,8 @@ from markupsafe import Markup
 
 from boneage_pl.deploy.card import write_model_card
 from boneage_pl.reading.model import BoneAgePredictor
-from boneage_pl.run.record import CheckpointMetadata
-from boneage_pl.run.runs import run_of
+from boneage_pl.training.metadata import CheckpointMetadata
+from boneage_pl.training.runs import run_of
 
 _FIGURES = {
     "predicted_against_true": "Answers against bone ages",

@@ -6,7 +6,7 @@ from math import ceil, inf, isfinite
 from typing import Any
 
 from boneage_pl.cli.checks import check_number
-from boneage_pl.run.record import CheckpointMetadata
+from boneage_pl.training.metadata import CheckpointMetadata
 
 AGES = (  # bone age in months below which each ends
     ("under 5 years", 60.0),

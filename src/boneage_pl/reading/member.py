@@ -16,8 +16,8 @@ from boneage_pl.model.feature_maps import FeatureHook
 from boneage_pl.model.inference import BatchPredictor, PredictionBatch, average_predictions
 from boneage_pl.reading.familiar import OODDetector
 from boneage_pl.reading.remember import load_ood_detector
-from boneage_pl.run.checkpoint import load_for_inference
-from boneage_pl.run.record import CheckpointMetadata
+from boneage_pl.training.checkpoint import load_for_inference
+from boneage_pl.training.metadata import CheckpointMetadata
 
 TTATransform = Callable[[Pixels], Pixels]
 _MAX_ROTATION = 45  # degrees; our choice: a hand on its side is another picture

@@ -19,7 +19,7 @@ from boneage_pl.reading.intervals import ConformalIntervals, calibrate, check_co
 from boneage_pl.reading.member import EnsembleMember, MemberOutput, parse_tta
 from boneage_pl.reading.sources import expand_inputs, parse_sex
 from boneage_pl.reading.squares import LoadedImage, load_images
-from boneage_pl.run.runs import find_checkpoints
+from boneage_pl.training.runs import find_checkpoints
 from boneage_pl.utils.processes import cores
 
 NamedImage = str | PathLike[str]

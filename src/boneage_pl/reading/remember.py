@@ -14,7 +14,7 @@ from boneage_pl.data.images.resize import Pixels
 from boneage_pl.errors import BoneAgeError, first_line
 from boneage_pl.model.inference import BatchPredictor
 from boneage_pl.reading.familiar import MAX_IMAGES, OODDetector, fit_ood_detector, scale_ratio
-from boneage_pl.run.checkpoint import Checkpoint, load_for_inference
+from boneage_pl.training.checkpoint import Checkpoint, load_for_inference
 from boneage_pl.utils.files import atomic_path
 
 log = logging.getLogger(__name__)

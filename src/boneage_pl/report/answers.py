@@ -12,8 +12,8 @@ import pandas as pd
 from boneage_pl.data.images.resize import Pixels
 from boneage_pl.model.inference import BatchPredictor, PredictionBatch, average_predictions
 from boneage_pl.reading.member import TTATransform
-from boneage_pl.run.checkpoint import load_inference_module
-from boneage_pl.run.runs import shortest_path
+from boneage_pl.training.checkpoint import load_inference_module
+from boneage_pl.training.runs import shortest_path
 from boneage_pl.utils.progress import progress
 
 UNCHANGED = "clean"

@@ -25,8 +25,8 @@ from boneage_pl.errors import BoneAgeError
 from boneage_pl.report.answers import ReadPixels
 from boneage_pl.report.seen import apply_leakage_policy, count_selection_overlap, find_training_overlap
 from boneage_pl.report.stress import build_conditions
-from boneage_pl.run.checkpoint import Checkpoint
-from boneage_pl.run.record import CheckpointMetadata
+from boneage_pl.training.checkpoint import Checkpoint
+from boneage_pl.training.metadata import CheckpointMetadata
 
 log = logging.getLogger(__name__)
 

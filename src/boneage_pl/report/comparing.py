@@ -17,9 +17,9 @@ from boneage_pl.report.html import figure_to_png, render
 from boneage_pl.report.keeping import save_records
 from boneage_pl.report.markdown import write_markdown
 from boneage_pl.report.outcome import RunResults, load_run_results
-from boneage_pl.run.hold import unique_dir
-from boneage_pl.run.published import curves_caption, published_stages
-from boneage_pl.run.runs import HYDRA_OVERRIDES, newest_run, shortest_path
+from boneage_pl.training.published import curves_caption, published_stages
+from boneage_pl.training.run_dir import unique_dir
+from boneage_pl.training.runs import HYDRA_OVERRIDES, newest_run, shortest_path
 from boneage_pl.utils.files import atomic_write, expand_path
 
 log = logging.getLogger(__name__)

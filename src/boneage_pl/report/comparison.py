@@ -9,7 +9,7 @@ import pandas as pd
 from boneage_pl.report.html import with_interval
 from boneage_pl.report.outcome import RunResults
 from boneage_pl.report.pairing import MIN_PAIRS, holm_correction, mismatched_ages, paired_comparison
-from boneage_pl.run.folder import RESUMABLE_OPTIONS
+from boneage_pl.training.run_dir import RESUMABLE_OPTIONS
 
 _OWN = {"outputs", "pretrained", "starts_from", "next_experiment", *RESUMABLE_OPTIONS}
 _OWN -= {"trainer.max_epochs", "data.root"}

@@ -9,7 +9,7 @@ import pandas as pd
 from boneage_pl.reading.intervals import AGES, calibrate
 from boneage_pl.report.measures import BOOTSTRAP_DRAWS, age_band, to_json_numbers
 from boneage_pl.report.statistics import Values, mean, with_intervals
-from boneage_pl.run.record import CheckpointMetadata
+from boneage_pl.training.metadata import CheckpointMetadata
 
 LEVEL = 0.9
 

@@ -27,9 +27,9 @@ from boneage_pl.report.html import with_interval
 from boneage_pl.report.measures import metrics_of, predictions_frame
 from boneage_pl.report.stress import measure_robustness, representative_image, robustness_figure
 from boneage_pl.report.writer import ReportContext, ReportSections, write_report
-from boneage_pl.run.checkpoint import Checkpoint, load_checkpoint
-from boneage_pl.run.run_json import describe_evaluation, load_run_json
-from boneage_pl.run.runs import find_checkpoint, find_checkpoints, run_of, shortest_path
+from boneage_pl.training.checkpoint import Checkpoint, load_checkpoint
+from boneage_pl.training.provenance import describe_evaluation, load_run_json
+from boneage_pl.training.runs import find_checkpoint, find_checkpoints, run_of, shortest_path
 from boneage_pl.utils.files import expand_path
 from boneage_pl.utils.hardware import keep_freed_memory, on_gpu
 

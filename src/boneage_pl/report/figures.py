@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from boneage_pl.data.images.resize import Pixels
 from boneage_pl.report.statistics import PERCENTILES, mean, with_intervals
-from boneage_pl.run.history import EpochMetrics
-from boneage_pl.run.published import published_curves
+from boneage_pl.training.history import EpochMetrics
+from boneage_pl.training.published import published_curves
 from boneage_pl.utils.plots import image_grid
 
 GIRLS, BOYS = "#c44e52", "#4c72b0"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from boneage_pl.run.published import BEST_PUBLISHED, PUBLISHED_ON_TEST
+from boneage_pl.training.published import BEST_PUBLISHED, PUBLISHED_ON_TEST
 
 PublishedResult = tuple[str, float, str]  # whose, MAE in months, source
 

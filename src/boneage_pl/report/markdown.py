@@ -13,7 +13,7 @@ from boneage_pl.report.comparison import Table, config_differences, paired_tests
 from boneage_pl.report.figures import learning_curves
 from boneage_pl.report.html import environment, figure_to_png, with_interval
 from boneage_pl.report.outcome import RunResults
-from boneage_pl.run.published import (
+from boneage_pl.training.published import (
     BEST_PUBLISHED,
     FAILURE_EXPERIMENT,
     PUBLISHED_ON_TEST,

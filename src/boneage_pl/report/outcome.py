@@ -9,10 +9,9 @@ import pandas as pd
 from omegaconf.errors import OmegaConfBaseException
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.run.folder import load_run_config, to_plain
-from boneage_pl.run.history import EpochMetrics, MetricsHistory
-from boneage_pl.run.hold import is_running
-from boneage_pl.run.runs import HYDRA_OVERRIDES, SUMMARY, experiment_of
+from boneage_pl.training.history import EpochMetrics, MetricsHistory
+from boneage_pl.training.run_dir import is_running, load_run_config, to_plain
+from boneage_pl.training.runs import HYDRA_OVERRIDES, SUMMARY, experiment_of
 
 PAIRED_TESTS = "paired.json"  # a record's tests against others, by their names
 
@@ -30,7 +29,7 @@ class RunResults:
         summary: the content of summary.json; `None` until the run is finished.
         metrics: that of the report's metrics.json; empty until then.
         predictions: that of the report's predictions.csv; `None` until then, and in a record.
-        run: that of run.json; empty in runs of before.
+        run: that of run.json.
         paired_tests: of a record, see `pairing.paired`, by the other's name.
     """
 

@@ -11,10 +11,10 @@ from boneage_pl.data.split_record import training_rows
 from boneage_pl.report.coverage import measure_std
 from boneage_pl.report.measures import predictions_frame
 from boneage_pl.report.writer import ReportContext, ReportSections, write_report
-from boneage_pl.run.checkpoint import load_checkpoint
-from boneage_pl.run.history import MetricsHistory
-from boneage_pl.run.record import CheckpointMetadata
-from boneage_pl.run.runs import BEST
+from boneage_pl.training.checkpoint import load_checkpoint
+from boneage_pl.training.history import MetricsHistory
+from boneage_pl.training.metadata import CheckpointMetadata
+from boneage_pl.training.runs import BEST
 
 
 def write_training_report(

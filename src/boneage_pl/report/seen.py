@@ -11,7 +11,7 @@ from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.data.split_record import SeenImages
 from boneage_pl.data.tables.validate import format_list
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.run.checkpoint import Checkpoint
+from boneage_pl.training.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 

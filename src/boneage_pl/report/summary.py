@@ -14,10 +14,10 @@ from PIL import Image
 
 from boneage_pl.cli.overrides import next_command
 from boneage_pl.data.split_record import training_rows
-from boneage_pl.run.history import MetricsHistory
-from boneage_pl.run.published import BEST_PUBLISHED, PUBLISHED_ON_TEST
-from boneage_pl.run.record import CheckpointMetadata, WarmStart
-from boneage_pl.run.runs import SUMMARY
+from boneage_pl.training.history import MetricsHistory
+from boneage_pl.training.metadata import CheckpointMetadata, WarmStart
+from boneage_pl.training.published import BEST_PUBLISHED, PUBLISHED_ON_TEST
+from boneage_pl.training.runs import SUMMARY
 from boneage_pl.utils.files import atomic_write
 
 LEARNED = 0.5  # best validation MAE below this share of the constant predictor's: learned

@@ -22,8 +22,8 @@ from boneage_pl.report.figures import (
 from boneage_pl.report.html import figure_to_png, render
 from boneage_pl.report.literature import REPRODUCED, TEST, VALIDATION, identify_test_set
 from boneage_pl.report.measures import PREDICTION_COLUMNS, Population, compute_metrics
-from boneage_pl.run.published import curves_caption, published_stages
-from boneage_pl.run.record import CheckpointMetadata
+from boneage_pl.training.metadata import CheckpointMetadata
+from boneage_pl.training.published import curves_caption, published_stages
 
 WORST = 12
 PUBLISHED_SIZE = 500  # pixels

@@ -39,7 +39,7 @@ class ResizeSpec:
 
     @classmethod
     def from_config(cls, data: Any) -> "ResizeSpec":
-        """Return the square that the group `data` of a configuration names, which may be an older one."""
+        """Read it from the group `data` of a configuration."""
         return cls(data.get("image_size"), data.get("fit", "crop"))
 
     def __str__(self) -> str:

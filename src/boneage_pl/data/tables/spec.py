@@ -110,7 +110,7 @@ class DatasetSpec:
 
     @classmethod
     def from_config(cls, data: Any) -> "DatasetSpec":
-        """Return the place that the group `data` of a configuration names, which may be an older one."""
+        """Read it from the group `data` of a configuration."""
         get = data.get
         return cls.from_options(get("root"), get("table"), get("columns"), get("age_unit"), get("known"))
 

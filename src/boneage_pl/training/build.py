@@ -1,0 +1,129 @@
+"""Build the data module, the Lightning module and the trainer."""
+
+import inspect
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from boneage_pl.cli.instantiate import instantiate, instantiate_partial
+from boneage_pl.data.cache.build import DatasetIndex
+from boneage_pl.data.datamodule import BoneAgeDataModule
+from boneage_pl.data.transforms.compose import Compose
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.model.lightning_module import BoneAgeModule
+from boneage_pl.model.optim import build_optimizer_factory, build_scheduler_factory
+from boneage_pl.training.callbacks.checkpointing import AtomicCheckpointIO
+from boneage_pl.training.callbacks.logging import check_monitors
+from boneage_pl.training.initial_state import InitialState
+from boneage_pl.training.tensorboard import EpochTensorBoardLogger
+from boneage_pl.utils.hardware import disable_tf32, keep_freed_memory, syncs_batchnorm
+
+log = logging.getLogger(__name__)
+
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")  # PyTorch's
+
+
+def build_datamodule(
+    cfg: DictConfig, beginning: InitialState, found: DatasetIndex | None
+) -> BoneAgeDataModule:
+    """Build the configured data with the split that the run begins with, exactly so where it is resumed.
+
+    A data module of one's own is given what it takes.
+    """
+    # a partial: instantiate() would carry the plain values of `origin` through configuration objects
+    make: Callable[..., BoneAgeDataModule] = instantiate_partial(cfg.data, "data")
+    known = inspect.signature(make).parameters
+    given: dict[str, Any] = {
+        "origin": beginning.split,
+        "found": found,
+        "sampling": instantiate_partial(cfg.sampling, "sampling"),
+    }
+    if beginning.resumed:
+        given.update(split_file=None, new_split=False, allow_overlap=False)
+    return make(**{name: value for name, value in given.items() if name in known})
+
+
+def build_module(
+    cfg: DictConfig,
+    network: nn.Module,
+    precision: str,
+    data: BoneAgeDataModule,
+    processes: int = 1,
+    optimizer_state: dict[str, Any] | None = None,
+) -> BoneAgeModule:
+    """Build the configured LightningModule."""
+    scheduler, interval = build_scheduler_factory(cfg.scheduler) if cfg.scheduler else (None, "epoch")
+    length = cfg.trainer.max_epochs
+    if interval == "step":
+        if not hasattr(data, "steps"):
+            raise BoneAgeError(
+                "scheduler.interval=step: a data module says in its method steps(parts, limit, processes)\n"
+                "how many steps of the optimizer an epoch has, and this one has no such method."
+            )
+        limit = cfg.trainer.get("limit_train_batches")
+        length *= data.steps(cfg.trainer.accumulate_grad_batches, limit, processes)
+    transforms = instantiate(cfg.transforms, "transforms")
+    module = BoneAgeModule(
+        network,
+        build_optimizer_factory(_unfused(cfg, precision).optimizer),
+        scheduler,
+        interval,
+        length,
+        instantiate(cfg.loss, "loss"),
+        (Compose.from_config(transforms.get("train")), Compose.from_config(transforms.get("validation"))),
+        transforms.get("mix"),
+        optimizer_state,
+    )
+    if cfg.compile:
+        module.compile_network("default" if cfg.compile is True else cfg.compile)
+    return module
+
+
+def check_compile(mode: bool | str) -> None:
+    """Raise `BoneAgeError` if torch.compile has no such mode."""
+    if mode not in (True, False, *COMPILE_MODES):
+        raise BoneAgeError(f"compile={mode}: there are true, false, {', '.join(COMPILE_MODES)}.")
+
+
+def _unfused(cfg: DictConfig, precision: str) -> DictConfig:
+    """Unfuse the optimiser where gradients are clipped that a fused one would scale."""
+    if not (cfg.trainer.get("gradient_clip_val") and cfg.optimizer.get("fused") and "mixed" in precision):
+        return cfg
+    log.info("optimizer.fused=false: %s gradients of a fused optimiser cannot be clipped", precision)
+    return OmegaConf.merge(cfg, {"optimizer": {"fused": False}})  # type: ignore[return-value]
+
+
+def build_trainer(
+    cfg: DictConfig, run: Path, precision: str, own: list[Callback], purge: int | None
+) -> L.Trainer:
+    """Build the configured trainer, writing under `run`, with the configured callbacks and then our `own`.
+
+    TensorBoard forgets what it was told of the epochs from `purge` on: they are trained again.
+    """
+    bar = sys.stderr.isatty() if cfg.trainer.enable_progress_bar is None else cfg.trainer.enable_progress_bar
+    callbacks = [c for c in instantiate(cfg.callbacks, "callbacks").values() if c is not None]
+    check_monitors(callbacks)
+    trainer: L.Trainer = instantiate(
+        cfg.trainer,
+        "trainer",
+        precision=precision,
+        enable_progress_bar=bar,
+        sync_batchnorm=syncs_batchnorm(cfg.trainer.sync_batchnorm, cfg.trainer.accelerator),
+        benchmark=cfg.trainer.benchmark and not cfg.trainer.get("deterministic"),
+        plugins=[AtomicCheckpointIO()],
+        logger=EpochTensorBoardLogger(run, purge),
+        callbacks=[*callbacks, *([TQDMProgressBar(leave=False)] if bar else []), *own],
+        default_root_dir=run,
+        **({"fast_dev_run": False} if "fast_dev_run" in cfg.trainer else {}),  # done by then: see preflight
+    )
+    disable_tf32()
+    if trainer.strategy.root_device.type == "cpu":
+        keep_freed_memory()
+    return trainer

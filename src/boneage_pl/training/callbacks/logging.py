@@ -1,0 +1,211 @@
+"""Callbacks that log: epochs, metrics, a grid of samples; and that seed each epoch."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.model.input_spec import denormalize, get_input_spec
+from boneage_pl.model.lightning_module import BoneAgeModule
+from boneage_pl.training.history import MetricsHistory
+from boneage_pl.training.metadata import CheckpointMetadata
+from boneage_pl.training.provenance import RunLog
+from boneage_pl.utils.files import atomic_write
+from boneage_pl.utils.plots import image_grid
+
+log = logging.getLogger(__name__)
+
+# TensorBoard's name of each validation error, and the metric's
+VALIDATION = {"val": "val_mae", "val_girls": "val_mae_girls", "val_boys": "val_mae_boys"}
+CONSTANT_MONTHS = (
+    0.1  # months between the highest and the lowest answer of a network that has collapsed; our choice
+)
+COLUMNS, SHOWN_EPOCHS = 8, 6  # of the sheet of training images
+
+
+class EpochLogger(Callback):
+    """Writes each epoch that is over: a row of metrics.csv, a line on the console, points in TensorBoard."""
+
+    def __init__(self, metrics_csv: Path, history: MetricsHistory, record: RunLog) -> None:
+        self.metrics_csv = metrics_csv
+        self.history = history
+        self.record = record
+        self.collapsed = False  # whether that has been said
+
+    def on_train_start(self, *_: Any) -> None:
+        """Print the heading of the epochs' lines."""
+        log.info("%5s  %9s  %9s    %9s  %8s", "epoch", "train MAE", "val MAE", "lr", "images/s")
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Start the clock and note the learning rate that the epoch is trained with."""
+        self.lr = trainer.optimizers[0].param_groups[0]["lr"]
+        self.images = 0
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the images; the clock ends with the last, for images/s is the training's."""
+        self.images += len(batch["row"]) * trainer.world_size
+        if trainer.is_last_batch and module.device.type == "cuda":
+            torch.cuda.synchronize()  # the steps are queued faster than they are computed
+        self.stopped = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Write the epoch."""
+        assert isinstance(module, BoneAgeModule)
+        value = {name: float(metric) for name, metric in trainer.callback_metrics.items()}
+        row = {
+            "epoch": trainer.current_epoch,
+            "train_mae": value["train_mae"],
+            "val_mae": value["val_mae"] if module.validation_outputs else None,
+            "lr": self.lr,
+        }
+        self.history.rows.append(row)
+        if not trainer.is_global_zero:
+            return
+        self.write()
+
+        rate = self.images / (self.stopped - self.started)
+        measured = f"{row['val_mae']:9.3f}" if module.validation_outputs else " " * 9
+        line = "%5d  %9.3f  %s %s  %9.2e  %8.1f"
+        log.info(
+            line,
+            row["epoch"],
+            row["train_mae"],
+            measured,
+            "*" if self.history.ends_with_best else " ",
+            self.lr,
+            rate,
+        )
+        points = {
+            "mae/train": row["train_mae"],
+            "training/lr": self.lr,
+            "training/images_per_second": rate,
+        }
+        if module.validation_outputs:
+            self._warn_if_constant_predictions(row["epoch"], np.ptp(module.validation["predicted"]))
+            points |= {f"mae/{name}": value[key] for name, key in VALIDATION.items()}
+        with log_write_errors(self.record.path):
+            self.record.epoch(trainer.current_epoch, time.perf_counter() - self.started, rate)
+        # on the disk before the checkpoint that says that this epoch is over
+        trainer.logger.write(points, trainer.current_epoch)  # type: ignore[union-attr]
+
+    def _warn_if_constant_predictions(self, epoch: int, apart: float) -> None:
+        """Say once if the answers to all validation images are alike."""
+        if apart < CONSTANT_MONTHS and not self.collapsed:
+            self.collapsed = True
+            log.warning(
+                "epoch %d answers the same for every validation image (within %.2f months): nothing of the\n"
+                "pictures reaches the answers. If it stays so, try a lower optimizer.lr, the warm-up of\n"
+                "scheduler=cosine, or trainer.gradient_clip_val=1.",
+                epoch,
+                apart,
+            )
+
+    def write(self) -> None:
+        """Write every epoch so far."""
+        with log_write_errors(self.metrics_csv):
+            atomic_write(self.metrics_csv, self.history.to_csv())
+
+
+def check_monitors(callbacks: list[Callback]) -> None:
+    """Refuse a callback that waits for a metric that there is not, before anything is trained.
+
+    Raises:
+        BoneAgeError: naming it and the metrics that there are.
+    """
+    metrics = ["train_mae", *VALIDATION.values()]
+    if not all(type(c).__module__.startswith(("lightning.", "boneage_pl.")) for c in callbacks):
+        return  # one of a user's own may log more
+    for callback in callbacks:
+        if (wanted := getattr(callback, "monitor", None)) is not None and wanted not in metrics:
+            raise BoneAgeError(
+                f"callbacks: {type(callback).__name__} monitors {wanted}; there are {', '.join(metrics)}."
+            )
+
+
+@contextmanager
+def log_write_errors(what: Path | str) -> Iterator[None]:
+    """Say what cannot be written, and go on: a full disk ends no training."""
+    try:
+        yield
+    except OSError as error:
+        log.error("%s could not be written: %s. Training goes on.", what, error.strerror or error)
+
+
+class SaveMetadata(Callback):
+    """Adds to every checkpoint, as plain values, what is needed to use it alone.
+
+    Args:
+        record: the run's description; what changes from epoch to epoch is added.
+        validation_rows: `id, male, bone_age` of the validation rows, in the order they are measured in.
+        history: the epochs, as far as they go.
+    """
+
+    def __init__(
+        self, record: CheckpointMetadata, validation_rows: pd.DataFrame, history: MetricsHistory
+    ) -> None:
+        self.record = record
+        self.history = history
+        self.rows = validation_rows
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the record and the latest validation's answers."""
+        assert isinstance(module, BoneAgeModule)
+        rows: Any = self.rows.iloc[module.validation["row"]]
+        record = replace(
+            self.record,
+            epoch=trainer.current_epoch,
+            epochs=list(self.history.rows),
+            validation={**rows.to_dict("list"), **{k: v for k, v in module.validation.items() if k != "row"}},
+        )
+        checkpoint["boneage_pl"] = record.to_dict()
+
+
+class SeedEachEpoch(Callback):
+    """Seeds every epoch by itself, so that a resumed run draws what it would have drawn (dropout, say)."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed before the first step: what Lightning draws before it differs from epoch to epoch."""
+        if batch_idx == 0:
+            of_epoch = np.random.SeedSequence([self.seed, trainer.current_epoch, trainer.global_rank])
+            torch.manual_seed(int(of_epoch.generate_state(1)[0]))
+
+
+class SampleGrid(Callback):
+    """Shows in TensorBoard, before the first step, the training images as the network sees them."""
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Draw eight samples, spread over the training rows, as six epochs show them."""
+        if not trainer.is_global_zero or trainer.current_epoch > 0:
+            return
+        dataset = trainer.train_dataloader.dataset  # type: ignore[union-attr]
+        picks = torch.linspace(0, len(dataset) - 1, COLUMNS).long().tolist()
+        assert isinstance(module, BoneAgeModule)
+        keys = [(row, epoch) for epoch in range(SHOWN_EPOCHS) for row in picks]
+        batch = trainer.strategy.batch_to_device(dataset[keys], module.device)
+        gray = denormalize(batch["image"], get_input_spec(module.network)).cpu()
+        titles = [
+            f"epoch {epoch}" if epoch else f"{'boy' if boy > 0.5 else 'girl'}, {float(months):.0f} months"
+            for (_, epoch), boy, months in zip(keys, batch["male"], batch["bone_age"], strict=True)
+        ]
+        figure = image_grid(gray.numpy(), titles, COLUMNS)
+        trainer.logger.experiment.add_figure("pictures/training", figure, 0)  # type: ignore[union-attr]

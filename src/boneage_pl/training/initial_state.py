@@ -1,0 +1,268 @@
+"""Initial state of a run: from scratch, warm-started from `ckpt=`, or resumed."""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from boneage_pl.cli.instantiate import instantiate
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.model.optim import length_option
+from boneage_pl.training.callbacks.checkpointing import warn_if_low_disk_space
+from boneage_pl.training.callbacks.logging import EpochLogger
+from boneage_pl.training.checkpoint import (
+    TRAINING,
+    Checkpoint,
+    build_network,
+    check_same_architecture,
+    check_types,
+    load_checkpoint,
+)
+from boneage_pl.training.history import EpochMetrics, MetricsHistory
+from boneage_pl.training.metadata import WarmStart
+from boneage_pl.training.preflight import find_warm_start
+from boneage_pl.training.run_dir import diff_configs, to_plain
+from boneage_pl.training.runs import BEST, LAST, PREVIOUS, SUMMARY
+from boneage_pl.utils.files import atomic_path
+from boneage_pl.utils.hardware import warn_if_numerics_differ
+
+log = logging.getLogger(__name__)
+
+
+def latest_checkpoint(run: Path) -> Checkpoint | None:
+    """Return the newest whole checkpoint of a run, or `None` if it has saved none yet.
+
+    A damaged one is named, and the one before it taken: the epochs since are trained again.
+
+    Raises:
+        BoneAgeError: there are checkpoints, and all are damaged.
+    """
+    there = [run / name for name in (LAST, PREVIOUS, BEST) if (run / name).exists()]
+    for path in there:
+        try:
+            found = load_checkpoint(path)
+            if found.metadata.epochs is not None:
+                return found
+            raise BoneAgeError(f"{path} does not say which epochs it has seen.")
+        except BoneAgeError as error:
+            log.warning("%s\nThe one before it is used.", error)
+    if there:
+        raise BoneAgeError(f"{run}: none of its checkpoints can be read. Start the experiment anew.")
+    return None
+
+
+def restore_best(run: Path, state: Checkpoint, history: MetricsHistory) -> None:
+    """Make `best.ckpt` what it was when `state` was saved.
+
+    The run may have been cut off between the two, or the file may have been damaged since. Then it is made
+    again of the epochs that are still there; where the best is not, that is said, and `history` marks it as
+    lost, so that the run ends with the best that it has.
+    """
+    wanted, whole = history.best, _epoch_of(run / BEST)
+    if wanted is None or whole == wanted["epoch"]:
+        return
+    there = {_epoch_of(path): path for path in (run / BEST, run / PREVIOUS, state.path)}
+    while history.best is not None and history.best["epoch"] not in there:
+        history.best["lost"] = True
+    if history.best is not wanted:
+        instead = f"epoch {history.best['epoch']}" if history.best else "the next that is validated"
+        log.warning(
+            "%s, of epoch %d with a validation MAE of %.4f months, is damaged or missing, and its weights "
+            "are nowhere else.\nThe best epoch from here on is %s.",
+            run / BEST,
+            wanted["epoch"],
+            wanted["val_mae"],
+            instead,
+        )
+    if whole is None and (run / BEST).exists():  # not ours to throw away
+        (run / BEST).replace((run / BEST).with_suffix(".damaged"))
+    if history.best is not None and history.best["epoch"] != whole:
+        with atomic_path(run / BEST) as beside:
+            shutil.copyfile(there[history.best["epoch"]], beside)
+
+
+def _epoch_of(path: Path) -> int | None:
+    """Return the epoch whose end a checkpoint is; `None` if it is damaged, or from before the first."""
+    try:
+        epochs = load_checkpoint(path).metadata.epochs
+    except BoneAgeError:
+        return None
+    return epochs[-1]["epoch"] if epochs else None
+
+
+def check_training_state(checkpoint: Checkpoint, optimizer: Optimizer) -> None:
+    """Raise `BoneAgeError` unless `checkpoint` holds what `optimizer` goes on from, in its shapes."""
+    try:
+        check_types(checkpoint.training, TRAINING)
+        shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
+        (state,) = checkpoint.training["optimizer_states"]
+        for number, moments in state["state"].items():
+            if any(m.dim() and m.shape != shapes[number] for m in moments.values() if isinstance(m, Tensor)):
+                raise ValueError("another shape")
+        if not isinstance(checkpoint.training["loops"]["fit_loop"], dict):
+            raise TypeError("the loop")
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise BoneAgeError(
+            f"{checkpoint.path} lacks what training goes on from.\n"
+            "Start a new run from its weights: ckpt= and that file."
+        ) from error
+
+
+@dataclass
+class InitialState:
+    """Initial state of a run.
+
+    Args:
+        checkpoint: that its weights come from; `None` for the network's own initial ones.
+        resumed: whether it is the run's own checkpoint.
+    """
+
+    checkpoint: Checkpoint | None
+    resumed: bool
+
+    @classmethod
+    def resolve(cls, cfg: DictConfig, run: Path) -> "InitialState":
+        """Return the state to resume from in the run's folder, or else the warm start from `ckpt=`.
+
+        Raises:
+            BoneAgeError: a checkpoint that cannot be read, or is of another network, optimizer or experiment.
+        """
+        if state := latest_checkpoint(run):
+            _check_same_experiment(cfg, state)
+            # never to fewer epochs than were ever asked for
+            begun = state.metadata.config["trainer"]["max_epochs"]
+            cfg.trainer.max_epochs = max(cfg.trainer.max_epochs, begun)
+            if cfg.trainer.max_epochs > begun and (option := length_option(cfg.scheduler)):
+                raise BoneAgeError(
+                    f"trainer.max_epochs={cfg.trainer.max_epochs}: the schedule, whose {option} is the whole "
+                    f"run, was begun for {begun} epochs.\nStart a new run of as many epochs as it is to have."
+                )
+            return cls(state, resumed=True)
+        if ckpt := find_warm_start(cfg):
+            start = load_checkpoint(ckpt)
+            check_same_architecture(start, to_plain(cfg.model))
+            if cfg.optimizer.get("state") == "checkpoint":
+                _check_same_optimizer(start, cfg.optimizer.get("_target_"))
+            return cls(start, resumed=False)
+        return cls(None, resumed=False)
+
+    def network(self, model: DictConfig) -> nn.Module:
+        """Return the network with its initial weights."""
+        return build_network(self.checkpoint, model) if self.checkpoint else instantiate(model, "model")
+
+    @property
+    def split(self) -> dict[str, Any] | None:
+        """The checkpoint's split."""
+        return self.checkpoint.metadata.split if self.checkpoint else None
+
+    @property
+    def precision(self) -> str | None:
+        """The precision of a resumed run."""
+        return self.checkpoint.metadata.precision if self.checkpoint and self.resumed else None
+
+    @property
+    def epochs(self) -> list[EpochMetrics]:
+        """The epochs of a resumed run."""
+        return (self.checkpoint.metadata.epochs or []) if self.checkpoint and self.resumed else []
+
+    @property
+    def start(self) -> WarmStart | None:
+        """The warm start of a resumed run."""
+        return self.checkpoint.metadata.start if self.checkpoint and self.resumed else None
+
+    @property
+    def needs_baseline(self) -> bool:
+        """Whether the warm start's error on this run's validation images is yet to be measured."""
+        return self.checkpoint is not None and not self.resumed
+
+    @property
+    def path(self) -> Path | None:
+        """The checkpoint that Lightning resumes from."""
+        return self.checkpoint.path if self.checkpoint and self.epochs else None
+
+    def optimizer_state(self, option: str | None) -> dict[str, Any] | None:
+        """Return the state for the first step's optimizer, if `option`, `optimizer.state`, is `checkpoint`.
+
+        A run resumed after its first epoch has its own, which Lightning restores.
+        """
+        if option is None or self.checkpoint is None or self.epochs:
+            return None
+        return self.checkpoint.training["optimizer_states"][0]  # type: ignore[no-any-return]
+
+    def describe(self, cfg: DictConfig) -> str:
+        """Name a new run's initial weights; empty for a network without an option `weights`."""
+        if self.resumed:
+            return ""
+        if self.checkpoint is not None:
+            state = ", with its optimizer's state" if cfg.optimizer.get("state") else ""
+            return f"initial weights: {self.checkpoint.path}{state}"
+        if "weights" not in cfg.model:
+            return ""
+        names = {None: "random", "imagenet": "ImageNet's"}
+        return f"initial weights: {names.get(cfg.model.weights, cfg.model.weights)}"
+
+    def check(self, optimizer: Optimizer) -> None:
+        """Raise `BoneAgeError` unless the checkpoint's state fits the optimizer; then release its tensors."""
+        if self.checkpoint and self.epochs:
+            check_training_state(self.checkpoint, optimizer)
+        if self.checkpoint:
+            self.checkpoint.release()
+
+    def record_baseline(self, val_mae: float) -> WarmStart:
+        """Log and return the warm start with its MAE in months on this run's validation rows."""
+        assert self.checkpoint is not None
+        log.info("validation MAE of %s before the first step: %.4f months", self.checkpoint.path, val_mae)
+        return WarmStart(self.checkpoint.metadata.experiment, str(self.checkpoint.path), val_mae)
+
+    def log_start(self, run: Path, max_epochs: int, arithmetic: dict[str, Any]) -> None:
+        """Log that a run is resumed, and differences of its hardware."""
+        if self.checkpoint and self.resumed:
+            log.info("continuing %s after %d of %d epochs", run, len(self.epochs), max_epochs)
+            warn_if_numerics_differ(self.checkpoint.metadata.numerics, arithmetic)
+
+
+def _check_same_optimizer(start: Checkpoint, target: str) -> None:
+    theirs = start.metadata.config["optimizer"].get("_target_")
+    if not start.training.get("optimizer_states"):
+        raise BoneAgeError(f"optimizer.state=checkpoint: {start.path} has no optimizer state, only weights.")
+    if theirs != target:
+        raise BoneAgeError(
+            f"optimizer.state=checkpoint: {start.path} was trained with {theirs}, this run uses {target}."
+        )
+
+
+def _check_same_experiment(cfg: DictConfig, state: Checkpoint) -> None:
+    if changed := diff_configs(to_plain(cfg), state.metadata.config):
+        raise BoneAgeError(
+            f"{state.path} was trained with another {', '.join(changed[:5])}: a run goes on as it began.\n"
+            "Start a new run for another configuration."
+        )
+
+
+def write_run_files(
+    run: Path,
+    beginning: InitialState,
+    network: nn.Module,
+    split: pd.DataFrame,
+    skipped: pd.DataFrame,
+    epochs: EpochLogger,
+) -> None:
+    """Write the split, what was left out and run.json; a run that goes on has what its checkpoint knew.
+
+    Says beforehand if the disk may not hold what will be saved.
+    """
+    warn_if_low_disk_space(network, run)
+    split.to_csv(run / "split.csv", index=False)
+    if len(skipped):
+        skipped.to_csv(run / "skipped.csv", index=False)
+    epochs.record.write()
+    if beginning.checkpoint and beginning.resumed:
+        epochs.write()
+        restore_best(run, beginning.checkpoint, epochs.history)
+        (run / SUMMARY).unlink(missing_ok=True)  # of a run that grows; written again at its end

@@ -1,0 +1,288 @@
+"""Check a configuration before a run starts.
+
+conf/trainer/default.yaml lists those that it takes; what stands here is refused, with what does it instead.
+"""
+
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
+
+from boneage_pl.cli import CONF_DIR
+from boneage_pl.cli.checks import check_data_numbers, check_number
+from boneage_pl.cli.entrypoint import exit_on_error
+from boneage_pl.cli.overrides import expand_home, next_command, same_command
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.training.run_dir import check_run_dir, create_run_dir, is_rank_zero, lock_run_dir, unique_dir
+from boneage_pl.training.runs import BEST, LAST, find_checkpoint, newest_run
+from boneage_pl.training.sweep import summarize_sweep
+
+_EPOCHS = "a run counts whole epochs: trainer.max_epochs, and trainer.limit_train_batches for shorter ones."
+_LOOPS = "nothing here runs that loop of Lightning's; python -m boneage_pl.evaluate asks a trained model."
+REJECTED_OPTIONS = {
+    "max_steps": _EPOCHS,
+    "min_steps": _EPOCHS,
+    "max_time": f"{_EPOCHS}\nTo stop at a time, send the run SIGTERM (timeout 2h python …); resume= goes on.",
+    "limit_test_batches": _LOOPS,
+    "limit_predict_batches": _LOOPS,
+    "overfit_batches": "it validates on training images. To see whether a network can learn a few images by "
+    "heart,\nuse trainer.limit_train_batches= and look at the training error.",
+    "val_check_interval": "a checkpoint is of an epoch's end, and is measured there; "
+    "trainer.check_val_every_n_epoch= validates more seldom.",
+    "log_every_n_steps": "everything is logged by epoch.",
+    "logger": "a run writes metrics.csv and TensorBoard's events.",
+    "callbacks": "callbacks are options of their own: +callbacks.NAME._target_=…",
+    "plugins": "the project brings its own, which writes the checkpoints.",
+    "enable_checkpointing": "without checkpoints there would be no run.",
+    "default_root_dir": "hydra.run.dir= names a run's folder.",
+    "barebones": "it switches off what a run is recorded with.",
+    "enable_autolog_hparams": "hyper-parameters are written at the run's end.",
+    "model_registry": "checkpoints stay in the run's folder.",
+}
+# Listed in conf/, because a run needs them so.
+_FIXED = {
+    "inference_mode": (False, "the metrics of a validation must live on into training."),
+    "use_distributed_sampler": (False, "the data module shares each batch among the processes itself."),
+}
+
+
+def check_typed_trainer_options(arguments: list[str]) -> None:
+    """Raise `BoneAgeError` for a Trainer option that a run does not take, before Hydra says it has none."""
+    for argument in arguments:
+        key = argument.lstrip("+~").partition("=")[0]
+        if (name := key.removeprefix("trainer.")) != key and name in REJECTED_OPTIONS:
+            raise _rejection(name)
+
+
+def _rejection(name: Any) -> BoneAgeError:
+    return BoneAgeError(f"trainer.{name} is not used here: {REJECTED_OPTIONS[name]}")
+
+
+def check_trainer(trainer: DictConfig) -> None:
+    """Raise `BoneAgeError` for an option of the Trainer that cannot be, or that a run does not take."""
+    known = yaml.safe_load((CONF_DIR / "trainer" / "default.yaml").read_text(encoding="utf-8"))
+    if trainer.get("_target_") != known["_target_"]:
+        return  # a trainer of one's own takes what it takes
+    for name, value in trainer.items():
+        if name in REJECTED_OPTIONS and value is not None:
+            raise _rejection(name)
+        if name not in known and name not in REJECTED_OPTIONS:
+            raise BoneAgeError(
+                f"trainer.{name!s}: there is no such option; --cfg job prints those that there are."
+            )
+    for name, (value, why) in _FIXED.items():
+        if trainer.get(name, value) != value:
+            raise BoneAgeError(f"trainer.{name}={trainer[name]}: {why} Leave it out.")
+    _check_strategy(trainer.get("strategy"))
+    check_number("trainer.max_epochs", trainer.max_epochs, 1)
+    check_number("trainer.accumulate_grad_batches", trainer.accumulate_grad_batches, 1)
+    for name in ("limit_train_batches", "limit_val_batches"):
+        _check_fraction(f"trainer.{name}", trainer.get(name))
+    every = trainer.get("check_val_every_n_epoch", 1)
+    check_number("trainer.check_val_every_n_epoch", every, 1)
+    if trainer.max_epochs % every and not trainer.get("fast_dev_run"):
+        raise BoneAgeError(
+            f"trainer.check_val_every_n_epoch={every}: of {trainer.max_epochs} epochs the last would not be "
+            f"validated.\nTake a divisor of trainer.max_epochs, or trainer.max_epochs="
+            f"{every * max(1, round(trainer.max_epochs / every))}."
+        )
+    check_number("trainer.fast_dev_run", int(trainer.get("fast_dev_run", 0)), 0)
+
+
+def _check_strategy(strategy: Any) -> None:
+    if isinstance(strategy, str) and strategy != "auto" and not strategy.startswith("ddp"):
+        raise BoneAgeError(
+            f"trainer.strategy={strategy}: runs are trained on one device, or on several with trainer=ddp."
+        )
+
+
+def _check_fraction(name: str, value: Any) -> None:
+    """Check a number of batches, or a share of them."""
+    if value is None:
+        return
+    check_number(name, value, 0, whole=not isinstance(value, float))
+    if value == 0 or (isinstance(value, float) and value > 1):
+        raise BoneAgeError(f"{name}={value}: it must be a whole number of 1 or more, or a share up to 1.0.")
+
+
+def apply_fast_dev_run(config: DictConfig) -> None:
+    """Turn `trainer.fast_dev_run` into what it means: one epoch of so many batches."""
+    batches = int(config.trainer.fast_dev_run)
+    config.trainer.update(
+        max_epochs=1,
+        check_val_every_n_epoch=1,
+        limit_train_batches=batches,
+        limit_val_batches=batches,
+    )
+
+
+class Preflight(Callback):
+    """Hydra calls this with the composed configuration, before it writes anything.
+
+    Refuses by exiting, because Hydra turns exceptions in callbacks into warnings.
+    """
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Check a single run."""
+        # as Hydra does next: the folder's name asks it for the experiment
+        HydraConfig.instance().set_config(config)
+        with exit_on_error(), read_write(config.hydra):
+            expand_home(config)
+            check_options(config)
+            dated = "${now:" in OmegaConf.to_container(config.hydra.run, resolve=False)["dir"]  # type: ignore
+            if config.trainer.get("fast_dev_run"):
+                apply_fast_dev_run(config)
+                config.hydra.run.dir = temporary_run_dir()
+                dated = False
+            run = Path(config.hydra.run.dir)
+            if not dated and check_run_dir(config, run):
+                config.hydra.output_subdir = None  # what is in .hydra stays: a kill could cut it short
+            else:
+                find_warm_start(config)
+            if is_rank_zero():  # before Hydra writes: of two commands with one folder one changes nothing
+                config.hydra.run.dir = str(create_run_dir(run) if dated else lock_run_dir(run))
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Refuse a sweep that no run of could be right."""
+        with exit_on_error(), read_write(config.hydra):
+            expand_home(config)
+            check_sweep(config)
+            check_launcher(config)
+            if "${now:" in OmegaConf.to_container(config.hydra.sweep, resolve=False)["dir"]:  # type: ignore
+                config.hydra.sweep.dir = str(unique_dir(Path(config.hydra.sweep.dir)))
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Check one run of a sweep; a single run has been checked."""
+        hydra = HydraConfig.get()
+        if hydra.mode == RunMode.MULTIRUN:
+            with exit_on_error():
+                try:
+                    check_sweep(config)
+                    check_options(config)
+                    if not check_run_dir(config, Path(hydra.runtime.output_dir), of_sweep=True):
+                        find_warm_start(config)
+                except BoneAgeError:
+                    summarize_sweep(Path(hydra.sweep.dir))  # the runs before this one are not lost
+                    raise
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Say what a sweep came to, and write it as sweep.csv."""
+        summarize_sweep(Path(config.hydra.sweep.dir))
+
+
+def temporary_run_dir() -> str:
+    """Make a folder that ends with this process."""
+    folder = tempfile.mkdtemp(prefix="fast_dev_run_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def check_options(config: DictConfig) -> None:
+    """Raise `BoneAgeError` for a configuration that cannot be right, of a new run or of one that goes on."""
+    for group in ("data", "model", "loss", "sampling", "optimizer", "trainer"):
+        if not isinstance(config.get(group), DictConfig) or "_target_" not in config[group]:
+            raise BoneAgeError(f"{group}={config.get(group)}: it must name an object to build, its _target_.")
+    transforms = config.get("transforms")
+    if not isinstance(transforms, DictConfig) or not {*transforms} <= {"train", "validation", "mix"}:
+        raise BoneAgeError(
+            "transforms: it must be a table of transforms by name for train, for validation; mix may be one."
+        )
+    if OmegaConf.select(config, "hydra.job.chdir"):
+        raise BoneAgeError(
+            "hydra.job.chdir=true: paths are as seen from the folder that a command is typed in.\n"
+            "Leave it out; hydra.run.dir= names a run's folder."
+        )
+    if not isinstance(config.get("callbacks"), DictConfig) or "checkpoint" not in config.callbacks:
+        raise BoneAgeError("callbacks: without callbacks.checkpoint nothing of a run would be kept.")
+    check_model_numbers(config)
+    check_devices(config)
+    check_trainer(config.trainer)
+
+
+def check_launcher(config: DictConfig) -> None:
+    """Raise `BoneAgeError` for a Slurm sweep where there is no Slurm."""
+    if "Slurm" in config.hydra.launcher["_target_"] and shutil.which("srun") is None:
+        raise BoneAgeError(
+            "hydra/launcher=slurm: there is no srun on this machine. Start the sweep on a Slurm login node,\n"
+            "or use hydra/launcher=submitit_local for processes of this machine."
+        )
+
+
+def check_sweep(config: DictConfig) -> None:
+    """Raise `BoneAgeError` if the runs of a sweep would have several processes each, or keep nothing."""
+    if config.trainer.get("fast_dev_run"):
+        raise BoneAgeError(
+            "-m with trainer.fast_dev_run: it keeps nothing to compare. Leave one of them out."
+        )
+    if _effective_batch(config.trainer) or _num_devices(config.trainer):
+        raise BoneAgeError(
+            "-m with trainer=ddp: each process that a run starts would start the whole sweep again.\n"
+            "Sweep with one device a run (hydra/launcher=slurm has many runs at once), or start the runs one "
+            "by one."
+        )
+
+
+def check_devices(config: DictConfig) -> None:
+    """Raise `BoneAgeError` for several devices without the strategy that makes them train together."""
+    if not _effective_batch(config.trainer) and _num_devices(config.trainer):
+        raise BoneAgeError(
+            f"trainer.devices={config.trainer.devices}: several devices are trained on with trainer=ddp;\n"
+            "add it to the command."
+        )
+
+
+def _effective_batch(trainer: DictConfig) -> bool:
+    return trainer.get("strategy") not in (None, "auto")
+
+
+def _num_devices(trainer: DictConfig) -> bool:
+    devices = trainer.devices
+    one = len(devices) == 1 if isinstance(devices, ListConfig) else str(devices) == "1"
+    return not one or trainer.get("num_nodes", 1) != 1
+
+
+def check_model_numbers(config: DictConfig) -> None:
+    """Raise `BoneAgeError` for a number that is none, or is out of its range."""
+    check_data_numbers(config)
+    check_number("optimizer.lr", config.optimizer.get("lr", 0), 0, whole=False)
+
+
+def find_warm_start(config: DictConfig) -> Path | None:
+    """Return the checkpoint to start from, or `None` for random weights.
+
+    Raises:
+        BoneAgeError: `ckpt=` names nothing, or the experiment or its optimizer needs it.
+    """
+    state = config.optimizer.get("state")
+    if state not in (None, "checkpoint"):
+        raise BoneAgeError(f"optimizer.state={state}: it must be null or checkpoint.")
+    epochs = {"best": BEST, "last": LAST}
+    epoch = config.get("ckpt_epoch", "best")
+    if epoch not in epochs:
+        raise BoneAgeError(f"ckpt_epoch={epoch}: it must be best or last.")
+    if config.ckpt is not None:
+        return find_checkpoint(str(config.ckpt), Path(config.outputs), name=epochs[epoch])
+    if config.starts_from is not None:
+        raise _missing_checkpoint_error(config)
+    if state is not None:
+        raise BoneAgeError("optimizer.state=checkpoint: name the checkpoint by ckpt=.")
+    return None
+
+
+def _missing_checkpoint_error(config: DictConfig) -> BoneAgeError:
+    experiment = HydraConfig.get().runtime.choices["experiment"]
+    run = newest_run(Path(config.outputs), config.starts_from)
+    if run is None:
+        advice = f"Train {config.starts_from} first:\n  {next_command(config.starts_from, None)}"
+    else:
+        advice = f"With the newest {config.starts_from} run here:\n  {same_command(str(run))}"
+    return BoneAgeError(
+        f"{experiment} starts from the weights of {config.starts_from} and needs ckpt=.\n{advice}"
+    )

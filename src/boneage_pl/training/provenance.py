@@ -1,0 +1,211 @@
+"""What a run was: versions, hardware, data fingerprint; run.json."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from boneage_pl import __version__
+from boneage_pl.training.metadata import CheckpointMetadata
+from boneage_pl.training.runs import run_of
+from boneage_pl.utils.files import atomic_write
+from boneage_pl.utils.processes import cores
+
+SCHEMA = 1  # of run.json: raise it when a key changes its meaning
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "hydra-core",
+    "omegaconf",
+    "pandas",
+    "numpy",
+    "pillow",
+    "torchmetrics",
+    "tensorboard",
+    "matplotlib",
+    "scipy",
+)
+
+
+class RunLog:
+    """Keeps run.json up to date: one session for each time that the run was started, one row for each epoch.
+
+    Args:
+        path: of the file; what it holds already is continued.
+        fixed: what does not change from session to session: seed, configuration, data.
+        keep: epochs that are kept of what it holds; later ones are trained again.
+    """
+
+    def __init__(self, path: Path, fixed: dict[str, Any], keep: int) -> None:
+        before = _read(path)
+        self.path = path
+        self.content: dict[str, Any] = {
+            "schema": SCHEMA,
+            **fixed,
+            "sessions": [
+                *before.get("sessions", []),
+                {"started": _now(), "first_epoch": keep, **environment()},
+            ],
+            "epochs": before.get("epochs", [])[:keep],
+        }
+
+    @classmethod
+    def start(cls, run: Path, record: CheckpointMetadata, table: Any, keep: int) -> "RunLog":
+        """Return that of a run, of its checkpoints' record and the table of its images."""
+        fixed = {
+            "experiment": record.experiment,
+            "seed": record.config["seed"],
+            "precision": record.precision,
+            "data": data_fingerprint(table, record.split["file_sha256"]),
+            "config": record.config,
+        }
+        return cls(run / "run.json", fixed, keep)
+
+    def epoch(self, number: int, seconds: float, images_per_second: float) -> None:
+        """Add an epoch's wall time, and write the file."""
+        row = {
+            "epoch": number,
+            "seconds": round(seconds, 3),
+            "images_per_second": round(images_per_second, 1),
+        }
+        self.content["epochs"] = [*(r for r in self.content["epochs"] if r["epoch"] != number), row]
+        self.write()
+
+    def write(self) -> None:
+        """Write the file."""
+        self.content["sessions"][-1]["last_written"] = _now()
+        atomic_write(self.path, json.dumps(self.content, indent=1) + "\n")
+
+
+def describe_evaluation(
+    started: datetime, config: DictConfig, rows: Any, hashes: dict[str, str], predicted: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the run.json of an evaluation.
+
+    Args:
+        started: when.
+        config: its configuration.
+        rows: `id, bone_age, male` of what was asked.
+        hashes: SHA-256 of each image's file by id.
+        predicted: for each checkpoint how many images it was asked about, and how long that took.
+    """
+    once = rows.drop_duplicates("id")
+    return {
+        "schema": SCHEMA,
+        "seed": config.seed,
+        "data": data_fingerprint(once, {i: hashes[i] for i in once["id"]}),
+        "config": OmegaConf.to_container(config, resolve=True),
+        "sessions": [{"started": _format_time(started), "last_written": _now(), **environment()}],
+        "asked": predicted,
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _now() -> str:
+    return _format_time(datetime.now())
+
+
+def _format_time(time: datetime) -> str:
+    return time.astimezone().isoformat(timespec="seconds")
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, the checkout's commit, and the hardware, as plain values."""
+    return {
+        "boneage_pl": __version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": git_state(Path(__file__).parent),
+        "hardware": hardware(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Return the commit of the checkout around `folder` and whether it is changed; `None` without one."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
+    try:
+        if not (Path(git("rev-parse", "--show-toplevel")) / "src" / "boneage_pl").is_dir():
+            return None  # an installed copy inside somebody else's repository
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def hardware() -> dict[str, Any]:
+    """Return processor, cores, memory in GiB and GPUs."""
+    gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpus": gpus,
+    }
+
+
+def _processor() -> str:
+    try:
+        with Path("/proc/cpuinfo").open() as file:
+            return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()
+
+
+def data_fingerprint(table: Any, hashes: dict[str, str]) -> dict[str, Any]:
+    """Return what tells one data set from another: how many rows, and hashes of the table and of the images.
+
+    Args:
+        table: `id, bone_age, male`, a row an image.
+        hashes: SHA-256 of each image's file by id.
+    """
+    rows = sorted(
+        f"{i},{age:g},{int(male)}"
+        for i, age, male in zip(table["id"], table["bone_age"], table["male"], strict=True)
+    )
+    images = "\n".join(f"{i} {hashes[i]}" for i in sorted(hashes))
+    return {
+        "images": len(rows),
+        "table_sha256": hashlib.sha256("\n".join(rows).encode()).hexdigest(),
+        "hashed_images": len(hashes),
+        "images_sha256": hashlib.sha256(images.encode()).hexdigest(),
+    }
+
+
+def load_run_json(checkpoint: Path) -> dict[str, Any]:
+    """Return the run.json of a checkpoint's run; nothing where it is not there, or not of today's form."""
+    try:
+        found = json.loads((run_of(checkpoint) / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and {"sessions", "data", "epochs"} <= set(found) else {}

@@ -1,0 +1,71 @@
+"""A checkpoint's record of the right kinds and wrong content is refused with the field's name."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.training.checkpoint import load_checkpoint
+from tests.records import SPLIT, record, write_checkpoint
+
+
+def without(key: str) -> dict[str, Any]:
+    return {"split": {name: value for name, value in SPLIT.items() if name != key}}
+
+
+def split(**changed: Any) -> dict[str, Any]:
+    return {"split": {**SPLIT, **changed}}
+
+
+def config(**changed: Any) -> dict[str, Any]:
+    return {"config": {**record(9.0)["config"], **changed}}
+
+
+WRONG = {
+    "split.file_sha256 lacks 3 of its images": split(file_sha256={}),
+    "split.age_bins is missing": without("age_bins"),
+    "split.train is empty": split(train=[]),
+    "split.validation holds other values": split(validation=[3]),
+    "split.edges are not the 3 ascending edges": split(edges=[]),
+    "split.edges are not": split(edges=[1.0, 228.0, 114.0]),
+    "split.edges holds other values": split(edges=[1.0, float("nan"), 228.0]),
+    "its two sides share images": split(validation=["3", "1"]),
+    "two sides share images": split(file_sha256={"1": "a", "2": "b", "3": "a"}),
+    "split.population.counts are not those": split(population={**SPLIT["population"], "counts": [1]}),
+    "split.population.medians.boys is missing": split(
+        population={**SPLIT["population"], "medians": {"all": 1.0, "girls": 1.0}}
+    ),
+    "config.data.image_size is not what it must be": config(data={"root": "x", "image_size": True}),
+    "config.trainer.max_epochs is missing": config(trainer={}),
+    "input has not a mean and a deviation": {"input": {"mean": (0.5,), "std": (0.2, 0.2)}},
+    "input has not a mean and a": {"input": {"mean": (0.5,), "std": (0.0,)}},
+    "input is not what it must be": {"input": {"mean": "half", "std": (0.5,)}},
+    "validation: its columns have several lengths": {
+        "validation": {"id": ["3"], "male": [1], "bone_age": [30.0], "predicted": []}
+    },
+    "epochs.0..epoch is not what it must be": {
+        "epochs": [{"epoch": 1, "train_mae": 1.0, "val_mae": 1.0, "lr": 0.1}]
+    },
+    "epochs.0..val_mae is not what it must be": {
+        "epochs": [{"epoch": 0, "train_mae": 1.0, "val_mae": "low", "lr": 0.1}]
+    },
+    "start.ckpt is missing": {"start": {"experiment": "v1", "val_mae": 1.0}},
+}
+
+
+def test_a_record_of_the_project_is_read(tmp_path: Path):
+    checkpoint = load_checkpoint(write_checkpoint(tmp_path / "x.ckpt", float("nan"), None))
+    assert checkpoint.metadata.split["train"] == ["1", "2", "2"]
+
+
+@pytest.mark.parametrize(("said", "changed"), WRONG.items(), ids=WRONG)
+def test_wrong_content_is_refused(tmp_path: Path, said: str, changed: dict[str, Any]):
+    path = write_checkpoint(tmp_path / "x.ckpt", 9.0, **changed)
+    with pytest.raises(BoneAgeError, match=said):
+        load_checkpoint(path)
+
+
+def test_published_splits_share_images(tmp_path: Path):
+    shared = split(protocol="published", validation=["3", "1"])
+    load_checkpoint(write_checkpoint(tmp_path / "x.ckpt", 9.0, **shared))

@@ -1,0 +1,54 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.training.runs import experiment_of, find_checkpoint, newest_run, run_of
+
+
+def make_run(folder: Path, experiment: str, age: int, best: bool = True) -> Path:
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / ".hydra").mkdir()
+    record = f"hydra:\n  runtime:\n    choices:\n      experiment: {experiment}\n"
+    (folder / ".hydra" / "hydra.yaml").write_text(record)
+    if best:
+        ckpt = folder / "checkpoints" / "best.ckpt"
+        ckpt.write_bytes(b"x")
+        os.utime(ckpt, (1000 - age, 1000 - age))
+    return folder
+
+
+def test_a_checkpoint_is_found_by_path_folder_or_experiment(tmp_path: Path):
+    make_run(tmp_path / "v1" / "old", "v1", age=2)
+    new = make_run(tmp_path / "here", "v1", age=1)  # wherever the run was put
+    make_run(tmp_path / "v1" / "broken", "v1", age=0, best=False)
+    make_run(tmp_path / "v2" / "newer", "v2", age=0)
+    best = new / "checkpoints" / "best.ckpt"
+    assert newest_run(tmp_path, "v1") == new
+    assert find_checkpoint("v1", tmp_path) == best
+    assert find_checkpoint(str(new), tmp_path) == best
+    assert find_checkpoint(str(best), tmp_path) == best
+    assert experiment_of(tmp_path) is None
+
+
+def test_nothing_found_names_what_there_is(tmp_path: Path):
+    with pytest.raises(BoneAgeError, match=r"ckpt=v1: no such file or run folder.*\nNo run under"):
+        find_checkpoint("v1", tmp_path)
+    run = make_run(tmp_path / "v2" / "a", "v2", age=0)
+    with pytest.raises(BoneAgeError, match=f"with a best.ckpt: {run}"):
+        find_checkpoint("v1", tmp_path)
+    empty = make_run(tmp_path / "v1" / "b", "v1", age=0, best=False)
+    with pytest.raises(BoneAgeError, match="that folder has no"):
+        find_checkpoint(str(empty), tmp_path)
+
+
+def test_a_checkpoint_at_the_root_has_a_folder_too():
+    assert run_of(Path("/best.ckpt")) == Path("/")
+    assert run_of(Path("/runs/a/checkpoints/best.ckpt")) == Path("/runs/a")
+
+
+def test_nothing_names_no_run(tmp_path: Path):
+    """As in `ckpt=`, where a shell's variable was empty."""
+    with pytest.raises(BoneAgeError, match=r"^ckpt=: that folder has no"):
+        find_checkpoint("", tmp_path)

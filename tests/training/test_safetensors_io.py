@@ -1,0 +1,144 @@
+"""Weights that are shared hold what their checkpoint holds, and nothing of the machine they come from."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.training.checkpoint import load_checkpoint, load_inference_module
+from boneage_pl.training.metadata import CheckpointMetadata
+from boneage_pl.training.runs import find_checkpoint
+from boneage_pl.training.safetensors_io import read_metadata, save_shared_weights
+from tests.records import record
+from tests.tiny import Tiny
+
+TINY = {"_target_": "tests.tiny.Tiny", "image_size": 107}
+REPEATED = {"model": {"_target_": "tests.tiny.Tiny"}}
+FAMILIAR = {"layer": "backbone", "features": None, "spectrum": {"mean": torch.arange(3.0), "rest": 0.5}}
+
+
+def share(
+    path: Path, network: torch.nn.Module, kind: torch.dtype | None = None, **said: object
+) -> CheckpointMetadata:
+    values = {**record(9.0, 8.0), **said}
+    values["config"] = {**values["config"], "model": TINY}
+    written = CheckpointMetadata.from_dict(values)
+    save_shared_weights(path, network.state_dict(), written, FAMILIAR, kind)
+    return written
+
+
+def test_what_is_written_is_read_again(tmp_path: Path):
+    network = Tiny(107).to(memory_format=torch.channels_last)
+    written = share(tmp_path / "x.safetensors", network)
+    found = load_checkpoint(tmp_path / "x.safetensors")
+    assert str(found.metadata) == str(written)  # NaN is not equal to itself
+    assert torch.equal(found.ood_statistics["spectrum"].pop("mean"), torch.arange(3.0))
+    assert found.ood_statistics == {"layer": "backbone", "features": None, "spectrum": {"rest": 0.5}}
+    reader, _ = load_inference_module(find_checkpoint(str(tmp_path), Path("outputs")), REPEATED)
+    for name, value in network.state_dict().items():
+        assert torch.equal(reader.network.state_dict()[name], value)
+
+
+def test_half_the_numbers_are_computed_with_as_whole_ones(tmp_path: Path):
+    network = Tiny(107)
+    with torch.no_grad():  # beyond what float16 holds, as BatchNorm's variances are after a long training
+        first = next(p for p in network.parameters() if p.ndim == 1)
+        first[0] = 1e5
+    share(tmp_path / "whole.safetensors", network)
+    share(tmp_path / "half.safetensors", network, torch.float16)
+    reader, _ = load_inference_module(tmp_path / "half.safetensors", REPEATED)
+    for name, value in network.state_dict().items():
+        found = reader.network.state_dict()[name]
+        assert found.dtype == value.dtype
+        torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-6)
+    sizes = [len((tmp_path / f"{name}.safetensors").read_bytes()) for name in ("half", "whole")]
+    assert sizes[0] < 0.7 * sizes[1]
+
+
+def test_no_folder_of_this_machine_is_shared(tmp_path: Path):
+    config = {**record(9.0)["config"], "outputs": "~/runs", "ckpt": "C:\\runs\\best.ckpt"}
+    config["data"] = {"root": "/home/someone/hands", "image_size": 107, "table": "hands/table.csv"}
+    start = {"experiment": "v1", "ckpt": "/home/someone/best.ckpt", "val_mae": 9.0}
+    share(tmp_path / "x.safetensors", Tiny(107), config=config, start=start, root="/home/someone/hands")
+    text = read_metadata(tmp_path / "x.safetensors").read_text()
+    assert "someone" not in text
+    assert "~" not in text
+    found = load_checkpoint(tmp_path / "x.safetensors").metadata
+    assert (found.root, found.config["data"]["root"], found.start.ckpt) == ("", "hands", "best.ckpt")
+    assert found.config["data"]["table"] == "hands/table.csv"
+    assert found.config["ckpt"] == "best.ckpt"
+
+
+def _renamed(path: Path) -> Path:
+    return path.rename(path.with_name("y.safetensors"))
+
+
+def _foreign(path: Path) -> Path:
+    path.with_suffix(".json").write_text('{"model": "of something else"}')
+    return path
+
+
+def _no_json(path: Path) -> Path:
+    path.with_suffix(".json").write_text("[" * 100_000)
+    return path
+
+
+def _truncated(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[:-100])
+    return path
+
+
+def _anothers(path: Path) -> Path:
+    share(path.with_name("z.safetensors"), Tiny(107))
+    return Path(shutil.move(path.with_name("z.safetensors"), path))
+
+
+def _no_tensors(path: Path) -> Path:
+    """Files that belong together, and one is none of its kind."""
+    import hashlib
+
+    path.write_bytes(b"words, not tensors")
+    said = json.loads(path.with_suffix(".json").read_text())
+    said["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps(said))
+    return path
+
+
+def _lacks_weights(path: Path) -> Path:
+    said = json.loads(path.with_suffix(".json").read_text())
+    del said["record"]["split"]
+    path.with_suffix(".json").write_text(json.dumps(said))
+    return path
+
+
+def _as_checkpoint(path: Path) -> Path:
+    return path.rename(path.with_suffix(".ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (_renamed, r"y\.json is not beside it"),
+        (_foreign, r"x\.json beside it is of something else"),
+        (_no_json, r"x\.json beside it is no JSON file"),
+        (_truncated, "it is damaged, or x.json beside it belongs to another file"),
+        (_anothers, "it is damaged, or x.json beside it belongs to another file"),
+        (_no_tensors, "no safetensors file"),
+        (_lacks_weights, "split is missing"),
+        (_as_checkpoint, r"x\.ckpt cannot be read as a checkpoint"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, harm: object, says: str):
+    share(tmp_path / "x.safetensors", Tiny(107))
+    with pytest.raises(BoneAgeError, match=says):
+        load_checkpoint(harm(tmp_path / "x.safetensors"))
+
+
+def test_a_folder_of_several_is_not_guessed_at(tmp_path: Path):
+    for name in ("x", "y"):
+        share(tmp_path / f"{name}.safetensors", Tiny(107))
+    with pytest.raises(BoneAgeError, match=r"not one \.safetensors file"):
+        find_checkpoint(str(tmp_path), Path("outputs"))

@@ -1,0 +1,96 @@
+"""Sweeps with Hydra's own launcher and sweepers."""
+
+import csv
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from boneage_pl.training.sweep import SweepRun, format_sweep
+from tests.conftest import Result
+from tests.test_experiments import SMALL
+
+TINY = [*SMALL, "trainer.max_epochs=1", "model._target_=tests.tiny.Tiny"]
+
+
+def test_a_seed_sweep_ends_with_mean_and_deviation(tmp_path: Path, command: Callable[..., Result]):
+    result = command("-m", "+experiment=v1", "seed=1,2", *TINY, cwd=tmp_path)
+    (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    with (sweep / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["run"], row["seed"]) for row in rows] == [("0", "1"), ("1", "2")]
+    values = [float(row["best_val_mae"]) for row in rows]
+    mean, deviation = statistics.mean(values), statistics.stdev(values)
+    assert f"{mean:.3f} ± {deviation:.3f} (s.d.) over 2 runs" in result.stdout
+    assert (sweep / "1" / "checkpoints" / "best.ckpt").exists()
+
+
+def test_a_search_minimises_the_validation_mae(tmp_path: Path, command: Callable[..., Result]):
+    search = ["hparams_search=optuna", "hydra.sweeper.n_trials=2"]
+    command("+experiment=v1", *search, *TINY, cwd=tmp_path)
+    (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    found = yaml.safe_load((sweep / "optimization_results.yaml").read_text())
+    with (sweep / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    best = min(rows, key=lambda row: float(row["best_val_mae"]))
+    assert found["best_value"] == pytest.approx(float(best["best_val_mae"]))
+    assert found["best_params"]["optimizer.lr"] == pytest.approx(float(best["optimizer.lr"]))
+    assert {row["scheduler.patience"] for row in rows} <= {str(n) for n in range(3, 11)}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["trainer=ddp"], "-m with trainer=ddp"),
+        (["trainer=ddp,default"], "-m with trainer=ddp"),
+        (["trainer.devices=2"], "-m with trainer=ddp"),
+        (["hydra/launcher=slurm"], "there is no srun on this machine"),
+        (["data.batch_size=0"], "data.batch_size=0"),
+    ],
+)
+def test_a_sweep_that_cannot_be_right_is_refused(
+    tmp_path: Path, command: Callable[..., Result], options: list[str], said: str
+):
+    result = command(
+        "-m", "+experiment=v1", "seed=1,2", *TINY, *options, cwd=tmp_path, check=False, PATH="/nowhere"
+    )
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_refused_run_does_not_lose_those_before_it(tmp_path: Path, command: Callable[..., Result]):
+    options = ["data.samples_per_group=4,-4", "~optimizer.fused"]
+    result = command("-m", "+experiment=v1", *TINY, *options, cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert "data.samples_per_group=-4" in result.stderr
+    (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    with (sweep / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[0]["best_val_mae"]) > 0
+    assert rows[0]["data.samples_per_group"] == "4"
+
+
+def run(folder: str, best: float | None, **overrides: str) -> SweepRun:
+    return SweepRun(Path(folder), {"data": "phantom", **overrides}, best)
+
+
+def test_means_are_over_the_seeds_of_one_setting():
+    words = format_sweep(
+        [
+            run("0", 10.0, seed="1", lr="0.1"),
+            run("1", 14.0, seed="2", lr="0.1"),
+            run("2", 7.0, seed="1", lr="0.2"),
+            run("3", None, seed="2", lr="0.2"),
+        ]
+    )
+    assert "lr=0.1: 12.000 ± 2.828 (s.d.) over 2 runs" in words
+    assert "lr=0.2: 7.000 over 1 runs" in words
+    assert "seed=2 lr=0.2       none" in words
+    assert "phantom" not in words
+
+
+def test_without_seeds_there_is_no_mean():
+    assert "over" not in format_sweep([run("0", 10.0, lr="0.1"), run("1", 14.0, lr="0.2")])
