@@ -10,7 +10,7 @@ TWO  := -n 2 --dist loadfile --no-loadscope-reorder
 DEMO := data=phantom_small outputs=outputs/demo seed=0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all torture lint bench gpu reproduction tensorboard clean
+.PHONY: help setup demo test test-all stress lint bench gpu reproduction tensorboard clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,8 +33,8 @@ test: setup  ## the tests (minutes)
 test-all: setup  ## the tests and the slow ones
 	$(PY) -m pytest $(TWO) -m ''
 
-torture: setup  ## kill, stop, fill, damage and deceive it, and print what came of it (minutes)
-	$(PY) -m tests.torture
+stress: setup  ## kill, stop, fill, damage and deceive it, and print what came of it (minutes)
+	$(PY) -m tests.stress
 
 lint: setup  ## ruff format check, ruff, mypy over src/
 	$(VENV)/bin/ruff format --check .

@@ -18,10 +18,10 @@ import pandas as pd
 from benchmarks import table
 from benchmarks.keep import keep
 from benchmarks.reproduction import train
-from boneage_pl.report.comparison import diff_options
-from boneage_pl.report.html import with_interval
-from boneage_pl.report.outcome import load_run_results
-from boneage_pl.report.pairing import holm_correction
+from boneage_pl.evaluation.comparison import diff_options
+from boneage_pl.evaluation.paired_test import holm_correction
+from boneage_pl.evaluation.run_results import load_run_results
+from boneage_pl.evaluation.templating import with_interval
 from boneage_pl.training.runs import SUMMARY
 
 CONF = Path(__file__).parent / "conf"

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from benchmarks import table
 from boneage_pl.data.tables.load import read_table
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.report.html import with_interval
-from boneage_pl.report.measures import to_json_numbers
-from boneage_pl.report.pairing import MIN_PAIRS, holm_correction, paired_comparison
-from boneage_pl.report.statistics import mean, with_intervals
+from boneage_pl.evaluation.breakdown import to_json_numbers
+from boneage_pl.evaluation.metrics import mean, with_intervals
+from boneage_pl.evaluation.paired_test import MIN_PAIRS, holm_correction, paired_comparison
+from boneage_pl.evaluation.templating import with_interval
 
 DIGITS = 2  # months; of an error
 

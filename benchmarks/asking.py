@@ -39,9 +39,9 @@ def first_answer(side: str, ckpt: str, image: str) -> dict[str, float]:
 
 def many_answers(side: str, ckpt: str, root: str, count: int) -> dict[str, float]:
     """Measure images/s over files: `decode` without the network, `network` without files, or both."""
-    from boneage_pl.reading.model import BoneAgePredictor
-    from boneage_pl.reading.sources import expand_inputs
-    from boneage_pl.reading.squares import load_images
+    from boneage_pl.prediction.inputs import expand_inputs
+    from boneage_pl.prediction.loading import load_images
+    from boneage_pl.prediction.predictor import BoneAgePredictor
     from boneage_pl.utils.hardware import keep_freed_memory, on_gpu
     from boneage_pl.utils.processes import cores
 

@@ -23,7 +23,7 @@ CALIBRATING = 20  # drawn hands: enough for ranges, where only the speed counts
 def hands(size: int, count: int) -> Any:
     """Return drawn radiographs as a trial has them."""
     from boneage_pl.data.phantom import render_radiograph
-    from boneage_pl.deploy.trial import ImageBatch
+    from boneage_pl.deploy.verify import ImageBatch
 
     pixels = [
         np.asarray(render_radiograph(10 * k, k % 2 == 0, seed=0, index=k, size=size))
@@ -34,17 +34,17 @@ def hands(size: int, count: int) -> Any:
 
 def write_exports(folder: Path, size: int) -> Path:
     """Write a checkpoint's exports into a folder beside it, and return that."""
-    from boneage_pl.deploy.exported import ExportModule
-    from boneage_pl.deploy.measured import predict_images
-    from boneage_pl.deploy.onnx_file import (
+    from boneage_pl.deploy.export_module import ExportModule
+    from boneage_pl.deploy.onnx import (
         NUM_FLOAT32_CONVS,
         convert_to_float16,
         open_onnx,
         quantize_int8,
         write_onnx,
     )
-    from boneage_pl.deploy.torch_file import write_program
-    from boneage_pl.reading.model import BoneAgePredictor
+    from boneage_pl.deploy.torch_export import write_program
+    from boneage_pl.deploy.verify import predict_images
+    from boneage_pl.prediction.predictor import BoneAgePredictor
 
     ckpt = write_checkpoint(folder, size)
     to = folder / f"exports_{size}"
@@ -65,11 +65,11 @@ def asking(side: str, folder: str, size: int, batch: int) -> dict[str, float]:
     """Measure the milliseconds that a batch takes."""
     import torch
 
-    from boneage_pl.deploy.exported import ExportModule
-    from boneage_pl.deploy.measured import seconds_per_batch
-    from boneage_pl.deploy.onnx_file import open_onnx
-    from boneage_pl.deploy.torch_file import open_program
-    from boneage_pl.reading.model import BoneAgePredictor
+    from boneage_pl.deploy.export_module import ExportModule
+    from boneage_pl.deploy.onnx import open_onnx
+    from boneage_pl.deploy.torch_export import open_program
+    from boneage_pl.deploy.verify import seconds_per_batch
+    from boneage_pl.prediction.predictor import BoneAgePredictor
     from boneage_pl.utils.hardware import keep_freed_memory
 
     at = Path(folder)

@@ -21,8 +21,8 @@ from boneage_pl import BoneAgePredictor
 from boneage_pl.data.corruptions import CORRUPTIONS
 from boneage_pl.data.phantom import write_phantom
 from boneage_pl.data.tables.load import read_table
-from boneage_pl.reading.answer import Prediction
-from tests.others import others
+from boneage_pl.prediction.types import Prediction
+from tests.helpers.non_hand_images import others
 
 COUNT, CHANGED = 1000, 300
 FLAGS = ("unfamiliar", "sharpness", "inverted")

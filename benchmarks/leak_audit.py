@@ -22,9 +22,9 @@ from benchmarks.hold_out import write_part
 from benchmarks.keep import keep
 from boneage_pl.data.split import age_edges, assign_groups
 from boneage_pl.data.tables.load import read_table
-from boneage_pl.report.html import with_interval
-from boneage_pl.report.pairing import paired_comparison
-from boneage_pl.report.statistics import with_intervals
+from boneage_pl.evaluation.metrics import with_intervals
+from boneage_pl.evaluation.paired_test import paired_comparison
+from boneage_pl.evaluation.templating import with_interval
 from boneage_pl.training.runs import BEST, SUMMARY
 
 PROTOCOLS = ("published", "disjoint")

@@ -19,7 +19,7 @@ from statistics import median
 
 from benchmarks.asking import write_checkpoint
 from benchmarks.speed import draw_original, machine
-from tests.page.client import Caller, free_port
+from tests.webapp.http_client import Caller, free_port
 
 ROUNDS = 10
 PEOPLE = 20

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 if TYPE_CHECKING:
-    from tests.forked import Forks
+    from tests.helpers.fork_server import Forks
 
 # Sums must not depend on how many cores there are; test processes with two threads each wait on each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,8 +23,8 @@ os.environ.pop("BONEAGE_DATA", None)
 # These train for minutes: they come first, so that two processes end at about the same time.
 LONG = (
     "test_experiments",
-    "test_sweeps",
-    "test_torture",
+    "test_sweep",
+    "test_stress",
     "test_resume",
     "test_ddp",
     "test_evaluate",
@@ -96,7 +96,7 @@ def run_command(*arguments: str, cwd: Path, check: bool = True, timeout: int = 6
 @pytest.fixture(scope="session")
 def forks() -> Iterator["Forks"]:
     """What commands are forked of: one for all tests of a process, since it imports for seconds."""
-    from tests.forked import Forks
+    from tests.helpers.fork_server import Forks
 
     folder = tempfile.TemporaryDirectory(prefix="forked_", ignore_cleanup_errors=True)
     with folder as name, Forks(Path(name)) as forks:

@@ -16,17 +16,17 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, TimeoutError, expect
 
-from boneage_pl.reading.answer import format_years_months
-from boneage_pl.reading.growth import skeletal_age_sd
-from tests.data.dicoms import write_dicom
+from boneage_pl.prediction.types import format_years_months
+from boneage_pl.webapp.growth_reference import skeletal_age_sd
 from tests.data.test_user_data import chunk
-from tests.forked import Forks
-from tests.home import OWN, Home, home_of
-from tests.page.browser import PHONE, chromium, opened
-from tests.page.client import ONE, Caller, named
-from tests.page.served import Served, served
-from tests.page.test_dropped import zipped
-from tests.torture.mutations import image, mutated
+from tests.helpers.dicom_files import write_dicom
+from tests.helpers.fork_server import Forks
+from tests.helpers.trained_run import OWN, Home, home_of
+from tests.stress.fuzzing import image, mutated
+from tests.webapp.browser import PHONE, chromium, opened
+from tests.webapp.http_client import ONE, Caller, named
+from tests.webapp.server_process import Served, served
+from tests.webapp.test_batch_upload import zipped
 
 ANSWER = re.compile("(Girl|Boy): bone age")
 EVIL = "<img src=x onerror=alert(1)>{{7*7}}${7*7}.png"

@@ -13,7 +13,7 @@ from tests.conftest import SMALL_PHANTOM, Result
 
 STEPS = 3, 5  # of an epoch of 60 and of 120 training rows
 SMALL = [*SMALL_PHANTOM, "data.batch_size=24", "trainer.max_epochs=1", "model.hidden_features=16"]
-KEYS = ["trainer.max_epochs=2", "+callbacks.keys._target_=tests.tiny.Keys"]
+KEYS = ["trainer.max_epochs=2", "+callbacks.keys._target_=tests.helpers.tiny_models.Keys"]
 Chain = dict[str, tuple[Path, str]]
 
 

@@ -12,7 +12,7 @@ from boneage_pl import BoneAgePredictor
 from boneage_pl.data.corruptions import invert, rotate
 from boneage_pl.data.phantom import write_phantom
 from tests.conftest import Result
-from tests.others import others
+from tests.helpers.non_hand_images import others
 
 DEMO = ["data=phantom_small", "outputs=outputs/demo", "seed=0"]  # as in the Makefile
 V1 = ["+experiment=v1", *DEMO, "optimizer.lr=0.001", "trainer.max_epochs=8"]

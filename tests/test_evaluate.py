@@ -13,10 +13,10 @@ from PIL import Image
 
 from boneage_pl.data.corruptions import CORRUPTIONS, RESAMPLING_CORRUPTIONS
 from tests.conftest import Result
-from tests.forked import Forks
+from tests.helpers.fork_server import Forks
 from tests.training.test_resume import TINY
 
-OWN = "+model._target_=tests.tiny.Tiny"
+OWN = "+model._target_=tests.helpers.tiny_models.Tiny"
 IMAGES = "boneage-training-dataset"
 
 

@@ -207,7 +207,7 @@ def test_v2_has_a_fresh_optimiser_and_says_when_it_lowers_the_rate(v2: tuple[Pat
 def test_the_failure_changes_the_rate_alone_and_says_what_came_of_it(
     v1: tuple[Path, str], failure: tuple[Path, str]
 ):
-    """That it fails where v1 learns is shown in tests/test_control.py: here neither has time to learn."""
+    """tests/test_negative_control.py shows that it fails where v1 learns: here neither has time to."""
     run, text = failure
     assert {row["lr"] for row in metrics_of(run)} == {0.1}
     assert "verdict: did not learn" in text
@@ -230,7 +230,7 @@ def test_a_loss_that_is_not_finite_still_finishes_and_writes_everything(
 ):
     run = home / "outputs" / "nan"
     options = ["optimizer.lr=1e30", "trainer.max_epochs=1", "hydra.run.dir=outputs/nan"]
-    own = "model._target_=tests.tiny.Tiny"
+    own = "model._target_=tests.helpers.tiny_models.Tiny"
     text = command("+experiment=lr_0.1_failure", *SMALL, *options, own, cwd=home, FIGURES="1").stdout
     assert metrics_of(run)[0]["val_mae"] != metrics_of(run)[0]["val_mae"]  # NaN
     assert "verdict: did not learn" in text

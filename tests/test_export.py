@@ -20,11 +20,11 @@ from PIL import Image
 from boneage_pl import BoneAgePredictor
 from boneage_pl.data.images.decode import read_radiograph
 from boneage_pl.data.images.resize import ResizeSpec
-from boneage_pl.deploy.exported import ExportModule
+from boneage_pl.deploy.export_module import ExportModule
 from boneage_pl.errors import BoneAgeError
 from tests.conftest import Result
-from tests.forked import Forks
-from tests.home import MODEL, OWN, TRAINING, Home, home_of
+from tests.helpers.fork_server import Forks
+from tests.helpers.trained_run import MODEL, OWN, TRAINING, Home, home_of
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "onnx_predict.py"
 HINT = "An export is tried on real images"

@@ -37,7 +37,7 @@ def test_the_first_five_losses_of_v1_are_what_they_were(
         "trainer.max_epochs=1",
         "trainer.accelerator=cpu",
         f"trainer.precision={precision}",
-        "+callbacks.losses._target_=tests.golden.Losses",
+        "+callbacks.losses._target_=tests.helpers.loss_recorder.Losses",
         "+callbacks.losses.path=losses.txt",
         cwd=tmp_path,
     )

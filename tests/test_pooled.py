@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SMALL_PHANTOM
-from tests.forked import Forks
+from tests.helpers.fork_server import Forks
 
 SMALL = [
     *(option for option in SMALL_PHANTOM if "image_size" not in option),

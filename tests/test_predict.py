@@ -14,10 +14,10 @@ from PIL import Image
 from pydicom import dcmread
 
 from boneage_pl import BoneAgePredictor
-from tests.data.dicoms import write_dicom
-from tests.forked import Forks
-from tests.home import MODEL, OWN, Home, home_of
-from tests.torture.mutations import image, mutated
+from tests.helpers.dicom_files import write_dicom
+from tests.helpers.fork_server import Forks
+from tests.helpers.trained_run import MODEL, OWN, Home, home_of
+from tests.stress.fuzzing import image, mutated
 
 Rows = list[dict[str, str]]
 
@@ -238,7 +238,7 @@ def test_what_a_stranger_says_that_it_knows_is_refused(
 
 def test_where_it_looked_hangs_on_the_weights(home: Home, tmp_path: Path):
     """Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018."""
-    from boneage_pl.reading.explain import grad_cam
+    from boneage_pl.prediction.gradcam import grad_cam
 
     member = home.model().members[0]
     pixels = member.resize_spec.apply(Image.open(home.images / "3.png").convert("L"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.conftest import SMALL_PHANTOM
-from tests.forked import Forks
+from tests.helpers.fork_server import Forks
 
 SMALL = [
     *(option for option in SMALL_PHANTOM if "image_size" not in option),

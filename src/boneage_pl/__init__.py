@@ -5,8 +5,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from boneage_pl.reading.answer import Prediction
-    from boneage_pl.reading.model import BoneAgePredictor
+    from boneage_pl.prediction.predictor import BoneAgePredictor
+    from boneage_pl.prediction.types import Prediction
 
 __all__ = ["BoneAgePredictor", "Prediction", "__version__"]
 __version__ = "0.1.0"
@@ -20,11 +20,11 @@ except (KeyError, OSError):  # a container's user who is not in /etc/passwd; PyT
 def __getattr__(name: str) -> Any:
     """Import what people use when they ask for it: it brings PyTorch along."""
     if name == "BoneAgePredictor":
-        from boneage_pl.reading.model import BoneAgePredictor
+        from boneage_pl.prediction.predictor import BoneAgePredictor
 
         return BoneAgePredictor
     if name == "Answer":
-        from boneage_pl.reading.answer import Prediction
+        from boneage_pl.prediction.types import Prediction
 
         return Prediction
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,8 +4,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from boneage_pl.cli.checks import check_number
 from boneage_pl.cli.entrypoint import run_command
-from boneage_pl.page.address import check_address
 from boneage_pl.utils.optional import require_installed
+from boneage_pl.webapp.address import check_address
 
 
 def app(config: DictConfig) -> None:
@@ -25,9 +25,9 @@ def app(config: DictConfig) -> None:
         require_installed(module, "the page", "app")
     names = config.ckpt if isinstance(config.ckpt, ListConfig) else [config.ckpt]
     views = config.views
-    from boneage_pl.page.desk import PredictionService
-    from boneage_pl.page.serve import serve
-    from boneage_pl.reading.model import BoneAgePredictor  # imports torch
+    from boneage_pl.prediction.predictor import BoneAgePredictor  # imports torch
+    from boneage_pl.webapp.server import serve
+    from boneage_pl.webapp.service import PredictionService
 
     model = BoneAgePredictor.load(
         [str(name) for name in names],

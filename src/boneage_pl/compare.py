@@ -17,11 +17,11 @@ def compare(config: DictConfig) -> None:
     if config.answers is not None:
         if config.runs is not None:
             raise BoneAgeError("runs= and answers= exclude each other.")
-        from boneage_pl.report.answered import compare_prediction_files
+        from boneage_pl.evaluation.compare import compare_prediction_files
 
         compare_prediction_files(config)
         return
-    from boneage_pl.report.comparing import compare_runs  # imports matplotlib and pandas
+    from boneage_pl.evaluation.compare import compare_runs  # imports matplotlib and pandas
 
     compare_runs(config)
 

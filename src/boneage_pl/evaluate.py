@@ -21,7 +21,7 @@ def evaluate(config: DictConfig) -> None:
         if config[name] not in choices:
             there = ", ".join(str(c).lower() for c in choices if c is not None)
             raise BoneAgeError(f"{name}={config[name]}: there are {there}.")
-    from boneage_pl.report.evaluation import evaluate_checkpoints  # imports torch
+    from boneage_pl.evaluation.evaluate import evaluate_checkpoints  # imports torch
 
     evaluate_checkpoints(config)
 

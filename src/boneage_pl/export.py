@@ -6,7 +6,7 @@ from omegaconf import DictConfig, ListConfig
 
 from boneage_pl.cli.checks import check_data_numbers, check_number
 from boneage_pl.cli.entrypoint import run_command
-from boneage_pl.deploy.choice import resolve_format
+from boneage_pl.deploy.options import resolve_format
 from boneage_pl.training.runs import find_checkpoints
 
 
@@ -22,7 +22,7 @@ def export(config: DictConfig) -> None:
     names = list(config.ckpt) if isinstance(config.ckpt, ListConfig) else [config.ckpt]
     paths = find_checkpoints(names, Path(config.outputs))
     kind = resolve_format(config, len(paths))
-    from boneage_pl.deploy.exporting import export_model  # imports torch
+    from boneage_pl.deploy.export import export_model  # imports torch
 
     export_model(config, kind, paths)
 

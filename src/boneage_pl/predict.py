@@ -9,12 +9,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from boneage_pl.cli.checks import check_number
 from boneage_pl.cli.entrypoint import run_command
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.reading.output import open_writer
-from boneage_pl.reading.sources import expand_inputs
+from boneage_pl.prediction.inputs import expand_inputs
+from boneage_pl.prediction.output import open_writer
 from boneage_pl.utils.files import expand_path
 
 if TYPE_CHECKING:
-    from boneage_pl.reading.model import BoneAgePredictor, PredictionResult
+    from boneage_pl.prediction.predictor import BoneAgePredictor, PredictionResult
 
 PARTIAL_FAILURE = 3  # the exit status where some were not answered
 FORMATS = ("csv", "sr")
@@ -33,7 +33,7 @@ def predict(config: DictConfig) -> None:
     check_number("batch_size", config.batch_size, 1)
     requests = expand_inputs(_listed_images(config.images), config.sex)
     with open_writer(config.out and expand_path(str(config.out)), config.level) as output:
-        from boneage_pl.reading.model import BoneAgePredictor  # imports torch
+        from boneage_pl.prediction.predictor import BoneAgePredictor  # imports torch
         from boneage_pl.utils.hardware import keep_freed_memory, on_gpu
 
         if not on_gpu("auto"):
@@ -65,12 +65,12 @@ def _make_extras(
     first = model.members[0]
     writers: list[Callable[[PredictionResult], object]] = []
     if config.explain:
-        from boneage_pl.reading.explain import GradCAMWriter
+        from boneage_pl.prediction.gradcam import GradCAMWriter
 
         explainer = GradCAMWriter(expand_path(str(config.explain)), first)
         writers.append(lambda reading: explainer.write(reading.prediction, reading.pixels[first.resize_spec]))
     if config.format == "sr":
-        from boneage_pl.reading.structured_report import needs_highdicom, write_dicom_sr
+        from boneage_pl.prediction.dicom_sr import needs_highdicom, write_dicom_sr
 
         needs_highdicom()
         name, identify = first.metadata.experiment, bool(config.identify)

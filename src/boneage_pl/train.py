@@ -19,11 +19,12 @@ from boneage_pl import __version__
 from boneage_pl.cli.overrides import resume_command
 from boneage_pl.data.cache.build import DatasetIndex
 from boneage_pl.errors import BoneAgeError
+from boneage_pl.evaluation.reference_results import write_published_curves
+from boneage_pl.evaluation.report import write_training_report
+from boneage_pl.evaluation.run_summary import Summary, format_setup, format_summary, write_summary
 from boneage_pl.model.input_spec import get_input_spec
 from boneage_pl.model.layers import is_depthwise
-from boneage_pl.reading.remember import add_ood_statistics
-from boneage_pl.report.own import write_training_report
-from boneage_pl.report.summary import Summary, format_setup, format_summary, write_summary
+from boneage_pl.prediction.ood_reference import add_ood_statistics
 from boneage_pl.training.build import build_datamodule, build_module, build_trainer, check_compile
 from boneage_pl.training.callbacks.logging import EpochLogger, SampleGrid, SaveMetadata, SeedEachEpoch
 from boneage_pl.training.callbacks.signals import (
@@ -36,7 +37,6 @@ from boneage_pl.training.history import MetricsHistory
 from boneage_pl.training.initial_state import InitialState, write_run_files
 from boneage_pl.training.metadata import CheckpointMetadata
 from boneage_pl.training.provenance import RunLog
-from boneage_pl.training.published import write_published_curves
 from boneage_pl.training.run_dir import run_dir_lock, to_plain
 from boneage_pl.training.runs import BEST, LAST, shortest_path
 from boneage_pl.utils.files import expand_path

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Result
-from tests.forked import Forks
+from tests.helpers.fork_server import Forks
 from tests.training.test_runs import make_run
 
 EXPERIMENTS = ["v1", "v2", "lr_0.1_failure"]

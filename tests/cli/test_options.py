@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SMALL_PHANTOM, Result, balanced_table, write_rsna
-from tests.forked import Forks
+from tests.helpers.fork_server import Forks
 
-OWN = "model._target_=tests.tiny.Tiny"
+OWN = "model._target_=tests.helpers.tiny_models.Tiny"
 TINY = [
     "+experiment=v1",
     *SMALL_PHANTOM,
@@ -182,7 +182,7 @@ def test_a_refused_resume_removes_nothing(home: Home):
     write_rsna(data, balanced_table(4))
     options = ["data.root=disk", *(o for o in TINY if not o.startswith(("data=", "data.generate")))]
     plan = '[["prepare", 5, "kill"]]'
-    killed = home.run(*options, f"hydra.run.dir={run}", check=False, TORTURE=plan)
+    killed = home.run(*options, f"hydra.run.dir={run}", check=False, FAULT_PLAN=plan)
     assert killed.returncode == -9
     there = sorted(run.rglob("*"))
     data.rename(home.path / "away")
@@ -232,7 +232,7 @@ def test_an_experiment_in_a_folder_is_listed_trained_and_found(home: Home, tmp_p
 
 
 def test_a_network_of_ones_own_needs_no_backbone_and_takes_what_it_takes(home: Home):
-    own = ["model._target_=tests.tiny.Plain", "+model.layers=0", "+model.residual=false"]
+    own = ["model._target_=tests.helpers.tiny_models.Plain", "+model.layers=0", "+model.residual=false"]
     home.run(*TINY, *own, "hydra.run.dir=outputs/own")
     home.run("+experiment=v2", "ckpt=outputs/own", *TINY[1:], *own, "trainer.max_epochs=1")
 
@@ -241,7 +241,7 @@ def test_a_checkpoint_that_was_read_is_let_go(home: Home):
     """Mapped, the replaced file would keep its room on the disk until the run ends."""
     run = home.path / "outputs" / "mapped"
     home.run(*TINY, f"hydra.run.dir={run}")
-    maps = ["+callbacks.maps._target_=tests.tiny.Maps"]
+    maps = ["+callbacks.maps._target_=tests.helpers.tiny_models.Maps"]
     result = home.run("+experiment=v2", f"ckpt={run}", *TINY[1:], *maps, "hydra.run.dir=outputs/maps")
     assert "mapped: none" in result.stdout
     longer = ["trainer.max_epochs=3", *maps]

@@ -297,7 +297,9 @@ def test_an_empty_root_is_not_the_working_folder():
 
 
 def test_a_data_module_of_ones_own_is_asked_for_nothing_new():
-    config = OmegaConf.create({"data": {"_target_": "tests.tiny.own_data"}, "sampling": BALANCED})
+    config = OmegaConf.create(
+        {"data": {"_target_": "tests.helpers.tiny_models.own_data"}, "sampling": BALANCED}
+    )
     assert build_datamodule(config, InitialState(None, resumed=False), None) == "own data"
     config = OmegaConf.create(
         {"scheduler": {"_target_": "x.OneCycleLR", "interval": "step"}, "trainer": {"max_epochs": 1}}

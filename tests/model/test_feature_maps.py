@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from boneage_pl.model.feature_maps import MAX_CELLS, FeatureHook, feature_map_sizes, gradcam_layer, ood_layer
 from boneage_pl.model.inception import InceptionRegressor
-from tests.tiny import Plain, Tiny
+from tests.helpers.tiny_models import Plain, Tiny
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,15 @@ from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.input_spec import InputSpec, get_input_spec
 from boneage_pl.training.checkpoint import check_same_architecture, load_checkpoint, load_inference_module
 from boneage_pl.training.metadata import CheckpointMetadata
-from tests.records import record, write_checkpoint
-from tests.tiny import Tiny
+from tests.helpers.fake_checkpoint import record, write_checkpoint
+from tests.helpers.tiny_models import Tiny
 
-TINY = {"_target_": "tests.tiny.Tiny", "image_size": 107, "hidden_features": 1000, "weights": None}
+TINY = {
+    "_target_": "tests.helpers.tiny_models.Tiny",
+    "image_size": 107,
+    "hidden_features": 1000,
+    "weights": None,
+}
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 
@@ -25,7 +30,9 @@ def write_tiny(path: Path, **said: object) -> Tiny:
 
 def test_a_checkpoint_alone_gives_what_reads_as_its_run_did(tmp_path: Path):
     network = write_tiny(tmp_path / "x.ckpt", input=HALF)
-    reader, found = load_inference_module(tmp_path / "x.ckpt", {"model": {"_target_": "tests.tiny.Tiny"}})
+    reader, found = load_inference_module(
+        tmp_path / "x.ckpt", {"model": {"_target_": "tests.helpers.tiny_models.Tiny"}}
+    )
     assert found.input == get_input_spec(reader.network) == InputSpec(**HALF)
     gray = torch.randint(0, 256, (2, 1, 107, 107), dtype=torch.uint8)
     with torch.no_grad():
@@ -44,7 +51,7 @@ def test_nothing_hides_behind_an_interpolation(tmp_path: Path):
     config = {**record(9.0)["config"], "model": hidden}
     torch.save({"state_dict": {}, "boneage_pl": {**record(9.0), "config": config}}, tmp_path / "x.ckpt")
     with pytest.raises(BoneAgeError, match=r"names model.extra._target_=pathlib\.Path\.touch, which is not"):
-        load_inference_module(tmp_path / "x.ckpt", {"model": {"_target_": "tests.tiny.Tiny"}})
+        load_inference_module(tmp_path / "x.ckpt", {"model": {"_target_": "tests.helpers.tiny_models.Tiny"}})
 
 
 def test_another_network_is_refused_with_the_options_that_match(tmp_path: Path):

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from tests.conftest import SMALL_PHANTOM, Result, run_command
-from tests.forked import Forks
-from tests.frozen import Frozen
-from tests.same import differing
+from tests.helpers.compare_runs import differing
+from tests.helpers.fork_server import Forks
+from tests.helpers.frozen_bn_model import Frozen
 
 # One batch is the epoch: one step of plain gradient descent. In float64, because in float32 the rounding
 # turns units on and off, and a unit more or less is no rounding any more.
@@ -23,7 +23,7 @@ ONE_STEP = [
     "data.samples_per_group=2",
     "data.validation_share=0.5",
     "data.batch_size=20",
-    "model._target_=tests.frozen.Frozen",
+    "model._target_=tests.helpers.frozen_bn_model.Frozen",
     "~optimizer.fused",
     "optimizer._target_=torch.optim.SGD",
     "optimizer.lr=1e-2",
@@ -130,7 +130,10 @@ def test_two_processes_learn_the_phantom(tmp_path: Path, command: Callable[..., 
 def test_stopped_and_resumed_two_processes_make_the_run_that_was_not(
     tmp_path: Path, command: Callable[..., Result], more: list[str]
 ):
-    own = ["model._target_=tests.tiny.Tiny", "callbacks.brake._target_=tests.tiny.Brake"]
+    own = [
+        "model._target_=tests.helpers.tiny_models.Tiny",
+        "callbacks.brake._target_=tests.helpers.tiny_models.Brake",
+    ]
     tiny = [
         *SMALL_PHANTOM,
         *DDP,

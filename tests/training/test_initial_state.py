@@ -9,7 +9,7 @@ from boneage_pl.training.checkpoint import load_checkpoint
 from boneage_pl.training.history import MetricsHistory
 from boneage_pl.training.initial_state import latest_checkpoint, restore_best
 from boneage_pl.training.runs import BEST, LAST, PREVIOUS
-from tests.records import write_checkpoint
+from tests.helpers.fake_checkpoint import write_checkpoint
 
 
 def restored(run: Path) -> MetricsHistory:

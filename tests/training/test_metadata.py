@@ -7,7 +7,7 @@ import pytest
 
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.training.checkpoint import load_checkpoint
-from tests.records import SPLIT, record, write_checkpoint
+from tests.helpers.fake_checkpoint import SPLIT, record, write_checkpoint
 
 
 def without(key: str) -> dict[str, Any]:

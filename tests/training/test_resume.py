@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from tests.conftest import SMALL_PHANTOM, Result, run_command
-from tests.forked import CHECKOUT, Forks
-from tests.same import differing
+from tests.helpers.compare_runs import differing
+from tests.helpers.fork_server import CHECKOUT, Forks
 
-OWN = ["model._target_=tests.tiny.Tiny", "callbacks.brake._target_=tests.tiny.Brake"]
+OWN = [
+    "model._target_=tests.helpers.tiny_models.Tiny",
+    "callbacks.brake._target_=tests.helpers.tiny_models.Brake",
+]
 TINY = [
     *SMALL_PHANTOM,
     "data.batch_size=8",
@@ -155,7 +158,9 @@ def test_a_run_that_stopped_early_trains_no_further(home: Home):
     assert json.loads((whole / "report" / "summary.json").read_text())["epochs"] == 3
     home.cut_off("cut4", *command, "hydra.run.dir=outputs/cut4", after=1, by=[signal.SIGKILL])
     in_the_report = json.dumps([("figure", 1, "kill")])
-    killed = home.forks.start("boneage_pl", "resume=outputs/cut4", *OWN, cwd=home.path, TORTURE=in_the_report)
+    killed = home.forks.start(
+        "boneage_pl", "resume=outputs/cut4", *OWN, cwd=home.path, FAULT_PLAN=in_the_report
+    )
     assert killed.wait().returncode == -signal.SIGKILL
     home.run("resume=outputs/cut4", *OWN)
     assert differing(home.outputs / "cut4", whole) == []
@@ -251,7 +256,10 @@ def test_an_image_that_turns_bad_while_training_is_named_and_nothing_is_lost(hom
         (["resume=outputs/v1", "optimizer.lr=0.1"], "optimizer.lr would make it another experiment"),
         (["resume=outputs/v1", "ckpt=v1"], "ckpt= and resume= exclude each other"),
         (["resume=outputs/nowhere"], "resume=outputs/nowhere: no run's folder"),
-        (["resume=outputs/v1", "trainer.max_epochs=9"], "names model._target_=tests.tiny.Tiny"),
+        (
+            ["resume=outputs/v1", "trainer.max_epochs=9"],
+            "names model._target_=tests.helpers.tiny_models.Tiny",
+        ),
         (["resume=outputs/v1", "trainer.max_epochs=2", *OWN], "6 epochs are trained already"),
         (["resume="], "resume= is empty"),
         (["resume=latest", "outputs=elsewhere"], "there is no unfinished run under elsewhere/"),

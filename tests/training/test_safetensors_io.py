@@ -12,11 +12,11 @@ from boneage_pl.training.checkpoint import load_checkpoint, load_inference_modul
 from boneage_pl.training.metadata import CheckpointMetadata
 from boneage_pl.training.runs import find_checkpoint
 from boneage_pl.training.safetensors_io import read_metadata, save_shared_weights
-from tests.records import record
-from tests.tiny import Tiny
+from tests.helpers.fake_checkpoint import record
+from tests.helpers.tiny_models import Tiny
 
-TINY = {"_target_": "tests.tiny.Tiny", "image_size": 107}
-REPEATED = {"model": {"_target_": "tests.tiny.Tiny"}}
+TINY = {"_target_": "tests.helpers.tiny_models.Tiny", "image_size": 107}
+REPEATED = {"model": {"_target_": "tests.helpers.tiny_models.Tiny"}}
 FAMILIAR = {"layer": "backbone", "features": None, "spectrum": {"mean": torch.arange(3.0), "rest": 0.5}}
 
 

@@ -12,7 +12,7 @@ from boneage_pl.training.sweep import SweepRun, format_sweep
 from tests.conftest import Result
 from tests.test_experiments import SMALL
 
-TINY = [*SMALL, "trainer.max_epochs=1", "model._target_=tests.tiny.Tiny"]
+TINY = [*SMALL, "trainer.max_epochs=1", "model._target_=tests.helpers.tiny_models.Tiny"]
 
 
 def test_a_seed_sweep_ends_with_mean_and_deviation(tmp_path: Path, command: Callable[..., Result]):

@@ -1,1 +1,1 @@
-"""A trained model for where this package is not: files for other programs, and a card."""
+"""Export trained models: ONNX, torch.export, safetensors, model card."""

@@ -1,1 +1,1 @@
-"""Networks, what they are trained on, and how they are asked."""
+"""Networks, losses, optimizers and the LightningModule."""

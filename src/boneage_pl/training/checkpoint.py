@@ -86,7 +86,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     metadata: CheckpointMetadata
     training: dict[str, Any] = field(default_factory=dict)  # what Lightning goes on from
-    ood_statistics: Any = None  # see `boneage_pl.reading.familiar`; `None` before the training has ended
+    ood_statistics: Any = None  # see `boneage_pl.prediction.ood`; `None` before the training has ended
 
     def release(self) -> None:
         """Forget the tensors, which keep the file mapped, once they have been copied."""

@@ -35,7 +35,7 @@ def save_shared_weights(
         path: of the tensors, ending with `.safetensors`.
         weights: of the network, by name.
         record: what the checkpoint says of itself.
-        ood_statistics: what it knows of its images, see `boneage_pl.reading.familiar`; or nothing.
+        ood_statistics: what it knows of its images, see `boneage_pl.prediction.ood`; or nothing.
         kind: what the network's matrices and filters are stored as; they are computed with as float32.
     """
     tensors = {f"network.{name}": _check_stored(value, kind) for name, value in weights.items()}

@@ -14,7 +14,7 @@ from pydicom.pixels.decoders import JPEG2000LosslessDecoder
 from boneage_pl.data.images.decode import BadImageError
 from boneage_pl.data.images.dicom import DicomTags, decode_dicom, is_dicom
 from boneage_pl.data.images.radiograph import load_radiograph
-from tests.data.dicoms import SYNTAXES, ramp, write_dicom
+from tests.helpers.dicom_files import SYNTAXES, ramp, write_dicom
 
 
 def gray(path: Path) -> NDArray[np.int64]:

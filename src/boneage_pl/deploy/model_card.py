@@ -1,0 +1,106 @@
+"""Write a model card from a run's own files."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from boneage_pl import __version__
+from boneage_pl.deploy.export_module import FORWARD_RULES
+from boneage_pl.evaluation.breakdown import Population, compute_metrics
+from boneage_pl.evaluation.calibration import add_intervals, measure_interval_coverage
+from boneage_pl.evaluation.report import validation_predictions
+from boneage_pl.evaluation.templating import environment
+from boneage_pl.prediction.predictor import BoneAgePredictor
+from boneage_pl.training.metadata import CheckpointMetadata
+from boneage_pl.training.provenance import load_run_json
+from boneage_pl.training.runs import run_of
+
+# Groups of the configuration that say how it was trained; the rest is the machine's or the data's.
+_TRAINING = ("model", "loss", "transforms", "sampling", "optimizer", "scheduler")
+
+
+def write_model_card(
+    checkpoint: Path, model: BoneAgePredictor, level: float, precision: str = "float32"
+) -> str:
+    """Return the card of a model of one checkpoint, as Markdown with Hugging Face's front matter.
+
+    Its sections are those of Mitchell et al. (Model Cards, FAT* 2019), with what CLAIM 2024 (Tejani et al.,
+    Radiology: Artificial Intelligence) asks of a report on imaging. What a file does not say is said to be
+    not recorded.
+
+    Args:
+        checkpoint: its file; run.json and the reports are looked for in its run's folder.
+        model: the same, loaded.
+        level: of the intervals.
+        precision: of the numbers in the file that it lies beside.
+    """
+    (member,) = model.members
+    record = member.metadata
+    answers = add_intervals(validation_predictions(record), [record])
+    population = Population.of(record.split)
+    numbers = compute_metrics(answers, record.split["edges"], population, balanced=record.balanced)
+    reports = list(_reported_metrics(checkpoint))
+    network = member.predictor.module.network
+    return (
+        environment("boneage_pl.deploy", escaped=False)
+        .get_template("card.md")
+        .render(
+            record=record,
+            front=_front_matter(record, numbers),
+            numbers=numbers,
+            coverage=measure_interval_coverage(answers, own=True),
+            run=load_run_json(checkpoint),
+            stress=next((report["stress"] for report in reports if report["stress"]), []),
+            others=[report for report in reports if report["subset"].startswith("every image")],
+            parameters=sum(value.numel() for value in network.parameters()),
+            training=yaml.safe_dump({group: record.config[group] for group in _TRAINING}, sort_keys=False),
+            resize=FORWARD_RULES[record.resize_spec.mode].format(side=record.resize_spec.size),
+            data=Path(record.config["data"]["root"]).name,
+            knows_hands=member.ood_detector is not None,
+            intervals=model.intervals.table(),
+            level=level,
+            precision=precision,
+            version=__version__,
+        )
+    )
+
+
+def _front_matter(record: CheckpointMetadata, numbers: dict[str, Any]) -> str:
+    """Return the front matter that Hugging Face's hub reads."""
+    mae = numbers["overall"]["mae"]["value"]
+    data = Path(record.config["data"]["root"]).name
+    found: dict[str, Any] = {
+        "library_name": "boneage_pl",
+        "tags": ["bone-age", "radiology", "regression", "pytorch"],
+        "model-index": [
+            {
+                "name": record.experiment,
+                "results": [
+                    {
+                        "task": {"type": "image-regression", "name": "Skeletal age from a hand radiograph"},
+                        "dataset": {"name": f"{data}, validation part", "type": data},
+                        "metrics": [{"type": "mae", "name": "MAE in months", "value": mae}],
+                    }
+                ],
+            }
+        ],
+    }
+    if mae is None:  # its answers are no numbers
+        del found["model-index"]
+    return yaml.safe_dump(found, sort_keys=False).rstrip()
+
+
+def _reported_metrics(checkpoint: Path) -> Iterator[dict[str, Any]]:
+    """Yield what evaluations of this checkpoint alone have left in its run's folder, the newest first."""
+    files = run_of(checkpoint).glob("report_*/metrics.json")
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            alone = len(found["checkpoints"]) == 1 and Path(found["checkpoints"][0]).name == checkpoint.name
+            if alone and {"subset", "data", "overall", "stress", "rows", "images"} <= set(found):
+                yield {**found, "data": Path(found["data"]).name}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # one of another time, or of another program

@@ -1,0 +1,261 @@
+"""Verify an export on real images: parity, accuracy and speed."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+
+from boneage_pl.data.images.resize import ResizeSpec
+from boneage_pl.deploy.export_module import PredictFn
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.evaluation.eval_data import select_evaluation_set
+from boneage_pl.prediction.ensemble import EnsembleMember
+from boneage_pl.prediction.inputs import expand_inputs
+from boneage_pl.prediction.loading import load_images
+from boneage_pl.training.checkpoint import Checkpoint
+from boneage_pl.utils.processes import cores
+from boneage_pl.utils.progress import progress
+
+_MIN_IMAGES = 2  # images that something is tried on
+NUM_CALIBRATION = 200  # images that ranges are taken from; our choice: see docs/EXPORT.md
+
+
+@dataclass
+class ImageBatch:
+    """Images in a network's square.
+
+    Args:
+        image: uint8 [N, 1, side, side].
+        male: float32 [N].
+    """
+
+    image: NDArray[np.uint8]
+    male: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+@dataclass
+class VerificationSet:
+    """What an export is tried on.
+
+    Args:
+        description: what they are.
+        images: that it is asked about.
+        calibration: others, which a conversion may look at: it is not measured on what it was fitted to.
+        bone_age: float64 [N] in months; `None` where it is not known.
+        stored: float64 [N], the months that the training answered; `None` likewise.
+    """
+
+    description: str
+    images: ImageBatch
+    calibration: ImageBatch
+    bone_age: NDArray[np.float64] | None = None
+    stored: NDArray[np.float64] | None = None
+
+
+def build_verification_set(config: DictConfig, members: Sequence[EnsembleMember]) -> VerificationSet:
+    """Return the images that `check_images` names, or the first checkpoint's validation images.
+
+    Args:
+        config: of the export.
+        members: the checkpoints, which are all shown one square.
+
+    Raises:
+        BoneAgeError: they are not there, or cannot be read.
+    """
+    if config.check_images is not None:
+        return _from_files(config, members[0])
+    try:
+        return _from_validation(config, members)
+    except BoneAgeError as error:
+        raise BoneAgeError(
+            f"{error}\nAn export is tried on real images before it is written: data.root=<folder>\n"
+            "says where the checkpoint's are now, or check_images=<files> names others."
+        ) from error
+
+
+def _from_validation(config: DictConfig, members: Sequence[EnsembleMember]) -> VerificationSet:
+    every = [Checkpoint(member.path, {}, member.metadata) for member in members]
+    asking = DictConfig({"data": config.data, "subset": "validation", "seen": "allow"})
+    dataset = select_evaluation_set(asking, every[:1], every[1:])
+    record, frame = members[0].metadata, members[0].resize_spec
+    rows, words = dataset.rows.drop_duplicates("id"), "of its validation images"
+    # an image that validated the first may have trained another, or itself under the published protocol
+    unseen = rows[~rows["id"].isin(dataset.seen)]
+    if len(unseen) < _MIN_IMAGES:
+        words = f"{words}, trained on too, so that their MAE is flattered"
+    else:
+        rows = unseen
+    rows = rows.iloc[_evenly_spaced(len(rows), config.check_count)]
+    of_id = dataset.table.drop_duplicates("id").set_index("id")
+    train = [i for i in dict.fromkeys(record.split["train"]) if i in of_id.index]
+    train = [train[at] for at in _evenly_spaced(len(train), NUM_CALIBRATION)]
+    read = dataset.stores[frame].read
+    predicted = dict(zip(record.validation["id"], record.validation["predicted"], strict=True))
+    ids = rows["id"].tolist()
+    there = len(members) == 1 and all(i in predicted for i in ids)
+    return VerificationSet(
+        description=f"{len(ids)} {words}",
+        images=ImageBatch(read(ids)[:, None], rows["male"].to_numpy(np.float32)),
+        calibration=ImageBatch(read(train)[:, None], of_id.loc[train, "male"].to_numpy(np.float32)),
+        bone_age=rows["bone_age"].to_numpy(float),
+        stored=np.array([predicted[i] for i in ids], float) if there else None,
+    )
+
+
+def _from_files(config: DictConfig, member: EnsembleMember) -> VerificationSet:
+    named = config.check_images
+    listed = [str(named)] if isinstance(named, str) else [str(name) for name in named]
+    frame, levels = member.resize_spec, member.metadata.bit_depths
+    found: list[tuple[NDArray[np.uint8], bool]] = []
+    refused = []
+    for at, squares in enumerate(load_images(expand_inputs(listed), [frame], levels, cores())):
+        if squares.error:
+            refused.append(f"{squares.request.path}: {squares.error}")
+            continue
+        known = squares.request.male
+        # of a file that does not say, one sex and the other by turns: an answer is only compared with itself
+        found.append((squares.pixels[frame], known if isinstance(known, bool) else at % 2 == 1))
+        if len(found) == 2 * config.check_count:
+            break
+    if len(found) < 2:
+        why = f"\n{refused[0]}" if refused else ""
+        raise BoneAgeError(f"check_images={named}: {len(found)} can be read, and two are needed.{why}")
+    words = f"{len(found[::2])} of the images that check_images names"
+    return VerificationSet(words, _to_batch(found[::2], frame), _to_batch(found[1::2], frame))
+
+
+def _to_batch(found: Sequence[tuple[NDArray[np.uint8], bool]], frame: ResizeSpec) -> ImageBatch:
+    image = np.stack([pixels for pixels, _ in found]).reshape(-1, 1, frame.size, frame.size)
+    return ImageBatch(image, np.array([male for _, male in found], np.float32))
+
+
+def _evenly_spaced(count: int, most: int) -> list[int]:
+    """Return at most so many places among `count`, evenly spread: a split's rows come group by group."""
+    places: Any = np.linspace(0, count - 1, min(count, most)).round().astype(int)
+    return list(dict.fromkeys(places.tolist()))
+
+
+PARITY_MONTHS = 0.05  # months; a float32 export that is off by more is not the model
+BATCH = 16
+_SECONDS = 0.1  # that each speed is measured, three times; the fastest counts
+
+
+@dataclass
+class ExportCheck:
+    """One way of asking.
+
+    Args:
+        name: of it.
+        months: float64 [N], its answers on the trial's images.
+        megabytes: of its file.
+        rate: images a second in batches of 16.
+        latency: milliseconds for one image.
+        errors: float64 [N], how far each answer is off in months; `None` where the ages are not known.
+    """
+
+    name: str
+    months: NDArray[np.float64]
+    megabytes: float
+    rate: float
+    latency: float
+    errors: NDArray[np.float64] | None
+
+    def row(self, reference: "ExportCheck") -> str:
+        """Return it as a line under `TABLE_HEAD`, with what it costs against `reference`."""
+        mae = "–" if self.errors is None else f"{self.errors.mean():.3f}"
+        costs = _bootstrap_mae_increase(self, reference)
+        half = 1.96 * costs.std() / len(costs) ** 0.5
+        cost = "" if self is reference else f"{costs.mean():+.3f} ± {half:.3f}"
+        start = f"{self.name:<18}{self.megabytes:>8.1f}{self.rate:>10.1f}{self.latency:>9.1f}{mae:>9}"
+        return f"{start}  {cost}".rstrip()
+
+
+TABLE_HEAD = f"{'':<18}{'MB':>8}{'images/s':>10}{'ms/image':>9}{'MAE':>9}  cost, 95 % interval"
+
+
+def predict_images(ask: PredictFn, pictures: ImageBatch, doing: str) -> NDArray[np.float64]:
+    """Return the months that `ask` answers: float64 [N]."""
+    parts = [slice(at, at + BATCH) for at in range(0, len(pictures), BATCH)]
+    every = [ask(pictures.image[p], pictures.male[p]) for p in progress(parts, len(parts), doing, "batches")]
+    return np.concatenate(every).astype(float)
+
+
+def check_export(name: str, ask: PredictFn, trial: VerificationSet, megabytes: float) -> ExportCheck:
+    """Ask about the trial's images, and measure how fast."""
+    months = predict_images(ask, trial.images, f"asking {name}")
+    off = None if trial.bone_age is None else np.abs(months - trial.bone_age)
+    rate = BATCH / seconds_per_batch(ask, trial.images, BATCH)
+    return ExportCheck(name, months, megabytes, rate, 1000 * seconds_per_batch(ask, trial.images, 1), off)
+
+
+def seconds_per_batch(ask: PredictFn, pictures: ImageBatch, batch: int) -> float:
+    """Return the seconds that a batch of so many images takes on this machine's CPU."""
+    at = np.arange(batch) % len(pictures)
+    image, male = pictures.image[at], pictures.male[at]
+    ask(image, male)
+    best = float("inf")
+    for _ in range(3):
+        start, times = time.perf_counter(), 0
+        while times == 0 or time.perf_counter() - start < _SECONDS:
+            ask(image, male)
+            times += 1
+        best = min(best, (time.perf_counter() - start) / times)
+    return best
+
+
+def assert_parity(found: ExportCheck, reference: ExportCheck) -> float:
+    """Return the largest difference between answers in months.
+
+    Raises:
+        BoneAgeError: it is over 0.05, or an answer is no number.
+    """
+    if not np.isfinite(reference.months).all():
+        raise BoneAgeError(
+            "the network's answers are no numbers: its training diverged. Nothing was written."
+        )
+    largest = float(np.abs(found.months - reference.months).max())
+    if not largest <= PARITY_MONTHS:
+        raise BoneAgeError(
+            f"{found.name} is up to {largest:.3f} months from PyTorch, and {PARITY_MONTHS} are allowed:\n"
+            "nothing was written."
+        )
+    return largest
+
+
+def mae_increase(found: ExportCheck, exact: ExportCheck) -> float:
+    """Return what a precision costs: in months of MAE; without ages, how far answers move on average."""
+    return float(_bootstrap_mae_increase(found, exact).mean())
+
+
+def _bootstrap_mae_increase(found: ExportCheck, exact: ExportCheck) -> NDArray[np.float64]:
+    if found.errors is None or exact.errors is None:
+        return np.abs(found.months - exact.months)
+    return found.errors - exact.errors
+
+
+def assert_accuracy(found: ExportCheck, exact: ExportCheck, most: float) -> float:
+    """Return `mae_increase`.
+
+    Raises:
+        BoneAgeError: it is over `most`.
+    """
+    cost = mae_increase(found, exact)
+    if not cost <= most:
+        raise BoneAgeError(
+            f"{found.name} costs {cost:+.3f} months, and max_cost={most} are allowed: nothing was "
+            "written.\nSay max_cost= if that is worth it to you, or leave precision=float32."
+        )
+    return cost
+
+
+def megabytes(path: Path) -> float:
+    """Return the size of a file."""
+    return path.stat().st_size / 1e6

@@ -1,0 +1,1 @@
+"""Evaluate on many radiographs of known age: metrics, leakage, robustness, reports, comparison."""

@@ -1,0 +1,166 @@
+"""Metrics overall, by sex, age and group; the numbers of metrics.json."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from boneage_pl.data.split import assign_groups, group_name
+from boneage_pl.evaluation.metrics import Values, agreement, mean, with_intervals
+from boneage_pl.prediction.conformal import AGES
+
+SCHEMA = 2  # of metrics.json: raise it when a key changes its meaning
+BOOTSTRAP_DRAWS = 2000
+PREDICTION_COLUMNS = ["id", "male", "bone_age", "predicted", "error", "group", "seen_in_training"]
+
+
+@dataclass
+class Population:
+    """The data that a checkpoint was trained on, as far as a report needs it.
+
+    Args:
+        edges: of the age groups, months.
+        counts: images of the whole source table in each of the groups by sex and age.
+        medians: median age in months of the training rows: `all`, `girls`, `boys`.
+    """
+
+    edges: list[float]
+    counts: list[int]
+    medians: dict[str, float]
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> "Population | None":
+        """Read it from a checkpoint's split record; `None` in those of before there was one."""
+        if "population" not in record:
+            return None
+        return cls(record["edges"], record["population"]["counts"], record["population"]["medians"])
+
+
+def predictions_frame(
+    rows: pd.DataFrame,
+    predicted: list[float] | NDArray[np.float64],
+    edges: list[float],
+    contents: dict[str, str],
+    seen: set[str],
+) -> pd.DataFrame:
+    """Return the rows of predictions.csv, and which image each shows.
+
+    Args:
+        rows: `id, male, bone_age` of what was asked.
+        predicted: months.
+        edges: of the age groups.
+        contents: what each id's image shows: two ids with one content are one image.
+        seen: ids that the checkpoint was trained on.
+
+    Returns:
+        `PREDICTION_COLUMNS`, and `image`: a number for each different image.
+    """
+    table = rows[["id", "male", "bone_age"]].reset_index(drop=True).copy()
+    table["male"] = table["male"].astype(bool)
+    table["predicted"] = np.asarray(predicted, dtype=float)
+    table["error"] = table["predicted"] - table["bone_age"]
+    table["group"] = assign_groups(table, edges)
+    table["seen_in_training"] = table["id"].isin(seen)
+    table["image"] = pd.factorize(table["id"].map(lambda i: contents.get(i, i)))[0]
+    return table
+
+
+def compute_metrics(
+    answers: pd.DataFrame, edges: list[float], population: Population | None, *, balanced: bool
+) -> dict[str, Any]:
+    """Return every number of the report as plain values; an interval is 95 %, over images.
+
+    Args:
+        answers: see `predictions_frame`.
+        edges: of the age groups of the checkpoint's split.
+        population: what it was trained on; `None` where it does not say.
+        balanced: whether the rows were drawn alike from every group, so that `natural`, the same at the ages
+            and sexes of the source table, says something else.
+    """
+    weights = population_weights(answers, population) if population and balanced else None
+    years = age_band(answers)
+    groups = [group_name(g, edges) for g in range(2 * len(edges) - 2)]
+    return {
+        "schema": SCHEMA,
+        "unit": "months",
+        "rows": len(answers),
+        "images": int(answers["image"].nunique()),
+        "rows_seen_in_training": int(answers["seen_in_training"].sum()),
+        "finite": bool(np.isfinite(answers["predicted"]).all()),
+        "bootstrap": {"draws": BOOTSTRAP_DRAWS, "of": "images", "interval": "95 %, percentile", "seed": 0},
+        "overall": metrics_of(answers),
+        "natural": None if weights is None else metrics_of(answers, weights),
+        "by_sex": _by(answers, answers["male"].astype(int), ["girls", "boys"]),
+        "by_age": _by(answers, years, [name for name, _ in AGES]),
+        "by_group": _by(answers, answers["group"], groups),
+        "baselines": _baselines(answers, population) if population else [],
+    }
+
+
+def age_band(answers: pd.DataFrame) -> NDArray[np.int64]:
+    """Return which of `AGES` each row's bone age is in."""
+    return np.digitize(answers["bone_age"], [until for _, until in AGES[:-1]])
+
+
+def metrics_of(answers: pd.DataFrame, base: Values | None = None) -> dict[str, dict[str, float | None]]:
+    """Return all of `agreement` for rows of a `predictions_frame`: value, low and high, null for NaN."""
+    true, predicted = (answers[name].to_numpy(float) for name in ("bone_age", "predicted"))
+    images = pd.factorize(answers["image"])[0]
+    found = with_intervals(lambda w: agreement(true, predicted, w), images, base=base, count=BOOTSTRAP_DRAWS)
+    return {name: to_json_numbers(*values) for name, values in found.items()}
+
+
+def population_weights(answers: pd.DataFrame, population: Population) -> Values | None:
+    """Return row weights that give each group by sex and age its share of the source table.
+
+    Post-stratification (Holt and Smith, JRSS A 1979). `None` where a group of the table has no row here: the
+    answer for its children is not known.
+    """
+    natural = np.array(population.counts, float)
+    here = np.bincount(answers["group"], minlength=len(natural)).astype(float)
+    if ((natural > 0) & (here == 0)).any():
+        return None
+    ratio = np.divide(natural / natural.sum(), here / here.sum(), out=np.zeros_like(natural), where=here > 0)
+    return ratio[answers["group"].to_numpy()]
+
+
+def to_json_numbers(value: float, low: float, high: float) -> dict[str, float | None]:
+    """Return a value and the ends of its interval; JSON has no NaN or infinity: null."""
+    return {
+        key: float(number) if np.isfinite(number) else None
+        for key, number in (("value", value), ("low", low), ("high", high))
+    }
+
+
+def _by(answers: pd.DataFrame, key: ArrayLike, names: list[str]) -> list[dict[str, Any]]:
+    """Return rows, images and statistics of each part of the answers; `key` numbers the parts from 0."""
+    part = np.asarray(key, int)
+    found = []
+    for at, name in enumerate(names):
+        rows = answers[part == at]
+        numbers = {"name": name, "rows": len(rows), "images": int(rows["image"].nunique())}
+        found.append({**numbers, **(metrics_of(rows) if len(rows) else {})})
+    return found
+
+
+def _baselines(answers: pd.DataFrame, population: Population) -> list[dict[str, Any]]:
+    medians = population.medians
+    of_sex = answers["male"].map({False: medians["girls"], True: medians["boys"]})
+    predictors = {
+        "constant predictor": (pd.Series(medians["all"], answers.index), f"{medians['all']:.1f} months"),
+        "sex-median predictor": (
+            of_sex,
+            ", ".join(
+                f"{medians[s]:.1f} months for {s}" for s in ("girls", "boys") if np.isfinite(medians[s])
+            ),
+        ),
+    }
+    images = answers["image"].to_numpy()
+    baselines = []
+    for name, (months, what) in predictors.items():
+        error = (months - answers["bone_age"]).abs().to_numpy(float)
+        found = with_intervals(lambda w, e=error: {"mae": mean(e, w)}, images, count=BOOTSTRAP_DRAWS)  # type: ignore[misc]
+        baselines.append({"name": name, "what": what, "mae": to_json_numbers(*found["mae"])})
+    return baselines

@@ -1,0 +1,83 @@
+"""Coverage of prediction intervals, and how well predicted uncertainty ranks errors."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from boneage_pl.evaluation.breakdown import BOOTSTRAP_DRAWS, age_band, to_json_numbers
+from boneage_pl.evaluation.metrics import Values, mean, with_intervals
+from boneage_pl.prediction.conformal import AGES, calibrate
+from boneage_pl.training.metadata import CheckpointMetadata
+
+LEVEL = 0.9
+
+
+def add_intervals(answers: pd.DataFrame, records: Sequence[CheckpointMetadata]) -> pd.DataFrame:
+    """Return answers with the columns `low` and `high`, the ends of each interval as `predict` gives them.
+
+    Args:
+        answers: see `answers_table`.
+        records: of the checkpoints that answered.
+    """
+    intervals = calibrate(records, LEVEL)
+    widths = [
+        np.nan if not np.isfinite(months) else intervals.half_width(months, male=male)
+        for months, male in zip(answers["predicted"].tolist(), answers["male"].tolist(), strict=True)
+    ]
+    half = np.array(widths, float)
+    return answers.assign(low=(answers["predicted"] - half).clip(lower=0), high=answers["predicted"] + half)
+
+
+def measure_interval_coverage(answers: pd.DataFrame, *, own: bool) -> dict[str, Any] | None:
+    """Return the share of ages inside their intervals, and how wide these are; `None` where there are none.
+
+    Args:
+        answers: see `add_intervals`.
+        own: whether these are the very images that set the intervals.
+    """
+    known = answers[answers["high"].notna()]
+    if known.empty:
+        return None
+    parts = [("all", np.ones(len(known), dtype=bool))]
+    parts += [(name, (known["male"] == male).to_numpy()) for name, male in (("girls", False), ("boys", True))]
+    parts += [(name, age_band(known) == at) for at, (name, _) in enumerate(AGES)]
+    rows = [_coverage_row(name, known[mask]) for name, mask in parts if mask.any()]
+    return {"level": LEVEL, "own": own, "parts": rows}
+
+
+def measure_std(answers: pd.DataFrame) -> dict[str, Any] | None:
+    """Return the MAE of the quarter that the model is surest of, and of that which it is least sure of.
+
+    Args:
+        answers: see `answers_table`, with `spread`, months, where the model says it.
+
+    Returns:
+        `mean` of the spread, months; `surest` and `least_sure`, the MAEs with their intervals, and
+        `least_less_surest`, their difference. `None` where there is no spread, or it is no number.
+    """
+    if "spread" not in answers or not np.isfinite(answers["spread"]).all():
+        return None
+    spread, off = answers["spread"].to_numpy(float), answers["error"].abs().to_numpy(float)
+    low, high = np.quantile(spread, [0.25, 0.75])
+    quarters = {"surest": spread <= low, "least_sure": spread >= high}
+
+    def maes(weights: Values) -> dict[str, Values]:
+        found = {name: mean(off, weights * of) for name, of in quarters.items()}
+        return {**found, "least_less_surest": found["least_sure"] - found["surest"]}
+
+    found = with_intervals(maes, answers["image"].to_numpy(), count=BOOTSTRAP_DRAWS)
+    return {"mean": float(spread.mean()), **{name: to_json_numbers(*value) for name, value in found.items()}}
+
+
+def _coverage_row(name: str, rows: pd.DataFrame) -> dict[str, Any]:
+    inside = rows["bone_age"].between(rows["low"], rows["high"]).to_numpy().astype(np.float64)
+    images = pd.factorize(rows["image"])[0]
+    found = with_intervals(lambda w: {"covered": mean(inside, w)}, images, count=BOOTSTRAP_DRAWS)
+    return {
+        "name": name,
+        "images": int(rows["image"].nunique()),
+        "covered": to_json_numbers(*found["covered"]),
+        "width": float((rows["high"] - rows["low"]).mean()),
+    }

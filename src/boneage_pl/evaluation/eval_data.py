@@ -1,0 +1,243 @@
+"""Select the images of an evaluation, and apply the leakage policy."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from boneage_pl.data.cache.build import build_cache
+from boneage_pl.data.cache.store import ImageCache, ImageIndex
+from boneage_pl.data.images.bit_depth import effective_bits
+from boneage_pl.data.images.decode import decode_originals
+from boneage_pl.data.images.resize import Resampling, ResizeSpec
+from boneage_pl.data.split_record import SeenImages, split_from_dict
+from boneage_pl.data.tables.load import load_table
+from boneage_pl.data.tables.spec import DatasetSpec, generate_if_missing, resolve_cache_dir
+from boneage_pl.data.tables.validate import check_on_invalid, drop_invalid_images, format_list
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.evaluation.predictions import ReadPixels
+from boneage_pl.evaluation.robustness import build_conditions
+from boneage_pl.training.checkpoint import Checkpoint
+from boneage_pl.training.metadata import CheckpointMetadata
+
+log = logging.getLogger(__name__)
+
+
+def find_training_overlap(
+    checkpoints: Sequence[Checkpoint],
+    rows: pd.DataFrame,
+    stores: dict[ResizeSpec, ImageCache],
+    *,
+    by_id: bool,
+) -> dict[Path, set[str]]:
+    """Return, by checkpoint, the ids of images that it was trained on."""
+    found = {}
+    for checkpoint in checkpoints:
+        images = stores[checkpoint.metadata.resize_spec].images
+        trained = SeenImages.training_images(checkpoint.metadata.split)
+        found[checkpoint.path] = trained.overlap(
+            rows["id"], images.file_sha256, images.pixel_sha256, by_id=by_id
+        )
+    return found
+
+
+def count_selection_overlap(
+    checkpoints: Sequence[Checkpoint],
+    rows: pd.DataFrame,
+    stores: dict[ResizeSpec, ImageCache],
+    *,
+    by_id: bool,
+) -> int:
+    """Return how many rows show images that validated a checkpoint, and so chose the epoch it is of."""
+    found = set()
+    for checkpoint in checkpoints:
+        images = stores[checkpoint.metadata.resize_spec].images
+        validated = SeenImages.from_side(checkpoint.metadata.split, "validation")
+        found |= validated.overlap(rows["id"], images.file_sha256, images.pixel_sha256, by_id=by_id)
+    return int(rows["id"].isin(found).sum())
+
+
+def apply_leakage_policy(
+    choice: str, rows: pd.DataFrame, seen: dict[Path, set[str]], every: set[str]
+) -> pd.DataFrame:
+    """Return the rows that are asked: all where none was trained on or these are allowed.
+
+    Args:
+        choice: what `seen` says.
+        rows: that could be asked.
+        seen: ids that were trained on, by checkpoint.
+        every: those of all.
+    """
+    if not every or choice == "allow":
+        return rows
+    if choice == "drop":
+        rows = rows[~rows["id"].isin(every)].reset_index(drop=True)
+        log.info("%d images that were trained on are left out", len(every))
+        if rows.empty:
+            raise BoneAgeError("Nothing is left: every image was trained on.")
+        return rows
+    trained = ", ".join(str(path) for path, ids in seen.items() if ids)
+    same = (
+        "\nIf they are other children under the same ids: seen=content, which looks at the pictures alone."
+        if choice == "refuse"
+        else ""
+    )
+    raise BoneAgeError(
+        f"{len(every)} of the {rows['id'].nunique()} images were trained on by {trained} "
+        f"(id {format_list(sorted(every), 5)}): their errors would flatter it.\n"
+        f"Leave them out with seen=drop, or keep and mark them with seen=allow.{same}"
+    )
+
+
+# What a checkpoint remembers of its data, and an evaluation without data of its own takes from it.
+_DATA_OPTIONS = ("root", "table", "columns", "age_unit", "known", "on_bad_image")
+_OTHER_DATA = ("data", "data.root", "data.table")  # what names other data
+
+
+@dataclass
+class EvaluationSet:
+    """Radiographs with known ages.
+
+    Args:
+        spec: where they are.
+        own: whether they are the validation images of the checkpoints' own split.
+        synthetic: whether they were drawn.
+        table: `id, male, bone_age, path` of every usable row, one an image.
+        rows: those that are asked, in the split's order where it is a split's.
+        stores: the prepared images by square.
+        images: what is known of them, by id.
+        seen: ids that show an image which a checkpoint was trained on.
+        num_excluded: how many of them are not among the rows.
+        num_selection_rows: how many rows show images that chose the epoch of a checkpoint.
+    """
+
+    spec: DatasetSpec
+    own: bool
+    synthetic: bool
+    table: pd.DataFrame
+    rows: pd.DataFrame
+    stores: dict[ResizeSpec, ImageCache]
+    images: ImageIndex
+    seen: set[str]
+    num_excluded: int
+    num_selection_rows: int
+
+    @property
+    def describe(self) -> str:
+        """What they are, in a report's sentence."""
+        images = "the validation images of its own run" if self.own else "every image of the table"
+        return f"{images} but {self.num_excluded} that were trained on" if self.num_excluded else images
+
+    def conditions(self, frame: ResizeSpec) -> dict[str, ReadPixels]:
+        """Return the ways that the images are shown in a stress test, in a square."""
+        paths = dict(zip(self.table["id"], self.table["path"], strict=True))
+        used = {i: effective_bits(depth, self.images.bit_depths) for i, depth in self.images.depths.items()}
+
+        def redone(resampling: Resampling) -> ReadPixels:
+            return partial(decode_originals, paths, replace(frame, resampling=resampling), used)
+
+        return build_conditions(self.stores[frame].read, redone)
+
+
+def select_evaluation_set(
+    config: DictConfig, checkpoints: Sequence[Checkpoint], rivals: Sequence[Checkpoint] = ()
+) -> EvaluationSet:
+    """Return what `subset`, `data` and `seen` of a configuration say that checkpoints are asked about.
+
+    Args:
+        config: of the evaluation.
+        checkpoints: whose own split it may be.
+        rivals: others that are asked too.
+
+    Raises:
+        BoneAgeError: see `load_table` and `build_cache`; checkpoints of several splits asked about
+            their own; images that one was trained on, unless they are asked for.
+    """
+    typed = {o.lstrip("+~").split("=")[0] for o in HydraConfig.get().overrides.task}
+    other = bool(typed.intersection(_OTHER_DATA))
+    own = (config.subset or ("all" if other else "validation")) == "validation"
+    data = _data(config, checkpoints[0].metadata, typed, another="data.root" in typed and not own)
+    place = DatasetSpec.from_config(data)
+    if data.get("generate") and typed.intersection(("data", "data.root")):
+        generate_if_missing(instantiate(data.generate), place.root)
+    everyone = [*checkpoints, *rivals]
+    table, stores = _images(data, place, [c.metadata.resize_spec for c in everyone])
+    images = stores[checkpoints[0].metadata.resize_spec].images
+    rows = _own_rows(checkpoints, table, images) if own else table[["id", "male", "bone_age"]]
+    by_id = config.seen != "content"
+    seen = find_training_overlap(everyone, rows, stores, by_id=by_id)
+    trained = set().union(*seen.values())
+    rows = apply_leakage_policy(config.seen, rows, seen, trained)
+    left_out = len(trained.difference(rows["id"]))
+    synthetic = checkpoints[0].metadata.synthetic if own else bool(data.get("generate"))
+    chose = count_selection_overlap(checkpoints, rows, stores, by_id=by_id)
+    return EvaluationSet(place, own, synthetic, table, rows, stores, images, trained, left_out, chose)
+
+
+def _data(config: DictConfig, record: CheckpointMetadata, typed: set[str], *, another: bool) -> DictConfig:
+    """Return the configuration of the data: the checkpoint's own, but for what is typed; or `another`."""
+    if another or "data" in typed:
+        return config.data
+    remembered = {name: record.config["data"].get(name, config.data.get(name)) for name in _DATA_OPTIONS}
+    if record.root and Path(record.root).exists():  # the training may have been in another folder than this
+        remembered["root"] = record.root
+    store = record.config["data"].get("store")
+    if store and Path(store).is_dir():  # a file of a stranger's makes no folder
+        remembered["store"] = store
+    data = config.data.copy()
+    OmegaConf.set_struct(data, False)
+    data.update({**remembered, "generate": None})  # a file of a stranger's draws nothing
+    for key in (key for key in typed if key.startswith("data.")):
+        OmegaConf.update(data, key.removeprefix("data."), OmegaConf.select(config, key))
+    return data
+
+
+def _images(
+    data: DictConfig, place: DatasetSpec, frames: list[ResizeSpec]
+) -> tuple[pd.DataFrame, dict[ResizeSpec, ImageCache]]:
+    """Return the table's usable rows, and their prepared images by square."""
+    table, problems = load_table(place)
+    folder = resolve_cache_dir(data.store, place.root)
+    workers = data.prepare_workers
+    stores = {
+        frame: build_cache(table, place.root, folder, frame, workers) for frame in dict.fromkeys(frames)
+    }
+    images = stores[frames[0]].images
+    usable = drop_invalid_images(problems, table, images.errors, images.pixel_sha256)
+    if problems and check_on_invalid(data.on_bad_image) == "error":
+        raise problems.error()
+    if problems:
+        log.warning("%d rows or images are left out:\n%s", len(problems), problems.summary())
+    if usable.empty:
+        raise BoneAgeError(f"{problems.source}: no row can be used.")
+    problems.log_notes(log)
+    return usable[["id", "male", "bone_age", "path"]].reset_index(drop=True), stores
+
+
+def _own_rows(checkpoints: Sequence[Checkpoint], table: pd.DataFrame, images: ImageIndex) -> pd.DataFrame:
+    """Return the validation rows of the checkpoints' split, as often as it has each."""
+    first, *others = checkpoints
+    record: dict[str, Any] = first.metadata.split
+    for other in others:
+        if sorted(other.metadata.split["validation"]) != sorted(record["validation"]):
+            raise BoneAgeError(
+                f"{first.path} and {other.path} have different validation images.\n"
+                "Ask them about images that neither was trained on: subset=all seen=drop, or data.root=."
+            )
+    split = split_from_dict(record, table)
+    rows = split.loc[split["subset"] == "validation", ["id", "male", "bone_age"]].reset_index(drop=True)
+    changed = [i for i in rows["id"].unique() if images.file_sha256[i] != record["file_sha256"][i]]
+    if changed:
+        raise BoneAgeError(
+            f"{len(changed)} of the {rows['id'].nunique()} images of the checkpoint's split are not the "
+            f"files it knew (id {format_list(changed, 5)}).\n"
+            "Use the data.root that it was trained on; or, if these are other radiographs, subset=all."
+        )
+    return rows

@@ -1,0 +1,210 @@
+"""Write report.html, metrics.json and predictions.csv."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from matplotlib.figure import Figure
+
+from boneage_pl.data.datamodule import BoneAgeDataModule
+from boneage_pl.data.images.resize import Pixels
+from boneage_pl.data.split_record import training_rows
+from boneage_pl.evaluation.breakdown import PREDICTION_COLUMNS, Population, compute_metrics, predictions_frame
+from boneage_pl.evaluation.calibration import measure_std
+from boneage_pl.evaluation.figures import (
+    bland_altman,
+    error_by_age,
+    groups_heat_map,
+    learning_curves,
+    predicted_against_true,
+    worst_cases,
+)
+from boneage_pl.evaluation.reference_results import (
+    REPRODUCED,
+    TEST,
+    VALIDATION,
+    curves_caption,
+    identify_test_set,
+    published_stages,
+)
+from boneage_pl.evaluation.templating import figure_to_png, render
+from boneage_pl.training.checkpoint import load_checkpoint
+from boneage_pl.training.history import MetricsHistory
+from boneage_pl.training.metadata import CheckpointMetadata
+from boneage_pl.training.runs import BEST
+
+WORST = 12
+PUBLISHED_SIZE = 500  # pixels
+
+
+@dataclass
+class ReportContext:
+    """What a report is about.
+
+    Args:
+        title: of the page.
+        subset: the rows that were asked, in words: "the run's own validation images".
+        data: folder of the images.
+        checkpoints: files that answered; several are averaged.
+        record: of the first checkpoint.
+        synthetic: whether the radiographs were drawn.
+        num_selection_rows: how many rows show images that also chose the checkpoint's epoch.
+        balanced: whether these rows were drawn alike from every group by sex and age.
+        run: the content of the training's run.json, where there is one.
+        evaluation: that of the evaluation's; empty where a training writes its own report.
+    """
+
+    title: str
+    subset: str
+    data: str
+    checkpoints: list[str]
+    record: CheckpointMetadata
+    synthetic: bool
+    num_selection_rows: int
+    balanced: bool
+    run: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ReportSections:
+    """What an evaluation may have found out beside the answers.
+
+    Args:
+        members: of several checkpoints, each one's `name` and statistics.
+        paired_comparison: the comparison with another model, see `pairing.paired`, with `name`, `this` and
+            `other`.
+        robustness: a row for each change of the pictures, see `stress.measure_stress`.
+        figures: more figures by name.
+        coverage: of the answers' intervals, see `coverage.measure_coverage`.
+        predicted_std: what the model's own doubts tell, see `coverage.measure_spread`.
+        columns: more columns of predictions.csv.
+        tables: more tables by file name.
+    """
+
+    members: list[dict[str, Any]] = field(default_factory=list)
+    paired_comparison: dict[str, Any] | None = None
+    robustness: list[dict[str, Any]] = field(default_factory=list)
+    figures: dict[str, Figure] = field(default_factory=dict)
+    coverage: dict[str, Any] | None = None
+    predicted_std: dict[str, Any] | None = None
+    columns: list[str] = field(default_factory=list)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+
+def write_report(
+    folder: Path,
+    about: ReportContext,
+    answers: pd.DataFrame,
+    read: Callable[[Sequence[str]], Pixels],
+    further: ReportSections | None = None,
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Write a report into `folder`; return its numbers, and its figures by name as PNG files.
+
+    Args:
+        answers: as `answers_table` makes it.
+        read: ids → uint8 [B, H, W], for the worst cases.
+        further: what else has been found out.
+    """
+    more = further or ReportSections()
+    split = about.record.split
+    known = {*split["train"], *split["validation"]}
+    standing = identify_test_set(set(answers["id"]), known.__contains__)
+    numbers = {
+        "subset": about.subset,
+        "data": about.data,
+        "checkpoints": about.checkpoints,
+        **compute_metrics(answers, split["edges"], Population.of(split), balanced=about.balanced),
+        "yardstick": standing.name if standing else None,
+        "members": more.members,
+        "against": more.paired_comparison,
+        "stress": more.robustness,
+        "coverage": more.coverage,
+        "spread": more.predicted_std,
+    }
+    figures = {**_figures(about, answers, numbers, read), **more.figures}
+    images = {name: figure_to_png(figure) for name, figure in figures.items()}
+    page = render(
+        "report.html",
+        title=about.title,
+        about=about,
+        numbers=numbers,
+        images=images,
+        standing=standing,
+        yardsticks=(TEST, VALIDATION),
+        reproduced=REPRODUCED,
+        curves_caption=curves_caption([about.record.experiment]),
+        published_size=PUBLISHED_SIZE,
+        configuration=yaml.safe_dump(about.record.config, sort_keys=False),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = [*PREDICTION_COLUMNS, *more.columns, *(["spread"] if more.predicted_std else [])]
+    tables = {"predictions.csv": answers[columns], **more.tables}
+    for name, table in tables.items():
+        table.to_csv(folder / name, index=False)
+    (folder / "metrics.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    for name, image in images.items():
+        (folder / f"{name}.png").write_bytes(image)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    return numbers, images
+
+
+def _figures(
+    about: ReportContext,
+    answers: pd.DataFrame,
+    numbers: dict[str, Any],
+    read: Callable[[Sequence[str]], Pixels],
+) -> dict[str, Figure]:
+    worst = answers.assign(size=answers["error"].abs()).sort_values(
+        "size", ascending=False, na_position="first"
+    )
+    worst = worst.drop_duplicates("image").head(WORST)
+    epochs = about.record.epochs or []
+    name = about.record.experiment
+    return {
+        "predicted_against_true": predicted_against_true(answers),
+        "bland_altman": bland_altman(answers),
+        "error_by_age": error_by_age(answers),
+        "groups": groups_heat_map(numbers["by_group"], about.record.split["edges"]),
+        **({"learning_curves": learning_curves({name: epochs}, published_stages([name]))} if epochs else {}),
+        "worst_cases": worst_cases(worst, read(worst["id"].tolist())),
+    }
+
+
+def write_training_report(
+    run: Path, data: BoneAgeDataModule, history: MetricsHistory, ran: dict[str, Any]
+) -> dict[str, bytes]:
+    """Write the report of a run's best checkpoint on its own validation images; return its PNG figures."""
+    best = load_checkpoint(run / BEST)
+    table = validation_predictions(best.metadata)
+    about = ReportContext(
+        title=f"Bone age: {best.metadata.experiment}, best of {len(history.rows)} epochs",
+        subset="the validation images of its own run",
+        data=str(data.root),
+        checkpoints=[str(best.path)],
+        record=replace(best.metadata, epochs=history.rows),
+        synthetic=best.metadata.synthetic,
+        num_selection_rows=len(table),
+        balanced=best.metadata.balanced,
+        run=ran,
+    )
+    return write_report(
+        run / "report", about, table, data.read, ReportSections(predicted_std=measure_std(table))
+    )[1]
+
+
+def validation_predictions(record: CheckpointMetadata) -> pd.DataFrame:
+    """Return a checkpoint's predictions of its own validation rows, see `predictions_frame`.
+
+    With a column `spread`, months, if its loss predicts a standard deviation.
+    """
+    answers, split = record.validation, record.split
+    contents = split.get("pixel_sha256", split["file_sha256"])
+    seen = training_rows(answers["id"], split)
+    rows = pd.DataFrame({name: answers[name] for name in ("id", "male", "bone_age")})
+    table = predictions_frame(rows, answers["predicted"], split["edges"], contents, seen)
+    return table.assign(spread=answers["spread"]) if "spread" in answers else table

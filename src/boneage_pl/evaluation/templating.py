@@ -1,0 +1,75 @@
+"""Jinja environment and number formats."""
+
+import base64
+import json
+from functools import partial
+from io import BytesIO
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+
+def render(template: str, **content: Any) -> str:
+    """Return a whole HTML document of `templates/<template>`."""
+    return environment("boneage_pl.evaluation", escaped=True).get_template(template).render(**content)
+
+
+def environment(package: str, *, escaped: bool) -> Environment:
+    """Return what fills in a package's templates: with escaping for HTML, without it for other texts."""
+    found = Environment(
+        loader=PackageLoader(package),
+        autoescape=escaped,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=not escaped,
+    )
+    found.filters |= {
+        "interval": with_interval,
+        "cell": _cell,
+        "number": number,
+        "share": percent,
+        "base64": _base64,
+        "json": partial(json.dumps, indent=1),
+    }
+    return found
+
+
+def figure_to_png(figure: Figure, dpi: int = 150) -> bytes:
+    """Return a figure as a PNG file's bytes."""
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
+
+
+def with_interval(value: dict[str, Any] | None, digits: int = 2, sign: str = "", unit: str = "") -> str:
+    """Return "5.59 (5.31 to 5.88)" of a value and the ends of its interval; "–" of what is no number."""
+    if value is None or value["value"] is None:
+        return "–"
+    shown = f"{value['value']:{sign}.{digits}f}{unit}"
+    if value["low"] is None or value["high"] is None:
+        return shown
+    return f"{shown} ({value['low']:{sign}.{digits}f} to {value['high']:{sign}.{digits}f})"
+
+
+def _cell(shown: str) -> Markup:
+    """Return what `with_interval` shows so that a narrow table may break between value and interval."""
+    value, _, interval = shown.partition(" (")
+    return Markup('{}<span class="ci"> ({}</span>').format(value, interval) if interval else escape(value)
+
+
+def number(value: dict[str, Any], digits: int = 2, sign: str = "") -> str:
+    """Return the value alone: "5.59"."""
+    return "–" if value["value"] is None else f"{value['value']:{sign}.{digits}f}"
+
+
+def percent(value: dict[str, Any], digits: int = 1, *, alone: bool = False) -> str:
+    """Return a share of 1 in percent, with its interval or alone."""
+    percent = {key: None if part is None else 100 * part for key, part in value.items()}
+    return with_interval({**percent, "low": None} if alone else percent, digits, unit=" %")
+
+
+def _base64(image: bytes) -> str:
+    return base64.b64encode(image).decode()

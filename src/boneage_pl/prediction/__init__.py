@@ -1,0 +1,1 @@
+"""Estimate the bone age of one radiograph: inputs, ensembles, intervals, out-of-distribution detection."""

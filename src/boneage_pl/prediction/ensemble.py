@@ -1,0 +1,111 @@
+"""One checkpoint of an ensemble, with test-time augmentation."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boneage_pl.data.corruptions import flip, rotate
+from boneage_pl.data.images.resize import Pixels, ResizeSpec
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.model.feature_maps import FeatureHook
+from boneage_pl.model.inference import BatchPredictor, PredictionBatch, average_predictions
+from boneage_pl.prediction.ood import OODDetector
+from boneage_pl.prediction.ood_reference import load_ood_detector
+from boneage_pl.training.checkpoint import load_for_inference
+from boneage_pl.training.metadata import CheckpointMetadata
+
+TTATransform = Callable[[Pixels], Pixels]
+_MAX_ROTATION = 45  # degrees; our choice: a hand on its side is another picture
+
+
+@dataclass
+class MemberOutput:
+    """What one checkpoint makes of a batch.
+
+    Args:
+        predictions: the mean over the views.
+        is_ood: [B], whether a picture lies outside what it knows; `None` where it cannot tell.
+        sharpness: [B], whether it is finer or coarser; `None` where it cannot tell.
+    """
+
+    predictions: PredictionBatch
+    is_ood: NDArray[np.bool_] | None
+    sharpness: NDArray[np.bool_] | None
+
+
+class EnsembleMember:
+    """A trained checkpoint, ready to be asked.
+
+    Args:
+        path: of the checkpoint.
+        views: ways that each picture is looked at beside as it is.
+        device: see `BatchPredictor`.
+        repeated: see `load`.
+
+    Raises:
+        BoneAgeError: see `load`.
+    """
+
+    def __init__(
+        self, path: Path, views: Sequence[TTATransform] = (), device: str | None = None, repeated: Any = None
+    ) -> None:
+        self.path = path
+        reader, checkpoint = load_for_inference(path, repeated)
+        self.metadata: CheckpointMetadata = checkpoint.metadata
+        self.views = list(views)
+        self.predictor = BatchPredictor(reader, self.metadata.precision, device)
+        self.ood_detector: OODDetector | None = load_ood_detector(checkpoint, self.predictor)
+
+    @property
+    def resize_spec(self) -> ResizeSpec:
+        """The square that it is shown."""
+        return self.metadata.resize_spec
+
+    def predict_batch(
+        self, pixels: Pixels, male: Sequence[bool], sizes: Sequence[tuple[int, int]]
+    ) -> MemberOutput:
+        """Answer a batch.
+
+        Args:
+            pixels: uint8 [B, side, side].
+            male: whether each is of a boy.
+            sizes: of their files, width and height.
+        """
+        detector = self.ood_detector
+        strange = sharpness = None
+        if detector and detector.features:
+            with FeatureHook(self.predictor.module.network, detector.layer) as tap:
+                every = [self.predictor(pixels, male)]
+            strange = detector.is_ood(tap.features.numpy())
+        else:
+            every = [self.predictor(pixels, male)]
+        if detector:
+            sharpness = ~detector.matches_resolution(pixels, sizes, self.resize_spec.mode)
+        every += [self.predictor(np.stack([view(one) for one in pixels]), male) for view in self.views]
+        return MemberOutput(average_predictions(every), strange, sharpness)
+
+
+def parse_tta(named: Any) -> list[TTATransform]:
+    """Return the ways that `views` names: `flip`, or degrees to turn by, or a list of both.
+
+    Raises:
+        BoneAgeError: it is something else.
+    """
+    listed = [] if named is None else [named] if isinstance(named, str | int | float) else list(named)
+    found: list[TTATransform] = []
+    for view in listed:
+        if view == "flip":
+            found.append(flip)
+        elif isinstance(view, int | float) and not isinstance(view, bool) and 0 < abs(view) <= _MAX_ROTATION:
+            found.append(partial(rotate, degrees=float(view)))
+        else:
+            raise BoneAgeError(
+                f"views={named}: it is flip, or degrees up to {_MAX_ROTATION} to turn by, or a list of them, "
+                "as in views=[flip,-5,5]."
+            )
+    return found

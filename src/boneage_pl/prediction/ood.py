@@ -1,0 +1,265 @@
+"""Out-of-distribution detection by features, power spectrum and size.
+
+Two distances from the training's images, each with a limit that a given share of the validation's keeps: of
+the features that the network itself sees early on (edges, textures, and where they are), and of the power
+spectrum (how fine the picture is). And how many pixels its file had for the network's square, since an
+enlarged copy cannot be as fine as the original. Nothing in it knows what a cat is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from boneage_pl.data.images.resize import Pixels, ResizeMode
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.model.feature_maps import FeatureHook, ood_layer
+from boneage_pl.model.inference import BatchPredictor
+from boneage_pl.utils.progress import progress
+
+CALIBRATION_COVERAGE = (
+    0.98  # of the validation's images that each limit lets pass; our choice: both together flag under 5 %
+)
+MAX_IMAGES = 1500  # training images that are looked at, and validation images; our choice: more change little
+_MIN_IMAGES = 60  # of each; with fewer a limit hangs on one image
+_RANK = 64  # in which distances are counted in deviations; our choice, see docs/PREDICTION.md
+_BANDS = (0.20, 0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.60, 0.71)  # cycles a pixel; our choice, measured too
+_TOLERANCE = 1.1  # between files' sizes; our choice: a tenth more or fewer pixels is not seen
+_MIN_VARIANCE = 1e-6  # of a variance, where points do not differ
+_BATCH = 32
+
+Values = NDArray[np.float32]
+Images = Sequence[Pixels] | Pixels  # uint8 [N, side, side]
+
+
+@dataclass
+class LowRankGaussian:
+    """Where points lie: a mean, the directions in which they spread most, and how far in all others.
+
+    The distance is Mahalanobis' with the small variances replaced by their mean, as probabilistic principal
+    components have it (Tipping and Bishop, J R Stat Soc B 1999); features were first used so to tell what a
+    network does not know by Lee et al. (NeurIPS 2018).
+
+    Args:
+        mean: [D].
+        scale: [D], each coordinate's deviation.
+        directions: [D, K], orthonormal, of the scaled points.
+        variances: [K] along them.
+        residual_variance: mean variance in the other directions; 0 where there are none.
+        limit: the distance beyond which a point is none of them.
+    """
+
+    mean: Values
+    scale: Values
+    directions: Values
+    variances: Values
+    residual_variance: float
+    limit: float = float("inf")
+
+    @classmethod
+    def fit(cls, points: Values, others: Values, directions: int) -> "LowRankGaussian":
+        """Describe points [N, D], with the limit that `CALIBRATION_COVERAGE` of `others` [M, D] keep."""
+        mean, scale = points.mean(0), points.std(0)
+        scale = np.maximum(scale, 1e-4 * scale.max() + 1e-12)
+        scaled = torch.from_numpy((points - mean) / scale)
+        count = min(directions, points.shape[1], len(points) // 4)
+        with torch.random.fork_rng(devices=[]):  # it begins with random directions: always the same
+            torch.manual_seed(0)
+            _, spread, found = torch.svd_lowrank(scaled, q=min(count + 16, *scaled.shape), niter=4)
+        variances = (spread[:count] ** 2 / (len(points) - 1)).clamp(min=_MIN_VARIANCE).numpy()
+        left = points.shape[1] - count
+        total = float(scaled.var(0).sum())
+        rest = max((total - float(variances.sum())) / left, _MIN_VARIANCE) if left else 0.0
+        cloud = cls(mean, scale, found[:, :count].contiguous().numpy(), variances, rest)
+        distances = np.sort(cloud.mahalanobis(others))
+        rank = ceil((len(distances) + 1) * CALIBRATION_COVERAGE)  # as in `intervals`
+        cloud.limit = float(distances[min(rank, len(distances)) - 1])
+        return cloud
+
+    def mahalanobis(self, points: Values) -> Values:
+        """Return how far points [N, D] lie from it: [N]; 1 is usual."""
+        scaled = (points - self.mean) / self.scale
+        along = scaled @ self.directions
+        square = (along**2 / self.variances).sum(1)
+        if self.residual_variance:
+            square = square + ((scaled**2).sum(1) - (along**2).sum(1)).clip(0) / self.residual_variance
+        return np.sqrt(square / self.mean.size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as tensors and numbers."""
+        arrays = {name: getattr(self, name) for name in ("mean", "scale", "directions", "variances")}
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
+        return {**tensors, "residual_variance": self.residual_variance, "limit": self.limit}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "LowRankGaussian":
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        try:
+            mean, scale, directions, variances = (
+                values[name].to(torch.float32).numpy()
+                for name in ("mean", "scale", "directions", "variances")
+            )
+            whole = (
+                mean.shape == scale.shape == directions.shape[:1] and variances.shape == directions.shape[1:]
+            )
+            if not whole or mean.ndim != 1 or not (scale > 0).all() or not (variances > 0).all():
+                raise ValueError("its parts do not fit")
+            return cls(
+                mean, scale, directions, variances, float(values["residual_variance"]), float(values["limit"])
+            )
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"what it knows of its images is not what it must be ({error})") from error
+
+
+@dataclass
+class OODDetector:
+    """What a model knows of its images.
+
+    Args:
+        layer: the module of its network whose output the features are of; nothing where it has no maps.
+        features: of the training images as they are and mirrored; `None` where it has no maps.
+        spectrum: of the training images.
+        scale_range: the least and the most pixels that their files had, see `scale_ratio`; `None` if not
+            known.
+    """
+
+    layer: str
+    features: LowRankGaussian | None
+    spectrum: LowRankGaussian
+    scale_range: tuple[float, float] | None = None
+
+    def is_ood(self, features: Values) -> NDArray[np.bool_]:
+        """Return whether each picture lies outside what is familiar, by its features [B, D]: [B].
+
+        Raises:
+            BoneAgeError: they are not of the map that was learned from.
+        """
+        assert self.features is not None
+        if features.shape[1:] != self.features.mean.shape:
+            raise BoneAgeError(
+                f"what the checkpoint knows of its images is of {self.features.mean.size} features, and its "
+                f"network's {self.layer} gives {features.shape[-1]}: it was not made by this project."
+            )
+        return ~(self.features.mahalanobis(features) <= self.features.limit)  # what is no number is strange
+
+    def matches_resolution(
+        self, pixels: Images, sizes: Sequence[tuple[int, int]], fit: ResizeMode
+    ) -> NDArray[np.bool_]:
+        """Return whether each picture is as fine as the training's were: [B].
+
+        Args:
+            pixels: uint8 [B, side, side].
+            sizes: of their files, width and height.
+            fit: how they were brought into the square.
+        """
+        fine = self.spectrum.mahalanobis(power_spectrum_features(pixels)) <= self.spectrum.limit
+        if self.scale_range:
+            least, most = self.scale_range[0] / _TOLERANCE, self.scale_range[1] * _TOLERANCE
+            side = pixels[0].shape[-1]
+            details = [scale_ratio(size, side, fit) for size in sizes]
+            fine &= np.array([least <= detail <= most for detail in details])
+        return fine
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as a checkpoint keeps it."""
+        features = self.features.to_dict() if self.features else None
+        detail = list(self.scale_range) if self.scale_range else None
+        return {
+            "layer": self.layer,
+            "features": features,
+            "spectrum": self.spectrum.to_dict(),
+            "scale_range": detail,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "OODDetector | None":
+        """Read what `to_dict` wrote; `None` of nothing.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        if values is None:
+            return None
+        try:
+            features = None if values["features"] is None else LowRankGaussian.from_dict(values["features"])
+            least, most = values["scale_range"] or (None, None)
+            detail = None if least is None or most is None else (float(least), float(most))
+            return cls(str(values["layer"]), features, LowRankGaussian.from_dict(values["spectrum"]), detail)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"what it knows of its images is not what it must be ({error})") from error
+
+
+def scale_ratio(size: tuple[int, int], side: int, fit: ResizeMode) -> float:
+    """Return how many of a file's pixels there are for one of the square's, along a line, at most 1."""
+    return min((max(size) if fit == "pad" else min(size)) / side, 1.0)
+
+
+def fit_ood_detector(
+    ask: BatchPredictor, train: Images, validation: Images, details: Sequence[float] = ()
+) -> OODDetector | None:
+    """Return what a trained network knows of its images; `None` if they are too few to say.
+
+    Args:
+        ask: the network.
+        train: images that it was trained on, uint8 [N, H, W]: what is familiar.
+        validation: others of their kind, uint8 [M, H, W]: they set the limits.
+        details: of the training images' files, see `scale_ratio`; none where they are not known.
+    """
+    if min(len(train), len(validation)) < _MIN_IMAGES:
+        return None
+    spectrum = LowRankGaussian.fit(
+        power_spectrum_features(train), power_spectrum_features(validation), len(_BANDS)
+    )
+    detail = (min(details), max(details)) if details else None
+    layer = ood_layer(ask.module.network, train[0].shape[-1])
+    if layer is None:
+        return OODDetector("", None, spectrum, detail)
+    # a network that was trained on mirrored pictures knows them too
+    batches = [*_batches(train), *(batch[:, :, ::-1] for batch in _batches(train)), *_batches(validation)]
+    found = []
+    with FeatureHook(ask.module.network, layer) as tap:
+        for batch in progress(batches, len(batches), "learning what its images look like", "batches"):
+            ask(np.ascontiguousarray(batch), [False] * len(batch))
+            found.append(tap.features.numpy())
+    points = np.concatenate(found)
+    if not np.isfinite(points).all():  # its training diverged: it knows nothing
+        return OODDetector("", None, spectrum, detail)
+    seen = 2 * len(train)
+    return OODDetector(layer, LowRankGaussian.fit(points[:seen], points[seen:], _RANK), spectrum, detail)
+
+
+def _batches(images: Images) -> list[Pixels]:
+    return [np.asarray(images[at : at + _BATCH]) for at in range(0, len(images), _BATCH)]
+
+
+def power_spectrum_features(images: Images) -> Values:
+    """Return the shape of the power spectrum of each image: [N, bands − 1], without its height."""
+    bands = np.stack([_band_energies(pixels) for pixels in images])
+    return (bands - bands.mean(1, keepdims=True))[:, 1:].astype(np.float32)  # they sum to nothing: one less
+
+
+def _band_energies(pixels: Pixels) -> Values:
+    """Return the logarithm of an image's mean power in each ring of frequencies."""
+    window, ring = _frequency_rings(*pixels.shape)
+    values = pixels.astype(np.float32)
+    power = np.abs(np.fft.rfft2((values - values.mean()) * window)) ** 2
+    count = len(_BANDS) + 1
+    sums = np.bincount(ring, power.ravel(), count)[1:-1]  # without what lies outside all
+    return np.log(sums / np.bincount(ring, minlength=count)[1:-1].clip(1) + 1)
+
+
+@lru_cache(maxsize=4)
+def _frequency_rings(height: int, width: int) -> tuple[Values, NDArray[np.int64]]:
+    """Return what an image is faded out with at its edges, and the ring of each of its frequencies."""
+    window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    return window, np.digitize(radius, _BANDS).ravel()

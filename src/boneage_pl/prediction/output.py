@@ -1,0 +1,148 @@
+"""Write predictions as CSV and to the console."""
+
+import csv
+import errno
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO, TypeVar
+
+from tqdm import tqdm
+
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.prediction.types import QUALITY_FLAGS, Prediction
+
+COLUMNS = ["path", "sex", "months", "years_months", "low", "high", "flags", "error", "age", "notes", "spread"]
+MAX_CONSOLE_LINES = (
+    10  # answers; our choice: what a flag means is said beside so many, and once at the end of more
+)
+
+T = TypeVar("T")
+
+
+def prediction_cells(answer: Prediction) -> list[str]:
+    """Return an answer as a row of the table: months with three decimals, lists joined by semicolons."""
+    return [
+        answer.path,
+        answer.sex,
+        _number(answer.months),
+        answer.years_months,
+        _number(answer.lower),
+        _number(answer.upper),
+        ";".join(answer.flags),
+        answer.error,
+        _number(answer.chronological_age),
+        ";".join(answer.notes),
+        _number(answer.std),
+    ]
+
+
+def format_prediction(answer: Prediction, level: float) -> str:
+    """Return an answer as a person reads it."""
+    name = f"{answer.path}{f' ({answer.sex})' if answer.sex else ''}"
+    if answer.months is None:
+        parts = f"no answer: {answer.error}"
+    else:
+        parts = f"{answer.years_months} ({answer.months:.1f} months)"
+        if answer.lower is not None and answer.upper is not None:
+            parts += f", {level:.0%} between {answer.lower:.0f} and {answer.upper:.0f}"
+        if answer.chronological_age is not None:
+            parts += f"; {answer.chronological_age:.0f} months old"
+    doubts = f"  [{', '.join(answer.flags)}]" if answer.flags else ""
+    return f"{name}: {parts}{doubts}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+class PredictionWriter:
+    """Writes each answer as it comes, and counts.
+
+    Args:
+        table: where rows go; `None` for lines on a terminal alone.
+        lines: where lines go; `None` where nobody reads them.
+        level: of the answers' intervals.
+    """
+
+    def __init__(self, table: TextIO | None, lines: TextIO | None, level: float = 0.9) -> None:
+        self.table, self.lines = table, lines
+        self.rows = csv.writer(table, lineterminator="\n") if table else None
+        self.level = level
+        self.flags: Counter[str] = Counter()
+        self.predicted = self.unanswered = 0
+        self._head = False
+
+    def write(self, answer: Prediction) -> None:
+        """Write an answer."""
+        if self.rows and self.table:
+            if not self._head:
+                self.rows.writerow(COLUMNS)
+                self._head = True
+            self.rows.writerow(prediction_cells(answer))
+            self.table.flush()  # what is answered is there, whatever comes
+        if self.lines:
+            tqdm.write(format_prediction(answer, self.level), self.lines)
+        self.flags.update(answer.flags)
+        if answer.error:
+            self.unanswered += 1
+        else:
+            self.predicted += 1
+
+    def summary(self, readings: Iterable[T]) -> Iterator[T]:
+        """Yield what comes, under a bar on a terminal; at the end say on standard error what it was."""
+        start = time.perf_counter()
+        shown = sys.stderr.isatty()
+        yield from tqdm(readings, unit=" images", disable=not shown, dynamic_ncols=True, leave=False, delay=2)
+        for name, count in self.flags.most_common():
+            print(f"{name} ({count}): {QUALITY_FLAGS[name]}", file=sys.stderr)
+        total = self.predicted + self.unanswered
+        if total > MAX_CONSOLE_LINES:
+            rate = total / (time.perf_counter() - start)
+            lost = f", {self.unanswered} not" if self.unanswered else ""
+            print(f"{self.predicted} answered{lost}; {rate:.1f} a second", file=sys.stderr)
+
+
+@contextmanager
+def open_writer(out: Path | None, level: float = 0.9) -> Iterator[PredictionWriter]:
+    """Open where answers go: the file `out`, or standard output; lines go to a terminal.
+
+    Raises:
+        BoneAgeError: the file is there already, or cannot be written.
+        SystemExit: nobody reads any more, as after `| head`.
+    """
+    terminal = sys.stdout.isatty()
+    try:
+        if out is None:
+            yield (
+                PredictionWriter(None, sys.stdout, level)
+                if terminal
+                else PredictionWriter(sys.stdout, None, level)
+            )
+            sys.stdout.flush()
+            return
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            file = out.open("x", encoding="utf-8", newline="")
+        except FileExistsError:
+            raise BoneAgeError(f"out={out} is there already, and nothing is written over.") from None
+        except OSError as error:
+            raise BoneAgeError(f"out={out} cannot be written: {error.strerror}.") from error
+        try:
+            with file:
+                yield PredictionWriter(file, sys.stdout if terminal else None, level)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise BoneAgeError(f"out={out}: {error.strerror}; what was written of it is kept.") from error
+        except BaseException:
+            if out.stat().st_size == 0:  # nothing was answered: the same command may begin again
+                out.unlink()
+            raise
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        sys.exit(141)  # as shells have it for SIGPIPE

@@ -1,1 +1,0 @@
-"""What came of it: statistics, figures, the written report."""

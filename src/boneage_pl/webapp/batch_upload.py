@@ -1,0 +1,179 @@
+"""Unpack uploads of several files, zip archives and tables."""
+
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from boneage_pl.data.images.radiograph import SUFFIXES
+from boneage_pl.data.tables.spec import default_conventions
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.fetch.extract import CORRUPTION_ERRORS, entry_error, is_hidden
+from boneage_pl.prediction.inputs import looks_like_dicom
+from boneage_pl.prediction.types import PredictionRequest
+
+_DIRECTORY = 4 << 20  # bytes; our choice: of a zip file's list of contents, some forty thousand names
+_CHUNK = 1 << 20
+_MISSING = "the table names it, and it is not among the files"
+
+
+@dataclass(frozen=True)
+class UploadedFile:
+    """An upload: where it lies, and what its owner calls it."""
+
+    path: Path
+    name: str
+
+
+@dataclass
+class UploadBatch:
+    """What was dropped, laid out in a folder.
+
+    Args:
+        folder: it lies in.
+        names: what each picture is called by its owner, by its path.
+        tables: among it, and what they are called.
+        errors: what cannot be asked about: name and reason.
+    """
+
+    folder: Path
+    names: dict[Path, str] = field(default_factory=dict)
+    tables: dict[Path, str] = field(default_factory=dict)
+    errors: list[tuple[str, str]] = field(default_factory=list)
+
+    def requests(self, sex: Any) -> Iterator[PredictionRequest]:
+        """Yield what is asked: a table's rows, then the pictures that no table names.
+
+        Args:
+            sex: of those that no table says it of, see `boneage_pl.prediction.inputs.parse_sex`.
+        """
+        requests = set()
+        for table, name in self.tables.items():
+            for question in self._rows(table, name, sex):
+                path = Path(os.path.abspath(question.path))  # noqa: PTH100 — links are none of ours
+                if not question.error and path not in self.names:
+                    yield PredictionRequest(path.name, question.male, _MISSING)
+                else:
+                    requests.add(path)
+                    yield PredictionRequest(path, question.male, question.error)
+        for path in self.names:
+            if path not in requests:
+                yield PredictionRequest(path, sex)
+
+    def _rows(self, table: Path, name: str, sex: Any) -> list[PredictionRequest]:
+        from boneage_pl.prediction.inputs import requests_from_table  # imports pandas
+
+        try:
+            return requests_from_table(table, sex)
+        except BoneAgeError as error:
+            self.errors.append((name, str(error).replace(f"{table}: ", "")))
+            return []
+
+    def display_name(self, path: str) -> str:
+        """Return what a picture is called by its owner."""
+        return self.names.get(Path(path), Path(path).name)
+
+
+def unpack_uploads(files: Sequence[UploadedFile], folder: Path, pictures: int, room: int) -> UploadBatch:
+    """Lay out what was dropped; a bad file or entry is refused by itself.
+
+    Args:
+        files: that were dropped.
+        folder: an empty one, beside them.
+        pictures: no more are taken.
+        room: bytes that zip files may unpack to, all together.
+
+    Raises:
+        BoneAgeError: nothing was dropped, or more pictures than are taken.
+    """
+    laid = UploadBatch(folder)
+    for number, file in enumerate(files):
+        part = folder / str(number)  # names need not differ
+        part.mkdir()
+        if file.name.lower().endswith(".zip"):
+            room = _unzip(file, part, laid, room)
+        elif _is_table(Path(file.name).suffix.lower()):
+            laid.tables[_place_file(file, folder, part)] = file.name
+        else:
+            laid.names[_place_file(file, folder, part)] = file.name
+        if len(laid.names) > pictures:
+            raise BoneAgeError(f"These are more than {pictures} pictures: drop fewer at a time.")
+    if not laid.names and not laid.errors:
+        raise BoneAgeError("Drop radiographs, or a zip file of them.")
+    return laid
+
+
+def _place_file(file: UploadedFile, folder: Path, apart: Path) -> Path:
+    """Return the file under its owner's name in a folder: a table names files so."""
+    name = Path(file.name).name.replace("\0", "") or "file"
+    for path in (folder / name, apart / name):
+        try:
+            os.link(file.path, path)
+            return path
+        except OSError:  # two files of one name, a name that is too long, or a disk without links
+            continue
+    path = apart / f"file{Path(file.name).suffix[:10]}"
+    shutil.copyfile(file.path, path)
+    return path
+
+
+def _unzip(file: UploadedFile, folder: Path, laid: UploadBatch, room: int) -> int:
+    """Unpack the radiographs of a zip file, and return the room that is left."""
+    try:
+        if _directory_of(file.path) > _DIRECTORY:
+            raise ValueError("it lists more files than can be radiographs")
+        with zipfile.ZipFile(file.path) as archive:
+            entries = [e for e in archive.infolist() if not e.is_dir()]
+            before = len(laid.names), len(laid.tables), len(laid.errors)
+            for entry in entries:
+                room = _extract_entry(archive, entry, f"{file.name}/{entry.filename}", folder, laid, room)
+        if before == (len(laid.names), len(laid.tables), len(laid.errors)):
+            laid.errors.append((file.name, "no radiograph is in it"))
+    except CORRUPTION_ERRORS as error:
+        laid.errors.append((file.name, f"no zip file that can be read: {error or type(error).__name__}"))
+    return room
+
+
+def _extract_entry(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, folder: Path, laid: UploadBatch, room: int
+) -> int:
+    suffix = Path(entry.filename).suffix.lower()
+    problem = entry_error(entry)
+    if problem is None and is_hidden(entry):
+        return room
+    if problem is None and suffix == ".zip":
+        problem = "is a zip file in a zip file, which is not opened"
+    if problem is None and entry.file_size > room:
+        problem = f"would unpack to more than the {room >> 20} MB that are left"
+    if problem is not None:
+        laid.errors.append((name, problem))
+        return room
+    path = folder / entry.filename
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(entry) as packed, path.open("xb") as unpacked:
+            shutil.copyfileobj(packed, unpacked, _CHUNK)  # `zipfile` hands out no more than the declared size
+    except CORRUPTION_ERRORS as error:
+        laid.errors.append((name, f"cannot be unpacked: {error or type(error).__name__}"))
+    else:
+        if _is_table(suffix):
+            laid.tables[path] = name
+        elif suffix in SUFFIXES or looks_like_dicom(str(path)):
+            laid.names[path] = name
+    return room - entry.file_size
+
+
+def _is_table(suffix: str) -> bool:
+    return suffix in default_conventions().table_suffixes and suffix != ".txt"  # most of those say "read me"
+
+
+def _directory_of(path: Path) -> int:
+    """Return the largest size in bytes that a zip file's end gives for its list of contents."""
+    with path.open("rb") as file:
+        file.seek(-min(path.stat().st_size, 1 << 17), os.SEEK_END)
+        tail = file.read()
+    ends = tail.split(b"PK\x05\x06")[1:]
+    return max((int.from_bytes(end[8:12], "little") for end in ends), default=0)

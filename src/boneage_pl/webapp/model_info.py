@@ -1,0 +1,68 @@
+"""Model card and figures for the page."""
+
+import base64
+from pathlib import Path
+
+from markupsafe import Markup
+
+from boneage_pl.deploy.model_card import write_model_card
+from boneage_pl.prediction.predictor import BoneAgePredictor
+from boneage_pl.training.metadata import CheckpointMetadata
+from boneage_pl.training.runs import run_of
+
+_FIGURES = {
+    "predicted_against_true": "Answers against bone ages",
+    "bland_altman": "Differences against the mean of both (Bland–Altman)",
+    "error_by_age": "Error by age and sex",
+    "groups": "Error in each of the groups",
+    "learning_curves": "Error during training",
+    "worst_cases": "The largest errors",
+}
+_FIGURE = Markup(
+    '<figure><img alt="{0}" src="data:image/png;base64,{1}"><figcaption>{0}</figcaption></figure>'
+)
+
+
+def format_model_line(model: BoneAgePredictor) -> str:
+    """Return the model in a few words: what it is and how far off."""
+    first = model.members[0].metadata
+    if len(model.members) == 1:
+        return (
+            f"{first.experiment}, {first.image_size} pixels: off by {_mae(first):.1f} months on average on"
+            f" its {len(first.validation['id'])} validation images"
+        )
+    every = ", ".join(
+        f"{member.metadata.experiment} ({_mae(member.metadata):.1f})" for member in model.members
+    )
+    return f"the mean of {len(model.members)} models, off by {every} months on their validation images"
+
+
+def model_card_markdown(model: BoneAgePredictor, level: float) -> str:
+    """Return the model card, or one after the other, as Markdown."""
+    every = [
+        write_model_card(member.path, BoneAgePredictor([member], level), level) for member in model.members
+    ]
+    return "\n\n".join(card.split("---\n", 2)[2] for card in every)  # what is before is for a hub
+
+
+def model_figures(model: BoneAgePredictor) -> str:
+    """Return the figures of the reports beside the checkpoints, as HTML."""
+    found = [
+        _FIGURE.format(f"{member.metadata.experiment}: {caption}", _content(path))
+        for member in model.members
+        for name, caption in _FIGURES.items()
+        if (path := run_of(member.path) / "report" / f"{name}.png").is_file()
+    ]
+    if not found:
+        return "<p>No report lies beside this model, so there are no figures.</p>"
+    return Markup('<div class="figures">{}</div>').format(Markup("").join(found))
+
+
+def _mae(record: CheckpointMetadata) -> float:
+    answers = record.validation
+    pairs = zip(answers["predicted"], answers["bone_age"], strict=True)
+    return sum(abs(predicted - true) for predicted, true in pairs) / max(len(answers["id"]), 1)
+
+
+def _content(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()

@@ -1,0 +1,178 @@
+"""Render predictions as HTML and CSV."""
+
+import base64
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO, StringIO
+from typing import Any, cast
+
+from markupsafe import Markup
+from PIL import Image
+
+from boneage_pl.data.images.resize import Pixels
+from boneage_pl.evaluation.templating import environment
+from boneage_pl.prediction.gradcam import colorize
+from boneage_pl.prediction.output import COLUMNS, prediction_cells
+from boneage_pl.prediction.predictor import PredictionResult
+from boneage_pl.prediction.types import QUALITY_FLAGS, Prediction, format_years_months
+from boneage_pl.webapp.growth_reference import SOURCE, skeletal_age_sd
+from boneage_pl.webapp.service import PredictionService, SessionImage
+
+WIDTH = 640
+_LEFT, _RIGHT = 22, 22
+_OLDEST = 228  # months, 19 years: the ages of the atlas, and of the RSNA's children
+
+
+@dataclass(frozen=True)
+class Band:
+    """A range of ages on the axis: `start` and `width` of the drawing."""
+
+    start: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Ages from 0 to 19 years, or on to `oldest` where that is more.
+
+    Args:
+        oldest: months that must be on it.
+    """
+
+    oldest: float = _OLDEST
+
+    @property
+    def width(self) -> int:
+        """Of the drawing."""
+        return WIDTH
+
+    def at(self, months: float) -> float:
+        """Return where an age stands."""
+        end = max(self.oldest, _OLDEST)
+        share = min(max(months / end, 0.0), 1.0)
+        return round(_LEFT + share * (WIDTH - _LEFT - _RIGHT), 1)
+
+    def band(self, low: float, high: float) -> Band:
+        """Return a range of ages."""
+        return Band(self.at(low), round(self.at(high) - self.at(low), 1))
+
+    @property
+    def ticks(self) -> list[tuple[float, int]]:
+        """Where whole years stand, every second or fewer, and which they are."""
+        years = int(max(self.oldest, _OLDEST) // 12)
+        return [(self.at(12 * year), year) for year in range(0, years + 1, max(2, years // 9))]
+
+
+_THUMB = 72  # pixels
+_TITLES = {
+    "unfamiliar": "Not like what the model knows",
+    "sharpness": "Another sharpness",
+    "inverted": "Was inverted",
+    "right_hand": "A right hand",
+    "blank": "Empty",
+}
+_COMMON = {"flags": QUALITY_FLAGS, "titles": _TITLES, "years": format_years_months, "source": SOURCE}
+
+
+def render_prediction(
+    desk: PredictionService, looked: SessionImage, male: bool | None, age: float | None
+) -> str:
+    """Return what is said of one picture.
+
+    Args:
+        desk: that was asked.
+        looked: what came of it.
+        male: the sex that was chosen; `None` for both.
+        age: chronological, in months; `None` where it is not known.
+    """
+    readings = [r for r in looked.readings if male in (None, r.prediction.male) or r.prediction.error]
+    frame = desk.model.members[0].resize_spec
+    results = [_prediction_context(desk, looked, reading, age) for reading in readings]
+    part = frame.visible_box(*looked.size) if looked.size != (0, 0) else None
+    return _render(
+        "answer.html", looked=looked, said=results, part=part, frame=frame, level=desk.level, age=age
+    )
+
+
+def render_table(
+    desk: PredictionService, readings: Sequence[PredictionResult], refused: Sequence[tuple[str, str]]
+) -> str:
+    """Return a table of many answers.
+
+    Args:
+        desk: that was asked.
+        readings: of the pictures, called by their owners' names.
+        refused: names of what could not be asked about, and why.
+    """
+    rows = [
+        {
+            "answer": r.prediction,
+            "picture": _png(_thumbnail(desk.has_gradcam(r))) if r.prediction.months is not None else "",
+        }
+        for r in readings
+    ]
+    rows += [{"answer": Prediction(name, error=why), "picture": ""} for name, why in refused]
+    found = cast(list[Prediction], [row["answer"] for row in rows])
+    return _render("table.html", rows=rows, level=desk.level, csv=_csv(found), found=found)
+
+
+def render_header(model: str, *, synthetic: bool) -> str:
+    """Return the top of the page: what answers, and what it is not."""
+    return _render("head.html", model=model, synthetic=synthetic)
+
+
+def render_message(text: str, kind: str = "problem") -> str:
+    """Return a paragraph of plain words."""
+    return str(Markup('<p class="{}">{}</p>').format(kind, text))  # plain, so that it can be added to others
+
+
+def _prediction_context(
+    desk: PredictionService, looked: SessionImage, reading: PredictionResult, age: float | None
+) -> dict[str, Any]:
+    """Return what the template says of an answer."""
+    answer = reading.prediction
+    if answer.months is None:
+        return {"answer": answer}
+    assert answer.male is not None
+    sd = skeletal_age_sd(age, male=answer.male) if age is not None else None
+    found = desk.grad_cam(looked, reading)
+    return {
+        "answer": answer,
+        "axis": Axis(max(answer.upper or answer.months, age or 0)),
+        "difference": None if age is None else answer.months - age,
+        "sd": sd,
+        "seen": _png(Image.fromarray(desk.has_gradcam(reading))),
+        "where": "" if found is None else _png(Image.fromarray(colorize(found), "RGBA")),
+        "cells": None if found is None else found.shape,
+    }
+
+
+def _thumbnail(pixels: Pixels) -> Image.Image:
+    image = Image.fromarray(pixels)
+    image.thumbnail((_THUMB, _THUMB))
+    return image
+
+
+def _png(image: Image.Image) -> str:
+    file = BytesIO()
+    image.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _csv(answers: Sequence[Prediction]) -> str:
+    file = StringIO()
+    rows = csv.writer(file, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    rows.writerows([_escape_cell(cell) for cell in prediction_cells(answer)] for answer in answers)
+    return base64.b64encode(file.getvalue().encode()).decode()
+
+
+def _escape_cell(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula: file names come from anywhere."""
+    return f"'{cell}" if re.match(r"[=+@\t\r]|-(?![\d.]+$)", cell) else cell
+
+
+def _render(template: str, **content: Any) -> str:
+    return environment("boneage_pl.webapp", escaped=True).get_template(template).render(**_COMMON, **content)

@@ -1,0 +1,263 @@
+"""Gradio page."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import wraps
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.prediction.predictor import MISSING_SEX_MESSAGE, PredictionResult
+from boneage_pl.prediction.types import format_years_months
+from boneage_pl.webapp import model_info, rendering
+from boneage_pl.webapp.age_input import parse_age
+from boneage_pl.webapp.batch_upload import UploadedFile, unpack_uploads
+from boneage_pl.webapp.service import PredictionService, SessionImage
+from boneage_pl.webapp.uploads import TTLCache, Uploads
+
+log = logging.getLogger(__name__)
+
+
+def file_dropzone(**options: Any) -> gr.File:
+    """Return a component whose value is a list of `UploadedFile`.
+
+    Methods are replaced on the component: for a class of our own Gradio writes a stub beside this file.
+
+    Args:
+        options: of Gradio's component.
+    """
+    zone = gr.File(elem_classes="drop", **options)
+    move = zone.async_move_resource_to_block_cache
+
+    async def refusing(path: str | Path | None) -> str | None:
+        if path is not None and "://" in str(path):  # Gradio would fetch it
+            raise gr.Error("Only files that are dropped here are read.")
+        return await move(path)
+
+    zone.async_move_resource_to_block_cache = refusing  # type: ignore[method-assign, assignment]
+    zone.preprocess = _files  # type: ignore[method-assign, assignment]
+    return zone
+
+
+def _files(payload: Any) -> list[UploadedFile]:
+    listed = [] if payload is None else getattr(payload, "root", [payload])
+    return [UploadedFile(Path(file.path), file.orig_name or Path(file.path).name) for file in listed]
+
+
+_SEX = {"F": False, "M": True}
+_ONE = [("Girl", "F"), ("Boy", "M"), ("Not known: both", "unknown")]
+_MANY = [
+    ("As the files or a table say", "said"),
+    ("Girls", "F"),
+    ("Boys", "M"),
+    ("Not known: both", "unknown"),
+]
+_NO_SEX = "no sex is known: choose one above, or drop a table with the columns path and sex, too"
+_HELP = (
+    "Drop a radiograph of one hand, seen from the front. A DICOM file may say sex and age by itself. "
+    "The file is deleted as soon as it is answered."
+)
+_GONE = "The radiograph is no longer kept: drop it again."
+_HELP_MANY = (
+    "Drop several files, or a zip of them; a table (CSV) with the columns path or id, and sex, may lie among "
+    "them. The files are deleted as soon as they are answered."
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is taken at once.
+
+    Args:
+        bytes: of one drop, all of its files together.
+        images: of one drop.
+        unpacked: bytes that its zip files may hold.
+    """
+
+    bytes: int
+    images: int
+    unpacked: int
+
+
+def build_ui(
+    desk: PredictionService, uploads: Uploads, kept: TTLCache[SessionImage], limits: Limits
+) -> gr.Blocks:
+    """Return the page.
+
+    Args:
+        desk: that is asked.
+        uploads: where dropped files lie.
+        kept: the pictures that people look at.
+        limits: what is taken at once.
+    """
+    with gr.Blocks(title="Bone age", analytics_enabled=False) as page:
+        gr.HTML(_head(desk), elem_classes="page")
+        with gr.Tab("One radiograph"):
+            _single_tab(desk, uploads, kept)
+        with gr.Tab("Several"):
+            _batch_tab(desk, uploads, limits)
+        with gr.Tab("This model") as tab:
+            _model_tab(desk, tab)
+    return page
+
+
+def style() -> str:
+    """Return the page's own style sheet."""
+    return _file("page.css")
+
+
+def _single_tab(desk: PredictionService, uploads: Uploads, kept: TTLCache[SessionImage]) -> None:
+    name = gr.State(None)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=280):
+            file = file_dropzone(
+                label="Radiograph: PNG, JPEG, TIFF or DICOM", file_count="single", height=140
+            )
+            sex = gr.Radio(_ONE, value="unknown", label="Sex of the child")
+            age = gr.Textbox(label="Chronological age, if known", placeholder="9 y 2 m, 9.5 y or 110 m")
+            with gr.Accordion("Or from dates", open=False):
+                born = gr.Textbox(label="Date of birth", placeholder="2014-05-30")
+                seen = gr.Textbox(label="Date of the radiograph", placeholder="2024-01-31")
+        with gr.Column(scale=5, min_width=300):
+            answer = _is_live(rendering.render_message(_HELP, "quiet"))
+    said: list[Any] = [sex, age, born, seen]
+
+    @_catch_errors
+    def show(name: str | None, sex: str, age: str, born: str, seen: str) -> str:
+        looked = kept.get(name)
+        if looked is None:
+            return rendering.render_message(_HELP if name is None else _GONE, "quiet")
+        try:
+            months, problem = parse_age(age or "", born or "", seen or ""), ""
+        except BoneAgeError as error:  # the answer stays while an age is being written
+            months, problem = None, rendering.render_message(str(error))
+        return problem + rendering.render_prediction(desk, looked, _SEX.get(sex), months)
+
+    def look(dropped: list[UploadedFile], before: str | None, *said: str) -> tuple[Any, ...]:
+        if not dropped:
+            return before, *said, None, gr.skip()
+        with uploads.release([file.path for file in dropped]):
+            if not uploads.contains(dropped[0].path):
+                return (
+                    None,
+                    *said,
+                    None,
+                    rendering.render_message("The upload is no longer there: drop it again."),
+                )
+            try:
+                found = desk.predict_one(dropped[0].path, dropped[0].name)
+            except Exception:
+                return None, *said, None, _unexpected_error()
+        if before is not None:  # what was said was said of another child
+            said = ("unknown", "", "", "")
+        if found.tags and found.tags.male is not None:
+            said = ("M" if found.tags.male else "F", *said[1:])
+        if found.tags and found.tags.age is not None:
+            said = (said[0], format_years_months(found.tags.age), "", "")
+        kept.drop(before)
+        now = kept.put(found)
+        return now, *said, None, show(now, *said)
+
+    asked: Any = {"show_progress": "minimal", "concurrency_id": "one", "concurrency_limit": 4}
+    asked["api_visibility"] = "private"
+    file.upload(look, [file, name, *said], [name, *said, file, answer], **asked)
+    changes = [sex.input, *(event for box in said[1:] for event in (box.submit, box.blur))]
+    gr.on(changes, show, [name, *said], answer, trigger_mode="always_last", **asked)
+
+
+def _batch_tab(desk: PredictionService, uploads: Uploads, limits: Limits) -> None:
+    files = file_dropzone(label="Radiographs, a zip file, a table", file_count="multiple", height=180)
+    sex = gr.Radio(_MANY, value="said", label="Sex of the children")
+    button = gr.Button("Read the bone ages", variant="primary")
+    answers = _is_live(rendering.render_message(_HELP_MANY, "quiet"))
+
+    @_catch_errors
+    def read(dropped: list[UploadedFile], sex: str, progress: gr.Progress) -> str:
+        here = [file for file in dropped if uploads.contains(file.path)]
+        if len(here) < len(dropped):
+            raise BoneAgeError("Some of the uploads are no longer there: drop them again.")
+        with uploads.release([file.path for file in here]), uploads.room() as folder:
+            laid = unpack_uploads(here, folder, limits.images, limits.unpacked)
+            asked = list(laid.requests({**_SEX, "unknown": "unknown"}.get(sex)))
+            readings = []
+            for reading in desk.predict_many(asked):
+                readings.append(_display_name(reading, laid.display_name(reading.prediction.path)))
+                progress((len(readings), len(asked)), unit="pictures")
+        return rendering.render_table(desk, readings, laid.errors)
+
+    def read_all(
+        dropped: list[UploadedFile],
+        sex: str,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> tuple[Any, str]:
+        return None, read(dropped, sex, progress)
+
+    button.click(
+        read_all,
+        [files, sex],
+        [files, answers],
+        show_progress_on=answers,
+        concurrency_id="several",
+        concurrency_limit=2,
+        api_visibility="private",
+    )
+
+
+def _model_tab(desk: PredictionService, tab: gr.Tab) -> None:
+    card, figures = gr.Markdown("", elem_classes=["page", "card"]), gr.HTML("", elem_classes="page")
+    kept: list[str] = []
+
+    def tell() -> tuple[str, str]:
+        if not kept:
+            kept.extend(
+                (model_info.model_card_markdown(desk.model, desk.level), model_info.model_figures(desk.model))
+            )
+        return kept[0], kept[1]
+
+    tab.select(tell, None, [card, figures], concurrency_limit=1, api_visibility="private")
+
+
+def _display_name(reading: PredictionResult, name: str) -> PredictionResult:
+    error = _NO_SEX if reading.prediction.error == MISSING_SEX_MESSAGE else reading.prediction.error
+    return replace(reading, prediction=replace(reading.prediction, path=name, error=error))
+
+
+def _catch_errors(do: Callable[..., str]) -> Callable[..., str]:
+    """Return what says in words why it could not be done."""
+
+    @wraps(do)
+    def tried(*args: Any) -> str:
+        try:
+            return do(*args)
+        except BoneAgeError as error:
+            return rendering.render_message(str(error))
+        except Exception:
+            return _unexpected_error()
+
+    return tried
+
+
+def _unexpected_error() -> str:
+    """Say that the fault is ours; whoever serves the page can see which."""
+    log.exception("the page could not answer")
+    return rendering.render_message(
+        "This could not be answered, by a fault of the program: its log says more."
+    )
+
+
+def _is_live(value: str) -> gr.HTML:
+    """Return a part of the page that is read aloud when it changes."""
+    return gr.HTML(value, js_on_load=_file("page.js"), elem_classes="page")
+
+
+def _head(desk: PredictionService) -> str:
+    synthetic = any(member.metadata.synthetic for member in desk.model.members)
+    return rendering.render_header(model_info.format_model_line(desk.model), synthetic=synthetic)
+
+
+def _file(name: str) -> str:
+    return (files("boneage_pl.webapp") / "templates" / name).read_text(encoding="utf-8")

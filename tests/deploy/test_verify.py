@@ -1,0 +1,38 @@
+"""What is refused: answers that are not the checkpoint's, and a precision that costs too much."""
+
+import numpy as np
+import pytest
+
+from boneage_pl.deploy.verify import ExportCheck, assert_accuracy, assert_parity, mae_increase
+from boneage_pl.errors import BoneAgeError
+
+
+def answered(*months: float, name: str = "int8", errors: float | None = None) -> ExportCheck:
+    return ExportCheck(name, np.array(months), 1.0, 1.0, 1.0, None if errors is None else np.array([errors]))
+
+
+def test_a_difference_of_more_than_a_twentieth_of_a_month_is_refused():
+    assert assert_parity(answered(1.0, 2.04), answered(1.0, 2.0)) == pytest.approx(0.04)
+    with pytest.raises(BoneAgeError, match=r"int8 is up to 0\.060 months from PyTorch"):
+        assert_parity(answered(1.0, 2.06), answered(1.0, 2.0))
+    with pytest.raises(BoneAgeError, match="is up to nan"):
+        assert_parity(answered(1.0, float("nan")), answered(1.0, 2.0))
+    with pytest.raises(BoneAgeError, match="its training diverged"):
+        assert_parity(answered(1.0, 2.0), answered(1.0, float("inf")))
+
+
+def test_a_cost_is_of_the_error_where_ages_are_known_and_else_of_the_answers():
+    assert mae_increase(answered(1.0, errors=9.5), answered(2.0, errors=9.2)) == pytest.approx(0.3)
+    assert mae_increase(answered(1.0, 3.0), answered(2.0, 3.2)) == pytest.approx(0.6)
+    with pytest.raises(BoneAgeError, match=r"int8 costs \+0\.300 months, and max_cost=0\.2"):
+        assert_accuracy(answered(1.0, errors=9.5), answered(2.0, errors=9.2), 0.2)
+    with pytest.raises(BoneAgeError, match="costs"):
+        assert_accuracy(answered(1.0, errors=float("nan")), answered(2.0, errors=9.2), 0.2)
+    assert assert_accuracy(answered(1.0, errors=9.0), answered(2.0, errors=9.2), 0.0) < 0
+
+
+def test_the_cost_is_shown_with_its_interval():
+    exact = ExportCheck("float32", np.zeros(4), 1.0, 1.0, 1.0, np.full(4, 9.0))
+    found = ExportCheck("int8", np.zeros(4), 1.0, 1.0, 1.0, np.array([9.0, 9.4, 9.0, 9.4]))
+    assert found.row(exact).endswith("9.200  +0.200 ± 0.196")  # 1.96 · 0.2 / √4
+    assert exact.row(exact).endswith("9.000")

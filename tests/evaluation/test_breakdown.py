@@ -1,0 +1,99 @@
+"""What a report says of a hand-made predictions.csv."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from torchmetrics.functional import mean_absolute_error, mean_squared_error, r2_score
+
+from boneage_pl.evaluation.breakdown import Population, compute_metrics, predictions_frame
+from boneage_pl.evaluation.metrics import icc
+
+PREDICTIONS = """id,male,bone_age,predicted
+1,True,12,14.5
+2,False,59,50.25
+3,True,60,71
+4,False,119.5,125
+5,True,120,96
+6,False,167,171.5
+7,True,168,160
+8,False,216,214
+2,False,59,50.25
+"""
+EDGES = [1.0, 114.0, 228.0]
+
+
+@pytest.fixture
+def answers() -> pd.DataFrame:
+    table = pd.read_csv(io.StringIO(PREDICTIONS), dtype={"id": str})
+    return predictions_frame(table, table["predicted"], EDGES, {}, {"8"})
+
+
+def test_every_statistic_to_six_digits(answers: pd.DataFrame):
+    found = compute_metrics(answers, EDGES, None, balanced=False)
+    true, predicted = (torch.tensor(answers[name].to_numpy()) for name in ("bone_age", "predicted"))
+    error = (predicted - true).numpy()
+    sd = stats.tstd(error)
+    moments = np.cov(true, predicted, ddof=0)
+    expected = {
+        "mae": mean_absolute_error(predicted, true),
+        "rmse": mean_squared_error(predicted, true, squared=False),
+        "median_absolute_error": np.median(np.abs(error)),
+        "bias": stats.tmean(error),
+        "error_sd": sd,
+        "loa_low": stats.tmean(error) - 1.96 * sd,
+        "loa_high": stats.tmean(error) + 1.96 * sd,
+        "r2": r2_score(predicted, true),
+        "pearson_r": stats.pearsonr(true, predicted).statistic,
+        "concordance": 2 * moments[0, 1] / (moments[0, 0] + moments[1, 1] + error.mean() ** 2),
+        "within_6": 4 / 9,
+        "within_12": 8 / 9,
+        "within_24": 1,
+    }
+    expected["icc"] = icc(np.stack([true, predicted], axis=1))  # which has a test of its own
+    assert found["overall"].keys() == expected.keys()
+    for name, value in expected.items():
+        assert found["overall"][name]["value"] == pytest.approx(float(value), rel=1e-6), name
+        assert found["overall"][name]["low"] <= found["overall"][name]["high"], name
+    assert (found["rows"], found["images"], found["rows_seen_in_training"]) == (9, 8, 1)
+
+
+def test_the_parts_are_those_of_sex_age_and_group(answers: pd.DataFrame):
+    found = compute_metrics(answers, EDGES, None, balanced=False)
+    by_age = {part["name"]: part for part in found["by_age"]}
+    errors = {"under 5 years": [2.5, 8.75, 8.75], "5 to 10 years": [11, 5.5]}
+    errors |= {"10 to 14 years": [24, 4.5], "over 14 years": [8, 2]}
+    assert list(by_age) == list(errors)
+    for name, of_part in errors.items():
+        assert by_age[name]["mae"]["value"] == pytest.approx(np.mean(of_part))
+        assert by_age[name]["rows"] == len(of_part)
+    assert by_age["under 5 years"]["images"] == 2
+    assert [part["rows"] for part in found["by_sex"]] == [5, 4]
+    assert [part["rows"] for part in found["by_group"]] == [2, 3, 2, 2]
+    girls = answers[~answers["male"]]
+    assert found["by_sex"][0]["pearson_r"]["value"] == pytest.approx(
+        stats.pearsonr(girls["bone_age"], girls["predicted"]).statistic
+    )
+
+
+def test_balanced_rows_are_weighted_to_the_source_tables_groups(answers: pd.DataFrame):
+    population = Population(EDGES, [10, 20, 30, 40], {"all": 100.0, "girls": 90.0, "boys": 110.0})
+    found = compute_metrics(answers, EDGES, population, balanced=True)
+    by_group = answers["error"].abs().groupby(answers["group"]).mean()
+    expected = np.average(by_group.sort_index(), weights=[10, 20, 30, 40])
+    assert found["natural"]["mae"]["value"] == pytest.approx(expected)
+    assert compute_metrics(answers, EDGES, population, balanced=False)["natural"] is None
+    constant, of_sex = found["baselines"]
+    assert constant["mae"]["value"] == pytest.approx((answers["bone_age"] - 100).abs().mean())
+    median = answers["male"].map({True: 110, False: 90})
+    assert of_sex["mae"]["value"] == pytest.approx((answers["bone_age"] - median).abs().mean())
+
+
+def test_a_part_without_rows_and_one_with_a_single_image(answers: pd.DataFrame):
+    found = compute_metrics(answers.iloc[:1], EDGES, None, balanced=False)
+    assert found["by_sex"][0] == {"name": "girls", "rows": 0, "images": 0}
+    assert found["by_sex"][1]["mae"] == {"value": 2.5, "low": None, "high": None}
+    assert found["overall"]["pearson_r"]["value"] is None

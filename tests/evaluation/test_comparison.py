@@ -1,0 +1,241 @@
+"""Runs compared, from folders as runs leave them: finished, going on, stopped, failed, and records."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from filelock import FileLock
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.evaluation.compare import compare_runs
+from boneage_pl.evaluation.comparison import diff_options
+from boneage_pl.evaluation.paired_test import holm_correction
+from boneage_pl.evaluation.run_results import load_run_results
+from boneage_pl.training.run_dir import LOCK
+
+CONFIG = {
+    "seed": 1,
+    "model": {},
+    "data": {"root": "data/rsna"},
+    "optimizer": {"lr": 0.01},
+    "trainer": {"max_epochs": 3},
+}
+EPOCHS = [(90.0, 60.0), (40.0, 30.0), (35.0, 31.0)]
+
+
+def ages(first: int = 0, count: int = 60) -> pd.DataFrame:
+    ids = np.arange(first, first + count)
+    return pd.DataFrame({"id": ids.astype(str), "male": ids % 2 == 0, "bone_age": 12.0 + 3 * (ids % 60)})
+
+
+def make_run(
+    folder: Path,
+    rows: pd.DataFrame | None = None,
+    off: float = 5.0,
+    epochs: list[tuple[float, float]] = EPOCHS,
+    **changed: Any,
+) -> Path:
+    """Write a run's folder: unfinished without `rows`; with them each answer is about `off` too old."""
+    (folder / ".hydra").mkdir(parents=True)
+    config = OmegaConf.to_container(OmegaConf.merge(CONFIG, changed))
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / ".hydra" / "overrides.yaml").write_text("[]")
+    session = {"hardware": {"gpus": [], "cores": 2}}
+    timed = [{"epoch": n, "seconds": 60.0} for n in range(len(epochs))]
+    run = {"experiment": folder.parent.name, "config": config, "sessions": [session], "epochs": timed}
+    (folder / "run.json").write_text(json.dumps(run))
+    if epochs:
+        table = [f"{n},{train},{val},0.01" for n, (train, val) in enumerate(epochs)]
+        (folder / "metrics.csv").write_text("\n".join(["epoch,train_mae,val_mae,lr", *table, ""]))
+    if rows is None:
+        return folder
+    error = off + np.random.default_rng(0).normal(0, 1, len(rows))
+    answers = rows.assign(predicted=rows["bone_age"] + error, error=error, group=0, seen_in_training=False)
+    mae = {"value": float(np.abs(error).mean()), "low": off - 1, "high": off + 1}
+    report = folder / "report"
+    report.mkdir()
+    answers.to_csv(report / "predictions.csv", index=False)
+    (report / "metrics.json").write_text(json.dumps({"overall": {"mae": mae}, "natural": None}))
+    verdict = "learned" if off < 20 else "did not learn"
+    (report / "summary.json").write_text(json.dumps({"verdict": verdict, "start": None}))
+    for name in ("groups", "worst_cases"):
+        Image.new("RGB", (40, 30), "red").save(report / f"{name}.png")
+    return folder
+
+
+def compare(capsys: Any, caplog: Any, runs: Any, **options: Any) -> tuple[str, Path]:
+    config = OmegaConf.load(Path(__file__).parents[2] / "conf" / "compare.yaml")
+    assert isinstance(config, DictConfig)
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        page = compare_runs(DictConfig(OmegaConf.merge(config, {"runs": runs, **options})))
+    return caplog.text + capsys.readouterr().out, page
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_finished_running_stopped_and_failed_runs_stand_beside_each_other(there: Path, capsys, caplog):
+    make_run(there / "outputs/v1/good", ages(), 5.0)
+    make_run(there / "outputs/v1/bad", ages(), 50.0, optimizer={"lr": 0.1})
+    make_run(there / "outputs/v1/stopped", epochs=EPOCHS[:2])
+    make_run(there / "outputs/v1/none", epochs=[])
+    going = make_run(there / "outputs/v1/going", epochs=EPOCHS[:1])
+    with FileLock(going / LOCK):
+        said, page = compare(capsys, caplog, ["outputs/v1/*"])
+    for words in (
+        "did not learn",
+        "stopped after 2 of 3 epochs",
+        "running, 1 of 3 epochs",
+        "ended before its first epoch did",
+        "v1/stopped is not finished",
+        "optimizer.lr",
+        "3.0 min",
+    ):
+        assert words in said
+    assert "trainer.max_epochs" not in said  # all have the same
+    text = page.read_text()
+    assert text.count("data:image/png;base64,") == 1
+    assert "http" not in text
+    assert "30.00" in text  # the stopped run's best so far
+
+
+def test_the_test_is_of_the_first_less_the_second(there: Path):
+    near, far = (load_run_results(make_run(there / f"o/v1/{off}", ages(), off)) for off in (5.0, 9.0))
+    test = diff_options(near, far)
+    assert test["difference"]["value"] == pytest.approx(-4.0)
+    assert test["p"] < 0.001
+    assert (test["images"], test["all"]) == (60, True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        (ages(1000), "no validation images in common"),
+        (ages(50), "only 10 validation images in common"),
+        (ages().assign(bone_age=200.0), "other children under the same ids"),
+    ],
+)
+def test_unlike_data_are_not_tested_and_it_says_why(
+    there: Path, rows: pd.DataFrame, why: str, capsys, caplog
+):
+    make_run(there / "a/v1/one", ages())
+    make_run(there / "a/v1/two", rows)
+    assert why in compare(capsys, caplog, ["a/v1/one", "a/v1/two"])[0]
+
+
+def test_rows_that_one_of_them_trained_on_are_not_tested(there: Path):
+    one, other = (load_run_results(make_run(there / f"o/v1/{off}", ages(), off)) for off in (5.0, 9.0))
+    one.predictions.loc[:19, "seen_in_training"] = True
+    assert diff_options(one, other)["images"] == 40
+
+
+def test_several_tests_are_adjusted():
+    assert holm_correction([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm_correction([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm_correction([]) == []
+
+
+def test_two_runs_of_one_name_are_called_by_their_paths(there: Path, capsys, caplog):
+    for root in ("one", "two"):
+        make_run(there / root / "v1/x", ages())
+    said, _ = compare(capsys, caplog, ["one/v1/x", "two/v1/x"])
+    assert "one/v1/x" in said
+    assert "two/v1/x" in said
+
+
+def test_a_record_tells_the_same_and_shows_nobody(there: Path, capsys, caplog):
+    make_run(there / "outputs/v1/a", ages(), 5.0)
+    make_run(there / "outputs/v1/b", ages(), 9.0)
+    live, _ = compare(capsys, caplog, ["outputs/v1/*"], keep="records")
+    kept = sorted(str(p.relative_to(there)) for p in (there / "records").rglob("*") if p.is_file())
+    names = [
+        "config.yaml",
+        "groups.png",
+        "metrics.csv",
+        "metrics.json",
+        "paired.json",
+        "run.json",
+        "summary.json",
+    ]
+    assert kept == [f"records/v1_{run}/{name}" for run in "ab" for name in names]  # no worst cases, no ids
+    again, _ = compare(capsys, caplog, ["records/v1_b", "records/v1_a"])
+    assert "-4.00 (-4.00 to -4.00)" in live
+    assert "+4.00 (+4.00 to +4.00)" in again
+    make_run(there / "outputs/v1/c", ages(), 7.0)
+    compare(capsys, caplog, ["outputs/v1/a", "outputs/v1/c"], keep="records")
+    assert set(json.loads((there / "records/v1_a/paired.json").read_text())) == {"v1_b", "v1_c"}
+    alone = compare(capsys, caplog, ["records/v1_b", "records/v1_c"])[0]
+    assert "were not recorded together" in alone
+
+
+def test_a_text_of_ones_own_is_given_the_runs_numbers(there: Path, capsys, caplog):
+    make_run(there / "outputs/v1/a", ages(), 5.0)
+    make_run(there / "outputs/v1/b", ages(), 9.0)
+    (there / "more.json").write_text('{"alive": 0.02}')
+    (there / "text.jinja").write_text(
+        '{{ runs["v1/a"].mae | interval }}, {{ runs["v1/a"].epoch(1).val_mae }}, {{ published.v1[0][1] }}\n'
+        '{{ curves("c.png", runs.values(), ["v1"]) }}\n{{ numbers("more.json").alive }}\n'
+        "{{ tests(runs.values()) }}\n"
+    )
+    options = {"format": "markdown", "template": "text.jinja", "out": "docs/TEXT.md"}
+    _, page = compare(capsys, caplog, ["outputs/v1/*"], **options)
+    text = page.read_text()
+    assert text.startswith("<!-- built by python -m boneage_pl.compare; edit text.jinja -->\n")
+    assert "(4.00 to 6.00), 30.0, 63.89064" in text
+    assert "0.02\n| runs |" in text
+    assert (there / "docs" / "c.png").read_bytes().startswith(b"\x89PNG")
+    compare(capsys, caplog, ["outputs/v1/*"], **options)  # built again, over the old one
+    (there / "text.jinja").write_text('\n{{ runs["v1/z"].mae }}')
+    with pytest.raises(BoneAgeError, match="v1/z") as raised:
+        compare(capsys, caplog, ["outputs/v1/*"], **options)
+    assert "The runs here are v1/a, v1/b." in str(raised.value)
+    assert page.read_text() == text
+
+
+def test_without_one_the_page_has_everything(there: Path, capsys, caplog):
+    make_run(there / "outputs/v1/a", ages(), 5.0)
+    make_run(there / "outputs/v1/b", ages(), 9.0)
+    _, page = compare(capsys, caplog, ["outputs/v1/*"], format="markdown")
+    assert page.name == "compare.md"
+    assert "| v1/a − v1/b | -4.00 (-4.00 to -4.00) | 0.0002 |" in page.read_text()
+    assert (page.parent / "compare_curves.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"runs": []}, "this names 0"),
+        ({"runs": ["outputs/v1/a"]}, "this names 1"),
+        ({"runs": ["nowhere", "outputs/v1/a"]}, "runs=nowhere: no run's folder"),
+        ({"runs": ["outputs", "outputs/v1/a"]}, "outputs holds no run"),
+        ({"format": "pdf"}, "format=pdf: there are html, markdown"),
+        ({"out": "page.md"}, "format=html is written as .html"),
+        ({"out": "mine.html"}, "is not overwritten"),
+        ({"template": "text.jinja"}, "add format=markdown"),
+        ({"template": "no.jinja", "format": "markdown"}, "no.jinja"),
+        ({"keep": "records", "runs": ["outputs/v1/a", "outputs/v1/going"]}, "is not finished"),
+        ({"keep": "mine.html"}, "cannot be written"),
+        ({"runs": ["outputs/v1/a", "outputs/v1/broken"]}, "what it holds cannot be read"),
+    ],
+)
+def test_what_cannot_be_right_is_refused(there: Path, options: dict[str, Any], said: str, capsys, caplog):
+    for name in ("a", "b", "broken"):
+        make_run(there / "outputs/v1" / name, ages())
+    make_run(there / "outputs/v1/going")
+    (there / "outputs/v1/broken/report/metrics.json").write_text('{"overall"')
+    (there / "mine.html").write_text("<p>my own notes")
+    with pytest.raises(BoneAgeError) as raised:
+        compare(capsys, caplog, **{"runs": ["outputs/v1/a", "outputs/v1/b"], **options})
+    assert said in str(raised.value)
+    assert (there / "mine.html").read_text() == "<p>my own notes"
+    assert not list(there.glob("outputs/comparisons/*"))

@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from boneage_pl.evaluation.figures import error_by_age, predicted_against_true
+
+ANSWERS = pd.DataFrame(
+    {
+        "male": [True, True, False, False],
+        "bone_age": [12.0, 20.0, 12.0, 150.0],
+        "predicted": [10.0, 26.0, 18.0, 140.0],
+    }
+)
+
+
+def test_error_by_age_plots_the_mean_error_of_each_year_and_sex():
+    lines = {line.get_label(): line.get_xydata().tolist() for line in error_by_age(ANSWERS).axes[0].lines}
+    assert lines == {"girls": [[1.5, 6.0], [12.5, 10.0]], "boys": [[1.5, 4.0]]}
+
+
+def test_predicted_against_true_shows_every_answer():
+    axes = predicted_against_true(ANSWERS).axes[0]
+    points = {
+        line.get_label(): line.get_xydata().tolist()
+        for line in axes.lines
+        if line.get_label() in ("girls", "boys")
+    }
+    assert points == {"girls": [[12.0, 18.0], [150.0, 140.0]], "boys": [[12.0, 10.0], [20.0, 26.0]]}
+    assert "6.00 months" in axes.get_title()
+
+
+def test_answers_that_are_not_numbers_can_still_be_drawn(tmp_path: Path):
+    broken = ANSWERS.assign(predicted=[np.nan, np.inf, np.nan, np.nan])
+    for draw in (predicted_against_true, error_by_age):
+        draw(broken).savefig(tmp_path / "figure.png")

@@ -1,0 +1,56 @@
+"""Pictures are decoded ahead, in order, and never many at once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boneage_pl.data.images.resize import ResizeSpec
+from boneage_pl.prediction.loading import PREFETCH, load_images
+from boneage_pl.prediction.types import PredictionRequest
+
+
+def pictures(count: int, drawn: list[int]) -> Iterator[PredictionRequest]:
+    for number in range(count):
+        drawn.append(number)
+        picture = np.zeros((20, 20), np.uint8)
+        picture[:10, :] = number % 250 + 1
+        yield PredictionRequest(picture, False)
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_thousands_are_answered_in_order_and_few_are_held(threads: int, overlap: bool):
+    drawn: list[int] = []
+    asked = pictures(2000, drawn)
+    for at, one in enumerate(load_images(asked, [ResizeSpec(10)], [], threads, overlap=overlap)):
+        assert one.pixels[ResizeSpec(10)].max() > 0
+        assert one.radiograph.image.getpixel((0, 0)) == at % 250 + 1
+        assert len(drawn) <= at + PREFETCH + 1
+    assert at == 1999
+
+
+def test_leaving_early_waits_for_no_more():
+    drawn: list[int] = []
+    coming = load_images(pictures(100_000, drawn), [ResizeSpec(10)], [], 2)
+    next(coming)
+    coming.close()
+    assert len(drawn) <= PREFETCH + 2
+
+
+def test_what_cannot_be_read_is_an_answer_too(tmp_path: Path):
+    (tmp_path / "a.png").write_text("no")
+    asked = [
+        PredictionRequest(tmp_path / "a.png"),
+        PredictionRequest(tmp_path / "b.png"),
+        PredictionRequest("x", error="odd"),
+        PredictionRequest(3),
+    ]
+    found = list(load_images(asked, [ResizeSpec(10)], [], 2))
+    assert [one.error.split(" (")[0] for one in found] == [
+        "no PNG or JPEG or TIFF",
+        "unreadable",
+        "odd",
+        "cannot be read",
+    ]

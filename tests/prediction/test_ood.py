@@ -1,0 +1,94 @@
+"""What lies outside a cloud of points is told from what is new and lies in it."""
+
+import numpy as np
+import pytest
+import torch
+
+from boneage_pl.data.transforms.compose import Compose
+from boneage_pl.model.inference import BatchPredictor, InferenceModule
+from boneage_pl.prediction.ood import (
+    LowRankGaussian,
+    OODDetector,
+    fit_ood_detector,
+    power_spectrum_features,
+    scale_ratio,
+)
+from tests.helpers.tiny_models import Ages, Gray
+
+
+def points(count: int, seed: int) -> np.ndarray:
+    """In 40 dimensions, of which few are used much."""
+    rng = np.random.default_rng(seed)
+    mix = np.random.default_rng(0).normal(0, 1, (6, 40))
+    return (rng.normal(0, 3, (count, 6)) @ mix + rng.normal(0, 0.3, (count, 40)) + 7).astype(np.float32)
+
+
+@pytest.mark.parametrize("directions", [6, 40, 64])
+def test_new_points_are_inside_and_others_are_not(directions: int):
+    cloud = LowRankGaussian.fit(points(1500, 1), points(1500, 2), directions)
+    new = points(4000, 3)
+    assert np.mean(cloud.mahalanobis(new) > cloud.limit) == pytest.approx(0.02, abs=0.01)
+    rng = np.random.default_rng(4)
+    off = new[:500] + rng.normal(0, 1.5, (500, 40)).astype(
+        np.float32
+    )  # small beside the spread, but across it
+    assert np.mean(cloud.mahalanobis(off) > cloud.limit) > 0.99
+    assert np.median(cloud.mahalanobis(new)) == pytest.approx(1, abs=0.2)
+
+
+def test_learning_is_the_same_every_time_and_leaves_the_random_numbers():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first, second = (LowRankGaussian.fit(points(300, 1), points(300, 2), 6) for _ in range(2))
+    assert (first.directions == second.directions).all()
+    assert (torch.get_rng_state() == before).all()
+
+
+def test_what_is_kept_is_read_again():
+    cloud = LowRankGaussian.fit(points(300, 1), points(300, 2), 6)
+    kept = OODDetector("layer", cloud, cloud, (0.5, 1.0)).to_dict()
+    read = OODDetector.from_dict(kept)
+    assert (read.features.mahalanobis(points(9, 5)) == cloud.mahalanobis(points(9, 5))).all()
+    assert (read.layer, read.scale_range, read.spectrum.limit) == ("layer", (0.5, 1.0), cloud.limit)
+
+
+@pytest.mark.parametrize("spoil", ["layer", "spectrum", "mean", "variances", "limit"])
+def test_what_is_not_what_it_must_be_is_refused(spoil: str):
+    cloud = LowRankGaussian.fit(points(300, 1), points(300, 2), 6)
+    kept = OODDetector("layer", cloud, cloud).to_dict()
+    if spoil in kept:
+        del kept[spoil]
+    else:
+        kept["features"][spoil] = torch.zeros(3) if spoil != "limit" else "far"
+    with pytest.raises(ValueError, match=r"not what it must be|do not fit|far"):
+        OODDetector.from_dict(kept)
+
+
+def test_points_that_do_not_differ_and_a_network_that_diverged_end_no_training():
+    same = LowRankGaussian.fit(np.zeros((300, 40), np.float32), np.zeros((300, 40), np.float32), 64)
+    assert (same.mahalanobis(np.zeros((5, 40), np.float32)) <= same.limit).all()
+    assert (same.mahalanobis(np.ones((5, 40), np.float32)) > same.limit).all()
+    reader = InferenceModule(Gray(), Compose(), Ages([1, 2, 3]))
+    torch.nn.init.constant_(reader.network.image[0].weight, float("nan"))
+    images = np.random.default_rng(0).integers(0, 256, (80, 64, 64), dtype=np.uint8)
+    learned = fit_ood_detector(BatchPredictor(reader, "32-true"), images, images)
+    assert learned.features is None
+    assert OODDetector.from_dict(learned.to_dict()).features is None
+
+
+def test_too_few_images_say_nothing():
+    assert fit_ood_detector(None, np.zeros((10, 8, 8), np.uint8), np.zeros((500, 8, 8), np.uint8)) is None
+
+
+def test_the_spectrum_knows_how_fine_a_picture_is_and_not_how_bright():
+    rng = np.random.default_rng(0)
+    fine = rng.integers(0, 200, (3, 64, 64), dtype=np.uint8)
+    coarse = fine[:, ::4, ::4].repeat(4, 1).repeat(4, 2)
+    assert np.abs(power_spectrum_features(fine) - power_spectrum_features(fine // 2)).max() < 0.2
+    assert np.abs(power_spectrum_features(fine) - power_spectrum_features(coarse)).max() > 1
+
+
+def test_the_detail_of_a_file_is_its_pixels_for_one_of_the_squares():
+    assert scale_ratio((100, 130), 128, "crop") == pytest.approx(100 / 128)
+    assert scale_ratio((100, 130), 128, "pad") == 1
+    assert scale_ratio((1600, 2080), 500, "crop") == 1

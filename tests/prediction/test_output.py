@@ -1,0 +1,78 @@
+"""What people and programs read of an answer."""
+
+import errno
+import io
+from pathlib import Path
+
+import pytest
+
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.prediction.output import (
+    COLUMNS,
+    PredictionWriter,
+    format_prediction,
+    open_writer,
+    prediction_cells,
+)
+from boneage_pl.prediction.types import QUALITY_FLAGS, Prediction, format_years_months
+
+
+@pytest.mark.parametrize(
+    ("months", "said"),
+    [(0, "0 y 0 m"), (124.3, "10 y 4 m"), (11.6, "1 y 0 m"), (228, "19 y 0 m"), (-3.2, "-0 y 3 m")],
+)
+def test_years_and_months(months: float, said: str):
+    assert format_years_months(months) == said
+
+
+def test_a_line_says_how_sure_and_what_is_doubtful():
+    answer = Prediction("a.dcm", True, 124.3, 100.2, 148.4, ["right_hand"], ["mirrored"], 130.0)
+    assert format_prediction(answer, 0.9) == (
+        "a.dcm (M): 10 y 4 m (124.3 months), 90% between 100 and 148; 130 months old  [right_hand]"
+    )
+    assert format_prediction(Prediction("b.png", error="cut short"), 0.9) == "b.png: no answer: cut short"
+
+
+def test_a_row_has_every_column():
+    answer = Prediction("a,b.png", False, 124.3, 100.2, 148.4, ["right_hand", "sharpness"], ["x"], 130.0)
+    row = dict(zip(COLUMNS, prediction_cells(answer), strict=True))
+    assert (row["path"], row["sex"], row["months"]) == ("a,b.png", "F", "124.300")
+    assert (row["flags"], row["low"], row["age"]) == ("right_hand;sharpness", "100.200", "130.000")
+
+
+def test_each_kind_of_doubt_is_explained_once(capsys: pytest.CaptureFixture[str]):
+    table = io.StringIO()
+    output = PredictionWriter(table, None)
+    answers = [Prediction(f"{n}.png", False, 10.0, flags=["unfamiliar"]) for n in range(20)]
+    for answer in output.summary([*answers, Prediction("z.png", error="damaged")]):
+        output.write(answer)
+    said = capsys.readouterr().err
+    assert said.count(QUALITY_FLAGS["unfamiliar"]) == 1
+    assert "unfamiliar (20)" in said
+    assert "20 answered, 1 not" in said
+    assert len(table.getvalue().splitlines()) == 22
+
+
+def test_a_full_disk_is_said_and_nothing_is_written_over(tmp_path: Path):
+    def fill() -> None:
+        with open_writer(tmp_path / "out.csv") as output:
+            output.write(Prediction("a.png", False, 10.0))
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(BoneAgeError, match="No space left on device; what was written of it is kept"):
+        fill()
+    kept = (tmp_path / "out.csv").read_text()
+    assert "a.png" in kept
+    with pytest.raises(BoneAgeError, match="is there already"):
+        fill()
+    assert (tmp_path / "out.csv").read_text() == kept
+
+
+def test_a_file_in_which_nothing_was_written_does_not_stay(tmp_path: Path):
+    def fail() -> None:
+        with open_writer(tmp_path / "deep" / "out.csv"):
+            raise BoneAgeError("the checkpoint cannot be read")
+
+    with pytest.raises(BoneAgeError, match="checkpoint"):
+        fail()
+    assert not (tmp_path / "deep" / "out.csv").exists()

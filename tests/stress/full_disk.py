@@ -1,0 +1,105 @@
+"""A disk that fills up, and one data folder used by several commands at once."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.stress.fault_injection import Plan
+from tests.stress.harness import V1, Bench, Row, complaints
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[dict[str, str]]:
+    """Make `folder` a disk of its own if that may be done; yields what tells a command that it is one."""
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    own = subprocess.run(mount, capture_output=True).returncode == 0 if shutil.which("mount") else False
+    try:
+        yield {"FILL": str(folder)} if own else {}
+    finally:
+        if own:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def full_disks(bench: Bench, moments: tuple[str, ...] = ("preparation", "checkpoint", "report")) -> Row:
+    """Fill the disk at one of these moments; what was made stays whole, and the run ends as the whole one."""
+    trials = {"preparation": _preparation, "checkpoint": _checkpoint, "report": _report}
+    own = []
+
+    def trial(moment: str) -> list[str]:
+        with small_disk(bench.home / f"small_{moment}", 20) as env:
+            own.append("FILL" in env)
+            return trials[moment](bench, f"small_{moment}", env)
+
+    failed = bench.two_at_a_time(trial, moments)
+    how = "a tmpfs" if all(own) else "the process's own limit"
+    return Row(
+        f"a disk that fills up during {', '.join(moments)} ({how})",
+        len(moments),
+        failed,
+        "one message; older files whole; bit-identical in the end",
+    )
+
+
+def _preparation(bench: Bench, disk: str, env: dict[str, str]) -> list[str]:
+    command = [*V1.options, f"data.store={disk}/store", "hydra.run.dir=outputs/full_preparation"]
+    result = bench.start(*command, plan=[("prepare", 30, "fill")], **env).wait()
+    found = complaints(result, 2, "The prepared images cannot be written", "data.store=<folder>")
+    (bench.home / disk / "filler").unlink(missing_ok=True)
+    again = bench.finish("preparation", *command)
+    found += [] if "continuing: " in again.stdout else ["prepared images were lost"]
+    return found + bench.same(bench.runs / "full_preparation")
+
+
+def _checkpoint(bench: Bench, disk: str, env: dict[str, str]) -> list[str]:
+    run = bench.home / disk / "run"
+    plan: Plan = [("step", 20, "fill"), ("step", 28, "free")]  # over the end of the third epoch
+    result = bench.start(*V1.options, f"hydra.run.dir={run}", plan=plan, **env).wait()
+    found = complaints(result, 0, "last.ckpt could not be saved", "what was saved before is whole")
+    return found + bench.same(run)
+
+
+def _report(bench: Bench, disk: str, env: dict[str, str]) -> list[str]:
+    run = bench.home / disk / "run"
+    result = bench.start(*V1.options, f"hydra.run.dir={run}", plan=[("figure", 1, "fill")], **env).wait()
+    found = complaints(result, 2, "cannot be written", f"resume={disk}/run")
+    (run.parent / "filler").unlink(missing_ok=True)
+    bench.finish("report", f"resume={run}", *V1.own)
+    return found + bench.same(run)
+
+
+def at_once(bench: Bench) -> list[Row]:
+    """Start two preparations, two trainings, and two trainings in one folder, each pair at the same time."""
+    root = ["data=phantom", "data.root=data/twice", "data.generate.count=80", "data.generate.size=128"]
+    prepared = [
+        bench.forks.start("boneage_pl.prepare", *root, "data.image_size=107", cwd=bench.home)
+        for _ in range(2)
+    ]
+    results = [running.wait() for running in prepared]
+    failed = [what for result in results for what in complaints(result, 0, "80 images of 107 px")]
+    stores = list((bench.home / "data" / "twice" / "prepared").glob("*.npy"))
+    failed += [] if len(stores) == 1 else [f"{len(stores)} stores"]
+    rows = [Row("two preparations of one data folder at once", 2, failed, "both end well; one store")]
+
+    small = [*V1.options, "data.root=data/both", "data.store=stores/both"]
+    both = [bench.start(*small, f"hydra.run.dir=outputs/both{n}") for n in range(2)]
+    failed = [what for running in both for what in complaints(running.wait(), 0)]
+    failed += [what for n in range(2) for what in bench.same(bench.runs / f"both{n}")]
+    rows.append(Row("two trainings on one new data folder at once", 2, failed, "both bit-identical"))
+
+    pair = [bench.start(*V1.options, "hydra.run.dir=outputs/one", f"seed={seed}") for seed in (1, 2)]
+    ended = [running.wait() for running in pair]
+    refused = [result for result in ended if result.returncode == 2]
+    failed = [] if len(refused) == 1 else [f"exits {[result.returncode for result in ended]}"]
+    failed += [what for result in refused for what in complaints(result, 2, "outputs/one")]
+    if ended[0].returncode == 0:
+        failed += bench.same(bench.runs / "one")
+    seed = f"seed: {1 if ended[0].returncode == 0 else 2}\n"
+    kept = (bench.runs / "one" / ".hydra" / "config.yaml").read_text()
+    failed += [] if kept.startswith(seed) else ["the refused one changed the other's record"]
+    rows.append(
+        Row("two trainings in one run folder at once", 2, failed, "one is refused and changes nothing")
+    )
+    return rows

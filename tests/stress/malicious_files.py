@@ -1,0 +1,166 @@
+"""Checkpoints and run folders from strangers: refused, and nothing of them runs."""
+
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.stress.harness import V1, Bench, Row, complaints
+
+
+class Code:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return Path.touch, (self.mark,)
+
+
+def _changed(change: Callable[[dict[str, Any], Path], Any]) -> Callable[[Path, Path, Path], None]:
+    def write(whole: Path, path: Path, mark: Path) -> None:
+        content = torch.load(whole, weights_only=True)
+        change(content, mark)
+        torch.save(content, path)
+
+    return write
+
+
+def _weights(content: dict[str, Any], **changed: Any) -> None:
+    content["state_dict"] = changed
+
+
+def _shapes(content: dict[str, Any], _: Path) -> None:
+    content["state_dict"]["network.age.weight"] = torch.zeros(7, 33)
+
+
+def _moments(content: dict[str, Any], _: Path) -> None:
+    for state in content["optimizer_states"][0]["state"].values():
+        state["exp_avg"] = torch.zeros(3)
+    content["state_dict"].popitem()
+
+
+def _bomb(whole: Path, path: Path, _: Path) -> None:
+    with zipfile.ZipFile(whole) as real, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        for part in real.infolist():
+            bomb.writestr(part.filename, bytes(300_000_000) if "/data/" in part.filename else real.read(part))
+            if "/data/0" in part.filename:
+                break
+
+
+def _split(**changed: Any) -> Callable[[Path, Path, Path], None]:
+    return _changed(lambda c, _: c["boneage_pl"]["split"].update(changed))
+
+
+def _shared(content: dict[str, Any], _: Path) -> None:
+    split = content["boneage_pl"]["split"]
+    split["validation"] = [*split["validation"][1:], split["train"][0]]
+
+
+HOSTILE: dict[str, Callable[[Path, Path, Path], None]] = {
+    "code in place of the record": _changed(lambda c, mark: c.update(boneage_pl=Code(mark))),
+    "code among the weights": _changed(lambda c, mark: c["state_dict"].update(x=Code(mark))),
+    "code in the optimizer's state": _changed(lambda c, mark: c["optimizer_states"].append(Code(mark))),
+    "no weights": _changed(lambda c, _: c.pop("state_dict")),
+    "weights of other names": _changed(lambda c, _: _weights(c, x=torch.zeros(1))),
+    "weights of other shapes": _changed(_shapes),
+    "weights that are text": _changed(lambda c, _: _weights(c, **{"network.age.weight": "x"})),
+    "a record of other kinds": _changed(lambda c, _: c.update(boneage_pl={"model": [], "split": "x"})),
+    "a split without hashes": _split(file_sha256={}),
+    "a split without edges": _split(edges=[]),
+    "a split with an empty side": _split(train=[]),
+    "a split with numbers as ids": _split(validation=[1, 2]),
+    "a split without age_bins": _changed(lambda c, _: c["boneage_pl"]["split"].pop("age_bins")),
+    "a disjoint split that shares an image": _changed(_shared),
+    "moments of other shapes": _changed(_moments),
+    "another tool's checkpoint": lambda _, path, __: torch.save({"state_dict": {}}, path),
+    "truncated": lambda whole, path, _: path.write_bytes(whole.read_bytes()[:-5000]) and None,
+    "a zip bomb": _bomb,
+    "a plain text file": lambda _, path, __: path.write_text("weights\n") and None,
+    "an empty file": lambda _, path, __: path.touch(),
+}
+
+
+def checkpoints(bench: Bench, count: int | None = None) -> Row:
+    """Start from each hostile checkpoint, and resume a run that holds nothing else."""
+    mark = bench.home / "mark"
+
+    def trial(name: str) -> list[str]:
+        at = bench.home / "hostile" / name.replace(" ", "_").replace("'", "")
+        at.mkdir(parents=True)
+        HOSTILE[name](bench.whole(V1) / "checkpoints" / "last.ckpt", at / "x.ckpt", mark)
+        start = bench.start(*V1.options, f"ckpt={at}/x.ckpt", f"hydra.run.dir={at}/new").wait()
+        found = complaints(start, 2, "x.ckpt")
+        run = at / "run"
+        shutil.copytree(bench.whole(V1), run, ignore=shutil.ignore_patterns("report", "*.ckpt"))
+        for checkpoint in ("last", "previous", "best"):
+            shutil.copy(at / "x.ckpt", run / "checkpoints" / f"{checkpoint}.ckpt")
+        found += complaints(bench.start(f"resume={run}", *V1.own).wait(), 2, "last.ckpt")
+        found += ["its code ran"] if mark.exists() else []
+        return found + (["left a run folder"] if (at / "new").exists() else [])
+
+    names = list(HOSTILE)[:count]
+    failed = bench.two_at_a_time(trial, names)
+    return Row("hostile checkpoints, by ckpt= and by resume=", len(names), failed, "refused; no code ran")
+
+
+def folders(bench: Bench) -> Row:
+    """Resume run folders whose configuration names code."""
+    mark = bench.home / "mark"
+    log = f"version: 1\n    handlers: {{x: {{(): pathlib.Path.touch, self: {mark}}}}}"
+    named = {
+        "a function as the network": ("config", "tests.helpers.tiny_models.Tiny", "os.system"),
+        "a function reached through a module of ours": (
+            "config",
+            "boneage_pl.data.datamodule.BoneAgeDataModule",
+            "boneage_pl.utils.hardware.ctypes.CDLL",
+        ),
+        "a function behind an interpolation": (
+            "config",
+            "optimizer:",
+            "evil: \"${oc.decode:'{_target_: os.system}'}\"\noptimizer:",
+        ),
+        "code in the logging": ("hydra", "version: 1", log),
+    }
+
+    def trial(name: str) -> list[str]:
+        file, old, new = named[name]
+        run = bench.home / "hostile" / name.replace(" ", "_")
+        shutil.copytree(bench.whole(V1), run, ignore=shutil.ignore_patterns("report"))
+        path = run / ".hydra" / f"{file}.yaml"
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new, 1))
+        result = bench.start(f"resume={run}", *([] if "tiny" in old else V1.own)).wait()
+        found = [] if file == "hydra" else complaints(result, 2, "is not this project's own")
+        return found + (["its code ran"] if mark.exists() else [])
+
+    failed = bench.two_at_a_time(trial, named)
+    return Row(
+        "run folders that name code, by resume=", len(named), failed, "refused or ignored; no code ran"
+    )
+
+
+def damaged(bench: Bench) -> Row:
+    """Damage best.ckpt of a run whose best epoch was not its last, and train it for longer."""
+    run = bench.runs / "damaged_best"
+    shutil.copytree(bench.whole(V1), run)
+    best = run / "checkpoints" / "best.ckpt"
+    content = bytearray(best.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 100] = bytes(100)  # longer than the padding between tensors
+    best.unlink()  # it may be a second name of last.ckpt
+    best.write_bytes(content)
+    last = run / "checkpoints" / "last.ckpt"
+    epochs = torch.load(last, weights_only=True)["boneage_pl"]["epochs"]
+    lowest = min(range(len(epochs)), key=lambda n: epochs[n]["val_mae"])
+    result = bench.start(f"resume={run}", *V1.own, f"trainer.max_epochs={len(epochs) + 1}").wait()
+    kept = lowest >= len(epochs) - 2  # last.ckpt or previous.ckpt has its weights still
+    failed = complaints(
+        result, 0, *([] if kept else ["is damaged or missing", "The best epoch from here on"])
+    )
+    failed += [] if (run / "report" / "summary.json").exists() else ["no report"]
+    return Row("a damaged best.ckpt, by resume=", 1, failed, "noticed at the start; the run is finished")

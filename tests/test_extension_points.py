@@ -1,0 +1,236 @@
+"""A user adds a network, a loss, an augmentation and so on by a YAML file of their own, and nothing else."""
+
+import csv
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from tests.conftest import SMALL_PHANTOM, Result
+from tests.helpers.compare_runs import differing
+from tests.helpers.fork_server import Forks
+
+TINY = [*SMALL_PHANTOM, "data.batch_size=10", "trainer.max_epochs=2", "optimizer.lr=0.01"]
+# What the project knows nothing of, one file each.
+FILES = {
+    "model/tiny": "_target_: tests.helpers.tiny_models.Tiny\nimage_size: ${data.image_size}",
+    "model/gray": "_target_: tests.helpers.tiny_models.Gray\nimage_size: ${data.image_size}",
+    "loss/squared": "_target_: torch.nn.MSELoss",
+    "loss/ages": "_target_: tests.helpers.tiny_models.Ages\nmonths: [0, 100, 200]",
+    "transforms/darker": """
+        defaults: [published]
+        train:
+          flip: null
+          darker: {_target_: tests.helpers.tiny_models.Darker, most: 0.5}
+          blur: {_target_: torchvision.transforms.v2.GaussianBlur, kernel_size: 3}
+        validation:
+          darker: {_target_: tests.helpers.tiny_models.Darker, most: 0}""",
+    "transforms/blurred": """
+        train:
+          blur: {_target_: torchvision.transforms.v2.GaussianBlur, kernel_size: 3}""",
+    "transforms/misnamed": "training: {}",
+    "sampling/by_size": "_target_: tests.helpers.tiny_models.natural\n_partial_: true",
+    "optimizer/slow_start": """
+        defaults: [adam]
+        groups:
+          backbone: {lr: 0.0001}""",
+    "scheduler/one_cycle": """
+        _target_: torch.optim.lr_scheduler.OneCycleLR
+        max_lr: 0.02
+        total_steps: null
+        interval: step""",
+    "scheduler/warm_up": """
+        _target_: torch.optim.lr_scheduler.SequentialLR
+        milestones: [1]
+        schedulers:
+          - {_target_: torch.optim.lr_scheduler.ConstantLR, factor: 0.1, total_iters: 1}
+          - {_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: null}""",
+    "callbacks/more": """
+        defaults: [default]
+        brake: {_target_: tests.helpers.tiny_models.Brake}""",
+    "experiment/mine": """
+        # @package _global_
+        # All of it.
+        defaults:
+          - override /model: gray
+          - override /loss: ages
+          - override /transforms: darker
+          - override /sampling: by_size
+          - override /scheduler: one_cycle
+          - override /callbacks: more""",
+}
+OWN = [
+    "model._target_=tests.helpers.tiny_models.Gray",
+    "loss._target_=tests.helpers.tiny_models.Ages",
+    "transforms.train.darker._target_=tests.helpers.tiny_models.Darker",
+    "transforms.validation.darker._target_=tests.helpers.tiny_models.Darker",
+    "sampling._target_=tests.helpers.tiny_models.natural",
+    "callbacks.brake._target_=tests.helpers.tiny_models.Brake",
+]
+
+
+class Home:
+    def __init__(self, path: Path, forks: Forks) -> None:
+        self.path = path
+        self.forks = forks
+        for name, text in FILES.items():
+            file = path / "own" / f"{name}.yaml"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lines = text.strip("\n").split("\n")
+            indent = len(lines[0]) - len(lines[0].lstrip())
+            file.write_text("\n".join(line[indent:] for line in lines) + "\n")
+
+    def run(self, name: str, *options: str, experiment: str = "v1", check: bool = True) -> Result:
+        command = ["--config-dir", "own", f"+experiment={experiment}", *TINY, f"hydra.run.dir=outputs/{name}"]
+        return self.forks.run(*command, *options, cwd=self.path, check=check)
+
+    def rows(self, name: str) -> list[dict[str, float]]:
+        with (self.path / "outputs" / name / "metrics.csv").open() as file:
+            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+    def checkpoint(self, name: str, which: str = "last") -> dict:
+        path = self.path / "outputs" / name / "checkpoints" / f"{which}.ckpt"
+        return torch.load(path, weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Home:
+    return Home(tmp_path_factory.mktemp("home"), forks)
+
+
+@pytest.fixture(scope="module")
+def plain(home: Home) -> list[dict[str, float]]:
+    home.run("plain", "model=tiny")
+    return home.rows("plain")
+
+
+@pytest.fixture(scope="module")
+def mine(home: Home) -> Path:
+    home.run("mine", experiment="mine")
+    return home.path / "outputs" / "mine"
+
+
+def test_a_network_with_its_own_input_a_loss_that_says_what_its_output_means_and_all_else(
+    home: Home, mine: Path
+):
+    record = home.checkpoint("mine", "best")["boneage_pl"]
+    assert record["input"] == {"mean": (0.4,), "std": (0.2,)}
+    assert all(0 < months < 200 for months in record["validation"]["predicted"])
+    assert json.loads((mine / "report" / "summary.json").read_text())["epochs"] == 2
+
+
+@pytest.mark.usefixtures("mine")
+def test_it_is_evaluated_resumed_and_started_from(home: Home):
+    best = min(row["val_mae"] for row in home.rows("mine"))
+    own = [f"+{option}" for option in OWN]
+    asked = home.forks.start("boneage_pl.evaluate", "ckpt=outputs/mine", *own, "out=asked", cwd=home.path)
+    assert asked.wait().returncode == 0, asked.wait().stderr
+    measured = json.loads((home.path / "asked" / "metrics.json").read_text())
+    assert measured["overall"]["mae"]["value"] == pytest.approx(best, abs=1e-3)
+    other = home.run("other", "ckpt=outputs/mine", experiment="mine")
+    assert f"before the first step: {best:.4f} months" in other.stdout
+    refused = home.forks.run("resume=outputs/mine", "trainer.max_epochs=3", cwd=home.path, check=False)
+    assert refused.returncode == 2
+    assert "which is not this project's own" in refused.stderr
+
+
+def test_a_plain_loss_of_pytorchs(home: Home, plain: list[dict[str, float]]):
+    home.run("squared", "model=tiny", "loss=squared")
+    assert [row["val_mae"] for row in home.rows("squared")] != [row["val_mae"] for row in plain]
+
+
+def test_an_output_that_the_loss_does_not_understand_is_refused(home: Home):
+    result = home.run("misfit", "model=gray", check=False)
+    assert result.returncode == 2
+    assert "its output is [10, 3], and loss=L1Loss takes one number an image" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_transforms_change_what_is_trained_on(home: Home, plain: list[dict[str, float]]):
+    for name in ("darker", "blurred"):  # the second says nothing of validation
+        home.run(name, "model=tiny", f"transforms={name}")
+        assert [row["val_mae"] for row in home.rows(name)] != [row["val_mae"] for row in plain]
+
+
+def test_a_sampling_draws_the_training_rows_alone(home: Home, mine: Path, plain: list[dict[str, float]]):
+    assert plain
+    ours = pd.read_csv(mine / "split.csv")
+    theirs = pd.read_csv(home.path / "outputs" / "plain" / "split.csv")
+    sizes = ours[ours["subset"] == "train"].groupby("group").size()
+    assert sizes.sum() <= 60
+    parts = [split.loc[split["subset"] == "validation", "id"].tolist() for split in (ours, theirs)]
+    assert parts[0] == parts[1]
+
+
+def test_groups_of_parameters_have_options_of_their_own_and_are_resumed(home: Home):
+    home.run("groups", "model=tiny", "optimizer=slow_start")
+    groups = home.checkpoint("groups")["optimizer_states"][0]["param_groups"]
+    assert [group["lr"] for group in groups] == [0.01, 0.0001]
+    assert [len(group["params"]) for group in groups] == [4, 4]
+    typed = ["resume=outputs/groups", "trainer.max_epochs=3", "model._target_=tests.helpers.tiny_models.Tiny"]
+    home.forks.run(*typed, cwd=home.path)
+    assert len(home.rows("groups")) == 3
+    wrong = home.run("wrong", "model=tiny", "+optimizer.groups.bckbone.lr=0.1", check=False)
+    assert "optimizer.groups.bckbone: no parameter's name begins so. The network's parts: backbone" in (
+        wrong.stderr
+    )
+
+
+@pytest.mark.parametrize("scheduler", ["one_cycle", "warm_up"])
+def test_a_schedule_by_step_or_epoch_goes_on_where_it_was(home: Home, scheduler: str):
+    """Cut off before its third epoch, it is the run that it would have been, rates and all."""
+    options = ["model=tiny", f"scheduler={scheduler}", "trainer.max_epochs=4"]
+    home.run(scheduler, *options)
+    cut = f"{scheduler}_cut"
+    plan = '[["step", 15, "kill"]]'
+    running = home.forks.start(
+        "boneage_pl",
+        *["--config-dir", "own", "+experiment=v1", *TINY, *options, f"hydra.run.dir=outputs/{cut}"],
+        cwd=home.path,
+        FAULT_PLAN=plan,
+    )
+    assert running.wait().returncode == -9
+    assert len(home.rows(cut)) == 2
+    home.forks.run(f"resume=outputs/{cut}", "model._target_=tests.helpers.tiny_models.Tiny", cwd=home.path)
+    assert differing(home.path / "outputs" / cut, home.path / "outputs" / scheduler) == []
+    longer = [
+        f"resume=outputs/{cut}",
+        "trainer.max_epochs=9",
+        "model._target_=tests.helpers.tiny_models.Tiny",
+    ]
+    refused = home.forks.run(*longer, cwd=home.path, check=False)
+    assert refused.returncode == 2
+    assert "is the whole run, was begun for 4 epochs" in refused.stderr
+    rates = [row["lr"] for row in home.rows(scheduler)]
+    assert len(set(rates)) == 4
+    if scheduler == "warm_up":
+        assert rates[:2] == pytest.approx([0.001, 0.01])
+
+
+@pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize("fit", ["pad", "stretch"])
+def test_another_fit_has_a_store_of_its_own(home: Home, fit: str):
+    home.run(fit, "model=tiny", f"data.fit={fit}")
+    prepared = home.path / "data" / "phantom" / "prepared"
+    assert {"107.json", f"{fit}-107.json"} <= {path.name for path in prepared.iterdir()}
+    assert len(list(prepared.glob("107-*.npy"))) == len(list(prepared.glob(f"{fit}-107-*.npy"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["transforms=misnamed"], "transforms: it must be a table of transforms by name for train"),
+        (["data.fit=squeeze"], "data.fit=squeeze: there are three, crop, pad, stretch"),
+        (["scheduler=plateau", "+scheduler.interval=hour"], "interval=hour: there are two, epoch and step"),
+        (["scheduler=plateau", "+scheduler.interval=step"], "a plateau is one of validations"),
+        (["data.protocol=published", "sampling=by_size"], "data.protocol=published draws equally"),
+        (["loss=none"], "Could not find 'loss/none'"),
+    ],
+)
+def test_choices_that_there_are_not(home: Home, options: list[str], said: str):
+    result = home.run("refused", "model=tiny", *options, check=False)
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert not (home.path / "outputs" / "refused").exists()

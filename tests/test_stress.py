@@ -1,0 +1,26 @@
+"""A share of `make stress`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_stress_share():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.stress", "--quick", "--seed", "1"],  # the same each time
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    for tried in (
+        "kill -9 of v1",
+        "SIGTERM to all",
+        "SIGINT twice",
+        "mutated",
+        "disk",
+        "hostile checkpoints",
+        "a damaged best.ckpt",
+    ):
+        assert tried in done.stdout

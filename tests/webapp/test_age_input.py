@@ -1,0 +1,47 @@
+"""Ages as people write them."""
+
+import pytest
+
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.webapp.age_input import parse_age
+
+
+@pytest.mark.parametrize(
+    ("text", "months"),
+    [
+        ("9 y 2 m", 110),
+        ("9y2m", 110),
+        ("9 years, 2 months", 110),
+        (" 9.5 Y ", 114),
+        ("9,5 y", 114),
+        ("110 m", 110),
+        ("0 m", 0),
+        ("", None),
+    ],
+)
+def test_an_age_is_read(text: str, months: float | None):
+    assert parse_age(text, "", "") == months
+
+
+def test_dates_make_an_age():
+    assert parse_age("", "2014-05-30", "2024-05-30") == pytest.approx(120, abs=0.05)
+    assert parse_age("10 y", "2014-05-30", "2024-05-30") == pytest.approx(120, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (("9", "", ""), "Write 9 y 2 m"),  # years or months?
+        (("nine", "", ""), "Write 9 y 2 m"),
+        (("9 m 2 y", "", ""), "Write 9 y 2 m"),
+        (("-1 y", "", ""), "Write 9 y 2 m"),
+        (("999 y", "", ""), "more than 130 years"),
+        (("", "2014-05-30", ""), "needs both dates"),
+        (("", "30.5.2014", "2024-05-30"), "Write it as 2014-05-30"),
+        (("", "2024-05-30", "2014-05-30"), "is no age"),
+        (("9 y", "2014-05-30", "2024-05-30"), "leave one of them empty"),
+    ],
+)
+def test_what_is_no_age_is_refused_in_words(said: tuple[str, str, str], words: str):
+    with pytest.raises(BoneAgeError, match=words):
+        parse_age(*said)

@@ -1,0 +1,74 @@
+import time
+from pathlib import Path
+
+import pytest
+
+from boneage_pl.webapp.uploads import _MAX_ITEMS, MAX_AGE_SECONDS, TTLCache, Uploads
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> Uploads:
+    (tmp_path / "abc").mkdir()
+    (tmp_path / "abc" / "x.png").write_bytes(b"x")
+    return Uploads(tmp_path)
+
+
+def test_a_file_that_two_wait_for_goes_after_the_second(uploads: Uploads):
+    path = uploads.folder / "abc" / "x.png"
+    uploads.add([str(path)])
+    uploads.add([str(path)])
+    with uploads.release([path]):
+        assert uploads.contains(path)
+    assert uploads.contains(path)
+    with pytest.raises(ValueError, match="the answer failed"), uploads.release([path]):
+        raise ValueError("the answer failed")
+    assert list(uploads.folder.iterdir()) == []
+
+
+def test_only_uploads_are_held(uploads: Uploads, tmp_path_factory: pytest.TempPathFactory):
+    outside = tmp_path_factory.mktemp("outside") / "secret.png"
+    outside.write_bytes(b"x")
+    link = uploads.folder / "link.png"
+    link.symlink_to(outside)
+    for path in (outside, link, uploads.folder / ".." / outside.parent.name / "secret.png", Path("a\0b")):
+        assert not uploads.contains(path)
+
+
+def test_what_nobody_asks_about_is_forgotten(uploads: Uploads):
+    half = uploads.folder / "tmp123"  # of an upload that was too large
+    half.write_bytes(b"half")
+    now = time.time()
+    uploads.delete_expired(now + MAX_AGE_SECONDS - 10)
+    assert half.exists()
+    uploads.delete_expired(now + MAX_AGE_SECONDS + 10)
+    assert list(uploads.folder.iterdir()) == []
+
+
+def test_what_is_unpacked_is_deleted(uploads: Uploads):
+    with uploads.room() as room:
+        (room / "x.png").write_bytes(b"x")
+    assert [path.name for path in uploads.folder.iterdir()] == ["abc"]
+
+
+def test_what_is_asked_for_stays_and_the_rest_goes():
+    kept: TTLCache[str] = TTLCache()
+    name = kept.put("hand")
+    assert kept.get(name) == "hand"
+    assert kept.get("guessed") is None
+    assert kept.get(None) is None
+    kept.expire(time.monotonic() + MAX_AGE_SECONDS - 10)
+    assert kept.get(name) == "hand"
+    kept.expire(time.monotonic() + MAX_AGE_SECONDS + 10)
+    assert kept.get(name) is None
+    other = kept.put("another")
+    kept.drop(other)
+    assert kept.get(other) is None
+
+
+def test_of_too_many_the_oldest_goes():
+    kept: TTLCache[int] = TTLCache()
+    names = [kept.put(n) for n in range(_MAX_ITEMS)]
+    assert kept.get(names[0]) == 0  # it was used
+    kept.put(-1)
+    assert kept.get(names[0]) == 0
+    assert kept.get(names[1]) is None
