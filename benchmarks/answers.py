@@ -5,7 +5,7 @@
     python -m benchmarks.answers pair docs/development/v3.csv docs/development/*.csv
 
 Whoever has the images has the ids and ages, and gets the answers back: a file for
-`python -m boneage_pl.compare 'answers=[v3.csv,mine.csv]'`. Errors of other images are refused. The
+`python -m boneage_pl.compare 'predictions=[v3.csv,mine.csv]'`. Errors of other images are refused. The
 last tests kept errors against each other, which needs no image: each file's MAE less the first's, paired.
 """
 

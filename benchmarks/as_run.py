@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="write the numbers here too")
     options = parser.parse_args()
     common = [f"data.root={options.root}", f"data.image_size={options.size}", "model.weights=null"]
-    common += [f"data.samples_per_group={options.rows}", f"outputs={options.folder}"]
+    common += [f"data.samples_per_group={options.rows}", f"output_dir={options.folder}"]
     found = measured(options.folder, common, options.epochs)
     print(json.dumps(found, indent=1))
     if options.keep:

@@ -19,9 +19,9 @@ def write_checkpoint(folder: Path, size: int) -> Path:
     run = folder / f"run_{size}"
     command = [
         *(sys.executable, "-m", "boneage_pl", "+experiment=v1", "data=phantom", f"data.root={folder}/small"),
-        *("data.generate.count=400", "data.generate.size=160", f"data.image_size={size}"),
+        *("data.phantom.count=400", "data.phantom.size=160", f"data.image_size={size}"),
         *("data.samples_per_group=16", "data.batch_size=16", "trainer.max_epochs=1"),
-        *("+trainer.limit_train_batches=1", f"outputs={folder}/outputs", f"hydra.run.dir={run}"),
+        *("+trainer.limit_train_batches=1", f"output_dir={folder}/outputs", f"hydra.run.dir={run}"),
     ]
     subprocess.run(command, check=True, capture_output=True)
     return run / "checkpoints" / "best.ckpt"

@@ -38,7 +38,7 @@ def main() -> None:
         runs = [options.folder / f"{name}_{seed}" for name in ("v1", "v2")]
         for run, typed in zip(runs, trainings(), strict=True):
             chosen = dict(option.split("=", 1) for option in typed)
-            chosen |= {"seed": seed, "outputs": options.folder, "hydra.run.dir": run}
+            chosen |= {"seed": seed, "output_dir": options.folder, "hydra.run.dir": run}
             if "ckpt" in chosen:
                 chosen["ckpt"] = runs[0]
             command = [f"{key}={value}" for key, value in chosen.items()]

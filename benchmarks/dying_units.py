@@ -22,7 +22,7 @@ from boneage_pl.model.input_spec import InputSpec, Normalize
 
 def alive_after(data: BoneAgeDataModule, lr: float, seed: int, steps: int) -> float:
     L.seed_everything(seed, verbose=False)
-    network = InceptionRegressor(data.frame.size).train()
+    network = InceptionRegressor(data.resize_spec.size).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=lr)
     alive, flips = [], Compose([RandomHorizontalFlip()])
     network.hidden[1].register_forward_hook(

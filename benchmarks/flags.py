@@ -25,7 +25,7 @@ from boneage_pl.prediction.types import Prediction
 from tests.helpers.non_hand_images import others
 
 COUNT, CHANGED = 1000, 300
-FLAGS = ("unfamiliar", "sharpness", "inverted")
+FLAGS = ("out_of_distribution", "resolution_mismatch", "inverted")
 
 
 def row(name: str, answers: Sequence[Prediction]) -> None:
@@ -77,7 +77,7 @@ def main() -> None:
     member = model.members[0]
     with tempfile.TemporaryDirectory() as folder:
         if options.root is None:
-            size = member.metadata.config["data"].get("generate", {}).get("size", member.resize_spec.size)
+            size = member.metadata.config["data"].get("phantom", {}).get("size", member.resize_spec.size)
             write_phantom(Path(folder), count=COUNT, seed=12345, size=size)
         table = unseen(model, options.root or Path(folder)) if options.root else read_table(Path(folder))
         answers = coverage(model, table)

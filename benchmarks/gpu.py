@@ -114,7 +114,7 @@ def train(folder: Path, device: str, experiment: str, size: int, also: list[str]
     options += [
         f"+callbacks.meter={{_target_: benchmarks.meter.Meter, out: '{folder / 'meter.json'}'{steps}}}"
     ]
-    options += [f"hydra.run.dir={folder / 'run'}", f"outputs={folder}"]
+    options += [f"hydra.run.dir={folder / 'run'}", f"output_dir={folder}"]
     options += [] if cuda else ["data.samples_per_group=4", "trainer.limit_train_batches=5"]
     subprocess.run([sys.executable, "-m", "boneage_pl", *options], check=True, stdout=sys.stderr)
     found: Numbers = json.loads((folder / "meter.json").read_text())

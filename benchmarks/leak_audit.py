@@ -49,7 +49,7 @@ def train(folder: Path, size: int, epochs: list[int], seed: int) -> None:
         common = [
             f"data.root={folder / 'kept'}",
             f"data.image_size={size}",
-            f"data.protocol={protocol}",
+            f"data.split_protocol={protocol}",
             "model.weights=null",
             f"seed={seed}",
         ]
@@ -87,7 +87,7 @@ def score(folder: Path) -> list[dict[str, Any]]:
     for protocol in PROTOCOLS:
         for name in RUNS:
             run = folder / f"{protocol}_{name}"
-            own = evaluated(run, "kept", "subset=validation", "seen=allow")
+            own = evaluated(run, "kept", "subset=validation", "leakage=allow")
             aside = evaluated(run, "aside")
             assert not aside["seen_in_training"].any()
             here, there = balanced(own), balanced(aside)

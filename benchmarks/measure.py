@@ -60,7 +60,7 @@ def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
         batches = iter(loader)
     else:
         keep_freed_memory()  # as every training on a CPU does
-        data = project_data(root, size, prepare=side != "streamed", samples_per_group=80, workers=0)
+        data = project_data(root, size, cache=side != "streamed", samples_per_group=80, num_workers=0)
         serve = (batch for epoch in range(99) for batch in _epoch(data, epoch))
         flips, normalize = Compose([RandomHorizontalFlip()]), Normalize(InputSpec())
         batches = (normalize(flips(batch["image"], batch["key"])) for batch in serve)
@@ -271,7 +271,7 @@ def epoch_overhead(side: str, root: str, size: int) -> Result:
             "data.samples_per_group=400",  # an epoch of 188 steps, as published
             "trainer.max_epochs=1",
             "trainer.accelerator=cpu",
-            f"outputs={outputs}",
+            f"output_dir={outputs}",
         ]
         sys.stdout.flush()
         kept = os.dup(1)
@@ -297,7 +297,7 @@ def start_up(side: str, root: str) -> Result:
         return {"first": seconds, "opening": seconds}
     options = ["+experiment=v1", "model.weights=null", f"data.root={root}", "data.image_size=107"]
     with tempfile.TemporaryDirectory() as outputs:
-        command = [sys.executable, "-m", "boneage_pl", *options, f"outputs={outputs}"]
+        command = [sys.executable, "-m", "boneage_pl", *options, f"output_dir={outputs}"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
             assert running.stdout
             running.stdout.readline()

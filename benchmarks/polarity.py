@@ -39,7 +39,8 @@ def main() -> None:
     for fit in ("pad", "crop"):
         frame = ResizeSpec(options.size, fit)
         print(
-            f"data.fit={fit:4}  {1 - share(pictures, frame):7.2%}  {share(negatives, frame):7.2%}", flush=True
+            f"data.resize_mode={fit:4}  {1 - share(pictures, frame):7.2%}  {share(negatives, frame):7.2%}",
+            flush=True,
         )
 
 

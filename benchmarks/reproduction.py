@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="write a record of each run here")
     options = parser.parse_args()
     folder = options.folder
-    common = [f"data.root={options.root}", f"data.image_size={options.image_size}", f"outputs={folder}"]
+    common = [f"data.root={options.root}", f"data.image_size={options.image_size}", f"output_dir={folder}"]
     common += ["model.weights=null", *options.also]
     v1 = {seed: folder / "v1" / f"seed{seed}" for seed in options.seeds}
     runs = list(v1.values()) if "v1" in options.only else []
@@ -54,10 +54,10 @@ def main() -> None:
         for seed in dict.fromkeys(pick(maes, key=maes.__getitem__) for pick in (min, max)):
             runs.append(folder / "v2" / f"seed{seed}")
             train(runs[-1], "v2", f"seed={seed}", f"ckpt={v1[seed]}", *common)
-    keep = [f"keep={options.keep}"] if options.keep else []
+    keep = [f"save_records={options.keep}"] if options.keep else []
     named = f"runs=[{','.join(map(str, runs))}]"
     if len(runs) > 1 or keep:
-        command = [sys.executable, "-m", "boneage_pl.compare", named, f"outputs={folder}", *keep]
+        command = [sys.executable, "-m", "boneage_pl.compare", named, f"output_dir={folder}", *keep]
         subprocess.run(command, check=True)
 
 

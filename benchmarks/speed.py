@@ -93,7 +93,7 @@ class Table:
 
 
 def input_rows(table: Table, originals: Path) -> None:
-    for side, name in (("project", "from the store"), ("streamed", "`data.prepare=false`")):
+    for side, name in (("project", "from the store"), ("streamed", "`data.cache=false`")):
         ours, theirs = table.sides("input", (side, "published"), root=originals, size=500, seconds=8)
         what, against = f"input at 500 px, {name}", "published pipeline"
         one, other = ours["cpu_ms_per_image"], theirs["cpu_ms_per_image"]

@@ -1,7 +1,7 @@
-"""A run of `callbacks=averaged` without its average: a checkpoint of the weights that training stood at.
+"""A run of `callbacks=ema` without its average: a checkpoint of the weights that training stood at.
 
     python -m benchmarks.unaveraged outputs/v3/…/checkpoints/best.ckpt trained.ckpt
-    python -m boneage_pl.evaluate ckpt=trained.ckpt against=outputs/v3/…
+    python -m boneage_pl.evaluate ckpt=trained.ckpt compare_with=outputs/v3/…
 
 Training never looks at the average, so that these are the weights of the same epoch of a run without it.
 """
@@ -21,7 +21,7 @@ def unaveraged(checkpoint: Path, target: Path) -> None:
     """
     content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     if "current_model_state" not in content:
-        sys.exit(f"error: {checkpoint}: no average of weights; was it trained with callbacks=averaged?")
+        sys.exit(f"error: {checkpoint}: no average of weights; was it trained with callbacks=ema?")
     torch.save({**content, "state_dict": content["current_model_state"]}, target)
 
 

@@ -39,8 +39,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 # four images in each of the twenty groups, as small as the published network takes them
 SMALL_PHANTOM = [
     "data=phantom",
-    "data.generate.count=80",
-    "data.generate.size=128",
+    "data.phantom.count=80",
+    "data.phantom.size=128",
     "data.image_size=107",
     "data.samples_per_group=4",
 ]

@@ -34,7 +34,7 @@ def composed(experiment: str) -> Any:
 
 
 def plain(config: Any) -> dict[str, Any]:
-    return {**OmegaConf.to_container(config, resolve=False), "next_experiment": None}
+    return {**OmegaConf.to_container(config, resolve=False), "suggested_next": None}
 
 
 def changed(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
@@ -54,7 +54,7 @@ def printed(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 def test_the_last_step_is_v3_and_the_first_the_published_recipe():
     assert plain(composed(NAMES[-1])) == plain(composed("v3"))
-    budget = {"data.protocol", "data.validation_share", "data.image_size", "trainer.max_epochs", "model"}
+    budget = {"data.split_protocol", "data.val_fraction", "data.image_size", "trainer.max_epochs", "model"}
     assert changed(plain(composed(NAMES[0])), plain(composed("v1"))) == budget
 
 
@@ -62,10 +62,10 @@ def test_each_step_changes_one_part_of_the_one_before():
     steps = [plain(composed(name)) for name in NAMES]
     assert [changed(before, after) for before, after in pairwise(steps)] == [
         {"optimizer", "scheduler", "trainer.gradient_clip_val", "data.batch_size", "data.drop_last"},
-        {"sampling"},
+        {"sampler"},
         {"model", "transforms"},
         {"model"},
-        {"transforms", "data.fit"},
+        {"transforms", "data.resize_mode"},
         {"transforms"},
         {"transforms"},
         {"callbacks"},

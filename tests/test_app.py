@@ -39,7 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Home:
 
 @pytest.fixture(scope="module")
 def site(home: Home) -> Iterator[Served]:
-    with served(home, "max_megabytes=4", "max_pictures=30") as site:
+    with served(home, "max_upload_mb=4", "max_images=30") as site:
         yield site
     assert not site.calls.exists(), site.calls.read_text()  # no other machine was called
 
@@ -320,7 +320,7 @@ def test_it_hands_out_nothing_and_fetches_nothing(home: Home, site: Served):
         (["port=0"], "port=0: it must be a whole number of 1 or more"),
         (["port=70000"], "port=70000: it must be a whole number of 1 or more and below 65536."),
         (["host=null"], "host=None: no address of this machine"),
-        (["max_megabytes=0"], "max_megabytes=0: it must be a whole number of 1 or more."),
+        (["max_upload_mb=0"], "max_upload_mb=0: it must be a whole number of 1 or more."),
         (["ckpt=nowhere"], "nowhere"),
         (["host=198.51.100.7"], "host=198.51.100.7: no address of this machine"),
         (["host=no.such.name.invalid", "port=7999"], "host=no.such.name.invalid port=7999: no address"),

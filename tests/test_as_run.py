@@ -107,7 +107,7 @@ def test_predictions_are_not_flipped(chain: Chain):
         (["+experiment=v1", "optimizer.state=fresh"], "optimizer.state=fresh"),
         (["+experiment=v1", "optimizer.state=checkpoint", "ckpt=as_run/v1", "optimizer=adamw"], "AdamW"),
         (["+experiment=v2", "ckpt=as_run/v1", "ckpt_epoch=first"], "ckpt_epoch=first"),
-        (["+experiment=v1", "data.protocol=published", "data.fold=2"], "data.protocol=published"),
+        (["+experiment=v1", "data.split_protocol=published", "data.fold=2"], "data.split_protocol=published"),
     ],
 )
 @pytest.mark.usefixtures("chain")

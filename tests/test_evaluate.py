@@ -82,7 +82,7 @@ def test_the_page_opens_alone_and_says_what_applies(home: Home):
     assert "http" not in page  # it opens without a network
     assert (home.path / "page" / "bland_altman.png").stat().st_size > 5000
     record = json.loads((home.path / "page" / "run.json").read_text())
-    assert record["data"]["images"] == record["asked"][0]["images"] == 20
+    assert record["data"]["images"] == record["predictions"][0]["images"] == 20
     assert record["sessions"][0]["packages"]["torch"] in page
 
 
@@ -91,10 +91,10 @@ def test_it_says_whether_the_intervals_hold(home: Home):
     own = numbers_of(home.path / "sure_own")["coverage"]
     assert own["own"]
     assert own["parts"][0]["covered"]["value"] >= 0.9  # of the images that set them
-    home.evaluate("ckpt=outputs/a", "subset=all", "seen=drop", "out=sure")
+    home.evaluate("ckpt=outputs/a", "subset=all", "leakage=exclude", "out=sure")
     coverage = numbers_of(home.path / "sure")["coverage"]
     answers = pd.read_csv(home.path / "sure" / "predictions.csv")
-    inside = answers["bone_age"].between(answers["low"], answers["high"])
+    inside = answers["bone_age"].between(answers["lower"], answers["upper"])
     parts = {part["name"]: part["covered"]["value"] for part in coverage["parts"]}
     assert not coverage["own"]
     assert parts["all"] == pytest.approx(inside.mean())
@@ -134,14 +134,14 @@ def test_images_that_were_trained_on_are_refused_unless_asked_for(home: Home):
     assert result.returncode == 2
     assert f"{len(home.trained)} of the 80 images were trained on" in result.stderr
     assert not (home.path / "no").exists()
-    home.evaluate("ckpt=outputs/a", "subset=all", "seen=drop", "out=dropped")
+    home.evaluate("ckpt=outputs/a", "subset=all", "leakage=exclude", "out=dropped")
     answers = pd.read_csv(home.path / "dropped" / "predictions.csv", dtype={"id": str})
     assert sorted(answers["id"]) == home.unseen
     left_out = f"every image of the table but {len(home.trained)} that were trained on"
     page = (home.path / "dropped" / "report.html").read_text()
     assert left_out in page
     assert "These images\nalso selected the epoch" in page  # all that is left validated it
-    home.evaluate("ckpt=outputs/a", "subset=all", "seen=allow", "out=marked")
+    home.evaluate("ckpt=outputs/a", "subset=all", "leakage=allow", "out=marked")
     answers = pd.read_csv(home.path / "marked" / "predictions.csv", dtype={"id": str})
     assert sorted(answers.loc[answers["seen_in_training"], "id"]) == home.trained
     page = (home.path / "marked" / "report.html").read_text()
@@ -165,7 +165,7 @@ def test_a_copy_of_a_trained_image_under_another_id_is_noticed(home: Home):
     assert f"3 of the 4 images were trained on by outputs/a/checkpoints/best.ckpt (id {other}, 900, 902)" in (
         result.stderr
     )
-    result = home.evaluate(*options, "seen=content", "out=copied", check=False)
+    result = home.evaluate(*options, "leakage=content_only", "out=copied", check=False)
     assert "2 of the 4 images" in result.stderr
     assert "(id 900, 902)" in result.stderr
 
@@ -182,11 +182,11 @@ def test_columns_that_are_not_understood_are_named(home: Home):
 def test_a_rival_needs_no_validation_images_of_its_own_here(home: Home):
     """It only must not have been trained on those that are asked."""
     home.forks.run("+experiment=v1", *TINY[:-2], "data.seed=3", "hydra.run.dir=outputs/c", cwd=home.path)
-    result = home.evaluate("ckpt=outputs/a", "against=outputs/c", check=False)
+    result = home.evaluate("ckpt=outputs/a", "compare_with=outputs/c", check=False)
     assert result.returncode == 2
     assert "of the 20 images were trained on by outputs/c/checkpoints/best.ckpt (id" in result.stderr
-    home.evaluate("ckpt=outputs/a", "against=outputs/c", "seen=drop", "out=rival")
-    assert 0 < numbers_of(home.path / "rival")["against"]["images"] < 20
+    home.evaluate("ckpt=outputs/a", "compare_with=outputs/c", "leakage=exclude", "out=rival")
+    assert 0 < numbers_of(home.path / "rival")["paired_comparison"]["images"] < 20
 
 
 def test_what_an_earlier_run_was_trained_on_is_remembered(home: Home):
@@ -197,8 +197,8 @@ def test_what_an_earlier_run_was_trained_on_is_remembered(home: Home):
         "ckpt=outputs/a",
         *options,
         "trainer.max_epochs=1",
-        "data.new_split=true",
-        "data.allow_overlap=true",
+        "data.split_from=new",
+        "data.allow_leakage=true",
         "data.seed=7",
         "hydra.run.dir=outputs/later",
         cwd=home.path,
@@ -259,8 +259,8 @@ def test_several_checkpoints_are_averaged(home: Home):
 def test_it_is_held_against_another_model_and_against_its_answers(home: Home):
     home.evaluate("ckpt=outputs/b", "out=b")
     for out, against in (("by_ckpt", "outputs/b"), ("by_csv", "b/predictions.csv")):
-        result = home.evaluate("ckpt=outputs/a", f"against={against}", f"out={out}")
-        found = numbers_of(home.path / out)["against"]
+        result = home.evaluate("ckpt=outputs/a", f"compare_with={against}", f"out={out}")
+        found = numbers_of(home.path / out)["paired_comparison"]
         assert found["images"] == 20
         difference = mae_of(home.path / out) - mae_of(home.path / "b")
         assert found["difference"]["value"] == pytest.approx(difference)
@@ -270,14 +270,14 @@ def test_it_is_held_against_another_model_and_against_its_answers(home: Home):
 
 
 def test_pictures_that_are_not_perfect(home: Home):
-    home.evaluate("ckpt=[outputs/a,outputs/b]", "stress=true", "out=stressed", FIGURES="1")
-    rows = numbers_of(home.path / "stressed")["stress"]
+    home.evaluate("ckpt=[outputs/a,outputs/b]", "robustness=true", "out=stressed", FIGURES="1")
+    rows = numbers_of(home.path / "stressed")["robustness"]
     assert [row["name"] for row in rows] == ["clean", *CORRUPTIONS, *RESAMPLING_CORRUPTIONS]
     clean = rows[0]
     assert clean["mae"]["value"] == pytest.approx(mae_of(home.path / "stressed"))
     assert clean["absolute_change"]["value"] == 0
     answers = pd.read_csv(home.path / "stressed" / "predictions.csv", dtype={"id": str}).set_index("id")
-    months = pd.read_csv(home.path / "stressed" / "stress.csv", dtype={"id": str}).set_index("id")
+    months = pd.read_csv(home.path / "stressed" / "robustness.csv", dtype={"id": str}).set_index("id")
     for row in rows:
         changed = months[row["name"]][answers.index]
         assert row["mae"]["value"] == pytest.approx((changed - answers["bone_age"]).abs().mean())
@@ -285,18 +285,18 @@ def test_pictures_that_are_not_perfect(home: Home):
         assert row["absolute_change"]["value"] == pytest.approx(moved.abs().mean(), abs=1e-6)
         assert row["change"]["value"] == pytest.approx(moved.mean(), abs=1e-6)
     assert rows[list(CORRUPTIONS).index("inverted") + 1]["absolute_change"]["value"] > 0.1
-    assert (home.path / "stressed" / "stress.png").stat().st_size > 20_000
+    assert (home.path / "stressed" / "robustness.png").stat().st_size > 20_000
 
 
 def test_a_network_that_diverged_has_a_report_too(home: Home):
     content = torch.load(home.path / "outputs" / "a" / "checkpoints" / "best.ckpt", weights_only=True)
     content["state_dict"]["network.age.bias"].fill_(float("nan"))
     torch.save(content, home.path / "nan.ckpt")
-    home.evaluate("ckpt=nan.ckpt", "against=outputs/b", "stress=true", "out=diverged")
+    home.evaluate("ckpt=nan.ckpt", "compare_with=outputs/b", "robustness=true", "out=diverged")
     numbers = numbers_of(home.path / "diverged")
     assert not numbers["finite"]
     assert numbers["overall"]["mae"] == {"value": None, "low": None, "high": None}
-    assert numbers["against"]["difference"] is None
+    assert numbers["paired_comparison"]["difference"] is None
     page = (home.path / "diverged" / "report.html").read_text()
     assert "Some predictions are not numbers" in page
     said = re.sub('src="[^"]*"', "", page.split("<h2>Training</h2>")[0])
@@ -310,10 +310,10 @@ def test_a_network_that_diverged_has_a_report_too(home: Home):
         (["ckpt=outputs/a", "subset=val"], "subset=val: there are validation, all"),
         (["ckpt=outputs/a", "out=outputs/a"], "out=outputs/a holds something already"),
         (["ckpt=[]"], "name at least one checkpoint"),
-        (["ckpt=outputs/a", "against=nowhere"], "against=nowhere: no such file"),
-        (["ckpt=outputs/a", "against=no.csv"], "against=no.csv cannot be read"),
-        (["ckpt=outputs/a", "seen=mark"], "seen=mark: there are refuse, content, drop, allow"),
-        (["ckpt=outputs/a", "stress=some"], "stress=some: there are true, false"),
+        (["ckpt=outputs/a", "compare_with=nowhere"], "compare_with=nowhere: no such file"),
+        (["ckpt=outputs/a", "compare_with=no.csv"], "compare_with=no.csv cannot be read"),
+        (["ckpt=outputs/a", "leakage=mark"], "leakage=mark: there are refuse, content, drop, allow"),
+        (["ckpt=outputs/a", "robustness=some"], "robustness=some: there are true, false"),
     ],
 )
 def test_what_cannot_be_right_is_refused(home: Home, options: list[str], said: str):
@@ -334,7 +334,9 @@ def test_runs_are_compared_on_the_same_images(home: Home):
     difference = answers[0]["error"].abs().mean() - answers[1]["error"].abs().mean()
     assert f"{difference:+.2f} (" in result.stdout
     assert "20 (all of both)" in (home.path / "c" / "compare.html").read_text()
-    result = home.forks.start("boneage_pl.compare", "runs=outputs/*", "out=p", "keep=k", cwd=home.path).wait()
+    result = home.forks.start(
+        "boneage_pl.compare", "runs=outputs/*", "out=p", "save_records=k", cwd=home.path
+    ).wait()
     assert result.returncode == 0, result.stderr
     kept = [file for file in (home.path / "k" / "outputs_a").iterdir() if file.suffix != ".png"]
     ids = {str(i) for i in home.table["id"]}

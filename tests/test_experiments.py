@@ -245,7 +245,7 @@ def test_a_loss_that_is_not_finite_still_finishes_and_writes_everything(
     ("options", "said"),
     [
         (["data.image_size=192"], "To match it, pass data.image_size=107"),
-        (["data.new_split=true", "data.image_size=107", "seed=9"], "were trained on by the checkpoint"),
+        (["data.split_from=new", "data.image_size=107", "seed=9"], "were trained on by the checkpoint"),
     ],
 )
 def test_v2_refuses_what_does_not_fit_its_checkpoint(

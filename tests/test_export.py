@@ -34,7 +34,7 @@ class Exports(Home):
     """A run of the tiny network, and what is exported of it."""
 
     def export(self, *options: str, check: int = 0, ckpt: str = "outputs/a") -> Result:
-        named = [OWN, f"ckpt={ckpt}", "check_count=40", *options]
+        named = [OWN, f"ckpt={ckpt}", "verify_count=40", *options]
         result = self.forks.start("boneage_pl.export", *named, cwd=self.path).wait(180)
         assert result.returncode == check, result.stdout + result.stderr
         assert "Traceback" not in result.stderr
@@ -65,7 +65,7 @@ def onnx(home: Exports) -> Path:
 
 @pytest.fixture(scope="module")
 def weights(home: Exports) -> Path:
-    home.export("format=weights", "out=shared/a.safetensors")
+    home.export("format=safetensors", "out=shared/a.safetensors")
     return home.path / "shared" / "a.safetensors"
 
 
@@ -119,21 +119,23 @@ def test_several_become_their_mean(home: Exports):
     home.export("format=onnx", "out=mean.onnx", ckpt="[outputs/a,outputs/b]")
     image, male, _ = home.validation()
     model = BoneAgePredictor.load(
-        [home.path / "outputs" / name for name in "ab"], repeated={"model": {"_target_": MODEL}}
+        [home.path / "outputs" / name for name in "ab"], trusted_config={"model": {"_target_": MODEL}}
     )
     with torch.inference_mode():
         shown = torch.from_numpy(image), torch.from_numpy(male)
         each = [member.predictor.module(*shown).numpy() for member in model.members]
     assert np.abs(each[0] - each[1]).max() > 1
     assert np.abs(asked(home.path / "mean.onnx", image, male, 5) - np.mean(each, axis=0)).max() < 0.05
-    said = home.export("format=weights", "out=x.safetensors", ckpt="[outputs/a,outputs/b]", check=2).stderr
+    said = home.export(
+        "format=safetensors", "out=x.safetensors", ckpt="[outputs/a,outputs/b]", check=2
+    ).stderr
     assert "export each by itself" in said
 
 
 @pytest.mark.parametrize("precision", ["float16", "int8"])
 def test_smaller_files_cost_what_they_say(home: Exports, onnx: Path, precision: str):
     name = f"{precision}.onnx"
-    said = home.export("format=onnx", f"precision={precision}", f"out={name}", "max_cost=2").stdout
+    said = home.export("format=onnx", f"precision={precision}", f"out={name}", "max_mae_increase=2").stdout
     image, male, _ = home.validation()
     months, exact = asked(home.path / name, image, male, 5), asked(onnx, image, male, 5)
     assert np.abs(months - exact).max() > 0
@@ -153,9 +155,15 @@ def test_what_costs_too_much_is_not_written(home: Exports):
     black = np.zeros((107, 107), np.uint8)
     black[0, 0] = 1
     Image.fromarray(black).save(folder / "1.png")
-    options = ["format=onnx", "precision=int8", "check_images=black", "out=bad.onnx", "max_cost=0.001"]
+    options = [
+        "format=onnx",
+        "precision=int8",
+        "verify_images=black",
+        "out=bad.onnx",
+        "max_mae_increase=0.001",
+    ]
     result = home.export(*options, check=2)
-    assert "months, and max_cost=0.001 are allowed: nothing was written" in result.stderr
+    assert "months, and max_mae_increase=0.001 are allowed: nothing was written" in result.stderr
     assert "int8 but 5 first" in result.stdout  # which was tried, too
     assert not list(home.path.glob("*bad*"))
     assert not list(home.path.glob(".export_*"))
@@ -190,7 +198,7 @@ def test_shared_weights_are_exported_again(home: Exports, weights: Path, onnx: P
 
 
 def test_the_card_is_filled_from_the_runs_own_files(home: Exports, weights: Path):
-    card = (weights.parent / "card.md").read_text()
+    card = (weights.parent / "model_card.md").read_text()
     _, front, text = card.split("---\n", 2)
     numbers = json.loads((home.path / "outputs" / "a" / "report" / "metrics.json").read_text())
     (result,) = yaml.safe_load(front)["model-index"][0]["results"]
@@ -208,12 +216,12 @@ def test_the_card_is_filled_from_the_runs_own_files(home: Exports, weights: Path
 
 
 def test_the_card_has_the_stress_that_was_measured(home: Exports):
-    options = [OWN, "ckpt=outputs/a", "stress=true"]
+    options = [OWN, "ckpt=outputs/a", "robustness=true"]
     assert home.forks.start("boneage_pl.evaluate", *options, cwd=home.path).wait(200).returncode == 0
-    home.export("format=card", "out=card.md")
+    home.export("format=model_card", "out=card.md")
     (file,) = (home.path / "outputs" / "a").glob("report_*/metrics.json")
     text = (home.path / "card.md").read_text()
-    for way in json.loads(file.read_text())["stress"]:
+    for way in json.loads(file.read_text())["robustness"]:
         assert f"| {way['name']} | {way['mae']['value']:.2f} (" in text
 
 
@@ -256,14 +264,17 @@ def test_a_stranger_asks_with_the_example(home: Exports, onnx: Path, tmp_path: P
     [
         (["format=tflite"], "format=tflite: there are onnx, torch_export, weights, card."),
         (["format=onnx", "precision=int4"], "precision=int4: format=onnx has float32, float16, int8."),
-        (["format=weights", "precision=int8"], "precision=int8: format=weights has float32, float16."),
-        (["format=onnx", "out=a.pt"], "out=a.pt: a file of format=onnx ends with .onnx."),
-        (["format=onnx", "check_count=1"], "check_count=1: it must be a whole number of 2 or more."),
-        (["format=onnx", "max_cost=-1"], "max_cost=-1: it must be a number of 0 or more."),
-        (["format=onnx", "data.root=nowhere", "out=b.onnx"], HINT),
-        (["format=onnx", "check_images=nowhere", "out=b.onnx"], "there is no such file or folder"),
         (
-            ["format=onnx", "check_images=a.onnx", "out=b.onnx"],
+            ["format=safetensors", "precision=int8"],
+            "precision=int8: format=safetensors has float32, float16.",
+        ),
+        (["format=onnx", "out=a.pt"], "out=a.pt: a file of format=onnx ends with .onnx."),
+        (["format=onnx", "verify_count=1"], "verify_count=1: it must be a whole number of 2 or more."),
+        (["format=onnx", "max_mae_increase=-1"], "max_mae_increase=-1: it must be a number of 0 or more."),
+        (["format=onnx", "data.root=nowhere", "out=b.onnx"], HINT),
+        (["format=onnx", "verify_images=nowhere", "out=b.onnx"], "there is no such file or folder"),
+        (
+            ["format=onnx", "verify_images=a.onnx", "out=b.onnx"],
             "two are needed",
         ),
         ([], "format= is missing"),
@@ -276,8 +287,8 @@ def test_what_cannot_be_is_refused_in_a_line(home: Exports, options: list[str], 
 
 def test_images_that_were_trained_on_still_tell_whether_it_is_the_same(home: Exports, tmp_path: Path):
     """Under the published protocol, of a table so small that no image is on one side alone."""
-    small = [o for o in TRAINING if not o.startswith(("data.generate.count", "trainer.max_epochs"))]
-    options = ["data.generate.count=80", "data.protocol=published", "trainer.max_epochs=1"]
+    small = [o for o in TRAINING if not o.startswith(("data.phantom.count", "trainer.max_epochs"))]
+    options = ["data.phantom.count=80", "data.split_protocol=published", "trainer.max_epochs=1"]
     home.forks.run(*small, *options, "hydra.run.dir=leaky", cwd=tmp_path)
     command = [OWN, "ckpt=leaky", "format=torch_export", "out=x.pt2"]
     result = home.forks.start("boneage_pl.export", *command, cwd=tmp_path).wait(120)

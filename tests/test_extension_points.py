@@ -31,7 +31,7 @@ FILES = {
         train:
           blur: {_target_: torchvision.transforms.v2.GaussianBlur, kernel_size: 3}""",
     "transforms/misnamed": "training: {}",
-    "sampling/by_size": "_target_: tests.helpers.tiny_models.natural\n_partial_: true",
+    "sampler/by_size": "_target_: tests.helpers.tiny_models.natural\n_partial_: true",
     "optimizer/slow_start": """
         defaults: [adam]
         groups:
@@ -57,7 +57,7 @@ FILES = {
           - override /model: gray
           - override /loss: ages
           - override /transforms: darker
-          - override /sampling: by_size
+          - override /sampler: by_size
           - override /scheduler: one_cycle
           - override /callbacks: more""",
 }
@@ -66,7 +66,7 @@ OWN = [
     "loss._target_=tests.helpers.tiny_models.Ages",
     "transforms.train.darker._target_=tests.helpers.tiny_models.Darker",
     "transforms.validation.darker._target_=tests.helpers.tiny_models.Darker",
-    "sampling._target_=tests.helpers.tiny_models.natural",
+    "sampler._target_=tests.helpers.tiny_models.natural",
     "callbacks.brake._target_=tests.helpers.tiny_models.Brake",
 ]
 
@@ -212,7 +212,7 @@ def test_a_schedule_by_step_or_epoch_goes_on_where_it_was(home: Home, scheduler:
 @pytest.mark.usefixtures("plain")
 @pytest.mark.parametrize("fit", ["pad", "stretch"])
 def test_another_fit_has_a_store_of_its_own(home: Home, fit: str):
-    home.run(fit, "model=tiny", f"data.fit={fit}")
+    home.run(fit, "model=tiny", f"data.resize_mode={fit}")
     prepared = home.path / "data" / "phantom" / "prepared"
     assert {"107.json", f"{fit}-107.json"} <= {path.name for path in prepared.iterdir()}
     assert len(list(prepared.glob("107-*.npy"))) == len(list(prepared.glob(f"{fit}-107-*.npy"))) == 1
@@ -222,10 +222,10 @@ def test_another_fit_has_a_store_of_its_own(home: Home, fit: str):
     ("options", "said"),
     [
         (["transforms=misnamed"], "transforms: it must be a table of transforms by name for train"),
-        (["data.fit=squeeze"], "data.fit=squeeze: there are three, crop, pad, stretch"),
+        (["data.resize_mode=squeeze"], "data.resize_mode=squeeze: there are three, crop, pad, stretch"),
         (["scheduler=plateau", "+scheduler.interval=hour"], "interval=hour: there are two, epoch and step"),
         (["scheduler=plateau", "+scheduler.interval=step"], "a plateau is one of validations"),
-        (["data.protocol=published", "sampling=by_size"], "data.protocol=published draws equally"),
+        (["data.split_protocol=published", "sampler=by_size"], "data.split_protocol=published draws equally"),
         (["loss=none"], "Could not find 'loss/none'"),
     ],
 )

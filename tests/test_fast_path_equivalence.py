@@ -34,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., BoneAgeDataM
 
     def made(**options: Any) -> BoneAgeDataModule:
         draw = partial(write_phantom, count=200, size=128, seed=0)
-        data = BoneAgeDataModule(str(root), 107, 16, samples_per_group=40, generate=draw, **options)
+        data = BoneAgeDataModule(str(root), 107, 16, samples_per_group=40, phantom=draw, **options)
         data.prepare_data()
         data.setup()
         return data
@@ -76,7 +76,7 @@ def flat(tensors: Any) -> Tensor:
 
 def test_prepared_images_are_the_batches_of_the_originals(data: Callable[..., BoneAgeDataModule]):
     """Fifty of them, to the bit: everything after them is the same then."""
-    stored, original = (batches(data(prepare=prepare), 50) for prepare in (True, False))
+    stored, original = (batches(data(cache=prepare), 50) for prepare in (True, False))
     for one, other in zip(stored, original, strict=True):
         assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one)

@@ -26,7 +26,7 @@ def test_a_frozen_skeleton_leaves_nothing_to_learn(
     highest: float,
 ):
     """The best epoch, picked on the validation set, may fall a little below the constant by chance."""
-    command("+experiment=v1", *OPTIONS, f"data.generate.skeleton_age={skeleton_age}", cwd=tmp_path)
+    command("+experiment=v1", *OPTIONS, f"data.phantom.skeleton_age={skeleton_age}", cwd=tmp_path)
     (summary,) = tmp_path.glob("outputs/v1/*/report/summary.json")
     numbers = json.loads(summary.read_text())
     share = numbers["best_val_mae"] / numbers["constant_mae"]

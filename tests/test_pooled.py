@@ -14,7 +14,12 @@ SMALL = [
     "trainer.max_epochs=1",
     "optimizer.lr=0.001",
 ]
-POOLED = ["model=pooled", "model.backbone=timm/test_efficientnet", "model.pooling=gem", "model.sex=scaled"]
+POOLED = [
+    "model=backbone",
+    "model.backbone=timm/test_efficientnet",
+    "model.pooling=gem",
+    "model.sex_fusion=film",
+]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +60,7 @@ def test_another_pooling_is_another_network(home: Path, forks: Forks):
 
 
 def test_a_backbone_that_is_not_there_leaves_no_run(home: Path, forks: Forks):
-    wrong = [*SMALL, "model=pooled", "model.backbone=resnet81", "data.image_size=64"]
+    wrong = [*SMALL, "model=backbone", "model.backbone=resnet81", "data.image_size=64"]
     refused = forks.run("+experiment=v1", *wrong, "hydra.run.dir=outputs/wrong", cwd=home, check=False)
     assert refused.returncode == 2
     assert "Near it: " in refused.stderr

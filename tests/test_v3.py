@@ -36,22 +36,24 @@ def test_what_was_validated_is_what_is_asked(home: Path, forks: Forks):
     assert asked.returncode == 0, asked.stderr
     numbers = json.loads((home / "asked" / "metrics.json").read_text())
     assert numbers["overall"]["mae"]["value"] == pytest.approx(best, abs=1e-3)
-    assert numbers["natural"] is None  # its rows are natural already
+    assert numbers["population_weighted"] is None  # its rows are natural already
 
 
 def test_the_distributions_spread_stands_beside_the_answers_of_all_who_ask(home: Path, forks: Forks):
     own = pd.read_csv(home / "outputs" / "v3" / "x" / "report" / "predictions.csv", dtype={"id": str})
-    assert own["spread"].between(0, 120).all()
-    assert own["spread"].nunique() > 1
+    assert own["predicted_std"].between(0, 120).all()
+    assert own["predicted_std"].nunique() > 1
     asked = pd.read_csv(home / "asked" / "predictions.csv", dtype={"id": str})
-    assert asked["spread"].tolist() == pytest.approx(own["spread"].tolist(), abs=1e-3)
-    numbers = json.loads((home / "asked" / "metrics.json").read_text())["spread"]
-    assert numbers["mean"] == pytest.approx(own["spread"].mean(), abs=1e-3)
+    assert asked["predicted_std"].tolist() == pytest.approx(own["predicted_std"].tolist(), abs=1e-3)
+    numbers = json.loads((home / "asked" / "metrics.json").read_text())["predicted_std"]
+    assert numbers["mean"] == pytest.approx(own["predicted_std"].mean(), abs=1e-3)
     assert "Predictive standard deviation" in (home / "asked" / "report.html").read_text()
     hand = home / "data" / "phantom" / "boneage-training-dataset" / f"{own['id'][0]}.png"
     one = ["ckpt=v3", f"images={hand}", f"sex={'M' if own['male'][0] else 'F'}", "out=unsure.csv"]
     assert forks.start("boneage_pl.predict", *one, cwd=home).wait().returncode == 0
-    assert pd.read_csv(home / "unsure.csv")["spread"][0] == pytest.approx(own["spread"][0], abs=0.01)
+    assert pd.read_csv(home / "unsure.csv")["predicted_std"][0] == pytest.approx(
+        own["predicted_std"][0], abs=0.01
+    )
 
 
 def test_every_training_image_is_seen_once_an_epoch(home: Path):
@@ -101,32 +103,32 @@ def test_the_loss_says_which_network_it_takes(home: Path, forks: Forks):
         "+experiment=v1", *SMALL_PHANTOM, "loss=distribution", "data.batch_size=4", cwd=home, check=False
     )
     assert refused.returncode == 2
-    assert "model=pooled model.outputs=241" in refused.stderr
+    assert "model=backbone model.num_outputs=241" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
 def test_further_views_are_averaged_and_held_against_the_plain_one(home: Path, forks: Forks):
-    options = ["ckpt=v3", "views=[flip,-5,5]", "against=v3", "out=viewed"]
+    options = ["ckpt=v3", "tta=[flip,-5,5]", "compare_with=v3", "out=viewed"]
     asked = forks.start("boneage_pl.evaluate", *options, cwd=home).wait()
     assert asked.returncode == 0, asked.stderr
     assert "each looked at in 4 views" in asked.stdout
     numbers = json.loads((home / "viewed" / "metrics.json").read_text())
-    assert numbers["against"]["rows"] == numbers["rows"]
-    assert numbers["against"]["difference"]["value"] != 0
+    assert numbers["paired_comparison"]["rows"] == numbers["rows"]
+    assert numbers["paired_comparison"]["difference"]["value"] != 0
     last = pd.read_csv(home / "viewed" / "predictions.csv", dtype={"id": str}).iloc[-1]
     hand = home / "data" / "phantom" / "boneage-training-dataset" / f"{last['id']}.png"
     one = [
         "ckpt=v3",
-        "views=[flip,-5,5]",
+        "tta=[flip,-5,5]",
         f"images={hand}",
         f"sex={'M' if last['male'] else 'F'}",
         "out=one.csv",
     ]
     assert forks.start("boneage_pl.predict", *one, cwd=home).wait().returncode == 0
     assert pd.read_csv(home / "one.csv")["months"][0] == pytest.approx(last["predicted"], abs=0.01)
-    refused = forks.start("boneage_pl.evaluate", "ckpt=v3", "views=up", cwd=home).wait()
+    refused = forks.start("boneage_pl.evaluate", "ckpt=v3", "tta=up", cwd=home).wait()
     assert refused.returncode == 2
-    assert "views=up" in refused.stderr
+    assert "tta=up" in refused.stderr
 
 
 def test_an_ensemble_of_folds_is_one_command_and_one_folder(home: Path, forks: Forks):
@@ -146,7 +148,7 @@ def test_an_ensemble_of_folds_is_one_command_and_one_folder(home: Path, forks: F
         )
         assert asked.wait().returncode == 0, asked.wait().stderr
         answers.append(pd.read_csv(home / "a.csv")["months"][0])
-        spreads.append(pd.read_csv(home / "a.csv")["spread"][0])
+        spreads.append(pd.read_csv(home / "a.csv")["predicted_std"][0])
         (home / "a.csv").unlink()
     assert answers[0] == pytest.approx((answers[1] + answers[2]) / 2, abs=0.01)
     apart = (answers[1] - answers[2]) ** 2 / 4

@@ -49,7 +49,7 @@ def test_the_installed_command_composes_from_its_own_configuration(installed: Pa
         installed, tmp_path, "--info", "searchpath", "+experiment=v1"
     )
     assert "lr_0.1_failure" in run(installed, tmp_path, "--help")
-    assert (installed / "boneage_pl" / "report" / "templates" / "report.html").is_file()
+    assert (installed / "boneage_pl" / "evaluation" / "templates" / "report.html").is_file()
     assert list(tmp_path.iterdir()) == []
 
 

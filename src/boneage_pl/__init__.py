@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
         from boneage_pl.prediction.predictor import BoneAgePredictor
 
         return BoneAgePredictor
-    if name == "Answer":
+    if name == "Prediction":
         from boneage_pl.prediction.types import Prediction
 
         return Prediction

@@ -57,16 +57,16 @@ def _is_resumed() -> bool:
 def print_setup(config: DictConfig) -> "DatasetIndex | None":
     """Return the data set of a new run, if it is one of ours and not yet to be drawn."""
     ours = config.data.get("_target_") == "boneage_pl.data.datamodule.BoneAgeDataModule"
-    if not ours or _is_resumed() or not is_rank_zero() or config.data.get("generate"):
+    if not ours or _is_resumed() or not is_rank_zero() or config.data.get("phantom"):
         return None
     from boneage_pl.data.cache.build import open_dataset  # imports pandas
     from boneage_pl.data.images.resize import ResizeSpec
     from boneage_pl.data.tables.spec import DatasetSpec
 
     place = DatasetSpec.from_config(config.data)
-    folder = resolve_cache_dir(config.data.get("store"), place.root)
+    folder = resolve_cache_dir(config.data.get("cache_dir"), place.root)
     frame = ResizeSpec.from_config(config.data)
-    return open_dataset(place, folder, frame, prepared=config.data.get("prepare", True))
+    return open_dataset(place, folder, frame, prepared=config.data.get("cache", True))
 
 
 def main() -> None:

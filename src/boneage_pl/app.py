@@ -15,8 +15,8 @@ def app(config: DictConfig) -> None:
         BoneAgeError: an option that cannot be right, an extra that is missing, or a checkpoint that cannot be
             read.
     """
-    check_number("max_megabytes", config.max_megabytes, 1)
-    check_number("max_pictures", config.max_pictures, 1)
+    check_number("max_upload_mb", config.max_upload_mb, 1)
+    check_number("max_images", config.max_images, 1)
     if config.port is not None:
         check_number("port", config.port, 1, below=65536)
     host = str(config.host)
@@ -24,20 +24,24 @@ def app(config: DictConfig) -> None:
     for module in ("gradio", "captum"):
         require_installed(module, "the page", "app")
     names = config.ckpt if isinstance(config.ckpt, ListConfig) else [config.ckpt]
-    views = config.views
+    views = config.tta
     from boneage_pl.prediction.predictor import BoneAgePredictor  # imports torch
     from boneage_pl.webapp.server import serve
     from boneage_pl.webapp.service import PredictionService
 
     model = BoneAgePredictor.load(
         [str(name) for name in names],
-        level=config.level,
-        views=list(views) if isinstance(views, ListConfig) else views,
-        outputs=config.outputs,
-        repeated=OmegaConf.to_container(config, resolve=False),
+        interval_level=config.interval_level,
+        tta=list(views) if isinstance(views, ListConfig) else views,
+        output_dir=config.output_dir,
+        trusted_config=OmegaConf.to_container(config, resolve=False),
     )
     serve(
-        PredictionService(model, config.level), host, config.port, config.max_megabytes, config.max_pictures
+        PredictionService(model, config.interval_level),
+        host,
+        config.port,
+        config.max_upload_mb,
+        config.max_images,
     )
 
 

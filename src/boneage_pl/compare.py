@@ -12,11 +12,11 @@ def compare(config: DictConfig) -> None:
     Raises:
         BoneAgeError: see `compare_runs` and `compare_prediction_files`; neither or both are named.
     """
-    if config.runs is None and config.answers is None:
-        raise BoneAgeError("runs= is missing: say what it is (--help has an example).")
-    if config.answers is not None:
+    if config.runs is None and config.predictions is None:
+        raise BoneAgeError("Missing required option runs= (see --help).")
+    if config.predictions is not None:
         if config.runs is not None:
-            raise BoneAgeError("runs= and answers= exclude each other.")
+            raise BoneAgeError("runs= and predictions= exclude each other.")
         from boneage_pl.evaluation.compare import compare_prediction_files
 
         compare_prediction_files(config)

@@ -80,7 +80,7 @@ def _check_numbers(config: DictConfig) -> None:
 
 def _radiograph_sets(config: DictConfig) -> list[RadiographSet]:
     """Return the configured sets, their folders and addresses checked."""
-    if "generate" in config.data:
+    if "phantom" in config.data:
         raise BoneAgeError("This data set is drawn, not downloaded. Leave data= out, or give data=rsna.")
     root = data_root(config.data.root)
     sets = [_radiograph_set("training", config, root)]

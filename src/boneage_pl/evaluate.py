@@ -7,7 +7,7 @@ from boneage_pl.cli.entrypoint import run_command
 from boneage_pl.errors import BoneAgeError
 
 SUBSETS = (None, "validation", "all")
-LEAKAGE_POLICIES = ("refuse", "content", "drop", "allow")
+LEAKAGE_POLICIES = ("error", "content_only", "exclude", "allow")
 
 
 def evaluate(config: DictConfig) -> None:
@@ -17,7 +17,7 @@ def evaluate(config: DictConfig) -> None:
         BoneAgeError: an option that cannot be right, or see `evaluate_checkpoints`.
     """
     check_data_numbers(config)
-    for name, choices in (("subset", SUBSETS), ("seen", LEAKAGE_POLICIES), ("stress", (True, False))):
+    for name, choices in (("subset", SUBSETS), ("leakage", LEAKAGE_POLICIES), ("robustness", (True, False))):
         if config[name] not in choices:
             there = ", ".join(str(c).lower() for c in choices if c is not None)
             raise BoneAgeError(f"{name}={config[name]}: there are {there}.")

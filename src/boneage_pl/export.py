@@ -17,10 +17,10 @@ def export(config: DictConfig) -> None:
         BoneAgeError: an option that cannot be right, or see `export_model`.
     """
     check_data_numbers(config)
-    check_number("check_count", config.check_count, 2)
-    check_number("max_cost", config.max_cost, 0, whole=False)
+    check_number("verify_count", config.verify_count, 2)
+    check_number("max_mae_increase", config.max_mae_increase, 0, whole=False)
     names = list(config.ckpt) if isinstance(config.ckpt, ListConfig) else [config.ckpt]
-    paths = find_checkpoints(names, Path(config.outputs))
+    paths = find_checkpoints(names, Path(config.output_dir))
     kind = resolve_format(config, len(paths))
     from boneage_pl.deploy.export import export_model  # imports torch
 

@@ -1,4 +1,4 @@
-"""The command that says how old the bones on radiographs are."""
+"""Predict bone age from radiographs."""
 
 import sys
 from collections.abc import Callable
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from boneage_pl.prediction.predictor import BoneAgePredictor, PredictionResult
 
 PARTIAL_FAILURE = 3  # the exit status where some were not answered
-FORMATS = ("csv", "sr")
 
 
 def predict(config: DictConfig) -> None:
@@ -28,23 +27,21 @@ def predict(config: DictConfig) -> None:
             be read.
         SystemExit: with 3 where some of the images were not answered.
     """
-    if config.format not in FORMATS:
-        raise BoneAgeError(f"format={config.format}: there are {', '.join(FORMATS)}.")
     check_number("batch_size", config.batch_size, 1)
     requests = expand_inputs(_listed_images(config.images), config.sex)
-    with open_writer(config.out and expand_path(str(config.out)), config.level) as output:
+    with open_writer(config.out and expand_path(str(config.out)), config.interval_level) as output:
         from boneage_pl.prediction.predictor import BoneAgePredictor  # imports torch
         from boneage_pl.utils.hardware import keep_freed_memory, on_gpu
 
         if not on_gpu("auto"):
             keep_freed_memory()
-        views = config.views
+        views = config.tta
         model = BoneAgePredictor.load(
             _listed_images(config.ckpt),
-            level=config.level,
-            views=list(views) if isinstance(views, ListConfig) else views,
-            outputs=config.outputs,
-            repeated=OmegaConf.to_container(config, resolve=False),
+            interval_level=config.interval_level,
+            tta=list(views) if isinstance(views, ListConfig) else views,
+            output_dir=config.output_dir,
+            trusted_config=OmegaConf.to_container(config, resolve=False),
         )
         further = _make_extras(config, model)
         for reading in output.summary(model.predict_iter(requests, config.batch_size)):
@@ -64,18 +61,18 @@ def _make_extras(
     """Return what is written of each answer beside its row."""
     first = model.members[0]
     writers: list[Callable[[PredictionResult], object]] = []
-    if config.explain:
+    if config.gradcam_dir:
         from boneage_pl.prediction.gradcam import GradCAMWriter
 
-        explainer = GradCAMWriter(expand_path(str(config.explain)), first)
+        explainer = GradCAMWriter(expand_path(str(config.gradcam_dir)), first)
         writers.append(lambda reading: explainer.write(reading.prediction, reading.pixels[first.resize_spec]))
-    if config.format == "sr":
+    if config.dicom_sr:
         from boneage_pl.prediction.dicom_sr import needs_highdicom, write_dicom_sr
 
         needs_highdicom()
-        name, identify = first.metadata.experiment, bool(config.identify)
+        name, identify = first.metadata.experiment, bool(config.include_patient_id)
         writers.append(
-            lambda reading: write_dicom_sr(reading.prediction, name, config.level, identify=identify)
+            lambda reading: write_dicom_sr(reading.prediction, name, config.interval_level, identify=identify)
         )
     return writers
 

@@ -27,18 +27,18 @@ def prepare(config: DictConfig) -> None:
     check_data_numbers(config)
     place = DatasetSpec.from_config(config.data)
     root = place.root
-    if config.data.get("generate"):
-        generate_if_missing(instantiate(config.data.generate), root)
-    folder = resolve_cache_dir(config.data.store, root)
+    if config.data.get("phantom"):
+        generate_if_missing(instantiate(config.data.phantom), root)
+    folder = resolve_cache_dir(config.data.cache_dir, root)
     frame = ResizeSpec.from_config(config.data)
     table, problems = load_table(place)
-    store = build_cache(table, root, folder, frame, config.data.prepare_workers, verify=True)
+    store = build_cache(table, root, folder, frame, config.data.cache_workers, verify=True)
     mib = store.path.stat().st_size / 2**20
     log.info("%s: %d images of %d px, %.0f MiB, whole", store.path, len(store.rows), frame.size, mib)
     drop_invalid_images(problems, table, store.images.errors, store.images.pixel_sha256)
     problems.note(describe_bit_depths(store.images.depths.values(), store.images.bit_depths))
     problems.log_notes(log)
-    if problems and check_on_invalid(config.data.on_bad_image) == "error":
+    if problems and check_on_invalid(config.data.on_invalid) == "raise":
         raise problems.error(most=None)
     if problems:
         log.warning("%d rows or images cannot be used:\n%s", len(problems), problems.summary(most=None))

@@ -120,7 +120,7 @@ def _train(cfg: DictConfig, run: Path, found: DatasetIndex | None) -> Summary:
     record.numerics = describe_numerics(trainer.strategy.root_device.type, trainer.world_size)
     if trainer.is_global_zero:
         write_run_files(run, beginning, network, data.split, data.skipped, epochs)
-        write_published_curves(Path(cfg.outputs) / "published")
+        write_published_curves(Path(cfg.output_dir) / "published")
 
     log.info(format_setup(record, data.split, beginning.describe(cfg)))
     if trainer.limit_val_batches != 1:
@@ -144,7 +144,7 @@ def _train(cfg: DictConfig, run: Path, found: DatasetIndex | None) -> Summary:
         if cfg.trainer.get("fast_dev_run"):
             log.info("trainer.fast_dev_run: all went through, up to the report; nothing of it is kept")
         else:
-            log.info(format_summary(summary, run, cfg.next_experiment, cfg.outputs))
+            log.info(format_summary(summary, run, cfg.suggested_next, cfg.output_dir))
     return summary
 
 

@@ -67,7 +67,7 @@ def test_torch_is_not_imported_for_a_quick_answer(tmp_path: Path, arguments: lis
         (["+experiment=v1", "lr=0.1"], "lr: did you mean optimizer.lr?"),
         (["+experiment=v1", "data.rooot=x"], "data.rooot: did you mean data.root or"),
         (["+experiment=v1", "trainer.accelerator=gpu"], "trainer.accelerator=gpu: PyTorch"),
-        (["+experiment=v1", "data.on_bad_image=maybe"], "data.on_bad_image=maybe: there are two"),
+        (["+experiment=v1", "data.on_invalid=maybe"], "data.on_invalid=maybe: must be raise or skip"),
         (["+experiment=v1", "data.rooot=x"], "data.rooot"),
         (["+experiment=v2"], "Train v1 first:\n  python -m boneage_pl +experiment=v1"),
         (["+experiment=v2", "ckpt=nowhere"], "ckpt=nowhere: no such file or run folder"),
@@ -107,7 +107,7 @@ def test_what_cannot_be_right_exits_2_without_traceback_or_folder(
 def test_an_option_that_must_be_given_is_asked_for(forks: Forks, tmp_path: Path, door: str, lacks: str):
     result = forks.start(f"boneage_pl.{door}", cwd=tmp_path).wait(60)
     assert result.returncode == 2
-    assert result.stderr == f"error: {lacks}= is missing: say what it is (--help has an example).\n"
+    assert result.stderr == f"error: Missing required option {lacks}= (see --help).\n"
 
 
 def test_v2_without_ckpt_shows_the_command_with_the_newest_v1_run(
@@ -146,5 +146,5 @@ def test_experiments_are_composed_as_published(command: Callable[..., Result], t
     assert (v2.scheduler.factor, v2.scheduler.patience) == (0.5, 5)
     assert (v2.optimizer.lr, v2.optimizer.state, v2.trainer.max_epochs) == (0.001, None, 40)
     assert failure.optimizer.lr == 0.1
-    failure.optimizer.lr, failure.next_experiment = 0.01, "v2"
+    failure.optimizer.lr, failure.suggested_next = 0.01, "v2"
     assert failure == v1  # nothing else changed

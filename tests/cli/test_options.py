@@ -122,7 +122,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["trainer.strategy=fsdp"], "trainer.strategy=fsdp: runs are trained on one device"),
     (["trainer.precision=17"], "trainer cannot be made: "),
     (["seed=99999999999"], "seed=99999999999: it must be a whole number of 0 or more and below 4294967296"),
-    (["data.generate.size=abc"], "data.generate.size=abc: it must be a whole number"),
+    (["data.phantom.size=abc"], "data.phantom.size=abc: it must be a whole number"),
     (["optimizer=null"], "optimizer=null: choose one of adam"),
     (["scheduler="], "scheduler=: choose one of cosine, none, plateau"),
     (["~optimizer._target_"], "it must name an object to build, its _target_"),
@@ -164,7 +164,7 @@ def test_hydra_full_error_shows_where_it_came_from(home: Home):
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("data.workers=-1", "data.workers=-1: it must be a whole number of 0 or more"),
+        ("data.num_workers=-1", "data.num_workers=-1: it must be a whole number of 0 or more"),
         ("trainer.devices=2", "trainer.devices=2: several devices are trained on with trainer=ddp"),
     ],
 )
@@ -180,7 +180,7 @@ def test_a_refused_resume_removes_nothing(home: Home):
     run = home.path / "outputs" / "prepared_only"
     data = home.path / "disk"
     write_rsna(data, balanced_table(4))
-    options = ["data.root=disk", *(o for o in TINY if not o.startswith(("data=", "data.generate")))]
+    options = ["data.root=disk", *(o for o in TINY if not o.startswith(("data=", "data.phantom")))]
     plan = '[["prepare", 5, "kill"]]'
     killed = home.run(*options, f"hydra.run.dir={run}", check=False, FAULT_PLAN=plan)
     assert killed.returncode == -9
@@ -205,7 +205,7 @@ def test_runs_of_one_second_have_a_folder_each(home: Home):
 
 
 def test_a_tilde_is_the_home_folder(home: Home, tmp_path: Path):
-    home.run(*TINY, "outputs=~/o", "data.store=~/store", HOME=str(tmp_path))
+    home.run(*TINY, "output_dir=~/o", "data.cache_dir=~/store", HOME=str(tmp_path))
     assert [run.parent.name for run in (tmp_path / "o").glob("v1/*/report")] != []
     assert list((tmp_path / "store").glob("*.npy"))
     assert not (home.path / "~").exists()
@@ -254,9 +254,9 @@ def test_what_is_left_out_is_listed_in_the_run(home: Home):
     write_rsna(home.path / "some", balanced_table(5))
     bad = home.path / "some" / "boneage-training-dataset" / "7.png"
     bad.write_bytes(bad.read_bytes()[:100])
-    options = ["data.root=some", *(o for o in TINY if not o.startswith(("data=", "data.generate")))]
+    options = ["data.root=some", *(o for o in TINY if not o.startswith(("data=", "data.phantom")))]
     assert home.run(*options, check=False).returncode == 2
-    home.run(*options, "data.on_bad_image=skip", "trainer.max_epochs=1", "hydra.run.dir=outputs/skipped")
+    home.run(*options, "data.on_invalid=skip", "trainer.max_epochs=1", "hydra.run.dir=outputs/skipped")
     with (home.path / "outputs" / "skipped" / "skipped.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert row["id"] == "7"

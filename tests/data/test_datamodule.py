@@ -22,7 +22,7 @@ BALANCED = {"_target_": "boneage_pl.data.sampling.balanced"}
 
 
 def data_of(root: Path, **options: Any) -> BoneAgeDataModule:
-    defaults = {"image_size": 107, "samples_per_group": 4, "batch_size": 8, "workers": 0}
+    defaults = {"image_size": 107, "samples_per_group": 4, "batch_size": 8, "num_workers": 0}
     data = BoneAgeDataModule(str(root), **{**defaults, **options})
     data.prepare_data()
     data.setup()
@@ -59,7 +59,9 @@ def test_batches_stay_small_until_the_device(rsna: Path):
     assert len({*keys["train"].tolist(), *keys["validation"].tolist()}) == 60 + 20
 
 
-@pytest.mark.parametrize("options", [{"workers": 2}, {"prepare": False}, {"prepare": False, "workers": 2}])
+@pytest.mark.parametrize(
+    "options", [{"num_workers": 2}, {"cache": False}, {"cache": False, "num_workers": 2}]
+)
 def test_order_and_pixels_do_not_depend_on_who_reads_what(rsna: Path, options: dict[str, Any]):
     first = epoch_of(data_of(rsna), epoch=3)
     torch.manual_seed(12345)
@@ -85,7 +87,7 @@ def test_order_and_flips_depend_on_seed_epoch_and_sample_alone(rsna: Path, tmp_p
 
 
 def test_the_images_hashes_are_the_same_with_and_without_the_store(rsna: Path):
-    assert data_of(rsna).record["file_sha256"] == data_of(rsna, prepare=False).record["file_sha256"]
+    assert data_of(rsna).record["file_sha256"] == data_of(rsna, cache=False).record["file_sha256"]
 
 
 def test_an_image_that_cannot_be_read_is_named_before_training(tmp_path: Path):
@@ -108,7 +110,7 @@ def test_rows_and_images_that_cannot_be_used_are_told_together_or_left_out(tmp_p
     csv = tmp_path / "boneage-training-dataset.csv"
     csv.write_text(csv.read_text() + "../7,50,True\n/etc/passwd,50,True\n")
     with pytest.raises(BoneAgeError) as error:
-        data_of(tmp_path, prepare=prepare)
+        data_of(tmp_path, cache=prepare)
     for said in (
         "7 rows or images cannot be used",
         "2 × row with an id that is not a plain file name: line 102 (../7,50,True), line 103",
@@ -119,11 +121,11 @@ def test_rows_and_images_that_cannot_be_used_are_told_together_or_left_out(tmp_p
         f"1 × image that is more than 64 megapixels, too large for a radiograph: {images / '13.png'}",
     ):
         assert said in str(error.value)
-    data = data_of(tmp_path, prepare=prepare, on_bad_image="skip")
+    data = data_of(tmp_path, cache=prepare, on_invalid="skip")
     assert set(data.skipped["id"]) == {"7", "8", "11", "12", "13", "../7", "/etc/passwd"}
     assert len(data.table) == 95
     assert not set(data.split["id"]) & set(data.skipped["id"])
-    other = data_of(tmp_path, prepare=not prepare, on_bad_image="skip")
+    other = data_of(tmp_path, cache=not prepare, on_invalid="skip")
     assert data.split.equals(other.split)
     assert data.record == other.record
 
@@ -133,14 +135,14 @@ def test_a_checkpoints_split_is_not_thinned(tmp_path: Path):
     record = data_of(tmp_path).record
     (tmp_path / "boneage-training-dataset" / "7.png").write_bytes(b"")
     with pytest.raises(BoneAgeError, match="1 images of the checkpoint's split cannot be used"):
-        data_of(tmp_path, origin=record, on_bad_image="skip")
+        data_of(tmp_path, origin=record, on_invalid="skip")
 
 
 def test_a_store_that_another_data_set_took_over_is_noticed(rsna: Path, tmp_path: Path):
-    mine = BoneAgeDataModule(str(rsna), 107, samples_per_group=4, store=str(tmp_path / "store"))
+    mine = BoneAgeDataModule(str(rsna), 107, samples_per_group=4, cache_dir=str(tmp_path / "store"))
     mine.prepare_data()
     write_rsna(tmp_path / "other", balanced_table(5))
-    data_of(tmp_path / "other", store=str(tmp_path / "store"))
+    data_of(tmp_path / "other", cache_dir=str(tmp_path / "store"))
     with pytest.raises(BoneAgeError, match="holds other images than"):
         mine.setup()
 
@@ -230,7 +232,7 @@ def test_split_file_that_does_not_fit(rsna: Path, tmp_path: Path, change: Any, m
 
 @pytest.mark.parametrize("protocol", ["disjoint", "published"])
 def test_a_checkpoints_split_is_restored_whatever_the_options(rsna: Path, protocol: str):
-    first = data_of(rsna, protocol=protocol, samples_per_group=8, seed=3)
+    first = data_of(rsna, split_protocol=protocol, samples_per_group=8, seed=3)
     second = data_of(rsna, origin=first.record, samples_per_group=4, seed=9)
     pd.testing.assert_frame_equal(first.split, second.split)
     assert {k: second.record[k] for k in ("protocol", "seed", "samples_per_group")} == {
@@ -243,15 +245,17 @@ def test_a_checkpoints_split_is_restored_whatever_the_options(rsna: Path, protoc
 def test_another_split_is_refused_if_it_validates_on_trained_images(rsna: Path):
     origin = data_of(rsna, seed=1).record
     with pytest.raises(
-        BoneAgeError, match=r"of the 20 validation images were trained on .*\n.*\n.*allow_overlap=true"
+        BoneAgeError, match=r"of the 20 validation images were trained on .*\n.*\n.*allow_leakage=true"
     ):
-        data_of(rsna, origin=origin, new_split=True, seed=2)
-    data_of(rsna, origin=origin, new_split=True, seed=2, allow_overlap=True)
-    data_of(rsna, origin=origin, new_split=True, seed=1)  # the same split again: nothing overlaps
-    apart = data_of(rsna, origin=origin, new_split="apart", seed=2).split
+        data_of(rsna, origin=origin, split_from="new", seed=2)
+    data_of(rsna, origin=origin, split_from="new", seed=2, allow_leakage=True)
+    data_of(rsna, origin=origin, split_from="new", seed=1)  # the same split again: nothing overlaps
+    apart = data_of(rsna, origin=origin, split_from="new_keep_train", seed=2).split
     assert not set(apart.loc[apart["subset"] == "validation", "id"]) & set(origin["train"])
-    with pytest.raises(BoneAgeError, match=r"data.new_split=anew: there are false, true and apart"):
-        data_of(rsna, origin=origin, new_split="anew")
+    with pytest.raises(
+        BoneAgeError, match=r"data.split_from=anew: there are checkpoint, new, new_keep_train"
+    ):
+        data_of(rsna, origin=origin, split_from="anew")
 
 
 def test_a_trained_image_under_another_id_is_noticed(tmp_path: Path):
@@ -263,8 +267,8 @@ def test_a_trained_image_under_another_id_is_noticed(tmp_path: Path):
         source = tmp_path / "a" / "boneage-training-dataset" / f"{int(image.stem) - 1000}.png"
         image.write_bytes(source.read_bytes())
     with pytest.raises(BoneAgeError, match="were trained on"):
-        data_of(tmp_path / "b", origin=origin, new_split=True, seed=4)
-    apart = data_of(tmp_path / "b", origin=origin, new_split="apart", seed=4).split
+        data_of(tmp_path / "b", origin=origin, split_from="new", seed=4)
+    apart = data_of(tmp_path / "b", origin=origin, split_from="new_keep_train", seed=4).split
     validation = apart.loc[apart["subset"] == "validation", "id"]
     assert not {str(int(i) - 1000) for i in validation} & set(origin["train"])
 
@@ -288,7 +292,7 @@ def test_other_images_under_a_checkpoints_ids_are_noticed(rsna: Path, tmp_path: 
         BoneAgeError, match=r"2 of the 80 images in the checkpoint's split are not the files .*id 3, 4"
     ):
         data_of(tmp_path, origin=origin)
-    data_of(tmp_path, origin=origin, allow_overlap=True)
+    data_of(tmp_path, origin=origin, allow_leakage=True)
 
 
 def test_an_empty_root_is_not_the_working_folder():
@@ -298,7 +302,7 @@ def test_an_empty_root_is_not_the_working_folder():
 
 def test_a_data_module_of_ones_own_is_asked_for_nothing_new():
     config = OmegaConf.create(
-        {"data": {"_target_": "tests.helpers.tiny_models.own_data"}, "sampling": BALANCED}
+        {"data": {"_target_": "tests.helpers.tiny_models.own_data"}, "sampler": BALANCED}
     )
     assert build_datamodule(config, InitialState(None, resumed=False), None) == "own data"
     config = OmegaConf.create(

@@ -37,9 +37,9 @@ def test_disjoint_split_is_exact_balanced_and_shares_no_image(shape, samples, sh
     n_validation = round(samples * share)
     if not 0 < n_validation < samples:
         with pytest.raises(BoneAgeError, match="each side needs at least one"):
-            make_split(table, age_bins=bins, samples_per_group=samples, validation_share=share, seed=seed)
+            make_split(table, age_bins=bins, samples_per_group=samples, val_fraction=share, seed=seed)
         return
-    split = make_split(table, age_bins=bins, samples_per_group=samples, validation_share=share, seed=seed)
+    split = make_split(table, age_bins=bins, samples_per_group=samples, val_fraction=share, seed=seed)
 
     sizes = split.groupby(["subset", "group"]).size().unstack("subset")
     assert (sizes["validation"] == n_validation).all()
@@ -57,8 +57,8 @@ def test_disjoint_split_is_exact_balanced_and_shares_no_image(shape, samples, sh
 def test_natural_split_validates_on_each_held_out_image_once(shape, share, seed):
     bins, counts = shape
     table = table_of(counts, bins)
-    options = {"age_bins": bins, "samples_per_group": 40, "validation_share": share, "seed": seed}
-    split = make_split(table, protocol="natural", sampling=all_images, **options)
+    options = {"age_bins": bins, "samples_per_group": 40, "val_fraction": share, "seed": seed}
+    split = make_split(table, protocol="natural", sampler=all_images, **options)
     assert split["id"].is_unique
     assert sorted(split["id"]) == sorted(table["id"])
     sizes = split[split["subset"] == "validation"].groupby("group").size()
@@ -71,9 +71,7 @@ def test_natural_split_validates_on_each_held_out_image_once(shape, share, seed)
 
 def test_natural_split_trains_on_an_image_that_is_alone_in_its_group():
     table = table_of([12, 0, 1, 9, 30, 2], 3)
-    split = make_split(
-        table, protocol="natural", sampling=all_images, age_bins=3, samples_per_group=8, seed=3
-    )
+    split = make_split(table, protocol="natural", sampler=all_images, age_bins=3, samples_per_group=8, seed=3)
     groups = assign_groups(table, age_edges(table["bone_age"], 3))
     alone = table["id"][groups == 2].tolist()
     assert split.loc[split["id"].isin(alone), "subset"].tolist() == ["train"]
@@ -81,7 +79,7 @@ def test_natural_split_trains_on_an_image_that_is_alone_in_its_group():
     assert set(split.loc[split["subset"] == "validation", "group"]) == {0, 3, 4, 5}
     with pytest.raises(BoneAgeError, match="no group by sex and age has two images, of 6"):
         make_split(
-            table_of([1] * 6, 3), protocol="natural", sampling=all_images, age_bins=3, samples_per_group=8
+            table_of([1] * 6, 3), protocol="natural", sampler=all_images, age_bins=3, samples_per_group=8
         )
 
 
@@ -97,13 +95,13 @@ def test_images_that_were_trained_on_do_not_validate_nor_do_their_copies(shape, 
     options = {"age_bins": bins, "samples_per_group": 8, "contents": contents, "protocol": protocol}
     taken = {contents[i] for i in trained}
     try:
-        split = make_split(table, **options, trained=trained)
+        split = make_split(table, **options, training_images=trained)
     except BoneAgeError:  # a group has no other image, or with the copy no two
         return
     validation = split[split["subset"] == "validation"]
     assert not {contents[i] for i in validation["id"]} & taken
     assert len(validation)
-    usual, other = (make_split(table, **options, trained=ids) for ids in ([], ["a stranger"]))
+    usual, other = (make_split(table, **options, training_images=ids) for ids in ([], ["a stranger"]))
     pd.testing.assert_frame_equal(usual, other)
 
 
@@ -115,7 +113,7 @@ def test_a_group_of_which_all_was_trained_on_is_named():
         make_split(table, **options)
     natural = make_split(table, protocol="natural", **options)
     assert 0 not in natural.loc[natural["subset"] == "validation", "group"].tolist()
-    with pytest.raises(BoneAgeError, match=r"no data\.new_split=apart"):
+    with pytest.raises(BoneAgeError, match=r"no data\.split_from=new_keep_train"):
         make_split(table, protocol="published", **options)
 
 
@@ -137,11 +135,11 @@ def test_the_folds_of_one_seed_validate_on_every_image_once(shape, seed, folds):
     table = table_of([max(count, folds + 1) for count in counts], bins)
     contents = {i: i for i in table["id"]}
     contents[table["id"][0]] = contents[table["id"][1]]  # a picture under two ids
-    options = {"age_bins": bins, "samples_per_group": 40, "validation_share": 1 / folds, "seed": seed}
+    options = {"age_bins": bins, "samples_per_group": 40, "val_fraction": 1 / folds, "seed": seed}
     held_out: list[str] = []
     for fold in range(1, folds + 1):
         split = make_split(
-            table, protocol="natural", sampling=all_images, fold=fold, contents=contents, **options
+            table, protocol="natural", sampler=all_images, fold=fold, pixel_sha256=contents, **options
         )
         validation = split.loc[split["subset"] == "validation", "id"].tolist()
         assert not set(validation) & set(split.loc[split["subset"] == "train", "id"])
@@ -154,10 +152,10 @@ def test_a_fold_that_there_is_not_is_refused():
     options = {"age_bins": 1, "samples_per_group": 30}
     for fold in (0, 6, 7, 9):
         with pytest.raises(BoneAgeError, match="makes 5 folds, 1 to 5") as refused:
-            make_split(table, **options, validation_share=0.2, fold=fold)
+            make_split(table, **options, val_fraction=0.2, fold=fold)
         if fold:  # what it proposes works
             share = float(str(refused.value).rpartition("=")[2])
-            make_split(table, **options, validation_share=share, fold=fold)
+            make_split(table, **options, val_fraction=share, fold=fold)
     with pytest.raises(BoneAgeError, match="no folds"):
         make_split(table, protocol="published", age_bins=1, fold=2)
 
@@ -224,7 +222,7 @@ def test_empty_and_single_groups_are_named():
         make_split(table_of([5, 1, 5, 5], 2), age_bins=2)
 
 
-@pytest.mark.parametrize("options", [{"protocol": "leaky"}, {"age_bins": 0}, {"validation_share": 1.0}])
+@pytest.mark.parametrize("options", [{"protocol": "leaky"}, {"age_bins": 0}, {"val_fraction": 1.0}])
 def test_options_that_cannot_be_right(options):
     with pytest.raises(BoneAgeError, match=next(iter(options))):
         make_split(table_of([5] * 20, 10), **options)
@@ -242,7 +240,7 @@ def test_a_sampling_says_how_many_training_rows_each_group_has(shape, seed):
         asked.append((images.tolist(), rows))
         return np.arange(len(images))
 
-    split, usual = make_split(table, **options, sampling=ascending), make_split(table, **options)
+    split, usual = make_split(table, **options, sampler=ascending), make_split(table, **options)
     train = split[split["subset"] == "train"].groupby("group").size()
     assert train.to_dict() == {group: group for group in range(1, 2 * bins)}
     ((images, rows),) = asked
@@ -256,4 +254,4 @@ def test_a_sampling_says_how_many_training_rows_each_group_has(shape, seed):
 @pytest.mark.parametrize("drawn", [[0, 0], [1], [-1, 2], [0.5, 0.5]])
 def test_a_sampling_that_makes_no_sense_is_refused(drawn):
     with pytest.raises(BoneAgeError, match=r"sampling: of groups with \[\d, \d\] images it draws"):
-        make_split(table_of([9, 9], 1), age_bins=1, samples_per_group=8, sampling=lambda *_: np.array(drawn))
+        make_split(table_of([9, 9], 1), age_bins=1, samples_per_group=8, sampler=lambda *_: np.array(drawn))

@@ -363,7 +363,7 @@ def test_one_picture_under_two_ids_stays_on_one_side(tmp_path: Path, prepare: bo
         Image.open(tmp_path / FOLDER / f"{i}.png").save(
             tmp_path / FOLDER / f"{i + 1000}.png", compress_level=int(i) % 2
         )
-    data = data_of(tmp_path, samples_per_group=8, prepare=prepare)
+    data = data_of(tmp_path, samples_per_group=8, cache=prepare)
     sides = data.split.assign(picture=data.split["id"].astype(int) % 1000).groupby("picture")["subset"]
     assert sides.nunique().max() == 1
     assert data.split["subset"].value_counts().to_dict() == {"train": 120, "validation": 40}
@@ -376,7 +376,7 @@ def test_one_picture_with_two_ages_is_a_problem_of_the_data(tmp_path: Path):
         BoneAgeError, match=r"2 × image that another row has with another age or sex: .*3.png \(ids "
     ):
         data_of(tmp_path)
-    data = data_of(tmp_path, on_bad_image="skip", age_bins=5, samples_per_group=8)
+    data = data_of(tmp_path, on_invalid="skip", age_bins=5, samples_per_group=8)
     assert sorted(data.skipped["id"]) == ["3", "80"]
     assert not {"3", "80"} & set(data.split["id"])
 
@@ -439,7 +439,7 @@ def test_a_table_of_one_sex_trains_with_a_clear_word(tmp_path: Path, caplog: pyt
 def test_what_no_option_helps_is_said(tmp_path: Path, table: pd.DataFrame, said: str):
     write_rsna(tmp_path, table)
     with pytest.raises(BoneAgeError) as error:
-        data_of(tmp_path, on_bad_image="skip")
+        data_of(tmp_path, on_invalid="skip")
     assert said in str(error.value)
     assert "nan" not in str(error.value)
 

@@ -24,7 +24,7 @@ def test_a_difference_of_more_than_a_twentieth_of_a_month_is_refused():
 def test_a_cost_is_of_the_error_where_ages_are_known_and_else_of_the_answers():
     assert mae_increase(answered(1.0, errors=9.5), answered(2.0, errors=9.2)) == pytest.approx(0.3)
     assert mae_increase(answered(1.0, 3.0), answered(2.0, 3.2)) == pytest.approx(0.6)
-    with pytest.raises(BoneAgeError, match=r"int8 costs \+0\.300 months, and max_cost=0\.2"):
+    with pytest.raises(BoneAgeError, match=r"int8 costs \+0\.300 months, and max_mae_increase=0\.2"):
         assert_accuracy(answered(1.0, errors=9.5), answered(2.0, errors=9.2), 0.2)
     with pytest.raises(BoneAgeError, match="costs"):
         assert_accuracy(answered(1.0, errors=float("nan")), answered(2.0, errors=9.2), 0.2)

@@ -84,8 +84,8 @@ def test_balanced_rows_are_weighted_to_the_source_tables_groups(answers: pd.Data
     found = compute_metrics(answers, EDGES, population, balanced=True)
     by_group = answers["error"].abs().groupby(answers["group"]).mean()
     expected = np.average(by_group.sort_index(), weights=[10, 20, 30, 40])
-    assert found["natural"]["mae"]["value"] == pytest.approx(expected)
-    assert compute_metrics(answers, EDGES, population, balanced=False)["natural"] is None
+    assert found["population_weighted"]["mae"]["value"] == pytest.approx(expected)
+    assert compute_metrics(answers, EDGES, population, balanced=False)["population_weighted"] is None
     constant, of_sex = found["baselines"]
     assert constant["mae"]["value"] == pytest.approx((answers["bone_age"] - 100).abs().mean())
     median = answers["male"].map({True: 110, False: 90})

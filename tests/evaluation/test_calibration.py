@@ -8,7 +8,7 @@ from boneage_pl.evaluation.calibration import measure_std
 
 
 def answers(spread: np.ndarray, error: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame({"spread": spread, "error": error, "image": np.arange(len(error))})
+    return pd.DataFrame({"predicted_std": spread, "error": error, "image": np.arange(len(error))})
 
 
 def test_a_spread_that_tells_the_errors_parts_the_surest_from_the_least_sure():
@@ -30,4 +30,4 @@ def test_one_that_tells_nothing_does_not():
     assert told["least_less_surest"]["low"] < 0 < told["least_less_surest"]["high"]
     diverged = answers(np.full(40, np.nan), np.full(40, np.nan))
     assert measure_std(diverged) is None  # metrics.json can hold no NaN
-    assert measure_std(answers(np.ones(40), np.ones(40)).drop(columns="spread")) is None
+    assert measure_std(answers(np.ones(40), np.ones(40)).drop(columns="predicted_std")) is None

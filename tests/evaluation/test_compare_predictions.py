@@ -16,12 +16,15 @@ from tests.helpers.fork_server import Forks
 def config(folder: Path, **options: Any) -> Any:
     return OmegaConf.create(
         {
-            "answers": [str(folder / "ours" / "predictions.csv"), str(folder / "theirs" / "predictions.csv")],
+            "predictions": [
+                str(folder / "ours" / "predictions.csv"),
+                str(folder / "theirs" / "predictions.csv"),
+            ],
             "format": "html",
             "template": None,
-            "keep": None,
+            "save_records": None,
             "out": str(folder / "page.html"),
-            "outputs": str(folder),
+            "output_dir": str(folder),
             **options,
         }
     )
@@ -75,14 +78,14 @@ def test_the_command_takes_runs_or_answers(
     tmp_path: Path, files: tuple[pd.DataFrame, pd.DataFrame], forks: Forks
 ):
     assert len(files) == 2
-    named = "answers=[ours/predictions.csv,theirs/predictions.csv]"
+    named = "predictions=[ours/predictions.csv,theirs/predictions.csv]"
     done = forks.start("boneage_pl.compare", named, "out=page.html", cwd=tmp_path).wait()
     assert done.returncode == 0, done.stderr
     assert "ours − theirs  boys over 14 years" in done.stdout
     assert (tmp_path / "page.html").is_file()
     refused = forks.start("boneage_pl.compare", named, "runs=[a,b]", cwd=tmp_path).wait()
     assert refused.returncode == 2
-    assert refused.stderr == "error: runs= and answers= exclude each other.\n"
+    assert refused.stderr == "error: runs= and predictions= exclude each other.\n"
 
 
 def test_the_part_in_which_they_differ_is_found_and_no_other(
@@ -119,16 +122,16 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, files: tuple[pd.Data
         table.to_csv(file, index=False)
         with pytest.raises(BoneAgeError, match=said) as error:
             compare_prediction_files(config(tmp_path))
-        assert f"answers={file}" in str(error.value)
+        assert f"predictions={file}" in str(error.value)
     theirs.to_csv(file, index=False)
     ours.assign(male="perhaps").to_csv(tmp_path / "ours" / "predictions.csv", index=False)
     with pytest.raises(BoneAgeError, match="male says no sex for 0000"):
         compare_prediction_files(config(tmp_path))
     ours.drop(columns="bone_age").to_csv(tmp_path / "ours" / "predictions.csv", index=False)
-    with pytest.raises(BoneAgeError, match="none of these files has bone ages"):
+    with pytest.raises(BoneAgeError, match="no file has bone ages"):
         compare_prediction_files(config(tmp_path))
     with pytest.raises(BoneAgeError, match="at least two"):
-        compare_prediction_files(config(tmp_path, answers=str(file)))
-    with pytest.raises(BoneAgeError, match="are of runs"):
-        compare_prediction_files(config(tmp_path, keep="records"))
+        compare_prediction_files(config(tmp_path, predictions=str(file)))
+    with pytest.raises(BoneAgeError, match="are for runs"):
+        compare_prediction_files(config(tmp_path, save_records="records"))
     assert not (tmp_path / "page.html").exists()

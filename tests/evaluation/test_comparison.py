@@ -61,7 +61,7 @@ def make_run(
     report = folder / "report"
     report.mkdir()
     answers.to_csv(report / "predictions.csv", index=False)
-    (report / "metrics.json").write_text(json.dumps({"overall": {"mae": mae}, "natural": None}))
+    (report / "metrics.json").write_text(json.dumps({"overall": {"mae": mae}, "population_weighted": None}))
     verdict = "learned" if off < 20 else "did not learn"
     (report / "summary.json").write_text(json.dumps({"verdict": verdict, "start": None}))
     for name in ("groups", "worst_cases"):
@@ -156,14 +156,14 @@ def test_two_runs_of_one_name_are_called_by_their_paths(there: Path, capsys, cap
 def test_a_record_tells_the_same_and_shows_nobody(there: Path, capsys, caplog):
     make_run(there / "outputs/v1/a", ages(), 5.0)
     make_run(there / "outputs/v1/b", ages(), 9.0)
-    live, _ = compare(capsys, caplog, ["outputs/v1/*"], keep="records")
+    live, _ = compare(capsys, caplog, ["outputs/v1/*"], save_records="records")
     kept = sorted(str(p.relative_to(there)) for p in (there / "records").rglob("*") if p.is_file())
     names = [
         "config.yaml",
         "groups.png",
         "metrics.csv",
         "metrics.json",
-        "paired.json",
+        "paired_tests.json",
         "run.json",
         "summary.json",
     ]
@@ -172,8 +172,8 @@ def test_a_record_tells_the_same_and_shows_nobody(there: Path, capsys, caplog):
     assert "-4.00 (-4.00 to -4.00)" in live
     assert "+4.00 (+4.00 to +4.00)" in again
     make_run(there / "outputs/v1/c", ages(), 7.0)
-    compare(capsys, caplog, ["outputs/v1/a", "outputs/v1/c"], keep="records")
-    assert set(json.loads((there / "records/v1_a/paired.json").read_text())) == {"v1_b", "v1_c"}
+    compare(capsys, caplog, ["outputs/v1/a", "outputs/v1/c"], save_records="records")
+    assert set(json.loads((there / "records/v1_a/paired_tests.json").read_text())) == {"v1_b", "v1_c"}
     alone = compare(capsys, caplog, ["records/v1_b", "records/v1_c"])[0]
     assert "were not recorded together" in alone
 
@@ -223,8 +223,8 @@ def test_without_one_the_page_has_everything(there: Path, capsys, caplog):
         ({"out": "mine.html"}, "is not overwritten"),
         ({"template": "text.jinja"}, "add format=markdown"),
         ({"template": "no.jinja", "format": "markdown"}, "no.jinja"),
-        ({"keep": "records", "runs": ["outputs/v1/a", "outputs/v1/going"]}, "is not finished"),
-        ({"keep": "mine.html"}, "cannot be written"),
+        ({"save_records": "records", "runs": ["outputs/v1/a", "outputs/v1/going"]}, "is not finished"),
+        ({"save_records": "mine.html"}, "cannot be written"),
         ({"runs": ["outputs/v1/a", "outputs/v1/broken"]}, "what it holds cannot be read"),
     ],
 )

@@ -9,7 +9,7 @@ SPLIT = {
     "protocol": "disjoint",
     "age_bins": 2,
     "samples_per_group": 4,
-    "validation_share": 0.25,
+    "val_fraction": 0.25,
     "seed": 1,
     "edges": [1.0, 114.0, 228.0],
     "train": ["1", "2", "2"],

@@ -94,6 +94,7 @@ class Forks:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         assert self.process.stdin
+        self.process.stdin.write("\n")  # a loader process that a test left behind may hold the pipe open
         self.process.stdin.close()
         self.process.wait()
 
@@ -153,7 +154,7 @@ def serve() -> None:
     import boneage_pl.train  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    for line in sys.stdin:
+    while (line := sys.stdin.readline()).strip():
         order = json.loads(line)
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

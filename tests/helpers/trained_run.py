@@ -19,8 +19,8 @@ OWN = f"+model._target_={MODEL}"
 TRAINING = [
     "+experiment=v1",
     "data=phantom",
-    "data.generate.count=400",
-    "data.generate.size=128",
+    "data.phantom.count=400",
+    "data.phantom.size=128",
     "data.image_size=107",
     "data.samples_per_group=16",
     "trainer.max_epochs=3",
@@ -49,7 +49,7 @@ class Home:
 
     def model(self, **options: object) -> BoneAgePredictor:
         repeated = {"model": {"_target_": MODEL}}
-        return BoneAgePredictor.load(self.path / "outputs" / "a", repeated=repeated, **options)
+        return BoneAgePredictor.load(self.path / "outputs" / "a", trusted_config=repeated, **options)
 
 
 H = TypeVar("H", bound=Home)

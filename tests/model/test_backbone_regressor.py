@@ -24,7 +24,7 @@ ANY_SIZE = {"test_vit": {"dynamic_img_size": True}}
 
 def make(backbone: str = "timm/test_resnet", image_size: int = 96, **choices: Any) -> BackboneRegressor:
     torch.manual_seed(0)
-    return BackboneRegressor(backbone, image_size, options=ANY_SIZE.get(backbone), **choices)
+    return BackboneRegressor(backbone, image_size, backbone_kwargs=ANY_SIZE.get(backbone), **choices)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -118,7 +118,7 @@ def test_depthwise_convolutions_are_noticed():
         ({"backbone": "vit_b_16"}, r"vit_b_16 does not take images of 96 × 96 pixels: Wrong image height"),
         ({"backbone": "densenet121", "pooling": "gem"}, "densenet121 pools in a way of its own"),
         ({"pooling": "max"}, r"model.pooling=max: it must be mean or gem"),
-        ({"sex": "ignored"}, r"model.sex=ignored: it must be joined or scaled"),
+        ({"sex": "ignored"}, r"model.sex_fusion=ignored: it must be joined or scaled"),
         ({"channels": 2}, r"model.channels=2: it must be 3 or 1"),
         ({"hidden_features": -1}, "model.hidden_features=-1"),
     ],

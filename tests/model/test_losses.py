@@ -20,17 +20,17 @@ def test_the_answer_is_the_mean_of_the_number_and_the_distribution():
     found = output([100.0, 50.0], [120.0, 60.0])
     for answer in ("expectation", "median"):
         torch.testing.assert_close(
-            decode_months(found, AgeDistributionLoss(answer=answer)),
+            decode_months(found, AgeDistributionLoss(decode=answer)),
             torch.tensor([110.0, 55.0]),
             atol=0.02,
             rtol=0,
         )
-        alone = AgeDistributionLoss(answer=answer, number=0)
+        alone = AgeDistributionLoss(decode=answer, regression_weight=0)
         torch.testing.assert_close(
             decode_months(found, alone), torch.tensor([120.0, 60.0]), atol=0.02, rtol=0
         )
     torch.testing.assert_close(
-        decode_months(found, AgeDistributionLoss(number=1)), torch.tensor([100.0, 50.0])
+        decode_months(found, AgeDistributionLoss(regression_weight=1)), torch.tensor([100.0, 50.0])
     )
 
 
@@ -38,8 +38,8 @@ def test_the_median_is_not_drawn_by_a_tail():
     likely = torch.full((1, 240), -1e4)
     likely[0, 100], likely[0, 200] = 0.0, -1.0
     found = torch.cat([torch.zeros(1, 1), likely], 1)
-    assert 100 < decode_months(found, AgeDistributionLoss(number=0, answer="median")) < 101
-    assert decode_months(found, AgeDistributionLoss(number=0)) > 120
+    assert 100 < decode_months(found, AgeDistributionLoss(regression_weight=0, decode="median")) < 101
+    assert decode_months(found, AgeDistributionLoss(regression_weight=0)) > 120
 
 
 def test_its_spread_is_the_distributions_standard_deviation():
@@ -52,7 +52,7 @@ def test_its_spread_is_the_distributions_standard_deviation():
 
 
 def test_the_loss_is_least_where_number_and_distribution_are_right():
-    loss = AgeDistributionLoss(width=5.0)
+    loss = AgeDistributionLoss(label_sigma=5.0)
     right = compute_loss(output([120.0], [120.0]), torch.tensor([120.0]), loss)
     for number, mean in ((110.0, 120.0), (120.0, 110.0)):
         assert compute_loss(output([number], [mean]), torch.tensor([120.0]), loss) > right + 0.1
@@ -63,7 +63,7 @@ def test_the_loss_is_least_where_number_and_distribution_are_right():
 def test_it_learns_from_nothing():
     torch.manual_seed(0)
     free = torch.zeros(3, 241, requires_grad=True)
-    ages, loss = torch.tensor([3.0, 100.0, 230.0]), AgeDistributionLoss(number=0)
+    ages, loss = torch.tensor([3.0, 100.0, 230.0]), AgeDistributionLoss(regression_weight=0)
     optimizer = torch.optim.Adam([free], 0.5)
     for _ in range(200):
         optimizer.zero_grad()
@@ -71,13 +71,13 @@ def test_it_learns_from_nothing():
         optimizer.step()
     # near an end the distribution is cut off, and its mean lies further in
     torch.testing.assert_close(decode_months(free.detach(), loss)[1:2], ages[1:2], atol=0.5, rtol=0)
-    median = AgeDistributionLoss(number=0, answer="median")
+    median = AgeDistributionLoss(regression_weight=0, decode="median")
     torch.testing.assert_close(decode_months(free.detach(), median), ages, atol=4, rtol=0)
 
 
 def test_another_output_is_refused_with_the_option_that_helps():
     with pytest.raises(
-        BoneAgeError, match=r"\[2, 1\].*takes 241 numbers.*\n.*model=pooled model.outputs=241"
+        BoneAgeError, match=r"\[2, 1\].*takes 241 numbers.*\n.*model=backbone model.num_outputs=241"
     ):
         decode_months(torch.zeros(2, 1), AgeDistributionLoss())
 

@@ -154,12 +154,12 @@ def test_timms_are_found_in_its_cache(home: Path):
 @pytest.mark.parametrize("download", [True, False])
 def test_without_network_an_error_names_places_and_options(home: Path, backbone: str, download: bool):
     with pytest.raises(BoneAgeError) as refused:
-        BackboneRegressor(backbone, 96, weights="imagenet", download=download)
+        BackboneRegressor(backbone, 96, weights="imagenet", allow_download=download)
     words = str(refused.value)
     assert "model.weights=null" in words
     assert "model.weights=<file>" in words
     assert ("no network" in words) == download
-    assert ("model.download=false" in words) != download
+    assert ("model.allow_download=false" in words) != download
     if not backbone.startswith("timm"):
         name = Path(get_model_weights(backbone).DEFAULT.url).name
         assert str(home / name) in words

@@ -34,21 +34,27 @@ def test_a_line_says_how_sure_and_what_is_doubtful():
 
 
 def test_a_row_has_every_column():
-    answer = Prediction("a,b.png", False, 124.3, 100.2, 148.4, ["right_hand", "sharpness"], ["x"], 130.0)
+    answer = Prediction(
+        "a,b.png", False, 124.3, 100.2, 148.4, ["right_hand", "resolution_mismatch"], ["x"], 130.0
+    )
     row = dict(zip(COLUMNS, prediction_cells(answer), strict=True))
     assert (row["path"], row["sex"], row["months"]) == ("a,b.png", "F", "124.300")
-    assert (row["flags"], row["low"], row["age"]) == ("right_hand;sharpness", "100.200", "130.000")
+    assert (row["flags"], row["lower"], row["chronological_age"]) == (
+        "right_hand;resolution_mismatch",
+        "100.200",
+        "130.000",
+    )
 
 
 def test_each_kind_of_doubt_is_explained_once(capsys: pytest.CaptureFixture[str]):
     table = io.StringIO()
     output = PredictionWriter(table, None)
-    answers = [Prediction(f"{n}.png", False, 10.0, flags=["unfamiliar"]) for n in range(20)]
+    answers = [Prediction(f"{n}.png", False, 10.0, flags=["out_of_distribution"]) for n in range(20)]
     for answer in output.summary([*answers, Prediction("z.png", error="damaged")]):
         output.write(answer)
     said = capsys.readouterr().err
-    assert said.count(QUALITY_FLAGS["unfamiliar"]) == 1
-    assert "unfamiliar (20)" in said
+    assert said.count(QUALITY_FLAGS["out_of_distribution"]) == 1
+    assert "out_of_distribution (20)" in said
     assert "20 answered, 1 not" in said
     assert len(table.getvalue().splitlines()) == 22
 

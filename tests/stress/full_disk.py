@@ -44,9 +44,9 @@ def full_disks(bench: Bench, moments: tuple[str, ...] = ("preparation", "checkpo
 
 
 def _preparation(bench: Bench, disk: str, env: dict[str, str]) -> list[str]:
-    command = [*V1.options, f"data.store={disk}/store", "hydra.run.dir=outputs/full_preparation"]
+    command = [*V1.options, f"data.cache_dir={disk}/store", "hydra.run.dir=outputs/full_preparation"]
     result = bench.start(*command, plan=[("prepare", 30, "fill")], **env).wait()
-    found = complaints(result, 2, "The prepared images cannot be written", "data.store=<folder>")
+    found = complaints(result, 2, "The prepared images cannot be written", "data.cache_dir=<folder>")
     (bench.home / disk / "filler").unlink(missing_ok=True)
     again = bench.finish("preparation", *command)
     found += [] if "continuing: " in again.stdout else ["prepared images were lost"]
@@ -72,7 +72,7 @@ def _report(bench: Bench, disk: str, env: dict[str, str]) -> list[str]:
 
 def at_once(bench: Bench) -> list[Row]:
     """Start two preparations, two trainings, and two trainings in one folder, each pair at the same time."""
-    root = ["data=phantom", "data.root=data/twice", "data.generate.count=80", "data.generate.size=128"]
+    root = ["data=phantom", "data.root=data/twice", "data.phantom.count=80", "data.phantom.size=128"]
     prepared = [
         bench.forks.start("boneage_pl.prepare", *root, "data.image_size=107", cwd=bench.home)
         for _ in range(2)
@@ -83,7 +83,7 @@ def at_once(bench: Bench) -> list[Row]:
     failed += [] if len(stores) == 1 else [f"{len(stores)} stores"]
     rows = [Row("two preparations of one data folder at once", 2, failed, "both end well; one store")]
 
-    small = [*V1.options, "data.root=data/both", "data.store=stores/both"]
+    small = [*V1.options, "data.root=data/both", "data.cache_dir=stores/both"]
     both = [bench.start(*small, f"hydra.run.dir=outputs/both{n}") for n in range(2)]
     failed = [what for running in both for what in complaints(running.wait(), 0)]
     failed += [what for n in range(2) for what in bench.same(bench.runs / f"both{n}")]

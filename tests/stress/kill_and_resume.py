@@ -9,7 +9,7 @@ from tests.stress.harness import EPOCHS, V1, Bench, Recipe, Row, complaints
 # files that a run moves into place at least: 2 of the store, run.json and the weights before the first step,
 # then metrics.csv, run.json, previous and last each epoch
 MOVES = 2 + 2 + EPOCHS * 4
-LOADERS = "data.workers=2"  # as beside a GPU
+LOADERS = "data.num_workers=2"  # as beside a GPU
 
 
 def kills(bench: Bench, recipe: Recipe, count: int, seed: int) -> Row:
@@ -28,7 +28,7 @@ def kills(bench: Bench, recipe: Recipe, count: int, seed: int) -> Row:
         number, plan = which
         name = f"{recipe.name}_{seed}_{number}"
         run = bench.runs / f"killed_{name}"
-        where = [f"data.store=stores/{name}", *([LOADERS] if number % 3 == 0 else [])] + (
+        where = [f"data.cache_dir=stores/{name}", *([LOADERS] if number % 3 == 0 else [])] + (
             [f"data.root=data/{name}"] if plan[0][0] == "draw" else []
         )
         status = bench.start(*recipe.options, *where, f"hydra.run.dir={run}", plan=plan).wait().returncode
@@ -85,7 +85,7 @@ def signals(bench: Bench, name: str, count: int) -> Row:
 
     def trial(moment: tuple[str, int]) -> list[str]:
         run = bench.runs / f"{deed.replace(' ', '_')}{moment[0]}{moment[1]}"
-        store = f"data.store=stores/{run.name}"
+        store = f"data.cache_dir=stores/{run.name}"
         plan: Plan = [(*moment, deed)]
         result = bench.start(
             *V1.options, store, LOADERS, f"hydra.run.dir=outputs/{run.name}", plan=plan

@@ -42,7 +42,9 @@ def test_a_checkpoint_alone_gives_what_reads_as_its_run_did(tmp_path: Path):
 
 def test_nothing_is_built_that_is_not_the_projects_own(tmp_path: Path):
     write_tiny(tmp_path / "x.ckpt")
-    with pytest.raises(BoneAgeError, match=r"names model._target_=tests\.tiny\.Tiny, which is not"):
+    with pytest.raises(
+        BoneAgeError, match=r"names model._target_=tests\.helpers\.tiny_models\.Tiny, which is not"
+    ):
         load_inference_module(tmp_path / "x.ckpt")
 
 

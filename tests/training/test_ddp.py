@@ -21,7 +21,7 @@ from tests.helpers.frozen_bn_model import Frozen
 ONE_STEP = [
     *SMALL_PHANTOM,
     "data.samples_per_group=2",
-    "data.validation_share=0.5",
+    "data.val_fraction=0.5",
     "data.batch_size=20",
     "model._target_=tests.helpers.frozen_bn_model.Frozen",
     "~optimizer.fused",
@@ -126,7 +126,7 @@ def test_two_processes_learn_the_phantom(tmp_path: Path, command: Callable[..., 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [[], ["callbacks=averaged", "scheduler=cosine", "optimizer=adamw"]])
+@pytest.mark.parametrize("more", [[], ["callbacks=ema", "scheduler=cosine", "optimizer=adamw"]])
 def test_stopped_and_resumed_two_processes_make_the_run_that_was_not(
     tmp_path: Path, command: Callable[..., Result], more: list[str]
 ):

@@ -30,22 +30,22 @@ V2 = [
     "ckpt=outputs/v1",
     "scheduler.patience=0",
     "+scheduler.threshold=0.5",
-    "callbacks=reestimated",
-    "callbacks.statistics.batches=2",
+    "callbacks=bn_recalibration",
+    "callbacks.bn_recalibration.batches=2",
 ]
 
 MODERN = [
     "+experiment=v1",
     "transforms=augmented",
-    "transforms.mix={_target_:boneage_pl.data.transforms.mixup.CMixup,share:0.5,width:30}",
+    "transforms.mixup={_target_:boneage_pl.data.transforms.mixup.CMixup,share:0.5,width:30}",
     "loss=huber",
     "optimizer=adamw",
     "optimizer.layer_decay=0.8",
     "scheduler=cosine",
-    "callbacks=averaged",
-    "callbacks.averaging.decay=0.9",
+    "callbacks=ema",
+    "callbacks.ema.decay=0.9",
     "trainer.gradient_clip_val=1",
-    "sampling=once",
+    "sampler=all_images",
 ]
 
 
@@ -150,8 +150,12 @@ def test_an_average_of_the_weights_its_schedule_and_its_augmentations_go_on(home
 
 
 def test_a_run_that_stopped_early_trains_no_further(home: Home):
-    never = ["stopping=early", "callbacks.stopping.patience=2", "callbacks.stopping.min_delta=1000"]
-    command = ["+experiment=v1", "callbacks=averaged", *never, *TINY]
+    never = [
+        "early_stopping=default",
+        "callbacks.early_stopping.patience=2",
+        "callbacks.early_stopping.min_delta=1000",
+    ]
+    command = ["+experiment=v1", "callbacks=ema", *never, *TINY]
     said = home.run(*command, "hydra.run.dir=outputs/early").stdout
     assert "stopped early: after epoch 2 val_mae has not become better for 2 epochs" in said
     whole = home.outputs / "early"
@@ -232,7 +236,7 @@ def test_a_damaged_last_checkpoint_is_named_and_the_one_before_it_used(home: Hom
 
 
 def test_an_image_that_turns_bad_while_training_is_named_and_nothing_is_lost(home: Home):
-    command = ["+experiment=v1", *TINY, "data.root=data/bad", "data.prepare=false"]
+    command = ["+experiment=v1", *TINY, "data.root=data/bad", "data.cache=false"]
     running = home.forks.start("boneage_pl", *command, "hydra.run.dir=outputs/bad", cwd=home.path)
     metrics = home.outputs / "bad" / "metrics.csv"
     while not metrics.exists():
@@ -262,7 +266,7 @@ def test_an_image_that_turns_bad_while_training_is_named_and_nothing_is_lost(hom
         ),
         (["resume=outputs/v1", "trainer.max_epochs=2", *OWN], "6 epochs are trained already"),
         (["resume="], "resume= is empty"),
-        (["resume=latest", "outputs=elsewhere"], "there is no unfinished run under elsewhere/"),
+        (["resume=latest", "output_dir=elsewhere"], "there is no unfinished run under elsewhere/"),
         (["+experiment=v1", *TINY, "hydra.run.dir=outputs/v1"], "outputs/v1 already holds a run"),
     ],
 )

@@ -132,7 +132,7 @@ def test_shared_memory_that_is_full_is_an_error_and_no_wait(rsna: Path, monkeypa
     def full(_: torch.Tensor) -> None:
         raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: Success (0)")
 
-    data = BoneAgeDataModule(str(rsna), 107, samples_per_group=4, workers=1)
+    data = BoneAgeDataModule(str(rsna), 107, samples_per_group=4, num_workers=1)
     data.prepare_data()
     data.setup()
     monkeypatch.setattr(torch.Tensor, "share_memory_", full)  # loader processes are forks

@@ -32,13 +32,13 @@ def check_data_numbers(config: DictConfig) -> None:
         ("fold", 1),
     ):
         check_number(f"data.{name}", data[name], lowest)
-    check_number("data.validation_share", data.validation_share, 0, whole=False)
-    for name, lowest in (("split_seed", 0), ("workers", 0), ("prepare_workers", 1), ("prefetch_factor", 1)):
+    check_number("data.val_fraction", data.val_fraction, 0, whole=False)
+    for name, lowest in (("split_seed", 0), ("num_workers", 0), ("cache_workers", 1), ("prefetch_factor", 1)):
         if data[name] is not None:
             check_number(f"data.{name}", data[name], lowest)
-    if isinstance(phantom := data.get("generate"), DictConfig):
+    if isinstance(phantom := data.get("phantom"), DictConfig):
         for name, lowest in (("count", 1), ("size", 1), ("seed", 0)):
             if phantom.get(name) is not None:
-                check_number(f"data.generate.{name}", phantom[name], lowest, below=MAX_SEED)
+                check_number(f"data.phantom.{name}", phantom[name], lowest, below=MAX_SEED)
         if phantom.get("skeleton_age") is not None:
-            check_number("data.generate.skeleton_age", phantom.skeleton_age, 0, whole=False)
+            check_number("data.phantom.skeleton_age", phantom.skeleton_age, 0, whole=False)

@@ -62,7 +62,7 @@ def exit_on_error(interrupted: str = "interrupted") -> Iterator[None]:
         wrapped = isinstance(raised, InstantiationException) and isinstance(raised.__cause__, BoneAgeError)
         exit_with(raised.__cause__ if wrapped and raised.__cause__ else raised)
     except MissingMandatoryValue as missing:
-        exit_with(BoneAgeError(f"{missing.full_key}= is missing: say what it is (--help has an example)."))
+        exit_with(BoneAgeError(f"Missing required option {missing.full_key}= (see --help)."))
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)
         sys.exit(130)

@@ -18,12 +18,12 @@ _TEXT = """Skeletal age in months from hand radiographs (RSNA 2017), in PyTorch 
   python -m boneage_pl +experiment=NAME [option=value ...]
   python -m boneage_pl resume=RUN
   python -m boneage_pl.download data.root=FOLDER   the RSNA's radiographs, once their terms are accepted
-  python -m boneage_pl.prepare data.root=FOLDER    every image once, ahead of the first training
-  python -m boneage_pl.evaluate ckpt=RUN           how far off it is, on its own validation or other images
-  python -m boneage_pl.predict ckpt=RUN images=FILES   how old the bones on radiographs are, DICOM too
-  python -m boneage_pl.export ckpt=RUN format=onnx     a file for where this package is not; weights, a card
-  python -m boneage_pl.app ckpt=RUN                a page in the browser: drop a radiograph, read the answer
-  python -m boneage_pl.compare runs=[RUN,RUN]      what differs between runs, and whether it matters
+  python -m boneage_pl.prepare data.root=FOLDER    build the image cache ahead of the first training
+  python -m boneage_pl.evaluate ckpt=RUN           evaluate on its validation images or another data set
+  python -m boneage_pl.predict ckpt=RUN images=FILES   predict bone age from radiographs, DICOM too
+  python -m boneage_pl.export ckpt=RUN format=onnx     to run without this package; weights, a model card
+  python -m boneage_pl.app ckpt=RUN                serve a page for the browser
+  python -m boneage_pl.compare runs=[RUN,RUN]      compare runs: errors, configuration, paired tests
 
 experiments
 {experiments}
@@ -33,13 +33,13 @@ data sets (data=NAME)
 
 options, a few of many
   data.root=FOLDER         where the radiographs are (else $BONEAGE_DATA, else data/rsna)
-  data.fit=pad             the whole radiograph on black; crop, its middle, is published
+  data.resize_mode=pad     the whole radiograph on black; crop, its middle, is published
   data.image_size=128      pixels a side; 500 is the published size
-  resume=latest            go on with the newest unfinished run, or resume=outputs/NAME/<date_time>
+  resume=latest            resume the newest unfinished run, or resume=outputs/NAME/<date_time>
   ckpt=v1                  weights to start from: a checkpoint, a run's folder, or an experiment's newest run
   model.weights=null       random initial weights instead of ImageNet's; or a file of torchvision's
   trainer.max_epochs=2     a shorter run
-  trainer.precision=32     the published arithmetic (auto: bfloat16 where the hardware has it)
+  trainer.precision=32     the published precision (auto: bfloat16 where the hardware has it)
   trainer=ddp trainer.devices=4      several devices, the same batch of 32
   -m seed=1,2,3            a run for each value; ends with their mean and standard deviation
   hparams_search=optuna    search learning rate, batch size and patience (extra: sweep)
@@ -47,6 +47,68 @@ options, a few of many
   --config-dir FOLDER      add a folder of your own with experiment/, model/, loss/ ... (docs/ARCHITECTURE.md)
 
 Results go to outputs/NAME/<date_time>/; see them with  tensorboard --logdir outputs"""
+
+
+# Former names of options, with their names now.
+RENAMED = dict(
+    line.split()
+    for line in """\
+data.workers data.num_workers
+data.prepare data.cache
+data.store data.cache_dir
+data.prepare_workers data.cache_workers
+data.fit data.resize_mode
+data.known data.naming
+data.on_bad_image data.on_invalid
+data.validation_share data.val_fraction
+data.protocol data.split_protocol
+data.new_split data.split_from
+data.allow_overlap data.allow_leakage
+data.generate data.phantom
+starts_from requires_ckpt_of
+next_experiment suggested_next
+outputs output_dir
+sampling sampler
+callbacks=averaged callbacks=ema
+callbacks=reestimated callbacks=bn_recalibration
+stopping early_stopping
+scheduler.warm_up scheduler.warmup_fraction
+scheduler.least scheduler.min_lr_ratio
+optimizer.spare_vectors optimizer.no_decay_1d
+transforms.train.erased transforms.train.erasing
+transforms.train.tone transforms.train.intensity
+transforms.mix transforms.mixup
+model=pooled model=backbone
+model.sex model.sex_fusion
+model.outputs model.num_outputs
+model.centre model.output_mean
+model.spread model.output_std
+model.download model.allow_download
+model.options model.backbone_kwargs
+loss.number loss.regression_weight
+loss.width loss.label_sigma
+loss.answer loss.decode
+loss.months loss.num_bins
+loss.scale loss.l1_scale
+seen leakage
+against compare_with
+views tta
+stress robustness
+level interval_level
+explain gradcam_dir
+format=sr dicom_sr=true
+identify include_patient_id
+check_images verify_images
+check_count verify_count
+max_cost max_mae_increase
+format=weights format=safetensors
+format=card format=model_card
+answers predictions
+keep save_records
+max_megabytes max_upload_mb
+max_pictures max_images
+""".splitlines()
+)
 
 
 def format_help(arguments: list[str]) -> str:
@@ -85,10 +147,16 @@ def config_dirs(arguments: list[str]) -> list[Path]:
 
 
 def suggest_overrides(arguments: list[str], config_name: str) -> list[str]:
-    """Return a line with the nearest names for each override that names no option, or no file of a group."""
+    """Return the new or nearest name of each override that names no option, or no file of a group."""
     keys = _config_keys(config_name)
     found = []
     for argument in arguments:
+        typed = argument.lstrip("+")
+        if old := next(
+            (old for old in (typed, typed.partition("=")[0]) if old in RENAMED and old not in keys), ""
+        ):
+            found.append(f"{old} is {RENAMED[old]}")
+            continue
         try:
             override = OverridesParser.create().parse_override(argument)
             key, value = override.key_or_group, None if override.is_sweep_override() else override.value()

@@ -15,25 +15,25 @@ from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.files import expand_path
 
 PATHS = (
-    "outputs",  # first: others begin with it
-    "against",
-    "check_images",
+    "output_dir",  # first: others begin with it
+    "compare_with",
+    "verify_images",
     "ckpt",
     "data.root",
     "data.split_file",
-    "data.store",
+    "data.cache_dir",
     "data.table",
-    "explain",
+    "gradcam_dir",
     "hydra.run.dir",
     "hydra.sweep.dir",
     "images",
-    "keep",
+    "save_records",
     "out",
     "resume",
     "template",
     "validation.root",
 )
-PATH_LISTS = ("check_images", "ckpt", "images")  # may name more than one
+PATH_LISTS = ("verify_images", "ckpt", "images")  # may name more than one
 _SPECIAL_CHARACTERS = object()  # what the grammar refuses, or reads as a sweep
 # What belongs to one experiment and not to the one that continues it.
 _OWN_OPTIONS = (
@@ -45,7 +45,7 @@ _OWN_OPTIONS = (
     "trainer.max_epochs",
     "optimizer",
     "scheduler",
-    "data.new_split",
+    "data.split_from",
     "data.split_file",
 )
 

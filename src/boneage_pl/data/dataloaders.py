@@ -64,15 +64,15 @@ class DataLoaderFactory:
     """Makes the loaders of both sides of a split; the options are those of `BoneAgeDataModule`.
 
     Args:
-        side: of the images in pixels.
-        prepared: whether they are read from a store, or decoded.
+        image_size: of the images in pixels.
+        cached: whether they are read from a store, or decoded.
     """
 
     batch_size: int
     seed: int
-    side: int
-    prepared: bool
-    workers: int | None
+    image_size: int
+    cached: bool
+    num_workers: int | None
     prefetch_factor: int | None
     pin_memory: bool | None
     persistent_workers: bool
@@ -111,7 +111,7 @@ class DataLoaderFactory:
             BoneAgeError: they are asked for, and it has not enough memory.
         """
         device = trainer.strategy.root_device if trainer else torch.device("cpu")
-        needed = len(ids) * self.side**2
+        needed = len(ids) * self.image_size**2
         wanted = device.type == "cuda" if self.on_device is None else self.on_device
         if wanted and device.type == "cuda":
             free = free_memory(device)
@@ -121,7 +121,7 @@ class DataLoaderFactory:
                     f"{free / 1e9:.1f} GB free."
                 )
             wanted = bool(self.on_device) or needed <= _MAX_MEMORY_FRACTION * free
-        return DeviceImages(ids, read, self.side, device) if wanted else None
+        return DeviceImages(ids, read, self.image_size, device) if wanted else None
 
     def loader(
         self,
@@ -170,9 +170,9 @@ class DataLoaderFactory:
         """Return how many loader processes each side has: those asked for, as far as they have room."""
         if self._limit_workers is None:
             here, everywhere = (trainer.num_devices, trainer.world_size) if trainer else (1, 1)
-            workers = self.workers
+            workers = self.num_workers
             if workers is None:
-                workers = default_workers(prepared=self.prepared, gpu=gpu, processes=here)
-            batch = -(-self.batch_size // everywhere) * self.side**2  # bytes
+                workers = default_workers(prepared=self.cached, gpu=gpu, processes=here)
+            batch = -(-self.batch_size // everywhere) * self.image_size**2  # bytes
             self._limit_workers = limit_workers_by_shm(workers, self._prefetch, batch, here)
         return self._limit_workers

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import lightning as L
 import pandas as pd
@@ -36,6 +36,8 @@ from boneage_pl.errors import BoneAgeError
 
 log = logging.getLogger(__name__)
 
+SplitFrom = Literal["checkpoint", "new", "new_keep_train"]
+
 
 class BoneAgeDataModule(L.LightningDataModule):
     """Radiographs with sex and bone age, split by the published protocol.
@@ -45,29 +47,29 @@ class BoneAgeDataModule(L.LightningDataModule):
         image_size: side of the square images in pixels.
         batch_size: images of an optimizer step: all processes and accumulated parts together.
         drop_last: whether training drops the short last batch of an epoch.
-        protocol, age_bins, samples_per_group, validation_share, fold, seed: as in `make_split`; the seed also
-            decides order and flips.
+        split_protocol, age_bins, samples_per_group, val_fraction, fold, seed: as in `make_split`; the seed
+            also decides order and flips.
         split_seed: of the split alone; `None` for `seed`.
         split_file: a run's split.csv to use exactly, instead of drawing one.
-        new_split: with `origin`, draw a split instead of using the checkpoint's; `apart`: one that leaves in
+        split_from: with `origin`, draw a split instead of using the checkpoint's; `apart`: one that leaves in
             training every image that it was trained on.
-        allow_overlap: with `origin`, accept validation images that the checkpoint trained on.
-        table, columns, age_unit, known: how the table is found and read, see `DatasetSpec.of`.
-        on_bad_image: whether rows and images that cannot be used are refused (`error`) or left out (`skip`).
-        prepare: read the images from a store that is made on first use (see `build_cache`), or decode the
+        allow_leakage: with `origin`, accept validation images that the checkpoint trained on.
+        table, columns, age_unit, naming: how the table is found and read, see `DatasetSpec.of`.
+        on_invalid: whether rows and images that cannot be used are refused (`error`) or left out (`skip`).
+        cache: read the images from a store that is made on first use (see `build_cache`), or decode the
             original files again for every sample. The tensors are the same.
-        store: folder of the prepared images, of this `root` alone; `None` for `prepared/` inside it.
-        prepare_workers: processes that prepare; `None` for one a core.
-        workers: loader processes; `None` chooses from the machine (see `default_workers`). Fewer where
+        cache_dir: folder of the prepared images, of this `root` alone; `None` for `prepared/` inside it.
+        cache_workers: processes that prepare; `None` for one a core.
+        num_workers: loader processes; `None` chooses from the machine (see `default_workers`). Fewer where
             shared memory has no room for their batches.
         prefetch_factor: batches that each of them has ready; `None` for PyTorch's 2.
         pin_memory: page-locked batches; `None` where there is a GPU.
         persistent_workers: whether the loader processes outlive the epoch.
         on_device: keep the split's images in the training device's memory, without loader processes; `None`
             for a GPU that they take a quarter of at most. The tensors are the same.
-        fit: how an image is brought into the square, see `ResizeSpec`.
-        generate: draws the data into `root` first (the phantom).
-        sampling: how many training rows are drawn from each group.
+        resize_mode: how an image is brought into the square, see `ResizeSpec`.
+        phantom: draws the data into `root` first (the phantom).
+        sampler: how many training rows are drawn from each group.
         origin: the split record of the checkpoint that training starts from.
         found: the data set, where it has just been looked at.
 
@@ -81,45 +83,45 @@ class BoneAgeDataModule(L.LightningDataModule):
         image_size: int = 500,
         batch_size: int = 32,
         drop_last: bool = False,
-        protocol: Protocol = "disjoint",
+        split_protocol: Protocol = "disjoint",
         age_bins: int = 10,
         samples_per_group: int = 400,
-        validation_share: float = 0.25,
+        val_fraction: float = 0.25,
         fold: int = 1,
         split_file: str | None = None,
-        new_split: bool | Literal["apart"] = False,
-        allow_overlap: bool = False,
+        split_from: SplitFrom = "checkpoint",
+        allow_leakage: bool = False,
         table: str | None = None,
         columns: Mapping[str, str | None] | None = None,
         age_unit: str | None = None,
-        known: Mapping[str, Any] | None = None,
-        on_bad_image: OnInvalid = "error",
-        prepare: bool = True,
-        store: str | None = None,
-        prepare_workers: int | None = None,
-        workers: int | None = None,
+        naming: Mapping[str, Any] | None = None,
+        on_invalid: OnInvalid = "raise",
+        cache: bool = True,
+        cache_dir: str | None = None,
+        cache_workers: int | None = None,
+        num_workers: int | None = None,
         prefetch_factor: int | None = None,
         pin_memory: bool | None = None,
         persistent_workers: bool = True,
         on_device: bool | None = None,
         seed: int = 0,
         split_seed: int | None = None,
-        fit: ResizeMode = "crop",
-        generate: Callable[[Path], None] | None = None,
-        sampling: Sampling = balanced,
+        resize_mode: ResizeMode = "crop",
+        phantom: Callable[[Path], None] | None = None,
+        sampler: Sampling = balanced,
         origin: dict[str, Any] | None = None,
         found: DatasetIndex | None = None,
     ) -> None:
         super().__init__()
-        self.place = DatasetSpec.from_options(root, table, columns, age_unit, known)
-        self.root = self.place.root
-        self.frame = ResizeSpec(image_size, fit)
+        self.spec = DatasetSpec.from_options(root, table, columns, age_unit, naming)
+        self.root = self.spec.root
+        self.resize_spec = ResizeSpec(image_size, resize_mode)
         self.loaders = DataLoaderFactory(
             batch_size,
             seed,
             image_size,
-            prepare,
-            workers,
+            cache,
+            num_workers,
             prefetch_factor,
             pin_memory,
             persistent_workers,
@@ -127,27 +129,27 @@ class BoneAgeDataModule(L.LightningDataModule):
             on_device,
         )
         self.device_images: DeviceImages | None = None
-        self.how: dict[str, Any] = {
-            "protocol": protocol,
+        self.split_options: dict[str, Any] = {
+            "protocol": split_protocol,
             "age_bins": age_bins,
             "samples_per_group": samples_per_group,
-            "validation_share": validation_share,
+            "val_fraction": val_fraction,
             "fold": fold,
             "seed": seed if split_seed is None else split_seed,
         }
-        if new_split not in (True, False, "apart"):
-            raise BoneAgeError(f"data.new_split={new_split}: there are false, true and apart.")
-        self.apart = new_split == "apart"
+        if split_from not in get_args(SplitFrom):
+            raise BoneAgeError(f"data.split_from={split_from}: there are {', '.join(get_args(SplitFrom))}.")
+        self.keep_training = split_from == "new_keep_train"
         self.split_file = split_file
-        self.allow_overlap = allow_overlap
-        self.on_bad_image = check_on_invalid(on_bad_image)
-        self.prepare = prepare
-        self.store_folder = resolve_cache_dir(store, self.root)
-        self.prepare_workers = prepare_workers
-        self.generate = generate
-        self.sampling = sampling
+        self.allow_leakage = allow_leakage
+        self.on_invalid = check_on_invalid(on_invalid)
+        self.cache = cache
+        self.cache_dir = resolve_cache_dir(cache_dir, self.root)
+        self.cache_workers = cache_workers
+        self.phantom = phantom
+        self.sampler = sampler
         self.origin = origin
-        self.use_origin = origin is not None and split_file is None and not new_split
+        self.use_origin = origin is not None and split_file is None and split_from == "checkpoint"
         self._dataset_index = found
         self._ready = False
 
@@ -157,14 +159,14 @@ class BoneAgeDataModule(L.LightningDataModule):
         Raises:
             BoneAgeError: see `examine_table` and `build_cache`.
         """
-        if self.generate is not None:
-            generate_if_missing(self.generate, self.root)
+        if self.phantom is not None:
+            generate_if_missing(self.phantom, self.root)
         found = self._index()
-        if self.prepare and found.store is None:
+        if self.cache and found.store is None:
             if not found.problems:
                 self._make_split(found.table)  # what cannot be divided is refused before it is prepared
             found.store = build_cache(
-                found.table, self.root, self.store_folder, self.frame, self.prepare_workers
+                found.table, self.root, self.cache_dir, self.resize_spec, self.cache_workers
             )
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
@@ -172,7 +174,7 @@ class BoneAgeDataModule(L.LightningDataModule):
 
         Raises:
             BoneAgeError: see `examine_table`, `make_split` and `check_no_leakage`; or rows and
-                images that cannot be used, with `on_bad_image="error"`.
+                images that cannot be used, with `on_invalid="raise"`.
         """
         if self._ready:  # Lightning calls this again before validate and before fit
             return
@@ -181,13 +183,13 @@ class BoneAgeDataModule(L.LightningDataModule):
         self.read, images = self._source(found)
         self.bit_depths = images.bit_depths
         self.table = drop_invalid_images(problems, table, images.errors, images.pixel_sha256)
-        if problems and self.on_bad_image == "error":
+        if problems and self.on_invalid == "raise":
             raise problems.error()
         origin = self.origin if self.use_origin else None
         if origin and (lost := problems.filter({*origin["train"], *origin["validation"]})):
             raise BoneAgeError(
                 f"{len(lost)} images of the checkpoint's split cannot be used.\n{lost.summary()}\n"
-                "Fetch them again, or draw another split with data.new_split=true."
+                "Fetch them again, or draw another split with data.split_from=new."
             )
         if problems:
             log.warning("%d rows or images are left out:\n%s", len(problems), problems.summary())
@@ -200,7 +202,7 @@ class BoneAgeDataModule(L.LightningDataModule):
         split, how, edges = self._make_split(self.table, images.pixel_sha256, images.file_sha256)
         drawn = set(split["id"])
         used = {i: images.file_sha256[i] for i in self.table["id"] if i in drawn}
-        if self.origin is not None and not self.allow_overlap:
+        if self.origin is not None and not self.allow_leakage:
             if self.use_origin:
                 check_images_unchanged(used, self.origin["file_sha256"])
             else:
@@ -216,24 +218,24 @@ class BoneAgeDataModule(L.LightningDataModule):
         """Return what this process has found out; of several processes each looks for itself."""
         if self._dataset_index is None:
             self._dataset_index = open_dataset(
-                self.place, self.store_folder, self.frame, prepared=self.prepare
+                self.spec, self.cache_dir, self.resize_spec, prepared=self.cache
             )
         return self._dataset_index
 
     def _source(self, found: DatasetIndex) -> tuple[ReadPixels, ImageIndex]:
         """Return what reads pixels by id, and what is known of the images."""
-        if not self.prepare:
+        if not self.cache:
             paths = dict(zip(found.table["id"], found.table["path"], strict=True))
-            images = scan_originals(paths, self.frame, self.prepare_workers)
+            images = scan_originals(paths, self.resize_spec, self.cache_workers)
             used = {i: effective_bits(depth, images.bit_depths) for i, depth in images.depths.items()}
-            return partial(decode_originals, paths, self.frame, used), images
+            return partial(decode_originals, paths, self.resize_spec, used), images
         if found.store is None:
-            ImageCache(self.store_folder, self.frame)  # says that there is none, where that is so
+            ImageCache(self.cache_dir, self.resize_spec)  # says that there is none, where that is so
         if found.store is None or not found.store.path.exists():  # another data set has taken its place
             raise BoneAgeError(
-                f"{self.store_folder} holds other images than {self.root}: they changed since they were\n"
-                "prepared, or another data set was prepared into the same data.store. Start again, and give\n"
-                "each data set a store of its own."
+                f"{self.cache_dir} holds other images than {self.root}: they changed since they were\n"
+                "cached, or another data set has the same data.cache_dir. Start again, and give each\n"
+                "data set a cache of its own."
             )
         return found.store.read, found.store.images
 
@@ -244,19 +246,21 @@ class BoneAgeDataModule(L.LightningDataModule):
         hashes: Mapping[str, str] | None = None,
     ) -> tuple[pd.DataFrame, dict[str, Any], list[float]]:
         if self.use_origin and self.origin is not None:
-            how = {key: self.origin[key] for key in self.how if key in self.origin}
+            how = {key: self.origin[key] for key in self.split_options if key in self.origin}
             return split_from_dict(self.origin, table), how, self.origin["edges"]
-        edges = age_edges(table["bone_age"], self.how["age_bins"])
+        edges = age_edges(table["bone_age"], self.split_options["age_bins"])
         if self.split_file is not None:
             split = read_split(Path(self.split_file), table)
-            return split, {**self.how, "protocol": f"file {self.split_file}"}, edges
+            return split, {**self.split_options, "protocol": f"file {self.split_file}"}, edges
         trained: set[str] = set()
-        if self.apart and self.origin is not None:
+        if self.keep_training and self.origin is not None:
             trained = SeenImages.training_images(self.origin).overlap(
                 table["id"], hashes or {}, contents or {}
             )
-        split = make_split(table, **self.how, contents=contents, sampling=self.sampling, trained=trained)
-        return split, self.how, edges
+        split = make_split(
+            table, **self.split_options, pixel_sha256=contents, sampler=self.sampler, training_images=trained
+        )
+        return split, self.split_options, edges
 
     @property
     def validation_rows(self) -> pd.DataFrame:

@@ -94,7 +94,7 @@ def to_shared_memory(batch: Batch) -> Batch:
     except RuntimeError as error:
         raise BoneAgeError(
             f"There is no room for the loader processes' batches in {SHM}.\n"
-            f"Take fewer with data.workers=1, or none with data.workers=0;\n{SHM_ADVICE}."
+            f"Take fewer with data.num_workers=1, or none with data.num_workers=0;\n{SHM_ADVICE}."
         ) from error
     return batch
 

@@ -55,12 +55,12 @@ def make_split(
     protocol: Protocol = "disjoint",
     age_bins: int = 10,
     samples_per_group: int = 400,
-    validation_share: float = 0.25,
+    val_fraction: float = 0.25,
     fold: int = 1,
     seed: int = 0,
-    contents: Mapping[str, str] | None = None,
-    sampling: Sampling = balanced,
-    trained: Collection[str] = (),
+    pixel_sha256: Mapping[str, str] | None = None,
+    sampler: Sampling = balanced,
+    training_images: Collection[str] = (),
 ) -> pd.DataFrame:
     """Draw `samples_per_group` rows from each of the 2 × `age_bins` groups and divide them in two.
 
@@ -71,40 +71,41 @@ def make_split(
         protocol: `disjoint`, `natural` or `published`, see the module's text.
         age_bins: number of equal-width age bins.
         samples_per_group: rows of each group in the result.
-        validation_share: part of each group's rows that validates, between 0 and 1; of `published` part of
+        val_fraction: part of each group's rows that validates, between 0 and 1; of `published` part of
             each age bin's, whatever their sex.
-        fold: which part: with one seed, of 1 to 1 / `validation_share`, no two have an image in common, and
+        fold: which part: with one seed, of 1 to 1 / `val_fraction`, no two have an image in common, and
             where that is a whole number, all together have every image; not of `published`.
         seed: with the table, all that the result depends on.
-        contents: what each id's image shows; `None` where every id has an image of its own.
-        sampling: how many of the training rows each group has; not of `published`.
-        trained: ids of images that are not to validate, nor others that show the same; not of `published`.
+        pixel_sha256: what each id's image shows; `None` where every id has an image of its own.
+        sampler: how many of the training rows each group has; not of `published`.
+        training_images: ids of images that are not to validate, nor others that show the same; not of
+            `published`.
 
     Returns:
         `id, bone_age, male, group, subset`, subset being `train` or `validation`; for each group exactly
-        `round(samples_per_group × validation_share)` validation rows (of `published` on average; of `natural`
+        `round(samples_per_group × val_fraction)` validation rows (of `published` on average; of `natural`
         that share of its images), and on average the rest training rows.
 
     Raises:
         BoneAgeError: an unknown protocol, sizes that leave a side empty, a group with fewer than two images
             (but of `natural`); the message has the options that work with this table.
     """
-    n_validation = _validation_rows(protocol, age_bins, samples_per_group, validation_share)
-    check_fold(fold, validation_share)
+    n_validation = _validation_rows(protocol, age_bins, samples_per_group, val_fraction)
+    check_fold(fold, val_fraction)
     if protocol == "published":
-        _check_published(sampling, fold, trained)
+        _check_published(sampler, fold, training_images)
     table = table.sort_values("id", kind="stable").reset_index(drop=True)
     edges = age_edges(table["bone_age"], age_bins)
     groups = assign_groups(table, edges)
-    shown = table["id"].map(contents) if contents else table["id"]
+    shown = table["id"].map(pixel_sha256) if pixel_sha256 else table["id"]
     if protocol in BALANCED:
-        check_group_sizes(table, shown, edges, samples_per_group, validation_share)
+        check_group_sizes(table, shown, edges, samples_per_group, val_fraction)
     if protocol == "published":
         share = n_validation / samples_per_group
         return _to_split(
             _published_split(table.assign(group=groups), age_bins, samples_per_group, share, seed)
         )
-    taken = shown.isin(set(shown[table["id"].isin(set(trained))])).to_numpy()
+    taken = shown.isin(set(shown[table["id"].isin(set(training_images))])).to_numpy()
 
     there = sorted(groups.unique())
     generators = {group: np.random.default_rng([seed, group]) for group in there}
@@ -113,11 +114,11 @@ def make_split(
         images = rng.permutation(np.flatnonzero(groups == group))
         images = images[np.argsort(taken[images], kind="stable")]  # what may validate first
         free = shown[images[~taken[images]]].nunique()
-        held_out, images = _split_group(images, shown.to_numpy()[images], validation_share, fold, free)
+        held_out, images = _split_group(images, shown.to_numpy()[images], val_fraction, fold, free)
         if not held_out and protocol == "disjoint":
             raise BoneAgeError(
                 f"All images of {group_name(group, edges)} were trained on by the checkpoint: none can "
-                "validate.\nWith data.protocol=natural that group does without."
+                "validate.\nWith data.split_protocol=natural that group does without."
             )
         validation[group], train[group] = images[:held_out], images[held_out:]
         if protocol == "disjoint":
@@ -126,11 +127,11 @@ def make_split(
         if taken.any():
             raise BoneAgeError("All images were trained on by the checkpoint: none can validate. Add others.")
         raise BoneAgeError(
-            f"data.protocol=natural: no group by sex and age has two images, of {len(table)} in all: none "
-            "can validate.\nWith fewer, wider groups some may: data.age_bins=1"
+            f"data.split_protocol=natural: no group by sex and age has two images, of {len(table)} in all: "
+            "none can validate.\nWith fewer, wider groups some may: data.age_bins=1"
         )
     images = np.array([len(train[group]) for group in there])
-    rows = rows_per_group(sampling, images, len(there) * (samples_per_group - n_validation))
+    rows = rows_per_group(sampler, images, len(there) * (samples_per_group - n_validation))
     for group, count in zip(there, rows.tolist(), strict=True):
         train[group] = _sample_rows(train[group], count, generators[group])
     parts = [
@@ -148,11 +149,15 @@ def _to_split(rows: pd.DataFrame) -> pd.DataFrame:
 def _check_published(sampling: Sampling, fold: int, trained: Collection[str]) -> None:
     """Raise `BoneAgeError` for what a split with images on both sides cannot have."""
     if unwrap(sampling) is not balanced:
-        raise BoneAgeError("data.protocol=published draws equally from every group: use sampling=balanced.")
+        raise BoneAgeError(
+            "data.split_protocol=published draws equally from every group: use sampler=balanced."
+        )
     if fold > 1:
-        raise BoneAgeError("data.protocol=published puts images on both sides: it has no folds.")
+        raise BoneAgeError("data.split_protocol=published puts images on both sides: it has no folds.")
     if trained:
-        raise BoneAgeError("data.protocol=published puts images on both sides: no data.new_split=apart.")
+        raise BoneAgeError(
+            "data.split_protocol=published puts images on both sides: no data.split_from=new_keep_train."
+        )
 
 
 def _published_split(table: pd.DataFrame, bins: int, samples: int, share: float, seed: int) -> pd.DataFrame:
@@ -183,9 +188,9 @@ def check_fold(fold: int, share: float) -> None:
     """Raise `BoneAgeError` for a fold that a share of the images for validation has not."""
     folds = int(1 / share + 1e-9)
     if not 1 <= fold <= folds:
-        more = f"\nFor more of them: data.validation_share={floor(1e4 / fold) / 1e4:g}" if fold > 1 else ""
+        more = f"\nFor more of them: data.val_fraction={floor(1e4 / fold) / 1e4:g}" if fold > 1 else ""
         raise BoneAgeError(
-            f"data.fold={fold}: data.validation_share={share:g} makes {folds} folds, 1 to {folds}.{more}"
+            f"data.fold={fold}: data.val_fraction={share:g} makes {folds} folds, 1 to {folds}.{more}"
         )
 
 
@@ -195,15 +200,15 @@ def _sample_rows(images: np.ndarray, count: int, rng: np.random.Generator) -> np
     return np.concatenate([np.tile(images, whole), rng.permutation(images)[:rest]])
 
 
-def _validation_rows(protocol: str, age_bins: int, samples_per_group: int, validation_share: float) -> int:
+def _validation_rows(protocol: str, age_bins: int, samples_per_group: int, val_fraction: float) -> int:
     if protocol not in get_args(Protocol):
-        raise BoneAgeError(f"data.protocol={protocol}: there are {', '.join(get_args(Protocol))}.")
+        raise BoneAgeError(f"data.split_protocol={protocol}: there are {', '.join(get_args(Protocol))}.")
     if age_bins < 1:
         raise BoneAgeError(f"data.age_bins={age_bins}: at least 1 is needed.")
-    rows = round(samples_per_group * validation_share)
+    rows = round(samples_per_group * val_fraction)
     if not 0 < rows < samples_per_group:
         raise BoneAgeError(
-            f"data.samples_per_group={samples_per_group} and data.validation_share={validation_share} leave "
+            f"data.samples_per_group={samples_per_group} and data.val_fraction={val_fraction} leave "
             f"{samples_per_group - rows} training and {rows} validation samples a group;\n"
             "each side needs at least one."
         )

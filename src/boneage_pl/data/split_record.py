@@ -149,8 +149,8 @@ def check_images_unchanged(hashes: dict[str, str], stored: dict[str, str]) -> No
         raise BoneAgeError(
             f"{len(changed)} of the {len(hashes)} images in the checkpoint's split are not the files it was "
             f"trained with (id {', '.join(changed[:5])}{' …' if len(changed) > 5 else ''}).\n"
-            "Use the same data.root; if these are other children, draw a split with data.new_split=true;\n"
-            "or pass data.allow_overlap=true if they are the same radiographs, stored differently."
+            "Use the same data.root; if these are other children, draw a split with data.split_from=new;\n"
+            "or pass data.allow_leakage=true if they are the same radiographs, stored differently."
         )
 
 
@@ -168,8 +168,8 @@ def check_no_leakage(split: pd.DataFrame, images: ImageIndex, origin: dict[str, 
         raise BoneAgeError(
             f"{len(seen)} of the {len(validation)} validation images were trained on by the checkpoint "
             f"(id {', '.join(seen[:5])}{' …' if len(seen) > 5 else ''}): their errors would flatter it.\n"
-            "Leave data.split_file and data.new_split out to use the checkpoint's own split, or pass\n"
-            "data.new_split=apart for one without them, or data.allow_overlap=true to see what they give."
+            "Leave data.split_file and data.split_from out to use the checkpoint's own split, or pass\n"
+            "data.split_from=new_keep_train for one without them, or data.allow_leakage=true."
         )
 
 
@@ -179,6 +179,6 @@ def _match_rows(ids: pd.Series, table: pd.DataFrame, source: str) -> pd.DataFram
         raise BoneAgeError(
             f"{source} names {ids.nunique()} images; {len(missing)} of them are not in the table "
             f"(id {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}).\n"
-            "It was made from other data: use that data.root, or draw a new split with data.new_split=true."
+            "It was made from other data: use that data.root, or draw a new split with data.split_from=new."
         )
     return table.set_index("id").loc[ids].reset_index()

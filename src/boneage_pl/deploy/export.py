@@ -54,7 +54,7 @@ class ExportJob:
         reference: what PyTorch answers in float32.
         verification: the images that everything is tried on.
         precision: of the numbers.
-        level: of the intervals.
+        interval_level: of the intervals.
         max_mae_increase: months that a precision may cost.
         trusted_config: see `load`.
         checks: what has been tried so far.
@@ -65,7 +65,7 @@ class ExportJob:
     reference: ExportCheck
     verification: VerificationSet
     precision: str
-    level: float
+    interval_level: float
     max_mae_increase: float
     trusted_config: Any
     checks: list[ExportCheck]
@@ -80,12 +80,12 @@ def write_onnx_export(job: ExportJob, path: Path) -> None:
     """Write an ONNX file."""
     whole = path if job.precision == "float32" else path.with_name(f"float32_{path.name}")
     write_onnx(job.exported, whole)
-    set_metadata(whole, model_metadata(job.model, job.level, "float32"))
+    set_metadata(whole, model_metadata(job.model, job.interval_level, "float32"))
     exact = job.check("float32", whole, open_onnx(whole))
     assert_parity(exact, job.reference)
     if job.precision == "float32":
         return
-    metadata = model_metadata(job.model, job.level, job.precision)
+    metadata = model_metadata(job.model, job.interval_level, job.precision)
     if job.precision == "float16":
         convert_to_float16(whole, path)
         set_metadata(path, metadata)
@@ -103,7 +103,7 @@ def write_onnx_export(job: ExportJob, path: Path) -> None:
 
 def write_torch_export(job: ExportJob, path: Path) -> None:
     """Write a program of PyTorch's."""
-    write_program(job.exported, path, model_metadata(job.model, job.level, "float32"))
+    write_program(job.exported, path, model_metadata(job.model, job.interval_level, "float32"))
     assert_parity(job.check("float32", path, open_program(path)), job.reference)
 
 
@@ -114,7 +114,9 @@ def write_safetensors_export(job: ExportJob, path: Path) -> None:
     known = member.ood_detector.to_dict() if member.ood_detector else None
     save_shared_weights(path, member.predictor.module.network.state_dict(), member.metadata, known, kind)
     again = ExportModule(
-        BoneAgePredictor.load(path, level=job.level, device="cpu", repeated=job.trusted_config)
+        BoneAgePredictor.load(
+            path, interval_level=job.interval_level, device="cpu", trusted_config=job.trusted_config
+        )
     )
     found = job.check(job.precision, path, again.predict)
     if kind:
@@ -123,7 +125,11 @@ def write_safetensors_export(job: ExportJob, path: Path) -> None:
         assert_parity(found, job.reference)
 
 
-WRITERS = {"onnx": write_onnx_export, "torch_export": write_torch_export, "weights": write_safetensors_export}
+WRITERS = {
+    "onnx": write_onnx_export,
+    "torch_export": write_torch_export,
+    "safetensors": write_safetensors_export,
+}
 
 
 def export_model(config: DictConfig, kind: ExportFormat, paths: Sequence[Path]) -> Path:
@@ -138,13 +144,15 @@ def export_model(config: DictConfig, kind: ExportFormat, paths: Sequence[Path]) 
     if kind.name == "onnx":
         needs_onnx()
     repeated = OmegaConf.to_container(config, resolve=False)
-    model = BoneAgePredictor.load(paths, level=config.level, device="cpu", repeated=repeated)
+    model = BoneAgePredictor.load(
+        paths, interval_level=config.interval_level, device="cpu", trusted_config=repeated
+    )
     out = output_path(config, kind, paths[0], model.members[0].metadata.experiment)
-    trial = None if kind.name == "card" else build_verification_set(config, model.members)
+    trial = None if kind.name == "model_card" else build_verification_set(config, model.members)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if trial is None:
-            atomic_write(out, write_model_card(paths[0], model, config.level))
+            atomic_write(out, write_model_card(paths[0], model, config.interval_level))
         else:
             _export(config, kind, model, trial, out)
     except OSError as error:
@@ -169,8 +177,8 @@ def _export(
             reference,
             trial,
             precision=config.precision,
-            level=config.level,
-            max_mae_increase=config.max_cost,
+            interval_level=config.interval_level,
+            max_mae_increase=config.max_mae_increase,
             trusted_config=repeated,
             checks=tried,
         )
@@ -180,7 +188,7 @@ def _export(
             rows = "\n".join(one.row(reference) for one in (reference, *tried))
             log.info("tried on %s, on the CPU\n%s\n%s", trial.description, TABLE_HEAD, rows)
         if MODEL_CARD in kind.extra_suffixes:
-            card = write_model_card(paths[0], model, config.level, config.precision)
+            card = write_model_card(paths[0], model, config.interval_level, config.precision)
             atomic_write(aside.with_name(MODEL_CARD), card)
         for file in reversed(kind.files(out)):  # what the others belong to comes last
             (Path(folder) / file.name).replace(file)

@@ -91,7 +91,7 @@ def model_metadata(model: BoneAgePredictor, level: float, precision: str) -> dic
         "output": "months: float32 [batch]",
         "units": "months",
         "image_size": str(frame.size),
-        "fit": frame.mode,
+        "resize_mode": frame.mode,
         "resize": FORWARD_RULES[frame.mode].format(side=frame.size),
         "precision": precision,
         "trained_on": "synthetic radiographs" if first.synthetic else "radiographs",

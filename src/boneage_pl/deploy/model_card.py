@@ -19,7 +19,7 @@ from boneage_pl.training.provenance import load_run_json
 from boneage_pl.training.runs import run_of
 
 # Groups of the configuration that say how it was trained; the rest is the machine's or the data's.
-_TRAINING = ("model", "loss", "transforms", "sampling", "optimizer", "scheduler")
+_TRAINING = ("model", "loss", "transforms", "sampler", "optimizer", "scheduler")
 
 
 def write_model_card(
@@ -46,14 +46,14 @@ def write_model_card(
     network = member.predictor.module.network
     return (
         environment("boneage_pl.deploy", escaped=False)
-        .get_template("card.md")
+        .get_template("model_card.md")
         .render(
             record=record,
             front=_front_matter(record, numbers),
             numbers=numbers,
             coverage=measure_interval_coverage(answers, own=True),
             run=load_run_json(checkpoint),
-            stress=next((report["stress"] for report in reports if report["stress"]), []),
+            stress=next((report["robustness"] for report in reports if report["robustness"]), []),
             others=[report for report in reports if report["subset"].startswith("every image")],
             parameters=sum(value.numel() for value in network.parameters()),
             training=yaml.safe_dump({group: record.config[group] for group in _TRAINING}, sort_keys=False),
@@ -100,7 +100,7 @@ def _reported_metrics(checkpoint: Path) -> Iterator[dict[str, Any]]:
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
             alone = len(found["checkpoints"]) == 1 and Path(found["checkpoints"][0]).name == checkpoint.name
-            if alone and {"subset", "data", "overall", "stress", "rows", "images"} <= set(found):
+            if alone and {"subset", "data", "overall", "robustness", "rows", "images"} <= set(found):
                 yield {**found, "data": Path(found["data"]).name}
         except (OSError, ValueError, KeyError, TypeError):
             continue  # one of another time, or of another program

@@ -34,18 +34,18 @@ class ExportFormat:
         return [out, *(out.with_name(name.format(stem=out.stem)) for name in self.extra_suffixes)]
 
 
-MODEL_CARD = "card.md"
+MODEL_CARD = "model_card.md"
 _FORMATS = (
     ExportFormat("onnx", ".onnx", ("float32", "float16", "int8")),
     ExportFormat("torch_export", ".pt2", ("float32",)),
     ExportFormat(
-        "weights",
+        "safetensors",
         ".safetensors",
         ("float32", "float16"),
         takes_several=False,
         extra_suffixes=("{stem}.json", MODEL_CARD),
     ),
-    ExportFormat("card", ".md", ("float32",), takes_several=False),
+    ExportFormat("model_card", ".md", ("float32",), takes_several=False),
 )
 EXPORT_FORMATS = {kind.name: kind for kind in _FORMATS}
 
@@ -88,10 +88,10 @@ def output_path(config: DictConfig, kind: ExportFormat, checkpoint: Path, experi
     else:
         run = run_of(checkpoint)
         beside = (run / ".hydra").is_dir() and os.access(run, os.W_OK)
-        folder = shortest_path(run / "export") if beside else Path(config.outputs) / "exports"
+        folder = shortest_path(run / "export") if beside else Path(config.output_dir) / "exports"
         suffix = "" if config.precision == "float32" else f"_{config.precision}"
-        folder = folder / f"weights{suffix}" if kind.name == "weights" else folder
-        name = Path(MODEL_CARD).stem if kind.name == "card" else f"{Path(experiment).name}{suffix}"
+        folder = folder / f"safetensors{suffix}" if kind.name == "safetensors" else folder
+        name = Path(MODEL_CARD).stem if kind.name == "model_card" else f"{Path(experiment).name}{suffix}"
         out = folder / f"{name}{kind.suffix}"
     if there := [file for file in kind.files(out) if file.exists()]:
         raise BoneAgeError(

@@ -61,7 +61,7 @@ class VerificationSet:
 
 
 def build_verification_set(config: DictConfig, members: Sequence[EnsembleMember]) -> VerificationSet:
-    """Return the images that `check_images` names, or the first checkpoint's validation images.
+    """Return the images that `verify_images` names, or the first checkpoint's validation images.
 
     Args:
         config: of the export.
@@ -70,20 +70,20 @@ def build_verification_set(config: DictConfig, members: Sequence[EnsembleMember]
     Raises:
         BoneAgeError: they are not there, or cannot be read.
     """
-    if config.check_images is not None:
+    if config.verify_images is not None:
         return _from_files(config, members[0])
     try:
         return _from_validation(config, members)
     except BoneAgeError as error:
         raise BoneAgeError(
             f"{error}\nAn export is tried on real images before it is written: data.root=<folder>\n"
-            "says where the checkpoint's are now, or check_images=<files> names others."
+            "says where the checkpoint's are now, or verify_images=<files> names others."
         ) from error
 
 
 def _from_validation(config: DictConfig, members: Sequence[EnsembleMember]) -> VerificationSet:
     every = [Checkpoint(member.path, {}, member.metadata) for member in members]
-    asking = DictConfig({"data": config.data, "subset": "validation", "seen": "allow"})
+    asking = DictConfig({"data": config.data, "subset": "validation", "leakage": "allow"})
     dataset = select_evaluation_set(asking, every[:1], every[1:])
     record, frame = members[0].metadata, members[0].resize_spec
     rows, words = dataset.rows.drop_duplicates("id"), "of its validation images"
@@ -93,7 +93,7 @@ def _from_validation(config: DictConfig, members: Sequence[EnsembleMember]) -> V
         words = f"{words}, trained on too, so that their MAE is flattered"
     else:
         rows = unseen
-    rows = rows.iloc[_evenly_spaced(len(rows), config.check_count)]
+    rows = rows.iloc[_evenly_spaced(len(rows), config.verify_count)]
     of_id = dataset.table.drop_duplicates("id").set_index("id")
     train = [i for i in dict.fromkeys(record.split["train"]) if i in of_id.index]
     train = [train[at] for at in _evenly_spaced(len(train), NUM_CALIBRATION)]
@@ -111,7 +111,7 @@ def _from_validation(config: DictConfig, members: Sequence[EnsembleMember]) -> V
 
 
 def _from_files(config: DictConfig, member: EnsembleMember) -> VerificationSet:
-    named = config.check_images
+    named = config.verify_images
     listed = [str(named)] if isinstance(named, str) else [str(name) for name in named]
     frame, levels = member.resize_spec, member.metadata.bit_depths
     found: list[tuple[NDArray[np.uint8], bool]] = []
@@ -123,12 +123,12 @@ def _from_files(config: DictConfig, member: EnsembleMember) -> VerificationSet:
         known = squares.request.male
         # of a file that does not say, one sex and the other by turns: an answer is only compared with itself
         found.append((squares.pixels[frame], known if isinstance(known, bool) else at % 2 == 1))
-        if len(found) == 2 * config.check_count:
+        if len(found) == 2 * config.verify_count:
             break
     if len(found) < 2:
         why = f"\n{refused[0]}" if refused else ""
-        raise BoneAgeError(f"check_images={named}: {len(found)} can be read, and two are needed.{why}")
-    words = f"{len(found[::2])} of the images that check_images names"
+        raise BoneAgeError(f"verify_images={named}: {len(found)} can be read, and two are needed.{why}")
+    words = f"{len(found[::2])} of the images that verify_images names"
     return VerificationSet(words, _to_batch(found[::2], frame), _to_batch(found[1::2], frame))
 
 
@@ -250,8 +250,8 @@ def assert_accuracy(found: ExportCheck, exact: ExportCheck, most: float) -> floa
     cost = mae_increase(found, exact)
     if not cost <= most:
         raise BoneAgeError(
-            f"{found.name} costs {cost:+.3f} months, and max_cost={most} are allowed: nothing was "
-            "written.\nSay max_cost= if that is worth it to you, or leave precision=float32."
+            f"{found.name} costs {cost:+.3f} months, and max_mae_increase={most} are allowed: nothing was "
+            "written.\nSay max_mae_increase= if that is worth it to you, or leave precision=float32."
         )
     return cost
 

@@ -11,7 +11,7 @@ from boneage_pl.data.split import assign_groups, group_name
 from boneage_pl.evaluation.metrics import Values, agreement, mean, with_intervals
 from boneage_pl.prediction.conformal import AGES
 
-SCHEMA = 2  # of metrics.json: raise it when a key changes its meaning
+SCHEMA = 3  # of metrics.json: raise it when a key changes its meaning
 BOOTSTRAP_DRAWS = 2000
 PREDICTION_COLUMNS = ["id", "male", "bone_age", "predicted", "error", "group", "seen_in_training"]
 
@@ -91,7 +91,7 @@ def compute_metrics(
         "finite": bool(np.isfinite(answers["predicted"]).all()),
         "bootstrap": {"draws": BOOTSTRAP_DRAWS, "of": "images", "interval": "95 %, percentile", "seed": 0},
         "overall": metrics_of(answers),
-        "natural": None if weights is None else metrics_of(answers, weights),
+        "population_weighted": None if weights is None else metrics_of(answers, weights),
         "by_sex": _by(answers, answers["male"].astype(int), ["girls", "boys"]),
         "by_age": _by(answers, years, [name for name, _ in AGES]),
         "by_group": _by(answers, answers["group"], groups),

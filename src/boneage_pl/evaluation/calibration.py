@@ -27,7 +27,9 @@ def add_intervals(answers: pd.DataFrame, records: Sequence[CheckpointMetadata]) 
         for months, male in zip(answers["predicted"].tolist(), answers["male"].tolist(), strict=True)
     ]
     half = np.array(widths, float)
-    return answers.assign(low=(answers["predicted"] - half).clip(lower=0), high=answers["predicted"] + half)
+    return answers.assign(
+        lower=(answers["predicted"] - half).clip(lower=0), upper=answers["predicted"] + half
+    )
 
 
 def measure_interval_coverage(answers: pd.DataFrame, *, own: bool) -> dict[str, Any] | None:
@@ -37,7 +39,7 @@ def measure_interval_coverage(answers: pd.DataFrame, *, own: bool) -> dict[str, 
         answers: see `add_intervals`.
         own: whether these are the very images that set the intervals.
     """
-    known = answers[answers["high"].notna()]
+    known = answers[answers["upper"].notna()]
     if known.empty:
         return None
     parts = [("all", np.ones(len(known), dtype=bool))]
@@ -57,9 +59,9 @@ def measure_std(answers: pd.DataFrame) -> dict[str, Any] | None:
         `mean` of the spread, months; `surest` and `least_sure`, the MAEs with their intervals, and
         `least_less_surest`, their difference. `None` where there is no spread, or it is no number.
     """
-    if "spread" not in answers or not np.isfinite(answers["spread"]).all():
+    if "predicted_std" not in answers or not np.isfinite(answers["predicted_std"]).all():
         return None
-    spread, off = answers["spread"].to_numpy(float), answers["error"].abs().to_numpy(float)
+    spread, off = answers["predicted_std"].to_numpy(float), answers["error"].abs().to_numpy(float)
     low, high = np.quantile(spread, [0.25, 0.75])
     quarters = {"surest": spread <= low, "least_sure": spread >= high}
 
@@ -72,12 +74,12 @@ def measure_std(answers: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def _coverage_row(name: str, rows: pd.DataFrame) -> dict[str, Any]:
-    inside = rows["bone_age"].between(rows["low"], rows["high"]).to_numpy().astype(np.float64)
+    inside = rows["bone_age"].between(rows["lower"], rows["upper"]).to_numpy().astype(np.float64)
     images = pd.factorize(rows["image"])[0]
     found = with_intervals(lambda w: {"covered": mean(inside, w)}, images, count=BOOTSTRAP_DRAWS)
     return {
         "name": name,
         "images": int(rows["image"].nunique()),
         "covered": to_json_numbers(*found["covered"]),
-        "width": float((rows["high"] - rows["low"]).mean()),
+        "width": float((rows["upper"] - rows["lower"]).mean()),
     }

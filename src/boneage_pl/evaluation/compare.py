@@ -54,16 +54,16 @@ def compare_runs(config: DictConfig) -> Path:
             `write_markdown`.
     """
     names = [str(name) for name in (config.runs if isinstance(config.runs, ListConfig) else [config.runs])]
-    outputs = Path(config.outputs)
+    outputs = Path(config.output_dir)
     folders = dict.fromkeys(shortest_path(f.resolve()) for name in names for f in _folders(name, outputs))
-    if len(folders) < (2 if config.keep is None and config.template is None else 1):
+    if len(folders) < (2 if config.save_records is None and config.template is None else 1):
         raise BoneAgeError(f"runs={','.join(names)}: name at least two runs; this names {len(folders)}.")
     runs = [load_run_results(folder) for folder in folders]
     _make_names_unique(runs)
     target = target_of(config)
     with _open_target(target):
-        if config.keep is not None:
-            for record in save_records(runs, expand_path(config.keep)):
+        if config.save_records is not None:
+            for record in save_records(runs, expand_path(config.save_records)):
                 log.info("%s", record)
         atomic_write(target, _build_page(runs, config, target))
     log.info("%s", target)
@@ -144,7 +144,7 @@ def target_of(config: DictConfig) -> Path:
     if config.template is not None and suffix != SUFFIXES["markdown"]:
         raise BoneAgeError("template= is of a Markdown page: add format=markdown.")
     if config.out is None:
-        comparisons = Path(config.outputs) / "comparisons"
+        comparisons = Path(config.output_dir) / "comparisons"
         return unique_dir(comparisons / f"{datetime.now():%Y-%m-%d_%H-%M-%S}") / f"compare{suffix}"
     target = expand_path(config.out)
     if target.suffix not in SUFFIXES.values():
@@ -186,17 +186,17 @@ def compare_prediction_files(config: DictConfig) -> Path:
         BoneAgeError: fewer than two files, one that cannot be read (see `read_predictions_csv`), none with
             bone ages, or no image that all have; options of a comparison of runs.
     """
-    named = config.answers if isinstance(config.answers, ListConfig) else [config.answers]
+    named = config.predictions if isinstance(config.predictions, ListConfig) else [config.predictions]
     paths = list(dict.fromkeys(expand_path(str(name)) for name in named))
     if len(paths) < 2:
-        raise BoneAgeError(f"answers={','.join(map(str, paths))}: name at least two files.")
-    if config.format != "html" or config.template is not None or config.keep is not None:
-        raise BoneAgeError("answers=: format=, template= and keep= are of runs.")
+        raise BoneAgeError(f"predictions={','.join(map(str, paths))}: name at least two files.")
+    if config.format != "html" or config.template is not None or config.save_records is not None:
+        raise BoneAgeError("predictions=: format=, template= and save_records= are for runs.")
     table = _ages(paths)
-    months = {path: read_predictions_csv(path, table, option="answers") for path in paths}
+    months = {path: read_predictions_csv(path, table, option="predictions") for path in paths}
     shared = set(table["id"]).intersection(*(of_one.index for of_one in months.values()))
     if not shared:
-        raise BoneAgeError("answers=: there is no image that all of these files have.")
+        raise BoneAgeError("predictions=: there is no image that all of these files have.")
     rows = table[table["id"].isin(shared)]
     answers = {_short_name(path, paths): _with_predictions(rows, of_one) for path, of_one in months.items()}
     tables = metrics_side_by_side(answers), paired_tests_by_subgroup(answers)
@@ -204,7 +204,7 @@ def compare_prediction_files(config: DictConfig) -> Path:
     for shown in tables:
         log.info("%s\n", "\n".join(format_table(shown)))
     page = render(
-        "answers.html",
+        "predictions.html",
         title="Bone age: answers compared",
         built=PAGE_SUFFIXES,
         files={_short_name(path, paths): str(path) for path in paths},
@@ -266,15 +266,17 @@ def _ages(paths: list[Path]) -> pd.DataFrame:
         except (OSError, ValueError):
             continue  # `read_predictions_csv` says what is wrong with it
         if {*REQUIRED_COLUMNS, "bone_age"} <= set(table):
-            known = table[["id"]].assign(bone_age=parse_numbers(table, "bone_age", f"answers={path}"))
+            known = table[["id"]].assign(bone_age=parse_numbers(table, "bone_age", f"predictions={path}"))
             if "male" in table:
                 known["male"] = parse_sexes(table["male"])
                 if known["male"].isna().any():
                     first = known["id"][known["male"].isna()].iloc[0]
-                    raise BoneAgeError(f"answers={path}: male says no sex for {first}; it is True or False.")
+                    raise BoneAgeError(
+                        f"predictions={path}: male says no sex for {first}; it is True or False."
+                    )
             return known.drop_duplicates("id").sort_values("id").reset_index(drop=True)
     raise BoneAgeError(
-        "answers=: none of these files has bone ages beside the answers (id, predicted, bone_age), as the "
+        "predictions=: no file has bone ages beside the predictions (id, predicted, bone_age), as the "
         "predictions.csv of\nan evaluation has."
     )
 

@@ -16,7 +16,7 @@ from boneage_pl.evaluation.run_results import PAIRED_TESTS, RunResults
 from boneage_pl.evaluation.templating import with_interval
 from boneage_pl.training.run_dir import RESUMABLE_OPTIONS
 
-_OWN = {"outputs", "pretrained", "starts_from", "next_experiment", *RESUMABLE_OPTIONS}
+_OWN = {"output_dir", "pretrained", "requires_ckpt_of", "suggested_next", *RESUMABLE_OPTIONS}
 _OWN -= {"trainer.max_epochs", "data.root"}
 
 Table = list[list[str]]  # its first row is the head
@@ -140,11 +140,13 @@ def save_records(runs: list[RunResults], folder: Path) -> list[Path]:
     names = {run.name: run.name.replace("/", "_") for run in runs}
     for run in runs:
         if run.summary is None:
-            raise BoneAgeError(f"keep={folder}: {run.folder} is not finished ({run.state}).")
+            raise BoneAgeError(f"save_records={folder}: {run.folder} is not finished ({run.state}).")
         if run.predictions is None:
-            raise BoneAgeError(f"keep={folder}: {run.folder} is a record already. Name the run's folder.")
+            raise BoneAgeError(
+                f"save_records={folder}: {run.folder} is a record already. Name the run's folder."
+            )
     if len(set(names.values())) < len(names):
-        raise BoneAgeError(f"keep={folder}: two of the runs would have one name.")
+        raise BoneAgeError(f"save_records={folder}: two of the runs would have one name.")
     return [
         _save_record(run, [other for other in runs if other is not run], folder / names[run.name])
         for run in runs

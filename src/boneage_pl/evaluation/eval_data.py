@@ -77,7 +77,7 @@ def apply_leakage_policy(
     """
     if not every or choice == "allow":
         return rows
-    if choice == "drop":
+    if choice == "exclude":
         rows = rows[~rows["id"].isin(every)].reset_index(drop=True)
         log.info("%d images that were trained on are left out", len(every))
         if rows.empty:
@@ -85,19 +85,17 @@ def apply_leakage_policy(
         return rows
     trained = ", ".join(str(path) for path, ids in seen.items() if ids)
     same = (
-        "\nIf they are other children under the same ids: seen=content, which looks at the pictures alone."
-        if choice == "refuse"
-        else ""
+        "\nIf they are other children under the same ids: leakage=content_only." if choice == "error" else ""
     )
     raise BoneAgeError(
         f"{len(every)} of the {rows['id'].nunique()} images were trained on by {trained} "
         f"(id {format_list(sorted(every), 5)}): their errors would flatter it.\n"
-        f"Leave them out with seen=drop, or keep and mark them with seen=allow.{same}"
+        f"Leave them out with leakage=exclude, or keep and mark them with leakage=allow.{same}"
     )
 
 
 # What a checkpoint remembers of its data, and an evaluation without data of its own takes from it.
-_DATA_OPTIONS = ("root", "table", "columns", "age_unit", "known", "on_bad_image")
+_DATA_OPTIONS = ("root", "table", "columns", "age_unit", "naming", "on_invalid")
 _OTHER_DATA = ("data", "data.root", "data.table")  # what names other data
 
 
@@ -165,18 +163,18 @@ def select_evaluation_set(
     own = (config.subset or ("all" if other else "validation")) == "validation"
     data = _data(config, checkpoints[0].metadata, typed, another="data.root" in typed and not own)
     place = DatasetSpec.from_config(data)
-    if data.get("generate") and typed.intersection(("data", "data.root")):
-        generate_if_missing(instantiate(data.generate), place.root)
+    if data.get("phantom") and typed.intersection(("data", "data.root")):
+        generate_if_missing(instantiate(data.phantom), place.root)
     everyone = [*checkpoints, *rivals]
     table, stores = _images(data, place, [c.metadata.resize_spec for c in everyone])
     images = stores[checkpoints[0].metadata.resize_spec].images
     rows = _own_rows(checkpoints, table, images) if own else table[["id", "male", "bone_age"]]
-    by_id = config.seen != "content"
+    by_id = config.leakage != "content_only"
     seen = find_training_overlap(everyone, rows, stores, by_id=by_id)
     trained = set().union(*seen.values())
-    rows = apply_leakage_policy(config.seen, rows, seen, trained)
+    rows = apply_leakage_policy(config.leakage, rows, seen, trained)
     left_out = len(trained.difference(rows["id"]))
-    synthetic = checkpoints[0].metadata.synthetic if own else bool(data.get("generate"))
+    synthetic = checkpoints[0].metadata.synthetic if own else bool(data.get("phantom"))
     chose = count_selection_overlap(checkpoints, rows, stores, by_id=by_id)
     return EvaluationSet(place, own, synthetic, table, rows, stores, images, trained, left_out, chose)
 
@@ -188,12 +186,12 @@ def _data(config: DictConfig, record: CheckpointMetadata, typed: set[str], *, an
     remembered = {name: record.config["data"].get(name, config.data.get(name)) for name in _DATA_OPTIONS}
     if record.root and Path(record.root).exists():  # the training may have been in another folder than this
         remembered["root"] = record.root
-    store = record.config["data"].get("store")
+    store = record.config["data"].get("cache_dir")
     if store and Path(store).is_dir():  # a file of a stranger's makes no folder
-        remembered["store"] = store
+        remembered["cache_dir"] = store
     data = config.data.copy()
     OmegaConf.set_struct(data, False)
-    data.update({**remembered, "generate": None})  # a file of a stranger's draws nothing
+    data.update({**remembered, "phantom": None})  # a file of a stranger's draws nothing
     for key in (key for key in typed if key.startswith("data.")):
         OmegaConf.update(data, key.removeprefix("data."), OmegaConf.select(config, key))
     return data
@@ -204,14 +202,14 @@ def _images(
 ) -> tuple[pd.DataFrame, dict[ResizeSpec, ImageCache]]:
     """Return the table's usable rows, and their prepared images by square."""
     table, problems = load_table(place)
-    folder = resolve_cache_dir(data.store, place.root)
-    workers = data.prepare_workers
+    folder = resolve_cache_dir(data.cache_dir, place.root)
+    workers = data.cache_workers
     stores = {
         frame: build_cache(table, place.root, folder, frame, workers) for frame in dict.fromkeys(frames)
     }
     images = stores[frames[0]].images
     usable = drop_invalid_images(problems, table, images.errors, images.pixel_sha256)
-    if problems and check_on_invalid(data.on_bad_image) == "error":
+    if problems and check_on_invalid(data.on_invalid) == "raise":
         raise problems.error()
     if problems:
         log.warning("%d rows or images are left out:\n%s", len(problems), problems.summary())
@@ -229,7 +227,7 @@ def _own_rows(checkpoints: Sequence[Checkpoint], table: pd.DataFrame, images: Im
         if sorted(other.metadata.split["validation"]) != sorted(record["validation"]):
             raise BoneAgeError(
                 f"{first.path} and {other.path} have different validation images.\n"
-                "Ask them about images that neither was trained on: subset=all seen=drop, or data.root=."
+                "Evaluate them on other images: subset=all leakage=exclude, or data.root=."
             )
     split = split_from_dict(record, table)
     rows = split.loc[split["subset"] == "validation", ["id", "male", "bone_age"]].reset_index(drop=True)

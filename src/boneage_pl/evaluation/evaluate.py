@@ -48,8 +48,8 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
     started = datetime.now()
     if not on_gpu("auto"):
         keep_freed_memory()
-    outputs = Path(config.outputs)
-    views = parse_tta(config.views)
+    outputs = Path(config.output_dir)
+    views = parse_tta(config.tta)
     names = list(config.ckpt) if isinstance(config.ckpt, ListConfig) else [config.ckpt]
     if not names:
         raise BoneAgeError("ckpt=[]: name at least one checkpoint.")
@@ -61,11 +61,11 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
     )  # what cannot be read is refused before asking
     folder = _folder(config, checkpoints[0].path, "validation" if dataset.own else "all", started)
 
-    every = [_predict(c, dataset, config, views, stress=config.stress) for c in checkpoints]
+    every = [_predict(c, dataset, config, views, stress=config.robustness) for c in checkpoints]
     answers = _predictions_table(dataset, ensemble_mean(every), checkpoints[0])
     answers = add_intervals(answers, [c.metadata for c in checkpoints])
     further = ReportSections(
-        coverage=measure_interval_coverage(answers, own=dataset.own), columns=["low", "high"]
+        coverage=measure_interval_coverage(answers, own=dataset.own), columns=["lower", "upper"]
     )
     further.predicted_std = measure_std(answers)
     if len(every) > 1:
@@ -77,7 +77,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
     if theirs is not None:
         further.paired_comparison = compare_predictions(answers, str(file or _checkpoint_name(rival)), theirs)
     largest = max(dataset.stores, key=lambda frame: frame.size)
-    if config.stress:
+    if config.robustness:
         _add_robustness(further, answers, dataset.conditions(largest), every)
 
     first = checkpoints[0].metadata
@@ -102,12 +102,12 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
 
 def _load_rival(config: DictConfig, outputs: Path) -> tuple[Path | None, Checkpoint | None]:
     """Return what `against` names: a file of answers, a checkpoint, or neither."""
-    if config.against is None:
+    if config.compare_with is None:
         return None, None
-    path = expand_path(str(config.against))
+    path = expand_path(str(config.compare_with))
     if path.suffix.lower() == ".csv":
         return path, None
-    return None, load_checkpoint(find_checkpoint(str(config.against), outputs, option="against"))
+    return None, load_checkpoint(find_checkpoint(str(config.compare_with), outputs, option="compare_with"))
 
 
 def _predict(
@@ -146,10 +146,10 @@ def _add_robustness(
     """Add the table of the stress test, all its answers, and a sheet of one hand."""
     months = {way: ensemble_mean(every, way)["months"] for way in ways}
     further.robustness = measure_robustness(answers, months)
-    further.figures["stress"] = robustness_figure(
+    further.figures["robustness"] = robustness_figure(
         representative_image(answers, ways[UNCHANGED]), ways, months
     )
-    further.tables["stress.csv"] = pd.DataFrame(months).rename_axis("id").reset_index()
+    further.tables["robustness.csv"] = pd.DataFrame(months).rename_axis("id").reset_index()
 
 
 def _predictions_table(dataset: EvaluationSet, batch: pd.DataFrame, checkpoint: Checkpoint) -> pd.DataFrame:
@@ -170,25 +170,27 @@ def _checkpoint_name(checkpoint: Checkpoint | None) -> str:
 def _log_metrics(title: str, numbers: dict[str, Any]) -> None:
     mae, rows, images = with_interval(numbers["overall"]["mae"]), numbers["rows"], numbers["images"]
     log.info("%s\n  MAE %s months, 95 %% interval over images; %d rows, %d images", title, mae, rows, images)
-    if numbers["natural"]:
-        log.info("  %s at the source table's ages and sexes", with_interval(numbers["natural"]["mae"]))
+    if numbers["population_weighted"]:
+        log.info(
+            "  %s at the source table's ages and sexes", with_interval(numbers["population_weighted"]["mae"])
+        )
     for beside in (*numbers["members"], *numbers["baselines"]):
         log.info("  %s %s", with_interval(beside["mae"]), beside["name"])
     if coverage := numbers["coverage"]:
         whole = coverage["parts"][0]
         named = f"{coverage['level']:.0%} intervals, {whole['width']:.1f} months wide"
         log.info("  %.1f %% of the ages are inside their %s", 100 * whole["covered"]["value"], named)
-    if spread := numbers["spread"]:
+    if spread := numbers["predicted_std"]:
         maes = [
             f"{with_interval(spread[part])} in its {name} quarter" for part, name in SIZE_QUARTERS.items()
         ]
         log.info("  its own spread is %.1f months on average; MAE %s", spread["mean"], ", ".join(maes))
-    if against := numbers["against"]:
+    if against := numbers["paired_comparison"]:
         difference = with_interval(against["difference"], sign="+")
         tested = "" if against["p"] is None else f", p = {against['p']:.4f}"
         log.info("  %s from that of %s, %d images%s", difference, against["name"], against["images"], tested)
-    width = max((len(row["name"]) for row in numbers["stress"]), default=0)
-    for row in numbers["stress"]:
+    width = max((len(row["name"]) for row in numbers["robustness"]), default=0)
+    for row in numbers["robustness"]:
         words = [with_interval(row[key]) for key in ("mae", "absolute_change")]
         log.info("  %-*s  MAE %s, the answer moves by %s", width, row["name"], *words)
 
@@ -212,7 +214,7 @@ def _folder(config: DictConfig, path: Path, subset: str, started: datetime) -> P
     run = run_of(path)
     beside = (run / ".hydra").is_dir() and os.access(run, os.W_OK)
     folder = (
-        shortest_path(run / f"report_{stamp}") if beside else Path(config.outputs) / "evaluations" / stamp
+        shortest_path(run / f"report_{stamp}") if beside else Path(config.output_dir) / "evaluations" / stamp
     )
     while folder.exists():  # another evaluation of this second
         folder = folder.with_name(f"{folder.name}_")

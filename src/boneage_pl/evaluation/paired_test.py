@@ -81,7 +81,7 @@ def parse_numbers(table: pd.DataFrame, column: str, named: str) -> pd.Series:
     return found
 
 
-def read_predictions_csv(path: Path, ids: pd.DataFrame, option: str = "against") -> pd.Series:
+def read_predictions_csv(path: Path, ids: pd.DataFrame, option: str = "compare_with") -> pd.Series:
     """Return the months of a predictions.csv, by id, for the images that are asked.
 
     Args:

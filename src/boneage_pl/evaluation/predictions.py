@@ -94,4 +94,4 @@ def ensemble_mean(every: list[CheckpointPredictions], way: str = UNCHANGED) -> p
     """Return what several checkpoints say together, `months` and, where all have one, `spread`, by id."""
     batches = average_predictions([one.by_condition[way] for one in every])
     found = pd.DataFrame({"months": batches.months}, every[0].ids)
-    return found if batches.std is None else found.assign(spread=batches.std)
+    return found if batches.std is None else found.assign(predicted_std=batches.std)

@@ -119,12 +119,12 @@ def write_report(
         "data": about.data,
         "checkpoints": about.checkpoints,
         **compute_metrics(answers, split["edges"], Population.of(split), balanced=about.balanced),
-        "yardstick": standing.name if standing else None,
+        "test_set": standing.name if standing else None,
         "members": more.members,
-        "against": more.paired_comparison,
-        "stress": more.robustness,
+        "paired_comparison": more.paired_comparison,
+        "robustness": more.robustness,
         "coverage": more.coverage,
-        "spread": more.predicted_std,
+        "predicted_std": more.predicted_std,
     }
     figures = {**_figures(about, answers, numbers, read), **more.figures}
     images = {name: figure_to_png(figure) for name, figure in figures.items()}
@@ -134,15 +134,15 @@ def write_report(
         about=about,
         numbers=numbers,
         images=images,
-        standing=standing,
-        yardsticks=(TEST, VALIDATION),
+        test_set_here=standing,
+        test_sets=(TEST, VALIDATION),
         reproduced=REPRODUCED,
         curves_caption=curves_caption([about.record.experiment]),
         published_size=PUBLISHED_SIZE,
         configuration=yaml.safe_dump(about.record.config, sort_keys=False),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    columns = [*PREDICTION_COLUMNS, *more.columns, *(["spread"] if more.predicted_std else [])]
+    columns = [*PREDICTION_COLUMNS, *more.columns, *(["predicted_std"] if more.predicted_std else [])]
     tables = {"predictions.csv": answers[columns], **more.tables}
     for name, table in tables.items():
         table.to_csv(folder / name, index=False)
@@ -207,4 +207,4 @@ def validation_predictions(record: CheckpointMetadata) -> pd.DataFrame:
     seen = training_rows(answers["id"], split)
     rows = pd.DataFrame({name: answers[name] for name in ("id", "male", "bone_age")})
     table = predictions_frame(rows, answers["predicted"], split["edges"], contents, seen)
-    return table.assign(spread=answers["spread"]) if "spread" in answers else table
+    return table.assign(predicted_std=answers["predicted_std"]) if "predicted_std" in answers else table

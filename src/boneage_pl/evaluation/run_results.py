@@ -13,7 +13,7 @@ from boneage_pl.training.history import EpochMetrics, MetricsHistory
 from boneage_pl.training.run_dir import is_running, load_run_config, to_plain
 from boneage_pl.training.runs import HYDRA_OVERRIDES, SUMMARY, experiment_of
 
-PAIRED_TESTS = "paired.json"  # a record's tests against others, by their names
+PAIRED_TESTS = "paired_tests.json"  # a record's tests against others, by their names
 
 
 @dataclass
@@ -65,7 +65,7 @@ class RunResults:
     @property
     def population_weighted_mae(self) -> dict[str, Any] | None:
         """The same at the ages and sexes of the source table, where that is something else."""
-        return self.metrics["natural"]["mae"] if self.metrics.get("natural") else None
+        return self.metrics["population_weighted"]["mae"] if self.metrics.get("population_weighted") else None
 
     @property
     def epochs(self) -> int:

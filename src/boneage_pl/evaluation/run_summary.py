@@ -112,7 +112,7 @@ def format_setup(record: CheckpointMetadata, split: pd.DataFrame, initial_weight
     return "\n".join(filter(None, lines))
 
 
-def format_summary(summary: Summary, run: Path, next_experiment: str | None, outputs: str) -> str:
+def format_summary(summary: Summary, run: Path, suggested_next: str | None, output_dir: str) -> str:
     """Format the results, where they are, and the next command."""
     share = f"{summary.best_val_mae / summary.constant_mae:.2f} ×" if summary.constant_mae else "above"
     rows = [
@@ -137,12 +137,12 @@ def format_summary(summary: Summary, run: Path, next_experiment: str | None, out
         table,
         f"verdict: {summary.verdict} (best validation MAE is {share} the constant predictor's)",
     ]
-    if next_experiment is not None:
-        lines += ["\nnext", f"  {next_command(next_experiment, str(run))}"]
+    if suggested_next is not None:
+        lines += ["\nnext", f"  {next_command(suggested_next, str(run))}"]
     else:
         lines += ["\ncurves"]
     page = shlex.quote(str(run / "report" / "report.html"))
-    return "\n".join([*lines, f"  tensorboard --logdir {shlex.quote(outputs)}", f"\nreport\n  {page}"])
+    return "\n".join([*lines, f"  tensorboard --logdir {shlex.quote(output_dir)}", f"\nreport\n  {page}"])
 
 
 def write_summary(

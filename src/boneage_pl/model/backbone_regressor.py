@@ -21,16 +21,16 @@ class BackboneRegressor(nn.Module):
         image_size: side of the images in pixels, to check the backbone with; no weight depends on it.
         channels: 3, or 1, which sums the first layer's weights over the three.
         pooling: `mean`, which is the library's own, or `gem`.
-        sex: `joined`, as published through a layer beside the features, or `scaled`, see `SexFiLM`.
+        sex_fusion: `concat`, as published through a layer beside the features, or `film`, see `SexFiLM`.
         sex_features: units of that layer.
         hidden_features: units of a layer between features and output; 0 for none.
         dropout: probability, before each of the last layers.
-        outputs: N, of the last layer: the first is a bone age, the loss defines the others.
-        centre, spread: months. The first output is in units of `spread` from `centre`, so that it starts near
-            a usual age.
+        num_outputs: N, of the last layer: the first is a bone age, the loss defines the others.
+        output_mean, output_std: months. The first output is in units of `output_std` from `output_mean`, so
+            that it starts near a usual age.
         weights: `None` for random ones, `imagenet`, or a file; see `find_pretrained`.
-        download: whether ImageNet's may be downloaded.
-        options: of the backbone's constructor in its library.
+        allow_download: whether ImageNet's may be downloaded.
+        backbone_kwargs: of the backbone's constructor in its library.
 
     Raises:
         BoneAgeError: a backbone that does not exist or does not take such images, an unknown choice, a width
@@ -43,32 +43,32 @@ class BackboneRegressor(nn.Module):
         image_size: int,
         channels: int = 3,
         pooling: str = "mean",
-        sex: str = "joined",
+        sex_fusion: str = "concat",
         sex_features: int = 32,
         hidden_features: int = 0,
         dropout: float = 0.0,
-        outputs: int = 1,
-        centre: float = 0.0,
-        spread: float = 1.0,
+        num_outputs: int = 1,
+        output_mean: float = 0.0,
+        output_std: float = 1.0,
         weights: str | None = None,
-        download: bool = True,
-        options: dict[str, Any] | None = None,
+        allow_download: bool = True,
+        backbone_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         _check_choice("channels", channels, (3, 1))
         _check_choice("pooling", pooling, ("mean", "gem"))
-        _check_choice("sex", sex, ("joined", "scaled"))
+        _check_choice("sex_fusion", sex_fusion, ("concat", "film"))
         check_number("model.sex_features", sex_features, 1)
         check_number("model.hidden_features", hidden_features, 0)
-        check_number("model.outputs", outputs, 1)
+        check_number("model.num_outputs", num_outputs, 1)
         named = BackboneSpec.parse(backbone)
         # Not on the meta device: some constructors compute with the values.
         with torch.device("cpu"):
-            network = named.build(**options or {})
+            network = named.build(**backbone_kwargs or {})
             last = named.last_layer(network)
             self.input = default_input_spec(named)
             if weights is not None:
-                found = find_pretrained(named, weights, download)
+                found = find_pretrained(named, weights, allow_download)
                 load_pretrained(network, last, found)
                 self.input = found.input
             if channels == 1:
@@ -76,14 +76,14 @@ class BackboneRegressor(nn.Module):
             self.backbone, self.pool = named.without_classifier(network, GeM() if pooling == "gem" else None)
             whole = nn.Sequential(self.backbone, self.pool)
             features = _feature_width(whole, backbone, channels, image_size)  # [B, C, H, W] → [B, F]
-        self.sex = SexConcat(features, sex_features) if sex == "joined" else SexFiLM(features)
+        self.sex = SexConcat(features, sex_features) if sex_fusion == "concat" else SexFiLM(features)
         width = self.sex.width
         hidden = (
             [nn.Dropout(dropout), nn.Linear(width, hidden_features), nn.ReLU()] if hidden_features else []
         )
         self.hidden = nn.Sequential(*hidden, nn.Dropout(dropout))
-        self.age = Float32Linear(hidden_features or width, outputs)
-        self.centre, self.spread = centre, spread
+        self.age = Float32Linear(hidden_features or width, num_outputs)
+        self.output_mean, self.output_std = output_mean, output_std
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
         """Estimate bone ages.
@@ -98,7 +98,7 @@ class BackboneRegressor(nn.Module):
         features = self.pool(self.backbone(image))  # [B, C, H, W] → [B, F]
         hidden = self.hidden(self.sex(features, male))
         output: Tensor = self.age(hidden)
-        return torch.cat([self.centre + self.spread * output[:, :1], output[:, 1:]], dim=1)
+        return torch.cat([self.output_mean + self.output_std * output[:, :1], output[:, 1:]], dim=1)
 
 
 def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:

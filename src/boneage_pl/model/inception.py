@@ -33,7 +33,7 @@ class InceptionRegressor(nn.Module):
         sex_features: width of the layer that the sex is fed through.
         hidden_features: width of the two hidden layers.
         weights: `None` for torchvision's random initialization, `imagenet`, or a file; see `find_pretrained`.
-        download: whether ImageNet's weights may be downloaded.
+        allow_download: whether ImageNet's weights may be downloaded.
         normalization: `imagenet` (its mean and standard deviation), `inception` ([-1, 1]), or `None` for what
             the weights were trained with, and `imagenet` for random ones.
 
@@ -48,7 +48,7 @@ class InceptionRegressor(nn.Module):
         sex_features: int = 32,
         hidden_features: int = 1000,
         weights: str | None = None,
-        download: bool = True,
+        allow_download: bool = True,
         normalization: str | None = None,
     ) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class InceptionRegressor(nn.Module):
             weights=None, aux_logits=False, transform_input=False, init_weights=drawn and weights is None
         )
         if weights is not None:
-            found = find_pretrained(BackboneSpec("torchvision", "inception_v3"), weights, download)
+            found = find_pretrained(BackboneSpec("torchvision", "inception_v3"), weights, allow_download)
             load_pretrained(self.backbone, "fc", found)
             self.input = found.input
         if normalization is not None:

@@ -32,7 +32,7 @@ class BoneAgeModule(L.LightningModule):
         length: of the run, in intervals.
         loss: see `boneage_pl.model.inference`; `None` for the published L1.
         transforms: of training and of validation batches; `None` for the published flip.
-        mix: mixup of a training batch: a normalized batch and [B, mix.num_random] random numbers → a batch.
+        mixup: mixup of a training batch: a normalized batch and [B, mix.num_random] random numbers → a batch.
         optimizer_state: of another run's optimizer, that the first step starts from; `None` for a new one.
     """
 
@@ -45,7 +45,7 @@ class BoneAgeModule(L.LightningModule):
         length: int = 1,
         loss: Loss | None = None,
         transforms: tuple[Compose, Compose] | None = None,
-        mix: Any = None,
+        mixup: Any = None,
         optimizer_state: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class BoneAgeModule(L.LightningModule):
             Compose([RandomHorizontalFlip()]),
             Compose(),
         )
-        self.mix = mix
+        self.mixup = mixup
         self.optimizer_state = optimizer_state
         self.compiled = False
         metrics = MetricCollection({"mae": MeanAbsoluteError()})
@@ -106,9 +106,9 @@ class BoneAgeModule(L.LightningModule):
 
     def training_step(self, batch: Batch, _batch_index: int) -> Tensor:
         """Return the batch's loss."""
-        if self.mix is not None:
+        if self.mixup is not None:
             drawn = self.train_transforms.num_random  # random numbers that the transforms have used
-            batch = self.mix(batch, hashed_uniform(batch["key"], drawn + self.mix.num_random)[:, drawn:])
+            batch = self.mixup(batch, hashed_uniform(batch["key"], drawn + self.mixup.num_random)[:, drawn:])
         output = self(batch["image"], batch["male"])
         self.train_metrics.update(decode_months(output, self.loss).detach(), batch["bone_age"])
         if self.trainer.is_last_batch:  # once: logging costs more than a small network's step
@@ -149,7 +149,7 @@ class BoneAgeModule(L.LightningModule):
         predicted, spread = decode_months(output, self.loss), predictive_std(output, self.loss)
         self.val_metrics.update(predicted, batch["bone_age"])
         rows = {"row": batch["row"], "bone_age": batch["bone_age"], "boys": batch["male"] > 0.5}
-        predictions = {"predicted": predicted, **({} if spread is None else {"spread": spread})}
+        predictions = {"predicted": predicted, **({} if spread is None else {"predicted_std": spread})}
         self._predictions.append({**rows, **predictions})
 
     def on_validation_epoch_end(self) -> None:

@@ -29,7 +29,7 @@ def build_optimizer_factory(node: DictConfig) -> OptimizerFactory:
 
     `groups` sets options by prefixes of parameter names: `groups: {backbone: {lr: 0.0001}}`. `layer_decay` is
     the factor of the rate from each stage of the network's first part, its backbone, to the one before it.
-    `spare_vectors` exempts parameters of one dimension from weight decay: biases, and the scales and shifts
+    `no_decay_1d` exempts parameters of one dimension from weight decay: biases, and the scales and shifts
     of norms. `state` is not the optimizer's: see `load_optimizer_state`.
 
     Raises:
@@ -174,18 +174,18 @@ def build_scheduler_factory(node: DictConfig) -> tuple[SchedulerFactory, str]:
 
 
 class WarmupCosine:
-    """The factor of every rate at a step: from near 0 to 1 in a line, then along half a cosine to `least`.
+    """Learning-rate factor by step: linear from near 0 to 1, then half a cosine to `min_lr_ratio`.
 
     Loshchilov and Hutter, SGDR, ICLR 2017; the warm-up as Goyal et al., 2017.
 
     Args:
         total: steps of the run.
-        rising: steps of them until the factor is 1.
-        least: factor of the last step.
+        warmup_steps: steps of them until the factor is 1.
+        min_lr_ratio: factor of the last step.
     """
 
-    def __init__(self, total: int, rising: int, least: float) -> None:
-        self.total, self.rising, self.least = total, rising, least
+    def __init__(self, total: int, warmup_steps: int, min_lr_ratio: float) -> None:
+        self.total, self.rising, self.least = total, warmup_steps, min_lr_ratio
 
     def __call__(self, step: int) -> float:
         """Return the factor of a step, counted from 0."""
@@ -196,16 +196,16 @@ class WarmupCosine:
 
 
 def warmup_cosine(
-    optimizer: Optimizer, total_steps: int, warm_up: float = 0.05, least: float = 0.01
+    optimizer: Optimizer, total_steps: int, warmup_fraction: float = 0.05, min_lr_ratio: float = 0.01
 ) -> LambdaLR:
     """Return the scheduler of a run of `total_steps`.
 
     Args:
         optimizer: its groups' rates are the highest that they reach.
         total_steps: of the run.
-        warm_up: share of them in which the rates rise.
-        least: share of its highest rate that each ends at.
+        warmup_fraction: share of them in which the rates rise.
+        min_lr_ratio: share of its highest rate that each ends at.
     """
-    if not 0 <= warm_up < 1 or not 0 <= least <= 1:
-        raise ValueError(f"warm_up={warm_up} and least={least} are shares of 1")
-    return LambdaLR(optimizer, WarmupCosine(total_steps, round(warm_up * total_steps), least))
+    if not 0 <= warmup_fraction < 1 or not 0 <= min_lr_ratio <= 1:
+        raise ValueError(f"warm_up={warmup_fraction} and least={min_lr_ratio} are shares of 1")
+    return LambdaLR(optimizer, WarmupCosine(total_steps, round(warmup_fraction * total_steps), min_lr_ratio))

@@ -73,7 +73,7 @@ def find_pretrained(named: BackboneSpec, weights: str, download: bool) -> Pretra
         if isinstance(found, PretrainedWeights):
             return found
         missing.append(found)
-    tried = "could not be downloaded" if download else "model.download=false forbids a download"
+    tried = "could not be downloaded" if download else "model.allow_download=false forbids a download"
     raise BoneAgeError(
         f"model.weights=imagenet: {named.name}'s weights are not on this machine, and {tried}.\n"
         + "".join(f"  {place}\n" for place in missing if place)

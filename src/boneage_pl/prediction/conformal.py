@@ -106,7 +106,7 @@ def calibrate(records: Sequence[CheckpointMetadata], level: float = 0.9) -> Conf
 
 def check_coverage_level(level: float) -> None:
     """Raise `BoneAgeError` for a level that is none."""
-    check_number("level", level, 0.001, whole=False, below=1)
+    check_number("interval_level", level, 0.001, whole=False, below=1)
 
 
 def _validation_points(record: CheckpointMetadata) -> dict[str, tuple[bool, float, float]]:

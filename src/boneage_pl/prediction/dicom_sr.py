@@ -43,7 +43,7 @@ _IDENTIFYING_TAGS = (
 
 def needs_highdicom() -> None:
     """Import highdicom, see `import_optional`, and let it speak of errors alone."""
-    import_optional("highdicom", "format=sr", "dicom")
+    import_optional("highdicom", "dicom_sr=true", "dicom")
     logging.getLogger("highdicom").setLevel(logging.ERROR)
 
 
@@ -68,7 +68,7 @@ def write_dicom_sr(answer: Prediction, model: str, level: float, *, identify: bo
     source = Path(answer.path)
     path = source.with_name(f"{stem_of(source)}_{answer.sex}.sr.dcm")
     if path.exists():
-        raise BoneAgeError(f"format=sr: {path} is there already, and nothing is written over.")
+        raise BoneAgeError(f"dicom_sr=true: {path} is there already, and nothing is written over.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -77,13 +77,13 @@ def write_dicom_sr(answer: Prediction, model: str, level: float, *, identify: bo
             raise
         except Exception as error:  # highdicom and pydicom raise whatever comes up
             raise BoneAgeError(
-                f"format=sr: {source} lacks what a report needs ({' '.join(str(error).split())[:120]})."
+                f"dicom_sr=true: {source} lacks what a report needs ({' '.join(str(error).split())[:120]})."
             ) from error
         try:
             with atomic_path(path) as beside:
                 report.save_as(beside)
         except OSError as error:
-            raise BoneAgeError(f"format=sr: {path} cannot be written: {error.strerror}.") from error
+            raise BoneAgeError(f"dicom_sr=true: {path} cannot be written: {error.strerror}.") from error
     return path
 
 
@@ -93,7 +93,7 @@ def _image(path: Path, *, identify: bool) -> Any:
 
     dataset = dcmread(BytesIO(read_file(path)), force=True, stop_before_pixels=True)
     if "SOPInstanceUID" not in dataset:
-        raise BoneAgeError(f"format=sr: {path} is no DICOM file, and a report points to one.")
+        raise BoneAgeError(f"dicom_sr=true: {path} is no DICOM file, and a report points to one.")
     for name in _EMPTY_TAGS:
         if not identify or name not in dataset:
             setattr(dataset, name, "")

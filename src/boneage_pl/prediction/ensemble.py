@@ -25,51 +25,55 @@ _MAX_ROTATION = 45  # degrees; our choice: a hand on its side is another picture
 
 @dataclass
 class MemberOutput:
-    """What one checkpoint makes of a batch.
+    """Output of one checkpoint for a batch.
 
     Args:
-        predictions: the mean over the views.
-        is_ood: [B], whether a picture lies outside what it knows; `None` where it cannot tell.
-        sharpness: [B], whether it is finer or coarser; `None` where it cannot tell.
+        predictions: the mean over test-time augmentations.
+        is_ood: [B], whether an image is out-of-distribution; `None` without a detector.
+        resolution_mismatch: [B], whether it is finer or coarser; `None` without a detector.
     """
 
     predictions: PredictionBatch
     is_ood: NDArray[np.bool_] | None
-    sharpness: NDArray[np.bool_] | None
+    resolution_mismatch: NDArray[np.bool_] | None
 
 
 class EnsembleMember:
-    """A trained checkpoint, ready to be asked.
+    """One checkpoint of an ensemble.
 
     Args:
         path: of the checkpoint.
-        views: ways that each picture is looked at beside as it is.
+        tta: test-time augmentations that are averaged with the image itself.
         device: see `BatchPredictor`.
-        repeated: see `load`.
+        trusted_config: see `load`.
 
     Raises:
         BoneAgeError: see `load`.
     """
 
     def __init__(
-        self, path: Path, views: Sequence[TTATransform] = (), device: str | None = None, repeated: Any = None
+        self,
+        path: Path,
+        tta: Sequence[TTATransform] = (),
+        device: str | None = None,
+        trusted_config: Any = None,
     ) -> None:
         self.path = path
-        reader, checkpoint = load_for_inference(path, repeated)
+        reader, checkpoint = load_for_inference(path, trusted_config)
         self.metadata: CheckpointMetadata = checkpoint.metadata
-        self.views = list(views)
+        self.tta = list(tta)
         self.predictor = BatchPredictor(reader, self.metadata.precision, device)
         self.ood_detector: OODDetector | None = load_ood_detector(checkpoint, self.predictor)
 
     @property
     def resize_spec(self) -> ResizeSpec:
-        """The square that it is shown."""
+        """Its input's size and resize mode."""
         return self.metadata.resize_spec
 
     def predict_batch(
         self, pixels: Pixels, male: Sequence[bool], sizes: Sequence[tuple[int, int]]
     ) -> MemberOutput:
-        """Answer a batch.
+        """Predict a batch.
 
         Args:
             pixels: uint8 [B, side, side].
@@ -77,17 +81,17 @@ class EnsembleMember:
             sizes: of their files, width and height.
         """
         detector = self.ood_detector
-        strange = sharpness = None
+        is_ood = resolution_mismatch = None
         if detector and detector.features:
             with FeatureHook(self.predictor.module.network, detector.layer) as tap:
                 every = [self.predictor(pixels, male)]
-            strange = detector.is_ood(tap.features.numpy())
+            is_ood = detector.is_ood(tap.features.numpy())
         else:
             every = [self.predictor(pixels, male)]
         if detector:
-            sharpness = ~detector.matches_resolution(pixels, sizes, self.resize_spec.mode)
-        every += [self.predictor(np.stack([view(one) for one in pixels]), male) for view in self.views]
-        return MemberOutput(average_predictions(every), strange, sharpness)
+            resolution_mismatch = ~detector.matches_resolution(pixels, sizes, self.resize_spec.mode)
+        every += [self.predictor(np.stack([view(one) for one in pixels]), male) for view in self.tta]
+        return MemberOutput(average_predictions(every), is_ood, resolution_mismatch)
 
 
 def parse_tta(named: Any) -> list[TTATransform]:
@@ -105,7 +109,7 @@ def parse_tta(named: Any) -> list[TTATransform]:
             found.append(partial(rotate, degrees=float(view)))
         else:
             raise BoneAgeError(
-                f"views={named}: it is flip, or degrees up to {_MAX_ROTATION} to turn by, or a list of them, "
-                "as in views=[flip,-5,5]."
+                f"tta={named}: it is flip, or degrees up to {_MAX_ROTATION} to turn by, or a list of them, "
+                "as in tta=[flip,-5,5]."
             )
     return found

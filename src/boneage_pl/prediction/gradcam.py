@@ -28,7 +28,7 @@ _MAX_ALPHA = 0.55  # opacity of the strongest cell; our choice: the bones stay v
 
 def needs_captum() -> Any:
     """Return captum's module of methods, see `import_optional`."""
-    return import_optional("captum.attr", "explain=", "explain")
+    return import_optional("captum.attr", "gradcam_dir=", "explain")
 
 
 def grad_cam(member: EnsembleMember, pixels: Pixels, *, male: bool) -> Heatmap | None:
@@ -84,7 +84,7 @@ class GradCAMWriter:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise BoneAgeError(f"explain={folder} cannot be made: {error.strerror}.") from error
+            raise BoneAgeError(f"gradcam_dir={folder} cannot be made: {error.strerror}.") from error
 
     def write(self, answer: Prediction, pixels: Pixels) -> Path:
         """Write the picture of an answer, and return its path.
@@ -95,7 +95,7 @@ class GradCAMWriter:
         assert answer.male is not None
         found = grad_cam(self.member, pixels, male=answer.male)
         if found is None:
-            raise BoneAgeError("explain=: this network has no feature maps to look at.")
+            raise BoneAgeError("gradcam_dir=: this network has no feature maps to look at.")
         path = self._free(f"{stem_of(answer.path) or 'picture'}_{answer.sex}")
         try:
             with atomic_path(path) as beside:

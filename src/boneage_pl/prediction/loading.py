@@ -93,7 +93,7 @@ def _load_image(
         return LoadedImage(question, radiograph, pixels)
     except BadImageError as error:
         return LoadedImage(
-            question, error=error.reason, flags=["blank"] if error.reason == BLANK_IMAGE else []
+            question, error=error.reason, flags=["blank_image"] if error.reason == BLANK_IMAGE else []
         )
     except (Exception, RecursionError) as error:  # one file of thousands must not end the others
         return LoadedImage(question, error=f"cannot be read ({type(error).__name__})")

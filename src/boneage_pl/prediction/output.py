@@ -16,7 +16,19 @@ from tqdm import tqdm
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.prediction.types import QUALITY_FLAGS, Prediction
 
-COLUMNS = ["path", "sex", "months", "years_months", "low", "high", "flags", "error", "age", "notes", "spread"]
+COLUMNS = [
+    "path",
+    "sex",
+    "months",
+    "years_months",
+    "lower",
+    "upper",
+    "flags",
+    "error",
+    "chronological_age",
+    "notes",
+    "predicted_std",
+]
 MAX_CONSOLE_LINES = (
     10  # answers; our choice: what a flag means is said beside so many, and once at the end of more
 )

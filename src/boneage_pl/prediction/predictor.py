@@ -48,7 +48,7 @@ class BoneAgePredictor:
 
     Args:
         members: the checkpoints.
-        level: of the intervals, see `ConformalIntervals`.
+        interval_level: of the intervals, see `ConformalIntervals`.
     """
 
     def __init__(self, members: Sequence[EnsembleMember], level: float = 0.9) -> None:
@@ -61,32 +61,32 @@ class BoneAgePredictor:
         cls,
         ckpt: NamedImage | Sequence[NamedImage],
         *,
-        level: float = 0.9,
-        views: Any = None,
-        outputs: NamedImage = "outputs",
+        interval_level: float = 0.9,
+        tta: Any = None,
+        output_dir: NamedImage = "outputs",
         device: str | None = None,
-        repeated: Any = None,
+        trusted_config: Any = None,
     ) -> "BoneAgePredictor":
         """Read what `ckpt` names.
 
         Args:
             ckpt: a checkpoint's path, a run's folder or an experiment's name, or a sweep's folder: all its
                 runs; or several of these.
-            level: share of new images whose age an interval is to hold.
-            views: each picture is looked at in further ways and the answers averaged: `"flip"`, degrees to
+            interval_level: share of new images whose age an interval is to hold.
+            tta: each picture is looked at in further ways and the answers averaged: `"flip"`, degrees to
                 turn it by, or a list of these.
-            outputs: the folder in which names are looked for.
+            output_dir: folder in which experiment names are looked up.
             device: `None` for a GPU where there is one.
-            repeated: a configuration of the user's own whose objects a checkpoint may name, see `load`.
+            trusted_config: a configuration of the user's own whose objects a checkpoint may name, see `load`.
 
         Raises:
             BoneAgeError: there is no such checkpoint, it cannot be read, or an option cannot be right.
         """
-        check_coverage_level(level)
-        ways = parse_tta(views)
+        check_coverage_level(interval_level)
+        ways = parse_tta(tta)
         names = [ckpt] if isinstance(ckpt, str | PathLike) else list(ckpt)
-        paths = find_checkpoints(names, Path(outputs))
-        return cls([EnsembleMember(path, ways, device, repeated) for path in paths], level)
+        paths = find_checkpoints(names, Path(output_dir))
+        return cls([EnsembleMember(path, ways, device, trusted_config) for path in paths], interval_level)
 
     def predict(self, images: ImageInput | Sequence[ImageInput], sex: Any = None) -> list[Prediction]:
         """Return an answer for each image, or two where the sex is unknown.
@@ -131,9 +131,9 @@ class BoneAgePredictor:
         gpu = self.members[0].predictor.device.type != "cpu"
         every = load_images(_chain(start, coming), self.resize_specs, first.bit_depths, threads, overlap=gpu)
         while part := list(islice(every, batch)):
-            yield from self._to_result(part)
+            yield from self._predict_chunk(part)
 
-    def _to_result(self, part: list[LoadedImage]) -> Iterator[PredictionResult]:
+    def _predict_chunk(self, part: list[LoadedImage]) -> Iterator[PredictionResult]:
         rows = [(squares, male) for squares in part for male in _sexes(squares)]
         shown = [(at, squares, male) for at, (squares, male) in enumerate(rows) if _has_input(squares, male)]
         answers = [_to_prediction(squares, male) for squares, male in rows]
@@ -143,16 +143,20 @@ class BoneAgePredictor:
             male = [bool(m) for _, _, m in shown]
             stacked = {f: np.stack([s.pixels[f] for s in every]) for f in self.resize_specs}
             sizes = [s.radiograph.image.size for s in every if s.radiograph]
-            batch, strange, sharpness, inverted = self._run_members(stacked, male, sizes)
+            batch, is_ood, mismatch, inverted = self._predict_or_invert(stacked, male, sizes)
             for k, (at, _, _) in enumerate(shown):
-                flags = [("inverted", inverted[k]), ("unfamiliar", strange[k]), ("sharpness", sharpness[k])]
-                self._predict_chunk(answers[at], batch, k, [name for name, there in flags if there])
+                flags = [
+                    ("inverted", inverted[k]),
+                    ("out_of_distribution", is_ood[k]),
+                    ("resolution_mismatch", mismatch[k]),
+                ]
+                self._fill_prediction(answers[at], batch, k, [name for name, there in flags if there])
                 if inverted[k]:
                     pixels[at] = {frame: 255 - of_one for frame, of_one in pixels[at].items()}
         for (squares, _), answer, of_one in zip(rows, answers, pixels, strict=True):
             yield PredictionResult(squares.request, answer, of_one, squares.radiograph)
 
-    def _predict_chunk(self, answer: Prediction, batch: PredictionBatch, k: int, flags: list[str]) -> None:
+    def _fill_prediction(self, answer: Prediction, batch: PredictionBatch, k: int, flags: list[str]) -> None:
         answer.flags += flags
         months = float(batch.months[k])
         if not isfinite(months):
@@ -164,16 +168,16 @@ class BoneAgePredictor:
         if (width := self.intervals.half_width(months, male=answer.male)) is not None:
             answer.lower, answer.upper = max(months - width, 0.0), months + width
 
-    def _run_members(
+    def _predict_or_invert(
         self, pixels: dict[ResizeSpec, Pixels], male: list[bool], sizes: list[tuple[int, int]]
     ) -> tuple[PredictionBatch, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return answers, what is strange, what is not of their sharpness, and what had to be inverted: [B].
+        """Return predictions, OOD and resolution flags, and which images had to be inverted: [B].
 
-        A strange picture whose negative is familiar is a negative.
+        An out-of-distribution image whose negative is in-distribution is taken for a negative.
         """
-        predictions, strange, sharpness = self._average_members(pixels, male, sizes)
+        predictions, is_ood, mismatch = self._average_members(pixels, male, sizes)
         inverted = np.zeros(len(male), dtype=bool)
-        odd = np.flatnonzero(strange)
+        odd = np.flatnonzero(is_ood)
         if len(odd):
             negatives = {frame: 255 - every[odd] for frame, every in pixels.items()}
             theirs, still, _ = self._average_members(
@@ -183,8 +187,8 @@ class BoneAgePredictor:
             for ours, of_negatives in zip(predictions, theirs, strict=True):
                 if ours is not None and of_negatives is not None:
                     ours[right] = of_negatives[~still]
-            inverted[right], strange[right] = True, False
-        return predictions, strange, sharpness, inverted
+            inverted[right], is_ood[right] = True, False
+        return predictions, is_ood, mismatch, inverted
 
     def _average_members(
         self, pixels: dict[ResizeSpec, Pixels], male: list[bool], sizes: list[tuple[int, int]]
@@ -193,7 +197,7 @@ class BoneAgePredictor:
         return (
             average_predictions([one.predictions for one in looked]),
             _majority(looked, "is_ood", len(male)),
-            _majority(looked, "sharpness", len(male)),
+            _majority(looked, "resolution_mismatch", len(male)),
         )
 
 

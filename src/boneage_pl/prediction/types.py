@@ -3,32 +3,32 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-# What a flag means, and what to do about it.
+# Why a prediction may be wrong, and what to do about it.
 QUALITY_FLAGS = {
-    "unfamiliar": "does not look like the radiographs that the model learned from: do not rely on the answer",
-    "sharpness": "finer or coarser than the pictures that the model learned from: bring it to their size, in "
-    "the way that they were, or train on pictures such as this one",
-    "inverted": "bones were dark: the picture was inverted, and the answer is of what came out",
-    "right_hand": "the file says that it is a right hand: it was mirrored",
-    "blank": "all of it is one gray value",
+    "out_of_distribution": "unlike the training radiographs: do not rely on the prediction",
+    "resolution_mismatch": "finer or coarser than the training images: resize it the way they were, or train "
+    "on images like it",
+    "inverted": "bones were dark: the image was inverted, and the prediction is of the result",
+    "right_hand": "the file's laterality is right: the image was mirrored",
+    "blank_image": "all of it is one gray value",
 }
 
 
 @dataclass
 class Prediction:
-    """What a model says of one radiograph, for one sex.
+    """Predicted bone age of one radiograph, for one sex.
 
     Args:
-        path: of the file, as it was named; of a picture in memory nothing.
-        male: the sex that it was answered for; `None` where none is known, which is an error.
-        months: the bone age; `None` where there is no answer.
-        lower: the interval's lower end in months; `None` where the model cannot tell.
+        path: of the file, as given; empty for an image in memory.
+        male: the sex it is predicted for; `None` if none is known, which is an error.
+        months: bone age; `None` if there is no prediction.
+        lower: lower end of the prediction interval in months; `None` if the model has no intervals.
         upper: its upper end.
-        flags: names from `QUALITY_FLAGS`: what makes the answer doubtful.
-        notes: what was done to the picture, or is known of it, in words.
-        chronological_age: chronological, in months, where the file says so.
-        std: how unsure the model itself is, in months, see `Said`; `None` where it gives a number alone.
-        error: why there is no answer; else nothing.
+        flags: names from `QUALITY_FLAGS`.
+        notes: what was done to the image, or is known about it.
+        chronological_age: in months, if the file has it.
+        std: predictive standard deviation in months; `None` if the model predicts a number alone.
+        error: why there is no prediction; else empty.
     """
 
     path: str

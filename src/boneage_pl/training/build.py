@@ -43,10 +43,10 @@ def build_datamodule(
     given: dict[str, Any] = {
         "origin": beginning.split,
         "found": found,
-        "sampling": instantiate_partial(cfg.sampling, "sampling"),
+        "sampler": instantiate_partial(cfg.sampler, "sampler"),
     }
     if beginning.resumed:
-        given.update(split_file=None, new_split=False, allow_overlap=False)
+        given.update(split_file=None, split_from="checkpoint", allow_leakage=False)
     return make(**{name: value for name, value in given.items() if name in known})
 
 

@@ -154,23 +154,25 @@ def check_types(values: dict[str, Any], kinds: dict[str, type]) -> None:
             raise TypeError(f"a {kind.__name__} as {key}")
 
 
-def load_inference_module(path: Path, repeated: Any = None) -> tuple[InferenceModule, CheckpointMetadata]:
+def load_inference_module(
+    path: Path, trusted_config: Any = None
+) -> tuple[InferenceModule, CheckpointMetadata]:
     """Return what reads radiographs as a checkpoint's run did in its validation, and what it says of itself.
 
-    Nothing of the moment is needed, and nothing is built that is not the project's own or `repeated`.
+    Nothing of the moment is needed, and nothing is built that is not the project's own or `trusted_config`.
 
     Args:
         path: of the checkpoint.
-        repeated: a configuration that the user has typed; the objects that it names may be built too.
+        trusted_config: a configuration that the user has typed; the objects that it names may be built too.
 
     Raises:
         BoneAgeError: see `load_checkpoint`, `check_trusted_targets` and `build_network`.
     """
-    reader, checkpoint = load_for_inference(path, repeated)
+    reader, checkpoint = load_for_inference(path, trusted_config)
     return reader, checkpoint.metadata
 
 
-def load_for_inference(path: Path, repeated: Any = None) -> tuple[InferenceModule, Checkpoint]:
+def load_for_inference(path: Path, trusted_config: Any = None) -> tuple[InferenceModule, Checkpoint]:
     """Return what `load_inference_module` does, and the checkpoint; its weights are mapped, not copied.
 
     Raises:
@@ -183,7 +185,7 @@ def load_for_inference(path: Path, repeated: Any = None) -> tuple[InferenceModul
         found = OmegaConf.to_container(named, resolve=True)  # an interpolation may make a table of a text
     except (OmegaConfBaseException, KeyError) as error:
         raise BoneAgeError(f"{path}: its configuration cannot be resolved: {error}") from error
-    check_trusted_targets(found, dict(iter_targets(repeated)))
+    check_trusted_targets(found, dict(iter_targets(trusted_config)))
     transforms = Compose.from_config(
         instantiate(named.transforms, "transforms").get("validation"), random=False
     )

@@ -77,7 +77,7 @@ class CheckpointMetadata:
     @property
     def synthetic(self) -> bool:
         """Whether its radiographs were drawn."""
-        return bool(self.config["data"].get("generate"))
+        return bool(self.config["data"].get("phantom"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -231,7 +231,7 @@ _SPLIT: dict[str, Test] = {
     "protocol": _text,
     "age_bins": _integer(1),
     "samples_per_group": _integer(1),
-    "validation_share": _is_finite,
+    "val_fraction": _is_finite,
     "seed": _integer(0),
     "edges": _type_test(list),
     "train": _type_test(list),

@@ -186,7 +186,7 @@ def temporary_run_dir() -> str:
 
 def check_options(config: DictConfig) -> None:
     """Raise `BoneAgeError` for a configuration that cannot be right, of a new run or of one that goes on."""
-    for group in ("data", "model", "loss", "sampling", "optimizer", "trainer"):
+    for group in ("data", "model", "loss", "sampler", "optimizer", "trainer"):
         if not isinstance(config.get(group), DictConfig) or "_target_" not in config[group]:
             raise BoneAgeError(f"{group}={config.get(group)}: it must name an object to build, its _target_.")
     transforms = config.get("transforms")
@@ -268,8 +268,8 @@ def find_warm_start(config: DictConfig) -> Path | None:
     if epoch not in epochs:
         raise BoneAgeError(f"ckpt_epoch={epoch}: it must be best or last.")
     if config.ckpt is not None:
-        return find_checkpoint(str(config.ckpt), Path(config.outputs), name=epochs[epoch])
-    if config.starts_from is not None:
+        return find_checkpoint(str(config.ckpt), Path(config.output_dir), name=epochs[epoch])
+    if config.requires_ckpt_of is not None:
         raise _missing_checkpoint_error(config)
     if state is not None:
         raise BoneAgeError("optimizer.state=checkpoint: name the checkpoint by ckpt=.")
@@ -278,11 +278,11 @@ def find_warm_start(config: DictConfig) -> Path | None:
 
 def _missing_checkpoint_error(config: DictConfig) -> BoneAgeError:
     experiment = HydraConfig.get().runtime.choices["experiment"]
-    run = newest_run(Path(config.outputs), config.starts_from)
+    run = newest_run(Path(config.output_dir), config.requires_ckpt_of)
     if run is None:
-        advice = f"Train {config.starts_from} first:\n  {next_command(config.starts_from, None)}"
+        advice = f"Train {config.requires_ckpt_of} first:\n  {next_command(config.requires_ckpt_of, None)}"
     else:
-        advice = f"With the newest {config.starts_from} run here:\n  {same_command(str(run))}"
+        advice = f"With the newest {config.requires_ckpt_of} run here:\n  {same_command(str(run))}"
     return BoneAgeError(
-        f"{experiment} starts from the weights of {config.starts_from} and needs ckpt=.\n{advice}"
+        f"{experiment} starts from the weights of {config.requires_ckpt_of} and needs ckpt=.\n{advice}"
     )

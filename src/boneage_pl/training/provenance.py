@@ -20,7 +20,7 @@ from boneage_pl.training.runs import run_of
 from boneage_pl.utils.files import atomic_write
 from boneage_pl.utils.processes import cores
 
-SCHEMA = 1  # of run.json: raise it when a key changes its meaning
+SCHEMA = 2  # of run.json: raise it when a key changes its meaning
 PACKAGES = (
     "torch",
     "torchvision",
@@ -106,7 +106,7 @@ def describe_evaluation(
         "data": data_fingerprint(once, {i: hashes[i] for i in once["id"]}),
         "config": OmegaConf.to_container(config, resolve=True),
         "sessions": [{"started": _format_time(started), "last_written": _now(), **environment()}],
-        "asked": predicted,
+        "predictions": predicted,
     }
 
 

@@ -30,7 +30,7 @@ def expand_resume(arguments: list[str]) -> DictConfig:
         BoneAgeError: no such run, a finished one, or options that would make it another experiment.
     """
     options = _typed_overrides(arguments)
-    run = _find_run(str(options.pop("resume")), expand_path(str(options.get("outputs", "outputs"))))
+    run = _find_run(str(options.pop("resume")), expand_path(str(options.get("output_dir", "outputs"))))
     # the processes that Lightning starts are given these: they resume the same run
     same = shlex.split(quote_override("resume", str(run.resolve())))
     sys.argv[1:] = [*same, *(a for a in arguments if not a.lstrip("+").startswith("resume="))]

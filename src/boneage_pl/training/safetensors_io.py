@@ -16,7 +16,7 @@ from boneage_pl.training.metadata import CheckpointMetadata
 from boneage_pl.utils.files import atomic_path, atomic_write
 
 SUFFIX = ".safetensors"
-FORMAT = "boneage_pl weights 1"
+FORMAT = "boneage_pl weights 2"
 _TENSOR = "tensor"  # the key under which the JSON file names one
 
 

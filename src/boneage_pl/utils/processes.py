@@ -49,7 +49,7 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         script = sys.modules["__main__"].__spec__ is None  # not one of our commands
         raise BoneAgeError(
             f"One of the {workers} processes at work on the images was ended, as the system does when\n"
-            "memory runs out. Take fewer with data.prepare_workers=1, or +data.generate.workers=1 where the\n"
+            "memory runs out. Take fewer with data.cache_workers=1, or +data.phantom.workers=1 where the\n"
             "phantom is drawn; what is already there is kept." + (f"\n{MAIN_GUARD_MESSAGE}" if script else "")
         ) from error
     finally:

@@ -67,11 +67,11 @@ class Axis:
 
 _THUMB = 72  # pixels
 _TITLES = {
-    "unfamiliar": "Not like what the model knows",
-    "sharpness": "Another sharpness",
+    "out_of_distribution": "Not like what the model knows",
+    "resolution_mismatch": "Another sharpness",
     "inverted": "Was inverted",
     "right_hand": "A right hand",
-    "blank": "Empty",
+    "blank_image": "Empty",
 }
 _COMMON = {"flags": QUALITY_FLAGS, "titles": _TITLES, "years": format_years_months, "source": SOURCE}
 

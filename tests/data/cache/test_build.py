@@ -203,18 +203,18 @@ def test_a_full_disk_is_one_message_and_the_work_is_kept(root: Path):
 
 
 def test_a_store_may_lie_elsewhere_and_a_file_is_refused(root: Path, tmp_path: Path):
-    assert command(root, f"data.store={tmp_path / 'elsewhere'}").wait() == 0
+    assert command(root, f"data.cache_dir={tmp_path / 'elsewhere'}").wait() == 0
     assert (tmp_path / "elsewhere" / f"{SIZE}.json").exists()
     assert not (root / "prepared").exists()
     (tmp_path / "file").touch()
-    process = command(root, f"data.store={tmp_path / 'file'}")
+    process = command(root, f"data.cache_dir={tmp_path / 'file'}")
     _, err = process.communicate()
     assert process.returncode == 2
-    assert "Name another folder with data.store=" in err
+    assert "Name another folder with data.cache_dir=" in err
 
 
 def test_the_phantom_is_drawn_and_prepared(tmp_path: Path):
-    small = ["data=phantom", "data.generate.count=20", "data.generate.size=128"]
+    small = ["data=phantom", "data.phantom.count=20", "data.phantom.size=128"]
     process = command(tmp_path / "drawn", *small)
     out, err = process.communicate()
     assert process.returncode == 0, err
@@ -251,7 +251,7 @@ def test_an_image_that_cannot_be_opened_does_not_unsettle_the_rest(root: Path):
     assert len(again.rows) == 79
 
 
-@pytest.mark.parametrize("option", ["data.image_size=abc", "data.prepare_workers=-1"])
+@pytest.mark.parametrize("option", ["data.image_size=abc", "data.cache_workers=-1"])
 def test_a_number_that_cannot_be_right_is_refused(root: Path, option: str):
     process = command(root, option)
     _, err = process.communicate()

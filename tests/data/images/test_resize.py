@@ -64,5 +64,5 @@ def test_each_has_a_name_of_its_own():
         "pad-107",
         "stretch-107",
     ]
-    with pytest.raises(BoneAgeError, match=r"data\.fit=squeeze"):
+    with pytest.raises(BoneAgeError, match=r"data\.resize_mode=squeeze"):
         ResizeSpec(107, "squeeze")

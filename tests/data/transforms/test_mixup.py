@@ -23,7 +23,7 @@ def test_images_and_ages_are_mixed_alike_with_one_of_the_sex_and_nearly_the_age(
     boys = torch.tensor(male).bool()
     ages = torch.where(boys, ages.round() + 0.25, ages.round())  # a boy's age is told from a girl's
     before = batch(ages.tolist(), male)
-    after = CMixup(share=1, width=3)(before, random(400))
+    after = CMixup(p=1, sigma=3)(before, random(400))
     torch.testing.assert_close(after["image"][:, 0, 0, 0], after["bone_age"])
     moved = (after["bone_age"] - before["bone_age"]).abs()
     assert moved.max() < 12  # four deviations
@@ -33,14 +33,14 @@ def test_images_and_ages_are_mixed_alike_with_one_of_the_sex_and_nearly_the_age(
 
 def test_a_share_is_left_as_it_is():
     before = batch([100.0, 101.0, 102.0, 103.0] * 50, [1] * 200)
-    after = CMixup(share=0.3, width=50)(before, random(200))
+    after = CMixup(p=0.3, sigma=50)(before, random(200))
     changed = (after["bone_age"] != before["bone_age"]).float().mean()
     assert 0.12 < changed < 0.35
 
 
 def test_who_is_alone_stays():
     before = batch([10.0, 200.0, 10.0], [0, 0, 1])
-    after = CMixup(share=1, width=6)(before, random(3))
+    after = CMixup(p=1, sigma=6)(before, random(3))
     assert torch.equal(after["image"], before["image"])
     assert torch.equal(after["bone_age"], before["bone_age"])
 
@@ -49,7 +49,7 @@ def test_how_much_of_one_is_drawn_from_beta_2_2():
     own = 0.5 - torch.sin(torch.asin(1 - 2 * torch.linspace(0.0005, 0.9995, 1000)) / 3)
     before = batch([0.0, 1.0], [1, 1])
     drawn = torch.tensor([[0.5, 0.3, 0.0], [0.5, 0.3, 0.0]])
-    after = CMixup(share=1, width=50)(before, drawn)
+    after = CMixup(p=1, sigma=50)(before, drawn)
     assert after["bone_age"][1] == pytest.approx(float(own[299]), abs=2e-3)
     assert own.mean() == pytest.approx(0.5, abs=1e-3)
     assert own.var() == pytest.approx(0.05, abs=1e-3)  # of Beta(2, 2)

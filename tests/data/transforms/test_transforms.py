@@ -103,7 +103,7 @@ def test_an_affine_enlarges_shifts_mirrors_and_ends_at_another_size(hands: Tenso
 
 
 @pytest.mark.parametrize(
-    "flip", [RandomHorizontalFlip(0.5, alternating=True), RandomAffine(flip=0.5, alternating=True)]
+    "flip", [RandomHorizontalFlip(0.5, alternate=True), RandomAffine(flip=0.5, alternate_flip=True)]
 )
 def test_an_image_is_mirrored_in_every_second_epoch(flip: Any, hands: Tensor):
     """The key of a sample says whose turn it is above its random bits, see tests/data/test_dataset.py."""

@@ -83,8 +83,8 @@ def build_cache(
     except OSError as error:
         raise BoneAgeError(
             f"The prepared images cannot be written to {folder}: {error.strerror or error}.\n"
-            "Name another folder with data.store=<folder>; what is already prepared is kept, and the same\n"
-            "command continues. data.prepare=false trains from the original files, more slowly."
+            "Name another folder with data.cache_dir=<folder>; what is already cached is kept, and the same\n"
+            "command continues. data.cache=false trains from the original files, more slowly."
         ) from error
     return ImageCache(folder, frame, manifest)
 

@@ -24,7 +24,7 @@ from boneage_pl.data.images.resize import Pixels, ResizeMode, ResizeSpec
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.files import atomic_write
 
-VERSION = 3  # of the preparation: raise it when a pixel, or what is refused, would come out differently
+VERSION = 4  # of the preparation: raise it when a pixel, or what is refused, would come out differently
 UNREADABLE = -1  # the size of a file that could not be opened
 HEADER = 128  # bytes before the first image, as `numpy.lib.format` pads them
 
@@ -141,7 +141,7 @@ class ImageCache:
         if manifest is None:
             raise BoneAgeError(
                 f"{folder} holds no prepared images of {frame.size} pixels that can be used "
-                f"(data.fit={frame.mode}).\n"
+                f"(data.resize_mode={frame.mode}).\n"
                 "Prepare them with  python -m boneage_pl.prepare data.root=<folder>  and the same options."
             )
         self.path = folder / manifest.file

@@ -35,12 +35,14 @@ class ResizeSpec:
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(ResizeMode):
-            raise BoneAgeError(f"data.fit={self.mode}: there are three, {', '.join(get_args(ResizeMode))}.")
+            raise BoneAgeError(
+                f"data.resize_mode={self.mode}: there are three, {', '.join(get_args(ResizeMode))}."
+            )
 
     @classmethod
     def from_config(cls, data: Any) -> "ResizeSpec":
         """Read it from the group `data` of a configuration."""
-        return cls(data.get("image_size"), data.get("fit", "crop"))
+        return cls(data.get("image_size"), data.get("resize_mode", "crop"))
 
     def __str__(self) -> str:
         """Its part in a file's name: of those that are cropped the side alone."""

@@ -19,7 +19,7 @@ AgeUnit = Literal["months", "years"]
 
 @dataclass(frozen=True)
 class NamingConventions:
-    """What is recognised under a folder; `data.known` in conf/data/rsna.yaml says what each is for."""
+    """What is recognised under a folder; `data.naming` in conf/data/rsna.yaml says what each is for."""
 
     tables: tuple[str, ...]
     image_folder: str
@@ -29,13 +29,13 @@ class NamingConventions:
 
 @cache
 def default_conventions() -> NamingConventions:
-    """Return `data.known` as the project ships it."""
-    values = yaml.safe_load((CONF_DIR / "data" / "rsna.yaml").read_text(encoding="utf-8"))["known"]
+    """Return `data.naming` as the project ships it."""
+    values = yaml.safe_load((CONF_DIR / "data" / "rsna.yaml").read_text(encoding="utf-8"))["naming"]
     return parse_conventions(values)
 
 
 def parse_conventions(values: Mapping[str, Any]) -> NamingConventions:
-    """Return `data.known` of a configuration: all names in lower case."""
+    """Return `data.naming` of a configuration: all names in lower case."""
     return NamingConventions(
         tables=_names(values["tables"]),
         image_folder=str(values["image_folder"]).lower(),
@@ -112,7 +112,7 @@ class DatasetSpec:
     def from_config(cls, data: Any) -> "DatasetSpec":
         """Read it from the group `data` of a configuration."""
         get = data.get
-        return cls.from_options(get("root"), get("table"), get("columns"), get("age_unit"), get("known"))
+        return cls.from_options(get("root"), get("table"), get("columns"), get("age_unit"), get("naming"))
 
     def table_file(self) -> Path | None:
         """Return the table where it is named, as it is found.
@@ -131,7 +131,7 @@ class DatasetSpec:
 
 
 def resolve_cache_dir(store: str | None, root: Path) -> Path:
-    """Return the folder that `data.store` names: by default `prepared/` beside the radiographs."""
+    """Return the folder that `data.cache_dir` names: by default `prepared/` beside the radiographs."""
     return expand_path(store) if store else root / "prepared"
 
 

@@ -28,14 +28,14 @@ class Issue:
     where: str  # "line 4 (1378,old,True)", or a file's path
 
 
-OnInvalid = Literal["error", "skip"]
+OnInvalid = Literal["raise", "skip"]
 
 
-def check_on_invalid(on_bad_image: str) -> OnInvalid:
-    """Raise `BoneAgeError` for a `data.on_bad_image` that is none."""
-    if on_bad_image not in ("error", "skip"):
-        raise BoneAgeError(f"data.on_bad_image={on_bad_image}: there are two, error and skip.")
-    return "skip" if on_bad_image == "skip" else "error"
+def check_on_invalid(on_invalid: str) -> OnInvalid:
+    """Raise `BoneAgeError` if `data.on_invalid` is neither `raise` nor `skip`."""
+    if on_invalid not in ("raise", "skip"):
+        raise BoneAgeError(f"data.on_invalid={on_invalid}: must be raise or skip.")
+    return "skip" if on_invalid == "skip" else "raise"
 
 
 class DataIssues:
@@ -81,7 +81,7 @@ class DataIssues:
         """Return the error that says all of it."""
         return BoneAgeError(
             f"{self.source}: {len(self)} rows or images cannot be used.\n{self.summary(most)}\n"
-            "Correct them or take their rows out of the table; or leave them out with data.on_bad_image=skip."
+            "Correct them or take their rows out of the table; or leave them out with data.on_invalid=skip."
         )
 
     def table(self) -> pd.DataFrame:

@@ -106,9 +106,9 @@ def per_image(values: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1)
 
 
-def apply_where(random: Tensor, share: float, changed: Tensor, images: Tensor) -> Tensor:
+def apply_where(random: Tensor, p: float, changed: Tensor, images: Tensor) -> Tensor:
     """Return those whose number is below the share changed, and the others as they are."""
-    return torch.where(per_image(random < share), changed, images)
+    return torch.where(per_image(random < p), changed, images)
 
 
 def to_normal(random: Tensor, like: Tensor) -> Tensor:

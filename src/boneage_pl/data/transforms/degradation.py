@@ -14,22 +14,22 @@ class GaussianBlur:
     """Blurs a share of the images by a normal distribution.
 
     Args:
-        share: of the images.
-        most: its standard deviation at most, as a share of the side.
+        p: of the images.
+        max_sigma: its standard deviation at most, as a share of the side.
     """
 
     num_random = 2
 
-    def __init__(self, share: float, most: float = 0.01) -> None:
-        self.share, self.most = share, most
+    def __init__(self, p: float, max_sigma: float = 0.01) -> None:
+        self.p, self.max_sigma = p, max_sigma
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
         """Blur [B, 1, H, W] by [B, 2] → float32 [B, 1, H, W]."""
         # each image a channel with a kernel of its own
         pixels = as_float(images).transpose(0, 1)  # → [1, B, H, W]
-        deviation = (random[:, 1] * self.most * max(pixels.shape[2:])).clamp(min=1e-3)
-        deviation = torch.where(random[:, 0] < self.share, deviation, 1e-3)  # as narrow as to change nothing
-        reach = max(math.ceil(3 * self.most * max(pixels.shape[2:])), 1)
+        deviation = (random[:, 1] * self.max_sigma * max(pixels.shape[2:])).clamp(min=1e-3)
+        deviation = torch.where(random[:, 0] < self.p, deviation, 1e-3)  # as narrow as to change nothing
+        reach = max(math.ceil(3 * self.max_sigma * max(pixels.shape[2:])), 1)
         steps = torch.arange(-reach, reach + 1, device=pixels.device)
         kernel = (-0.5 * (steps / deviation.unsqueeze(1)) ** 2).softmax(1)  # [B, K]
         for shape, sides in (((-1, 1, 1, len(steps)), (1, 0)), ((-1, 1, len(steps), 1), (0, 1))):
@@ -42,42 +42,42 @@ class GaussianNoise:
     """Adds normal noise to a share of the images.
 
     Args:
-        share: of the images.
-        most: its standard deviation at most, as a share of white.
+        p: of the images.
+        max_sigma: its standard deviation at most, as a share of white.
     """
 
     num_random = 3
 
-    def __init__(self, share: float, most: float = 0.05) -> None:
-        self.share, self.most = share, most
+    def __init__(self, p: float, max_sigma: float = 0.05) -> None:
+        self.p, self.max_sigma = p, max_sigma
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
         """Add to [B, 1, H, W] by [B, 3] → float32 [B, 1, H, W] in [0, 1]."""
         pixels = as_float(images)
-        noisy = pixels + per_image(random[:, 1] * self.most) * to_normal(random[:, 2], pixels)
-        return apply_where(random[:, 0], self.share, noisy.clamp(0, 1), pixels)
+        noisy = pixels + per_image(random[:, 1] * self.max_sigma) * to_normal(random[:, 2], pixels)
+        return apply_where(random[:, 0], self.p, noisy.clamp(0, 1), pixels)
 
 
 class LowResolution:
     """Reduces a share of the images and enlarges them again, half of them antialiased and half not.
 
     Args:
-        share: of the images.
-        levels: shares of the side that they are reduced to, each as often.
+        p: of the images.
+        scales: shares of the side that they are reduced to, each as often.
     """
 
     num_random = 3
 
-    def __init__(self, share: float, levels: Sequence[float] = (0.5, 0.75)) -> None:
-        self.share, self.levels = share, tuple(levels)
+    def __init__(self, p: float, scales: Sequence[float] = (0.5, 0.75)) -> None:
+        self.p, self.scales = p, tuple(scales)
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
         """Reduce [B, 1, H, W] by [B, 3] → float32 [B, 1, H, W]."""
         pixels = as_float(images)
         apply, level, smooth = random.unbind(1)
-        level = torch.where(apply < self.share, (level * len(self.levels)).long(), -1)  # -1: as it is
+        level = torch.where(apply < self.p, (level * len(self.scales)).long(), -1)  # -1: as it is
         found = pixels
-        for k, share in enumerate(self.levels):
+        for k, share in enumerate(self.scales):
             small = [max(round(share * n), 1) for n in pixels.shape[2:]]
             fine, coarse = (F.interpolate(pixels, small, mode="bilinear", antialias=a) for a in (True, False))
             reduced = apply_where(smooth, 0.5, fine, coarse)

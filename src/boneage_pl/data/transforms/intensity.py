@@ -62,8 +62,8 @@ class IntensityJitter:
 class FixPolarity:
     """Undoes negatives: exchanges black and white where the edge of a picture is brighter than its middle.
 
-    Lines that are black from end to end, as `data.fit=pad` adds, are no part of the picture. How often it is
-    right: `python -m benchmarks.polarity`.
+    Lines that are black from end to end, as `data.resize_mode=pad` adds, are no part of the picture. How
+    often it is right: `python -m benchmarks.polarity`.
 
     Args:
         edge: share of the picture's side that is its edge, on each.

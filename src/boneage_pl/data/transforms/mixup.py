@@ -14,21 +14,21 @@ class CMixup:
     accumulated parts each mixes its own.
 
     Args:
-        share: of the images.
-        width: standard deviation in months of how far apart two ages are likely to be.
+        p: of the images.
+        sigma: standard deviation in months of how far apart two ages are likely to be.
     """
 
     num_random = 3
 
-    def __init__(self, share: float = 0.5, width: float = 6.0) -> None:
-        if not 0 <= share <= 1 or width <= 0:
-            raise ValueError(f"share={share} is a share, and width={width} months above 0")
-        self.share, self.width = share, width
+    def __init__(self, p: float = 0.5, sigma: float = 6.0) -> None:
+        if not 0 <= p <= 1 or sigma <= 0:
+            raise ValueError(f"share={p} is a share, and width={sigma} months above 0")
+        self.p, self.sigma = p, sigma
 
     def __call__(self, batch: Batch, random: Tensor) -> Batch:
         """Mix images [B, C, H, W] and their bone ages [B] by [B, 3]; as much of one as Beta(2, 2) says."""
         age, male = batch["bone_age"], batch["male"]
-        apart = (age.unsqueeze(1) - age) / self.width
+        apart = (age.unsqueeze(1) - age) / self.sigma
         likely = torch.exp(-0.5 * apart**2) * (male.unsqueeze(1) == male)
         likely = likely - torch.diag(likely.diagonal())  # [B, B], of each partner
         below = likely.cumsum(1)
@@ -36,7 +36,7 @@ class CMixup:
         alone = below[:, -1] < 1e-6  # nobody is near
         # the inverse of the distribution function 3 x² − 2 x³ of Beta(2, 2)
         own = 0.5 - torch.sin(torch.asin(1 - 2 * random[:, 1]) / 3)
-        own = torch.where(alone | (random[:, 2] >= self.share), 1.0, own)
+        own = torch.where(alone | (random[:, 2] >= self.p), 1.0, own)
         image = batch["image"]
         mixed = per_image(own) * image + per_image(1 - own) * image[partner]
         return {**batch, "image": mixed, "bone_age": own * age + (1 - own) * age[partner]}

@@ -15,68 +15,68 @@ class RandomErasing:
     """Lays a rectangle of one gray value over a share of the images (Zhong et al., AAAI 2020).
 
     Args:
-        share: of the images.
-        most: its sides at most, as a share of the image's.
+        p: of the images.
+        max_size: its sides at most, as a share of the image's.
     """
 
     num_random = 6
 
-    def __init__(self, share: float, most: float = 0.25) -> None:
-        self.share, self.most = share, most
+    def __init__(self, p: float, max_size: float = 0.25) -> None:
+        self.p, self.max_size = p, max_size
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
         """Cover [B, 1, H, W] by [B, 6] → float32 [B, 1, H, W]."""
         pixels = as_float(images)
         y, x = pixel_grid(pixels)
         apply, high, wide, top, left, gray = random.unbind(1)
-        high, wide = self.most * high, self.most * wide
+        high, wide = self.max_size * high, self.max_size * wide
         inside = _between(y, top * (1 - high), high) & _between(x, left * (1 - wide), wide)
-        return apply_where(apply, self.share, torch.where(inside, per_image(gray), pixels), pixels)
+        return apply_where(apply, self.p, torch.where(inside, per_image(gray), pixels), pixels)
 
 
 class RandomBorder:
     """Frames a share of the images, as a collimator or a scanner does: two thirds in black, a third in white.
 
     Args:
-        share: of the images.
-        most: width on each side at most, as a share of the image's.
+        p: of the images.
+        max_width: width on each side at most, as a share of the image's.
     """
 
     num_random = 6
 
-    def __init__(self, share: float, most: float = 0.12) -> None:
-        self.share, self.most = share, most
+    def __init__(self, p: float, max_width: float = 0.12) -> None:
+        self.p, self.max_width = p, max_width
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
         """Frame [B, 1, H, W] by [B, 6] → float32 [B, 1, H, W]."""
         pixels = as_float(images)
         y, x = pixel_grid(pixels)
         apply, white = random[:, 0], random[:, 1]
-        top, bottom, left, right = (self.most * random[:, 2:]).unbind(1)
+        top, bottom, left, right = (self.max_width * random[:, 2:]).unbind(1)
         inside = _between(y, top, 1 - top - bottom) & _between(x, left, 1 - left - right)
         framed = torch.where(inside, pixels, per_image((white > 2 / 3).float()))
-        return apply_where(apply, self.share, framed, pixels)
+        return apply_where(apply, self.p, framed, pixels)
 
 
 class RandomMarker:
     """Lays a white L or R over a share of the images, anywhere in the outer quarter on the left or right.
 
     Args:
-        share: of the images.
-        least, most: its height, as a share of the image's side.
+        p: of the images.
+        min_size, max_size: its height, as a share of the image's side.
     """
 
     num_random = 5
 
-    def __init__(self, share: float, least: float = 0.05, most: float = 0.15) -> None:
-        self.share, self.least, self.most = share, least, most
+    def __init__(self, p: float, min_size: float = 0.05, max_size: float = 0.15) -> None:
+        self.p, self.min_size, self.max_size = p, min_size, max_size
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
         """Lay over [B, 1, H, W] by [B, 5] → float32 [B, 1, H, W]."""
         pixels = as_float(images)
         y, x = pixel_grid(pixels)
         apply, letter, size, top, side = random.unbind(1)
-        high = self.least + (self.most - self.least) * size
+        high = self.min_size + (self.max_size - self.min_size) * size
         wide = high * 5 / 7
         room = 2 * (0.25 - wide).clamp(min=0)  # of an outer quarter
         left = torch.where(side < 0.5, side * room, 1 - wide - (side - 0.5) * room)
@@ -85,7 +85,7 @@ class RandomMarker:
         inside = (down >= 0) & (down < 7) & (right >= 0) & (right < 5)
         cells = per_image(torch.where(letter < 0.5, _L, _R))
         ink = (cells >> (5 * down.clamp(0, 6) + right.clamp(0, 4))) & inside
-        return apply_where(apply, self.share, torch.where(ink > 0, 1.0, pixels), pixels)
+        return apply_where(apply, self.p, torch.where(ink > 0, 1.0, pixels), pixels)
 
 
 def _between(place: Tensor, start: Tensor, length: Tensor) -> Tensor:
