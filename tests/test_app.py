@@ -159,7 +159,7 @@ def test_it_fits_a_phone_and_shows_what_was_cut_off(
         drop(page, tmp_path / "tall.png", home.images / "7.png")
         expect(page.locator(".drop:visible").get_by_text("tall")).to_be_visible()
         page.get_by_role("button", name="Read the bone ages").click()
-        expect(page.get_by_role("heading", name="2 of 2 answered")).to_be_visible()
+        expect(page.get_by_role("heading", name="2 of 2 predicted")).to_be_visible()
         assert width(page) == PHONE[0]  # the table scrolls by itself
         page.get_by_role("tab", name="This model").click()
         expect(page.get_by_role("heading", name="Intended use")).to_be_visible()
@@ -206,7 +206,7 @@ def test_several_are_a_table_to_sort_and_to_keep(home: Home, site: Served, brows
         drop(page, *content, evil)
         expect(page.get_by_text("table", exact=True)).to_be_visible()  # the list of files
         page.get_by_role("button", name="Read the bone ages").click()
-        expect(page.get_by_role("heading", name="4 of 6 answered")).to_be_visible()
+        expect(page.get_by_role("heading", name="4 of 6 predicted")).to_be_visible()
         table = page.get_by_role("region", name="Answers")
         expect(table.get_by_role("row").filter(has_text="a/bad.png")).to_contain_text(
             "no PNG or JPEG or TIFF"
@@ -263,7 +263,7 @@ def test_twenty_at_once_are_all_answered(home: Home, site: Served):
 
 def test_as_many_as_are_taken_are_dropped_at_once(home: Home, site: Served):
     files = [(f"{n}.png", (home.images / f"{n}.png").read_bytes()) for n in range(1, 31)]
-    assert "<h2>30 of 30 answered</h2>" in Caller(site.url).many(*files, sex="F")
+    assert "<h2>30 of 30 predicted</h2>" in Caller(site.url).many(*files, sex="F")
     assert site.uploads() == []
 
 

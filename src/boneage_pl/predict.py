@@ -16,16 +16,16 @@ from boneage_pl.utils.files import expand_path
 if TYPE_CHECKING:
     from boneage_pl.prediction.predictor import BoneAgePredictor, PredictionResult
 
-PARTIAL_FAILURE = 3  # the exit status where some were not answered
+PARTIAL_FAILURE = 3  # exit status if some images failed
 
 
 def predict(config: DictConfig) -> None:
-    """Ask `ckpt` about `images`, and print or write an answer for each as it comes.
+    """Predict `images` with `ckpt`, and print or write each prediction as it comes.
 
     Raises:
-        BoneAgeError: an option that cannot be right, nothing to be asked about, or a checkpoint that cannot
+        BoneAgeError: an invalid option, nothing to predict, or a checkpoint that cannot
             be read.
-        SystemExit: with 3 where some of the images were not answered.
+        SystemExit: with 3 if some images failed.
     """
     check_number("batch_size", config.batch_size, 1)
     requests = expand_inputs(_listed_images(config.images), config.sex)
@@ -58,7 +58,7 @@ def predict(config: DictConfig) -> None:
 def _make_extras(
     config: DictConfig, model: "BoneAgePredictor"
 ) -> list[Callable[["PredictionResult"], object]]:
-    """Return what is written of each answer beside its row."""
+    """Return what is written for each prediction besides its row."""
     first = model.members[0]
     writers: list[Callable[[PredictionResult], object]] = []
     if config.gradcam_dir:

@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 
 def prepare(config: DictConfig) -> None:
-    """Prepare every image of `data.root`, or bring what is prepared up to date, and check every byte of it.
+    """Build or update the image cache of `data.root`, and verify every checksum.
 
     Raises:
-        BoneAgeError: see `load_table` and `build_cache`; or rows and images that cannot be used, all of
-            them told, after the others were prepared.
+        BoneAgeError: see `load_table` and `build_cache`; or rows and images that cannot be used,
+            reported together after the others are cached.
     """
     check_data_numbers(config)
     place = DatasetSpec.from_config(config.data)

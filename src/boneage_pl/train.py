@@ -175,9 +175,9 @@ def _silence_warnings() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     lightning = logging.getLogger("lightning.pytorch")
-    lightning.handlers.clear()  # what it says is said once, by Hydra's
+    lightning.handlers.clear()  # its messages are logged once, by Hydra's handler
     lightning.propagate = True
-    for name in ("callbacks.model_summary", "profilers.profiler"):  # which speak when they are asked to
+    for name in ("callbacks.model_summary", "profilers.profiler"):  # which print on request
         logger = logging.getLogger(f"lightning.pytorch.{name}")
         logger.setLevel(logging.INFO)
         logger.disabled = False  # as Hydra leaves those that were there before it

@@ -114,7 +114,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, files: tuple[pd.Data
     file = tmp_path / "theirs" / "predictions.csv"
     for table, said in (
         (theirs.drop(columns="predicted"), "lacks predicted"),
-        (theirs.assign(id="x" + theirs["id"]), "no image that is asked here"),
+        (theirs.assign(id="x" + theirs["id"]), "has none of the evaluated images"),
         (theirs.assign(bone_age=3.0), "another bone age"),
         (theirs.assign(predicted="old"), "answers are no numbers"),
         (theirs.assign(bone_age="12 y"), "bone ages are no numbers"),

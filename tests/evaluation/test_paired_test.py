@@ -23,7 +23,7 @@ def test_answers_are_found_by_id(tmp_path: Path):
         ("id,predicted\n2,old\n", "1 answers are no numbers (id 2)"),
         ("id,predicted,bone_age\n2,61,5 years\n", "1 bone ages are no numbers (id 2)"),
         ("id,predicted\n2,61\n2,62\n", "several answers for one image (id 2 first)"),
-        ("id,predicted\n1,61\n", "no image that is asked here: its ids are like 1, these like 001"),
+        ("id,predicted\n1,61\n", "has none of the evaluated images: its ids are like 1, these like 001"),
         (
             "id,predicted,bone_age\n2,61,160\n",
             "another bone age for 1 of the 1 images (id 2: 160 and here",

@@ -55,7 +55,7 @@ def test_each_kind_of_doubt_is_explained_once(capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr().err
     assert said.count(QUALITY_FLAGS["out_of_distribution"]) == 1
     assert "out_of_distribution (20)" in said
-    assert "20 answered, 1 not" in said
+    assert "20 predicted, 1 not" in said
     assert len(table.getvalue().splitlines()) == 22
 
 

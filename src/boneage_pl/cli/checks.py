@@ -12,7 +12,7 @@ MAX_SEED = 2**32  # NumPy takes seeds below it
 def check_number(
     name: str, value: Any, lowest: float, *, whole: bool = True, below: float = float("inf")
 ) -> None:
-    """Raise `BoneAgeError` unless `value` is a number, whole if so asked, of `lowest` or more and `below`."""
+    """Raise `BoneAgeError` unless `value` is a number (`whole`: an integer) in [lowest, below)."""
     kind = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
     if not kind or not lowest <= value < below:
         what = "a whole number" if whole else "a number"

@@ -108,7 +108,7 @@ class DataLoaderFactory:
         """Return the images on the training device, if they are to be kept there.
 
         Raises:
-            BoneAgeError: they are asked for, and it has not enough memory.
+            BoneAgeError: `data.on_device=true`, and the GPU has too little memory.
         """
         device = trainer.strategy.root_device if trainer else torch.device("cpu")
         needed = len(ids) * self.image_size**2
@@ -167,7 +167,7 @@ class DataLoaderFactory:
         return self.prefetch_factor or DEFAULT_PREFETCH
 
     def _workers(self, trainer: L.Trainer | None, gpu: bool) -> int:
-        """Return how many loader processes each side has: those asked for, as far as they have room."""
+        """Return the number of loader processes of each side: those configured, limited by shared memory."""
         if self._limit_workers is None:
             here, everywhere = (trainer.num_devices, trainer.world_size) if trainer else (1, 1)
             workers = self.num_workers

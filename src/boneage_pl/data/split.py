@@ -224,7 +224,7 @@ def check_group_sizes(
         table: `bone_age`, `male`.
         shown: what each row's image shows.
         edges: of the age bins, months.
-        samples: asked for of each group.
+        samples: wanted of each group.
         share: of them that validates.
     """
     bins = len(edges) - 1

@@ -135,7 +135,7 @@ WRITERS = {
 def export_model(config: DictConfig, kind: ExportFormat, paths: Sequence[Path]) -> Path:
     """Export the checkpoints at `paths` as `kind`, and return the file.
 
-    Nothing is there under its final name before it has answered as it must.
+    A file gets its final name only after it has been verified.
 
     Raises:
         BoneAgeError: a checkpoint that cannot be read, an extra that is missing, images that are not there,

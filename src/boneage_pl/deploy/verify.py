@@ -47,10 +47,10 @@ class VerificationSet:
 
     Args:
         description: what they are.
-        images: that it is asked about.
+        images: to predict.
         calibration: others, which a conversion may look at: it is not measured on what it was fitted to.
         bone_age: float64 [N] in months; `None` where it is not known.
-        stored: float64 [N], the months that the training answered; `None` likewise.
+        stored: float64 [N], validation predictions in months; `None` likewise.
     """
 
     description: str

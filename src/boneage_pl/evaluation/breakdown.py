@@ -32,7 +32,7 @@ class Population:
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> "Population | None":
-        """Read it from a checkpoint's split record; `None` in those of before there was one."""
+        """Read it from a checkpoint's split record; `None` if it has none."""
         if "population" not in record:
             return None
         return cls(record["edges"], record["population"]["counts"], record["population"]["medians"])
@@ -48,7 +48,7 @@ def predictions_frame(
     """Return the rows of predictions.csv, and which image each shows.
 
     Args:
-        rows: `id, male, bone_age` of what was asked.
+        rows: `id, male, bone_age` of the evaluated images.
         predicted: months.
         edges: of the age groups.
         contents: what each id's image shows: two ids with one content are one image.

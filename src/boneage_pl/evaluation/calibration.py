@@ -19,7 +19,7 @@ def add_intervals(answers: pd.DataFrame, records: Sequence[CheckpointMetadata]) 
 
     Args:
         answers: see `answers_table`.
-        records: of the checkpoints that answered.
+        records: of the checkpoints.
     """
     intervals = calibrate(records, LEVEL)
     widths = [

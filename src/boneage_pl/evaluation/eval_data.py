@@ -67,11 +67,11 @@ def count_selection_overlap(
 def apply_leakage_policy(
     choice: str, rows: pd.DataFrame, seen: dict[Path, set[str]], every: set[str]
 ) -> pd.DataFrame:
-    """Return the rows that are asked: all where none was trained on or these are allowed.
+    """Return the rows to evaluate: all if none was trained on, or if leakage is allowed.
 
     Args:
         choice: what `seen` says.
-        rows: that could be asked.
+        rows: candidates.
         seen: ids that were trained on, by checkpoint.
         every: those of all.
     """
@@ -108,7 +108,7 @@ class EvaluationSet:
         own: whether they are the validation images of the checkpoints' own split.
         synthetic: whether they were drawn.
         table: `id, male, bone_age, path` of every usable row, one an image.
-        rows: those that are asked, in the split's order where it is a split's.
+        rows: to evaluate, in the split's order if it is a split's.
         stores: the prepared images by square.
         images: what is known of them, by id.
         seen: ids that show an image which a checkpoint was trained on.
@@ -147,16 +147,16 @@ class EvaluationSet:
 def select_evaluation_set(
     config: DictConfig, checkpoints: Sequence[Checkpoint], rivals: Sequence[Checkpoint] = ()
 ) -> EvaluationSet:
-    """Return what `subset`, `data` and `seen` of a configuration say that checkpoints are asked about.
+    """Return the evaluation set that `subset`, `data` and `leakage` of a configuration select.
 
     Args:
         config: of the evaluation.
         checkpoints: whose own split it may be.
-        rivals: others that are asked too.
+        rivals: other checkpoints, evaluated on the same images.
 
     Raises:
-        BoneAgeError: see `load_table` and `build_cache`; checkpoints of several splits asked about
-            their own; images that one was trained on, unless they are asked for.
+        BoneAgeError: see `load_table` and `build_cache`; checkpoints of several splits evaluated on
+            their own; images that one was trained on, unless allowed.
     """
     typed = {o.lstrip("+~").split("=")[0] for o in HydraConfig.get().overrides.task}
     other = bool(typed.intersection(_OTHER_DATA))
@@ -187,11 +187,11 @@ def _data(config: DictConfig, record: CheckpointMetadata, typed: set[str], *, an
     if record.root and Path(record.root).exists():  # the training may have been in another folder than this
         remembered["root"] = record.root
     store = record.config["data"].get("cache_dir")
-    if store and Path(store).is_dir():  # a file of a stranger's makes no folder
+    if store and Path(store).is_dir():  # an untrusted file creates no folder
         remembered["cache_dir"] = store
     data = config.data.copy()
     OmegaConf.set_struct(data, False)
-    data.update({**remembered, "phantom": None})  # a file of a stranger's draws nothing
+    data.update({**remembered, "phantom": None})  # an untrusted file generates nothing
     for key in (key for key in typed if key.startswith("data.")):
         OmegaConf.update(data, key.removeprefix("data."), OmegaConf.select(config, key))
     return data

@@ -15,7 +15,7 @@ SAME_AGE = 1.0  # months that two tables may round one age apart
 
 
 def paired_comparison(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
-    """Compare two models' absolute errors on the images that both were asked about.
+    """Compare two models' absolute errors on the images that both predicted.
 
     Args:
         one, other: `id, error`, a row an answer, and where it is known `image`, which of them show one image.
@@ -70,7 +70,7 @@ def parse_numbers(table: pd.DataFrame, column: str, named: str) -> pd.Series:
     """Return one of the columns `NUMBER_COLUMNS` of a table with ids as numbers.
 
     Raises:
-        BoneAgeError: a cell is none, told under the name `named`.
+        BoneAgeError: a cell is no number; the error names `named`.
     """
     found = pd.to_numeric(table[column], errors="coerce")
     if found.isna().any():
@@ -82,7 +82,7 @@ def parse_numbers(table: pd.DataFrame, column: str, named: str) -> pd.Series:
 
 
 def read_predictions_csv(path: Path, ids: pd.DataFrame, option: str = "compare_with") -> pd.Series:
-    """Return the months of a predictions.csv, by id, for the images that are asked.
+    """Return the months of a predictions.csv, by id, for the images of an evaluation.
 
     Args:
         path: of a CSV file with the columns `id` and `predicted`; where it has `bone_age`, that is compared.
@@ -91,7 +91,7 @@ def read_predictions_csv(path: Path, ids: pd.DataFrame, option: str = "compare_w
 
     Raises:
         BoneAgeError: not such a file; an answer or age that is no number; an id with two answers, or with
-            another age than is asked; no id in common.
+            another age than the evaluation's; no id in common.
     """
     try:
         table = pd.read_csv(path, dtype={"id": str})
@@ -111,7 +111,7 @@ def read_predictions_csv(path: Path, ids: pd.DataFrame, option: str = "compare_w
     shared = ages.index.intersection(months.index)
     if shared.empty:
         raise BoneAgeError(
-            f"{option}={path} has no image that is asked here: its ids are like {months.index[0]}, "
+            f"{option}={path} has none of the evaluated images: its ids are like {months.index[0]}, "
             f"these like {ages.index[0]}."
         )
     if "bone_age" in table:

@@ -51,9 +51,9 @@ def predict_checkpoint(
 
     Args:
         path: of the checkpoint.
-        rows: `id, male`; an id may come several times, and is asked once.
+        rows: `id, male`; repeated ids are predicted once.
         ways: by name, ids → uint8 [B, H, W] in the checkpoint's square; `clean` first.
-        batch: images asked at once.
+        batch: images per batch.
         repeated: see `load_inference_module`.
         views: in which each picture is looked at too; the answers are averaged.
 

@@ -136,7 +136,7 @@ def identify_test_set(ids: set[str], trained: Callable[[str], bool]) -> Referenc
     """Return the yardstick that these images are, or nearly all of it; `None` for others.
 
     Args:
-        ids: of the images that are asked.
+        ids: of the evaluated images.
         trained: whether an id is in the checkpoint's split: the validation set's are in no training table.
     """
     numbers = pd.to_numeric(pd.Series(sorted(ids)), errors="coerce")

@@ -47,9 +47,9 @@ class ReportContext:
 
     Args:
         title: of the page.
-        subset: the rows that were asked, in words: "the run's own validation images".
+        subset: the evaluated rows, in words: "the run's own validation images".
         data: folder of the images.
-        checkpoints: files that answered; several are averaged.
+        checkpoints: files; several are averaged.
         record: of the first checkpoint.
         synthetic: whether the radiographs were drawn.
         num_selection_rows: how many rows show images that also chose the checkpoint's epoch.

@@ -57,7 +57,7 @@ def remote_size(url: str, timeout: float) -> int | None:
     """Ask the server how many bytes `url` has; `None` where it does not say.
 
     Raises:
-        BoneAgeError: the server cannot be reached, or has no such file. It is asked once only.
+        BoneAgeError: the server cannot be reached, or has no such file. There is no retry.
     """
     try:
         with open_url(url, {}, timeout, "HEAD") as response:

@@ -26,7 +26,7 @@ class BackboneSpec:
         """Read `resnet18`, torchvision's where it has one of that name, or `timm/resnet18`.
 
         Raises:
-            BoneAgeError: neither has it, or timm would be asked and is not installed.
+            BoneAgeError: neither has it, or timm is needed and not installed.
         """
         library, _, name = backbone.rpartition("/")
         known = torchvision_models.list_models(module=torchvision_models)
@@ -98,7 +98,7 @@ def import_timm(what: str) -> Any:
         import timm
     except ImportError as error:
         raise BoneAgeError(
-            f"{what}: this is no network of torchvision's, and timm is not here to be asked:\n"
+            f"{what}: torchvision has no such network, and timm is not installed:\n"
             "pip install 'boneage_pl[pretrained]' (or pip install timm)"
         ) from error
     return timm

@@ -128,10 +128,10 @@ def average_predictions(every: Sequence[PredictionBatch]) -> PredictionBatch:
 
 
 class BatchPredictor:
-    """A trained network, ready to be asked.
+    """Predict batches with a trained network.
 
     Args:
-        module: what is asked; it is moved to the device and set to evaluation.
+        module: is moved to the device and set to evaluation mode.
         precision: Lightning's name of what it was trained with, which is used again.
         device: `None` for a GPU where there is one.
     """

@@ -88,7 +88,7 @@ def write_dicom_sr(answer: Prediction, model: str, level: float, *, identify: bo
 
 
 def _image(path: Path, *, identify: bool) -> Any:
-    """Return an image's tags, without those that name a person unless asked for."""
+    """Return an image's tags; identifying ones only if `identify`."""
     from pydicom import dcmread
 
     dataset = dcmread(BytesIO(read_file(path)), force=True, stop_before_pixels=True)

@@ -38,9 +38,9 @@ def grad_cam(member: EnsembleMember, pixels: Pixels, *, male: bool) -> Heatmap |
     or more; in float32, whatever it was trained in.
 
     Args:
-        member: whose network is asked.
+        member: the checkpoint.
         pixels: uint8 [side, side].
-        male: the sex that it is asked for.
+        male: the sex to predict for.
 
     Returns:
         float32 [h, w], in the map's own resolution; `None` of a network without such maps.

@@ -24,12 +24,12 @@ _PATHS = {"path", "filepath", "imagepath", "imagefile"}  # without case, blanks 
 
 
 def requests_from_table(table: Path, male: Any) -> list[PredictionRequest]:
-    """Return a question for each row of a table.
+    """Return a prediction request for each row of a table.
 
     A column of paths (`path`) is read as such, relative to the table's folder or the working one; else one of
     ids (see `boneage_pl.data.tables.columns`) is matched with the images below the table's folder. A column
     of the sex is used where there is one, and `male` where it is empty or there is none. A row that cannot be
-    asked about becomes a question with its error.
+    used becomes a request with its error.
 
     Raises:
         BoneAgeError: it cannot be read, has no rows, or neither column.
@@ -57,7 +57,7 @@ def requests_from_table(table: Path, male: Any) -> list[PredictionRequest]:
 def _map_header(header: list[str]) -> dict[str, str]:
     try:
         return map_columns(header).of
-    except BoneAgeError:  # two columns could be one thing that is not asked for here
+    except BoneAgeError:  # two columns could be one thing that is not needed here
         return {name: name for name in header if name.lower() == "id"}
 
 
@@ -127,7 +127,7 @@ def parse_sex(sex: Any) -> Any:
 
 
 def expand_inputs(images: Iterable[str], sex: Any = None) -> Iterator[PredictionRequest]:
-    """Return what is asked about, in the order of names; a table's rows in its order.
+    """Return prediction requests, in the order of names; a table's rows in its order.
 
     Args:
         images: files, folders (with all below), patterns such as `hands/*.png`, and tables with a column of

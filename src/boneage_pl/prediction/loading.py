@@ -12,15 +12,15 @@ from boneage_pl.data.images.radiograph import Radiograph, load_radiograph
 from boneage_pl.data.images.resize import Pixels, ResizeSpec
 from boneage_pl.prediction.types import PredictionRequest
 
-PREFETCH = 64  # pictures decoded before they are asked about; our choice: two batches
+PREFETCH = 64  # images decoded ahead; our choice: two batches
 
 
 @dataclass
 class LoadedImage:
-    """One question's picture in each square that is asked for.
+    """The image of one request, resized for each network.
 
     Args:
-        request: that is asked.
+        request: whose image it is.
         radiograph: as it was opened; `None` where it could not be.
         pixels: by square, uint8 [side, side].
         error: why there are none.
@@ -47,10 +47,10 @@ def load_images(
     Decoders let go of Python, so that threads share the cores.
 
     Args:
-        questions: what is asked.
+        questions: prediction requests.
         frames: the squares.
         levels: see `load_radiograph`.
-        threads: that decode; 0 to decode in this one, when asked.
+        threads: that decode; 0 to decode in this one.
         overlap: whether others are decoded while one is looked at, as where a GPU looks. A network on the
             same cores is slowed more than that saves: its threads wait for each other at every layer.
     """

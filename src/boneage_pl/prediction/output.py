@@ -30,7 +30,7 @@ COLUMNS = [
     "predicted_std",
 ]
 MAX_CONSOLE_LINES = (
-    10  # answers; our choice: what a flag means is said beside so many, and once at the end of more
+    10  # answers; our choice: a flag's meaning is printed with so many, and once at the end of more
 )
 
 T = TypeVar("T")
@@ -96,7 +96,7 @@ class PredictionWriter:
                 self.rows.writerow(COLUMNS)
                 self._head = True
             self.rows.writerow(prediction_cells(answer))
-            self.table.flush()  # what is answered is there, whatever comes
+            self.table.flush()  # what is predicted is written, whatever comes
         if self.lines:
             tqdm.write(format_prediction(answer, self.level), self.lines)
         self.flags.update(answer.flags)
@@ -116,7 +116,7 @@ class PredictionWriter:
         if total > MAX_CONSOLE_LINES:
             rate = total / (time.perf_counter() - start)
             lost = f", {self.unanswered} not" if self.unanswered else ""
-            print(f"{self.predicted} answered{lost}; {rate:.1f} a second", file=sys.stderr)
+            print(f"{self.predicted} predicted{lost}; {rate:.1f} a second", file=sys.stderr)
 
 
 @contextmanager
@@ -152,7 +152,7 @@ def open_writer(out: Path | None, level: float = 0.9) -> Iterator[PredictionWrit
                 raise
             raise BoneAgeError(f"out={out}: {error.strerror}; what was written of it is kept.") from error
         except BaseException:
-            if out.stat().st_size == 0:  # nothing was answered: the same command may begin again
+            if out.stat().st_size == 0:  # nothing was predicted: the same command may start again
                 out.unlink()
             raise
     except BrokenPipeError:

@@ -31,7 +31,7 @@ class PredictionResult:
     """An answer, and the picture that it is of.
 
     Args:
-        request: that was asked.
+        request: what was predicted.
         prediction: to it.
         pixels: by square, uint8 [side, side], as the networks saw it; nothing where there is no answer.
         radiograph: as it was opened; `None` where it could not be.
@@ -118,10 +118,10 @@ class BoneAgePredictor:
     def predict_iter(
         self, requests: Iterable[PredictionRequest], batch: int = 32
     ) -> Iterator[PredictionResult]:
-        """Yield the answer to each question, in order; no more than a few batches are held.
+        """Yield the result of each request, in order; only a few batches are held in memory.
 
         Args:
-            requests: what is asked, see `expand_inputs`.
+            requests: see `expand_inputs`.
             batch: pictures that a network is shown at once.
         """
         first = self.members[0].metadata
@@ -215,7 +215,7 @@ def _majority(looked: list[MemberOutput], what: str, count: int) -> NDArray[np.b
 
 
 def _sexes(squares: LoadedImage) -> list[bool | None]:
-    """Return the sexes that a picture is to be answered for."""
+    """Return the sexes to predict an image for."""
     male = squares.request.male
     if male == "unknown":
         return [None] if squares.error else [False, True]

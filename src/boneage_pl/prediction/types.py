@@ -61,12 +61,12 @@ def format_years_months(months: float) -> str:
 
 @dataclass
 class PredictionRequest:
-    """One radiograph to be answered about.
+    """One radiograph to predict.
 
     Args:
-        image: a path, or a picture in memory (see `open_radiograph`).
-        male: the child's sex; `None` where the file may say; or `unknown`, to be answered for both.
-        error: why it cannot be asked about; else nothing.
+        image: a path, or an image in memory (see `load_radiograph`).
+        male: the child's sex; `None` to read it from the file; `unknown` to predict both.
+        error: why it cannot be predicted; else empty.
     """
 
     image: Any

@@ -105,7 +105,7 @@ def build_trainer(
 ) -> L.Trainer:
     """Build the configured trainer, writing under `run`, with the configured callbacks and then our `own`.
 
-    TensorBoard forgets what it was told of the epochs from `purge` on: they are trained again.
+    TensorBoard drops its points from epoch `purge` on: they are trained again.
     """
     bar = sys.stderr.isatty() if cfg.trainer.enable_progress_bar is None else cfg.trainer.enable_progress_bar
     callbacks = [c for c in instantiate(cfg.callbacks, "callbacks").values() if c is not None]

@@ -61,7 +61,7 @@ def restore_best(run: Path, state: Checkpoint, history: MetricsHistory) -> None:
     """Make `best.ckpt` what it was when `state` was saved.
 
     The run may have been cut off between the two, or the file may have been damaged since. Then it is made
-    again of the epochs that are still there; where the best is not, that is said, and `history` marks it as
+    again of the epochs that are still there; if the best is not, that is logged, and `history` marks it as
     lost, so that the run ends with the best that it has.
     """
     wanted, whole = history.best, _epoch_of(run / BEST)
@@ -135,7 +135,7 @@ class InitialState:
         """
         if state := latest_checkpoint(run):
             _check_same_experiment(cfg, state)
-            # never to fewer epochs than were ever asked for
+            # never to fewer epochs than were ever configured
             begun = state.metadata.config["trainer"]["max_epochs"]
             cfg.trainer.max_epochs = max(cfg.trainer.max_epochs, begun)
             if cfg.trainer.max_epochs > begun and (option := length_option(cfg.scheduler)):

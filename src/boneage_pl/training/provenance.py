@@ -95,9 +95,9 @@ def describe_evaluation(
     Args:
         started: when.
         config: its configuration.
-        rows: `id, bone_age, male` of what was asked.
+        rows: `id, bone_age, male` of the evaluated images.
         hashes: SHA-256 of each image's file by id.
-        predicted: for each checkpoint how many images it was asked about, and how long that took.
+        predicted: for each checkpoint the number of images, and the time taken.
     """
     once = rows.drop_duplicates("id")
     return {
@@ -203,7 +203,7 @@ def data_fingerprint(table: Any, hashes: dict[str, str]) -> dict[str, Any]:
 
 
 def load_run_json(checkpoint: Path) -> dict[str, Any]:
-    """Return the run.json of a checkpoint's run; nothing where it is not there, or not of today's form."""
+    """Return the run.json of a checkpoint's run; empty if it is missing or has another schema."""
     try:
         found = json.loads((run_of(checkpoint) / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

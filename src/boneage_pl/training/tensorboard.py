@@ -34,7 +34,7 @@ class EpochTensorBoardLogger(TensorBoardLogger):
 
     Args:
         run: the run's folder.
-        first: the first epoch that is written; TensorBoard forgets what it was told of it and of later ones.
+        first: the first epoch that is written; TensorBoard drops points of it and of later ones.
     """
 
     def __init__(self, run: Path, first: int | None = None) -> None:

@@ -19,7 +19,7 @@ _LIBRARIES = re.compile(
 def check_trusted_targets(config: Any, repeated: dict[str, Any]) -> None:
     """Refuse a run's configuration that would build what neither the project nor this command names.
 
-    A run folder may come from a stranger, and a `_target_` can be any function of any installed package.
+    A run folder may be untrusted, and a `_target_` can be any function of any installed package.
 
     Args:
         config: the configuration as plain values.

@@ -25,7 +25,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def check_devices(accelerator: str, devices: Any) -> None:
-    """Refuse GPUs that are asked for and not there.
+    """Raise if GPUs are configured and missing.
 
     Args:
         accelerator, devices: as Lightning's Trainer takes them.

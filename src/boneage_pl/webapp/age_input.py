@@ -14,7 +14,7 @@ _AGE = re.compile(
 
 
 def parse_age(text: str, born: str, seen: str) -> float | None:
-    """Return a chronological age in months; `None` where nothing is said.
+    """Return a chronological age in months; `None` if all fields are empty.
 
     Args:
         text: `9 y 2 m`, `9.5 y` or `110 m`.

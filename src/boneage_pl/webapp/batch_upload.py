@@ -36,7 +36,7 @@ class UploadBatch:
         folder: it lies in.
         names: what each picture is called by its owner, by its path.
         tables: among it, and what they are called.
-        errors: what cannot be asked about: name and reason.
+        errors: what cannot be predicted: name and reason.
     """
 
     folder: Path
@@ -45,7 +45,7 @@ class UploadBatch:
     errors: list[tuple[str, str]] = field(default_factory=list)
 
     def requests(self, sex: Any) -> Iterator[PredictionRequest]:
-        """Yield what is asked: a table's rows, then the pictures that no table names.
+        """Yield prediction requests: a table's rows, then the images that no table names.
 
         Args:
             sex: of those that no table says it of, see `boneage_pl.prediction.inputs.parse_sex`.

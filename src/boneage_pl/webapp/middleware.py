@@ -26,7 +26,7 @@ class RequestFilter:
 
     Args:
         app: that answers.
-        uploads: which are told of files that arrive.
+        uploads: registers files that arrive.
         most: bytes of one upload, all of its files together.
     """
 

@@ -79,10 +79,10 @@ _COMMON = {"flags": QUALITY_FLAGS, "titles": _TITLES, "years": format_years_mont
 def render_prediction(
     desk: PredictionService, looked: SessionImage, male: bool | None, age: float | None
 ) -> str:
-    """Return what is said of one picture.
+    """Render the predictions of one image.
 
     Args:
-        desk: that was asked.
+        desk: the service that predicted.
         looked: what came of it.
         male: the sex that was chosen; `None` for both.
         age: chronological, in months; `None` where it is not known.
@@ -92,7 +92,7 @@ def render_prediction(
     results = [_prediction_context(desk, looked, reading, age) for reading in readings]
     part = frame.visible_box(*looked.size) if looked.size != (0, 0) else None
     return _render(
-        "answer.html", looked=looked, said=results, part=part, frame=frame, level=desk.level, age=age
+        "answer.html", looked=looked, results=results, part=part, frame=frame, level=desk.level, age=age
     )
 
 
@@ -102,9 +102,9 @@ def render_table(
     """Return a table of many answers.
 
     Args:
-        desk: that was asked.
+        desk: the service that predicted.
         readings: of the pictures, called by their owners' names.
-        refused: names of what could not be asked about, and why.
+        refused: names of what could not be predicted, and why.
     """
     rows = [
         {

@@ -14,7 +14,7 @@ from boneage_pl.errors import BoneAgeError
 from boneage_pl.webapp.service import PredictionService, SessionImage
 from boneage_pl.webapp.uploads import TTLCache, Uploads
 
-_SWEEP = 60  # seconds between looks for uploads that nobody has asked about
+_SWEEP = 60  # seconds between searches for abandoned uploads
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -22,7 +22,7 @@ def serve(desk: PredictionService, host: str, port: int | None, megabytes: int, 
     """Serve until SIGINT or SIGTERM; uploads are gone then.
 
     Args:
-        desk: that is asked.
+        desk: the prediction service.
         host: the address that is listened on.
         port: of it; `None` for the first free one from 7860 on.
         megabytes: of one drop.

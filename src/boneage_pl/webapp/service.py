@@ -21,7 +21,7 @@ _MAX_CONCURRENT = 16  # our choice: pictures of a long list between which others
 
 @dataclass
 class SessionImage:
-    """A picture that was asked about, and what is kept of it while its page is open.
+    """An uploaded image, and what is kept of it while its page is open.
 
     Args:
         name: what its owner calls it.
@@ -29,7 +29,7 @@ class SessionImage:
         original: the picture as it was opened, reduced; a JPEG file's bytes.
         size: of the picture as it was opened, width and height.
         tags: of a DICOM file.
-        maps: where the network looked, by `male`, once it was asked.
+        maps: Grad-CAM heatmaps by `male`, once computed.
     """
 
     name: str
@@ -44,7 +44,7 @@ class PredictionService:
     """A model that several people ask.
 
     Args:
-        model: of one or several checkpoints; the first is asked where it looked.
+        model: of one or several checkpoints; Grad-CAM is of the first.
         level: of its intervals.
     """
 
@@ -53,7 +53,7 @@ class PredictionService:
         self._lock = Lock()
 
     def predict_one(self, path: Path, name: str) -> SessionImage:
-        """Ask about a picture for both sexes: which it is may be said later."""
+        """Predict an image for both sexes: the sex may be entered later."""
         with self._lock:
             readings = [
                 _with_name(r, name) for r in self.model.predict_iter([PredictionRequest(path, "unknown")])

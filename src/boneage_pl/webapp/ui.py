@@ -51,7 +51,7 @@ def _files(payload: Any) -> list[UploadedFile]:
 _SEX = {"F": False, "M": True}
 _ONE = [("Girl", "F"), ("Boy", "M"), ("Not known: both", "unknown")]
 _MANY = [
-    ("As the files or a table say", "said"),
+    ("From the files or a table", "table"),
     ("Girls", "F"),
     ("Boys", "M"),
     ("Not known: both", "unknown"),
@@ -59,12 +59,12 @@ _MANY = [
 _NO_SEX = "no sex is known: choose one above, or drop a table with the columns path and sex, too"
 _HELP = (
     "Drop a radiograph of one hand, seen from the front. A DICOM file may say sex and age by itself. "
-    "The file is deleted as soon as it is answered."
+    "The file is deleted after prediction."
 )
 _GONE = "The radiograph is no longer kept: drop it again."
 _HELP_MANY = (
     "Drop several files, or a zip of them; a table (CSV) with the columns path or id, and sex, may lie among "
-    "them. The files are deleted as soon as they are answered."
+    "them. The files are deleted after prediction."
 )
 
 
@@ -89,7 +89,7 @@ def build_ui(
     """Return the page.
 
     Args:
-        desk: that is asked.
+        desk: the prediction service.
         uploads: where dropped files lie.
         kept: the pictures that people look at.
         limits: what is taken at once.
@@ -124,7 +124,7 @@ def _single_tab(desk: PredictionService, uploads: Uploads, kept: TTLCache[Sessio
                 seen = gr.Textbox(label="Date of the radiograph", placeholder="2024-01-31")
         with gr.Column(scale=5, min_width=300):
             answer = _is_live(rendering.render_message(_HELP, "quiet"))
-    said: list[Any] = [sex, age, born, seen]
+    entered: list[Any] = [sex, age, born, seen]
 
     @_catch_errors
     def show(name: str | None, sex: str, age: str, born: str, seen: str) -> str:
@@ -137,41 +137,41 @@ def _single_tab(desk: PredictionService, uploads: Uploads, kept: TTLCache[Sessio
             months, problem = None, rendering.render_message(str(error))
         return problem + rendering.render_prediction(desk, looked, _SEX.get(sex), months)
 
-    def look(dropped: list[UploadedFile], before: str | None, *said: str) -> tuple[Any, ...]:
+    def look(dropped: list[UploadedFile], before: str | None, *entered: str) -> tuple[Any, ...]:
         if not dropped:
-            return before, *said, None, gr.skip()
+            return before, *entered, None, gr.skip()
         with uploads.release([file.path for file in dropped]):
             if not uploads.contains(dropped[0].path):
                 return (
                     None,
-                    *said,
+                    *entered,
                     None,
                     rendering.render_message("The upload is no longer there: drop it again."),
                 )
             try:
                 found = desk.predict_one(dropped[0].path, dropped[0].name)
             except Exception:
-                return None, *said, None, _unexpected_error()
-        if before is not None:  # what was said was said of another child
-            said = ("unknown", "", "", "")
+                return None, *entered, None, _unexpected_error()
+        if before is not None:  # what was entered was about another child
+            entered = ("unknown", "", "", "")
         if found.tags and found.tags.male is not None:
-            said = ("M" if found.tags.male else "F", *said[1:])
+            entered = ("M" if found.tags.male else "F", *entered[1:])
         if found.tags and found.tags.age is not None:
-            said = (said[0], format_years_months(found.tags.age), "", "")
+            entered = (entered[0], format_years_months(found.tags.age), "", "")
         kept.drop(before)
         now = kept.put(found)
-        return now, *said, None, show(now, *said)
+        return now, *entered, None, show(now, *entered)
 
-    asked: Any = {"show_progress": "minimal", "concurrency_id": "one", "concurrency_limit": 4}
-    asked["api_visibility"] = "private"
-    file.upload(look, [file, name, *said], [name, *said, file, answer], **asked)
-    changes = [sex.input, *(event for box in said[1:] for event in (box.submit, box.blur))]
-    gr.on(changes, show, [name, *said], answer, trigger_mode="always_last", **asked)
+    event_options: Any = {"show_progress": "minimal", "concurrency_id": "one", "concurrency_limit": 4}
+    event_options["api_visibility"] = "private"
+    file.upload(look, [file, name, *entered], [name, *entered, file, answer], **event_options)
+    changes = [sex.input, *(event for box in entered[1:] for event in (box.submit, box.blur))]
+    gr.on(changes, show, [name, *entered], answer, trigger_mode="always_last", **event_options)
 
 
 def _batch_tab(desk: PredictionService, uploads: Uploads, limits: Limits) -> None:
     files = file_dropzone(label="Radiographs, a zip file, a table", file_count="multiple", height=180)
-    sex = gr.Radio(_MANY, value="said", label="Sex of the children")
+    sex = gr.Radio(_MANY, value="table", label="Sex of the children")
     button = gr.Button("Read the bone ages", variant="primary")
     answers = _is_live(rendering.render_message(_HELP_MANY, "quiet"))
 
@@ -182,11 +182,11 @@ def _batch_tab(desk: PredictionService, uploads: Uploads, limits: Limits) -> Non
             raise BoneAgeError("Some of the uploads are no longer there: drop them again.")
         with uploads.release([file.path for file in here]), uploads.room() as folder:
             laid = unpack_uploads(here, folder, limits.images, limits.unpacked)
-            asked = list(laid.requests({**_SEX, "unknown": "unknown"}.get(sex)))
+            requests = list(laid.requests({**_SEX, "unknown": "unknown"}.get(sex)))
             readings = []
-            for reading in desk.predict_many(asked):
+            for reading in desk.predict_many(requests):
                 readings.append(_display_name(reading, laid.display_name(reading.prediction.path)))
-                progress((len(readings), len(asked)), unit="pictures")
+                progress((len(readings), len(requests)), unit="pictures")
         return rendering.render_table(desk, readings, laid.errors)
 
     def read_all(
@@ -244,9 +244,7 @@ def _catch_errors(do: Callable[..., str]) -> Callable[..., str]:
 def _unexpected_error() -> str:
     """Say that the fault is ours; whoever serves the page can see which."""
     log.exception("the page could not answer")
-    return rendering.render_message(
-        "This could not be answered, by a fault of the program: its log says more."
-    )
+    return rendering.render_message("Prediction failed because of a program error; see the log.")
 
 
 def _is_live(value: str) -> gr.HTML:

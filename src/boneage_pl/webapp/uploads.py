@@ -12,14 +12,14 @@ from threading import Lock
 from typing import Generic, TypeVar
 
 _ROOM = "unpacked_"
-MAX_AGE_SECONDS = 600  # seconds; our choice: what nobody has asked about by then is deleted
+MAX_AGE_SECONDS = 600  # seconds; our choice: unused files are deleted after that
 
 
 class Uploads:
-    """The folder that uploads arrive in, and how often each of them is waited for.
+    """The folder of uploads, with a use count for each file.
 
-    The server stores files that are alike under one path: who is answered first must not take the file from
-    who comes second.
+    Gradio stores identical files under one path, so a file is deleted only after the last request that
+    uses it.
 
     Args:
         folder: empty, and nobody else's.
@@ -57,7 +57,7 @@ class Uploads:
             yield Path(folder)
 
     def delete_expired(self, now: float | None = None) -> None:
-        """Delete what nobody has asked about, and halves of files that were too large.
+        """Delete abandoned uploads, and partial files that were too large.
 
         Args:
             now: the time, as `time.time` gives it.
@@ -124,7 +124,7 @@ class TTLCache(Generic[T]):
             self._values.pop(name or "", None)
 
     def expire(self, now: float | None = None) -> None:
-        """Drop what nobody has asked for.
+        """Drop expired items.
 
         Args:
             now: the time, as `time.monotonic` gives it.

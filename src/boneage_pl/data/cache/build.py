@@ -267,7 +267,7 @@ class DatasetIndex:
 def open_dataset(place: DatasetSpec, folder: Path, frame: ResizeSpec, *, prepared: bool) -> DatasetIndex:
     """Read a data set's table, see whether its images are prepared, and say what was found.
 
-    Training does this before it imports what takes seconds: what is wrong with a table is said at once.
+    Training does this before its slow imports, so that an error in the table is raised at once.
 
     Args:
         place: of the data set.

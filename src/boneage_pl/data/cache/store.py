@@ -160,7 +160,7 @@ class ImageCache:
         self._map()  # at once: a file that is mapped may be replaced by a newer one
 
     def _map(self) -> None:
-        # all images, uint8 [N, H, W], read from the disk as they are asked for; nothing cannot be mapped
+        # all images, uint8 [N, H, W], read from the disk on access; an empty file cannot be mapped
         self._file = self.path.open("rb")
         empty = self.shape[0] == 0
         self.pixels: Pixels = (

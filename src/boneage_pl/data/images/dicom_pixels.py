@@ -97,7 +97,7 @@ def _decode_jpeg(dataset: "Dataset") -> Values | None:
         from pydicom.encaps import generate_frames
 
         return np.asarray(jpeg_decode(next(generate_frames(dataset.PixelData, number_of_frames=1))))
-    except Exception:  # not installed, or damaged: the first decoder's words are told
+    except Exception:  # not installed, or damaged: the first decoder's error is raised
         return None
 
 

@@ -84,7 +84,7 @@ def _check_same_spec(root: Path, held: PhantomSpec | None, phantom: PhantomSpec)
     raise BoneAgeError(
         f"{root} holds another phantom.\n"
         f"There: {held or 'a record that cannot be read'}\n"
-        f"Asked for: {phantom}\n"
+        f"Requested: {phantom}\n"
         "Give this one a folder of its own with data.root=<folder>, or remove that one yourself."
     )
 

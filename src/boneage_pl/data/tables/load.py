@@ -110,7 +110,7 @@ def read_table(root: Path) -> pd.DataFrame:
     """Return the table under `root`, as `load_table` does, where nothing is wrong with it.
 
     Raises:
-        BoneAgeError: see `load_table`; or any row or missing image, all of them told together.
+        BoneAgeError: see `load_table`; or rows or images that cannot be used, reported together.
     """
     table, problems = load_table(DatasetSpec(root))
     if problems:

@@ -63,7 +63,7 @@ def data_root(root: str) -> Path:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A data set: its folder, and what a person has said of its table.
+    """A data set: its folder, and the options that describe its table.
 
     Args:
         root: the folder of the images.

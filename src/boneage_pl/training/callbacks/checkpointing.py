@@ -25,7 +25,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     Straight into the file, which is four times as fast as by way of memory, as Lightning does it. The best
     checkpoint is often the last one too: its second name is a hard link, for no file is changed in place. The
-    last one but one is kept as `previous.ckpt`. What cannot be written is said, and `failed` is set.
+    last one but one is kept as `previous.ckpt`. A write error is logged, and `failed` is set.
     """
 
     def __init__(self) -> None:

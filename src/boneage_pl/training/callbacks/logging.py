@@ -40,7 +40,7 @@ class EpochLogger(Callback):
         self.metrics_csv = metrics_csv
         self.history = history
         self.record = record
-        self.collapsed = False  # whether that has been said
+        self.collapsed = False  # whether that has been logged
 
     def on_train_start(self, *_: Any) -> None:
         """Print the heading of the epochs' lines."""

@@ -22,7 +22,7 @@ _main_process = 0  # the process that trains: those that it forks inherit its ha
 
 
 class StopRequested(BaseException):
-    """The run was asked to stop, by this signal; like `KeyboardInterrupt` no error to handle on the way."""
+    """A signal requested the run to stop; like `KeyboardInterrupt`, no `Exception`."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -79,7 +79,7 @@ class GracefulStop(Callback):
             signal.signal(*self._before.popitem())
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Stop if it was asked for."""
+        """Stop if a stop is requested."""
         if self.received is None:
             return
         if trainer.world_size == 1:
@@ -92,7 +92,7 @@ class GracefulStop(Callback):
         os._exit(128 + self.received)
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Stop if it was asked for."""
+        """Stop if a stop is requested."""
         self.on_train_batch_end(trainer)
 
     def _request_stop(self, number: int, _: Any) -> None:
