@@ -255,7 +255,7 @@ def epoch_overhead(side: str, root: str, size: int) -> Result:
         original(self, *arguments, **options)
         ends.append(time.perf_counter())
 
-    # a step is all that the optimiser's closure does: forward, loss, backward, update
+    # a step is all that the optimizer's closure does: forward, loss, backward, update
     lightning_module.BoneAgeModule.optimizer_step = timed(L.LightningModule.optimizer_step, bare)
     lightning_module.BoneAgeModule.validation_step = timed(
         lightning_module.BoneAgeModule.validation_step, validating

@@ -1,6 +1,6 @@
 """The published way, as a good engineer would write it from the text: what ours is measured against.
 
-Float32, contiguous, PyTorch's defaults; the loader decodes, flips, resizes, crops and normalises each sample.
+Float32, contiguous, PyTorch's defaults; the loader decodes, flips, resizes, crops and normalizes each sample.
 """
 
 from collections.abc import Sequence

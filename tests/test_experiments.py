@@ -195,7 +195,7 @@ def test_v2_starts_from_v1s_weights_and_split(v1: tuple[Path, str], v2: tuple[Pa
     assert "v1, its start" in v2[1]
 
 
-def test_v2_has_a_fresh_optimiser_and_says_when_it_lowers_the_rate(v2: tuple[Path, str]):
+def test_v2_has_a_fresh_optimizer_and_says_when_it_lowers_the_rate(v2: tuple[Path, str]):
     run, text = v2
     rows = metrics_of(run)
     assert rows[0]["lr"] == 0.001

@@ -109,7 +109,7 @@ def test_the_sex_comes_from_the_table_the_option_or_the_file(home: Home, tmp_pat
         (["images=nowhere"], "there is no such file or folder"),
         (["images=empty"], "no radiograph in it"),
         (["images=*.nothing"], "nothing matches it"),
-        (["images=a.csv"], "no column is recognised as a path or an id"),
+        (["images=a.csv"], "no column is recognized as a path or an id"),
         (["images=x.png", "sex=boy"], "it is F, M or unknown"),
         ([f"images={'x' * 300}"], "there is no such file or folder"),
         (["images=x.png", "interval_level=1"], "interval_level=1"),

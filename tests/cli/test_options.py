@@ -64,7 +64,7 @@ def test_lightnings_options_work_as_they_are_typed(home: Home):
     assert [bool(row["val_mae"]) for row in rows] == [False, True]
     assert all(float(row["train_mae"]) > 0 for row in rows)
     for words in (
-        "fused optimiser cannot be clipped",
+        "fused optimizer cannot be clipped",
         "validation errors are of a part",
         "Trainable params",
         "Profiler Report",

@@ -96,7 +96,7 @@ COLUMNS = [
     Case(
         "unknown columns",
         "Nummer;Alter;Geschlecht\n1377;180;F\n1378;12;M\n1379;12;M\n",
-        said="no column is recognised as an id or a bone age or a sex; "
+        said="no column is recognized as an id or a bone age or a sex; "
         "its columns are Nummer, Alter, Geschlecht.\nName what is missing: "
         "data.columns.id=Nummer data.columns.bone_age=Alter data.columns.male=Geschlecht",
     ),
@@ -108,13 +108,13 @@ COLUMNS = [
     Case(
         "no sex at all",
         "id,boneage\n1377,180\n1378,12\n",
-        said="no column is recognised as a sex; its columns are id, boneage.",
+        said="no column is recognized as a sex; its columns are id, boneage.",
     ),
     Case(
         "a column that is not there",
         PLAIN,
         options={"columns": {"id": "patient"}},
-        said="no column is recognised as an id (data.columns.id=patient)",
+        said="no column is recognized as an id (data.columns.id=patient)",
     ),
     Case(
         "two ages",
@@ -128,7 +128,7 @@ COLUMNS = [
         "a text beside the table",
         "id,age,male\n1377,180,False\n1378,12,True\n",
         files={"README.txt": "These hands, as of 2024, are ours.\n"},
-        said="no column is recognised as a bone age; its columns are id, age, male.\n"
+        said="no column is recognized as a bone age; its columns are id, age, male.\n"
         "Name what is missing: data.columns.bone_age=age",
     ),
     Case(

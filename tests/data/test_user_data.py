@@ -174,12 +174,12 @@ DAMAGED = {  # what is wrong with a picture: the picture
     "fully transparent": png(Image.merge("LA", [picture(1), Image.new("L", (40, 40), 0)])),
     "all one gray value": png(Image.new("L", (40, 40), 7)),
     "more than 32 times as long as wide, no shape of a radiograph": png(Image.new("L", (1, 9000))),
-    "16 bits a colour that uses only 12 or fewer of them; store it as gray": b"",
+    "16 bits a color that uses only 12 or fewer of them; store it as gray": b"",
 }
 
 
-def wide_colour(most: int) -> bytes:
-    """Return a PNG of 16-bit colour, which Pillow does not write, with values from 0 to `most`."""
+def wide_color(most: int) -> bytes:
+    """Return a PNG of 16-bit color, which Pillow does not write, with values from 0 to `most`."""
     values = np.random.default_rng(0).integers(0, most + 1, (20, 20, 3)).astype(">u2")
     lines = b"".join(b"\0" + line.tobytes() for line in values)
     header = (20).to_bytes(4, "big") * 2 + bytes([16, 2, 0, 0, 0])
@@ -187,7 +187,7 @@ def wide_colour(most: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, data) for name, data in parts)
 
 
-DAMAGED["16 bits a colour that uses only 12 or fewer of them; store it as gray"] = wide_colour(4095)
+DAMAGED["16 bits a color that uses only 12 or fewer of them; store it as gray"] = wide_color(4095)
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
@@ -198,8 +198,8 @@ def test_what_is_wrong_with_a_picture_is_named(tmp_path: Path, kind: str):
     assert error.value.reason == kind
 
 
-def test_colour_that_uses_its_16_bits_is_read(tmp_path: Path):
-    (tmp_path / "x.png").write_bytes(wide_colour(65535))
+def test_color_that_uses_its_16_bits_is_read(tmp_path: Path):
+    (tmp_path / "x.png").write_bytes(wide_color(65535))
     assert np.asarray(read_radiograph(tmp_path / "x.png")).max() > 200
 
 

@@ -43,7 +43,7 @@ def ramp(bits: int = 12, size: tuple[int, int] = (96, 64)) -> NDArray[np.uint16]
 def write_dicom(
     path: Path, values: NDArray[Any], syntax: str = "explicit", bits: int = 12, **tags: Any
 ) -> Path:
-    """Write a picture of gray values, or of colours; `tags` may be any, `None` to leave one out."""
+    """Write a picture of gray values, or of colors; `tags` may be any, `None` to leave one out."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
     meta.MediaStorageSOPInstanceUID = generate_uid()

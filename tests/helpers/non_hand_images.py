@@ -9,7 +9,7 @@ Picture = NDArray[np.uint8]
 
 
 def others(hand: Picture) -> dict[str, Picture]:
-    """Return some, by name: gray or in colour; one is made of a radiograph [H, W]."""
+    """Return some, by name: gray or in color; one is made of a radiograph [H, W]."""
     rng = np.random.default_rng(0)
     return {
         "cat": data.chelsea(),

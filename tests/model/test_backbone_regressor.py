@@ -45,7 +45,7 @@ def test_it_begins_at_the_centre_and_counts_in_the_spread():
     image, male = torch.rand(4, 3, 96, 96), torch.tensor([0.0, 1.0, 0.0, 1.0])
     with torch.no_grad():
         plain = make().eval()(image, male)
-        months = make(centre=127, spread=41).eval()(image, male)
+        months = make(center=127, spread=41).eval()(image, male)
     torch.testing.assert_close(months, 127 + 41 * plain)
 
 
@@ -55,7 +55,7 @@ def test_the_sex_reaches_the_answer(sex: str, hidden: int):
     network = make(sex=sex, hidden_features=hidden).eval()
     image, male = torch.rand(1, 3, 96, 96).expand(2, -1, -1, -1), torch.tensor([0.0, 1.0])
     girl, boy = network(image, male)
-    if sex == "scaled":  # alike at the start, and learnt
+    if sex == "scaled":  # alike at the start, and learned
         torch.testing.assert_close(girl, boy)
         (girl - boy).backward()
         assert next(network.sex.parameters()).grad.abs().sum() > 0

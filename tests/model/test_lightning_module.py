@@ -73,7 +73,7 @@ def test_validation_maes_are_the_plain_ones_and_by_sex():
     assert module.validation["row"] == list(range(30))
 
 
-def test_training_minimises_the_l1_loss():
+def test_training_minimizes_the_l1_loss():
     module = BoneAgeModule(Tiny(), adam(1.0))
     fit = trainer(max_epochs=60)
     before = validate(module, loader())["val_mae"]

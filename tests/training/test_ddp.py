@@ -96,7 +96,7 @@ def test_accumulated_parts_make_the_step_of_one(alone: Path, train: Train):
 def test_two_processes_train_the_real_network_and_v2_goes_on(tmp_path: Path, command: Callable[..., Result]):
     small = [*SMALL_PHANTOM, *DDP, "data.batch_size=16", "trainer.max_epochs=1"]
     result = command("+experiment=v1", *small, cwd=tmp_path, **ENV)
-    assert "2 × cpu, BatchNorm normalises each process's share of a batch by itself" in result.stdout
+    assert "2 × cpu, BatchNorm normalizes each process's share of a batch by itself" in result.stdout
     assert result.stdout.count("verdict") == 1
     result = command("+experiment=v2", "ckpt=v1", *small, cwd=tmp_path, **ENV)
     (v1,) = (tmp_path / "outputs" / "v1").iterdir()

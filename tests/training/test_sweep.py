@@ -27,7 +27,7 @@ def test_a_seed_sweep_ends_with_mean_and_deviation(tmp_path: Path, command: Call
     assert (sweep / "1" / "checkpoints" / "best.ckpt").exists()
 
 
-def test_a_search_minimises_the_validation_mae(tmp_path: Path, command: Callable[..., Result]):
+def test_a_search_minimizes_the_validation_mae(tmp_path: Path, command: Callable[..., Result]):
     search = ["hparams_search=optuna", "hydra.sweeper.n_trials=2"]
     command("+experiment=v1", *search, *TINY, cwd=tmp_path)
     (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()

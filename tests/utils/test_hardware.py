@@ -28,7 +28,7 @@ def test_precision_is_bfloat16_only_where_it_is_native(
         (False, False, False),
     ],
 )
-def test_batchnorm_is_synchronised_where_that_is_possible(
+def test_batchnorm_is_synchronized_where_that_is_possible(
     monkeypatch: pytest.MonkeyPatch, gpu: bool, asked: bool | None, expected: bool
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)

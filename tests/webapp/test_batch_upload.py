@@ -62,7 +62,7 @@ def test_a_table_that_cannot_be_read_is_refused_by_itself(tmp_path: Path):
     assert len(list(laid.requests("unknown"))) == 1
     ((name, words),) = laid.errors
     assert name == "t.csv"
-    assert words.startswith("no column is recognised as a path or an id")
+    assert words.startswith("no column is recognized as a path or an id")
 
 
 def test_a_table_cannot_name_what_was_not_dropped(tmp_path: Path):

@@ -81,7 +81,7 @@ transforms.mix transforms.mixup
 model=pooled model=backbone
 model.sex model.sex_fusion
 model.outputs model.num_outputs
-model.centre model.output_mean
+model.center model.output_mean
 model.spread model.output_std
 model.download model.allow_download
 model.options model.backbone_kwargs

@@ -1,6 +1,6 @@
 """Instantiate configuration nodes, with errors that name the option.
 
-Constructors are given plain lists and dictionaries: an optimiser's and a scheduler's go into checkpoints.
+Constructors are given plain lists and dictionaries: an optimizer's and a scheduler's go into checkpoints.
 """
 
 import inspect

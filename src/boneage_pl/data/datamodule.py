@@ -1,4 +1,4 @@
-"""LightningDataModule of a labelled set of hand radiographs."""
+"""LightningDataModule of a labeled set of hand radiographs."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ class BoneAgeDataModule(L.LightningDataModule):
     """Radiographs with sex and bone age, split by the published protocol.
 
     Args:
-        root: folder of the data, or its table; any layout that `examine_table` recognises.
+        root: folder of the data, or its table; any layout that `load_table` recognizes.
         image_size: side of the square images in pixels.
         batch_size: images of an optimizer step: all processes and accumulated parts together.
         drop_last: whether training drops the short last batch of an epoch.
@@ -157,7 +157,7 @@ class BoneAgeDataModule(L.LightningDataModule):
         """Draw the data where they are synthetic, and prepare the images; returns at once where all is there.
 
         Raises:
-            BoneAgeError: see `examine_table` and `build_cache`.
+            BoneAgeError: see `load_table` and `build_cache`.
         """
         if self.phantom is not None:
             generate_if_missing(self.phantom, self.root)
@@ -173,7 +173,7 @@ class BoneAgeDataModule(L.LightningDataModule):
         """Read and check the table and every image, and divide what can be used.
 
         Raises:
-            BoneAgeError: see `examine_table`, `make_split` and `check_no_leakage`; or rows and
+            BoneAgeError: see `load_table`, `make_split` and `check_no_leakage`; or rows and
                 images that cannot be used, with `on_invalid="raise"`.
         """
         if self._ready:  # Lightning calls this again before validate and before fit

@@ -91,7 +91,7 @@ def quantize_int8(
 ) -> None:
     """Write `path` with 8 bits: weights by channel, activations in the ranges that images show.
 
-    Static quantisation (Jacob et al., CVPR 2018) as ONNX Runtime does it. Small matrices stay in float32,
+    Static quantization (Jacob et al., CVPR 2018) as ONNX Runtime does it. Small matrices stay in float32,
     among them the one that gives the months. Rounding shifts and shrinks the answers a little alike; the line
     that undoes it on the calibration images, by least squares, is the last step (docs/EXPORT.md).
 

@@ -18,7 +18,7 @@ def add_intervals(answers: pd.DataFrame, records: Sequence[CheckpointMetadata]) 
     """Return answers with the columns `low` and `high`, the ends of each interval as `predict` gives them.
 
     Args:
-        answers: see `answers_table`.
+        answers: see `predictions_frame`.
         records: of the checkpoints.
     """
     intervals = calibrate(records, LEVEL)
@@ -53,7 +53,7 @@ def measure_std(answers: pd.DataFrame) -> dict[str, Any] | None:
     """Return the MAE of the quarter that the model is surest of, and of that which it is least sure of.
 
     Args:
-        answers: see `answers_table`, with `spread`, months, where the model says it.
+        answers: see `predictions_frame`, with `spread`, months, where the model says it.
 
     Returns:
         `mean` of the spread, months; `surest` and `least_sure`, the MAEs with their intervals, and

@@ -166,7 +166,7 @@ def _save_record(run: RunResults, others: list[RunResults], target: Path) -> Pat
     for name in FIGURES:
         figure = run.folder / "report" / f"{name}.png"
         if figure.is_file():
-            with Image.open(figure) as image:  # 64 colours draw these as well, in a third of the bytes
+            with Image.open(figure) as image:  # 64 colors draw these as well, in a third of the bytes
                 image.convert("RGB").quantize(64).save(new / figure.name, optimize=True)
     if tests:
         text = json.dumps(dict(sorted(tests.items())), indent=1)

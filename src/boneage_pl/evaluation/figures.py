@@ -25,8 +25,8 @@ def predicted_against_true(answers: pd.DataFrame) -> Figure:
     """Plot predicted against true months by sex; `answers` has `male`, `bone_age` and `predicted`."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
-    for sex, rows, colour in _by_sex(answers):
-        axes.plot(rows["bone_age"], rows["predicted"], "o", ms=2.5, alpha=0.4, color=colour, label=sex)
+    for sex, rows, color in _by_sex(answers):
+        axes.plot(rows["bone_age"], rows["predicted"], "o", ms=2.5, alpha=0.4, color=color, label=sex)
     limit = max(answers["bone_age"].max() * 1.05, 12)
     axes.plot([0, limit], [0, limit], color="0.4", lw=1)
     finite = answers["predicted"][np.isfinite(answers["predicted"])]
@@ -41,9 +41,9 @@ def bland_altman(answers: pd.DataFrame) -> Figure:
     """Plot the error against the mean of both ages, with bias and limits (Bland and Altman 1986)."""
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.subplots()
-    for sex, rows, colour in _by_sex(answers):
+    for sex, rows, color in _by_sex(answers):
         middle = (rows["predicted"] + rows["bone_age"]) / 2
-        axes.plot(middle, rows["error"], "o", ms=2.5, alpha=0.4, color=colour, label=sex)
+        axes.plot(middle, rows["error"], "o", ms=2.5, alpha=0.4, color=color, label=sex)
     bias, spread = answers["error"].mean(), PERCENTILES * answers["error"].std()
     if np.isfinite(spread):
         for at, words in ((bias, "bias"), (bias - spread, "lower limit"), (bias + spread, "upper limit")):
@@ -66,17 +66,17 @@ def error_by_age(answers: pd.DataFrame) -> Figure:
     """Plot the mean absolute error by year of age and sex, with 95 % bootstrap intervals over images."""
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.subplots()
-    for shift, (sex, rows, colour) in zip((-0.1, 0.1), _by_sex(answers), strict=True):
+    for shift, (sex, rows, color) in zip((-0.1, 0.1), _by_sex(answers), strict=True):
         error = (rows["predicted"] - rows["bone_age"]).abs()
         year = (rows["bone_age"] // 12).astype(int)
         by_year = error.groupby(year).mean()
-        axes.plot(by_year.index + 0.5, by_year, "o-", ms=4, color=colour, label=sex)
+        axes.plot(by_year.index + 0.5, by_year, "o-", ms=4, color=color, label=sex)
         image = rows["image"] if "image" in rows else pd.Series(range(len(rows)), rows.index)
         for at in by_year.index:
             axes.vlines(
                 at + 0.5 + shift,
                 *_interval(error[year == at], image[year == at]),
-                color=colour,
+                color=color,
                 lw=1,
                 alpha=0.6,
             )

@@ -128,7 +128,7 @@ def compare_predictions(answers: pd.DataFrame, name: str, months: pd.Series) -> 
     """Compare answers with those of another model.
 
     Args:
-        answers: see `answers_table`.
+        answers: see `predictions_frame`.
         name: of the other.
         months: the other's, by id; it may lack some.
 

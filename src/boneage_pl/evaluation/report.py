@@ -76,12 +76,12 @@ class ReportSections:
 
     Args:
         members: of several checkpoints, each one's `name` and statistics.
-        paired_comparison: the comparison with another model, see `pairing.paired`, with `name`, `this` and
+        paired_comparison: the comparison with another model, see `paired_comparison`, with `name`, `this` and
             `other`.
-        robustness: a row for each change of the pictures, see `stress.measure_stress`.
+        robustness: a row for each change of the pictures, see `measure_robustness`.
         figures: more figures by name.
-        coverage: of the answers' intervals, see `coverage.measure_coverage`.
-        predicted_std: what the model's own doubts tell, see `coverage.measure_spread`.
+        coverage: of the answers' intervals, see `measure_interval_coverage`.
+        predicted_std: what the model's own doubts tell, see `measure_std`.
         columns: more columns of predictions.csv.
         tables: more tables by file name.
     """
@@ -106,7 +106,7 @@ def write_report(
     """Write a report into `folder`; return its numbers, and its figures by name as PNG files.
 
     Args:
-        answers: as `answers_table` makes it.
+        answers: as `predictions_frame` makes it.
         read: ids → uint8 [B, H, W], for the worst cases.
         further: what else has been found out.
     """

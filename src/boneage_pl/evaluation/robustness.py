@@ -38,7 +38,7 @@ def measure_robustness(answers: pd.DataFrame, months: Mapping[str, pd.Series]) -
     """Return a row for each way that the pictures were shown, with 95 % intervals over images.
 
     Args:
-        answers: see `answers_table`.
+        answers: see `predictions_frame`.
         months: the answers by way of showing, `clean` first, and by id.
 
     Returns:

@@ -30,7 +30,7 @@ class RunResults:
         metrics: that of the report's metrics.json; empty until then.
         predictions: that of the report's predictions.csv; `None` until then, and in a record.
         run: that of run.json.
-        paired_tests: of a record, see `pairing.paired`, by the other's name.
+        paired_tests: of a record, see `paired_comparison`, by the other's name.
     """
 
     folder: Path
@@ -80,7 +80,7 @@ class RunResults:
 
     @property
     def start(self) -> dict[str, Any] | None:
-        """What it started from, see `run.record.Start`; `None` for random weights and until it ends."""
+        """What it started from, see `WarmStart`; `None` for random weights and until it ends."""
         return (self.summary or {}).get("start")
 
     @property

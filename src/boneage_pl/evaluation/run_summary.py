@@ -94,7 +94,7 @@ def format_setup(record: CheckpointMetadata, split: pd.DataFrame, initial_weight
     months, constant = constant_predictor(split)
     device = "{processes} × {device}".format(**record.numerics).removeprefix("1 × ")
     if record.numerics["processes"] > 1 and record.numerics["device"] == "cpu":
-        device += ", BatchNorm normalises each process's share of a batch by itself"
+        device += ", BatchNorm normalizes each process's share of a batch by itself"
     leakage = (
         f"this validation is NOT on new images: {seen:.1%} of its rows show images that were trained on"
         if seen

@@ -81,7 +81,7 @@ def count_images(root: Path) -> tuple[int, int]:
     """Return (images, rows) of the set under `root`, found as training and evaluation find it.
 
     Raises:
-        BoneAgeError: no table is recognised, or images of its rows are missing.
+        BoneAgeError: no table is recognized, or images of its rows are missing.
     """
     from boneage_pl.data.tables.load import (
         read_table,  # imports pandas: not before there is something to read

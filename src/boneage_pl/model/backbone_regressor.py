@@ -106,7 +106,7 @@ def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
         raise BoneAgeError(f"model.{name}={value}: it must be {' or '.join(map(str, choices))}.")
 
 
-def adapt_to_grayscale(network: nn.Module, colours: InputSpec) -> InputSpec:
+def adapt_to_grayscale(network: nn.Module, colors: InputSpec) -> InputSpec:
     """Adapt a network's first layer from three equal channels to one, and return the normalization for it.
 
     With one normalization for all three, as in [-1, 1], its features stay the same. With three that differ,
@@ -115,8 +115,8 @@ def adapt_to_grayscale(network: nn.Module, colours: InputSpec) -> InputSpec:
     first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
     if first.in_channels != 3 or first.groups != 1:
         raise BoneAgeError("model.channels=1: the network's first layer does not see three channels.")
-    gray = InputSpec((sum(colours.mean) / 3,), (sum(colours.std) / 3,))
-    scale = torch.tensor([gray.std[0] / deviation for deviation in colours.std]).view(3, 1, 1)
+    gray = InputSpec((sum(colors.mean) / 3,), (sum(colors.std) / 3,))
+    scale = torch.tensor([gray.std[0] / deviation for deviation in colors.std]).view(3, 1, 1)
     first.weight = nn.Parameter(
         (first.weight.detach() * scale).sum(1, keepdim=True)
     )  # [O, 3, h, w] → [O, 1, h, w]

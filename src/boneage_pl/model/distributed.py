@@ -24,7 +24,7 @@ def gather(values: list[Any]) -> list[Any]:
 def average_batchnorm_statistics(network: nn.Module) -> None:
     """Give every process the mean of all processes' running BatchNorm statistics.
 
-    Each normalises its own share of a batch unless BatchNorm is synchronised, which PyTorch does on GPUs
+    Each normalizes its own share of a batch unless BatchNorm is synchronized, which PyTorch does on GPUs
     only; without this, processes would validate different networks, and the first one's would be saved.
     """
     if not is_distributed():

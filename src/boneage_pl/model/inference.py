@@ -66,7 +66,7 @@ class InferenceModule(nn.Module):
     """The one way from the pixels of a radiograph to its bone age, in a validation and for all who ask.
 
     Args:
-        network: image [B, C, H, W] as its `Input` says, and male [B] → output.
+        network: image [B, C, H, W] as its `InputSpec` says, and male [B] → output.
         transforms: of images that are not trained on.
         loss: see `Loss`.
     """

@@ -23,7 +23,7 @@ def is_depthwise(network: nn.Module) -> bool:
 
 
 class GeM(nn.Module):
-    """Generalised-mean pooling with a power that is learnt, from 3 on (Radenović et al., TPAMI 2019).
+    """Generalized-mean pooling with a power that is learned, from 3 on (Radenović et al., TPAMI 2019).
 
     1 would be the mean, and the higher it is, the nearer it comes to the maximum.
     """

@@ -25,7 +25,7 @@ class BoneAgeModule(L.LightningModule):
     """Train a network and validate it in months.
 
     Args:
-        network: image [B, C, H, W], normalized by its `Input`, and male [B] → output.
+        network: image [B, C, H, W], normalized by its `InputSpec`, and male [B] → output.
         optimizer: network → optimizer.
         scheduler: optimizer and the run's length → scheduler, or `None` for a constant rate.
         interval: `epoch` or `step`, when the scheduler steps and what the length is counted in.

@@ -8,7 +8,7 @@ from boneage_pl.errors import BoneAgeError
 
 
 class AgeDistributionLoss(nn.Module):
-    """A number of months, and beside it how likely each month is, learnt together.
+    """A number of months, and beside it how likely each month is, learned together.
 
     The label is a normal distribution over the months (label distribution; Gao et al., IEEE TIP
     2017), which cross-entropy compares with the network's; the number by its absolute error. The answer is

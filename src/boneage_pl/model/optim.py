@@ -143,7 +143,7 @@ def length_option(node: Any) -> str | None:
 
 
 def build_scheduler_factory(node: DictConfig) -> tuple[SchedulerFactory, str]:
-    """Return what makes the configured scheduler of an optimiser and of the run's length, and its interval.
+    """Return what makes the configured scheduler of an optimizer and of the run's length, and its interval.
 
     `interval`, `epoch` or `step`, says when it goes on; the run's length is counted in it, and is what each
     option of `LENGTH_OPTIONS` becomes that is `null`. `schedulers`, of those made of others, are made first.

@@ -32,7 +32,7 @@ class CalibrationPoint:
 class ConformalIntervals:
     """Split-conformal intervals: symmetric about the answer, as wide as the known errors of its like.
 
-    The score is the absolute residual (Lei et al., J Am Stat Assoc 2018): conformalised quantile regression
+    The score is the absolute residual (Lei et al., J Am Stat Assoc 2018): conformalized quantile regression
     (Romano, Patterson and Candès, NeurIPS 2019) needs a network that was trained to give quantiles, and the
     published one gives one number. So that the width can differ where the errors do, each sex and age region
     is calibrated by itself (Mondrian; Vovk 2012), by the region of the *answer*, which is known for a new

@@ -114,7 +114,7 @@ class GradCAMWriter:
 
 
 def colorize(found: Heatmap, strongest: float = 1.0) -> Pixels:
-    """Return a map's colours, red where the answer was raised and blue where it was lowered.
+    """Return a map's colors, red where the answer was raised and blue where it was lowered.
 
     Args:
         found: [h, w].
@@ -124,9 +124,9 @@ def colorize(found: Heatmap, strongest: float = 1.0) -> Pixels:
         uint8 [h, w, 4], the last of them opacity.
     """
     scaled = found / (float(np.abs(found).max()) or math.inf)
-    colours: Pixels = mpl.colormaps[_COLORS]((scaled + 1) / 2, bytes=True)
-    colours[..., 3] = np.rint(255 * strongest * np.abs(scaled))
-    return colours
+    colors: Pixels = mpl.colormaps[_COLORS]((scaled + 1) / 2, bytes=True)
+    colors[..., 3] = np.rint(255 * strongest * np.abs(scaled))
+    return colors
 
 
 def overlay(pixels: Pixels, found: Heatmap, answer: Prediction) -> Figure:
@@ -137,7 +137,7 @@ def overlay(pixels: Pixels, found: Heatmap, answer: Prediction) -> Figure:
     for axes in (plain, seen):
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
         axes.set_axis_off()
-    colours = mpl.colormaps[_COLORS]
+    colors = mpl.colormaps[_COLORS]
     seen.imshow(colorize(found, _MAX_ALPHA), interpolation="nearest", extent=(0, side, side, 0))
     height, width = found.shape
     plain.set_title(f"{answer.years_months} ({answer.months:.1f} months), {answer.sex}", fontsize=10)
@@ -145,6 +145,6 @@ def overlay(pixels: Pixels, found: Heatmap, answer: Prediction) -> Figure:
     seen.set_title(
         f"raised the answer (red), lowered it (blue)\n{height} × {width} cells, {cell}", fontsize=10
     )
-    bar = mpl.cm.ScalarMappable(mpl.colors.Normalize(-1, 1), colours)
+    bar = mpl.cm.ScalarMappable(mpl.colors.Normalize(-1, 1), colors)
     figure.colorbar(bar, ax=seen, shrink=0.7, label="of the strongest cell")
     return figure

@@ -41,7 +41,7 @@ def requests_from_table(table: Path, male: Any) -> list[PredictionRequest]:
     meant, paths = _map_header(header), _path_column(header)
     if not paths and "id" not in meant:
         raise BoneAgeError(
-            f"{table}: no column is recognised as a path or an id; there are {', '.join(header)[:300]}.\n"
+            f"{table}: no column is recognized as a path or an id; there are {', '.join(header)[:300]}.\n"
             "Call the column of the files path, or that of the ids id; and the one of the sexes sex (F or M)."
         )
     found = _requests_by_path(raw[paths[0]], table) if paths else _requests_by_id(raw[meant["id"]], table)

@@ -93,10 +93,10 @@ def check_compile(mode: bool | str) -> None:
 
 
 def _unfused(cfg: DictConfig, precision: str) -> DictConfig:
-    """Unfuse the optimiser where gradients are clipped that a fused one would scale."""
+    """Unfuse the optimizer where gradients are clipped that a fused one would scale."""
     if not (cfg.trainer.get("gradient_clip_val") and cfg.optimizer.get("fused") and "mixed" in precision):
         return cfg
-    log.info("optimizer.fused=false: %s gradients of a fused optimiser cannot be clipped", precision)
+    log.info("optimizer.fused=false: %s gradients of a fused optimizer cannot be clipped", precision)
     return OmegaConf.merge(cfg, {"optimizer": {"fused": False}})  # type: ignore[return-value]
 
 

@@ -33,7 +33,7 @@ class CheckpointMetadata:
         config: the run's whole configuration, resolved.
         precision: Lightning's name of the arithmetic it was trained in.
         input: what the network wants to see.
-        split: the split, see `describe_split`.
+        split: the split, see `split_to_dict`.
         start: what the run started from; `None` for random weights.
         numerics: what the last bits of a sum depend on, see `utils.hardware`.
         epoch: the epoch that the checkpoint is the end of; 0 also before the first.

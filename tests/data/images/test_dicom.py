@@ -105,10 +105,10 @@ def test_padding_is_black_and_sets_no_range(tmp_path: Path):
     assert (gray(inverted)[:10] == 0).all()
 
 
-def test_colours_become_luminance(tmp_path: Path):
-    colours = np.dstack([ramp(8), ramp(8).T[:64].repeat(2, 0)[:96, :64], ramp(8)[::-1]]).astype(np.uint8)
-    path = write_dicom(tmp_path / "a.dcm", colours)
-    assert (gray(path) == np.asarray(Image.fromarray(colours).convert("L"))).all()
+def test_colors_become_luminance(tmp_path: Path):
+    colors = np.dstack([ramp(8), ramp(8).T[:64].repeat(2, 0)[:96, :64], ramp(8)[::-1]]).astype(np.uint8)
+    path = write_dicom(tmp_path / "a.dcm", colors)
+    assert (gray(path) == np.asarray(Image.fromarray(colors).convert("L"))).all()
 
 
 def test_the_files_that_pydicom_ships_are_read_or_refused_with_a_word():

@@ -20,16 +20,16 @@ def test_girls_are_never_behind_boys(name: str) -> None:
 @pytest.mark.parametrize("name", OSSIFICATION_CENTERS)
 @pytest.mark.parametrize("male", [True, False])
 def test_each_centre_appears_grows_and_fuses_in_that_order(name: str, male: bool) -> None:
-    centre, sex = OSSIFICATION_CENTERS[name], 0 if male else 1
-    assert growth(name, centre.appears[sex], male) == 0
-    assert 0 < growth(name, centre.appears[sex] + 1, male) < 0.1
-    assert growth(name, centre.completes[sex], male) == 1
-    if centre.fuses is not None:
-        assert fusion(name, centre.completes[sex], male) == 0
-        assert fusion(name, centre.fuses[sex] - FUSION_MONTHS / 2, male) == pytest.approx(0.5)
-        assert fusion(name, centre.fuses[sex], male) == 1
-        assert scar(name, centre.fuses[sex], male) == 1
-        assert scar(name, centre.fuses[sex] + SCAR_MONTHS, male) == 0
+    center, sex = OSSIFICATION_CENTERS[name], 0 if male else 1
+    assert growth(name, center.appears[sex], male) == 0
+    assert 0 < growth(name, center.appears[sex] + 1, male) < 0.1
+    assert growth(name, center.completes[sex], male) == 1
+    if center.fuses is not None:
+        assert fusion(name, center.completes[sex], male) == 0
+        assert fusion(name, center.fuses[sex] - FUSION_MONTHS / 2, male) == pytest.approx(0.5)
+        assert fusion(name, center.fuses[sex], male) == 1
+        assert scar(name, center.fuses[sex], male) == 1
+        assert scar(name, center.fuses[sex] + SCAR_MONTHS, male) == 0
 
 
 def test_the_months_that_the_phantom_was_asked_for() -> None:
@@ -39,7 +39,7 @@ def test_the_months_that_the_phantom_was_asked_for() -> None:
         "triquetrum": (30, 24), "lunate": (42, 31), "scaphoid": (66, 51), "trapezium": (67, 48),
         "trapezoid": (67, 48), "ulna": (84, 66), "pisiform": (132, 108), "thumb_sesamoid": (152, 126),
     }  # fmt: skip
-    assert {name: centre.appears for name, centre in OSSIFICATION_CENTERS.items()} == appears
+    assert {name: center.appears for name, center in OSSIFICATION_CENTERS.items()} == appears
     fuses = {"distal_phalanx": (186, 160), "proximal_phalanx": (192, 168), "middle_phalanx": (192, 168)}
     fuses |= {"metacarpal": (192, 168), "radius": (216, 198)}
     assert {name: OSSIFICATION_CENTERS[name].fuses for name in fuses} == fuses

@@ -32,7 +32,7 @@ def carpal_area(age: float, male: bool) -> float:
     )
 
 
-def centres(age: float, male: bool) -> int:
+def centers(age: float, male: bool) -> int:
     skeleton = build_skeleton(age, male, HandVariation(rng_for(0, 0, BUILD)))
     # Each bone has one outline; a growth plate's scar is as bright, but a bar of four corners.
     return sum(s.level in (CORTEX, CORTEX - 15) and len(s.points) > 4 for s in skeleton.shapes)
@@ -84,7 +84,7 @@ def test_conditions_follow_from_seed_and_index() -> None:
 @pytest.mark.parametrize("male", [True, False])
 def test_bones_appear_and_the_carpus_grows_with_age(male: bool) -> None:
     ages = range(1, 229, 3)
-    areas, counts = ([of(age, male) for age in ages] for of in (carpal_area, centres))
+    areas, counts = ([of(age, male) for age in ages] for of in (carpal_area, centers))
     assert all(np.diff(areas) >= 0)
     assert all(np.diff(counts) >= 0)
     assert areas[0] < 15 < 1200 < areas[-1]
@@ -96,7 +96,7 @@ def test_bones_appear_and_the_carpus_grows_with_age(male: bool) -> None:
 def test_girls_are_ahead_of_boys() -> None:
     for age in range(12, 150, 6):
         assert carpal_area(age, False) > carpal_area(age, True)
-        assert centres(age, False) >= centres(age, True)
+        assert centers(age, False) >= centers(age, True)
 
 
 @pytest.mark.parametrize("count", [20, 60, 200])

@@ -106,7 +106,7 @@ def _strip_jpeg(content: bytes, orientation: bool) -> Iterator[bytes]:
     end = len(JPEG_MAGIC)
     for marker, start, end in _jpeg_segments(content):
         exif = content.startswith(_JPEG_EXIF, start + 4)
-        # APP0 and APP14 say what the colours mean; the other APPs and comments hold no pixels
+        # APP0 and APP14 say what the colors mean; the other APPs and comments hold no pixels
         extra = marker == 0xFE or 0xE1 <= marker <= 0xED or marker == 0xEF
         if not extra or (marker == 0xE1 and exif and orientation):
             yield content[start:end]
@@ -125,7 +125,7 @@ def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
 FORMATS = ("PNG", "JPEG")  # of a data set; Pillow reads many more, and hands some to other programs
 MAX_PIXELS = 64 * 2**20  # pixels; our choice: film of 35 × 43 cm scanned at 600 dpi has 80 % of it
 MAX_SIDE = 32  # times as long as wide; our choice: cut to its middle square, more shows nothing of a hand
-MIN_BITS = 14  # of a colour's 16; our choice: Pillow keeps the upper 8, of which 2 may be unused
+MIN_BITS = 14  # of a color's 16; our choice: Pillow keeps the upper 8, of which 2 may be unused
 MAX_FILE_BYTES = 2**29  # bytes; our choice: that many pixels of four 16-bit channels, not compressed
 
 BLANK_IMAGE = "all one gray value"
@@ -163,7 +163,7 @@ def bad_image(name: Path | str, kind: str) -> BadImageError:
 def read_image(path: Path | str, bits: int = 0) -> Image.Image:
     """Read a PNG or JPEG as gray values: mode `L`, 8 bits.
 
-    A radiograph has one channel. Where a file stores three equal ones nothing is lost; a coloured picture of
+    A radiograph has one channel. Where a file stores three equal ones nothing is lost; a colored picture of
     a radiograph is read as its luminance (ITU-R BT.601, Pillow's `L`). Of 16-bit values the highest 8 of the
     `bits` in use are kept, transparency lies on black as a radiograph's background does, and EXIF orientation
     is applied. What holds no pixels may be damaged or of any size.
@@ -317,7 +317,7 @@ def to_grayscale(image: Image.Image, bits: int, name: Path | str, *, wide: bool 
         image: of any mode.
         bits: see `read_image`.
         name: what an error calls it.
-        wide: whether its colours had 16 bits in its file.
+        wide: whether its colors had 16 bits in its file.
 
     Raises:
         BadImageError: its values cannot be brought to 8 bits, or it is fully transparent.
@@ -339,10 +339,10 @@ def to_grayscale(image: Image.Image, bits: int, name: Path | str, *, wide: bool 
 
 
 def _check_16bit(image: Image.Image, name: Path | str) -> None:
-    """Refuse 16-bit colours that use few of their bits: of such Pillow reads the upper eight alone."""
+    """Refuse 16-bit colors that use few of their bits: of such Pillow reads the upper eight alone."""
     used = 8 + int(np.asarray(image.convert("RGB")).max()).bit_length()
     if used < MIN_BITS:
-        raise bad_image(name, f"16 bits a colour that uses only {used} or fewer of them; store it as gray")
+        raise bad_image(name, f"16 bits a color that uses only {used} or fewer of them; store it as gray")
 
 
 def decode_and_resize(content: bytes, name: Path | str, frame: ResizeSpec, bits: int) -> bytes:

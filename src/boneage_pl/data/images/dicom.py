@@ -76,7 +76,7 @@ def decode_dicom(content: bytes, name: str) -> tuple[Image.Image, DicomTags]:
 
     Bits beyond those stored are ignored; the modality LUT or rescaling, then the first VOI LUT or window are
     applied (PS3.3 C.11.1 and C.11.2); without either the picture goes from its darkest to its brightest
-    value, as viewers show it. MONOCHROME1 is inverted, padding is black, colours become luminance.
+    value, as viewers show it. MONOCHROME1 is inverted, padding is black, colors become luminance.
 
     Args:
         content: of the file.

@@ -41,7 +41,7 @@ def _check_image(dataset: "Dataset", name: str) -> None:
 
 
 def decode_pixels(dataset: "Dataset", name: str) -> Values:
-    """Return the stored values: [H, W], or of colours RGB [H, W, 3].
+    """Return the stored values: [H, W], or of colors RGB [H, W, 3].
 
     Raises:
         BadImageError: no single picture, a damaged one, or one that cannot be decoded: what to install.
@@ -137,8 +137,8 @@ def apply_display_pipeline(values: Values, dataset: "Dataset") -> tuple[Image.Im
         values = apply_color_lut(values, dataset)
     if values.ndim == 3:
         deep = values.dtype.itemsize > 1
-        colours = _to_8_bits(values, 0, np.iinfo(values.dtype).max) if deep else values
-        return Image.fromarray(colours.astype(np.uint8)[..., :3], "RGB").convert("L"), ""
+        colors = _to_8_bits(values, 0, np.iinfo(values.dtype).max) if deep else values
+        return Image.fromarray(colors.astype(np.uint8)[..., :3], "RGB").convert("L"), ""
     used = ~_padding_mask(values, dataset)
     real = apply_modality_lut(values, dataset)
     unwindowed = ""

@@ -61,7 +61,7 @@ def load_radiograph(picture: ImageInput, levels: Sequence[int] = ()) -> Radiogra
     says that it is one, is mirrored: the RSNA's are all left.
 
     Args:
-        picture: a path; a Pillow image; or gray values [H, W], or colours [H, W, 3], uint8 or uint16.
+        picture: a path; a Pillow image; or gray values [H, W], or colors [H, W, 3], uint8 or uint16.
         levels: bits that the 16-bit images of the training were read as, see
             `boneage_pl.data.images.bit_depth`.
 

@@ -1,6 +1,6 @@
 """Outlines of single bones: a tubular bone with its epiphysis, a carpal bone, an end of the forearm.
 
-Everything is in millimetres of an adult's hand. A bone is a few nested polygons, the outer ones denser:
+Everything is in millimeters of an adult's hand. A bone is a few nested polygons, the outer ones denser:
 cortex, trabecular bone, medullary cavity. The proportions are approximations made to look
 right, not measurements.
 """
@@ -129,7 +129,7 @@ def _epiphysis(frame: BoneFrame, form: Form, stage: Stage, near: float, metaphys
 
 
 def carpal_bone(
-    centre: Points, axes: tuple[float, float], turn: float, layer: int, grown: float
+    center: Points, axes: tuple[float, float], turn: float, layer: int, grown: float
 ) -> list[Shape]:
     """Return a short bone's polygons: a round dot at first, its own angular outline when grown.
 
@@ -143,8 +143,8 @@ def carpal_bone(
     outline = np.stack([x * cos - y * sin, x * sin + y * cos], axis=1)
     inside = max(0.4, 1 - 0.9 / min(a, b))
     return [
-        Shape(centre + outline, CORTEX - 15, layer),
-        Shape(centre + inside * outline, TRABECULAR - 4, layer),
+        Shape(center + outline, CORTEX - 15, layer),
+        Shape(center + inside * outline, TRABECULAR - 4, layer),
     ]
 
 

@@ -155,7 +155,7 @@ def write_phantom(
     An interrupted phantom is finished and a shorter one extended: only missing images are drawn. The table
     and the record of the parameters come last, so a half-written phantom is never taken for a whole one.
     With `skeleton_age` (months) every image shows a skeleton of that age while the labels vary: the control,
-    from which nothing can be learnt. `workers` processes draw (default: one a core); of several callers at
+    from which nothing can be learned. `workers` processes draw (default: one a core); of several callers at
     once one is let in by `boneage_pl.data.tables.spec.generate_if_missing`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""When the centres of the hand and wrist appear, complete their growth and fuse, in months, for each sex.
+"""When the centers of the hand and wrist appear, complete their growth and fuse, in months, for each sex.
 
 Sources, named in the table below:
 
@@ -6,11 +6,11 @@ Sources, named in the table below:
   tooth calcification", Medical Radiography and Photography 43 (1967) 45-66: median ages of appearance.
   The numbers are the rounded ones in common circulation; the paper itself was not at hand.
 - RANGE: P. Butler, A. Mitchell, J. Healy, "Applied Radiological Anatomy", Cambridge 2012, as given by
-  Radiopaedia, "Ossification centres of the wrist": a range of years, into which the number falls.
+  Radiopaedia, "Ossification centers of the wrist": a range of years, into which the number falls.
 - GP: W. W. Greulich, S. I. Pyle, "Radiographic Atlas of Skeletal Development of the Hand and Wrist",
   Stanford 1959. GR: V. Gilsanz, O. Ratib, "Hand Bone Age", Springer 2005. Both give the order and the
   approximate year in which the epiphyses fuse; the month is an approximation.
-- APPROXIMATION: ours, so that a centre grows between the two known events.
+- APPROXIMATION: ours, so that a center grows between the two known events.
 
 Each `completes` (a carpal bone has its adult outline; an epiphysis is as wide as its shaft and caps it) is an
 approximation, and so are the thumb's delays and the order of the fingers in `RAY_DELAY`.
@@ -21,13 +21,13 @@ from dataclasses import dataclass
 FUSION_MONTHS = 24.0  # approximation: from the first bridge across the growth plate to its closure
 SCAR_MONTHS = 36.0  # approximation: from closure until the last trace of the plate is gone
 
-# The middle finger's centres appear first and the fifth's last (GR); the factors are approximations.
+# The middle finger's centers appear first and the fifth's last (GR); the factors are approximations.
 RAY_DELAY = {1: 1.15, 2: 0.95, 3: 0.88, 4: 1.0, 5: 1.17}
 
 
 @dataclass(frozen=True)
 class OssificationCenter:
-    """One ossification centre; each pair is months for (boys, girls)."""
+    """One ossification center; each pair is months for (boys, girls)."""
 
     appears: tuple[float, float]
     completes: tuple[float, float]
@@ -57,13 +57,13 @@ OSSIFICATION_CENTERS = {
 
 
 def growth(name: str, age: float, male: bool, delay: float = 1.0) -> float:
-    """How far a centre has grown: 0 until it appears, 1 from the age at which its outline is complete.
+    """How far a center has grown: 0 until it appears, 1 from the age at which its outline is complete.
 
-    `age` is in months; `delay` multiplies the age of appearance (one ray's centre comes before another's).
+    `age` is in months; `delay` multiplies the age of appearance (one ray's center comes before another's).
     """
-    centre = OSSIFICATION_CENTERS[name]
+    center = OSSIFICATION_CENTERS[name]
     sex = 0 if male else 1
-    appears, completes = centre.appears[sex] * delay, centre.completes[sex]
+    appears, completes = center.appears[sex] * delay, center.completes[sex]
     return min(1.0, max(0.0, (age - appears) / (completes - appears)))
 
 

@@ -1,6 +1,6 @@
 """Render a skeleton and its soft tissue as a radiograph.
 
-Nothing is normalised to the content: the same conditions give the same background, whatever the bones are.
+Nothing is normalized to the content: the same conditions give the same background, whatever the bones are.
 """
 
 from statistics import NormalDist
@@ -96,7 +96,7 @@ def _palm(rays: dict[int, list[Segment]], margin: float) -> Points:
 Floats = npt.NDArray[np.float32]
 
 CANVAS_SIZE = 270.0  # mm of hand and wrist in a picture's height
-CANVAS_CENTER = np.array([4.0, 58.0])  # mm: the point that the picture is centred on
+CANVAS_CENTER = np.array([4.0, 58.0])  # mm: the point that the picture is centered on
 OVERSAMPLING = 2  # bones are drawn larger and averaged down, which smooths their edges
 STEPS = 2048  # of the tone curve, over attenuations from 0 to DARKEST
 MIN_GRAY = 4.0
@@ -220,9 +220,9 @@ def _collimate(gray: Floats, conditions: Acquisition) -> Floats:
     return np.where(np.asarray(mask) > 0, gray, np.float32(255 * conditions.shutter))
 
 
-def _rotate_points(points: Points, degrees: float, centre: tuple[float, float] = (0.5, 0.5)) -> Points:
+def _rotate_points(points: Points, degrees: float, center: tuple[float, float] = (0.5, 0.5)) -> Points:
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return (points - centre) @ np.array([[cos, sin], [-sin, cos]]) + centre
+    return (points - center) @ np.array([[cos, sin], [-sin, cos]]) + center
 
 
 def _draw_marker(picture: Image.Image, conditions: Acquisition) -> None:

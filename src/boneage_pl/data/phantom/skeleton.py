@@ -1,6 +1,6 @@
 """The skeleton of a left hand seen from behind, for an age and a sex.
 
-Hand coordinates: millimetres of an adult's hand, x towards the thumb, y towards the fingertips, origin in the
+Hand coordinates: millimeters of an adult's hand, x towards the thumb, y towards the fingertips, origin in the
 capitate. Lengths, widths and positions are approximations of adult anatomy, not a source's measurements.
 
 A radiograph is framed to the hand, so every hand has an adult's outline and joints, and what changes with age
@@ -43,7 +43,7 @@ _FORMS = {
     "radius": Form(waist=0.47, head=0.5, taper=11.0, dome=2.8, styloid=0.45),
     "ulna": Form(waist=0.68, head=0.7, taper=14.0, dome=2.8, styloid=-0.35),
 }
-# Centre, half-axes (mm), rotation (degrees), layer: neighbours that overlap lie on different layers.
+# Center, half-axes (mm), rotation (degrees), layer: neighbors that overlap lie on different layers.
 _CARPALS = {
     "capitate": ((0.5, 1.0), (7.6, 12.6), -4.0, 1),
     "hamate": ((-11.6, 2.6), (8.4, 10.6), 14.0, 2),
@@ -79,24 +79,24 @@ class Skeleton:
 class HandVariation:
     """One child's build and the way the fingers lie: drawn once, the same at any age.
 
-    Each centre runs a little early or late (standard deviation 3 % of its age and 1 month), each bone is a
+    Each center runs a little early or late (standard deviation 3 % of its age and 1 month), each bone is a
     little longer or thicker than the average.
     """
 
     def __init__(self, rng: np.random.Generator):
-        centres = [*OSSIFICATION_CENTERS, *(f"{part}_{ray}" for part in PARTS for ray in RAYS)]
-        self.pace = dict(zip(centres, rng.normal(0, 1, len(centres)).clip(-2, 2), strict=True))
+        centers = [*OSSIFICATION_CENTERS, *(f"{part}_{ray}" for part in PARTS for ray in RAYS)]
+        self.pace = dict(zip(centers, rng.normal(0, 1, len(centers)).clip(-2, 2), strict=True))
         self.length = dict(zip(RAYS, rng.normal(1, 0.025, (5, 4)).clip(0.94, 1.06), strict=True))
         self.bend = dict(zip(RAYS, rng.normal(0, 2.0, (5, 4)), strict=True))  # degrees
         self.thickness = float(rng.normal(1, 0.05))
         self.cortex = float(rng.normal(1, 0.08))
         self.size = float(np.clip(rng.normal(1, 0.035), 0.92, 1.07))
-        self.spread = float(rng.uniform(0, 9))  # degrees between neighbouring fingers
+        self.spread = float(rng.uniform(0, 9))  # degrees between neighboring fingers
         self.thumb = float(rng.normal(0, 6))  # degrees
 
-    def effective_age(self, centre: str, age: float) -> float:
-        """Return the age (months) at which the average child's centre looks as this child's does now."""
-        return max(0.0, (age - self.pace[centre]) / (1 + 0.03 * self.pace[centre]))
+    def effective_age(self, center: str, age: float) -> float:
+        """Return the age (months) at which the average child's center looks as this child's does now."""
+        return max(0.0, (age - self.pace[center]) / (1 + 0.03 * self.pace[center]))
 
 
 def build_skeleton(age: float, male: bool, build: HandVariation) -> Skeleton:
@@ -125,8 +125,8 @@ def _segments(ray: int, build: HandVariation) -> dict[str, Segment]:
     return segments
 
 
-def _stage(kind: str, centre: str, age: float, male: bool, build: HandVariation, delay: float = 1.0) -> Stage:
-    own = build.effective_age(centre, age)
+def _stage(kind: str, center: str, age: float, male: bool, build: HandVariation, delay: float = 1.0) -> Stage:
+    own = build.effective_age(center, age)
     return Stage(
         growth(kind, own, male, delay),
         fusion(kind, own, male),
@@ -165,10 +165,10 @@ def _forearm(age: float, male: bool, build: HandVariation) -> list[Shape]:
 
 def _carpus(age: float, male: bool, build: HandVariation) -> list[Shape]:
     shapes = []
-    for name, (centre, axes, turn, layer) in _CARPALS.items():
+    for name, (center, axes, turn, layer) in _CARPALS.items():
         grown = growth(name, build.effective_age(name, age), male)
         if grown > 0:
-            shapes += carpal_bone(np.array(centre), axes, turn, layer, grown)
+            shapes += carpal_bone(np.array(center), axes, turn, layer, grown)
     return shapes
 
 
@@ -178,5 +178,5 @@ def _sesamoid(age: float, male: bool, build: HandVariation, metacarpal: Segment)
     if grown == 0:
         return []
     along = (metacarpal.end - metacarpal.start) / np.linalg.norm(metacarpal.end - metacarpal.start)
-    centre = metacarpal.end - 3.5 * along + 6.0 * np.array([-along[1], along[0]])
-    return carpal_bone(centre, (2.6, 3.2), -30.0, 1, grown)
+    center = metacarpal.end - 3.5 * along + 6.0 * np.array([-along[1], along[0]])
+    return carpal_bone(center, (2.6, 3.2), -30.0, 1, grown)

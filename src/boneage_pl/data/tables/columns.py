@@ -70,7 +70,7 @@ def is_run_output(header: list[str]) -> bool:
 
 
 def map_columns(header: list[str], named: Columns = None) -> ColumnMapping:
-    """Return what the columns of a header mean, as far as they are recognised or `named`.
+    """Return what the columns of a header mean, as far as they are recognized or `named`.
 
     Raises:
         BoneAgeError: two columns could have one meaning.
@@ -118,7 +118,7 @@ def unmapped_columns_error(
         free = [name for name in free if fitting != [name]]
     wrong = [f"data.columns.{lost}={named[lost]}" for lost in meaning.missing if named and named.get(lost)]
     return (
-        f"no column is recognised as {' or '.join(ROLE_NAMES[lost] for lost in meaning.missing)}"
+        f"no column is recognized as {' or '.join(ROLE_NAMES[lost] for lost in meaning.missing)}"
         + (f" ({', '.join(wrong)})" if wrong else "")
         + f"; its columns are {format_list(header, 12)[:300]}.\n"
         f"Name what is missing: {' '.join(options)}"

@@ -121,7 +121,7 @@ def read_table(root: Path) -> pd.DataFrame:
 def load_table(place: DatasetSpec) -> tuple[pd.DataFrame, DataIssues]:
     """Read the table of a data set, find each row's image, and collect what cannot be used.
 
-    Recognised: the Kaggle archive (images in `boneage-training-dataset/`, or nested once more), the
+    Recognized: the Kaggle archive (images in `boneage-training-dataset/`, or nested once more), the
     challenge's own archives, and any folder that holds one table with a column each for the id, the bone age
     and the sex (see `COLUMN_ALIASES`) and an image for each row, at any depth. docs/DATA.md has all of it.
 

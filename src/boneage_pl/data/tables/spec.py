@@ -19,7 +19,7 @@ AgeUnit = Literal["months", "years"]
 
 @dataclass(frozen=True)
 class NamingConventions:
-    """What is recognised under a folder; `data.naming` in conf/data/rsna.yaml says what each is for."""
+    """What is recognized under a folder; `data.naming` in conf/data/rsna.yaml says what each is for."""
 
     tables: tuple[str, ...]
     image_folder: str
@@ -68,9 +68,9 @@ class DatasetSpec:
     Args:
         root: the folder of the images.
         table: the table, where it is named; relative to `root`, or else to the working folder.
-        columns: names of the columns `id`, `bone_age` and `male`; `None`, for all or one, to recognise it.
-        age_unit: of the bone ages; `None` to recognise it.
-        naming: names that are recognised.
+        columns: names of the columns `id`, `bone_age` and `male`; `None`, for all or one, to recognize it.
+        age_unit: of the bone ages; `None` to recognize it.
+        naming: names that are recognized.
     """
 
     root: Path

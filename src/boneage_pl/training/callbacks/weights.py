@@ -107,7 +107,7 @@ def recalibrate_batchnorm(network: nn.Module, batches: Iterable[SeenBatch]) -> N
 class BatchNormRecalibration(Callback):
     """Re-estimates BatchNorm's statistics before each validation of a training, of the epoch's last batches.
 
-    They are saved and used with the weights that they belong to. Training itself is unchanged: it normalises
+    They are saved and used with the weights that they belong to. Training itself is unchanged: it normalizes
     by its own batches.
 
     Args:
