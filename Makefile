@@ -47,8 +47,8 @@ bench: setup  ## the project against the published way, side by side, the CPU's 
 gpu: setup  ## how fast the GPU that is here trains and predicts (8 minutes); its record goes to docs/records
 	$(PY) -m benchmarks.gpu
 
-reproduction: setup  ## docs/REPRODUCTION.md from the records of the runs
-	$(PY) -m boneage_pl.compare 'runs=docs/records/*' format=markdown template=docs/reproduction.md.jinja out=docs/REPRODUCTION.md
+reproduction: setup  ## docs/RESULTS_REPRODUCTION.md from the records of the runs
+	$(PY) -m boneage_pl.compare 'runs=docs/records/*' format=markdown template=docs/results_reproduction.md.jinja out=docs/RESULTS_REPRODUCTION.md
 
 tensorboard: setup  ## the curves of every run under outputs/
 	$(VENV)/bin/tensorboard --logdir outputs

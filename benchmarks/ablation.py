@@ -1,4 +1,4 @@
-"""From the published recipe to v3, a step at a time, as it stands in docs/V3.md: what is each worth?
+"""From the published recipe to v3, a step at a time, as it stands in docs/RESULTS_V3.md: what is each worth?
 
     python -m benchmarks.ablation data/rsna100_parts/development --also trainer.max_epochs=12
 
@@ -15,9 +15,9 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import table
-from benchmarks.keep import keep
+from benchmarks import markdown_table
 from benchmarks.reproduction import train
+from benchmarks.save_measurement import keep
 from boneage_pl.evaluation.comparison import diff_options
 from boneage_pl.evaluation.paired_test import holm_correction
 from boneage_pl.evaluation.run_results import load_run_results
@@ -87,7 +87,7 @@ def show(steps: list[dict[str, Any]]) -> None:
     """Print a table in Markdown for each seed."""
     for seed in dict.fromkeys(step["seed"] for step in steps):
         print(f"\nseed {seed}\n")
-        table.show(*table_of([step for step in steps if step["seed"] == seed]))
+        markdown_table.show(*table_of([step for step in steps if step["seed"] == seed]))
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.keep import keep
 from benchmarks.reproduction import train
+from benchmarks.save_measurement import keep
 from boneage_pl.training.runs import SUMMARY
 
 FLIPS = 3  # validations with other random flips

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.keep import keep
+from benchmarks.save_measurement import keep
 from boneage_pl.training.runs import SUMMARY
 
 

@@ -31,9 +31,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import asking, published, speed
-from benchmarks.keep import keep
-from benchmarks.measure import project_data
+from benchmarks import baseline_pipeline, inference_latency, speed
+from benchmarks.run_measurement import project_data
+from benchmarks.save_measurement import keep
 
 Numbers = dict[str, float]
 
@@ -159,7 +159,7 @@ def loop(_folder: Path, device: str, size: int, amp: bool) -> Numbers:
         plain = torch.optim.Adam(network.parameters())
 
         def step() -> None:
-            published.step(network, plain, (image, ones, ones), torch.device(device))
+            baseline_pipeline.step(network, plain, (image, ones, ones), torch.device(device))
 
     finish = torch.cuda.synchronize if device == "cuda" else lambda: None
     torch.backends.cudnn.benchmark = True
@@ -195,9 +195,12 @@ def loader(folder: Path, device: str, size: int, on_device: bool) -> Numbers:
 def predict(folder: Path, _device: str, size: int, count: int) -> Numbers:
     """Predict files of full size, beside decoding and the network alone."""
     speed.write_originals(folder / "originals")
-    ckpt = str(asking.write_checkpoint(folder, size))
+    ckpt = str(inference_latency.write_checkpoint(folder, size))
     options = {"ckpt": ckpt, "root": str(folder / "originals"), "count": count}
-    rates = {s: asking.many_answers(s, **options)["images_per_s"] for s in ("network", "decode", "project")}
+    rates = {
+        s: inference_latency.many_answers(s, **options)["images_per_s"]
+        for s in ("network", "decode", "project")
+    }
     slower = min(rates["network"], rates["decode"])
     return {"images_per_s": rates["project"], "of_slower": rates["project"] / slower, **rates}
 

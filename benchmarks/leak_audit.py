@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.hold_out import write_part
-from benchmarks.keep import keep
+from benchmarks.make_test_split import write_part
+from benchmarks.save_measurement import keep
 from boneage_pl.data.split import age_edges, assign_groups
 from boneage_pl.data.tables.load import read_table
 from boneage_pl.evaluation.metrics import with_intervals

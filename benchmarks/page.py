@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
-from benchmarks.asking import write_checkpoint
+from benchmarks.inference_latency import write_checkpoint
 from benchmarks.speed import draw_original, machine
 from tests.webapp.http_client import Caller, free_port
 

@@ -1,4 +1,4 @@
-"""Train the published experiment and keep the records that docs/REPRODUCTION.md is built from.
+"""Train the published experiment and keep the records that docs/RESULTS_REPRODUCTION.md is built from.
 
     python -m benchmarks.reproduction data/rsna100 --seeds 1 2 3 --keep docs/records
 

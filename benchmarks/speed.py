@@ -24,8 +24,8 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from benchmarks.asking import write_checkpoint
-from benchmarks.exported import SIDES, write_exports
+from benchmarks.export_speed import SIDES, write_exports
+from benchmarks.inference_latency import write_checkpoint
 from boneage_pl.data.phantom import phantom_table, render_radiograph, write_phantom
 from boneage_pl.utils.hardware import resolve_precision
 from boneage_pl.utils.processes import cores, worker_pool
@@ -68,7 +68,7 @@ def write_noise(root: Path, count: int) -> None:
 
 def measure(side: str, what: str, **options: Any) -> dict[str, float]:
     arguments = [f"{key}={value}" for key, value in options.items()]
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.measure", side, what, *arguments]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.run_measurement", side, what, *arguments]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{result.stderr[-2000:]}")

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from benchmarks.ablation import CONF as STEPS_CONF
 from benchmarks.ablation import STEPS
-from benchmarks.unaveraged import unaveraged
+from benchmarks.strip_ema import unaveraged
 from boneage_pl.cli import CONF_DIR
 from boneage_pl.cli.instantiate import instantiate
 from boneage_pl.data.transforms.compose import Compose

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from benchmarks.answers import give, keep, pair
+from benchmarks.stored_errors import give, keep, pair
 from boneage_pl.errors import BoneAgeError
 
 ROWS = pd.DataFrame({"id": ["10", "9", "200"], "boneage": [120.0, 36.5, 200.0], "male": [True, False, True]})

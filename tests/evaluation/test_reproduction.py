@@ -1,4 +1,4 @@
-"""docs/REPRODUCTION.md is what its text and the committed records give, and these are fit to be shown."""
+"""docs/RESULTS_REPRODUCTION.md is built from its template and the committed records."""
 
 import re
 from pathlib import Path
@@ -20,11 +20,11 @@ def test_the_page_is_built_from_the_records(tmp_path: Path, monkeypatch: pytest.
     options = {
         "runs": "docs/records/*",
         "format": "markdown",
-        "template": "docs/reproduction.md.jinja",
-        "out": str(tmp_path / "REPRODUCTION.md"),
+        "template": "docs/results_reproduction.md.jinja",
+        "out": str(tmp_path / "RESULTS_REPRODUCTION.md"),
     }
     page = compare_runs(DictConfig(OmegaConf.merge(config, options)))
-    assert page.read_text() == (DOCS / "REPRODUCTION.md").read_text(), "run `make reproduction`"
+    assert page.read_text() == (DOCS / "RESULTS_REPRODUCTION.md").read_text(), "run `make reproduction`"
     for picture in re.findall(r"!\[[^]]*\]\(([^)]*)\)", page.read_text()):
         assert (DOCS / picture).is_file()
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.asking import write_checkpoint
+from benchmarks.inference_latency import write_checkpoint
 
 SIDES = {
     "eager": "PyTorch, float32",

@@ -1,6 +1,6 @@
 """One measurement in a process of its own, so that neither side inherits the other's memory or settings.
 
-    python -m benchmarks.measure SIDE WHAT [option=value ...]
+    python -m benchmarks.run_measurement SIDE WHAT [option=value ...]
 
 SIDE is `project` or `published`. Prints one line of JSON; `benchmarks/speed.py` makes the table.
 """
@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.asking import first_answer, many_answers
-from benchmarks.exported import asking
+from benchmarks.export_speed import asking
+from benchmarks.inference_latency import first_answer, many_answers
 
 Result = dict[str, float]
 
@@ -48,7 +48,7 @@ def project_data(root: str, size: int, **options: Any) -> Any:
 def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
     from torch.utils.data import DataLoader
 
-    from benchmarks.published import Files
+    from benchmarks.baseline_pipeline import Files
     from boneage_pl.data.transforms.compose import Compose
     from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
     from boneage_pl.model.input_spec import InputSpec, Normalize
@@ -123,19 +123,21 @@ def published_steps(root: str, size: int, batch: int, steps: int) -> tuple[list[
     from PIL import Image
     from torch.utils.data import DataLoader
 
-    from benchmarks import published
+    from benchmarks import baseline_pipeline
     from boneage_pl.model.inception import InceptionRegressor
 
     data = project_data(root, size, samples_per_group=40)
     images = [Image.fromarray(pixels) for pixels in data.read(data.split["id"].tolist())]
     needed = batch * (steps + 2)
-    dataset = published.Decoded(list(chain(*repeat(images, needed // len(images) + 1)))[:needed], size)
+    dataset = baseline_pipeline.Decoded(
+        list(chain(*repeat(images, needed // len(images) + 1)))[:needed], size
+    )
     loader = DataLoader(dataset, batch, shuffle=True, num_workers=2, drop_last=True)
     network = InceptionRegressor(size)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     seconds, begun = [], time.perf_counter()
     for served in loader:
-        published.step(network, optimizer, served, torch.device("cpu"))
+        baseline_pipeline.step(network, optimizer, served, torch.device("cpu"))
         seconds.append(time.perf_counter() - begun)
         begun = time.perf_counter()
     state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}

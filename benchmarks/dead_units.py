@@ -1,6 +1,6 @@
 """How much of v1's first hidden layer survives the first steps at a learning rate.
 
-    python -m benchmarks.dying_units data/rsna100 --lr 0.01 0.001
+    python -m benchmarks.dead_units data/rsna100 --lr 0.01 0.001
 
 Prints, for each rate and seed, the share of the 1000 units that are above zero for any image of the batch.
 """
@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from torch.nn import functional as F
 
-from benchmarks.keep import keep
+from benchmarks.save_measurement import keep
 from boneage_pl.data.datamodule import BoneAgeDataModule
 from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.data.transforms.geometric import RandomHorizontalFlip

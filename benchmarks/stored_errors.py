@@ -1,8 +1,8 @@
 """Answers about a held-out part, kept for everyone: their errors by the order of the ids; no id, age, image.
 
-    python -m benchmarks.answers keep outputs/…/predictions.csv docs/test_part/v3.csv
-    python -m benchmarks.answers give docs/test_part/v3.csv data/rsna100_parts/test v3.csv
-    python -m benchmarks.answers pair docs/development/v3.csv docs/development/*.csv
+    python -m benchmarks.stored_errors keep outputs/…/predictions.csv docs/errors_test/v3.csv
+    python -m benchmarks.stored_errors give docs/errors_test/v3.csv data/rsna100_parts/test v3.csv
+    python -m benchmarks.stored_errors pair docs/errors_dev/v3.csv docs/errors_dev/*.csv
 
 Whoever has the images has the ids and ages, and gets the answers back: a file for
 `python -m boneage_pl.compare 'predictions=[v3.csv,mine.csv]'`. Errors of other images are refused. The
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks import table
+from benchmarks import markdown_table
 from boneage_pl.data.tables.load import read_table
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.evaluation.breakdown import to_json_numbers
@@ -115,7 +115,7 @@ def main() -> None:
     try:
         way = options.pop("way")
         if way == "pair":
-            table.show(*pair(**options))
+            markdown_table.show(*pair(**options))
         else:
             {"keep": keep, "give": give}[way](**options)
     except BoneAgeError as error:

@@ -1,6 +1,6 @@
 """A run of `callbacks=ema` without its average: a checkpoint of the weights that training stood at.
 
-    python -m benchmarks.unaveraged outputs/v3/…/checkpoints/best.ckpt trained.ckpt
+    python -m benchmarks.strip_ema outputs/v3/…/checkpoints/best.ckpt trained.ckpt
     python -m boneage_pl.evaluate ckpt=trained.ckpt compare_with=outputs/v3/…
 
 Training never looks at the average, so that these are the weights of the same epoch of a run without it.

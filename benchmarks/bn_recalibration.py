@@ -1,10 +1,10 @@
 """How much of a validation error is BatchNorm's running statistics, and not the weights.
 
-    python -m benchmarks.batch_norm outputs/v1/<run> saved/*.ckpt
+    python -m benchmarks.bn_recalibration outputs/v1/<run> saved/*.ckpt
 
 For each checkpoint of a run (copy its last.ckpt at the end of every epoch) prints the MAE on the run's
 validation rows, in months, with the statistics as they were saved and with those of 16 training batches,
-estimated anew. batch_norm.json in the run's folder has a row for each; those that it has are not asked again.
+re-estimated. bn_recalibration.json in the run's folder has a row for each; existing rows are kept.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.keep import keep
+from benchmarks.save_measurement import keep
 from boneage_pl.data.datamodule import BoneAgeDataModule
 from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=16)
     parser.add_argument("--keep", type=Path, help="write the numbers here too")
     options = parser.parse_args()
-    target = options.run / "batch_norm.json"
+    target = options.run / "bn_recalibration.json"
     rows = json.loads(target.read_text()) if target.exists() else []
     data = None
     for path in sorted(options.checkpoints, key=lambda path: path.stat().st_mtime):
