@@ -181,9 +181,9 @@ def test_a_dicom_file_says_sex_and_age_by_itself(site: Served, browser: Browser,
         expect(page.get_by_role("textbox", name="Chronological age")).to_have_value("10 y 0 m")
         doubts = page.get_by_role("list", name="What makes the answer doubtful")
         expect(doubts).to_contain_text(
-            "A right hand. The file says that it is a right hand: it was mirrored."
+            "A right hand. The file's laterality is right: the image was mirrored."
         )
-        expect(doubts).to_contain_text("do not rely on the answer")
+        expect(doubts).to_contain_text("do not rely on the prediction")
         drop(page, {"name": EVIL, "mimeType": "image/png", "buffer": b"no picture"})
         expect(page.get_by_role("heading", name="No answer")).to_be_visible()
         expect(page.get_by_text(EVIL)).to_be_visible()

@@ -35,4 +35,4 @@ def test_its_command_is_predict():
     assert command == ["-m", "boneage_pl.predict"]
     said = subprocess.run([sys.executable, *command, "--help"], capture_output=True, text=True)
     assert said.returncode == 0
-    assert "Say how old the bones on radiographs are" in said.stdout
+    assert "Predict bone age from radiographs" in said.stdout

@@ -312,7 +312,7 @@ def test_a_network_that_diverged_has_a_report_too(home: Home):
         (["ckpt=[]"], "name at least one checkpoint"),
         (["ckpt=outputs/a", "compare_with=nowhere"], "compare_with=nowhere: no such file"),
         (["ckpt=outputs/a", "compare_with=no.csv"], "compare_with=no.csv cannot be read"),
-        (["ckpt=outputs/a", "leakage=mark"], "leakage=mark: there are refuse, content, drop, allow"),
+        (["ckpt=outputs/a", "leakage=mark"], "leakage=mark: there are error, content_only, exclude, allow"),
         (["ckpt=outputs/a", "robustness=some"], "robustness=some: there are true, false"),
     ],
 )

@@ -100,7 +100,7 @@ def test_a_program_of_pytorchs_says_the_same(home: Exports, onnx: Path):
 def test_the_file_says_what_it_is(home: Exports, onnx: Path):
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     said = session.get_modelmeta().custom_metadata_map
-    assert (said["image_size"], said["units"], said["fit"], said["experiment"]) == (
+    assert (said["image_size"], said["units"], said["resize_mode"], said["experiment"]) == (
         "107",
         "months",
         "crop",
@@ -262,7 +262,7 @@ def test_a_stranger_asks_with_the_example(home: Exports, onnx: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["format=tflite"], "format=tflite: there are onnx, torch_export, weights, card."),
+        (["format=tflite"], "format=tflite: there are onnx, torch_export, safetensors, model_card."),
         (["format=onnx", "precision=int4"], "precision=int4: format=onnx has float32, float16, int8."),
         (
             ["format=safetensors", "precision=int8"],
@@ -277,7 +277,7 @@ def test_a_stranger_asks_with_the_example(home: Exports, onnx: Path, tmp_path: P
             ["format=onnx", "verify_images=a.onnx", "out=b.onnx"],
             "two are needed",
         ),
-        ([], "format= is missing"),
+        ([], "Missing required option format="),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(home: Exports, options: list[str], says: str):

@@ -221,7 +221,7 @@ def test_another_fit_has_a_store_of_its_own(home: Home, fit: str):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["transforms=misnamed"], "transforms: it must be a table of transforms by name for train"),
+        (["transforms=misnamed"], "transforms: must be tables of transforms by name for train"),
         (["data.resize_mode=squeeze"], "data.resize_mode=squeeze: there are three, crop, pad, stretch"),
         (["scheduler=plateau", "+scheduler.interval=hour"], "interval=hour: there are two, epoch and step"),
         (["scheduler=plateau", "+scheduler.interval=step"], "a plateau is one of validations"),

@@ -114,7 +114,7 @@ def test_the_sex_comes_from_the_table_the_option_or_the_file(home: Home, tmp_pat
         ([f"images={'x' * 300}"], "there is no such file or folder"),
         (["images=x.png", "interval_level=1"], "interval_level=1"),
         (["images=x.png", "tta=up"], "tta=up"),
-        (["images=x.png", "format=xml"], "there are csv, sr"),
+        (["images=x.png", "format=sr"], "format=sr is dicom_sr=true"),
         (["images=x.png", "out=x.png"], "is there already"),
         (["images=x.png", "batch_size=0"], "batch_size=0"),
     ],

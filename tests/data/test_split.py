@@ -92,7 +92,7 @@ def test_images_that_were_trained_on_do_not_validate_nor_do_their_copies(shape, 
     trained = table["id"][rng.random(len(table)) < 0.6].tolist()
     contents = {i: i for i in table["id"]}
     contents[table["id"][0]] = contents[table["id"][1]]  # a picture under two ids
-    options = {"age_bins": bins, "samples_per_group": 8, "contents": contents, "protocol": protocol}
+    options = {"age_bins": bins, "samples_per_group": 8, "pixel_sha256": contents, "protocol": protocol}
     taken = {contents[i] for i in trained}
     try:
         split = make_split(table, **options, training_images=trained)
@@ -101,14 +101,14 @@ def test_images_that_were_trained_on_do_not_validate_nor_do_their_copies(shape, 
     validation = split[split["subset"] == "validation"]
     assert not {contents[i] for i in validation["id"]} & taken
     assert len(validation)
-    usual, other = (make_split(table, **options, training_images=ids) for ids in ([], ["a stranger"]))
+    usual, other = (make_split(table, **options, training_images=ids) for ids in ([], ["unknown"]))
     pd.testing.assert_frame_equal(usual, other)
 
 
 def test_a_group_of_which_all_was_trained_on_is_named():
     table = table_of([5, 5, 5, 5], 2)
     trained = table["id"][:5].tolist()
-    options = {"age_bins": 2, "samples_per_group": 4, "trained": trained}
+    options = {"age_bins": 2, "samples_per_group": 4, "training_images": trained}
     with pytest.raises(BoneAgeError, match=r"All images of girls of 0.0 to 50.0 months were trained on"):
         make_split(table, **options)
     natural = make_split(table, protocol="natural", **options)

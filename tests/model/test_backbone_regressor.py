@@ -45,17 +45,17 @@ def test_it_begins_at_the_centre_and_counts_in_the_spread():
     image, male = torch.rand(4, 3, 96, 96), torch.tensor([0.0, 1.0, 0.0, 1.0])
     with torch.no_grad():
         plain = make().eval()(image, male)
-        months = make(center=127, spread=41).eval()(image, male)
+        months = make(output_mean=127, output_std=41).eval()(image, male)
     torch.testing.assert_close(months, 127 + 41 * plain)
 
 
-@pytest.mark.parametrize("sex", ["joined", "scaled"])
+@pytest.mark.parametrize("sex", ["concat", "film"])
 @pytest.mark.parametrize("hidden", [0, 8])
 def test_the_sex_reaches_the_answer(sex: str, hidden: int):
-    network = make(sex=sex, hidden_features=hidden).eval()
+    network = make(sex_fusion=sex, hidden_features=hidden).eval()
     image, male = torch.rand(1, 3, 96, 96).expand(2, -1, -1, -1), torch.tensor([0.0, 1.0])
     girl, boy = network(image, male)
-    if sex == "scaled":  # alike at the start, and learned
+    if sex == "film":  # alike at the start, and learned
         torch.testing.assert_close(girl, boy)
         (girl - boy).backward()
         assert next(network.sex.parameters()).grad.abs().sum() > 0
@@ -118,7 +118,7 @@ def test_depthwise_convolutions_are_noticed():
         ({"backbone": "vit_b_16"}, r"vit_b_16 does not take images of 96 × 96 pixels: Wrong image height"),
         ({"backbone": "densenet121", "pooling": "gem"}, "densenet121 pools in a way of its own"),
         ({"pooling": "max"}, r"model.pooling=max: it must be mean or gem"),
-        ({"sex": "ignored"}, r"model.sex_fusion=ignored: it must be joined or scaled"),
+        ({"sex_fusion": "ignored"}, r"model.sex_fusion=ignored: it must be concat or film"),
         ({"channels": 2}, r"model.channels=2: it must be 3 or 1"),
         ({"hidden_features": -1}, "model.hidden_features=-1"),
     ],

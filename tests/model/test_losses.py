@@ -82,7 +82,9 @@ def test_another_output_is_refused_with_the_option_that_helps():
         decode_months(torch.zeros(2, 1), AgeDistributionLoss())
 
 
-@pytest.mark.parametrize("wrong", [{"answer": "mode"}, {"width": 0}, {"number": 2}, {"months": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"decode": "mode"}, {"label_sigma": 0}, {"regression_weight": 2}, {"num_bins": 1}]
+)
 def test_what_cannot_be_is_refused(wrong: dict):
-    with pytest.raises(ValueError, match=r"there are expectation and median|must be"):
+    with pytest.raises(ValueError, match=r"decode=mode|num_bins < 2"):
         AgeDistributionLoss(**wrong)

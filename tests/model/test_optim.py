@@ -179,7 +179,7 @@ def options_of(network: nn.Module, **options: Any) -> dict[str, tuple[float, flo
 
 
 def test_biases_and_norms_are_spared_the_decay():
-    found = options_of(Staged(), spare_vectors=True)
+    found = options_of(Staged(), no_decay_1d=True)
     assert len(found) == len(list(Staged().parameters()))
     assert {name for name, (_, decay) in found.items() if decay} == {
         "backbone.stem.weight",
@@ -196,7 +196,7 @@ def test_each_stage_has_a_part_of_the_next_ones_rate():
     assert rates["backbone.blocks.1.0.weight"] == rates["backbone.blocks.1.1.bias"] == 0.5
     assert rates["backbone.blocks.0.0.weight"] == 0.25
     assert rates["backbone.stem.weight"] == rates["backbone.norm.weight"] == 0.125
-    both = options_of(Staged(), layer_decay=0.5, spare_vectors=True, groups={"age": {"lr": 3.0}})
+    both = options_of(Staged(), layer_decay=0.5, no_decay_1d=True, groups={"age": {"lr": 3.0}})
     assert both["age.bias"] == (3.0, 0.0)
     assert both["backbone.norm.weight"] == (0.125, 0.0)
     assert both["backbone.stem.weight"] == (0.125, 0.1)

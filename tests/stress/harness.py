@@ -52,7 +52,7 @@ V3 = Recipe(
         "model.dropout=0.2",
         "optimizer.layer_decay=0.8",
         "callbacks.ema.decay=0.9",
-        "transforms.mixup={_target_:boneage_pl.data.transforms.mixup.CMixup,share:0.5,width:30}",
+        "transforms.mixup={_target_:boneage_pl.data.transforms.mixup.CMixup,p:0.5,sigma:30}",
     ),
     (),
     8,

@@ -38,18 +38,18 @@ def build_optimizer_factory(node: DictConfig) -> OptimizerFactory:
     options = _to_plain(node)
     options.pop("state", None)
     groups: dict[str, dict[str, Any]] = options.pop("groups", None) or {}
-    spare, decay = bool(options.pop("spare_vectors", False)), options.pop("layer_decay", None) or 1.0
+    no_decay_1d, decay = bool(options.pop("no_decay_1d", False)), options.pop("layer_decay", None) or 1.0
     if not 0 < decay <= 1:
         raise BoneAgeError(f"optimizer.layer_decay={decay}: it is a factor above 0, and 1 at most.")
     make = instantiate_partial(OmegaConf.create(options), "optimizer")
 
     def of(network: nn.Module) -> Optimizer:
-        if not groups and not spare and decay == 1:
+        if not groups and not no_decay_1d and decay == 1:
             return make(network.parameters())
         factors = _layer_decay_factors(network, decay) if decay < 1 else {}
         found = []
         for group in _group_parameters(network, groups):
-            found += _split_by_rate_and_decay(group, options.get("lr"), factors, spare)
+            found += _split_by_rate_and_decay(group, options.get("lr"), factors, no_decay_1d)
         return make(found)
 
     return of
@@ -92,14 +92,16 @@ def _layer_decay_factors(network: nn.Module, decay: float) -> dict[nn.Parameter,
 
 
 def _split_by_rate_and_decay(
-    group: dict[str, Any], lr: float | None, factors: dict[nn.Parameter, float], spare: bool
+    group: dict[str, Any], lr: float | None, factors: dict[nn.Parameter, float], no_decay_1d: bool
 ) -> list[dict[str, Any]]:
     """Divide a group of parameters into those of one rate and one decay, in the order that they come in."""
     options = {key: value for key, value in group.items() if key != "params"}
     rate = options.get("lr", lr)
     found: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter in group["params"]:
-        found.setdefault((factors.get(parameter, 1.0), spare and parameter.dim() < 2), []).append(parameter)
+        found.setdefault((factors.get(parameter, 1.0), no_decay_1d and parameter.dim() < 2), []).append(
+            parameter
+        )
     return [
         {
             "params": parameters,

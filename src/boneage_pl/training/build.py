@@ -78,7 +78,7 @@ def build_module(
         length,
         instantiate(cfg.loss, "loss"),
         (Compose.from_config(transforms.get("train")), Compose.from_config(transforms.get("validation"))),
-        transforms.get("mix"),
+        transforms.get("mixup"),
         optimizer_state,
     )
     if cfg.compile:

@@ -190,9 +190,9 @@ def check_options(config: DictConfig) -> None:
         if not isinstance(config.get(group), DictConfig) or "_target_" not in config[group]:
             raise BoneAgeError(f"{group}={config.get(group)}: it must name an object to build, its _target_.")
     transforms = config.get("transforms")
-    if not isinstance(transforms, DictConfig) or not {*transforms} <= {"train", "validation", "mix"}:
+    if not isinstance(transforms, DictConfig) or not {*transforms} <= {"train", "validation", "mixup"}:
         raise BoneAgeError(
-            "transforms: it must be a table of transforms by name for train, for validation; mix may be one."
+            "transforms: must be tables of transforms by name for train and validation; mixup is optional."
         )
     if OmegaConf.select(config, "hydra.job.chdir"):
         raise BoneAgeError(

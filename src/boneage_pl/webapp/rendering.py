@@ -67,8 +67,8 @@ class Axis:
 
 _THUMB = 72  # pixels
 _TITLES = {
-    "out_of_distribution": "Not like what the model knows",
-    "resolution_mismatch": "Another sharpness",
+    "out_of_distribution": "Out of distribution",
+    "resolution_mismatch": "Resolution mismatch",
     "inverted": "Was inverted",
     "right_hand": "A right hand",
     "blank_image": "Empty",

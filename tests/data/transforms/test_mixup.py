@@ -55,7 +55,7 @@ def test_how_much_of_one_is_drawn_from_beta_2_2():
     assert own.var() == pytest.approx(0.05, abs=1e-3)  # of Beta(2, 2)
 
 
-@pytest.mark.parametrize("wrong", [{"share": 2}, {"width": 0}])
+@pytest.mark.parametrize("wrong", [{"p": 2}, {"sigma": 0}])
 def test_what_cannot_be_is_refused(wrong: dict):
-    with pytest.raises(ValueError, match="is a share"):
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
         CMixup(**wrong)

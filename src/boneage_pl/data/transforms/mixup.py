@@ -22,7 +22,7 @@ class CMixup:
 
     def __init__(self, p: float = 0.5, sigma: float = 6.0) -> None:
         if not 0 <= p <= 1 or sigma <= 0:
-            raise ValueError(f"share={p} is a share, and width={sigma} months above 0")
+            raise ValueError(f"p={p} must be in [0, 1], and sigma={sigma} above 0 months")
         self.p, self.sigma = p, sigma
 
     def __call__(self, batch: Batch, random: Tensor) -> Batch:
