@@ -52,13 +52,13 @@ def printed(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
 
 
-def test_the_last_step_is_v3_and_the_first_the_published_recipe():
+def test_last_step_is_v3_and_first_is_published():
     assert plain(composed(NAMES[-1])) == plain(composed("v3"))
     budget = {"data.split_protocol", "data.val_fraction", "data.image_size", "trainer.max_epochs", "model"}
     assert changed(plain(composed(NAMES[0])), plain(composed("v1"))) == budget
 
 
-def test_each_step_changes_one_part_of_the_one_before():
+def test_each_step_changes_one_part():
     steps = [plain(composed(name)) for name in NAMES]
     assert [changed(before, after) for before, after in pairwise(steps)] == [
         {"optimizer", "scheduler", "trainer.gradient_clip_val", "data.batch_size", "data.drop_last"},
@@ -74,7 +74,7 @@ def test_each_step_changes_one_part_of_the_one_before():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_step_leaves_out_leaves_pictures_that_can_be_trained_on(name: str):
+def test_steps_keep_trainable_images(name: str):
     transforms = instantiate(composed(name).transforms, "transforms")
     pictures = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8)
     for side in ("train", "validation"):
@@ -83,7 +83,7 @@ def test_what_a_step_leaves_out_leaves_pictures_that_can_be_trained_on(name: str
 
 
 @pytest.mark.slow
-def test_it_trains_what_has_not_been_trained_and_prints_a_table(tmp_path: Path):
+def test_ablation_trains_missing_steps_and_prints_table(tmp_path: Path):
     options = [option for option in SMALL_PHANTOM if "image_size" not in option]
     small = [
         *options,
@@ -113,7 +113,7 @@ def test_it_trains_what_has_not_been_trained_and_prints_a_table(tmp_path: Path):
     assert [line for line in again if line.startswith("seed")] == ["seed 1", "seed 2"]
 
 
-def test_a_run_without_its_average_is_the_weights_that_training_stood_at(tmp_path: Path):
+def test_stripped_ema_gives_training_weights(tmp_path: Path):
     averaged, trained = {"weight": torch.ones(2)}, {"weight": torch.zeros(2)}
     content = {"state_dict": averaged, "epoch": 3}
     torch.save({**content, "current_model_state": trained}, tmp_path / "best.ckpt")

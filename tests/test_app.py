@@ -77,7 +77,7 @@ def answered(home: Home, name: str, sex: str) -> float:
     return months
 
 
-def test_a_radiograph_is_dropped_and_its_answer_read(home: Home, site: Served, browser: Browser):
+def test_upload_shows_prediction(home: Home, site: Served, browser: Browser):
     with opened(browser, site.url) as page:
         expect(page.get_by_role("note")).to_contain_text("Not a medical device")
         expect(page.get_by_role("note")).to_contain_text("synthetic")
@@ -110,7 +110,7 @@ def test_a_radiograph_is_dropped_and_its_answer_read(home: Home, site: Served, b
         assert site.uploads() == []
 
 
-def test_where_the_model_looked_is_faded_in_by_keyboard_alone(home: Home, site: Served, browser: Browser):
+def test_heatmap_blends_by_keyboard(home: Home, site: Served, browser: Browser):
     with opened(browser, site.url) as page:
         zone = page.get_by_role("button", name="Click to upload or drop files")
         expect(zone).to_be_visible()
@@ -136,7 +136,7 @@ def test_where_the_model_looked_is_faded_in_by_keyboard_alone(home: Home, site: 
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_it_fits_a_phone_and_shows_what_was_cut_off(
+def test_page_fits_phone_and_shows_crop(
     home: Home, site: Served, browser: Browser, tmp_path: Path, dark: bool
 ):
     """A radiograph twice as high as wide, of which the crop leaves half."""
@@ -166,7 +166,7 @@ def test_it_fits_a_phone_and_shows_what_was_cut_off(
         assert width(page) == PHONE[0]
 
 
-def test_a_dicom_file_says_sex_and_age_by_itself(site: Served, browser: Browser, tmp_path: Path):
+def test_dicom_fills_sex_and_age(site: Served, browser: Browser, tmp_path: Path):
     file = tmp_path / "hand.dcm"
     write_dicom(
         file,
@@ -191,7 +191,7 @@ def test_a_dicom_file_says_sex_and_age_by_itself(site: Served, browser: Browser,
         expect(page.get_by_role("radio", name="Not known")).to_be_checked()  # the other child's is not kept
 
 
-def test_several_are_a_table_to_sort_and_to_keep(home: Home, site: Served, browser: Browser, tmp_path: Path):
+def test_batch_table_sorts_and_downloads(home: Home, site: Served, browser: Browser, tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "study.zip", "w") as study:
         study.write(home.images / "7.png", "a/7.png")
         study.write(home.images / "8.png", "a/8.png")
@@ -243,7 +243,7 @@ def test_several_are_a_table_to_sort_and_to_keep(home: Home, site: Served, brows
         assert site.uploads() == []
 
 
-def test_the_model_says_what_it_is(site: Served, browser: Browser):
+def test_model_tab_describes_model(site: Served, browser: Browser):
     with opened(browser, site.url) as page:
         page.get_by_role("tab", name="This model").click()
         expect(page.get_by_role("heading", name="Intended use")).to_be_visible()
@@ -251,7 +251,7 @@ def test_the_model_says_what_it_is(site: Served, browser: Browser):
         expect(page.get_by_text("library_name")).to_have_count(0)  # what is for a hub
 
 
-def test_twenty_at_once_are_all_answered(home: Home, site: Served):
+def test_twenty_concurrent_users_are_served(home: Home, site: Served):
     """With the same file, which the server keeps under one name for all."""
     content = (home.images / "7.png").read_bytes()
     with ThreadPoolExecutor(20) as people:
@@ -261,7 +261,7 @@ def test_twenty_at_once_are_all_answered(home: Home, site: Served):
     assert site.uploads() == []
 
 
-def test_as_many_as_are_taken_are_dropped_at_once(home: Home, site: Served):
+def test_maximum_upload_count_is_accepted(home: Home, site: Served):
     files = [(f"{n}.png", (home.images / f"{n}.png").read_bytes()) for n in range(1, 31)]
     assert "<h2>30 of 30 predicted</h2>" in Caller(site.url).many(*files, sex="F")
     assert site.uploads() == []
@@ -275,7 +275,7 @@ def bomb() -> bytes:
 
 
 @pytest.mark.parametrize("count", [56, pytest.param(196, marks=pytest.mark.slow)])
-def test_hostile_uploads_are_answered_or_refused_in_words(home: Home, site: Served, count: int):
+def test_malicious_uploads_are_handled(home: Home, site: Served, count: int):
     caller = Caller(site.url)
     good = (home.images / "7.png").read_bytes()
     draw = random.Random(22)
@@ -299,7 +299,7 @@ def test_hostile_uploads_are_answered_or_refused_in_words(home: Home, site: Serv
     assert site.uploads() == []
 
 
-def test_it_hands_out_nothing_and_fetches_nothing(home: Home, site: Served):
+def test_page_leaks_and_fetches_nothing(home: Home, site: Served):
     caller = Caller(site.url)
     for path in ("/etc/passwd", "http://example.com/x.png", home.ckpt):
         assert caller.http.get(f"/gradio_api/file={path}").status_code == 404
@@ -326,7 +326,7 @@ def test_it_hands_out_nothing_and_fetches_nothing(home: Home, site: Served):
         (["host=no.such.name.invalid", "port=7999"], "host=no.such.name.invalid port=7999: no address"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_line(home: Home, options: list[str], words: str):
+def test_invalid_options_are_refused(home: Home, options: list[str], words: str):
     given = [OWN, *([] if "ckpt=nowhere" in options else ["ckpt=outputs/a"]), *options]
     result = home.forks.start("boneage_pl.app", *given, cwd=home.path).wait(60)
     assert result.returncode == 2, result.stderr
@@ -334,7 +334,7 @@ def test_what_cannot_be_is_refused_in_a_line(home: Home, options: list[str], wor
     assert "Traceback" not in result.stderr
 
 
-def test_a_port_that_is_taken_is_refused_in_a_line(home: Home, site: Served):
+def test_taken_port_is_refused(home: Home, site: Served):
     port = site.url.rpartition(":")[2]
     result = home.forks.start("boneage_pl.app", OWN, "ckpt=outputs/a", f"port={port}", cwd=home.path).wait(60)
     assert result.returncode == 2

@@ -46,14 +46,14 @@ def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
     return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
 
 
-def test_each_stage_says_that_its_validation_is_not_on_new_images(chain: Chain):
+def test_stages_report_leaking_validation(chain: Chain):
     for run, printed in chain.values():
         assert "this validation is NOT on new images" in printed
         assert "These are not new images" in (run / "report" / "report.html").read_text()
         assert pd.read_csv(run / "report" / "predictions.csv")["seen_in_training"].any()
 
 
-def test_each_stage_draws_anew(chain: Chain):
+def test_stages_draw_new_splits(chain: Chain):
     splits = {stage: pd.read_csv(run / "split.csv") for stage, (run, _) in chain.items()}
     assert [len(split) for split in splits.values()] == [80, 160, 80]
     for split in splits.values():
@@ -61,13 +61,13 @@ def test_each_stage_draws_anew(chain: Chain):
     assert splits["v1"]["id"].tolist() != splits["v2"]["id"].tolist()
 
 
-def test_each_stage_starts_from_the_last_epoch(chain: Chain):
+def test_stages_start_from_last_epoch(chain: Chain):
     for before, stage in (("v1", "v1_low_rate"), ("v1_low_rate", "v2")):
         last = chain[before][0] / "checkpoints" / "last.ckpt"
         assert f"initial weights: {last.relative_to(last.parents[5])}" in chain[stage][1]
 
 
-def test_v2_continues_with_adams_state_at_the_published_rate(chain: Chain):
+def test_v2_continues_adam_state_and_rate(chain: Chain):
     low_rate, v2 = (checkpoint(chain[stage][0])["optimizer_states"][0] for stage in ("v1_low_rate", "v2"))
     assert float(low_rate["state"][0]["step"]) == STEPS[1]
     assert float(v2["state"][0]["step"]) == STEPS[1] + STEPS[0]
@@ -75,7 +75,7 @@ def test_v2_continues_with_adams_state_at_the_published_rate(chain: Chain):
     assert "with its optimizer's state" in chain["v2"][1]
 
 
-def test_v2_has_another_input_than_its_weights(chain: Chain, home: Path, command: Callable[..., Result]):
+def test_v2_normalizes_otherwise_than_its_weights(chain: Chain, home: Path, command: Callable[..., Result]):
     inputs = {s: checkpoint(run)["boneage_pl"]["input"]["mean"][0] for s, (run, _) in chain.items()}
     assert inputs == {"v1": 0.5, "v1_low_rate": 0.5, "v2": 0.485}
     assert "another input normalization" in chain["v2"][1]
@@ -87,7 +87,7 @@ def test_v2_has_another_input_than_its_weights(chain: Chain, home: Path, command
     assert starts["imagenet"] != pytest.approx(starts["inception"], abs=1e-3)
 
 
-def test_each_epochs_validation_is_of_other_flips(chain: Chain):
+def test_validation_flips_differ_by_epoch(chain: Chain):
     keys = re.findall(r"validation keys: (.*)", chain["v1"][1])
     assert len(keys) == len(set(keys)) == 2
 
@@ -111,7 +111,7 @@ def test_predictions_are_not_flipped(chain: Chain):
     ],
 )
 @pytest.mark.usefixtures("chain")
-def test_what_cannot_be_is_refused(
+def test_invalid_options_are_refused(
     home: Path, command: Callable[..., Result], options: list[str], option: str
 ):
     before = set((home / "outputs").rglob("*"))
@@ -123,7 +123,7 @@ def test_what_cannot_be_is_refused(
 
 
 @pytest.mark.parametrize("experiment", ["v1", "lr_0.1_failure", "as_run/v1"])
-def test_without_network_imagenets_weights_are_refused_before_data_are_read(
+def test_offline_imagenet_is_refused_before_reading_data(
     tmp_path: Path, command: Callable[..., Result], experiment: str
 ):
     offline = {"TORCH_HOME": str(tmp_path / "torch"), "https_proxy": "http://127.0.0.1:9"}

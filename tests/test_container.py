@@ -11,7 +11,7 @@ LINES = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
 COPIED = [line.split()[1:-1] for line in LINES if line.startswith("COPY") and "--from" not in line]
 
 
-def test_what_is_copied_is_there_and_let_through():
+def test_copied_files_exist_and_pass_dockerignore():
     admitted = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     names = [name for names in COPIED for name in names]
     assert names
@@ -20,7 +20,7 @@ def test_what_is_copied_is_there_and_let_through():
         assert f"!{name}" in admitted
 
 
-def test_it_is_all_that_an_installation_reads():
+def test_image_has_what_installation_reads():
     """Besides constraints.txt, which pip is given."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
@@ -29,7 +29,7 @@ def test_it_is_all_that_an_installation_reads():
     assert read | {"constraints.txt"} == {name for names in COPIED for name in names}
 
 
-def test_its_command_is_predict():
+def test_entrypoint_is_predict():
     (entry,) = (line for line in LINES if line.startswith("ENTRYPOINT"))
     _, *command = json.loads(entry.removeprefix("ENTRYPOINT"))
     assert command == ["-m", "boneage_pl.predict"]

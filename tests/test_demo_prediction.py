@@ -38,7 +38,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("experiment", ["v1", "v2"])
-def test_the_validations_answers_are_those_of_the_training(demo: Path, experiment: str):
+def test_validation_predictions_match_training(demo: Path, experiment: str):
     model = BoneAgePredictor.load(experiment, outputs=demo / "outputs" / "demo")
     validation = model.members[0].metadata.validation
     images = demo / "data" / "phantom_small" / "boneage-training-dataset"
@@ -47,7 +47,7 @@ def test_the_validations_answers_are_those_of_the_training(demo: Path, experimen
     assert np.abs(np.array([a.months for a in answers]) - validation["predicted"]).max() < 1e-3
 
 
-def test_intervals_hold_and_few_new_hands_are_flagged(demo: Path, fresh: pd.DataFrame):
+def test_intervals_cover_and_few_new_hands_are_flagged(demo: Path, fresh: pd.DataFrame):
     model = BoneAgePredictor.load("v2", outputs=demo / "outputs" / "demo")
     answers = model.predict(fresh["path"].tolist(), ["M" if male else "F" for male in fresh["male"]])
     inside = [a.lower <= age <= a.upper for a, age in zip(answers, fresh["boneage"], strict=True)]
@@ -55,7 +55,7 @@ def test_intervals_hold_and_few_new_hands_are_flagged(demo: Path, fresh: pd.Data
     assert np.mean([bool(a.flags) for a in answers]) <= 0.05
 
 
-def test_what_is_no_upright_hand_is_flagged(demo: Path, fresh: pd.DataFrame):
+def test_non_hands_are_flagged(demo: Path, fresh: pd.DataFrame):
     model = BoneAgePredictor.load("v1", outputs=demo / "outputs" / "demo")
     hands = [np.asarray(Image.open(path).convert("L")) for path in fresh["path"][:40]]
     for name, picture in others(hands[0]).items():

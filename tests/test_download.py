@@ -87,7 +87,7 @@ def assert_complete(root: Path) -> None:
     }
 
 
-def test_without_the_terms_nothing_is_fetched_and_the_command_to_go_on_works(site: Site, tmp_path: Path):
+def test_terms_are_required_and_command_is_printed(site: Site, tmp_path: Path):
     root = tmp_path / "my data"
     arguments = [a for a in typed(site, root) if not a.startswith("accept")] + ["accept_terms=false"]
     result = finish(start(arguments))
@@ -103,7 +103,7 @@ def test_without_the_terms_nothing_is_fetched_and_the_command_to_go_on_works(sit
     assert_complete(root)
 
 
-def test_both_sets_arrive_and_a_second_run_asks_for_nothing(site: Site, tmp_path: Path):
+def test_both_sets_download_and_rerun_requests_nothing(site: Site, tmp_path: Path):
     root = tmp_path / "rsna"
     first = finish(start([*typed(site, root)]))
     assert first.returncode == 0, first.stderr
@@ -126,7 +126,7 @@ def test_both_sets_arrive_and_a_second_run_asks_for_nothing(site: Site, tmp_path
     assert site.asked == asked
 
 
-def test_stopped_by_ctrl_c_and_then_killed_it_continues_to_the_same_bytes(site: Site, tmp_path: Path):
+def test_interrupted_download_resumes_to_same_bytes(site: Site, tmp_path: Path):
     root, part = tmp_path / "rsna", tmp_path / "rsna" / f"{TRAINING}.part"
     whole = len(site.files[TRAINING])
     site.stall_after = whole // 3  # per answer; the table's archive is shorter than that
@@ -152,7 +152,7 @@ def test_stopped_by_ctrl_c_and_then_killed_it_continues_to_the_same_bytes(site: 
     assert len(site.gets(TABLE)) == 1  # what had been unpacked is not fetched again
 
 
-def test_a_missing_archive_is_one_error_with_what_to_do(site: Site, tmp_path: Path):
+def test_missing_archive_is_one_error(site: Site, tmp_path: Path):
     del site.files[TRAINING]
     result = finish(start(typed(site, tmp_path / "rsna")))
     assert result.returncode == 2
@@ -162,7 +162,7 @@ def test_a_missing_archive_is_one_error_with_what_to_do(site: Site, tmp_path: Pa
     assert not (tmp_path / "rsna").exists()
 
 
-def test_too_little_room_is_said_before_anything_is_fetched(site: Site, tmp_path: Path):
+def test_too_little_space_is_reported_before_download(site: Site, tmp_path: Path):
     site.declared[VALIDATION] = 10**18
     with pytest.raises(BoneAgeError, match=r"2,100,000,000\.\d GB are needed, [\d,.]+ [GM]B are free"):
         here(site, tmp_path / "rsna")
@@ -170,9 +170,7 @@ def test_too_little_room_is_said_before_anything_is_fetched(site: Site, tmp_path
     assert not (tmp_path / "rsna").exists()
 
 
-def test_what_is_here_already_needs_no_room_again(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_existing_files_need_no_space(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     root = tmp_path / "rsna"
     needs = []
     monkeypatch.setattr("boneage_pl.download.check_free_space", lambda asked: needs.extend(asked))
@@ -186,7 +184,7 @@ def test_what_is_here_already_needs_no_room_again(
     assert site.gets(TABLE) == []
 
 
-def test_a_damaged_archive_is_fetched_anew_and_the_others_are_not(site: Site, tmp_path: Path):
+def test_damaged_archive_alone_is_downloaded_again(site: Site, tmp_path: Path):
     root, good = tmp_path / "rsna", site.files[TRAINING]
     site.files[TRAINING] = good[:-200]
     with pytest.raises(BoneAgeError, match="damaged"):
@@ -199,13 +197,13 @@ def test_a_damaged_archive_is_fetched_anew_and_the_others_are_not(site: Site, tm
     assert len(site.gets(TABLE)) == 1
 
 
-def test_a_content_length_that_is_too_short_gives_no_images(site: Site, tmp_path: Path):
+def test_short_content_length_gives_no_images(site: Site, tmp_path: Path):
     site.declared[TRAINING] = len(site.files[TRAINING]) - 5000
     with pytest.raises(BoneAgeError, match=r"Training\+Set\.zip is damaged"):
         here(site, tmp_path / "rsna")
 
 
-def test_two_downloads_do_not_mix(site: Site, tmp_path: Path):
+def test_concurrent_downloads_are_exclusive(site: Site, tmp_path: Path):
     (tmp_path / "rsna").mkdir()
     with FileLock(tmp_path / "rsna" / ".download.lock"), pytest.raises(BoneAgeError, match="is running"):
         here(site, tmp_path / "rsna")
@@ -216,9 +214,7 @@ def test_two_downloads_do_not_mix(site: Site, tmp_path: Path):
 @pytest.mark.parametrize(
     ("entries", "reason"), [({"../evil.png": b"x"}, "leads out"), ({"a.png": bytes(10**7)}, "unpack to")]
 )
-def test_an_archive_not_to_be_trusted_is_refused(
-    site: Site, tmp_path: Path, entries: dict[str, bytes], reason: str
-):
+def test_untrusted_archive_is_refused(site: Site, tmp_path: Path, entries: dict[str, bytes], reason: str):
     root = tmp_path / "rsna"
     site.files[TRAINING] = zipped({"boneage-training-dataset/1377.png": b"x"} | entries)
     with pytest.raises(BoneAgeError, match=f"refused.*{reason}"):
@@ -227,13 +223,13 @@ def test_an_archive_not_to_be_trusted_is_refused(
     assert sorted(f.name for f in tmp_path.iterdir()) == ["rsna"]
 
 
-def test_the_archives_stay_if_asked_to(site: Site, tmp_path: Path):
+def test_keep_archives_keeps_them(site: Site, tmp_path: Path):
     here(site, tmp_path / "rsna", "keep_archives=true")
     for name in (TRAINING, TABLE):
         assert (tmp_path / "rsna" / name).read_bytes() == site.files[name]
 
 
-def test_killed_after_the_last_image_it_clears_up_and_fetches_nothing(site: Site, tmp_path: Path):
+def test_kill_after_extraction_cleans_up_without_download(site: Site, tmp_path: Path):
     root = tmp_path / "rsna"
     here(site, root, "keep_archives=true")
     for folder in (root, tmp_path / "rsna_validation"):
@@ -251,12 +247,12 @@ def test_killed_after_the_last_image_it_clears_up_and_fetches_nothing(site: Site
         ("validation.count=3", "3 images and as many rows must be there,\nbut .* holds 4 images and 4 rows"),
     ],
 )
-def test_another_count_than_published_is_an_error(site: Site, tmp_path: Path, count: str, words: str):
+def test_unexpected_count_is_an_error(site: Site, tmp_path: Path, count: str, words: str):
     with pytest.raises(BoneAgeError, match=words):
         here(site, tmp_path / "rsna", count)
 
 
-def test_an_image_lost_later_is_noticed_and_comes_back(site: Site, tmp_path: Path):
+def test_lost_image_is_restored(site: Site, tmp_path: Path):
     root = tmp_path / "rsna"
     here(site, root)
     (root / "boneage-training-dataset/1377.png").unlink()
@@ -267,7 +263,7 @@ def test_an_image_lost_later_is_noticed_and_comes_back(site: Site, tmp_path: Pat
     assert_complete(root)
 
 
-def test_a_set_that_came_from_elsewhere_is_left_alone(site: Site, tmp_path: Path):
+def test_foreign_set_is_left_alone(site: Site, tmp_path: Path):
     root = tmp_path / "rsna"
     images = root / "boneage-training-dataset" / "boneage-training-dataset"  # as Kaggle has it
     images.mkdir(parents=True)
@@ -290,30 +286,30 @@ def test_a_set_that_came_from_elsewhere_is_left_alone(site: Site, tmp_path: Path
         ("data.root=", "data.root is empty"),
     ],
 )
-def test_an_option_that_cannot_be_right_is_named(site: Site, tmp_path: Path, option: str, words: str):
+def test_invalid_option_is_named(site: Site, tmp_path: Path, option: str, words: str):
     with pytest.raises(BoneAgeError, match=words):
         here(site, tmp_path / "rsna", option)
     assert site.asked == []
 
 
 @pytest.mark.parametrize("place", ["rsna", "rsna/validation", "."])
-def test_the_sets_never_lie_inside_one_another(site: Site, tmp_path: Path, place: str):
+def test_sets_never_nest(site: Site, tmp_path: Path, place: str):
     with pytest.raises(BoneAgeError, match="neither may lie inside the other"):
         here(site, tmp_path / "rsna", f"validation.root={tmp_path / place}")
 
 
-def test_a_folder_that_cannot_be_made_is_one_error(site: Site, tmp_path: Path):
+def test_uncreatable_folder_is_one_error(site: Site, tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(BoneAgeError, match="cannot be written"):
         here(site, tmp_path / "file" / "rsna")
 
 
-def test_synthetic_data_is_not_downloaded(site: Site, tmp_path: Path):
+def test_phantom_is_not_downloaded(site: Site, tmp_path: Path):
     with pytest.raises(BoneAgeError, match="drawn, not downloaded"):
         here(site, tmp_path / "rsna", "data=phantom")
 
 
-def test_help_names_the_command_and_imports_no_torch(tmp_path: Path):
+def test_help_names_command_and_imports_no_torch(tmp_path: Path):
     code = (
         "import sys, runpy; sys.argv = ['download', '--help']\n"
         "try: runpy.run_module('boneage_pl.download', run_name='__main__')\n"

@@ -66,14 +66,14 @@ def mae_of(folder: Path) -> float:
 
 
 @pytest.mark.parametrize("batch", [32, 1, 7])
-def test_its_own_validation_set_gives_the_best_epochs_mae(home: Home, batch: int):
+def test_validation_subset_gives_best_mae(home: Home, batch: int):
     home.evaluate("ckpt=outputs/a", f"out=val{batch}", f"data.batch_size={batch}")
     best = pd.read_csv(home.path / "outputs" / "a" / "metrics.csv")["val_mae"].min()
     assert mae_of(home.path / f"val{batch}") == pytest.approx(best, abs=1e-3)
     assert mae_of(home.path / "outputs" / "a" / "report") == pytest.approx(best, abs=1e-3)
 
 
-def test_the_page_opens_alone_and_says_what_applies(home: Home):
+def test_report_is_self_contained_with_caveats(home: Home):
     home.evaluate("ckpt=outputs/a", "out=page", FIGURES="1")
     page = (home.path / "page" / "report.html").read_text()
     assert "These images\nalso selected the epoch" in page
@@ -86,7 +86,7 @@ def test_the_page_opens_alone_and_says_what_applies(home: Home):
     assert record["sessions"][0]["packages"]["torch"] in page
 
 
-def test_it_says_whether_the_intervals_hold(home: Home):
+def test_report_has_interval_coverage(home: Home):
     home.evaluate("ckpt=outputs/a", "out=sure_own")
     own = numbers_of(home.path / "sure_own")["coverage"]
     assert own["own"]
@@ -103,13 +103,13 @@ def test_it_says_whether_the_intervals_hold(home: Home):
     assert "Prediction intervals" in (home.path / "sure" / "report.html").read_text()
 
 
-def test_a_run_that_was_moved_is_asked_from_anywhere(home: Home, tmp_path: Path):
+def test_moved_run_is_evaluated_from_anywhere(home: Home, tmp_path: Path):
     shutil.copytree(home.path / "outputs" / "a", tmp_path / "moved")
     home.evaluate("ckpt=moved", "out=there", cwd=tmp_path)
     assert mae_of(tmp_path / "there") == mae_of(home.path / "outputs" / "a" / "report")
 
 
-def test_a_table_that_was_named_as_the_root_is_remembered(home: Home, tmp_path: Path):
+def test_table_as_root_is_stored(home: Home, tmp_path: Path):
     root = home.other("twin", {i: i for i in home.table["id"]})
     for name in ("a.csv", "b.csv"):  # neither is the one that is meant
         home.table.to_csv(root / name, index=False)
@@ -122,14 +122,14 @@ def test_a_table_that_was_named_as_the_root_is_remembered(home: Home, tmp_path: 
     assert mae_of(tmp_path / "there") == mae_of(home.path / "outputs" / "a" / "report")
 
 
-def test_a_later_evaluation_lies_beside_the_runs_report(home: Home):
+def test_later_evaluation_gets_own_folder(home: Home):
     before = {p: p.read_bytes() for p in (home.path / "outputs" / "a" / "report").iterdir()}
     home.evaluate("ckpt=outputs/a")
     assert len(list((home.path / "outputs" / "a").glob("report_validation_*/report.html"))) == 1
     assert {p: p.read_bytes() for p in (home.path / "outputs" / "a" / "report").iterdir()} == before
 
 
-def test_images_that_were_trained_on_are_refused_unless_asked_for(home: Home):
+def test_leakage_is_an_error_by_default(home: Home):
     result = home.evaluate("ckpt=outputs/a", "subset=all", "out=no", check=False)
     assert result.returncode == 2
     assert f"{len(home.trained)} of the 80 images were trained on" in result.stderr
@@ -149,7 +149,7 @@ def test_images_that_were_trained_on_are_refused_unless_asked_for(home: Home):
     assert "The images of 25.0 % of these rows\nalso selected the epoch" in page
 
 
-def test_a_copy_of_a_trained_image_under_another_id_is_noticed(home: Home):
+def test_leaked_copy_under_other_id_is_detected(home: Home):
     """Also where its file is another: the picture tells."""
     one, other = home.trained[:2]
     root = home.other("copies", {"900": one, "901": home.unseen[0], "902": other, other: home.unseen[1]})
@@ -170,7 +170,7 @@ def test_a_copy_of_a_trained_image_under_another_id_is_noticed(home: Home):
     assert "(id 900, 902)" in result.stderr
 
 
-def test_columns_that_are_not_understood_are_named(home: Home):
+def test_unmapped_columns_are_named(home: Home):
     root = home.other("foreign", {"901": home.unseen[0], "902": home.unseen[1]})
     (root / "t.csv").write_text("Nummer,Alter,Geschlecht\n901,50,M\n902,60,F\n")
     result = home.evaluate("ckpt=outputs/a", f"data.root={root}", check=False)
@@ -179,7 +179,7 @@ def test_columns_that_are_not_understood_are_named(home: Home):
     assert "data.columns.bone_age=<column> data.columns.male=Geschlecht" in result.stderr
 
 
-def test_a_rival_needs_no_validation_images_of_its_own_here(home: Home):
+def test_compare_with_needs_no_own_validation_images(home: Home):
     """It only must not have been trained on those that are asked."""
     home.forks.run("+experiment=v1", *TINY[:-2], "data.seed=3", "hydra.run.dir=outputs/c", cwd=home.path)
     result = home.evaluate("ckpt=outputs/a", "compare_with=outputs/c", check=False)
@@ -189,7 +189,7 @@ def test_a_rival_needs_no_validation_images_of_its_own_here(home: Home):
     assert 0 < numbers_of(home.path / "rival")["paired_comparison"]["images"] < 20
 
 
-def test_what_an_earlier_run_was_trained_on_is_remembered(home: Home):
+def test_inherited_training_images_count_as_leakage(home: Home):
     """v2 of a split of its own has v1's weights, and so v1's images."""
     options = [o for o in TINY[:-2] if not o.startswith("trainer.max_epochs")]
     home.forks.run(
@@ -213,7 +213,7 @@ def test_what_an_earlier_run_was_trained_on_is_remembered(home: Home):
     assert set(answers.loc[answers["seen_in_training"], "id"]) == both
 
 
-def test_the_challenges_tables_are_read(home: Home):
+def test_challenge_tables_are_read(home: Home):
     ids = {"4360": home.unseen[0], "4361": home.unseen[1]}
     root = home.other("validation", ids)
     (root / "boneage-validation-dataset-1").mkdir()
@@ -242,7 +242,7 @@ def test_the_challenges_tables_are_read(home: Home):
     assert pd.read_csv(home.path / "named_out" / "predictions.csv")["bone_age"].tolist() == [50, 120]
 
 
-def test_several_checkpoints_are_averaged(home: Home):
+def test_checkpoints_are_averaged(home: Home):
     for out, ckpt in (("one", "outputs/a"), ("two", "outputs/b"), ("both", "[outputs/a,outputs/b]")):
         home.evaluate(f"ckpt={ckpt}", f"out={out}")
     one, two, both = (
@@ -256,7 +256,7 @@ def test_several_checkpoints_are_averaged(home: Home):
     assert table["predicted_2"].to_numpy() == pytest.approx(two.to_numpy())
 
 
-def test_it_is_held_against_another_model_and_against_its_answers(home: Home):
+def test_compare_with_checkpoint_and_predictions(home: Home):
     home.evaluate("ckpt=outputs/b", "out=b")
     for out, against in (("by_ckpt", "outputs/b"), ("by_csv", "b/predictions.csv")):
         result = home.evaluate("ckpt=outputs/a", f"compare_with={against}", f"out={out}")
@@ -269,7 +269,7 @@ def test_it_is_held_against_another_model_and_against_its_answers(home: Home):
         assert f"p = {found['p']:.4f}" in (home.path / out / "report.html").read_text()
 
 
-def test_pictures_that_are_not_perfect(home: Home):
+def test_robustness_covers_corruptions(home: Home):
     home.evaluate("ckpt=[outputs/a,outputs/b]", "robustness=true", "out=stressed", FIGURES="1")
     rows = numbers_of(home.path / "stressed")["robustness"]
     assert [row["name"] for row in rows] == ["clean", *CORRUPTIONS, *RESAMPLING_CORRUPTIONS]
@@ -288,7 +288,7 @@ def test_pictures_that_are_not_perfect(home: Home):
     assert (home.path / "stressed" / "robustness.png").stat().st_size > 20_000
 
 
-def test_a_network_that_diverged_has_a_report_too(home: Home):
+def test_diverged_network_has_report(home: Home):
     content = torch.load(home.path / "outputs" / "a" / "checkpoints" / "best.ckpt", weights_only=True)
     content["state_dict"]["network.age.bias"].fill_(float("nan"))
     torch.save(content, home.path / "nan.ckpt")
@@ -316,14 +316,14 @@ def test_a_network_that_diverged_has_a_report_too(home: Home):
         (["ckpt=outputs/a", "robustness=some"], "robustness=some: there are true, false"),
     ],
 )
-def test_what_cannot_be_right_is_refused(home: Home, options: list[str], said: str):
+def test_invalid_options_are_refused(home: Home, options: list[str], said: str):
     result = home.evaluate(*options, check=False)
     assert result.returncode == 2
     assert said in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_runs_are_compared_on_the_same_images(home: Home):
+def test_compare_tests_runs_on_common_images(home: Home):
     result = home.forks.start(
         "boneage_pl.compare", "runs=[outputs/a,outputs/b]", "out=c", cwd=home.path
     ).wait()
@@ -346,7 +346,7 @@ def test_runs_are_compared_on_the_same_images(home: Home):
     assert "name at least two" in result.stderr
 
 
-def test_a_run_records_what_it_ran_with(home: Home):
+def test_run_json_describes_run(home: Home):
     record = json.loads((home.path / "outputs" / "a" / "run.json").read_text())
     assert record["data"]["images"] == 80
     assert record["seed"] == 1

@@ -68,7 +68,7 @@ def scalars_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def test_a_run_folder_holds_everything(v1: tuple[Path, str]):
+def test_run_folder_is_complete(v1: tuple[Path, str]):
     run, _ = v1
     for name in [
         ".hydra/config.yaml",
@@ -93,7 +93,7 @@ def test_a_run_folder_holds_everything(v1: tuple[Path, str]):
     assert not any(path.is_symlink() for path in run.rglob("*"))
 
 
-def test_the_split_is_exact_and_disjoint(v1: tuple[Path, str]):
+def test_split_is_exact_and_disjoint(v1: tuple[Path, str]):
     split = pd.read_csv(v1[0] / "split.csv")
     assert list(split) == ["id", "bone_age", "male", "group", "subset"]
     sizes = split.groupby(["group", "subset"]).size().unstack()
@@ -103,14 +103,14 @@ def test_the_split_is_exact_and_disjoint(v1: tuple[Path, str]):
     assert (split.groupby("id")["subset"].nunique() == 1).all()
 
 
-def test_metrics_have_a_row_an_epoch(v1: tuple[Path, str]):
+def test_metrics_csv_has_row_per_epoch(v1: tuple[Path, str]):
     rows = metrics_of(v1[0])
     assert list(rows[0]) == ["epoch", "train_mae", "val_mae", "lr"]
     assert [row["epoch"] for row in rows] == [0, 1]
     assert {row["lr"] for row in rows} == {0.01}
 
 
-def test_the_console_says_what_happened_and_what_is_next(v1: tuple[Path, str]):
+def test_console_shows_progress_and_next_command(v1: tuple[Path, str]):
     run, text = v1
     rows = metrics_of(run)
     best = min(rows, key=lambda row: row["val_mae"])
@@ -128,7 +128,7 @@ def test_the_console_says_what_happened_and_what_is_next(v1: tuple[Path, str]):
     assert "tensorboard --logdir outputs" in text
 
 
-def test_a_checkpoint_carries_what_is_needed_to_use_it_alone(v1: tuple[Path, str]):
+def test_checkpoint_is_self_contained(v1: tuple[Path, str]):
     run, _ = v1
     record = record_of(run)
     assert record["config"]["data"]["image_size"] == 107
@@ -147,7 +147,7 @@ def test_a_checkpoint_carries_what_is_needed_to_use_it_alone(v1: tuple[Path, str
     assert (answers["predicted"] - answers["bone_age"]).abs().mean() == pytest.approx(best, rel=1e-5)
 
 
-def test_tensorboard_has_the_curves_by_epoch_under_the_published_tags(home: Path, v1: tuple[Path, str]):
+def test_tensorboard_has_curves_under_published_tags(home: Path, v1: tuple[Path, str]):
     run, _ = v1
     ours = scalars_of(run)
     rows = metrics_of(run)
@@ -167,14 +167,14 @@ def test_tensorboard_has_the_curves_by_epoch_under_the_published_tags(home: Path
     assert len(scalars_of(home / "outputs" / "published" / "v1_low_rate")["mae/val"]) == 17
 
 
-def test_tensorboard_has_the_pictures(v1: tuple[Path, str]):
+def test_tensorboard_has_images(v1: tuple[Path, str]):
     events = EventAccumulator(str(v1[0]), size_guidance={"images": 0})
     events.Reload()
     names = {"training", "predicted_against_true", "error_by_age"}
     assert {f"pictures/{name}" for name in names} <= set(events.Tags()["images"])
 
 
-def test_tensorboard_opens_with_the_errors_and_names_the_run_by_its_folder(home: Path, v1: tuple[Path, str]):
+def test_tensorboard_layout_and_run_name(home: Path, v1: tuple[Path, str]):
     assert sorted(run.name for run in v1[0].iterdir() if run.is_dir()) == [".hydra", "checkpoints", "report"]
     runs = EventMultiplexer().AddRunsFromDirectory(str(home / "outputs")).Reload()
     name = str(v1[0].relative_to(home / "outputs"))
@@ -185,7 +185,7 @@ def test_tensorboard_opens_with_the_errors_and_names_the_run_by_its_folder(home:
     assert b"mae/train$" in layout.tensor_proto.string_val[0]
 
 
-def test_v2_starts_from_v1s_weights_and_split(v1: tuple[Path, str], v2: tuple[Path, str]):
+def test_v2_starts_from_v1_weights_and_split(v1: tuple[Path, str], v2: tuple[Path, str]):
     best = min(row["val_mae"] for row in metrics_of(v1[0]))
     (line,) = [line for line in v2[1].splitlines() if "before the first step" in line]
     assert f"{best:.4f} months" in line
@@ -195,7 +195,7 @@ def test_v2_starts_from_v1s_weights_and_split(v1: tuple[Path, str], v2: tuple[Pa
     assert "v1, its start" in v2[1]
 
 
-def test_v2_has_a_fresh_optimizer_and_says_when_it_lowers_the_rate(v2: tuple[Path, str]):
+def test_v2_resets_optimizer_and_logs_rate(v2: tuple[Path, str]):
     run, text = v2
     rows = metrics_of(run)
     assert rows[0]["lr"] == 0.001
@@ -204,9 +204,7 @@ def test_v2_has_a_fresh_optimizer_and_says_when_it_lowers_the_rate(v2: tuple[Pat
     assert float(state[0]["step"]) == 2 * 3  # two epochs of three batches: v1's steps are not in it
 
 
-def test_the_failure_changes_the_rate_alone_and_says_what_came_of_it(
-    v1: tuple[Path, str], failure: tuple[Path, str]
-):
+def test_failure_changes_rate_alone(v1: tuple[Path, str], failure: tuple[Path, str]):
     """tests/test_negative_control.py shows that it fails where v1 learns: here neither has time to."""
     run, text = failure
     assert {row["lr"] for row in metrics_of(run)} == {0.1}
@@ -216,7 +214,7 @@ def test_the_failure_changes_the_rate_alone_and_says_what_came_of_it(
 
 
 @pytest.mark.slow  # the first losses and resumed runs are held to the bit each time
-def test_one_seed_gives_identical_metrics(home: Path, v1: tuple[Path, str], command: Callable[..., Result]):
+def test_same_seed_gives_identical_metrics(home: Path, v1: tuple[Path, str], command: Callable[..., Result]):
     command("+experiment=v1", *SMALL, "hydra.run.dir=outputs/again", cwd=home)
     assert (home / "outputs" / "again" / "metrics.csv").read_text() == (v1[0] / "metrics.csv").read_text()
     command(
@@ -225,9 +223,7 @@ def test_one_seed_gives_identical_metrics(home: Path, v1: tuple[Path, str], comm
     assert metrics_of(home / "outputs" / "other")[0] != metrics_of(v1[0])[0]
 
 
-def test_a_loss_that_is_not_finite_still_finishes_and_writes_everything(
-    home: Path, command: Callable[..., Result]
-):
+def test_non_finite_loss_finishes_run(home: Path, command: Callable[..., Result]):
     run = home / "outputs" / "nan"
     options = ["optimizer.lr=1e30", "trainer.max_epochs=1", "hydra.run.dir=outputs/nan"]
     own = "model._target_=tests.helpers.tiny_models.Tiny"
@@ -248,7 +244,7 @@ def test_a_loss_that_is_not_finite_still_finishes_and_writes_everything(
         (["data.split_from=new", "data.image_size=107", "seed=9"], "were trained on by the checkpoint"),
     ],
 )
-def test_v2_refuses_what_does_not_fit_its_checkpoint(
+def test_v2_refuses_mismatched_options(
     home: Path, command: Callable[..., Result], options: list[str], said: str
 ):
     before = set((home / "outputs").rglob("*"))
@@ -262,7 +258,7 @@ def test_v2_refuses_what_does_not_fit_its_checkpoint(
     assert set((home / "outputs").rglob("*")) == before
 
 
-def test_a_checkpoint_that_is_none_is_refused(home: Path, command: Callable[..., Result]):
+def test_invalid_checkpoint_is_refused(home: Path, command: Callable[..., Result]):
     (home / "text.ckpt").write_text("not a checkpoint")
     torch.save({"state_dict": {}}, home / "foreign.ckpt")
     for name, said in (

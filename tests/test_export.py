@@ -78,14 +78,14 @@ def asked(path: Path, image: NDArray[np.uint8], male: NDArray[np.float32], batch
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_an_onnx_file_says_what_the_training_measured(home: Exports, onnx: Path, batch: int):
+def test_onnx_matches_training_predictions(home: Exports, onnx: Path, batch: int):
     image, male, answered = home.validation()
     months = asked(onnx, image, male, batch)
     assert abs(home.mae(months) - home.mae(answered)) < 0.05  # bfloat16, where the hardware has it
     assert np.abs(months - answered).max() < 1
 
 
-def test_a_program_of_pytorchs_says_the_same(home: Exports, onnx: Path):
+def test_torch_export_matches(home: Exports, onnx: Path):
     said = home.export("format=torch_export").stdout
     assert "float32 is off by at most 0.0000 months" in said
     (path,) = (home.path / "outputs" / "a" / "export").glob("*.pt2")
@@ -97,7 +97,7 @@ def test_a_program_of_pytorchs_says_the_same(home: Exports, onnx: Path):
     assert json.loads(found["boneage_pl.json"])["image_size"] == "107"
 
 
-def test_the_file_says_what_it_is(home: Exports, onnx: Path):
+def test_export_metadata_is_complete(home: Exports, onnx: Path):
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     said = session.get_modelmeta().custom_metadata_map
     assert (said["image_size"], said["units"], said["resize_mode"], said["experiment"]) == (
@@ -114,7 +114,7 @@ def test_the_file_says_what_it_is(home: Exports, onnx: Path):
     assert str(home.path).encode() not in onnx.read_bytes()  # no folder of this machine
 
 
-def test_several_become_their_mean(home: Exports):
+def test_ensemble_exports_as_mean(home: Exports):
     home.forks.run(*TRAINING, "seed=2", "hydra.run.dir=outputs/b", cwd=home.path)
     home.export("format=onnx", "out=mean.onnx", ckpt="[outputs/a,outputs/b]")
     image, male, _ = home.validation()
@@ -133,7 +133,7 @@ def test_several_become_their_mean(home: Exports):
 
 
 @pytest.mark.parametrize("precision", ["float16", "int8"])
-def test_smaller_files_cost_what_they_say(home: Exports, onnx: Path, precision: str):
+def test_reduced_precision_reports_cost(home: Exports, onnx: Path, precision: str):
     name = f"{precision}.onnx"
     said = home.export("format=onnx", f"precision={precision}", f"out={name}", "max_mae_increase=2").stdout
     image, male, _ = home.validation()
@@ -146,7 +146,7 @@ def test_smaller_files_cost_what_they_say(home: Exports, onnx: Path, precision: 
     assert session.get_modelmeta().custom_metadata_map["precision"] == precision
 
 
-def test_what_costs_too_much_is_not_written(home: Exports):
+def test_excessive_cost_writes_nothing(home: Exports):
     """Calibrated on a picture that is nearly black, 8 bits hold no other."""
     folder = home.path / "black"
     folder.mkdir()
@@ -169,7 +169,7 @@ def test_what_costs_too_much_is_not_written(home: Exports):
     assert not list(home.path.glob(".export_*"))
 
 
-def test_shared_weights_are_read_as_the_checkpoint_is(home: Exports, weights: Path, tmp_path: Path):
+def test_safetensors_loads_like_checkpoint(home: Exports, weights: Path, tmp_path: Path):
     images = f"images=[{home.images}/1.png,{home.images}/2.png]"
     tables = [home.predict(f"ckpt={ckpt}", images, "sex=F").stdout for ckpt in ("outputs/a", weights)]
     assert tables[0] == tables[1]  # months, interval, flags
@@ -182,7 +182,7 @@ def test_shared_weights_are_read_as_the_checkpoint_is(home: Exports, weights: Pa
     assert numbers[0]["coverage"] == numbers[1]["coverage"]
 
 
-def test_training_goes_on_from_shared_weights_as_from_the_checkpoint(home: Exports, weights: Path):
+def test_safetensors_warm_starts_like_checkpoint(home: Exports, weights: Path):
     short = [o for o in TRAINING if not o.startswith(("+experiment", "trainer.max_epochs"))]
     for name, ckpt in (("c", "outputs/a"), ("d", weights)):
         options = ["+experiment=v2", f"ckpt={ckpt}", "trainer.max_epochs=1", f"hydra.run.dir=outputs/{name}"]
@@ -191,13 +191,13 @@ def test_training_goes_on_from_shared_weights_as_from_the_checkpoint(home: Expor
     pd.testing.assert_frame_equal(*rows)
 
 
-def test_shared_weights_are_exported_again(home: Exports, weights: Path, onnx: Path):
+def test_safetensors_exports_again(home: Exports, weights: Path, onnx: Path):
     home.export("format=onnx", "out=again.onnx", ckpt=str(weights.parent))
     image, male, _ = home.validation()
     assert (asked(home.path / "again.onnx", image, male, 5) == asked(onnx, image, male, 5)).all()
 
 
-def test_the_card_is_filled_from_the_runs_own_files(home: Exports, weights: Path):
+def test_model_card_is_filled_from_run(home: Exports, weights: Path):
     card = (weights.parent / "model_card.md").read_text()
     _, front, text = card.split("---\n", 2)
     numbers = json.loads((home.path / "outputs" / "a" / "report" / "metrics.json").read_text())
@@ -215,7 +215,7 @@ def test_the_card_is_filled_from_the_runs_own_files(home: Exports, weights: Path
         assert name not in text
 
 
-def test_the_card_has_the_stress_that_was_measured(home: Exports):
+def test_model_card_has_robustness(home: Exports):
     options = [OWN, "ckpt=outputs/a", "robustness=true"]
     assert home.forks.start("boneage_pl.evaluate", *options, cwd=home.path).wait(200).returncode == 0
     home.export("format=model_card", "out=card.md")
@@ -225,7 +225,7 @@ def test_the_card_has_the_stress_that_was_measured(home: Exports):
         assert f"| {way['name']} | {way['mae']['value']:.2f} (" in text
 
 
-def test_a_stranger_asks_with_the_example(home: Exports, onnx: Path, tmp_path: Path):
+def test_example_script_runs(home: Exports, onnx: Path, tmp_path: Path):
     """Where there is neither boneage_pl nor torch."""
     installed = Path(sysconfig.get_paths()["purelib"])
     for name in (
@@ -280,12 +280,12 @@ def test_a_stranger_asks_with_the_example(home: Exports, onnx: Path, tmp_path: P
         ([], "Missing required option format="),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_line(home: Exports, options: list[str], says: str):
+def test_invalid_options_are_refused(home: Exports, options: list[str], says: str):
     assert says in home.export(*options, check=2).stderr
     assert not (home.path / "b.onnx").exists()
 
 
-def test_images_that_were_trained_on_still_tell_whether_it_is_the_same(home: Exports, tmp_path: Path):
+def test_verification_uses_trained_images_if_needed(home: Exports, tmp_path: Path):
     """Under the published protocol, of a table so small that no image is on one side alone."""
     small = [o for o in TRAINING if not o.startswith(("data.phantom.count", "trainer.max_epochs"))]
     options = ["data.phantom.count=80", "data.split_protocol=published", "trainer.max_epochs=1"]
@@ -296,20 +296,20 @@ def test_images_that_were_trained_on_still_tell_whether_it_is_the_same(home: Exp
     assert "trained on too, so that their MAE is flattered" in result.stdout
 
 
-def test_nothing_is_written_over(home: Exports, onnx: Path):
+def test_nothing_is_overwritten(home: Exports, onnx: Path):
     before = onnx.read_bytes()
     assert "a.onnx is there already" in home.export("format=onnx", "out=a.onnx", check=2).stderr
     assert onnx.read_bytes() == before
 
 
-def test_an_export_is_no_checkpoint(home: Exports, onnx: Path):
+def test_export_is_no_checkpoint(home: Exports, onnx: Path):
     assert (
         "cannot be read as a checkpoint"
         in home.predict(f"ckpt={onnx}", f"images={home.images}/1.png", "sex=F", check=2).stderr
     )
 
 
-def test_of_different_squares_there_is_no_one_model(home: Exports):
+def test_different_resize_specs_are_refused(home: Exports):
     model = home.model()
     model.resize_specs = [ResizeSpec(107), ResizeSpec(111, "pad")]
     with pytest.raises(BoneAgeError, match=r"shown different squares \(107, pad-111\)"):

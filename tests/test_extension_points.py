@@ -112,9 +112,7 @@ def mine(home: Home) -> Path:
     return home.path / "outputs" / "mine"
 
 
-def test_a_network_with_its_own_input_a_loss_that_says_what_its_output_means_and_all_else(
-    home: Home, mine: Path
-):
+def test_custom_network_loss_and_all(home: Home, mine: Path):
     record = home.checkpoint("mine", "best")["boneage_pl"]
     assert record["input"] == {"mean": (0.4,), "std": (0.2,)}
     assert all(0 < months < 200 for months in record["validation"]["predicted"])
@@ -122,7 +120,7 @@ def test_a_network_with_its_own_input_a_loss_that_says_what_its_output_means_and
 
 
 @pytest.mark.usefixtures("mine")
-def test_it_is_evaluated_resumed_and_started_from(home: Home):
+def test_custom_run_is_evaluated_resumed_and_warm_started(home: Home):
     best = min(row["val_mae"] for row in home.rows("mine"))
     own = [f"+{option}" for option in OWN]
     asked = home.forks.start("boneage_pl.evaluate", "ckpt=outputs/mine", *own, "out=asked", cwd=home.path)
@@ -136,25 +134,25 @@ def test_it_is_evaluated_resumed_and_started_from(home: Home):
     assert "which is not this project's own" in refused.stderr
 
 
-def test_a_plain_loss_of_pytorchs(home: Home, plain: list[dict[str, float]]):
+def test_plain_pytorch_loss(home: Home, plain: list[dict[str, float]]):
     home.run("squared", "model=tiny", "loss=squared")
     assert [row["val_mae"] for row in home.rows("squared")] != [row["val_mae"] for row in plain]
 
 
-def test_an_output_that_the_loss_does_not_understand_is_refused(home: Home):
+def test_loss_rejects_wrong_output_shape(home: Home):
     result = home.run("misfit", "model=gray", check=False)
     assert result.returncode == 2
     assert "its output is [10, 3], and loss=L1Loss takes one number an image" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_transforms_change_what_is_trained_on(home: Home, plain: list[dict[str, float]]):
+def test_transforms_change_training_images(home: Home, plain: list[dict[str, float]]):
     for name in ("darker", "blurred"):  # the second says nothing of validation
         home.run(name, "model=tiny", f"transforms={name}")
         assert [row["val_mae"] for row in home.rows(name)] != [row["val_mae"] for row in plain]
 
 
-def test_a_sampling_draws_the_training_rows_alone(home: Home, mine: Path, plain: list[dict[str, float]]):
+def test_sampler_affects_training_rows_alone(home: Home, mine: Path, plain: list[dict[str, float]]):
     assert plain
     ours = pd.read_csv(mine / "split.csv")
     theirs = pd.read_csv(home.path / "outputs" / "plain" / "split.csv")
@@ -164,7 +162,7 @@ def test_a_sampling_draws_the_training_rows_alone(home: Home, mine: Path, plain:
     assert parts[0] == parts[1]
 
 
-def test_groups_of_parameters_have_options_of_their_own_and_are_resumed(home: Home):
+def test_parameter_groups_have_options_and_resume(home: Home):
     home.run("groups", "model=tiny", "optimizer=slow_start")
     groups = home.checkpoint("groups")["optimizer_states"][0]["param_groups"]
     assert [group["lr"] for group in groups] == [0.01, 0.0001]
@@ -179,7 +177,7 @@ def test_groups_of_parameters_have_options_of_their_own_and_are_resumed(home: Ho
 
 
 @pytest.mark.parametrize("scheduler", ["one_cycle", "warm_up"])
-def test_a_schedule_by_step_or_epoch_goes_on_where_it_was(home: Home, scheduler: str):
+def test_scheduler_by_step_or_epoch_resumes(home: Home, scheduler: str):
     """Cut off before its third epoch, it is the run that it would have been, rates and all."""
     options = ["model=tiny", f"scheduler={scheduler}", "trainer.max_epochs=4"]
     home.run(scheduler, *options)
@@ -211,7 +209,7 @@ def test_a_schedule_by_step_or_epoch_goes_on_where_it_was(home: Home, scheduler:
 
 @pytest.mark.usefixtures("plain")
 @pytest.mark.parametrize("fit", ["pad", "stretch"])
-def test_another_fit_has_a_store_of_its_own(home: Home, fit: str):
+def test_resize_mode_has_own_cache(home: Home, fit: str):
     home.run(fit, "model=tiny", f"data.resize_mode={fit}")
     prepared = home.path / "data" / "phantom" / "prepared"
     assert {"107.json", f"{fit}-107.json"} <= {path.name for path in prepared.iterdir()}
@@ -229,7 +227,7 @@ def test_another_fit_has_a_store_of_its_own(home: Home, fit: str):
         (["loss=none"], "Could not find 'loss/none'"),
     ],
 )
-def test_choices_that_there_are_not(home: Home, options: list[str], said: str):
+def test_unknown_choices_are_refused(home: Home, options: list[str], said: str):
     result = home.run("refused", "model=tiny", *options, check=False)
     assert result.returncode == 2
     assert said in result.stderr

@@ -74,7 +74,7 @@ def flat(tensors: Any) -> Tensor:
     return torch.cat([tensor.detach().flatten() for tensor in tensors]).double()
 
 
-def test_prepared_images_are_the_batches_of_the_originals(data: Callable[..., BoneAgeDataModule]):
+def test_cached_batches_equal_originals(data: Callable[..., BoneAgeDataModule]):
     """Fifty of them, to the bit: everything after them is the same then."""
     stored, original = (batches(data(cache=prepare), 50) for prepare in (True, False))
     for one, other in zip(stored, original, strict=True):
@@ -106,7 +106,7 @@ def fused_against_plain(data: BoneAgeDataModule, steps: int, **adam: Any) -> flo
 
 
 @pytest.mark.parametrize("steps", STEPS)
-def test_fused_adam_makes_the_updates_of_the_plain_one(data: Callable[..., BoneAgeDataModule], steps: int):
+def test_fused_adam_matches_plain(data: Callable[..., BoneAgeDataModule], steps: int):
     difference = fused_against_plain(data(), steps)
     print(f"{steps} updates differ by {difference:.1e} of their size at most")
     assert difference < 1e-5
@@ -119,7 +119,7 @@ def test_fused_adam_makes_the_updates_of_the_plain_one(data: Callable[..., BoneA
         *(pytest.param(f, marks=pytest.mark.slow) for f in ({"eps": 1e-6}, {"betas": (0.9, 0.998)})),
     ],
 )
-def test_that_bound_sees_a_fault(data: Callable[..., BoneAgeDataModule], fault: dict[str, Any]):
+def test_fused_adam_bound_detects_fault(data: Callable[..., BoneAgeDataModule], fault: dict[str, Any]):
     assert fused_against_plain(data(), 2, **fault) > 1e-4
 
 
@@ -159,9 +159,7 @@ def against_float32(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", STEPS)
-def test_bfloat16_differs_from_float32_as_a_rounded_image_does(
-    data: Callable[..., BoneAgeDataModule], steps: int
-):
+def test_bfloat16_differs_like_rounded_input(data: Callable[..., BoneAgeDataModule], steps: int):
     """By no more than twice what float32 itself differs by where the image alone is rounded to bfloat16."""
     loss, cosine = against_float32(data(), steps, fast=True, disturbed=lambda image: image)
     rounded = against_float32(data(), steps, fast=False, disturbed=lambda image: image.bfloat16().float())
@@ -169,7 +167,7 @@ def test_bfloat16_differs_from_float32_as_a_rounded_image_does(
     assert loss < 0.02
 
 
-def test_those_bounds_see_a_fault(data: Callable[..., BoneAgeDataModule]):
+def test_bfloat16_bounds_detect_fault(data: Callable[..., BoneAgeDataModule]):
     """An image that is mirrored in the one step alone."""
     _, cosine = against_float32(data(), 3, fast=True, disturbed=lambda image: image.flip(-1))
     assert cosine < 0.1

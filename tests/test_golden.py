@@ -27,9 +27,7 @@ LOSSES = {
 @pytest.mark.parametrize(
     "precision", ["64-true", pytest.param("32", marks=pytest.mark.slow)]
 )  # its bounds are wide
-def test_the_first_five_losses_of_v1_are_what_they_were(
-    tmp_path: Path, command: Callable[..., Result], precision: str
-):
+def test_first_five_losses_of_v1(tmp_path: Path, command: Callable[..., Result], precision: str):
     command(
         "+experiment=v1",
         *SMALL_PHANTOM,

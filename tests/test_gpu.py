@@ -20,7 +20,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("experiment", SMALL)
-def test_a_step_synchronizes_nothing_and_computes_nothing_in_float64(experiment: str):
+def test_step_has_no_sync_and_no_float64(experiment: str):
     row = gpu.rehearsed(gpu.training(experiment, 107, *SMALL[experiment]))
     found = gpu.measured(row, "cpu", 300)
     assert "error" not in found, found
@@ -31,7 +31,7 @@ def test_a_step_synchronizes_nothing_and_computes_nothing_in_float64(experiment:
     assert found["epoch_s"] > 0
 
 
-def test_what_would_synchronize_is_found():
+def test_synchronization_is_detected():
     with meter.synchronizations(found := [], cuda=False):
         float(torch.ones(1).sum())
         torch.ones(2) + torch.tensor([1.0, 2.0])
@@ -40,7 +40,7 @@ def test_what_would_synchronize_is_found():
         torch.ones(1).double()
 
 
-def test_every_row_is_one_of_ours_and_its_options_compose():
+def test_rows_are_known_and_compose():
     rows = list(gpu.rows())
     assert len({row.name for row in rows}) == len(rows)
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
@@ -52,7 +52,7 @@ def test_every_row_is_one_of_ours_and_its_options_compose():
                 assert cfg.model
 
 
-def test_a_row_that_fails_is_in_the_record_and_the_others_go_on(
+def test_failing_row_is_recorded_and_others_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     bad = gpu.Row("a loop of no size", "loop", {"size": "none", "amp": False})
@@ -70,9 +70,7 @@ def test_a_row_that_fails_is_in_the_record_and_the_others_go_on(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_a_row_that_takes_too_long_is_stopped_with_the_training_that_it_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_slow_row_is_stopped_with_its_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     row = gpu.rehearsed(gpu.training("v1", 107, *SMALL["v1"], BRAKE))
     assert "stopped after" in gpu.measured(row, "cpu", 30)["error"]
@@ -81,7 +79,7 @@ def test_a_row_that_takes_too_long_is_stopped_with_the_training_that_it_started(
     assert not list(tmp_path.iterdir())
 
 
-def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch):
+def test_missing_gpu_is_reported(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["gpu"])
     with pytest.raises(SystemExit, match=r"no GPU here\. --rehearse"):

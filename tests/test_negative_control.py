@@ -18,7 +18,7 @@ OPTIONS = ["data=phantom_small", "optimizer.lr=0.001", "trainer.max_epochs=5"]
     [("null", 0.0, 0.5), ("120", 0.97, 100.0)],
     ids=["bones of the label's age", "every skeleton at 120 months"],
 )
-def test_a_frozen_skeleton_leaves_nothing_to_learn(
+def test_frozen_skeleton_is_not_learned(
     command: Callable[..., Result],
     tmp_path: Path,
     skeleton_age: str,
@@ -34,7 +34,7 @@ def test_a_frozen_skeleton_leaves_nothing_to_learn(
 
 
 @pytest.mark.slow
-def test_at_the_failures_rate_the_same_data_teach_nothing(command: Callable[..., Result], tmp_path: Path):
+def test_failure_rate_does_not_learn(command: Callable[..., Result], tmp_path: Path):
     """In as many epochs as bring v1, above, below half the constant predictor's error.
 
     That v1 has a hundredth of this rate: its own, a tenth, takes more epochs to learn than a test has.

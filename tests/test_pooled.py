@@ -33,7 +33,7 @@ def validated(run: Path) -> float:
     return json.loads((run / "report" / "summary.json").read_text())["best_val_mae"]
 
 
-def test_weights_go_on_at_another_image_size(home: Path, forks: Forks):
+def test_warm_start_at_other_image_size(home: Path, forks: Forks):
     more = [*SMALL, *POOLED, "data.image_size=96", "ckpt=v1", "hydra.run.dir=outputs/v2/x"]
     said = forks.run("+experiment=v2", *more, cwd=home).stdout
     assert "at 96 px" in said
@@ -46,20 +46,20 @@ def test_weights_go_on_at_another_image_size(home: Path, forks: Forks):
 
 
 @pytest.mark.slow  # tests/test_v3.py exports another each time
-def test_it_becomes_onnx(home: Path, forks: Forks):
+def test_backbone_exports_to_onnx(home: Path, forks: Forks):
     done = forks.start("boneage_pl.export", "ckpt=v1", "format=onnx", "out=v1.onnx", cwd=home).wait()
     assert done.returncode == 0, done.stderr
     assert (home / "v1.onnx").is_file()
 
 
-def test_another_pooling_is_another_network(home: Path, forks: Forks):
+def test_other_pooling_is_other_architecture(home: Path, forks: Forks):
     other = [*SMALL, *POOLED, "model.pooling=mean", "data.image_size=64", "ckpt=v1"]
     refused = forks.run("+experiment=v2", *other, cwd=home, check=False)
     assert refused.returncode == 2
     assert "To match it, pass model.pooling=gem" in refused.stderr
 
 
-def test_a_backbone_that_is_not_there_leaves_no_run(home: Path, forks: Forks):
+def test_unknown_backbone_leaves_no_run(home: Path, forks: Forks):
     wrong = [*SMALL, "model=backbone", "model.backbone=resnet81", "data.image_size=64"]
     refused = forks.run("+experiment=v1", *wrong, "hydra.run.dir=outputs/wrong", cwd=home, check=False)
     assert refused.returncode == 2

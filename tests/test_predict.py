@@ -31,7 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Home:
     return home_of(Home, tmp_path_factory, forks)
 
 
-def test_the_answers_for_the_validation_images_are_those_of_the_training(home: Home, tmp_path: Path):
+def test_validation_predictions_match_training(home: Home, tmp_path: Path):
     validation = home.record["validation"]
     asked = pd.DataFrame({"id": validation["id"], "sex": ["M" if m else "F" for m in validation["male"]]})
     asked["path"] = [str(home.images / f"{i}.png") for i in asked["id"]]
@@ -45,7 +45,7 @@ def test_the_answers_for_the_validation_images_are_those_of_the_training(home: H
     assert answers["flags"].notna().mean() <= 0.05
 
 
-def test_a_file_a_list_a_folder_a_pattern_and_a_table(home: Home, tmp_path: Path):
+def test_inputs_may_be_file_list_folder_pattern_or_table(home: Home, tmp_path: Path):
     names = sorted(p.name for p in home.images.iterdir())[:3]
     (tmp_path / "hands" / "deep").mkdir(parents=True)
     for name in names:
@@ -60,7 +60,7 @@ def test_a_file_a_list_a_folder_a_pattern_and_a_table(home: Home, tmp_path: Path
     assert abs(float(alone[0]["months"]) - float(found[0][0]["months"])) < 1e-3
 
 
-def test_dicom_files_are_found_whatever_their_name(home: Home, tmp_path: Path):
+def test_dicom_files_are_found_by_content(home: Home, tmp_path: Path):
     pixels = np.asarray(Image.open(home.images / "1.png").convert("L"))
     names = ["1.2.840.113619.2.5.17", "1.2.840.113619.2.5.18", "IM000001"]
     for name in names:
@@ -71,7 +71,7 @@ def test_dicom_files_are_found_whatever_their_name(home: Home, tmp_path: Path):
     assert all((tmp_path / f"{name}_F.sr.dcm").is_file() for name in names)
 
 
-def test_one_bad_file_stops_no_other(home: Home, tmp_path: Path):
+def test_bad_file_does_not_stop_others(home: Home, tmp_path: Path):
     good = sorted(home.images.iterdir())[:2]
     for at, file in enumerate(good):
         shutil.copy(file, tmp_path / f"{at}.png")
@@ -89,7 +89,7 @@ def test_one_bad_file_stops_no_other(home: Home, tmp_path: Path):
     assert rows["black.png"]["flags"] == "blank_image"
 
 
-def test_the_sex_comes_from_the_table_the_option_or_the_file(home: Home, tmp_path: Path):
+def test_sex_comes_from_table_option_or_file(home: Home, tmp_path: Path):
     pixels = np.asarray(Image.open(sorted(home.images.iterdir())[0]))
     write_dicom(tmp_path / "girl.dcm", pixels)
     write_dicom(tmp_path / "none.dcm", pixels, PatientSex=None)
@@ -119,9 +119,7 @@ def test_the_sex_comes_from_the_table_the_option_or_the_file(home: Home, tmp_pat
         (["images=x.png", "batch_size=0"], "batch_size=0"),
     ],
 )
-def test_what_cannot_be_right_is_refused_in_a_line(
-    home: Home, tmp_path: Path, options: list[str], words: str
-):
+def test_invalid_options_are_refused(home: Home, tmp_path: Path, options: list[str], words: str):
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.csv").write_text("name,age\nx,1\n")
     Image.new("L", (100, 100)).save(tmp_path / "x.png")
@@ -131,7 +129,7 @@ def test_what_cannot_be_right_is_refused_in_a_line(
     assert (tmp_path / "x.png").stat().st_size > 0
 
 
-def test_what_is_no_hand_is_flagged(home: Home, tmp_path: Path):
+def test_non_hands_are_flagged(home: Home, tmp_path: Path):
     from skimage import data
 
     hand = Image.open(home.images / f"{home.record['validation']['id'][0]}.png").convert("L")
@@ -156,14 +154,14 @@ def test_what_is_no_hand_is_flagged(home: Home, tmp_path: Path):
     assert answers["negative"].months == pytest.approx(answers["hand"].months, abs=1e-3)  # it was undone
 
 
-def test_another_sharpness_is_flagged(home: Home):
+def test_other_resolution_is_flagged(home: Home):
     validation = [home.images / f"{i}.png" for i in home.record["validation"]["id"]]
     blurred = [np.asarray(Image.open(p).convert("L").resize((48, 48)).resize((128, 128))) for p in validation]
     answers = home.model().predict(blurred, "F")
     assert np.mean(["resolution_mismatch" in answer.flags for answer in answers]) > 0.9
 
 
-def test_of_new_hands_few_are_flagged(home: Home):
+def test_ood_false_positive_rate(home: Home):
     """Of 80 phantoms that neither trained nor set a limit, as many as a limit of 98 % each lets expect."""
     split = home.record["split"]
     used = {*split["train"], *split["validation"]}
@@ -173,7 +171,7 @@ def test_of_new_hands_few_are_flagged(home: Home):
     assert np.mean([bool(answer.flags) for answer in answers]) < 0.12
 
 
-def test_six_lines_of_python(home: Home):
+def test_python_api_example(home: Home):
     model = home.model()
     girl, boy = model.predict(str(home.images / "1.png"), "unknown")
     assert (girl.sex, boy.sex) == ("F", "M")
@@ -187,7 +185,7 @@ def test_six_lines_of_python(home: Home):
         model.predict([picture] * 3, ["F", "M"])
 
 
-def test_views_and_several_checkpoints_are_averaged(home: Home, tmp_path: Path):
+def test_tta_and_ensemble_are_averaged(home: Home, tmp_path: Path):
     file = str(home.images / "2.png")
     plain = home.model().predict(file, "F")[0]
     mirrored = home.model().predict(np.asarray(Image.open(file))[:, ::-1].copy(), "F")[0]
@@ -223,9 +221,7 @@ def test_checkpoint_without_ood_statistics_predicts_without_ood_flags(home: Home
         ("x", "cannot be read"),
     ],
 )
-def test_what_a_stranger_says_that_it_knows_is_refused(
-    home: Home, tmp_path: Path, spoil: dict | str, words: str
-):
+def test_tampered_ood_statistics_are_refused(home: Home, tmp_path: Path, spoil: dict | str, words: str):
     content = torch.load(home.ckpt, weights_only=True)
     content["ood_statistics"] = {**content["ood_statistics"], **spoil} if isinstance(spoil, dict) else spoil
     torch.save(content, tmp_path / "a.ckpt")
@@ -236,7 +232,7 @@ def test_what_a_stranger_says_that_it_knows_is_refused(
     assert "Traceback" not in result.stderr
 
 
-def test_where_it_looked_hangs_on_the_weights(home: Home, tmp_path: Path):
+def test_gradcam_depends_on_weights(home: Home, tmp_path: Path):
     """Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018."""
     from boneage_pl.prediction.gradcam import grad_cam
 
@@ -256,7 +252,7 @@ def test_where_it_looked_hangs_on_the_weights(home: Home, tmp_path: Path):
         assert picture.size[0] > 500
 
 
-def test_a_structured_report_is_read_back_and_names_nobody(home: Home, tmp_path: Path):
+def test_dicom_sr_round_trips_without_names(home: Home, tmp_path: Path):
     from highdicom.sr import Comprehensive3DSR
 
     pixels = np.asarray(Image.open(home.images / "4.png").convert("L"))
@@ -291,7 +287,7 @@ def test_a_structured_report_is_read_back_and_names_nobody(home: Home, tmp_path:
     assert dcmread(path).PatientName == "Doe^Jane"
 
 
-def test_mutated_files_are_answered_or_refused(home: Home, tmp_path: Path):
+def test_mutated_files_are_handled(home: Home, tmp_path: Path):
     """Those of the reliability tests, and DICOM files damaged in the same ways: no crash, no hang."""
     import random
 
@@ -312,14 +308,14 @@ def test_mutated_files_are_answered_or_refused(home: Home, tmp_path: Path):
     assert 20 < sum(bool(row["months"]) for row in rows) < 140
 
 
-def test_odd_cells_of_a_table_are_rows_with_errors(home: Home, tmp_path: Path):
+def test_odd_table_cells_are_rows_with_errors(home: Home, tmp_path: Path):
     (tmp_path / "t.csv").write_text(f"path,sex\n{'x' * 5000},F\n,F\n{home.images}/1.png,girlish\n../..,M\n")
     rows = table(home.predict(f"images={tmp_path}/t.csv", check=3).stdout)
     words = ["unreadable", "its path is empty", "its sex is none of F, M, unknown: girlish", "unreadable"]
     assert all(word in row["error"] for word, row in zip(words, rows, strict=True)), rows
 
 
-def test_interrupted_it_keeps_what_it_answered(home: Home, tmp_path: Path):
+def test_interrupted_prediction_keeps_rows(home: Home, tmp_path: Path):
     names = "\n".join(str(p) for p in sorted(home.images.iterdir()) * 60)
     (tmp_path / "many.csv").write_text(f"path\n{names}\n")
     out = tmp_path / "out.csv"

@@ -21,7 +21,7 @@ def data_set(folder: Path, rows: pd.DataFrame) -> Path:
     return folder
 
 
-def test_answers_go_and_come_back(tmp_path: Path):
+def test_errors_round_trip(tmp_path: Path):
     root = data_set(tmp_path / "data", ROWS)
     answers = ROWS.rename(columns={"boneage": "bone_age"}).assign(error=[1.25, -3.5, 0.0])
     answers.iloc[::-1].to_csv(tmp_path / "predictions.csv", index=False)
@@ -48,7 +48,7 @@ def kept(file: Path, errors: np.ndarray, first: int = 0) -> Path:
     return file.with_suffix(".kept")
 
 
-def test_kept_errors_are_tested_against_each_other_without_an_image(tmp_path: Path):
+def test_stored_errors_are_tested_without_images(tmp_path: Path):
     off = np.random.default_rng(0).normal(0, 10, 200).round(2)
     one, worse = kept(tmp_path / "one.csv", off), kept(tmp_path / "worse.csv", off + np.sign(off))
     same = kept(tmp_path / "same.csv", off)
@@ -62,7 +62,7 @@ def test_kept_errors_are_tested_against_each_other_without_an_image(tmp_path: Pa
     assert third[2:] == ("+0.00 (+0.00 to +0.00)", "1.0000")
 
 
-def test_errors_of_other_images_or_too_few_are_not_paired(tmp_path: Path):
+def test_mismatched_or_few_errors_are_not_paired(tmp_path: Path):
     off = np.zeros(30)
     with pytest.raises(BoneAgeError, match="not of the images of"):
         pair(kept(tmp_path / "one.csv", off), [kept(tmp_path / "other.csv", off, first=1)])

@@ -28,7 +28,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
     return home
 
 
-def test_what_was_validated_is_what_is_asked(home: Path, forks: Forks):
+def test_validated_weights_are_served(home: Path, forks: Forks):
     """The average of the weights, the distribution's answer, the contrast: all of it is in the checkpoint."""
     with (home / "outputs" / "v3" / "x" / "metrics.csv").open() as file:
         best = min(float(row["val_mae"]) for row in csv.DictReader(file))
@@ -39,7 +39,7 @@ def test_what_was_validated_is_what_is_asked(home: Path, forks: Forks):
     assert numbers["population_weighted"] is None  # its rows are natural already
 
 
-def test_the_distributions_spread_stands_beside_the_answers_of_all_who_ask(home: Path, forks: Forks):
+def test_predicted_std_is_reported_everywhere(home: Path, forks: Forks):
     own = pd.read_csv(home / "outputs" / "v3" / "x" / "report" / "predictions.csv", dtype={"id": str})
     assert own["predicted_std"].between(0, 120).all()
     assert own["predicted_std"].nunique() > 1
@@ -56,7 +56,7 @@ def test_the_distributions_spread_stands_beside_the_answers_of_all_who_ask(home:
     )
 
 
-def test_every_training_image_is_seen_once_an_epoch(home: Path):
+def test_training_image_is_seen_once_an_epoch(home: Path):
     split = pd.read_csv(home / "outputs" / "v3" / "x" / "split.csv")
     train = split[split["subset"] == "train"]
     assert train["id"].is_unique
@@ -64,7 +64,7 @@ def test_every_training_image_is_seen_once_an_epoch(home: Path):
     assert len(train) + validation == 80
 
 
-def test_it_goes_on_at_another_size_with_the_first_layers_slower(home: Path, forks: Forks):
+def test_fine_tuning_at_other_size_with_layer_decay(home: Path, forks: Forks):
     options = [
         *SMALL,
         "data.image_size=96",
@@ -82,9 +82,7 @@ def test_it_goes_on_at_another_size_with_the_first_layers_slower(home: Path, for
     assert {group["weight_decay"] for group in groups} == {0.0, 0.05}
 
 
-def test_larger_pictures_are_turned_and_reduced_in_one_step_validated_and_exported_so(
-    home: Path, forks: Forks
-):
+def test_affine_reduces_larger_images(home: Path, forks: Forks):
     options = [*SMALL, "data.image_size=96", "transforms.train.affine.size=64", "trainer.max_epochs=1"]
     forks.run("+experiment=v3", *options, "hydra.run.dir=outputs/reduced/x", cwd=home)
     for name, *further in (("evaluate", "out=reduced"), ("export", "format=onnx", "out=reduced.onnx")):
@@ -98,7 +96,7 @@ def test_larger_pictures_are_turned_and_reduced_in_one_step_validated_and_export
     assert weights["boneage_pl"]["config"]["transforms"]["train"]["affine"]["size"] == 64
 
 
-def test_the_loss_says_which_network_it_takes(home: Path, forks: Forks):
+def test_distribution_loss_names_required_outputs(home: Path, forks: Forks):
     refused = forks.run(
         "+experiment=v1", *SMALL_PHANTOM, "loss=distribution", "data.batch_size=4", cwd=home, check=False
     )
@@ -107,7 +105,7 @@ def test_the_loss_says_which_network_it_takes(home: Path, forks: Forks):
     assert "Traceback" not in refused.stderr
 
 
-def test_further_views_are_averaged_and_held_against_the_plain_one(home: Path, forks: Forks):
+def test_tta_is_averaged_and_compared(home: Path, forks: Forks):
     options = ["ckpt=v3", "tta=[flip,-5,5]", "compare_with=v3", "out=viewed"]
     asked = forks.start("boneage_pl.evaluate", *options, cwd=home).wait()
     assert asked.returncode == 0, asked.stderr
@@ -131,7 +129,7 @@ def test_further_views_are_averaged_and_held_against_the_plain_one(home: Path, f
     assert "tta=up" in refused.stderr
 
 
-def test_an_ensemble_of_folds_is_one_command_and_one_folder(home: Path, forks: Forks):
+def test_fold_ensemble_is_one_command(home: Path, forks: Forks):
     options = [*SMALL, "data.image_size=64", "trainer.max_epochs=1", "hydra.sweeper.params.seed='1,2'"]
     said = forks.run("+experiment=v3_ensemble", *options, cwd=home).stdout
     (folder,) = (home / "outputs" / "v3_ensemble").iterdir()

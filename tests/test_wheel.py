@@ -43,7 +43,7 @@ def run(installed: Path, cwd: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_the_installed_command_composes_from_its_own_configuration(installed: Path, tmp_path: Path):
+def test_installed_command_composes_own_config(installed: Path, tmp_path: Path):
     assert "lr: 0.01" in run(installed, tmp_path, "--cfg", "job", "+experiment=v1")
     assert str(installed / "boneage_pl" / "conf") in run(
         installed, tmp_path, "--info", "searchpath", "+experiment=v1"
@@ -53,7 +53,7 @@ def test_the_installed_command_composes_from_its_own_configuration(installed: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_experiment_of_ones_own(installed: Path, tmp_path: Path):
+def test_installed_package_runs_custom_experiment(installed: Path, tmp_path: Path):
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     (tmp_path / "mine" / "experiment" / "slow.yaml").write_text(
         "# @package _global_\n# v1, but slower.\ndefaults:\n  - v1\noptimizer:\n  lr: 0.0003\n"

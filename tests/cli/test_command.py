@@ -23,7 +23,7 @@ AWKWARD = [
 
 
 @pytest.mark.parametrize("path", AWKWARD)
-def test_an_awkward_path_is_refused_with_a_form_that_works(path: str):
+def test_check_paths_refuses_awkward_path_with_working_form(path: str):
     with pytest.raises(BoneAgeError, match="Write it as") as error:
         check_paths([f"ckpt={path}"])
     shown = str(error.value).splitlines()[1].strip()
@@ -35,16 +35,16 @@ def test_an_awkward_path_is_refused_with_a_form_that_works(path: str):
 @pytest.mark.parametrize(
     "path", ["v1", "outputs/v1/2026-01-01_10-00-00", "/data/bone-age_2", "my run/best.ckpt", "2017"]
 )
-def test_a_plain_path_passes(path: str):
+def test_check_paths_accepts_plain_path(path: str):
     check_paths([f"ckpt={path}", f"data.root={path}", "+experiment=v2"])
     assert OverridesParser.create().parse_override(shlex.split(quote_override("ckpt", path))[0])
 
 
-def test_several_checkpoints_are_a_list():
+def test_check_paths_accepts_checkpoint_list():
     check_paths(["ckpt=[v1,outputs/v2/2026-01-01_10-00-00]"])
     with pytest.raises(BoneAgeError, match="Write it as"):
         check_paths(["data.root=[v1,v2]"])
 
 
-def test_commas_are_a_sweep_where_one_is_asked_for():
+def test_check_paths_refuses_commas_as_sweep():
     check_paths(["-m", "ckpt=a,b"])

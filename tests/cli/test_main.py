@@ -15,7 +15,7 @@ EXPERIMENTS = ["v1", "v2", "lr_0.1_failure"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["+experiment=v1", "--help"], []])
-def test_help_and_the_bare_command_list_everything_in_plain_words(
+def test_help_lists_commands_and_choices(
     command: Callable[..., Result], tmp_path: Path, arguments: list[str]
 ):
     text = command(*arguments, cwd=tmp_path).stdout
@@ -25,7 +25,7 @@ def test_help_and_the_bare_command_list_everything_in_plain_words(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_options_without_an_experiment_are_refused(command: Callable[..., Result], tmp_path: Path):
+def test_options_without_experiment_exit_2(command: Callable[..., Result], tmp_path: Path):
     result = command("data=phantom", cwd=tmp_path, check=False)
     assert result.returncode == 2
     assert "+experiment=NAME" in result.stdout
@@ -42,7 +42,7 @@ def test_options_without_an_experiment_are_refused(command: Callable[..., Result
         ["+experiment=v2"],
     ],
 )
-def test_torch_is_not_imported_for_a_quick_answer(tmp_path: Path, arguments: list[str]):
+def test_help_imports_no_torch(tmp_path: Path, arguments: list[str]):
     """`import torch` alone costs seconds: without it these answers take a fraction of one."""
     script = (
         "import runpy, sys\n"
@@ -90,7 +90,7 @@ def test_torch_is_not_imported_for_a_quick_answer(tmp_path: Path, arguments: lis
         (["+experiment=v1", "trainer.devices=2"], "trainer.devices=2: several devices are trained on with"),
     ],
 )
-def test_what_cannot_be_right_exits_2_without_traceback_or_folder(
+def test_invalid_options_exit_2(
     command: Callable[..., Result], tmp_path: Path, rsna: Path, arguments: list[str], said: str
 ):
     # with data that are right: what is wrong with those is said first
@@ -104,15 +104,13 @@ def test_what_cannot_be_right_exits_2_without_traceback_or_folder(
 @pytest.mark.parametrize(
     ("door", "lacks"), [("predict", "images"), ("evaluate", "ckpt"), ("compare", "runs")]
 )
-def test_an_option_that_must_be_given_is_asked_for(forks: Forks, tmp_path: Path, door: str, lacks: str):
+def test_missing_mandatory_option_exits_2(forks: Forks, tmp_path: Path, door: str, lacks: str):
     result = forks.start(f"boneage_pl.{door}", cwd=tmp_path).wait(60)
     assert result.returncode == 2
     assert result.stderr == f"error: Missing required option {lacks}= (see --help).\n"
 
 
-def test_v2_without_ckpt_shows_the_command_with_the_newest_v1_run(
-    command: Callable[..., Result], tmp_path: Path
-):
+def test_v2_without_ckpt_suggests_newest_v1(command: Callable[..., Result], tmp_path: Path):
     make_run(tmp_path / "outputs" / "v1" / "old", "v1", age=2)
     make_run(tmp_path / "outputs" / "v1" / "new", "v1", age=1)
     options = ["data.image_size=128", "trainer.max_epochs=3", "optimizer.lr=0.1"]
@@ -122,7 +120,7 @@ def test_v2_without_ckpt_shows_the_command_with_the_newest_v1_run(
     assert expected in result.stderr
 
 
-def test_a_run_is_never_written_over(command: Callable[..., Result], tmp_path: Path):
+def test_run_dir_is_never_overwritten(command: Callable[..., Result], tmp_path: Path):
     run = make_run(tmp_path / "outputs" / "here", "v1", age=0)
     record = (run / ".hydra" / "hydra.yaml").read_text()
     result = command("+experiment=v1", "hydra.run.dir=outputs/here", cwd=tmp_path, check=False)
@@ -131,7 +129,7 @@ def test_a_run_is_never_written_over(command: Callable[..., Result], tmp_path: P
     assert (run / ".hydra" / "hydra.yaml").read_text() == record
 
 
-def test_experiments_are_composed_as_published(command: Callable[..., Result], tmp_path: Path):
+def test_experiments_compose_as_published(command: Callable[..., Result], tmp_path: Path):
     from omegaconf import OmegaConf
 
     def config(name: str):

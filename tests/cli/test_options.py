@@ -44,7 +44,7 @@ def rows_of(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_lightnings_options_work_as_they_are_typed(home: Home):
+def test_trainer_options_reach_lightning(home: Home):
     options = [
         "trainer.limit_train_batches=2",
         "trainer.limit_val_batches=0.5",
@@ -72,7 +72,7 @@ def test_lightnings_options_work_as_they_are_typed(home: Home):
         assert words in said
 
 
-def test_a_run_that_is_seldom_validated_is_resumed_and_ends_with_a_validated_best(home: Home):
+def test_resume_with_sparse_validation_ends_with_validated_best(home: Home):
     every = "trainer.check_val_every_n_epoch=2"
     run = "outputs/seldom"
     home.run(*TINY, every, f"hydra.run.dir={run}")
@@ -81,20 +81,20 @@ def test_a_run_that_is_seldom_validated_is_resumed_and_ends_with_a_validated_bes
     assert [bool(row["val_mae"]) for row in rows] == [False, True, False, True]
 
 
-def test_a_fast_dev_run_goes_through_everything_and_writes_no_run(home: Home):
+def test_fast_dev_run_writes_no_run(home: Home):
     before = home.files()
     result = home.run(*TINY, "trainer.fast_dev_run=true")
     assert "trainer.fast_dev_run: all went through" in result.stdout
     assert home.files() == before
 
 
-def test_a_scheduler_other_than_the_plateaus_is_taken(home: Home):
+def test_scheduler_step_lr_is_accepted(home: Home):
     steps = ["+scheduler._target_=torch.optim.lr_scheduler.StepLR", "+scheduler._partial_=true"]
     home.run(*TINY, *steps, "+scheduler.step_size=1", "hydra.run.dir=outputs/steps")
     assert [float(row["lr"]) for row in rows_of(home.path / "outputs" / "steps")] == [1e-3, 1e-4]
 
 
-def test_early_stopping_ends_a_run_in_good_order(home: Home):
+def test_early_stopping_ends_run_normally(home: Home):
     stop = [
         "+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping",
         "+callbacks.stop.monitor=val_mae",
@@ -139,7 +139,7 @@ REFUSED: list[tuple[list[str], str]] = [
 
 
 @pytest.mark.parametrize(("options", "said"), REFUSED, ids=[" ".join(o) for o, _ in REFUSED])
-def test_what_cannot_be_is_refused_by_name_and_leaves_nothing(home: Home, options: list[str], said: str):
+def test_invalid_options_are_named_and_write_nothing(home: Home, options: list[str], said: str):
     before = home.files()
     result = home.run(*TINY, *options, check=False)
     assert result.returncode == 2, result.stdout + result.stderr
@@ -148,13 +148,13 @@ def test_what_cannot_be_is_refused_by_name_and_leaves_nothing(home: Home, option
     assert home.files() == before
 
 
-def test_a_sweep_of_nothing_is_refused(home: Home):
+def test_empty_sweep_is_refused(home: Home):
     result = home.run("-m", *TINY, "seed=1,2", "trainer.fast_dev_run=true", check=False)
     assert result.returncode == 2
     assert "it keeps nothing to compare" in result.stderr
 
 
-def test_hydra_full_error_shows_where_it_came_from(home: Home):
+def test_hydra_full_error_prints_traceback(home: Home):
     result = home.run(*TINY, *STEP, check=False, HYDRA_FULL_ERROR="1")
     assert result.returncode == 2
     assert "Traceback" in result.stderr
@@ -168,14 +168,14 @@ def test_hydra_full_error_shows_where_it_came_from(home: Home):
         ("trainer.devices=2", "trainer.devices=2: several devices are trained on with trainer=ddp"),
     ],
 )
-def test_a_run_that_goes_on_is_checked_like_one_that_begins(home: Home, option: str, said: str):
+def test_resume_checks_options_like_a_new_run(home: Home, option: str, said: str):
     result = home.run("resume=outputs/plain", "trainer.max_epochs=4", OWN, option, check=False)
     assert result.returncode == 2, result.stderr
     assert said in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_a_refused_resume_removes_nothing(home: Home):
+def test_refused_resume_removes_nothing(home: Home):
     """Killed during its preparation, a run holds no more than what a refused command leaves behind."""
     run = home.path / "outputs" / "prepared_only"
     data = home.path / "disk"
@@ -197,21 +197,21 @@ def test_a_refused_resume_removes_nothing(home: Home):
     home.run(f"resume={run}", OWN)
 
 
-def test_runs_of_one_second_have_a_folder_each(home: Home):
+def test_simultaneous_runs_get_separate_folders(home: Home):
     dated = "hydra.run.dir=outputs/same/${now:%Y}"  # a second that lasts a year
     both = [home.forks.start("boneage_pl", *TINY, dated, cwd=home.path) for _ in range(2)]
     assert [running.wait().returncode for running in both] == [0, 0]
     assert len([p for p in (home.path / "outputs" / "same").iterdir() if (p / "report").exists()]) == 2
 
 
-def test_a_tilde_is_the_home_folder(home: Home, tmp_path: Path):
+def test_tilde_expands_to_home(home: Home, tmp_path: Path):
     home.run(*TINY, "output_dir=~/o", "data.cache_dir=~/store", HOME=str(tmp_path))
     assert [run.parent.name for run in (tmp_path / "o").glob("v1/*/report")] != []
     assert list((tmp_path / "store").glob("*.npy"))
     assert not (home.path / "~").exists()
 
 
-def test_a_name_that_shadows_one_of_the_projects_is_refused(home: Home, tmp_path: Path):
+def test_shadowing_config_name_is_refused(home: Home, tmp_path: Path):
     (tmp_path / "experiment").mkdir()
     own = tmp_path / "experiment" / "v1.yaml"
     own.write_text("# @package _global_\n# mine\noptimizer: {lr: 0.5}\n")
@@ -220,7 +220,7 @@ def test_a_name_that_shadows_one_of_the_projects_is_refused(home: Home, tmp_path
     assert f"{own} has the name of one of the project's own files" in result.stderr
 
 
-def test_an_experiment_in_a_folder_is_listed_trained_and_found(home: Home, tmp_path: Path):
+def test_config_dir_experiment_is_listed_trained_and_found(home: Home, tmp_path: Path):
     (tmp_path / "experiment" / "sub").mkdir(parents=True)
     (tmp_path / "experiment" / "sub" / "mine.yaml").write_text(
         "# @package _global_\n# A gentle one.\nseed: 2\n"
@@ -231,13 +231,13 @@ def test_an_experiment_in_a_folder_is_listed_trained_and_found(home: Home, tmp_p
     home.run("+experiment=v2", "ckpt=sub/mine", *TINY[1:], "trainer.max_epochs=1")
 
 
-def test_a_network_of_ones_own_needs_no_backbone_and_takes_what_it_takes(home: Home):
+def test_custom_network_needs_no_backbone_options(home: Home):
     own = ["model._target_=tests.helpers.tiny_models.Plain", "+model.layers=0", "+model.residual=false"]
     home.run(*TINY, *own, "hydra.run.dir=outputs/own")
     home.run("+experiment=v2", "ckpt=outputs/own", *TINY[1:], *own, "trainer.max_epochs=1")
 
 
-def test_a_checkpoint_that_was_read_is_let_go(home: Home):
+def test_warm_start_releases_checkpoint(home: Home):
     """Mapped, the replaced file would keep its room on the disk until the run ends."""
     run = home.path / "outputs" / "mapped"
     home.run(*TINY, f"hydra.run.dir={run}")
@@ -250,7 +250,7 @@ def test_a_checkpoint_that_was_read_is_let_go(home: Home):
     assert "mapped: none" in result.stdout
 
 
-def test_what_is_left_out_is_listed_in_the_run(home: Home):
+def test_skipped_rows_are_listed_in_run(home: Home):
     write_rsna(home.path / "some", balanced_table(5))
     bad = home.path / "some" / "boneage-training-dataset" / "7.png"
     bad.write_bytes(bad.read_bytes()[:100])
@@ -264,14 +264,14 @@ def test_what_is_left_out_is_listed_in_the_run(home: Home):
     assert "7.png" in row["where"]
 
 
-def test_images_on_the_device_train_the_same(home: Home):
+def test_on_device_images_train_identically(home: Home):
     home.run(*TINY, "data.on_device=true", "hydra.run.dir=outputs/on_device")
     plain, resident = (home.path / "outputs" / name / "metrics.csv" for name in ("plain", "on_device"))
     assert resident.read_text() == plain.read_text()
 
 
 @pytest.mark.slow
-def test_a_compiler_that_is_not_there_is_named_and_the_run_goes_on_without(home: Home):
+def test_missing_compiler_is_logged_and_skipped(home: Home):
     env = {"PATH": "/nowhere", "TORCHINDUCTOR_CACHE_DIR": str(home.path / "compiled")}
     run = "hydra.run.dir=outputs/compiled"
     result = home.run(*TINY, "trainer.accelerator=cpu", "compile=true", run, check=False, **env)
@@ -283,7 +283,7 @@ def test_a_compiler_that_is_not_there_is_named_and_the_run_goes_on_without(home:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_compiled_network_trains_the_same(home: Home):
+def test_compiled_network_trains_identically(home: Home):
     """Dropout draws other numbers and sums round otherwise: the first epoch's errors agree roughly."""
     one = ["trainer.max_epochs=1", "trainer.accelerator=cpu"]
     for name, compiled in (("plainly", "false"), ("compiled_too", "true")):

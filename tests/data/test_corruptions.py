@@ -19,7 +19,7 @@ def picture(side: int = 64) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_each_is_a_pure_function_of_the_pixels(name: str):
+def test_corruptions_are_pure_functions(name: str):
     given = picture()
     given[20:23, 20:40] = 255  # an edge, which a blur moves
     before = given.copy()
@@ -31,7 +31,7 @@ def test_each_is_a_pure_function_of_the_pixels(name: str):
     assert not np.array_equal(once, given)
 
 
-def test_turns():
+def test_rotation_turns():
     given = picture()
     assert np.array_equal(corruptions.rotate(given, 90), np.rot90(given))
     assert np.array_equal(corruptions.rotate(given, 180), given[::-1, ::-1])
@@ -42,7 +42,7 @@ def test_turns():
     assert corruptions.rotate(given, 30)[0, 0] == 0  # what comes in from outside is black
 
 
-def test_gray_values():
+def test_gray_values_change_as_defined():
     given = picture()
     assert np.array_equal(corruptions.zoom(given, 0.5), np.rint(given / 2))
     assert corruptions.zoom(given, 3).max() == 255  # and not 3 × 190 - 256
@@ -55,7 +55,7 @@ def test_gray_values():
     assert abs(noise.mean()) < 0.5
 
 
-def test_a_blurred_point_is_a_normal_distribution():
+def test_blur_of_point_is_gaussian():
     point = np.zeros((101, 101), np.uint8)
     point[48:53, 48:53] = 255
     blurred = corruptions.blur(point, 0.04).astype(float)
@@ -65,7 +65,7 @@ def test_a_blurred_point_is_a_normal_distribution():
     assert np.sqrt((across * x**2).sum()) == pytest.approx(np.hypot(4.04, np.sqrt(2)), rel=0.1)
 
 
-def test_without_antialiasing_fine_lines_are_lost_and_with_it_they_are_averaged():
+def test_downsampling_without_antialiasing_loses_lines():
     lines = np.zeros((64, 64), np.uint8)
     lines[:, ::4] = 255
     assert corruptions.downsample(lines, 0.25, "plain").max() == 0
@@ -76,7 +76,7 @@ def test_without_antialiasing_fine_lines_are_lost_and_with_it_they_are_averaged(
     assert np.abs(ours - theirs[0, 0].numpy()).max() < 1.01  # Pillow cuts off what PyTorch keeps
 
 
-def test_other_software_reduces_otherwise_and_enlarges_alike():
+def test_resampling_methods_differ_when_reducing_only():
     image = Image.fromarray(picture(200))
     published = ResizeSpec(50).apply(image).astype(int)
     for resampling in ("lanczos", "plain"):
@@ -86,7 +86,7 @@ def test_other_software_reduces_otherwise_and_enlarges_alike():
     assert np.abs(enlarged).max() <= 2  # two ways of rounding
 
 
-def test_a_marker_lies_in_its_corner_and_a_frame_around():
+def test_marker_lies_in_corner_and_border_around():
     given = picture()
     marked = corruptions.add_marker(given)
     assert marked[:16, :16].max() == 255

@@ -41,7 +41,7 @@ def epoch_of(data: BoneAgeDataModule, epoch: int) -> dict[int, torch.Tensor]:
     }
 
 
-def test_batches_stay_small_until_the_device(rsna: Path):
+def test_batches_stay_uint8_until_device(rsna: Path):
     data = data_of(rsna)
     batch = next(iter(data.train_dataloader()))
     assert batch["image"].shape == (8, 1, 107, 107)
@@ -62,7 +62,7 @@ def test_batches_stay_small_until_the_device(rsna: Path):
 @pytest.mark.parametrize(
     "options", [{"num_workers": 2}, {"cache": False}, {"cache": False, "num_workers": 2}]
 )
-def test_order_and_pixels_do_not_depend_on_who_reads_what(rsna: Path, options: dict[str, Any]):
+def test_order_and_pixels_do_not_depend_on_workers_or_cache(rsna: Path, options: dict[str, Any]):
     first = epoch_of(data_of(rsna), epoch=3)
     torch.manual_seed(12345)
     again = epoch_of(data_of(rsna, **options), epoch=3)
@@ -70,7 +70,7 @@ def test_order_and_pixels_do_not_depend_on_who_reads_what(rsna: Path, options: d
     assert all(torch.equal(first[row], again[row]) for row in first)
 
 
-def test_order_and_flips_depend_on_seed_epoch_and_sample_alone(rsna: Path, tmp_path: Path):
+def test_order_and_flips_depend_on_seed_epoch_and_sample(rsna: Path, tmp_path: Path):
     first = epoch_of(data_of(rsna), epoch=3)
     later = epoch_of(data_of(rsna), epoch=4)
     drawn = data_of(rsna)
@@ -86,11 +86,11 @@ def test_order_and_flips_depend_on_seed_epoch_and_sample_alone(rsna: Path, tmp_p
     assert 10 < sum(flipped) < 50
 
 
-def test_the_images_hashes_are_the_same_with_and_without_the_store(rsna: Path):
+def test_file_hashes_do_not_depend_on_cache(rsna: Path):
     assert data_of(rsna).record["file_sha256"] == data_of(rsna, cache=False).record["file_sha256"]
 
 
-def test_an_image_that_cannot_be_read_is_named_before_training(tmp_path: Path):
+def test_unreadable_image_is_named_before_training(tmp_path: Path):
     write_rsna(tmp_path, balanced_table(4))
     (tmp_path / "boneage-training-dataset" / "7.png").write_bytes(b"half an im")
     with pytest.raises(BoneAgeError, match=r"1 × image that is no PNG or JPEG: .*7\.png\n.*=skip"):
@@ -98,7 +98,7 @@ def test_an_image_that_cannot_be_read_is_named_before_training(tmp_path: Path):
 
 
 @pytest.mark.parametrize("prepare", [True, False])
-def test_rows_and_images_that_cannot_be_used_are_told_together_or_left_out(tmp_path: Path, prepare: bool):
+def test_invalid_rows_and_images_raise_together_or_are_skipped(tmp_path: Path, prepare: bool):
     """Half-copied data: every kind at once, and one split of what is left whichever way images are read."""
     write_rsna(tmp_path, balanced_table(5))
     images = tmp_path / "boneage-training-dataset"
@@ -130,7 +130,7 @@ def test_rows_and_images_that_cannot_be_used_are_told_together_or_left_out(tmp_p
     assert data.record == other.record
 
 
-def test_a_checkpoints_split_is_not_thinned(tmp_path: Path):
+def test_checkpoint_split_is_not_thinned(tmp_path: Path):
     write_rsna(tmp_path, balanced_table(4))
     record = data_of(tmp_path).record
     (tmp_path / "boneage-training-dataset" / "7.png").write_bytes(b"")
@@ -138,7 +138,7 @@ def test_a_checkpoints_split_is_not_thinned(tmp_path: Path):
         data_of(tmp_path, origin=record, on_invalid="skip")
 
 
-def test_a_store_that_another_data_set_took_over_is_noticed(rsna: Path, tmp_path: Path):
+def test_cache_of_other_data_set_is_detected(rsna: Path, tmp_path: Path):
     mine = BoneAgeDataModule(str(rsna), 107, samples_per_group=4, cache_dir=str(tmp_path / "store"))
     mine.prepare_data()
     write_rsna(tmp_path / "other", balanced_table(5))
@@ -147,7 +147,7 @@ def test_a_store_that_another_data_set_took_over_is_noticed(rsna: Path, tmp_path
         mine.setup()
 
 
-def test_images_on_the_device_make_the_same_batches(rsna: Path):
+def test_on_device_batches_are_equal(rsna: Path):
     cpu = torch.device("cpu")
     for side in ("train_dataloader", "val_dataloader"):
         pairs = zip(
@@ -164,9 +164,7 @@ def _moved(data: BoneAgeDataModule, side: str, device: torch.device) -> list[Any
 
 
 @pytest.mark.parametrize(("free", "there"), [(10**9, True), (10**5, False)])
-def test_images_stay_on_a_gpu_only_where_they_leave_room(
-    rsna: Path, monkeypatch: pytest.MonkeyPatch, free: int, there: bool
-):
+def test_on_device_needs_free_gpu_memory(rsna: Path, monkeypatch: pytest.MonkeyPatch, free: int, there: bool):
     """The images of the GPU are put into the CPU's memory: what decides is looked at, not CUDA."""
     taken: list[str] = []
     monkeypatch.setattr(dataloaders, "free_memory", lambda _: free)
@@ -185,9 +183,7 @@ def test_images_stay_on_a_gpu_only_where_they_leave_room(
 
 @pytest.mark.parametrize(("processes", "parts"), [(1, 1), (2, 1), (1, 4), (2, 2)])
 @pytest.mark.parametrize("drop_last", [True, False])
-def test_a_schedule_is_as_long_as_the_training_however_it_is_shared(
-    rsna: Path, processes: int, parts: int, drop_last: bool
-):
+def test_steps_match_training_however_shared(rsna: Path, processes: int, parts: int, drop_last: bool):
     """61 rows in batches of 20: a last batch of one can be shared by nobody."""
     data = data_of(rsna, batch_size=20, drop_last=drop_last)
     rest = data.split[data.split["subset"] == "train"].head(1)
@@ -224,14 +220,14 @@ def test_split_file_is_used_exactly(rsna: Path, tmp_path: Path):
         (lambda split: split.assign(bone_age=split["bone_age"] + 1), "another age or sex"),
     ],
 )
-def test_split_file_that_does_not_fit(rsna: Path, tmp_path: Path, change: Any, message: str):
+def test_split_file_that_does_not_fit_is_refused(rsna: Path, tmp_path: Path, change: Any, message: str):
     change(data_of(rsna).split).to_csv(tmp_path / "split.csv", index=False)
     with pytest.raises(BoneAgeError, match=message):
         data_of(rsna, split_file=str(tmp_path / "split.csv"))
 
 
 @pytest.mark.parametrize("protocol", ["disjoint", "published"])
-def test_a_checkpoints_split_is_restored_whatever_the_options(rsna: Path, protocol: str):
+def test_checkpoint_split_is_restored_whatever_options(rsna: Path, protocol: str):
     first = data_of(rsna, split_protocol=protocol, samples_per_group=8, seed=3)
     second = data_of(rsna, origin=first.record, samples_per_group=4, seed=9)
     pd.testing.assert_frame_equal(first.split, second.split)
@@ -242,7 +238,7 @@ def test_a_checkpoints_split_is_restored_whatever_the_options(rsna: Path, protoc
     }
 
 
-def test_another_split_is_refused_if_it_validates_on_trained_images(rsna: Path):
+def test_new_split_validating_on_trained_images_is_refused(rsna: Path):
     origin = data_of(rsna, seed=1).record
     with pytest.raises(
         BoneAgeError, match=r"of the 20 validation images were trained on .*\n.*\n.*allow_leakage=true"
@@ -258,7 +254,7 @@ def test_another_split_is_refused_if_it_validates_on_trained_images(rsna: Path):
         data_of(rsna, origin=origin, split_from="anew")
 
 
-def test_a_trained_image_under_another_id_is_noticed(tmp_path: Path):
+def test_trained_image_under_other_id_is_detected(tmp_path: Path):
     write_rsna(tmp_path / "a", balanced_table(4))
     origin = data_of(tmp_path / "a").record
     table = balanced_table(4)
@@ -273,14 +269,14 @@ def test_a_trained_image_under_another_id_is_noticed(tmp_path: Path):
     assert not {str(int(i) - 1000) for i in validation} & set(origin["train"])
 
 
-def test_a_checkpoints_split_needs_its_own_data(rsna: Path, tmp_path: Path):
+def test_checkpoint_split_needs_its_own_data(rsna: Path, tmp_path: Path):
     table = balanced_table(4)
     write_rsna(tmp_path, table.assign(id=table["id"] + 1000))
     with pytest.raises(BoneAgeError, match=r"the split stored in ckpt= names 60 images; 60 of them are not"):
         data_of(tmp_path, origin=data_of(rsna).record)
 
 
-def test_other_images_under_a_checkpoints_ids_are_noticed(rsna: Path, tmp_path: Path):
+def test_other_images_under_checkpoint_ids_are_detected(rsna: Path, tmp_path: Path):
     """Another data set may count from 1 too: its images are not those that the split was drawn from."""
     origin = data_of(rsna).record
     write_rsna(tmp_path, balanced_table(4))
@@ -295,12 +291,12 @@ def test_other_images_under_a_checkpoints_ids_are_noticed(rsna: Path, tmp_path: 
     data_of(tmp_path, origin=origin, allow_leakage=True)
 
 
-def test_an_empty_root_is_not_the_working_folder():
+def test_empty_root_is_not_working_folder():
     with pytest.raises(BoneAgeError, match="BONEAGE_DATA"):
         BoneAgeDataModule("")
 
 
-def test_a_data_module_of_ones_own_is_asked_for_nothing_new():
+def test_custom_datamodule_gets_only_its_parameters():
     config = OmegaConf.create(
         {"data": {"_target_": "tests.helpers.tiny_models.own_data"}, "sampler": BALANCED}
     )

@@ -20,14 +20,14 @@ def joined(batches: list[list[int]]) -> list[int]:
     return list(chain(*batches))
 
 
-def test_an_epoch_has_every_row_once_in_batches():
+def test_epoch_has_every_row_once():
     batches = epoch(70, 32)
     assert [len(batch) for batch in batches] == [32, 32, 6]
     assert sorted(joined(batches)) == list(range(70))
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_processes_share_the_batches_of_one(processes: int):
+def test_processes_share_batches_of_one(processes: int):
     whole = epoch(80, 32)
     shares = [epoch(80, 32, processes=processes, process=p) for p in range(processes)]
     for batch, *parts in zip(whole, *shares, strict=True):
@@ -35,13 +35,13 @@ def test_processes_share_the_batches_of_one(processes: int):
         assert {len(part) for part in parts} == {len(batch) // processes}
 
 
-def test_accumulated_parts_make_up_the_batches_of_one():
+def test_micro_batches_make_up_one_batch():
     parts = epoch(80, 32, parts=4)
     assert [len(part) for part in parts] == [8] * 8 + [4] * 4
     assert [joined(parts[k : k + 4]) for k in (0, 4, 8)] == epoch(80, 32)
 
 
-def test_validation_rows_are_never_repeated_to_fill_a_share():
+def test_validation_rows_are_never_repeated():
     shares = [EpochBatchSampler(33, 32, None, processes=2, process=p) for p in range(2)]
     rows = [row for share in shares for batch in share for row, _ in batch]
     assert sorted(rows) == list(range(33))
@@ -50,9 +50,7 @@ def test_validation_rows_are_never_repeated_to_fill_a_share():
 
 @pytest.mark.parametrize("length", [70, 71, 95])
 @pytest.mark.parametrize(("processes", "parts"), [(1, 1), (2, 1), (2, 2), (1, 8)])
-def test_all_shares_of_a_training_batch_are_equal_whatever_the_number_of_images(
-    length: int, processes: int, parts: int
-):
+def test_training_shares_are_equal_for_any_length(length: int, processes: int, parts: int):
     shares = [epoch(length, 32, processes=processes, process=p, parts=parts) for p in range(processes)]
     sizes = [[len(batch) for batch in share] for share in shares]
     assert all(one == sizes[0] for one in sizes)
@@ -62,7 +60,7 @@ def test_all_shares_of_a_training_batch_are_equal_whatever_the_number_of_images(
     assert [len(batch) for batch in epoch(length, 32, drop_last=True)] == [32, 32]
 
 
-def test_batches_that_cannot_be_shared_equally_are_refused():
+def test_unequal_batches_are_refused():
     check_shares(6001, 32, processes=8, parts=4)
     with pytest.raises(BoneAgeError, match=r"data\.batch_size=32: 3 processes.*\n.*: 1, 2, 4, 8, 16, 32\."):
         check_shares(6000, 32, processes=3, parts=1)
@@ -71,7 +69,7 @@ def test_batches_that_cannot_be_shared_equally_are_refused():
         check_shares(20, 32, processes=4, parts=1, drop_last=True)
 
 
-def test_above_the_random_bits_of_a_key_is_one_that_is_another_in_every_epoch():
+def test_key_bits_above_random_alternate_by_epoch():
     rows = pd.DataFrame({"id": [str(n) for n in range(40)], "male": 1, "bone_age": 100.0})
     side = RadiographDataset(rows, lambda ids: np.zeros((len(ids), 4, 4), np.uint8), train=True, seed=3)
     keys = [side[[(row, epoch) for row in range(40)]]["key"] for epoch in range(3)]

@@ -9,7 +9,7 @@ groups = st.lists(st.integers(1, 900), min_size=1, max_size=20).map(np.array)
 
 
 @given(images=groups, each=st.integers(1, 400))
-def test_natural_and_square_root_draw_all_rows_in_their_proportions(images: np.ndarray, each: int):
+def test_proportional_and_sqrt_apportion_all_rows(images: np.ndarray, each: int):
     rows = each * len(images)
     assert balanced(images, rows).sum() == rows
     for sampling, weights in ((proportional, images), (sqrt, np.sqrt(images))):
@@ -20,17 +20,17 @@ def test_natural_and_square_root_draw_all_rows_in_their_proportions(images: np.n
         assert np.abs(drawn - exact).max() < 1 or (exact < 1).any()
 
 
-def test_square_root_lies_between():
+def test_sqrt_lies_between_proportional_and_balanced():
     images = np.array([4, 400])
     assert balanced(images, 110).tolist() == [55, 55]
     assert sqrt(images, 110).tolist() == [10, 100]
     assert proportional(images, 101).tolist() == [1, 100]
 
 
-def test_once_is_every_image_once():
+def test_all_images_takes_each_once():
     assert all_images(np.array([4, 400]), 10).tolist() == [4, 400]
 
 
 @pytest.mark.parametrize("sampling", [proportional, sqrt])
-def test_a_small_group_is_not_forgotten(sampling):
+def test_small_group_is_kept(sampling):
     assert sampling(np.array([1, 100_000]), 20).min() == 1

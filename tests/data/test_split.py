@@ -31,7 +31,7 @@ tables = st.integers(1, 5).flatmap(
     shape=tables, samples=st.integers(2, 60), share=st.sampled_from([0.25, 0.5, 0.1]), seed=st.integers(0, 99)
 )
 @settings(max_examples=60, deadline=None)
-def test_disjoint_split_is_exact_balanced_and_shares_no_image(shape, samples, share, seed):
+def test_disjoint_split_is_exact_balanced_and_disjoint(shape, samples, share, seed):
     bins, counts = shape
     table = table_of(counts, bins)
     n_validation = round(samples * share)
@@ -54,7 +54,7 @@ def test_disjoint_split_is_exact_balanced_and_shares_no_image(shape, samples, sh
 
 @given(shape=tables, share=st.sampled_from([0.25, 0.1]), seed=st.integers(0, 99))
 @settings(max_examples=30, deadline=None)
-def test_natural_split_validates_on_each_held_out_image_once(shape, share, seed):
+def test_natural_split_validates_each_held_out_image_once(shape, share, seed):
     bins, counts = shape
     table = table_of(counts, bins)
     options = {"age_bins": bins, "samples_per_group": 40, "val_fraction": share, "seed": seed}
@@ -69,7 +69,7 @@ def test_natural_split_validates_on_each_held_out_image_once(shape, share, seed)
     assert held_out[1] <= held_out[0]
 
 
-def test_natural_split_trains_on_an_image_that_is_alone_in_its_group():
+def test_natural_split_trains_on_single_image_group():
     table = table_of([12, 0, 1, 9, 30, 2], 3)
     split = make_split(table, protocol="natural", sampler=all_images, age_bins=3, samples_per_group=8, seed=3)
     groups = assign_groups(table, age_edges(table["bone_age"], 3))
@@ -85,7 +85,7 @@ def test_natural_split_trains_on_an_image_that_is_alone_in_its_group():
 
 @given(shape=tables, seed=st.integers(0, 99), protocol=st.sampled_from(["disjoint", "natural"]))
 @settings(max_examples=30, deadline=None)
-def test_images_that_were_trained_on_do_not_validate_nor_do_their_copies(shape, seed, protocol):
+def test_trained_images_and_copies_do_not_validate(shape, seed, protocol):
     bins, counts = shape
     table = table_of(counts, bins)
     rng = np.random.default_rng(seed)
@@ -105,7 +105,7 @@ def test_images_that_were_trained_on_do_not_validate_nor_do_their_copies(shape, 
     pd.testing.assert_frame_equal(usual, other)
 
 
-def test_a_group_of_which_all_was_trained_on_is_named():
+def test_fully_trained_group_is_named():
     table = table_of([5, 5, 5, 5], 2)
     trained = table["id"][:5].tolist()
     options = {"age_bins": 2, "samples_per_group": 4, "training_images": trained}
@@ -130,7 +130,7 @@ def test_split_depends_on_seed_and_table_alone(shape, seed):
 
 @given(shape=tables, seed=st.integers(0, 99), folds=st.sampled_from([2, 4, 5, 10]))
 @settings(max_examples=15, deadline=None)
-def test_the_folds_of_one_seed_validate_on_every_image_once(shape, seed, folds):
+def test_folds_validate_every_image_once(shape, seed, folds):
     bins, counts = shape
     table = table_of([max(count, folds + 1) for count in counts], bins)
     contents = {i: i for i in table["id"]}
@@ -147,7 +147,7 @@ def test_the_folds_of_one_seed_validate_on_every_image_once(shape, seed, folds):
     assert sorted(held_out) == sorted(table["id"])
 
 
-def test_a_fold_that_there_is_not_is_refused():
+def test_missing_fold_is_refused():
     table = table_of([20, 20], 1)
     options = {"age_bins": 1, "samples_per_group": 30}
     for fold in (0, 6, 7, 9):
@@ -160,7 +160,7 @@ def test_a_fold_that_there_is_not_is_refused():
         make_split(table, protocol="published", age_bins=1, fold=2)
 
 
-def test_another_seed_is_another_split():
+def test_other_seed_gives_other_split():
     table = table_of([40] * 4, 2)
     ids = [
         set(make_split(table, age_bins=2, samples_per_group=20, seed=s).query("subset == 'validation'")["id"])
@@ -174,7 +174,7 @@ GIRLS = [38, 218, 458, 568, 1150, 1471, 1156, 597, 104, 18]
 BOYS = [53, 188, 373, 559, 674, 873, 1970, 1585, 467, 91]
 
 
-def test_published_protocol_draws_with_replacement_and_divides_by_age_alone():
+def test_published_protocol_draws_with_replacement():
     splits = [make_split(table_of(GIRLS + BOYS, 10), protocol="published", seed=s) for s in range(5)]
     for split in splits:
         assert split.groupby("group").size().tolist() == [400] * 20
@@ -194,7 +194,7 @@ def test_published_protocol_draws_with_replacement_and_divides_by_age_alone():
     assert np.mean(leaked) == pytest.approx(0.54, abs=0.02)
 
 
-def test_published_protocol_of_one_sex():
+def test_published_protocol_accepts_one_sex():
     table = table_of([0, 0, 9, 9], 2)
     split = make_split(table, protocol="published", age_bins=2, samples_per_group=40)
     assert split.groupby(["group", "subset"]).size().to_dict() == {
@@ -202,7 +202,7 @@ def test_published_protocol_of_one_sex():
     }  # fmt: skip
 
 
-def test_groups_are_those_of_pandas_cut():
+def test_groups_match_pandas_cut():
     """The counts that the challenge's table has come from ten bins between its youngest and oldest."""
     ages = pd.Series(np.random.default_rng(0).integers(1, 229, 2000).astype(float))
     ages[0], ages[1] = 1, 228
@@ -213,7 +213,7 @@ def test_groups_are_those_of_pandas_cut():
     assert group_name(10, edges) == "boys of 1.0 to 23.7 months"
 
 
-def test_empty_and_single_groups_are_named():
+def test_empty_and_single_image_groups_are_named():
     with pytest.raises(
         BoneAgeError, match=r"4 groups .* 1 hold no image: boys of 0.0 to 50.0 months.\n.*data.age_bins=1"
     ):
@@ -223,14 +223,14 @@ def test_empty_and_single_groups_are_named():
 
 
 @pytest.mark.parametrize("options", [{"protocol": "leaky"}, {"age_bins": 0}, {"val_fraction": 1.0}])
-def test_options_that_cannot_be_right(options):
+def test_invalid_options_are_refused(options):
     with pytest.raises(BoneAgeError, match=next(iter(options))):
         make_split(table_of([5] * 20, 10), **options)
 
 
 @given(shape=tables, seed=st.integers(0, 5))
 @settings(max_examples=20, deadline=None)
-def test_a_sampling_says_how_many_training_rows_each_group_has(shape, seed):
+def test_sampler_sets_training_rows_per_group(shape, seed):
     bins, counts = shape
     table = table_of(counts, bins)
     options = {"age_bins": bins, "samples_per_group": 12, "seed": seed}
@@ -252,6 +252,6 @@ def test_a_sampling_says_how_many_training_rows_each_group_has(shape, seed):
 
 
 @pytest.mark.parametrize("drawn", [[0, 0], [1], [-1, 2], [0.5, 0.5]])
-def test_a_sampling_that_makes_no_sense_is_refused(drawn):
+def test_invalid_sampler_is_refused(drawn):
     with pytest.raises(BoneAgeError, match=r"sampling: of groups with \[\d, \d\] images it draws"):
         make_split(table_of([9, 9], 1), age_bins=1, samples_per_group=8, sampler=lambda *_: np.array(drawn))

@@ -41,7 +41,7 @@ def all_of(options: dict[str, Any]) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("case", TABLES, ids=lambda case: case.name)
-def test_tables_as_they_are_brought(tmp_path: Path, case: Case):
+def test_tables_are_recognized(tmp_path: Path, case: Case):
     if case.said:
         with pytest.raises(BoneAgeError) as error:
             all_of(case.make(tmp_path))
@@ -54,7 +54,7 @@ def test_tables_as_they_are_brought(tmp_path: Path, case: Case):
     assert bool(case.noted) == bool(problems.notes)
 
 
-def test_the_option_that_is_printed_works(tmp_path: Path):
+def test_printed_option_works(tmp_path: Path):
     case = next(c for c in TABLES if c.name == "unknown columns")
     case.make(tmp_path)
     with pytest.raises(BoneAgeError) as error:
@@ -73,12 +73,12 @@ def test_the_option_that_is_printed_works(tmp_path: Path):
         ({"root": ""}, "data.root is empty"),
     ],
 )
-def test_options_that_cannot_be_right(options: dict[str, Any], said: str):
+def test_invalid_options_are_refused(options: dict[str, Any], said: str):
     with pytest.raises(BoneAgeError, match=said):
         DatasetSpec.from_options(**{"root": "data", **options})
 
 
-def test_a_spreadsheet_without_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_spreadsheet_without_openpyxl_names_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     case = next(c for c in TABLES if c.name == "a second sheet")
     case.make(tmp_path)
     monkeypatch.setitem(sys.modules, "openpyxl", None)
@@ -130,19 +130,19 @@ PROFILE = b"x\0\0" + zlib.compress(bytes(2 << 20))
     ],
     ids=lambda chunks: f"{chunks[0][0].decode()} × {len(chunks)}",
 )
-def test_what_holds_no_pixels_is_not_in_the_way(tmp_path: Path, chunks: list[tuple[bytes, bytes]]):
+def test_chunks_without_pixels_are_ignored(tmp_path: Path, chunks: list[tuple[bytes, bytes]]):
     (tmp_path / "x.png").write_bytes(png(picture(1), *chunks))
     assert np.array_equal(np.asarray(read_radiograph(tmp_path / "x.png")), np.asarray(picture(1)))
 
 
-def test_a_chunk_with_a_wrong_checksum_is_not_in_the_way_unless_it_holds_pixels(tmp_path: Path):
+def test_bad_checksum_matters_for_pixel_chunks_only(tmp_path: Path):
     content = bytearray(png(picture(1), (b"tEXt", b"key\0value")))
     content[content.index(b"value")] ^= 1
     (tmp_path / "x.png").write_bytes(content)
     assert np.array_equal(np.asarray(read_radiograph(tmp_path / "x.png")), np.asarray(picture(1)))
 
 
-def test_the_side_that_is_up_is_kept_when_something_else_is_in_the_way(tmp_path: Path):
+def test_orientation_survives_damaged_metadata(tmp_path: Path):
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying on its side
     wide = picture(1).resize((60, 40))
@@ -153,7 +153,7 @@ def test_the_side_that_is_up_is_kept_when_something_else_is_in_the_way(tmp_path:
 @pytest.mark.parametrize(
     "segments", [[(0xE1, b"Exif\0\0" + bytes(3))], [(0xED, bytes(60_000))], [(0xFE, b"\xff" * 9)]]
 )
-def test_a_jpegs_other_segments_are_not_in_the_way(tmp_path: Path, segments: list[tuple[int, bytes]]):
+def test_jpeg_segments_are_ignored(tmp_path: Path, segments: list[tuple[int, bytes]]):
     (tmp_path / "x.jpg").write_bytes(jpeg(picture(1), *segments))
     (tmp_path / "y.jpg").write_bytes(jpeg(picture(1)))
     read = [np.asarray(read_radiograph(tmp_path / name)) for name in ("x.jpg", "y.jpg")]
@@ -191,20 +191,20 @@ DAMAGED["16 bits a color that uses only 12 or fewer of them; store it as gray"] 
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_what_is_wrong_with_a_picture_is_named(tmp_path: Path, kind: str):
+def test_corruption_is_described(tmp_path: Path, kind: str):
     (tmp_path / "x.png").write_bytes(DAMAGED[kind])
     with pytest.raises(BadImageError) as error:
         read_radiograph(tmp_path / "x.png")
     assert error.value.reason == kind
 
 
-def test_color_that_uses_its_16_bits_is_read(tmp_path: Path):
+def test_16_bit_color_is_read(tmp_path: Path):
     (tmp_path / "x.png").write_bytes(wide_color(65535))
     assert np.asarray(read_radiograph(tmp_path / "x.png")).max() > 200
 
 
 @pytest.mark.parametrize("shape", [(1, 9000), (2, 60_000), (1, 60_000_000), (9000, 1)])
-def test_a_very_narrow_picture_costs_nothing(tmp_path: Path, shape: tuple[int, int]):
+def test_very_narrow_image_is_cheap(tmp_path: Path, shape: tuple[int, int]):
     Image.new("1", shape).save(tmp_path / "x.png")
     with pytest.raises(BadImageError, match="more than 32 times as long as wide"):
         read_radiograph(tmp_path / "x.png")
@@ -231,14 +231,14 @@ def prepared(root: Path) -> ImageCache:
 
 
 @pytest.mark.parametrize(("most", "used"), [(255, 8), (1023, 10), (4095, 12), (16383, 14), (65535, 16)])
-def test_16_bit_images_are_read_by_the_bits_in_use(tmp_path: Path, most: int, used: int):
+def test_16_bit_images_use_bits_in_use(tmp_path: Path, most: int, used: int):
     store = prepared(wide_data(tmp_path, dict.fromkeys("1234", most)))
     assert store.images.bit_depths == [used]
     assert store.read(["1"]).max() > 240
     assert len(np.unique(store.read(["1"]))) > 200  # gray levels, not 16 of them
 
 
-def test_signed_values_are_read_by_the_bits_in_use(tmp_path: Path):
+def test_signed_values_use_bits_in_use(tmp_path: Path):
     root = wide_data(tmp_path, dict.fromkeys("1234", 4095))
     plain = prepared(root).read(list("1234"))
     for path in (root / FOLDER).iterdir():
@@ -246,7 +246,7 @@ def test_signed_values_are_read_by_the_bits_in_use(tmp_path: Path):
     assert np.array_equal(prepared(root).read(list("1234")), plain)
 
 
-def test_one_bright_image_does_not_change_the_others(tmp_path: Path):
+def test_bright_image_does_not_rescale_others(tmp_path: Path):
     most = {str(n): 4095 - 20 * n for n in range(1, 9)} | {"9": 2000}
     one = prepared(wide_data(tmp_path / "one", most)).read(list(most))
     bright = prepared(wide_data(tmp_path / "two", most | {"10": 65535}))
@@ -255,7 +255,7 @@ def test_one_bright_image_does_not_change_the_others(tmp_path: Path):
     assert one[-1].max() == pytest.approx(2000 / 16, abs=8)  # a darker one stays darker: it is of their kind
 
 
-def test_depths_are_a_matter_of_the_whole_data_set():
+def test_bit_depth_is_estimated_for_data_set():
     assert dataset_bit_depths([0] * 5) == []
     assert dataset_bit_depths([12] * 50 + [11] * 20 + [10]) == [12]
     assert dataset_bit_depths([12] * 50 + [16] * 50) == [12, 16]
@@ -267,7 +267,7 @@ def test_depths_are_a_matter_of_the_whole_data_set():
     assert effective_bits(14, [16]) == 16
 
 
-def test_8_bit_images_stay_when_16_bit_ones_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_8_bit_images_keep_values_beside_16_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_rsna(tmp_path / "data", balanced_table(1))
     before = prepared(tmp_path / "data").read(["5"])
     more = wide_data(tmp_path / "more", {"101": 4095, "102": 4000})
@@ -286,7 +286,7 @@ def test_8_bit_images_stay_when_16_bit_ones_come(tmp_path: Path, monkeypatch: py
     assert np.array_equal(store.read(["5"]), before)
 
 
-def test_a_data_set_that_turns_out_to_be_of_another_depth_is_prepared_again(tmp_path: Path):
+def test_changed_bit_depth_rebuilds_cache(tmp_path: Path):
     root = wide_data(tmp_path / "data", {"1": 1000, "2": 1010})
     assert prepared(root).images.bit_depths == [10]
     more = {"1": 1000, "2": 1010} | {str(n): 2047 for n in range(3, 9)} | {"9": 2047}
@@ -303,7 +303,7 @@ def test_a_data_set_that_turns_out_to_be_of_another_depth_is_prepared_again(tmp_
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE])
-def test_a_passing_read_error_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int):
+def test_transient_read_error_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int):
     root = tmp_path / "data"
     write_rsna(root, balanced_table(1))
     real = images_module.open if hasattr(images_module, "open") else open
@@ -322,7 +322,7 @@ def test_a_passing_read_error_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mo
     assert prepared(root).images.errors == {}
 
 
-def test_prepare_notices_another_file_of_the_same_size_and_time(tmp_path: Path):
+def test_prepare_detects_same_size_and_time_change(tmp_path: Path):
     root = tmp_path / "data"
     write_rsna(root, balanced_table(1))
     before = prepared(root).read(["4"])
@@ -355,7 +355,7 @@ def data_of(root: Path, **options: object) -> BoneAgeDataModule:
 
 
 @pytest.mark.parametrize("prepare", [True, False])
-def test_one_picture_under_two_ids_stays_on_one_side(tmp_path: Path, prepare: bool):
+def test_copies_stay_on_one_side(tmp_path: Path, prepare: bool):
     table = balanced_table(6)
     copies = table.assign(id=table["id"] + 1000)
     write_rsna(tmp_path, pd.concat([table, copies]))
@@ -369,7 +369,7 @@ def test_one_picture_under_two_ids_stays_on_one_side(tmp_path: Path, prepare: bo
     assert data.split["subset"].value_counts().to_dict() == {"train": 120, "validation": 40}
 
 
-def test_one_picture_with_two_ages_is_a_problem_of_the_data(tmp_path: Path):
+def test_copies_with_different_ages_are_reported(tmp_path: Path):
     write_rsna(tmp_path, balanced_table(4))
     (tmp_path / FOLDER / "80.png").write_bytes((tmp_path / FOLDER / "3.png").read_bytes())
     with pytest.raises(
@@ -403,7 +403,7 @@ SAID = {
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_options_that_are_printed_work_at_once(tmp_path: Path, name: str):
+def test_printed_options_work_together(tmp_path: Path, name: str):
     write_rsna(tmp_path, SMALL[name])
     with pytest.raises(BoneAgeError) as error:
         data_of(tmp_path)
@@ -415,7 +415,7 @@ def test_the_options_that_are_printed_work_at_once(tmp_path: Path, name: str):
         data_of(tmp_path, **options | {"age_bins": options["age_bins"] + 1})
 
 
-def test_a_table_of_one_sex_trains_with_a_clear_word(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_one_sex_table_trains_with_note(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     table = balanced_table(4)
     write_rsna(tmp_path, table[~table["male"]])
     with caplog.at_level("INFO"):
@@ -436,7 +436,7 @@ def test_a_table_of_one_sex_trains_with_a_clear_word(tmp_path: Path, caplog: pyt
         (rows_of([60, 90], [True, True]).assign(male="x"), "no row can be used."),
     ],
 )
-def test_what_no_option_helps_is_said(tmp_path: Path, table: pd.DataFrame, said: str):
+def test_unhelpable_table_is_explained(tmp_path: Path, table: pd.DataFrame, said: str):
     write_rsna(tmp_path, table)
     with pytest.raises(BoneAgeError) as error:
         data_of(tmp_path, on_invalid="skip")
@@ -447,7 +447,7 @@ def test_what_no_option_helps_is_said(tmp_path: Path, table: pd.DataFrame, said:
 # size
 
 
-def test_a_start_does_work_in_proportion_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_startup_work_is_linear_in_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Counted in cells of columns that are gone through, not in seconds."""
     counted = {}
     real = pd.Series.__iter__
@@ -473,7 +473,7 @@ def test_a_start_does_work_in_proportion_to_the_table(tmp_path: Path, monkeypatc
 # the page
 
 
-def test_the_page_says_what_the_project_says():
+def test_data_page_quotes_messages_verbatim():
     """Each word that docs/DATA.md quotes is one of the answers tested here, and each answer stands there."""
     quoted = {
         " ".join(words.split())

@@ -62,7 +62,7 @@ def exported(network: nn.Module, side: int, loss: Any = None) -> ExportModule:
         pytest.param(InceptionRegressor, 500, marks=slow),
     ],
 )
-def test_each_format_answers_as_pytorch_does(network: type[nn.Module], side: int, tmp_path: Path):
+def test_formats_match_pytorch(network: type[nn.Module], side: int, tmp_path: Path):
     hands = [
         np.asarray(render_radiograph(20 + 40 * k, k % 2 == 0, seed=0, index=k, size=side)) for k in range(5)
     ]
@@ -84,7 +84,7 @@ def test_each_format_answers_as_pytorch_does(network: type[nn.Module], side: int
         assert np.abs(found - exact).max() < PARITY_MONTHS
 
 
-def test_a_network_of_one_channel_and_of_several_numbers_is_exported_too(tmp_path: Path):
+def test_one_channel_distribution_network_exports(tmp_path: Path):
     torch.manual_seed(0)
     model = exported(Gray(), 107, Ages([20.0, 100.0, 180.0]))
     write_onnx(model, tmp_path / "x.onnx")
@@ -95,7 +95,7 @@ def test_a_network_of_one_channel_and_of_several_numbers_is_exported_too(tmp_pat
     )
 
 
-def test_what_an_onnx_file_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_onnx_size_limit_is_enforced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("boneage_pl.deploy.onnx.MAX_PROTOBUF_BYTES", 1000)
     with pytest.raises(BoneAgeError, match="an ONNX file holds 2:\nexport fewer checkpoints together"):
         write_onnx(exported(Tiny(107), 107), tmp_path / "x.onnx")
@@ -109,7 +109,7 @@ class Undecided(nn.Module):
 
 
 @pytest.mark.parametrize("write", [write_onnx, lambda model, path: write_program(model, path, {})])
-def test_a_network_that_cannot_be_exported_is_refused_in_a_line(write: Any, tmp_path: Path):
+def test_unexportable_network_is_refused(write: Any, tmp_path: Path):
     with pytest.raises(BoneAgeError, match=r"format=\w+: PyTorch cannot export this network: .") as refused:
         write(exported(Undecided(), 107), tmp_path / "x")
     assert len(str(refused.value).splitlines()) == 1
@@ -126,7 +126,7 @@ def little_room(count: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_an_error_like_another(tmp_path: Path):
+def test_full_disk_is_one_error(tmp_path: Path):
     """PyTorch's and the library's own writers raise other kinds, or end the process."""
     network = Tiny(107)
     model, said = exported(network, 107), CheckpointMetadata.from_dict(record(9.0))

@@ -11,7 +11,7 @@ def answered(*months: float, name: str = "int8", errors: float | None = None) ->
     return ExportCheck(name, np.array(months), 1.0, 1.0, 1.0, None if errors is None else np.array([errors]))
 
 
-def test_a_difference_of_more_than_a_twentieth_of_a_month_is_refused():
+def test_parity_above_tolerance_is_refused():
     assert assert_parity(answered(1.0, 2.04), answered(1.0, 2.0)) == pytest.approx(0.04)
     with pytest.raises(BoneAgeError, match=r"int8 is up to 0\.060 months from PyTorch"):
         assert_parity(answered(1.0, 2.06), answered(1.0, 2.0))
@@ -21,7 +21,7 @@ def test_a_difference_of_more_than_a_twentieth_of_a_month_is_refused():
         assert_parity(answered(1.0, 2.0), answered(1.0, float("inf")))
 
 
-def test_a_cost_is_of_the_error_where_ages_are_known_and_else_of_the_answers():
+def test_mae_increase_uses_ages_else_predictions():
     assert mae_increase(answered(1.0, errors=9.5), answered(2.0, errors=9.2)) == pytest.approx(0.3)
     assert mae_increase(answered(1.0, 3.0), answered(2.0, 3.2)) == pytest.approx(0.6)
     with pytest.raises(BoneAgeError, match=r"int8 costs \+0\.300 months, and max_mae_increase=0\.2"):
@@ -31,7 +31,7 @@ def test_a_cost_is_of_the_error_where_ages_are_known_and_else_of_the_answers():
     assert assert_accuracy(answered(1.0, errors=9.0), answered(2.0, errors=9.2), 0.0) < 0
 
 
-def test_the_cost_is_shown_with_its_interval():
+def test_mae_increase_has_interval():
     exact = ExportCheck("float32", np.zeros(4), 1.0, 1.0, 1.0, np.full(4, 9.0))
     found = ExportCheck("int8", np.zeros(4), 1.0, 1.0, 1.0, np.array([9.0, 9.4, 9.0, 9.4]))
     assert found.row(exact).endswith("9.200  +0.200 ± 0.196")  # 1.96 · 0.2 / √4

@@ -32,7 +32,7 @@ def answers() -> pd.DataFrame:
     return predictions_frame(table, table["predicted"], EDGES, {}, {"8"})
 
 
-def test_every_statistic_to_six_digits(answers: pd.DataFrame):
+def test_metrics_match_to_six_digits(answers: pd.DataFrame):
     found = compute_metrics(answers, EDGES, None, balanced=False)
     true, predicted = (torch.tensor(answers[name].to_numpy()) for name in ("bone_age", "predicted"))
     error = (predicted - true).numpy()
@@ -61,7 +61,7 @@ def test_every_statistic_to_six_digits(answers: pd.DataFrame):
     assert (found["rows"], found["images"], found["rows_seen_in_training"]) == (9, 8, 1)
 
 
-def test_the_parts_are_those_of_sex_age_and_group(answers: pd.DataFrame):
+def test_parts_are_sex_age_and_group(answers: pd.DataFrame):
     found = compute_metrics(answers, EDGES, None, balanced=False)
     by_age = {part["name"]: part for part in found["by_age"]}
     errors = {"under 5 years": [2.5, 8.75, 8.75], "5 to 10 years": [11, 5.5]}
@@ -79,7 +79,7 @@ def test_the_parts_are_those_of_sex_age_and_group(answers: pd.DataFrame):
     )
 
 
-def test_balanced_rows_are_weighted_to_the_source_tables_groups(answers: pd.DataFrame):
+def test_population_weights_match_source_groups(answers: pd.DataFrame):
     population = Population(EDGES, [10, 20, 30, 40], {"all": 100.0, "girls": 90.0, "boys": 110.0})
     found = compute_metrics(answers, EDGES, population, balanced=True)
     by_group = answers["error"].abs().groupby(answers["group"]).mean()
@@ -92,7 +92,7 @@ def test_balanced_rows_are_weighted_to_the_source_tables_groups(answers: pd.Data
     assert of_sex["mae"]["value"] == pytest.approx((answers["bone_age"] - median).abs().mean())
 
 
-def test_a_part_without_rows_and_one_with_a_single_image(answers: pd.DataFrame):
+def test_empty_and_single_image_parts(answers: pd.DataFrame):
     found = compute_metrics(answers.iloc[:1], EDGES, None, balanced=False)
     assert found["by_sex"][0] == {"name": "girls", "rows": 0, "images": 0}
     assert found["by_sex"][1]["mae"] == {"value": 2.5, "low": None, "high": None}

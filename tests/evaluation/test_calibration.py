@@ -11,7 +11,7 @@ def answers(spread: np.ndarray, error: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"predicted_std": spread, "error": error, "image": np.arange(len(error))})
 
 
-def test_a_spread_that_tells_the_errors_parts_the_surest_from_the_least_sure():
+def test_informative_std_separates_quarters():
     rng = np.random.default_rng(0)
     spread = rng.uniform(2, 20, 400)
     told = measure_std(answers(spread, rng.normal(0, spread)))
@@ -23,7 +23,7 @@ def test_a_spread_that_tells_the_errors_parts_the_surest_from_the_least_sure():
     assert told["least_less_surest"]["low"] > 0
 
 
-def test_one_that_tells_nothing_does_not():
+def test_uninformative_std_does_not():
     rng = np.random.default_rng(1)
     told = measure_std(answers(rng.uniform(2, 20, 400), rng.normal(0, 10, 400)))
     assert told is not None

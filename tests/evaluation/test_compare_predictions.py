@@ -52,7 +52,7 @@ def files(tmp_path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return ours, theirs
 
 
-def test_each_is_measured_on_the_images_that_all_have(
+def test_files_are_compared_on_common_images(
     tmp_path: Path, files: tuple[pd.DataFrame, pd.DataFrame], caplog: pytest.LogCaptureFixture
 ):
     ours, theirs = files
@@ -66,7 +66,7 @@ def test_each_is_measured_on_the_images_that_all_have(
     assert "boys over 14 years" in page
 
 
-def test_sexes_may_be_words(tmp_path: Path, files: tuple[pd.DataFrame, pd.DataFrame]):
+def test_sex_words_are_accepted(tmp_path: Path, files: tuple[pd.DataFrame, pd.DataFrame]):
     ours, _ = files
     plain = compare_prediction_files(config(tmp_path)).read_text()
     words = ours.assign(male=ours["male"].map({True: "M", False: "F"}))
@@ -74,7 +74,7 @@ def test_sexes_may_be_words(tmp_path: Path, files: tuple[pd.DataFrame, pd.DataFr
     assert compare_prediction_files(config(tmp_path)).read_text() == plain
 
 
-def test_the_command_takes_runs_or_answers(
+def test_command_takes_runs_or_predictions(
     tmp_path: Path, files: tuple[pd.DataFrame, pd.DataFrame], forks: Forks
 ):
     assert len(files) == 2
@@ -88,7 +88,7 @@ def test_the_command_takes_runs_or_answers(
     assert refused.stderr == "error: runs= and predictions= exclude each other.\n"
 
 
-def test_the_part_in_which_they_differ_is_found_and_no_other(
+def test_differing_subgroup_is_found(
     files: tuple[pd.DataFrame, pd.DataFrame],
 ):
     ours, theirs = files
@@ -109,7 +109,7 @@ def test_the_part_in_which_they_differ_is_found_and_no_other(
     assert all(row[3].startswith("-") for row in rows if row[1] == "boys over 14 years")
 
 
-def test_what_cannot_be_compared_is_refused(tmp_path: Path, files: tuple[pd.DataFrame, pd.DataFrame]):
+def test_invalid_files_are_refused(tmp_path: Path, files: tuple[pd.DataFrame, pd.DataFrame]):
     ours, theirs = files
     file = tmp_path / "theirs" / "predictions.csv"
     for table, said in (

@@ -84,7 +84,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_finished_running_stopped_and_failed_runs_stand_beside_each_other(there: Path, capsys, caplog):
+def test_runs_of_every_state_are_tabulated(there: Path, capsys, caplog):
     make_run(there / "outputs/v1/good", ages(), 5.0)
     make_run(there / "outputs/v1/bad", ages(), 50.0, optimizer={"lr": 0.1})
     make_run(there / "outputs/v1/stopped", epochs=EPOCHS[:2])
@@ -109,7 +109,7 @@ def test_finished_running_stopped_and_failed_runs_stand_beside_each_other(there:
     assert "30.00" in text  # the stopped run's best so far
 
 
-def test_the_test_is_of_the_first_less_the_second(there: Path):
+def test_difference_is_first_minus_second(there: Path):
     near, far = (load_run_results(make_run(there / f"o/v1/{off}", ages(), off)) for off in (5.0, 9.0))
     test = diff_options(near, far)
     assert test["difference"]["value"] == pytest.approx(-4.0)
@@ -125,27 +125,25 @@ def test_the_test_is_of_the_first_less_the_second(there: Path):
         (ages().assign(bone_age=200.0), "other children under the same ids"),
     ],
 )
-def test_unlike_data_are_not_tested_and_it_says_why(
-    there: Path, rows: pd.DataFrame, why: str, capsys, caplog
-):
+def test_different_data_are_not_tested(there: Path, rows: pd.DataFrame, why: str, capsys, caplog):
     make_run(there / "a/v1/one", ages())
     make_run(there / "a/v1/two", rows)
     assert why in compare(capsys, caplog, ["a/v1/one", "a/v1/two"])[0]
 
 
-def test_rows_that_one_of_them_trained_on_are_not_tested(there: Path):
+def test_trained_rows_are_not_tested(there: Path):
     one, other = (load_run_results(make_run(there / f"o/v1/{off}", ages(), off)) for off in (5.0, 9.0))
     one.predictions.loc[:19, "seen_in_training"] = True
     assert diff_options(one, other)["images"] == 40
 
 
-def test_several_tests_are_adjusted():
+def test_p_values_are_holm_adjusted():
     assert holm_correction([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm_correction([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     assert holm_correction([]) == []
 
 
-def test_two_runs_of_one_name_are_called_by_their_paths(there: Path, capsys, caplog):
+def test_equal_run_names_become_paths(there: Path, capsys, caplog):
     for root in ("one", "two"):
         make_run(there / root / "v1/x", ages())
     said, _ = compare(capsys, caplog, ["one/v1/x", "two/v1/x"])
@@ -153,7 +151,7 @@ def test_two_runs_of_one_name_are_called_by_their_paths(there: Path, capsys, cap
     assert "two/v1/x" in said
 
 
-def test_a_record_tells_the_same_and_shows_nobody(there: Path, capsys, caplog):
+def test_record_gives_equal_results_without_ids(there: Path, capsys, caplog):
     make_run(there / "outputs/v1/a", ages(), 5.0)
     make_run(there / "outputs/v1/b", ages(), 9.0)
     live, _ = compare(capsys, caplog, ["outputs/v1/*"], save_records="records")
@@ -178,7 +176,7 @@ def test_a_record_tells_the_same_and_shows_nobody(there: Path, capsys, caplog):
     assert "were not recorded together" in alone
 
 
-def test_a_text_of_ones_own_is_given_the_runs_numbers(there: Path, capsys, caplog):
+def test_custom_template_gets_runs(there: Path, capsys, caplog):
     make_run(there / "outputs/v1/a", ages(), 5.0)
     make_run(there / "outputs/v1/b", ages(), 9.0)
     (there / "more.json").write_text('{"alive": 0.02}')
@@ -202,7 +200,7 @@ def test_a_text_of_ones_own_is_given_the_runs_numbers(there: Path, capsys, caplo
     assert page.read_text() == text
 
 
-def test_without_one_the_page_has_everything(there: Path, capsys, caplog):
+def test_default_page_has_everything(there: Path, capsys, caplog):
     make_run(there / "outputs/v1/a", ages(), 5.0)
     make_run(there / "outputs/v1/b", ages(), 9.0)
     _, page = compare(capsys, caplog, ["outputs/v1/*"], format="markdown")
@@ -228,7 +226,7 @@ def test_without_one_the_page_has_everything(there: Path, capsys, caplog):
         ({"runs": ["outputs/v1/a", "outputs/v1/broken"]}, "what it holds cannot be read"),
     ],
 )
-def test_what_cannot_be_right_is_refused(there: Path, options: dict[str, Any], said: str, capsys, caplog):
+def test_invalid_options_are_refused(there: Path, options: dict[str, Any], said: str, capsys, caplog):
     for name in ("a", "b", "broken"):
         make_run(there / "outputs/v1" / name, ages())
     make_run(there / "outputs/v1/going")

@@ -14,12 +14,12 @@ ANSWERS = pd.DataFrame(
 )
 
 
-def test_error_by_age_plots_the_mean_error_of_each_year_and_sex():
+def test_error_by_age_plots_mean_by_year_and_sex():
     lines = {line.get_label(): line.get_xydata().tolist() for line in error_by_age(ANSWERS).axes[0].lines}
     assert lines == {"girls": [[1.5, 6.0], [12.5, 10.0]], "boys": [[1.5, 4.0]]}
 
 
-def test_predicted_against_true_shows_every_answer():
+def test_predicted_against_true_plots_every_prediction():
     axes = predicted_against_true(ANSWERS).axes[0]
     points = {
         line.get_label(): line.get_xydata().tolist()
@@ -30,7 +30,7 @@ def test_predicted_against_true_shows_every_answer():
     assert "6.00 months" in axes.get_title()
 
 
-def test_answers_that_are_not_numbers_can_still_be_drawn(tmp_path: Path):
+def test_non_finite_predictions_can_be_plotted(tmp_path: Path):
     broken = ANSWERS.assign(predicted=[np.nan, np.inf, np.nan, np.nan])
     for draw in (predicted_against_true, error_by_age):
         draw(broken).savefig(tmp_path / "figure.png")

@@ -21,7 +21,7 @@ JUDGES = np.array(
 )
 
 
-def test_icc_is_that_of_shrout_and_fleiss():
+def test_icc_matches_shrout_and_fleiss():
     assert icc(JUDGES) == pytest.approx(0.29, abs=0.005)  # as printed
     # from the mean squares that they print: 11.24 (targets), 32.49 (judges), 1.02 (residual)
     assert icc(JUDGES) == pytest.approx(
@@ -30,7 +30,7 @@ def test_icc_is_that_of_shrout_and_fleiss():
 
 
 @pytest.mark.parametrize("weights", [[1, 2, 0, 3, 1, 1, 5, 2], [2, 2, 2, 2, 2, 2, 2, 2]])
-def test_a_weight_is_a_repeated_row(weights: list[int]):
+def test_weight_equals_repeated_row(weights: list[int]):
     rows = np.repeat(np.arange(8), weights)
     weighted = agreement(TRUE, PREDICTED, np.array(weights, float))
     repeated = agreement(TRUE[rows], PREDICTED[rows])
@@ -38,13 +38,13 @@ def test_a_weight_is_a_repeated_row(weights: list[int]):
         assert weighted[name] == pytest.approx(repeated[name], rel=1e-9), name
 
 
-def test_the_median_of_even_and_odd_numbers():
+def test_median_of_even_and_odd_counts():
     for n in (7, 8):
         values = np.random.default_rng(n).normal(size=n)
         assert median(values, np.ones(n)) == pytest.approx(np.median(values))
 
 
-def test_repeating_rows_narrows_no_interval():
+def test_repeated_rows_do_not_narrow_interval():
     rng = np.random.default_rng(0)
     error = np.abs(rng.normal(0, 8, 60))
     images = np.arange(60)
@@ -59,7 +59,7 @@ def test_repeating_rows_narrows_no_interval():
     assert width(4, np.arange(240)) < 0.6 * once  # what drawing rows would have claimed
 
 
-def test_two_models_are_compared_on_the_same_images():
+def test_paired_difference_uses_same_images():
     rng = np.random.default_rng(1)
     first, second = np.abs(rng.normal(0, 8, 200)), np.abs(rng.normal(0, 8, 200))
     images = np.arange(200)
@@ -78,13 +78,13 @@ def test_two_models_are_compared_on_the_same_images():
     assert paired_difference(first, first, images)["p"] == 1
 
 
-def test_one_image_has_a_value_and_no_interval():
+def test_single_image_has_no_interval():
     value, low, high = with_intervals(lambda w: {"mae": mean(TRUE[:2], w)}, np.zeros(2, int))["mae"]
     assert value == 21
     assert np.isnan([low, high]).all()
 
 
-def test_the_limits_of_agreement_are_those_of_bland_and_altman():
+def test_limits_match_bland_and_altman():
     """Their peak flow meters, 17 subjects, first measurement of each (Lancet 1986, table 1)."""
     wright = [494, 395, 516, 434, 476, 557, 413, 442, 650, 433, 417, 656, 267, 478, 178, 423, 427]
     mini = [512, 430, 520, 428, 500, 600, 364, 380, 658, 445, 432, 626, 260, 477, 259, 350, 451]
@@ -96,7 +96,7 @@ def test_the_limits_of_agreement_are_those_of_bland_and_altman():
     assert found["bias"] + 2 * found["error_sd"] == pytest.approx(75.5, abs=0.1)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
+def test_bootstrap_interval_covers_as_stated():
     """1,000 samples of 150 images, a third of them twice: 95 ± 2 % of the intervals hold the true MAE."""
     rng = np.random.default_rng(2)
     truth = 8 * np.sqrt(2 / np.pi)  # of a normal error with s.d. 8

@@ -11,7 +11,7 @@ from boneage_pl.evaluation.paired_test import compare_predictions, read_predicti
 ASKED = pd.DataFrame({"id": ["001", "2", "2"], "male": True, "bone_age": [50.0, 60.0, 60.0]})
 
 
-def test_answers_are_found_by_id(tmp_path: Path):
+def test_predictions_are_matched_by_id(tmp_path: Path):
     (tmp_path / "p.csv").write_text("id,predicted,bone_age\n2,61,60.4\n001,55.5,50\n7,1,2\n2,61,60.4\n")
     assert read_predictions_csv(tmp_path / "p.csv", ASKED).to_dict() == {"001": 55.5, "2": 61.0}
 
@@ -31,14 +31,14 @@ def test_answers_are_found_by_id(tmp_path: Path):
         ("", "cannot be read as a table"),
     ],
 )
-def test_a_file_that_cannot_be_right_is_refused(tmp_path: Path, content: str, said: str):
+def test_invalid_file_is_refused(tmp_path: Path, content: str, said: str):
     (tmp_path / "p.csv").write_text(content)
     with pytest.raises(BoneAgeError) as error:
         read_predictions_csv(tmp_path / "p.csv", ASKED)
     assert said in str(error.value)
 
 
-def test_only_what_both_answered_is_compared():
+def test_comparison_uses_common_images():
     rng = np.random.default_rng(0)
     ids, ages = [str(n) for n in range(60)], rng.uniform(1, 228, 60)
     rows = pd.DataFrame({"id": ids, "male": True, "bone_age": ages})

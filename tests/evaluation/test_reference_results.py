@@ -5,7 +5,7 @@ def never(_: str) -> bool:
     return False
 
 
-def test_the_fields_two_tests_are_told_by_number_and_ids():
+def test_test_sets_are_identified_by_count_and_ids():
     test = {str(n) for n in range(4360, 4560)}
     validation = {str(n) for n in range(1386, 1386 + 1425 * 9, 9)}
     assert identify_test_set(test, never) is TEST
@@ -13,7 +13,7 @@ def test_the_fields_two_tests_are_told_by_number_and_ids():
     assert identify_test_set(validation, never) is VALIDATION
 
 
-def test_others_are_neither():
+def test_other_images_are_no_test_set():
     test = {str(n) for n in range(4360, 4560)}
     assert identify_test_set({str(n) for n in range(1, 201)}, never) is None
     assert identify_test_set({f"hand-{n}" for n in range(200)}, never) is None

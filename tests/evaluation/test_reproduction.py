@@ -14,7 +14,7 @@ DOCS = CHECKOUT / "docs"
 RECORDS = sorted(folder for folder in (DOCS / "records").iterdir() if folder.is_dir())
 
 
-def test_the_page_is_built_from_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_page_is_built_from_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(CHECKOUT)
     config = OmegaConf.load(CHECKOUT / "conf" / "compare.yaml")
     options = {
@@ -29,14 +29,14 @@ def test_the_page_is_built_from_the_records(tmp_path: Path, monkeypatch: pytest.
         assert (DOCS / picture).is_file()
 
 
-def test_no_record_names_a_path_of_the_machine_that_it_was_made_on():
+def test_records_name_no_machine_path():
     for file in (DOCS / "records").rglob("*.*"):
         if file.suffix in (".json", ".yaml"):
             assert not re.search(r"[\"' =](/|[A-Za-z]:\\)\w", file.read_text()), file
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
-def test_a_record_is_small_and_shows_no_radiograph(record: Path):
+def test_records_are_small_and_show_no_radiograph(record: Path):
     texts = {"config.yaml", "metrics.csv", "metrics.json", "paired_tests.json", "run.json", "summary.json"}
     names = {file.name for file in record.iterdir()}
     assert names <= texts | {f"{name}.png" for name in FIGURES}

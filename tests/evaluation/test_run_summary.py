@@ -17,15 +17,15 @@ from boneage_pl.evaluation.run_summary import constant_predictor, verdict
         (math.inf, "did not learn"),
     ],
 )
-def test_verdict_against_a_constant_predictor_of_57_months(mae: float, expected: str):
+def test_verdict_against_constant_predictor(mae: float, expected: str):
     assert verdict(mae, 57.0) == expected
 
 
 @pytest.mark.parametrize(("mae", "beats"), [(19.9, True), (20.0, False), (21.0, False), (math.nan, False)])
-def test_a_run_that_never_beats_its_start_is_told_so(mae: float, beats: bool):
+def test_verdict_notes_run_that_never_beats_start(mae: float, beats: bool):
     assert ("never beat its start" in verdict(mae, 57.0, 20.0)) is not beats
 
 
-def test_the_constant_predictor_knows_the_training_set_alone():
+def test_constant_predictor_uses_training_rows_alone():
     split = pd.DataFrame({"bone_age": [10, 20, 60, 100, 30], "subset": ["train"] * 3 + ["validation"] * 2})
     assert constant_predictor(split) == (20.0, 45.0)

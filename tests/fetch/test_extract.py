@@ -35,7 +35,7 @@ def link_entry(name: str) -> bytes:
     return content[: start + 38] + mode.to_bytes(4, "little") + content[start + 42 :]
 
 
-def test_files_come_out_as_they_were_packed_and_hidden_ones_do_not(tmp_path: Path, root: Path):
+def test_files_extract_and_hidden_ones_do_not(tmp_path: Path, root: Path):
     junk = {"__MACOSX/images/._1.png": b"x", ".DS_Store": b"x", "images/.2.png.part": b"x", "images/": b""}
     assert extract(write(tmp_path, zipped(GOOD | junk)), root, 20) == 2
     assert tree(root) == GOOD
@@ -53,9 +53,7 @@ def test_files_come_out_as_they_were_packed_and_hidden_ones_do_not(tmp_path: Pat
         ("__MACOSX/../../evil.png", "leads out"),
     ],
 )
-def test_an_entry_that_leaves_the_folder_refuses_the_archive(
-    tmp_path: Path, root: Path, name: str, reason: str
-):
+def test_path_traversal_refuses_archive(tmp_path: Path, root: Path, name: str, reason: str):
     archive = write(tmp_path, zipped(GOOD | {name: b"evil"}))
     before = tree(tmp_path)
     with pytest.raises(BoneAgeError, match=f"some.zip is refused.*evil.png.*{reason}"):
@@ -63,33 +61,33 @@ def test_an_entry_that_leaves_the_folder_refuses_the_archive(
     assert tree(tmp_path) == before
 
 
-def test_a_null_byte_hides_nothing(tmp_path: Path, root: Path):
+def test_null_byte_hides_nothing(tmp_path: Path, root: Path):
     content = zipped({"a.pngX/../../evil": b"evil"}).replace(b"a.pngX", b"a.png\0")
     with pytest.raises(BoneAgeError, match="null byte"):
         extract(write(tmp_path, content), root, 20)
 
 
-def test_a_link_refuses_the_archive(tmp_path: Path, root: Path):
+def test_link_refuses_archive(tmp_path: Path, root: Path):
     with pytest.raises(BoneAgeError, match=r"refused.*'passwd\.png' is a link"):
         extract(write(tmp_path, link_entry("passwd.png")), root, 20)
     assert not root.exists()
 
 
-def test_an_evil_archive_inside_an_archive_is_refused_by_name(tmp_path: Path, root: Path):
+def test_malicious_inner_archive_is_refused_by_name(tmp_path: Path, root: Path):
     inner = zipped({"../../../evil.png": b"evil", "fine.png": b"fine"})
     with pytest.raises(BoneAgeError, match=r"sub/in.zip in some.zip is refused.*evil.png"):
         extract(write(tmp_path, zipped({"sub/in.zip": inner})), root, 20)
     assert tree(root) == {}
 
 
-def test_archives_inside_are_unpacked_where_they_lie_and_do_not_stay(tmp_path: Path, root: Path):
+def test_inner_archives_extract_in_place_and_are_removed(tmp_path: Path, root: Path):
     archive = write(tmp_path, zipped({"set/1.zip": zipped(GOOD), "set/t.csv": b"id\n2\n"}))
     assert extract(archive, root, 20) == 3
     expected = {f"set/{name}": content for name, content in GOOD.items()} | {"set/t.csv": b"id\n2\n"}
     assert tree(root) == expected
 
 
-def test_what_is_there_is_kept_and_what_is_wrong_is_replaced(tmp_path: Path, root: Path):
+def test_existing_files_are_kept_and_wrong_ones_replaced(tmp_path: Path, root: Path):
     entries = {f"{i}.png": picture(i) for i in range(4)}
     archive = write(tmp_path, zipped(entries))
     extract(archive, root, 20)
@@ -104,7 +102,7 @@ def test_what_is_there_is_kept_and_what_is_wrong_is_replaced(tmp_path: Path, roo
     assert [(root / f"{i}.png").stat().st_mtime == 1 for i in range(4)] == [True, False, False, False]
 
 
-def test_a_bomb_is_refused_before_anything_is_written(tmp_path: Path, root: Path):
+def test_zip_bomb_is_refused_before_writing(tmp_path: Path, root: Path):
     archive = write(tmp_path, zipped({"zeros.png": bytes(5_000_000)}))
     with pytest.raises(BoneAgeError, match=r"some.zip is refused: it would unpack to 5\.0 MB"):
         extract(archive, root, 20)
@@ -113,7 +111,7 @@ def test_a_bomb_is_refused_before_anything_is_written(tmp_path: Path, root: Path
     assert (root / "zeros.png").stat().st_size == 5_000_000
 
 
-def test_a_bomb_in_stages_is_refused_too(tmp_path: Path, root: Path):
+def test_nested_zip_bomb_is_refused(tmp_path: Path, root: Path):
     stage = zipped({"zeros.png": bytes(400_000)} | {f"{i}.png": picture(i) for i in range(2)})
     archive = write(tmp_path, zipped({f"{i}.zip": stage for i in range(20)}))
     assert len(stage) * 20 > 400_000  # no stage is beyond the limit by itself
@@ -121,7 +119,7 @@ def test_a_bomb_in_stages_is_refused_too(tmp_path: Path, root: Path):
         extract(archive, root, 5)
 
 
-def test_no_more_is_written_than_was_declared(tmp_path: Path, root: Path):
+def test_no_more_than_declared_is_written(tmp_path: Path, root: Path):
     content = bytearray(zipped({"zeros.png": bytes(5_000_000)}))
     for header, field in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
         start = content.index(header) + field
@@ -148,7 +146,7 @@ def flipped(content: bytes) -> bytes:
         zipped({"in.zip": b"this is no archive"}),
     ],
 )
-def test_a_damaged_archive_is_set_aside_and_leaves_no_half_file(tmp_path: Path, root: Path, content: bytes):
+def test_damaged_archive_is_moved_aside(tmp_path: Path, root: Path, content: bytes):
     archive = write(tmp_path, content)
     with pytest.raises(BoneAgeError, match=r"some\.zip is damaged: .+\n.*some\.zip\.damaged") as error:
         extract(archive, root, 20)
@@ -159,12 +157,12 @@ def test_a_damaged_archive_is_set_aside_and_leaves_no_half_file(tmp_path: Path, 
     assert not [name for name in tree(root) if ".tmp" in name or ".zip" in name]
 
 
-def test_a_damaged_archive_inside_is_named(tmp_path: Path, root: Path):
+def test_damaged_inner_archive_is_named(tmp_path: Path, root: Path):
     with pytest.raises(BoneAgeError, match=r"a/in.zip in some.zip: File is not a zip file"):
         extract(write(tmp_path, zipped({"a/in.zip": b"none"})), root, 20)
 
 
-def test_too_little_room_is_said_before_anything_is_written(
+def test_too_little_space_is_reported_before_writing(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=19_000))
@@ -175,7 +173,7 @@ def test_too_little_room_is_said_before_anything_is_written(
     assert archive.exists()
 
 
-def test_a_full_disk_is_no_damage(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch):
+def test_full_disk_is_no_damage(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch):
     archive = write(tmp_path, zipped(GOOD))
     monkeypatch.setattr(module, "atomic_path", lambda *_, **__: nullcontext(Path("/dev/full")))
     with pytest.raises(BoneAgeError, match="The disk is full"):
@@ -184,7 +182,7 @@ def test_a_full_disk_is_no_damage(tmp_path: Path, root: Path, monkeypatch: pytes
     assert not list((root / "images").iterdir())
 
 
-def test_a_folder_in_the_way_is_no_damage(tmp_path: Path, root: Path):
+def test_blocking_folder_is_no_damage(tmp_path: Path, root: Path):
     archive = write(tmp_path, zipped(GOOD))
     root.mkdir()
     (root / "images").write_text("a file where a folder must be")
@@ -193,7 +191,7 @@ def test_a_folder_in_the_way_is_no_damage(tmp_path: Path, root: Path):
     assert archive.exists()
 
 
-def test_an_encrypted_entry_is_refused(tmp_path: Path, root: Path):
+def test_encrypted_entry_is_refused(tmp_path: Path, root: Path):
     content = bytearray(zipped(GOOD))
     content[content.index(b"PK\x01\x02") + 8] |= 1
     with pytest.raises(BoneAgeError, match="encrypted"):

@@ -41,7 +41,7 @@ def assert_whole(target: Path, content: bytes = CONTENT) -> None:
     assert [f.name for f in target.parent.iterdir()] == [target.name]  # nothing is left beside it
 
 
-def test_a_whole_file_comes_in_one_go_and_says_when_it_starts_and_ends(
+def test_download_completes_with_start_and_end_lines(
     site: Site, target: Path, capsys: pytest.CaptureFixture[str]
 ):
     download_file(site.url + "file", target, QUICK)
@@ -53,7 +53,7 @@ def test_a_whole_file_comes_in_one_go_and_says_when_it_starts_and_ends(
     assert lines[1].startswith("fetched file.zip, 300 kB")
 
 
-def test_a_broken_connection_is_continued_where_it_broke(
+def test_download_resumes_after_broken_connection(
     site: Site, target: Path, capsys: pytest.CaptureFixture[str]
 ):
     site.break_after = [100_000, 50_000]
@@ -63,20 +63,20 @@ def test_a_broken_connection_is_continued_where_it_broke(
     assert "broke off after 100 kB" in capsys.readouterr().err
 
 
-def test_another_start_continues_too(site: Site, target: Path):
+def test_download_resumes_in_new_process(site: Site, target: Path):
     begin(site, target, 120_000)
     download_file(site.url + "file", target, QUICK)
     assert_whole(target)
     assert site.gets()[-1] == ("bytes=120000-", 206)
 
 
-def test_tries_that_bring_something_do_not_count_against_the_limit(site: Site, target: Path):
+def test_retries_with_progress_do_not_count(site: Site, target: Path):
     site.break_after = [50_000] * 5
     download_file(site.url + "file", target, RetryPolicy(timeout=1, retries=1, wait=0))
     assert_whole(target)
 
 
-def test_tries_that_bring_nothing_are_limited(site: Site, target: Path):
+def test_retries_without_progress_are_limited(site: Site, target: Path):
     site.break_after = [100_000] + [0] * 9
     with pytest.raises(BoneAgeError, match="broke off after 100 kB: the connection closed"):
         download_file(site.url + "file", target, QUICK)
@@ -84,7 +84,7 @@ def test_tries_that_bring_nothing_are_limited(site: Site, target: Path):
     assert partial_path(target).stat().st_size == 100_000
 
 
-def test_a_server_that_never_continues_is_limited_too(site: Site, target: Path):
+def test_server_that_never_resumes_is_limited(site: Site, target: Path):
     site.ranges = False
     site.break_after = [100_000] * 9
     with pytest.raises(BoneAgeError, match="broke off"):
@@ -92,7 +92,7 @@ def test_a_server_that_never_continues_is_limited_too(site: Site, target: Path):
     assert len(site.gets()) == 1 + 2
 
 
-def test_fewer_bytes_than_announced_are_never_taken_for_the_file(site: Site, target: Path):
+def test_short_response_is_never_accepted(site: Site, target: Path):
     site.ranges = False
     site.declared["file"] = len(CONTENT) + 1
     with pytest.raises(BoneAgeError, match="the connection closed before"):
@@ -100,7 +100,7 @@ def test_fewer_bytes_than_announced_are_never_taken_for_the_file(site: Site, tar
     assert not target.exists()
 
 
-def test_a_stalled_connection_is_given_up_and_continued(
+def test_stalled_connection_times_out_and_resumes(
     site: Site, target: Path, capsys: pytest.CaptureFixture[str]
 ):
     site.stall_after = 200_000  # the rest is shorter and comes
@@ -110,7 +110,7 @@ def test_a_stalled_connection_is_given_up_and_continued(
     assert site.gets() == [(None, 200), ("bytes=200000-", 206)]
 
 
-def test_a_server_without_ranges_starts_the_file_again(site: Site, target: Path):
+def test_server_without_ranges_restarts(site: Site, target: Path):
     begin(site, target, 100_000)
     site.ranges = False
     download_file(site.url + "file", target, QUICK)
@@ -120,9 +120,7 @@ def test_a_server_without_ranges_starts_the_file_again(site: Site, target: Path)
 
 @pytest.mark.parametrize("heeds_if_range", [True, False])
 @pytest.mark.parametrize("size", [300_000, 310_000, 60_000])
-def test_a_file_that_changed_meanwhile_is_fetched_anew(
-    site: Site, target: Path, heeds_if_range: bool, size: int
-):
+def test_changed_file_restarts(site: Site, target: Path, heeds_if_range: bool, size: int):
     begin(site, target, 100_000)
     changed = picture(2, size)
     site.put(file=changed)
@@ -131,7 +129,7 @@ def test_a_file_that_changed_meanwhile_is_fetched_anew(
     assert_whole(target, changed)
 
 
-def test_another_size_is_another_file_even_if_the_server_says_nothing_else(site: Site, target: Path):
+def test_changed_size_restarts(site: Site, target: Path):
     begin(site, target, 100_000)
     site.put(file=picture(2, 310_000))
     site.if_range = site.etag = False
@@ -139,7 +137,7 @@ def test_another_size_is_another_file_even_if_the_server_says_nothing_else(site:
     assert_whole(target, picture(2, 310_000))
 
 
-def test_another_address_does_not_continue_this_part(site: Site, target: Path):
+def test_other_url_does_not_resume_part(site: Site, target: Path):
     begin(site, target, 100_000)
     site.put(other=picture(3, 300_000))
     site.if_range = site.etag = False  # a server that would send the rest of anything
@@ -147,7 +145,7 @@ def test_another_address_does_not_continue_this_part(site: Site, target: Path):
     assert_whole(target, picture(3, 300_000))
 
 
-def test_an_answer_that_starts_elsewhere_is_not_appended(site: Site, target: Path):
+def test_response_at_other_offset_is_not_appended(site: Site, target: Path):
     begin(site, target, 100_000)
     site.shift = 7
     download_file(site.url + "file", target, QUICK)
@@ -156,9 +154,7 @@ def test_an_answer_that_starts_elsewhere_is_not_appended(site: Site, target: Pat
 
 
 @pytest.mark.parametrize(("proof", "weak"), [(False, False), (True, True)])
-def test_without_proof_that_the_file_is_the_same_it_starts_again(
-    site: Site, target: Path, proof: bool, weak: bool
-):
+def test_missing_validator_restarts(site: Site, target: Path, proof: bool, weak: bool):
     site.etag, site.weak = proof, weak
     begin(site, target, 100_000)
     download_file(site.url + "file", target, QUICK)
@@ -166,7 +162,7 @@ def test_without_proof_that_the_file_is_the_same_it_starts_again(
     assert site.gets()[-1] == (None, 200)
 
 
-def test_a_part_that_has_every_byte_needs_no_more(site: Site, target: Path):
+def test_complete_part_needs_no_request(site: Site, target: Path):
     begin(site, target, 100_000)
     partial_path(target).write_bytes(CONTENT)
     download_file(site.url + "file", target, QUICK)
@@ -175,7 +171,9 @@ def test_a_part_that_has_every_byte_needs_no_more(site: Site, target: Path):
 
 
 @pytest.mark.parametrize(("extra", "statuses"), [(b"", [416]), (b"more", [416, 200])])
-def test_no_such_range_means_whole_or_wrong(site: Site, target: Path, extra: bytes, statuses: list[int]):
+def test_range_not_satisfiable_means_complete_or_wrong(
+    site: Site, target: Path, extra: bytes, statuses: list[int]
+):
     begin(site, target, 100_000)
     partial_path(target).write_bytes(CONTENT + extra)
     note = partial_path(target).with_name("file.zip.part.json")
@@ -185,28 +183,28 @@ def test_no_such_range_means_whole_or_wrong(site: Site, target: Path, extra: byt
     assert [status for _, status in site.gets()[1:]] == statuses
 
 
-def test_a_busy_server_is_asked_again(site: Site, target: Path):
+def test_busy_server_is_retried(site: Site, target: Path):
     site.errors = [503, 429]
     download_file(site.url + "file", target, QUICK)
     assert_whole(target)
 
 
 @pytest.mark.parametrize(("status", "words"), [(403, "403 Forbidden"), (410, "410 Gone")])
-def test_a_refusal_is_final_and_says_where_to_look(site: Site, target: Path, status: int, words: str):
+def test_client_error_is_final(site: Site, target: Path, status: int, words: str):
     site.errors = [status]
     with pytest.raises(BoneAgeError, match=f"{words}.*\n.*rsna.org|{words}"):
         download_file(site.url + "file", target, QUICK)
     assert len(site.gets()) == 1
 
 
-def test_a_web_page_is_no_archive(site: Site, target: Path):
+def test_html_page_is_no_archive(site: Site, target: Path):
     site.kind = "text/html; charset=utf-8"
     with pytest.raises(BoneAgeError, match="web page"):
         download_file(site.url + "file", target, QUICK)
     assert not list(target.parent.iterdir())
 
 
-def test_the_size_is_known_beforehand_even_where_head_is_refused(site: Site):
+def test_size_is_known_without_head(site: Site):
     assert remote_size(site.url + "file", 1) == len(CONTENT)
     site.head = False
     assert remote_size(site.url + "file", 1) == len(CONTENT)
@@ -215,13 +213,13 @@ def test_the_size_is_known_beforehand_even_where_head_is_refused(site: Site):
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:1/file", "http://no-such-host.invalid/file", "https://127.0.0.1:1/file"]
 )
-def test_a_server_that_cannot_be_reached_is_one_error_at_once(url: str):
+def test_unreachable_server_is_one_error(url: str):
     with pytest.raises(BoneAgeError, match=r"cannot be reached: .+\nCheck the network"):
         remote_size(url, 5)
 
 
 @pytest.mark.parametrize("elsewhere", ["file:///etc/passwd", "ftp://127.0.0.1:1/file"])
-def test_a_redirection_leads_to_no_other_protocol(site: Site, target: Path, elsewhere: str):
+def test_redirect_keeps_protocol(site: Site, target: Path, elsewhere: str):
     site.redirect = elsewhere
     with pytest.raises(BoneAgeError, match=r"302|unknown url type"):
         download_file(site.url + "file", target, QUICK)
@@ -232,12 +230,12 @@ def test_a_redirection_leads_to_no_other_protocol(site: Site, target: Path, else
     "url",
     ["file:///etc/passwd", "ftp://host/a.zip", "/a.zip", "http:///a.zip", "http://h/a b.zip", "http://["],
 )
-def test_only_http_addresses_are_opened(url: str):
+def test_only_http_urls_are_opened(url: str):
     with pytest.raises(BoneAgeError, match="not an address"):
         check_url(url)
 
 
-def test_a_full_disk_is_one_error(site: Site, target: Path):
+def test_full_disk_is_one_error(site: Site, target: Path):
     partial_path(target).symlink_to("/dev/full")
     with pytest.raises(BoneAgeError, match=r"The disk is full.*\nFree some room"):
         download_file(site.url + "file", target, QUICK)

@@ -28,7 +28,7 @@ def make(backbone: str = "timm/test_resnet", image_size: int = 96, **choices: An
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_an_answer_an_image_at_any_size_from_the_same_weights(backbone: str):
+def test_any_image_size_shares_weights(backbone: str):
     network = make(backbone)
     with torch.device("meta"):
         other = make(backbone, 64)
@@ -41,7 +41,7 @@ def test_an_answer_an_image_at_any_size_from_the_same_weights(backbone: str):
         assert not torch.isnan(months).any()
 
 
-def test_it_begins_at_the_centre_and_counts_in_the_spread():
+def test_output_starts_at_mean_in_units_of_std():
     image, male = torch.rand(4, 3, 96, 96), torch.tensor([0.0, 1.0, 0.0, 1.0])
     with torch.no_grad():
         plain = make().eval()(image, male)
@@ -51,7 +51,7 @@ def test_it_begins_at_the_centre_and_counts_in_the_spread():
 
 @pytest.mark.parametrize("sex", ["concat", "film"])
 @pytest.mark.parametrize("hidden", [0, 8])
-def test_the_sex_reaches_the_answer(sex: str, hidden: int):
+def test_sex_reaches_output(sex: str, hidden: int):
     network = make(sex_fusion=sex, hidden_features=hidden).eval()
     image, male = torch.rand(1, 3, 96, 96).expand(2, -1, -1, -1), torch.tensor([0.0, 1.0])
     girl, boy = network(image, male)
@@ -63,7 +63,7 @@ def test_the_sex_reaches_the_answer(sex: str, hidden: int):
         assert girl != boy
 
 
-def test_gem_is_the_mean_at_a_power_of_1_and_nears_the_maximum():
+def test_gem_is_mean_at_one_and_nears_maximum():
     maps = torch.rand(2, 5, 3, 3)
     pool = GeM()
     with torch.no_grad():
@@ -75,7 +75,7 @@ def test_gem_is_the_mean_at_a_power_of_1_and_nears_the_maximum():
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "timm/test_resnet"])
-def test_pooling_by_gem(backbone: str):
+def test_gem_pooling_network(backbone: str):
     network = make(backbone, pooling="gem")
     assert [type(m) for m in network.modules()].count(GeM) == 1
     network(torch.rand(2, 3, 96, 96), torch.ones(2)).sum().backward()
@@ -86,7 +86,7 @@ def test_pooling_by_gem(backbone: str):
 
 
 @pytest.mark.parametrize("pooling", ["mean", "gem"])
-def test_the_stages_of_a_backbone_have_rates_of_their_own(pooling: str):
+def test_backbone_stages_have_own_rates(pooling: str):
     node = OmegaConf.create({"_target_": "torch.optim.AdamW", "lr": 1.0, "layer_decay": 0.5})
     network = make("test_efficientnet", pooling=pooling)
     rates = {group["lr"] for group in build_optimizer_factory(node)(network).param_groups}
@@ -94,7 +94,7 @@ def test_the_stages_of_a_backbone_have_rates_of_their_own(pooling: str):
     assert max(rates) == 1
 
 
-def test_one_channel_sees_what_three_equal_ones_show():
+def test_one_channel_equals_three_equal_ones():
     three, one = (make("efficientnet_lite0", weights="imagenet", channels=n).eval() for n in (3, 1))
     assert one.input.channels == 1
     gray = torch.rand(1, 1, 96, 96) * 2 - 1
@@ -103,7 +103,7 @@ def test_one_channel_sees_what_three_equal_ones_show():
     torch.testing.assert_close(features, same, atol=1e-4, rtol=1e-4)
 
 
-def test_depthwise_convolutions_are_noticed():
+def test_depthwise_convolutions_are_detected():
     assert is_depthwise(make("mobilenet_v3_small"))
     assert not is_depthwise(make("resnet18"))
     assert not is_depthwise(InceptionRegressor(107))
@@ -123,12 +123,12 @@ def test_depthwise_convolutions_are_noticed():
         ({"hidden_features": -1}, "model.hidden_features=-1"),
     ],
 )
-def test_what_cannot_be_made_is_refused(choices: dict[str, Any], words: str):
+def test_invalid_choices_are_refused(choices: dict[str, Any], words: str):
     with pytest.raises(BoneAgeError, match=f"(?s){words}"):
         make(**choices)
 
 
-def test_without_timm_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+def test_missing_timm_names_extra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(
         BoneAgeError, match=r"efficientnet_lite0: .*\n.*pip install 'boneage_pl\[pretrained\]'"

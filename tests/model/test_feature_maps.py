@@ -13,7 +13,7 @@ from tests.helpers.tiny_models import Plain, Tiny
     ("side", "early", "late"),
     [(128, ("Conv2d_4a_3x3", 28), ("Mixed_5d", 13)), (500, ("Conv2d_4a_3x3", 121), ("Mixed_7c", 14))],
 )
-def test_of_the_published_network(side: int, early: tuple[str, int], late: tuple[str, int]):
+def test_layers_of_published_network(side: int, early: tuple[str, int], late: tuple[str, int]):
     network = InceptionRegressor(side, hidden_features=4).eval()
     maps = feature_map_sizes(network, side)
     for found, (name, cells) in ((ood_layer(network, side), early), (gradcam_layer(network, side), late)):
@@ -22,7 +22,7 @@ def test_of_the_published_network(side: int, early: tuple[str, int], late: tuple
     assert not any("branch" in name for name in maps)  # a part of the picture's way is not the whole
 
 
-def test_of_a_network_of_ones_own():
+def test_layers_of_custom_network():
     network = Tiny(107).eval()
     assert ood_layer(network, 107) == "backbone.2"  # one after the other: each is the whole
     assert gradcam_layer(network, 107) == "backbone.2"
@@ -31,7 +31,7 @@ def test_of_a_network_of_ones_own():
     assert (ood_layer(none, 107), gradcam_layer(none, 107)) == (None, None)
 
 
-def test_a_tap_keeps_what_a_module_gave_out_and_lets_go():
+def test_feature_hook_stores_and_releases():
     network = Tiny(107).eval()
     image, male = torch.rand(3, 3, 107, 107), torch.zeros(3)
     with FeatureHook(network, "backbone.0") as tap, torch.no_grad():

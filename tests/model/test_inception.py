@@ -29,7 +29,7 @@ def shapes_of(network: InceptionRegressor, image: torch.Tensor) -> dict[str, tup
     return shapes
 
 
-def test_the_published_shapes_at_500_pixels():
+def test_published_shapes_at_500_pixels():
     network = InceptionRegressor(500).eval()
     assert shapes_of(network, torch.rand(1, 3, 500, 500)) == {
         "Mixed_7c": (1, 2048, 14, 14),
@@ -47,20 +47,20 @@ def test_the_published_shapes_at_500_pixels():
 
 
 @pytest.mark.parametrize("size", [107, 128, 171, 299])
-def test_the_heads_width_follows_the_image(size: int):
+def test_head_width_follows_image_size(size: int):
     shapes = shapes_of(InceptionRegressor(size).eval(), torch.rand(1, 3, size, size))
     side = feature_map_side(size)
     assert shapes["Mixed_7c"] == (1, 2048, side, side)
     assert shapes["joined"] == (1, 2048 * (side // 2) ** 2 + 32)
 
 
-def test_too_small_an_image_is_refused():
+def test_too_small_image_is_refused():
     assert feature_map_side(107) == 2
     with pytest.raises(BoneAgeError, match=r"image_size=106 leaves nothing for the 2 × 2 max-pool.*\n.*107"):
         InceptionRegressor(106)
 
 
-def test_sex_changes_the_answer():
+def test_sex_changes_output():
     network = InceptionRegressor(
         107
     )  # in training mode, where the features of random weights are of order one
@@ -70,7 +70,7 @@ def test_sex_changes_the_answer():
     assert girl != boy
 
 
-def test_the_last_layer_is_float32_under_bfloat16():
+def test_last_layer_is_float32_under_autocast():
     network = InceptionRegressor(107).eval()
     with torch.no_grad():
         network.age.bias.fill_(180.0)
@@ -82,7 +82,7 @@ def test_the_last_layer_is_float32_under_bfloat16():
     assert not torch.equal(months, months.bfloat16().float())
 
 
-def test_imagenet_weights_by_name_and_by_file_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_imagenet_weights_by_name_and_file_are_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The name finds the file in torch's cache; both are normalized as the weights were trained."""
     original = inception_v3(weights=None, init_weights=False).eval()
     name = Inception_V3_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
@@ -107,7 +107,7 @@ def test_imagenet_weights_by_name_and_by_file_are_the_same(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize(("normalization", "mean"), [(None, 0.485), ("imagenet", 0.485), ("inception", 0.5)])
-def test_the_normalization_can_be_chosen(normalization: str | None, mean: float):
+def test_normalization_is_configurable(normalization: str | None, mean: float):
     assert InceptionRegressor(107, hidden_features=8, normalization=normalization).input.mean[0] == mean
     with pytest.raises(BoneAgeError, match=r"model\.normalization=none"):
         InceptionRegressor(107, normalization="none")
@@ -124,7 +124,7 @@ def test_damaged_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
         InceptionRegressor(107, weights="imagenet")
 
 
-def test_the_last_layer_is_float32_where_all_weights_are_bfloat16():
+def test_last_layer_is_float32_with_bfloat16_weights():
     network = InceptionRegressor(107, hidden_features=8).eval().bfloat16()
     with torch.no_grad():
         months = network(torch.rand(1, 3, 107, 107).bfloat16(), torch.ones(1))

@@ -7,7 +7,7 @@ from boneage_pl.model.input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec, 
 EVERY_GRAY = torch.arange(256, dtype=torch.uint8).view(1, 1, 8, 32)
 
 
-def test_every_gray_value_is_normalized_as_torchvision_does_to_the_bit():
+def test_normalization_equals_torchvision_bitwise():
     theirs = v2.Compose(
         [v2.RGB(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
     )(EVERY_GRAY)
@@ -17,7 +17,7 @@ def test_every_gray_value_is_normalized_as_torchvision_does_to_the_bit():
 
 
 @pytest.mark.parametrize("wanted", [InputSpec(), InputSpec(mean=(0.5,), std=(0.25,))])
-def test_what_a_transform_made_floating_point_is_normalized_alike(wanted: InputSpec):
+def test_float_images_are_normalized_alike(wanted: InputSpec):
     normalize = Normalize(wanted)
     whole, floating = normalize(EVERY_GRAY), normalize(EVERY_GRAY / 255)
     assert whole.shape == floating.shape == (1, wanted.channels, 8, 32)

@@ -60,7 +60,7 @@ def adam(lr: float) -> Any:
     return lambda network: torch.optim.Adam(network.parameters(), lr=lr)
 
 
-def test_validation_maes_are_the_plain_ones_and_by_sex():
+def test_validation_mae_is_exact_and_by_sex():
     module = BoneAgeModule(Tiny(), adam(0.1))
     measured = validate(module, loader(30, batch_size=7))
     with torch.no_grad():
@@ -73,7 +73,7 @@ def test_validation_maes_are_the_plain_ones_and_by_sex():
     assert module.validation["row"] == list(range(30))
 
 
-def test_training_minimizes_the_l1_loss():
+def test_training_minimizes_l1():
     module = BoneAgeModule(Tiny(), adam(1.0))
     fit = trainer(max_epochs=60)
     before = validate(module, loader())["val_mae"]
@@ -86,7 +86,7 @@ def test_training_minimizes_the_l1_loss():
     )
 
 
-def test_a_plateau_lowers_the_rate_and_says_so_as_the_published_log_does(caplog: pytest.LogCaptureFixture):
+def test_plateau_lowers_rate_as_in_published_log(caplog: pytest.LogCaptureFixture):
     def scheduler(optimizer: torch.optim.Optimizer, _length: int) -> ReduceLROnPlateau:
         return ReduceLROnPlateau(optimizer, patience=1, factor=0.5, threshold=10.0, threshold_mode="abs")
 
@@ -98,7 +98,7 @@ def test_a_plateau_lowers_the_rate_and_says_so_as_the_published_log_does(caplog:
     assert fit.optimizers[0].param_groups[0]["lr"] == 5e-4
 
 
-def test_without_a_scheduler_the_rate_stays():
+def test_rate_is_constant_without_scheduler():
     fit = trainer(max_epochs=3)
     fit.fit(BoneAgeModule(Tiny(), adam(1e-3)), loader(), loader())
     assert fit.optimizers[0].param_groups[0]["lr"] == 1e-3

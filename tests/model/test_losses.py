@@ -16,7 +16,7 @@ def output(numbers: list[float], means: list[float], deviation: float = 5.0) -> 
     return torch.cat([torch.tensor(numbers).unsqueeze(1), logits(means, deviation)], 1)
 
 
-def test_the_answer_is_the_mean_of_the_number_and_the_distribution():
+def test_decode_averages_regression_and_distribution():
     found = output([100.0, 50.0], [120.0, 60.0])
     for answer in ("expectation", "median"):
         torch.testing.assert_close(
@@ -34,7 +34,7 @@ def test_the_answer_is_the_mean_of_the_number_and_the_distribution():
     )
 
 
-def test_the_median_is_not_drawn_by_a_tail():
+def test_median_ignores_tail():
     likely = torch.full((1, 240), -1e4)
     likely[0, 100], likely[0, 200] = 0.0, -1.0
     found = torch.cat([torch.zeros(1, 1), likely], 1)
@@ -42,7 +42,7 @@ def test_the_median_is_not_drawn_by_a_tail():
     assert decode_months(found, AgeDistributionLoss(regression_weight=0)) > 120
 
 
-def test_its_spread_is_the_distributions_standard_deviation():
+def test_std_is_of_the_distribution():
     torch.testing.assert_close(
         AgeDistributionLoss().std(output([0.0, 0.0], [120.0, 60.0], 9.0)),
         torch.tensor([9.0, 9.0]),
@@ -51,7 +51,7 @@ def test_its_spread_is_the_distributions_standard_deviation():
     )
 
 
-def test_the_loss_is_least_where_number_and_distribution_are_right():
+def test_loss_is_least_at_truth():
     loss = AgeDistributionLoss(label_sigma=5.0)
     right = compute_loss(output([120.0], [120.0]), torch.tensor([120.0]), loss)
     for number, mean in ((110.0, 120.0), (120.0, 110.0)):
@@ -60,7 +60,7 @@ def test_the_loss_is_least_where_number_and_distribution_are_right():
     assert right == pytest.approx(0.5 * float(entropy), abs=0.01)
 
 
-def test_it_learns_from_nothing():
+def test_loss_trains_from_scratch():
     torch.manual_seed(0)
     free = torch.zeros(3, 241, requires_grad=True)
     ages, loss = torch.tensor([3.0, 100.0, 230.0]), AgeDistributionLoss(regression_weight=0)
@@ -75,7 +75,7 @@ def test_it_learns_from_nothing():
     torch.testing.assert_close(decode_months(free.detach(), median), ages, atol=4, rtol=0)
 
 
-def test_another_output_is_refused_with_the_option_that_helps():
+def test_loss_rejects_wrong_output_shape():
     with pytest.raises(
         BoneAgeError, match=r"\[2, 1\].*takes 241 numbers.*\n.*model=backbone model.num_outputs=241"
     ):
@@ -85,6 +85,6 @@ def test_another_output_is_refused_with_the_option_that_helps():
 @pytest.mark.parametrize(
     "wrong", [{"decode": "mode"}, {"label_sigma": 0}, {"regression_weight": 2}, {"num_bins": 1}]
 )
-def test_what_cannot_be_is_refused(wrong: dict):
+def test_invalid_parameters_are_refused(wrong: dict):
     with pytest.raises(ValueError, match=r"decode=mode|num_bins < 2"):
         AgeDistributionLoss(**wrong)

@@ -48,7 +48,7 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
 
 
-def test_the_published_plateau_halves_the_rate_after_the_sixth_epoch_without_a_better_one():
+def test_plateau_halves_rate_after_six_epochs():
     make, _ = build_scheduler_factory(OmegaConf.load(CONF_DIR / "scheduler" / "plateau.yaml"))
     optimizer = torch.optim.Adam(network().parameters(), lr=0.001)
     plateau = make(optimizer, 40)
@@ -59,7 +59,7 @@ def test_the_published_plateau_halves_the_rate_after_the_sixth_epoch_without_a_b
     assert rates == [0.001] * 6 + [0.0005]
 
 
-def test_moments_are_loaded_and_the_rate_is_kept():
+def test_optimizer_state_loads_and_keeps_rate():
     trained, fresh = network(), network()
     before = torch.optim.Adam(trained.parameters(), lr=0.01)
     for _ in range(3):
@@ -83,7 +83,7 @@ def test_moments_are_loaded_and_the_rate_is_kept():
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_a_scheduler_of_pytorchs_goes_on_from_a_checkpoint_of_plain_values(name: str):
+def test_pytorch_scheduler_resumes_from_plain_values(name: str):
     make, _ = build_scheduler_factory(OmegaConf.create({"_target_": f"{PYTORCH}{name}", **SCHEDULERS[name]}))
 
     def begun() -> tuple[torch.optim.Optimizer, Any]:
@@ -112,7 +112,7 @@ def test_a_scheduler_of_pytorchs_goes_on_from_a_checkpoint_of_plain_values(name:
     assert len(set(whole)) > 1
 
 
-def test_a_schedule_of_the_whole_run_ends_with_it():
+def test_whole_run_schedule_ends_with_run():
     make, interval = build_scheduler_factory(
         OmegaConf.create({"_target_": f"{PYTORCH}LinearLR", "total_iters": None})
     )
@@ -126,13 +126,13 @@ def test_a_schedule_of_the_whole_run_ends_with_it():
     assert interval == "epoch"
 
 
-def test_what_is_the_whole_run_is_found_at_any_depth():
+def test_length_option_is_found_at_any_depth():
     assert length_option(OmegaConf.create(SCHEDULERS["SequentialLR"])) == "T_max"
     assert length_option(OmegaConf.create({"total_steps": 100, "milestones": [1]})) is None
     assert length_option(None) is None
 
 
-def test_a_parameter_is_in_the_longest_group_that_names_it_and_the_rest_come_first():
+def test_parameter_belongs_to_longest_matching_group():
     node = {
         "_target_": "torch.optim.AdamW",
         "lr": 0.1,
@@ -149,7 +149,7 @@ def test_a_parameter_is_in_the_longest_group_that_names_it_and_the_rest_come_fir
     assert type(optimizer.state_dict()["param_groups"][0]["betas"]) in (list, tuple)  # none of OmegaConf's
 
 
-def test_a_group_that_names_nothing_is_refused():
+def test_group_without_parameters_is_refused():
     node = OmegaConf.create({"_target_": "torch.optim.SGD", "lr": 0.1, "groups": {"3": {"lr": 1}}})
     with pytest.raises(BoneAgeError, match=r"optimizer\.groups\.3: .* parts: 0, 1, 2"):
         build_optimizer_factory(node)(network())
@@ -178,7 +178,7 @@ def options_of(network: nn.Module, **options: Any) -> dict[str, tuple[float, flo
     }
 
 
-def test_biases_and_norms_are_spared_the_decay():
+def test_no_decay_1d_exempts_biases_and_norms():
     found = options_of(Staged(), no_decay_1d=True)
     assert len(found) == len(list(Staged().parameters()))
     assert {name for name, (_, decay) in found.items() if decay} == {
@@ -189,7 +189,7 @@ def test_biases_and_norms_are_spared_the_decay():
     }
 
 
-def test_each_stage_has_a_part_of_the_next_ones_rate():
+def test_layer_decay_scales_stage_rates():
     found = options_of(Staged(), layer_decay=0.5)
     rates = {name: rate for name, (rate, _) in found.items()}
     assert rates["age.weight"] == rates["age.bias"] == 1
@@ -203,7 +203,7 @@ def test_each_stage_has_a_part_of_the_next_ones_rate():
 
 
 @pytest.mark.parametrize("factor", [-1, 1.5])
-def test_a_layer_decay_that_is_no_factor_is_refused(factor: float):
+def test_invalid_layer_decay_is_refused(factor: float):
     with pytest.raises(BoneAgeError, match=r"optimizer.layer_decay="):
         options_of(Staged(), layer_decay=factor)
 
@@ -220,7 +220,7 @@ def rates(total: int, warm_up: float, least: float) -> list[list[float]]:
     return found
 
 
-def test_it_rises_in_a_line_and_falls_along_a_cosine_with_the_groups_in_proportion():
+def test_warmup_cosine_keeps_group_ratios():
     found = rates(101, 0.2, 0.1)
     first = [one for one, _ in found]
     assert first[:20] == pytest.approx([(k + 1) / 21 for k in range(20)])
@@ -231,11 +231,11 @@ def test_it_rises_in_a_line_and_falls_along_a_cosine_with_the_groups_in_proporti
     assert [other for _, other in found] == pytest.approx([one / 10 for one in first])
 
 
-def test_without_a_warm_up_it_begins_at_the_highest():
+def test_warmup_cosine_without_warmup_starts_at_top():
     assert rates(3, 0.0, 0.0) == [[1.0, 0.1], [0.5, 0.05], [0.0, 0.0]]
 
 
 @pytest.mark.parametrize(("warm_up", "least"), [(1.0, 0.0), (-0.1, 0.0), (0.1, 2.0)])
-def test_shares_that_are_none_are_refused(warm_up: float, least: float):
+def test_warmup_cosine_invalid_fractions_are_refused(warm_up: float, least: float):
     with pytest.raises(ValueError, match="are shares of 1"):
         rates(10, warm_up, least)

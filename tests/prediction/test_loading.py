@@ -21,7 +21,7 @@ def pictures(count: int, drawn: list[int]) -> Iterator[PredictionRequest]:
 
 @pytest.mark.parametrize("overlap", [True, False])
 @pytest.mark.parametrize("threads", [0, 1, 3])
-def test_thousands_are_answered_in_order_and_few_are_held(threads: int, overlap: bool):
+def test_order_is_kept_and_memory_bounded(threads: int, overlap: bool):
     drawn: list[int] = []
     asked = pictures(2000, drawn)
     for at, one in enumerate(load_images(asked, [ResizeSpec(10)], [], threads, overlap=overlap)):
@@ -31,7 +31,7 @@ def test_thousands_are_answered_in_order_and_few_are_held(threads: int, overlap:
     assert at == 1999
 
 
-def test_leaving_early_waits_for_no_more():
+def test_early_exit_stops_loading():
     drawn: list[int] = []
     coming = load_images(pictures(100_000, drawn), [ResizeSpec(10)], [], 2)
     next(coming)
@@ -39,7 +39,7 @@ def test_leaving_early_waits_for_no_more():
     assert len(drawn) <= PREFETCH + 2
 
 
-def test_what_cannot_be_read_is_an_answer_too(tmp_path: Path):
+def test_unreadable_image_is_a_result(tmp_path: Path):
     (tmp_path / "a.png").write_text("no")
     asked = [
         PredictionRequest(tmp_path / "a.png"),

@@ -24,7 +24,7 @@ def points(count: int, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("directions", [6, 40, 64])
-def test_new_points_are_inside_and_others_are_not(directions: int):
+def test_new_points_are_inside_and_others_outside(directions: int):
     cloud = LowRankGaussian.fit(points(1500, 1), points(1500, 2), directions)
     new = points(4000, 3)
     assert np.mean(cloud.mahalanobis(new) > cloud.limit) == pytest.approx(0.02, abs=0.01)
@@ -36,7 +36,7 @@ def test_new_points_are_inside_and_others_are_not(directions: int):
     assert np.median(cloud.mahalanobis(new)) == pytest.approx(1, abs=0.2)
 
 
-def test_learning_is_the_same_every_time_and_leaves_the_random_numbers():
+def test_fit_is_deterministic_and_keeps_rng():
     torch.manual_seed(3)
     before = torch.get_rng_state()
     first, second = (LowRankGaussian.fit(points(300, 1), points(300, 2), 6) for _ in range(2))
@@ -44,7 +44,7 @@ def test_learning_is_the_same_every_time_and_leaves_the_random_numbers():
     assert (torch.get_rng_state() == before).all()
 
 
-def test_what_is_kept_is_read_again():
+def test_detector_round_trips():
     cloud = LowRankGaussian.fit(points(300, 1), points(300, 2), 6)
     kept = OODDetector("layer", cloud, cloud, (0.5, 1.0)).to_dict()
     read = OODDetector.from_dict(kept)
@@ -53,7 +53,7 @@ def test_what_is_kept_is_read_again():
 
 
 @pytest.mark.parametrize("spoil", ["layer", "spectrum", "mean", "variances", "limit"])
-def test_what_is_not_what_it_must_be_is_refused(spoil: str):
+def test_invalid_statistics_are_refused(spoil: str):
     cloud = LowRankGaussian.fit(points(300, 1), points(300, 2), 6)
     kept = OODDetector("layer", cloud, cloud).to_dict()
     if spoil in kept:
@@ -64,7 +64,7 @@ def test_what_is_not_what_it_must_be_is_refused(spoil: str):
         OODDetector.from_dict(kept)
 
 
-def test_points_that_do_not_differ_and_a_network_that_diverged_end_no_training():
+def test_degenerate_features_do_not_fail():
     same = LowRankGaussian.fit(np.zeros((300, 40), np.float32), np.zeros((300, 40), np.float32), 64)
     assert (same.mahalanobis(np.zeros((5, 40), np.float32)) <= same.limit).all()
     assert (same.mahalanobis(np.ones((5, 40), np.float32)) > same.limit).all()
@@ -76,11 +76,11 @@ def test_points_that_do_not_differ_and_a_network_that_diverged_end_no_training()
     assert OODDetector.from_dict(learned.to_dict()).features is None
 
 
-def test_too_few_images_say_nothing():
+def test_too_few_images_give_no_detector():
     assert fit_ood_detector(None, np.zeros((10, 8, 8), np.uint8), np.zeros((500, 8, 8), np.uint8)) is None
 
 
-def test_the_spectrum_knows_how_fine_a_picture_is_and_not_how_bright():
+def test_spectrum_measures_sharpness_not_brightness():
     rng = np.random.default_rng(0)
     fine = rng.integers(0, 200, (3, 64, 64), dtype=np.uint8)
     coarse = fine[:, ::4, ::4].repeat(4, 1).repeat(4, 2)
@@ -88,7 +88,7 @@ def test_the_spectrum_knows_how_fine_a_picture_is_and_not_how_bright():
     assert np.abs(power_spectrum_features(fine) - power_spectrum_features(coarse)).max() > 1
 
 
-def test_the_detail_of_a_file_is_its_pixels_for_one_of_the_squares():
+def test_scale_ratio_counts_file_pixels():
     assert scale_ratio((100, 130), 128, "crop") == pytest.approx(100 / 128)
     assert scale_ratio((100, 130), 128, "pad") == 1
     assert scale_ratio((1600, 2080), 500, "crop") == 1

@@ -25,7 +25,7 @@ def test_years_and_months(months: float, said: str):
     assert format_years_months(months) == said
 
 
-def test_a_line_says_how_sure_and_what_is_doubtful():
+def test_console_line_has_interval_and_flags():
     answer = Prediction("a.dcm", True, 124.3, 100.2, 148.4, ["right_hand"], ["mirrored"], 130.0)
     assert format_prediction(answer, 0.9) == (
         "a.dcm (M): 10 y 4 m (124.3 months), 90% between 100 and 148; 130 months old  [right_hand]"
@@ -33,7 +33,7 @@ def test_a_line_says_how_sure_and_what_is_doubtful():
     assert format_prediction(Prediction("b.png", error="cut short"), 0.9) == "b.png: no answer: cut short"
 
 
-def test_a_row_has_every_column():
+def test_csv_row_has_every_column():
     answer = Prediction(
         "a,b.png", False, 124.3, 100.2, 148.4, ["right_hand", "resolution_mismatch"], ["x"], 130.0
     )
@@ -46,7 +46,7 @@ def test_a_row_has_every_column():
     )
 
 
-def test_each_kind_of_doubt_is_explained_once(capsys: pytest.CaptureFixture[str]):
+def test_flags_are_explained_once(capsys: pytest.CaptureFixture[str]):
     table = io.StringIO()
     output = PredictionWriter(table, None)
     answers = [Prediction(f"{n}.png", False, 10.0, flags=["out_of_distribution"]) for n in range(20)]
@@ -59,7 +59,7 @@ def test_each_kind_of_doubt_is_explained_once(capsys: pytest.CaptureFixture[str]
     assert len(table.getvalue().splitlines()) == 22
 
 
-def test_a_full_disk_is_said_and_nothing_is_written_over(tmp_path: Path):
+def test_full_disk_is_reported_and_nothing_overwritten(tmp_path: Path):
     def fill() -> None:
         with open_writer(tmp_path / "out.csv") as output:
             output.write(Prediction("a.png", False, 10.0))
@@ -74,7 +74,7 @@ def test_a_full_disk_is_said_and_nothing_is_written_over(tmp_path: Path):
     assert (tmp_path / "out.csv").read_text() == kept
 
 
-def test_a_file_in_which_nothing_was_written_does_not_stay(tmp_path: Path):
+def test_empty_output_file_is_removed(tmp_path: Path):
     def fail() -> None:
         with open_writer(tmp_path / "deep" / "out.csv"):
             raise BoneAgeError("the checkpoint cannot be read")

@@ -28,7 +28,7 @@ def write_tiny(path: Path, **said: object) -> Tiny:
     return network
 
 
-def test_a_checkpoint_alone_gives_what_reads_as_its_run_did(tmp_path: Path):
+def test_inference_module_matches_network(tmp_path: Path):
     network = write_tiny(tmp_path / "x.ckpt", input=HALF)
     reader, found = load_inference_module(
         tmp_path / "x.ckpt", {"model": {"_target_": "tests.helpers.tiny_models.Tiny"}}
@@ -40,7 +40,7 @@ def test_a_checkpoint_alone_gives_what_reads_as_its_run_did(tmp_path: Path):
         torch.testing.assert_close(reader.eval()(gray, torch.ones(2)), theirs)
 
 
-def test_nothing_is_built_that_is_not_the_projects_own(tmp_path: Path):
+def test_foreign_target_is_refused(tmp_path: Path):
     write_tiny(tmp_path / "x.ckpt")
     with pytest.raises(
         BoneAgeError, match=r"names model._target_=tests\.helpers\.tiny_models\.Tiny, which is not"
@@ -48,7 +48,7 @@ def test_nothing_is_built_that_is_not_the_projects_own(tmp_path: Path):
         load_inference_module(tmp_path / "x.ckpt")
 
 
-def test_nothing_hides_behind_an_interpolation(tmp_path: Path):
+def test_interpolated_target_is_refused(tmp_path: Path):
     hidden = {**TINY, "extra": "${oc.decode:'{_target_: pathlib.Path.touch}'}"}
     config = {**record(9.0)["config"], "model": hidden}
     torch.save({"state_dict": {}, "boneage_pl": {**record(9.0), "config": config}}, tmp_path / "x.ckpt")
@@ -56,20 +56,20 @@ def test_nothing_hides_behind_an_interpolation(tmp_path: Path):
         load_inference_module(tmp_path / "x.ckpt", {"model": {"_target_": "tests.helpers.tiny_models.Tiny"}})
 
 
-def test_another_network_is_refused_with_the_options_that_match(tmp_path: Path):
+def test_mismatched_architecture_names_options(tmp_path: Path):
     write_tiny(tmp_path / "x.ckpt")
     ours = {**TINY, "hidden_features": 10, "image_size": 128}
     with pytest.raises(BoneAgeError, match=r"pass model.hidden_features=1000"):
         check_same_architecture(load_checkpoint(tmp_path / "x.ckpt"), ours)
 
 
-def test_a_record_is_read_as_it_was_written(tmp_path: Path):
+def test_metadata_round_trips(tmp_path: Path):
     written = CheckpointMetadata.from_dict(record(9.0, 8.0))
     write_checkpoint(tmp_path / "x.ckpt", **written.to_dict())
     assert str(load_checkpoint(tmp_path / "x.ckpt").metadata) == str(written)  # NaN is not equal to itself
 
 
-def test_a_checkpoint_that_carries_code_is_refused_and_the_code_does_not_run(tmp_path: Path):
+def test_checkpoint_with_code_is_refused(tmp_path: Path):
     class Code:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (Path.touch, (tmp_path / "ran",))  # type: ignore[return-value]

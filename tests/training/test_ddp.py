@@ -74,26 +74,26 @@ def assert_same_run(run: Path, alone: Path) -> None:
     pd.testing.assert_frame_equal(one, other, rtol=1e-6)
 
 
-def test_a_step_changes_the_weights(alone: Path):
+def test_step_changes_weights(alone: Path):
     torch.manual_seed(1)
     unmoved, moved = Frozen(107).state_dict(), weights_of(alone)
     change = max(float((moved[f"network.{name}"] - unmoved[name]).abs().max()) for name in unmoved)
     assert 1e-2 < change < 10  # far above the tolerances below, and no other start
 
 
-def test_two_processes_make_the_step_of_one(alone: Path, train: Train):
+def test_two_processes_make_step_of_one(alone: Path, train: Train):
     run = train("together", *ONE_STEP, *DDP)
     assert_same_run(run, alone)
     assert sorted(path.name for path in run.glob("*.log")) == ["boneage_pl.log"]
     assert (run / "boneage_pl.log").read_text().count("v1: data/phantom") == 1
 
 
-def test_accumulated_parts_make_the_step_of_one(alone: Path, train: Train):
+def test_accumulation_makes_step_of_one(alone: Path, train: Train):
     assert_same_run(train("accumulated", *ONE_STEP, "trainer.accumulate_grad_batches=2"), alone)
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_real_network_and_v2_goes_on(tmp_path: Path, command: Callable[..., Result]):
+def test_two_processes_train_v1_and_v2(tmp_path: Path, command: Callable[..., Result]):
     small = [*SMALL_PHANTOM, *DDP, "data.batch_size=16", "trainer.max_epochs=1"]
     result = command("+experiment=v1", *small, cwd=tmp_path, **ENV)
     assert "2 × cpu, BatchNorm normalizes each process's share of a batch by itself" in result.stdout
@@ -109,7 +109,7 @@ def test_two_processes_train_the_real_network_and_v2_goes_on(tmp_path: Path, com
     assert answers["id"].tolist() == split.loc[split["subset"] == "validation", "id"].tolist()
 
 
-def test_devices_that_do_not_divide_the_batch_are_refused(tmp_path: Path, forks: Forks):
+def test_indivisible_batch_is_refused(tmp_path: Path, forks: Forks):
     options = [*SMALL_PHANTOM, "trainer=ddp", "trainer.devices=3", "trainer.accelerator=cpu"]
     result = forks.run("+experiment=v1", *options, cwd=tmp_path, check=False)
     assert result.returncode == 2
@@ -119,7 +119,7 @@ def test_devices_that_do_not_divide_the_batch_are_refused(tmp_path: Path, forks:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_the_phantom(tmp_path: Path, command: Callable[..., Result]):
+def test_two_processes_learn_phantom(tmp_path: Path, command: Callable[..., Result]):
     demo = ["data=phantom_small", "seed=0", "optimizer.lr=0.001", "trainer.max_epochs=10"]
     result = command("+experiment=v1", *demo, *DDP, cwd=tmp_path, timeout=1800, **{**os.environ})
     assert "verdict: learned" in result.stdout
@@ -127,9 +127,7 @@ def test_two_processes_learn_the_phantom(tmp_path: Path, command: Callable[..., 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["callbacks=ema", "scheduler=cosine", "optimizer=adamw"]])
-def test_stopped_and_resumed_two_processes_make_the_run_that_was_not(
-    tmp_path: Path, command: Callable[..., Result], more: list[str]
-):
+def test_two_processes_resume_identically(tmp_path: Path, command: Callable[..., Result], more: list[str]):
     own = [
         "model._target_=tests.helpers.tiny_models.Tiny",
         "callbacks.brake._target_=tests.helpers.tiny_models.Brake",

@@ -28,20 +28,20 @@ def history(*maes: float | None) -> MetricsHistory:
         ([], None),
     ],
 )
-def test_the_best_is_the_lowest_number(maes: list[float | None], best: int | None):
+def test_best_is_lowest(maes: list[float | None], best: int | None):
     found = history(*maes)
     assert (found.best and found.best["epoch"]) == best
     assert found.ends_with_best == (best is not None and best == len(maes) - 1)
 
 
-def test_what_is_lost_cannot_be_the_best():
+def test_lost_epoch_is_not_best():
     found = history(9.0, 3.0, 4.0)
     found.rows[1]["lost"] = True
     assert found.best is found.rows[2]
     assert "lost" not in found.to_csv()
 
 
-def test_metrics_csv_has_plain_lines_and_says_what_was_not_validated():
+def test_csv_marks_unvalidated_epochs():
     text = history(9.0, None).to_csv()
     assert text == "epoch,train_mae,val_mae,lr\n0,1.0,9.0,0.1\n1,1.0,,0.1\n"
     assert MetricsHistory.from_csv(text).rows == history(9.0, None).rows

@@ -30,7 +30,7 @@ def damage(path: Path) -> None:
         file.write(bytes(100))
 
 
-def test_a_best_checkpoint_that_was_not_yet_kept_is_made_of_the_last(tmp_path: Path):
+def test_missing_best_is_made_from_last(tmp_path: Path):
     """What was left beside it may be a second name of the very file that is copied."""
     write_checkpoint(tmp_path / LAST, 9.0, 8.0)
     write_checkpoint(tmp_path / BEST, 9.0)
@@ -41,14 +41,14 @@ def test_a_best_checkpoint_that_was_not_yet_kept_is_made_of_the_last(tmp_path: P
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
-def test_a_number_after_one_that_is_none_is_the_best(tmp_path: Path):
+def test_number_after_nan_is_best(tmp_path: Path):
     write_checkpoint(tmp_path / LAST, float("nan"), 8.0)
     write_checkpoint(tmp_path / BEST, float("nan"))
     restored(tmp_path)
     assert len(best_of(tmp_path)) == 2
 
 
-def test_a_damaged_best_is_made_again_of_the_last_but_one(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_damaged_best_is_made_from_previous(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     write_checkpoint(tmp_path / LAST, 8.0, 9.0)
     write_checkpoint(tmp_path / PREVIOUS, 8.0)
     damage(write_checkpoint(tmp_path / BEST, 8.0))
@@ -59,9 +59,7 @@ def test_a_damaged_best_is_made_again_of_the_last_but_one(tmp_path: Path, caplog
     assert (tmp_path / "checkpoints" / "best.damaged").exists()
 
 
-def test_a_damaged_best_that_is_nowhere_else_is_named_and_the_run_goes_on_without(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+def test_unrecoverable_best_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     write_checkpoint(tmp_path / LAST, 7.0, 9.5, 9.0)
     write_checkpoint(tmp_path / PREVIOUS, 7.0, 9.5)
     damage(write_checkpoint(tmp_path / BEST, 7.0))
@@ -71,7 +69,7 @@ def test_a_damaged_best_that_is_nowhere_else_is_named_and_the_run_goes_on_withou
     assert len(best_of(tmp_path)) == 3
 
 
-def test_the_weights_before_the_first_step_are_no_epochs(tmp_path: Path):
+def test_initial_weights_are_no_epoch(tmp_path: Path):
     """They carry the number of the epoch that begins with them."""
     write_checkpoint(tmp_path / LAST, 7.0, 9.0)
     write_checkpoint(tmp_path / PREVIOUS)

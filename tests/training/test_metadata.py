@@ -54,18 +54,18 @@ WRONG = {
 }
 
 
-def test_a_record_of_the_project_is_read(tmp_path: Path):
+def test_metadata_is_read(tmp_path: Path):
     checkpoint = load_checkpoint(write_checkpoint(tmp_path / "x.ckpt", float("nan"), None))
     assert checkpoint.metadata.split["train"] == ["1", "2", "2"]
 
 
 @pytest.mark.parametrize(("said", "changed"), WRONG.items(), ids=WRONG)
-def test_wrong_content_is_refused(tmp_path: Path, said: str, changed: dict[str, Any]):
+def test_invalid_metadata_is_refused(tmp_path: Path, said: str, changed: dict[str, Any]):
     path = write_checkpoint(tmp_path / "x.ckpt", 9.0, **changed)
     with pytest.raises(BoneAgeError, match=said):
         load_checkpoint(path)
 
 
-def test_published_splits_share_images(tmp_path: Path):
+def test_published_split_may_share_images(tmp_path: Path):
     shared = split(protocol="published", validation=["3", "1"])
     load_checkpoint(write_checkpoint(tmp_path / "x.ckpt", 9.0, **shared))

@@ -96,7 +96,7 @@ def v2(home: Home, v1: Path) -> Path:
     return home.outputs / "v2"
 
 
-def test_killed_twice_and_resumed_it_is_the_uninterrupted_run(home: Home, v1: Path):
+def test_resume_after_kills_equals_uninterrupted_run(home: Home, v1: Path):
     fresh = ["+experiment=v1", *TINY, "hydra.run.dir=outputs/killed"]
     home.cut_off("killed", *fresh, after=0, by=[signal.SIGKILL])
     home.cut_off("killed", "resume=latest", *OWN, after=3, by=[signal.SIGKILL])
@@ -107,7 +107,7 @@ def test_killed_twice_and_resumed_it_is_the_uninterrupted_run(home: Home, v1: Pa
     assert "not to the bit" not in result.stdout
 
 
-def test_other_threads_are_said(home: Home):
+def test_resume_warns_of_other_threads(home: Home):
     """PyTorch divides its sums among them, and rounding comes out otherwise."""
     run = "outputs/threads"
     home.run("+experiment=v1", *TINY, "trainer.max_epochs=1", f"hydra.run.dir={run}")
@@ -121,7 +121,7 @@ def test_other_threads_are_said(home: Home):
     assert [session["hardware"]["threads"] for session in sessions] == [before, other]
 
 
-def test_v2_goes_on_at_the_lowered_rate(home: Home, v2: Path):
+def test_resume_keeps_lowered_rate(home: Home, v2: Path):
     rates = {line.split(",")[3] for line in (v2 / "metrics.csv").read_text().splitlines()[1:]}
     assert len(rates) > 2  # it was lowered more than once
     home.cut_off("cut2", *V2, *TINY, "hydra.run.dir=outputs/cut2", after=3, by=[signal.SIGKILL])
@@ -134,7 +134,7 @@ def test_v2_goes_on_at_the_lowered_rate(home: Home, v2: Path):
     assert json.loads((v2 / "report" / "summary.json").read_text())["start"]["experiment"] == "v1"
 
 
-def test_an_average_of_the_weights_its_schedule_and_its_augmentations_go_on(home: Home):
+def test_resume_keeps_ema_schedule_and_augmentation(home: Home):
     home.run(*MODERN, *TINY, "hydra.run.dir=outputs/modern")
     home.cut_off("cut3", *MODERN, *TINY, "hydra.run.dir=outputs/cut3", after=2, by=[signal.SIGKILL])
     home.cut_off("cut3", "resume=latest", *OWN, after=4, by=[signal.SIGTERM])
@@ -149,7 +149,7 @@ def test_an_average_of_the_weights_its_schedule_and_its_augmentations_go_on(home
     assert len(set(rates)) == len(rates)  # another in every epoch
 
 
-def test_a_run_that_stopped_early_trains_no_further(home: Home):
+def test_resume_after_early_stop_trains_no_further(home: Home):
     never = [
         "early_stopping=default",
         "callbacks.early_stopping.patience=2",
@@ -173,9 +173,7 @@ def test_a_run_that_stopped_early_trains_no_further(home: Home):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_after_the_step_and_the_same_command_goes_on(
-    home: Home, v1: Path, number: signal.Signals, status: int
-):
+def test_signal_stops_after_step_and_resumes(home: Home, v1: Path, number: signal.Signals, status: int):
     name = f"stopped{status}"
     command = ["+experiment=v1", *TINY, f"hydra.run.dir=outputs/{name}"]
     result = home.cut_off(name, *command, after=2, by=[number])
@@ -190,7 +188,7 @@ def test_a_signal_stops_after_the_step_and_the_same_command_goes_on(
     assert (home.outputs / name / ".hydra" / "overrides.yaml").stat().st_mtime_ns == record
 
 
-def test_a_run_of_a_sweep_is_queued_again(home: Home):
+def test_sweep_run_is_requeued(home: Home):
     """Slurm starts a sweep's job again in its own folder."""
     sweep = ["-m", "+experiment=v1", "seed=1", *TINY, "hydra.sweep.dir=outputs/sweeps/s"]
     home.cut_off("sweeps/s/0", *sweep, after=2, by=[signal.SIGKILL])
@@ -199,7 +197,7 @@ def test_a_run_of_a_sweep_is_queued_again(home: Home):
     assert (home.outputs / "sweeps" / "s" / "sweep.csv").exists()
 
 
-def test_a_second_ctrl_c_stops_at_once(home: Home):
+def test_second_ctrl_c_stops_at_once(home: Home):
     slow = [*TINY[:-1], "+callbacks.brake.seconds=30", "hydra.run.dir=outputs/twice"]
     begun = time.monotonic()
     result = home.cut_off("twice", "+experiment=v1", *slow, after=0, by=[signal.SIGINT, signal.SIGINT])
@@ -208,7 +206,7 @@ def test_a_second_ctrl_c_stops_at_once(home: Home):
     assert "resume=outputs/twice" in result.stderr
 
 
-def test_a_longer_run_is_the_run_that_was_longer_from_the_start(home: Home, v1: Path):
+def test_extended_run_equals_longer_run(home: Home, v1: Path):
     short = [o for o in TINY if "max_epochs" not in o]
     home.run("+experiment=v1", *short, "trainer.max_epochs=4", "hydra.run.dir=outputs/grown")
     result = home.run("resume=outputs/grown", *OWN, check=False)
@@ -220,7 +218,7 @@ def test_a_longer_run_is_the_run_that_was_longer_from_the_start(home: Home, v1: 
     assert differing(home.outputs / "grown", v1) == []
 
 
-def test_a_damaged_last_checkpoint_is_named_and_the_one_before_it_used(home: Home, v1: Path):
+def test_damaged_last_falls_back_to_previous(home: Home, v1: Path):
     command = ["+experiment=v1", *TINY, "hydra.run.dir=outputs/damaged"]
     home.cut_off("damaged", *command, after=3, by=[signal.SIGKILL])
     last = home.outputs / "damaged" / "checkpoints" / "last.ckpt"
@@ -235,7 +233,7 @@ def test_a_damaged_last_checkpoint_is_named_and_the_one_before_it_used(home: Hom
     assert differing(home.outputs / "damaged", v1) == []
 
 
-def test_an_image_that_turns_bad_while_training_is_named_and_nothing_is_lost(home: Home):
+def test_image_damaged_during_training_is_named(home: Home):
     command = ["+experiment=v1", *TINY, "data.root=data/bad", "data.cache=false"]
     running = home.forks.start("boneage_pl", *command, "hydra.run.dir=outputs/bad", cwd=home.path)
     metrics = home.outputs / "bad" / "metrics.csv"
@@ -270,7 +268,7 @@ def test_an_image_that_turns_bad_while_training_is_named_and_nothing_is_lost(hom
         (["+experiment=v1", *TINY, "hydra.run.dir=outputs/v1"], "outputs/v1 already holds a run"),
     ],
 )
-def test_what_cannot_be_resumed_is_refused(home: Home, v1: Path, arguments: list[str], said: str):
+def test_invalid_resume_is_refused(home: Home, v1: Path, arguments: list[str], said: str):
     before = {path: path.stat().st_mtime_ns for path in v1.rglob("*") if path.name != "boneage_pl.log"}
     result = home.run(*arguments, check=False)
     assert result.returncode == 2, result.stderr

@@ -19,7 +19,7 @@ def make_run(folder: Path, experiment: str, age: int, best: bool = True) -> Path
     return folder
 
 
-def test_a_checkpoint_is_found_by_path_folder_or_experiment(tmp_path: Path):
+def test_checkpoint_is_found_by_path_folder_or_experiment(tmp_path: Path):
     make_run(tmp_path / "v1" / "old", "v1", age=2)
     new = make_run(tmp_path / "here", "v1", age=1)  # wherever the run was put
     make_run(tmp_path / "v1" / "broken", "v1", age=0, best=False)
@@ -32,7 +32,7 @@ def test_a_checkpoint_is_found_by_path_folder_or_experiment(tmp_path: Path):
     assert experiment_of(tmp_path) is None
 
 
-def test_nothing_found_names_what_there_is(tmp_path: Path):
+def test_missing_run_error_lists_existing(tmp_path: Path):
     with pytest.raises(BoneAgeError, match=r"ckpt=v1: no such file or run folder.*\nNo run under"):
         find_checkpoint("v1", tmp_path)
     run = make_run(tmp_path / "v2" / "a", "v2", age=0)
@@ -43,12 +43,12 @@ def test_nothing_found_names_what_there_is(tmp_path: Path):
         find_checkpoint(str(empty), tmp_path)
 
 
-def test_a_checkpoint_at_the_root_has_a_folder_too():
+def test_checkpoint_at_root_has_folder():
     assert run_of(Path("/best.ckpt")) == Path("/")
     assert run_of(Path("/runs/a/checkpoints/best.ckpt")) == Path("/runs/a")
 
 
-def test_nothing_names_no_run(tmp_path: Path):
+def test_empty_name_is_refused(tmp_path: Path):
     """As in `ckpt=`, where a shell's variable was empty."""
     with pytest.raises(BoneAgeError, match=r"^ckpt=: that folder has no"):
         find_checkpoint("", tmp_path)

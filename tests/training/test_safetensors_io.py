@@ -30,7 +30,7 @@ def share(
     return written
 
 
-def test_what_is_written_is_read_again(tmp_path: Path):
+def test_weights_round_trip(tmp_path: Path):
     network = Tiny(107).to(memory_format=torch.channels_last)
     written = share(tmp_path / "x.safetensors", network)
     found = load_checkpoint(tmp_path / "x.safetensors")
@@ -42,7 +42,7 @@ def test_what_is_written_is_read_again(tmp_path: Path):
         assert torch.equal(reader.network.state_dict()[name], value)
 
 
-def test_half_the_numbers_are_computed_with_as_whole_ones(tmp_path: Path):
+def test_float16_weights_load_as_float32(tmp_path: Path):
     network = Tiny(107)
     with torch.no_grad():  # beyond what float16 holds, as BatchNorm's variances are after a long training
         first = next(p for p in network.parameters() if p.ndim == 1)
@@ -58,7 +58,7 @@ def test_half_the_numbers_are_computed_with_as_whole_ones(tmp_path: Path):
     assert sizes[0] < 0.7 * sizes[1]
 
 
-def test_no_folder_of_this_machine_is_shared(tmp_path: Path):
+def test_shared_file_names_no_local_folder(tmp_path: Path):
     config = {**record(9.0)["config"], "outputs": "~/runs", "ckpt": "C:\\runs\\best.ckpt"}
     config["data"] = {"root": "/home/someone/hands", "image_size": 107, "table": "hands/table.csv"}
     start = {"experiment": "v1", "ckpt": "/home/someone/best.ckpt", "val_mae": 9.0}
@@ -137,7 +137,7 @@ def test_other_files_are_refused(tmp_path: Path, harm: object, says: str):
         load_checkpoint(harm(tmp_path / "x.safetensors"))
 
 
-def test_a_folder_of_several_is_not_guessed_at(tmp_path: Path):
+def test_folder_of_several_is_ambiguous(tmp_path: Path):
     for name in ("x", "y"):
         share(tmp_path / f"{name}.safetensors", Tiny(107))
     with pytest.raises(BoneAgeError, match=r"not one \.safetensors file"):

@@ -15,7 +15,7 @@ from tests.test_experiments import SMALL
 TINY = [*SMALL, "trainer.max_epochs=1", "model._target_=tests.helpers.tiny_models.Tiny"]
 
 
-def test_a_seed_sweep_ends_with_mean_and_deviation(tmp_path: Path, command: Callable[..., Result]):
+def test_seed_sweep_reports_mean_and_std(tmp_path: Path, command: Callable[..., Result]):
     result = command("-m", "+experiment=v1", "seed=1,2", *TINY, cwd=tmp_path)
     (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
     with (sweep / "sweep.csv").open() as file:
@@ -27,7 +27,7 @@ def test_a_seed_sweep_ends_with_mean_and_deviation(tmp_path: Path, command: Call
     assert (sweep / "1" / "checkpoints" / "best.ckpt").exists()
 
 
-def test_a_search_minimizes_the_validation_mae(tmp_path: Path, command: Callable[..., Result]):
+def test_search_minimizes_validation_mae(tmp_path: Path, command: Callable[..., Result]):
     search = ["hparams_search=optuna", "hydra.sweeper.n_trials=2"]
     command("+experiment=v1", *search, *TINY, cwd=tmp_path)
     (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
@@ -50,7 +50,7 @@ def test_a_search_minimizes_the_validation_mae(tmp_path: Path, command: Callable
         (["data.batch_size=0"], "data.batch_size=0"),
     ],
 )
-def test_a_sweep_that_cannot_be_right_is_refused(
+def test_invalid_sweep_is_refused(
     tmp_path: Path, command: Callable[..., Result], options: list[str], said: str
 ):
     result = command(
@@ -61,7 +61,7 @@ def test_a_sweep_that_cannot_be_right_is_refused(
     assert "Traceback" not in result.stderr
 
 
-def test_a_refused_run_does_not_lose_those_before_it(tmp_path: Path, command: Callable[..., Result]):
+def test_refused_run_keeps_earlier_runs(tmp_path: Path, command: Callable[..., Result]):
     options = ["data.samples_per_group=4,-4", "~optimizer.fused"]
     result = command("-m", "+experiment=v1", *TINY, *options, cwd=tmp_path, check=False)
     assert result.returncode == 2
@@ -77,7 +77,7 @@ def run(folder: str, best: float | None, **overrides: str) -> SweepRun:
     return SweepRun(Path(folder), {"data": "phantom", **overrides}, best)
 
 
-def test_means_are_over_the_seeds_of_one_setting():
+def test_means_are_over_seeds_of_one_setting():
     words = format_sweep(
         [
             run("0", 10.0, seed="1", lr="0.1"),
@@ -92,5 +92,5 @@ def test_means_are_over_the_seeds_of_one_setting():
     assert "phantom" not in words
 
 
-def test_without_seeds_there_is_no_mean():
+def test_no_mean_without_seeds():
     assert "over" not in format_sweep([run("0", 10.0, lr="0.1"), run("1", 14.0, lr="0.2")])

@@ -38,7 +38,7 @@ SQUARE = ResizeSpec(107)
         (None, 4, 1, 4),
     ],
 )
-def test_loader_processes_are_as_many_as_their_batches_have_room_for(
+def test_workers_are_limited_by_shared_memory(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     free: int | None,
@@ -67,7 +67,7 @@ def test_loader_processes_are_as_many_as_their_batches_have_room_for(
         (False, False, 8, 1),
     ],
 )
-def test_training_processes_share_the_cores(
+def test_training_processes_share_cores(
     monkeypatch: pytest.MonkeyPatch, prepared: bool, gpu: bool, processes: int, expected: int
 ):
     monkeypatch.setattr(hardware, "cores", lambda: 32)
@@ -86,7 +86,7 @@ def run(code: str, folder: Path, timeout: int = 120, **env: str) -> subprocess.C
     )
 
 
-def test_a_user_without_a_name_can_import_everything(tmp_path: Path):
+def test_nameless_user_can_import_everything(tmp_path: Path):
     code = """
 import pwd, os
 def unknown(uid): raise KeyError(f"getpwuid(): uid not found: {uid}")
@@ -107,7 +107,7 @@ print(os.environ["LOGNAME"])
         'scan_originals(dict(zip(table["id"], table["path"])), ResizeSpec(107), 2)',
     ],
 )
-def test_a_script_without_a_guard_ends_and_says_what_it_lacks(tmp_path: Path, work: str):
+def test_script_without_main_guard_fails_clearly(tmp_path: Path, work: str):
     """Processes that are started import it, and would do its work again: for ever, waiting for each other.
 
     This is what `BoneAgeDataModule` does with `prepare` and without, in a script that need not import torch.
@@ -128,7 +128,7 @@ table = read_table(Path("data"))
     assert result.returncode == 0, result.stderr
 
 
-def test_shared_memory_that_is_full_is_an_error_and_no_wait(rsna: Path, monkeypatch: pytest.MonkeyPatch):
+def test_full_shared_memory_is_an_error(rsna: Path, monkeypatch: pytest.MonkeyPatch):
     def full(_: torch.Tensor) -> None:
         raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: Success (0)")
 
@@ -156,7 +156,7 @@ def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def test_the_original_files_are_looked_at_once_a_machine(tmp_path: Path, looks: list[int]):
+def test_originals_are_scanned_once_a_machine(tmp_path: Path, looks: list[int]):
     write_rsna(tmp_path / "data", balanced_table(1))
     files = sorted((tmp_path / "data").rglob("*.png"))
     paths = {file.stem: str(file) for file in files}
@@ -185,7 +185,7 @@ def test_the_original_files_are_looked_at_once_a_machine(tmp_path: Path, looks: 
     assert kept.stat().st_mode & 0o077 == 0
 
 
-def test_without_a_temporary_folder_of_ones_own_each_looks_for_itself(tmp_path: Path, looks: list[int]):
+def test_scan_without_temporary_folder(tmp_path: Path, looks: list[int]):
     write_rsna(tmp_path / "data", balanced_table(1))
     paths = {file.stem: str(file) for file in (tmp_path / "data").rglob("*.png")}
     uncached.scan_originals(paths, SQUARE)

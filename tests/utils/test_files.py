@@ -26,11 +26,11 @@ from boneage_pl.utils.files import (
         (999_700, "1.0 MB"),
     ],
 )
-def test_sizes_read_as_a_person_says_them(size: float, words: str):
+def test_format_bytes(size: float, words: str):
     assert format_bytes(size) == words
 
 
-def test_folders_on_one_disk_share_its_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_free_space_is_summed_by_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
     needs = [(tmp_path / "not" / "made yet", 60_000), (tmp_path, 50_000)]
     check_free_space(needs[:1])
@@ -39,7 +39,7 @@ def test_folders_on_one_disk_share_its_room(tmp_path: Path, monkeypatch: pytest.
     assert str(tmp_path) in str(error.value)
 
 
-def test_a_text_that_cannot_be_replaced_is_left_as_it_was(tmp_path: Path):
+def test_write_text_keeps_file_on_error(tmp_path: Path):
     write_text(tmp_path / "note", "old")
     (tmp_path / "note.tmp").mkdir()  # in the way
     with pytest.raises(BoneAgeError, match="cannot be written"):
@@ -47,12 +47,12 @@ def test_a_text_that_cannot_be_replaced_is_left_as_it_was(tmp_path: Path):
     assert (tmp_path / "note").read_text() == "old"
 
 
-def test_only_what_the_disk_says_is_turned_into_an_error(tmp_path: Path):
+def test_only_disk_errors_are_translated(tmp_path: Path):
     with pytest.raises(KeyError), translate_disk_errors(tmp_path):
         raise KeyError
 
 
-def test_a_second_name_that_was_left_beside_is_not_written_through(tmp_path: Path):
+def test_atomic_write_ignores_leftover_link(tmp_path: Path):
     """Cut off there, it may be a hard link to a file that must stay as it is."""
     other = tmp_path / "last.ckpt"
     other.write_text("the newest state")
@@ -62,7 +62,7 @@ def test_a_second_name_that_was_left_beside_is_not_written_through(tmp_path: Pat
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
-def test_what_fails_on_the_way_leaves_the_file_as_it_was(tmp_path: Path):
+def test_atomic_write_keeps_file_on_error(tmp_path: Path):
     path = tmp_path / "metrics.csv"
     atomic_write(path, "old")
 
@@ -78,9 +78,7 @@ def test_what_fails_on_the_way_leaves_the_file_as_it_was(tmp_path: Path):
 
 
 @pytest.mark.parametrize("flush", [True, False])
-def test_the_content_is_flushed_before_it_takes_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flush: bool
-):
+def test_atomic_write_flushes_before_replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flush: bool):
     happened: list[str] = []
     real = Path.replace
     monkeypatch.setattr("os.fsync", lambda _: happened.append("flushed"))

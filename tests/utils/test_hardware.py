@@ -8,9 +8,7 @@ from boneage_pl.utils import hardware
 @pytest.mark.parametrize(
     ("flags", "expected"), [("flags: sse avx512_bf16", "bf16-mixed"), ("flags: sse avx2", "32-true")]
 )
-def test_precision_is_bfloat16_only_where_it_is_native(
-    monkeypatch: pytest.MonkeyPatch, flags: str, expected: str
-):
+def test_precision_is_bfloat16_only_if_native(monkeypatch: pytest.MonkeyPatch, flags: str, expected: str):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(hardware, "_cpu_flags", lambda: flags)
     assert hardware.resolve_precision("auto") == expected
@@ -28,7 +26,7 @@ def test_precision_is_bfloat16_only_where_it_is_native(
         (False, False, False),
     ],
 )
-def test_batchnorm_is_synchronized_where_that_is_possible(
+def test_batchnorm_syncs_where_possible(
     monkeypatch: pytest.MonkeyPatch, gpu: bool, asked: bool | None, expected: bool
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)

@@ -3,7 +3,7 @@ import numpy as np
 from boneage_pl.utils.plots import image_grid
 
 
-def test_every_image_lies_below_its_title_and_none_on_another(tmp_path):
+def test_image_grid_places_titles_and_images(tmp_path):
     images = np.stack([np.full((30, 20), 40 * k, np.uint8) for k in range(6)])
     figure = image_grid(images, [f"boy\n{k} months" for k in range(6)])
     (axes,) = figure.axes

@@ -19,11 +19,11 @@ from boneage_pl.webapp.age_input import parse_age
         ("", None),
     ],
 )
-def test_an_age_is_read(text: str, months: float | None):
+def test_age_is_parsed(text: str, months: float | None):
     assert parse_age(text, "", "") == months
 
 
-def test_dates_make_an_age():
+def test_dates_give_age():
     assert parse_age("", "2014-05-30", "2024-05-30") == pytest.approx(120, abs=0.05)
     assert parse_age("10 y", "2014-05-30", "2024-05-30") == pytest.approx(120, abs=0.05)
 
@@ -42,6 +42,6 @@ def test_dates_make_an_age():
         (("9 y", "2014-05-30", "2024-05-30"), "leave one of them empty"),
     ],
 )
-def test_what_is_no_age_is_refused_in_words(said: tuple[str, str, str], words: str):
+def test_invalid_age_is_refused(said: tuple[str, str, str], words: str):
     with pytest.raises(BoneAgeError, match=words):
         parse_age(*said)

@@ -37,7 +37,7 @@ def zipped(entries: dict[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-def test_pictures_in_zip_files_are_called_by_both(tmp_path: Path):
+def test_zip_members_are_named_by_both(tmp_path: Path):
     archive = zipped({"a/1.png": PNG, "read me.txt": b"x", "__MACOSX/._1.png": b"x", "a/2.dcm": b"x"})
     laid = dropped(tmp_path, {"study.zip": archive, "hand.png": PNG, "12345": PNG})
     asked = [laid.display_name(question.path) for question in laid.requests("unknown")]
@@ -45,7 +45,7 @@ def test_pictures_in_zip_files_are_called_by_both(tmp_path: Path):
     assert laid.errors == []
 
 
-def test_a_table_says_the_sexes_of_files_by_path_or_id(tmp_path: Path):
+def test_table_gives_sexes_by_path_or_id(tmp_path: Path):
     table = b"id,sex\n1377,M\n1378,F\n9999,F\n"
     laid = dropped(
         tmp_path, {"1377.png": PNG, "s.zip": zipped({"x/1378.png": PNG}), "t.csv": table, "3.png": PNG}
@@ -57,7 +57,7 @@ def test_a_table_says_the_sexes_of_files_by_path_or_id(tmp_path: Path):
     assert "is called like it" in asked["9999"][1]
 
 
-def test_a_table_that_cannot_be_read_is_refused_by_itself(tmp_path: Path):
+def test_unreadable_table_is_refused_alone(tmp_path: Path):
     laid = dropped(tmp_path, {"hand.png": PNG, "t.csv": b"a,b\n1,2\n"})
     assert len(list(laid.requests("unknown"))) == 1
     ((name, words),) = laid.errors
@@ -65,7 +65,7 @@ def test_a_table_that_cannot_be_read_is_refused_by_itself(tmp_path: Path):
     assert words.startswith("no column is recognized as a path or an id")
 
 
-def test_a_table_cannot_name_what_was_not_dropped(tmp_path: Path):
+def test_table_naming_missing_file_is_refused(tmp_path: Path):
     secret = tmp_path / "secret.png"
     secret.write_bytes(PNG)
     table = f"path,sex\n{secret},M\n../secret.png,M\nhand.png,F\n".encode()
@@ -114,14 +114,14 @@ def damaged() -> bytes:
         (zipped({"a": PNG, "a/1.png": PNG}), "cannot be unpacked"),
     ],
 )
-def test_a_bad_zip_file_is_refused_by_itself(tmp_path: Path, archive: bytes, words: str):
+def test_bad_zip_is_refused_alone(tmp_path: Path, archive: bytes, words: str):
     laid = dropped(tmp_path, {"bad.zip": archive, "good.png": PNG})
     assert words in str(laid.errors)
     assert [laid.display_name(question.path) for question in laid.requests("unknown")][-1] == "good.png"
     assert not (tmp_path / "1.png").exists()
 
 
-def test_files_of_one_name_or_a_strange_one_are_all_asked(tmp_path: Path):
+def test_equal_or_odd_names_are_all_kept(tmp_path: Path):
     names = {
         "hand.png": PNG,
         "a/hand.png": PNG,
@@ -137,7 +137,7 @@ def test_files_of_one_name_or_a_strange_one_are_all_asked(tmp_path: Path):
     assert all(Path(question.path).is_relative_to(laid.folder) for question in asked)
 
 
-def test_too_many_or_none_are_refused(tmp_path: Path):
+def test_too_many_or_no_images_are_refused(tmp_path: Path):
     with pytest.raises(BoneAgeError, match="more than 2 pictures"):
         dropped(tmp_path, {"s.zip": zipped({f"{n}.png": PNG for n in range(3)})}, pictures=2)
     (tmp_path / "more").mkdir()

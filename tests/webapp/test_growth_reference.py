@@ -19,5 +19,5 @@ from boneage_pl.webapp.growth_reference import skeletal_age_sd
         (193, True, 12.86 + 0.19 / 12),
     ],
 )
-def test_it_is_the_table_s_and_interpolated_between(age: float, male: bool, months: float | None):
+def test_sd_is_interpolated_from_table(age: float, male: bool, months: float | None):
     assert skeletal_age_sd(age, male=male) == (months if months is None else pytest.approx(months))

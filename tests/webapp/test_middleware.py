@@ -46,7 +46,7 @@ def asked(tmp_path: Path, path: str, method: str = "GET", **headers: str) -> tup
         "/gradio_api/queue/data",
     ],
 )
-def test_the_page_is_answered(tmp_path: Path, path: str):
+def test_page_requests_pass(tmp_path: Path, path: str):
     assert asked(tmp_path, path)[0] == 200
 
 
@@ -65,11 +65,11 @@ def test_the_page_is_answered(tmp_path: Path, path: str):
         "/\n",
     ],
 )
-def test_nothing_else_is(tmp_path: Path, path: str):
+def test_other_requests_are_refused(tmp_path: Path, path: str):
     assert asked(tmp_path, path)[0] == 404
 
 
-def test_uploads_are_counted_and_measured(tmp_path: Path):
+def test_uploads_are_tracked_and_limited(tmp_path: Path):
     upload = "/gradio_api/upload"
     assert asked(tmp_path, upload, "POST", content_length="2000000")[0] == 200
     status, body = asked(tmp_path, upload, "POST", content_length="9000000")

@@ -13,7 +13,7 @@ def uploads(tmp_path: Path) -> Uploads:
     return Uploads(tmp_path)
 
 
-def test_a_file_that_two_wait_for_goes_after_the_second(uploads: Uploads):
+def test_shared_upload_is_deleted_after_last_use(uploads: Uploads):
     path = uploads.folder / "abc" / "x.png"
     uploads.add([str(path)])
     uploads.add([str(path)])
@@ -25,7 +25,7 @@ def test_a_file_that_two_wait_for_goes_after_the_second(uploads: Uploads):
     assert list(uploads.folder.iterdir()) == []
 
 
-def test_only_uploads_are_held(uploads: Uploads, tmp_path_factory: pytest.TempPathFactory):
+def test_only_uploads_are_tracked(uploads: Uploads, tmp_path_factory: pytest.TempPathFactory):
     outside = tmp_path_factory.mktemp("outside") / "secret.png"
     outside.write_bytes(b"x")
     link = uploads.folder / "link.png"
@@ -34,7 +34,7 @@ def test_only_uploads_are_held(uploads: Uploads, tmp_path_factory: pytest.TempPa
         assert not uploads.contains(path)
 
 
-def test_what_nobody_asks_about_is_forgotten(uploads: Uploads):
+def test_abandoned_upload_expires(uploads: Uploads):
     half = uploads.folder / "tmp123"  # of an upload that was too large
     half.write_bytes(b"half")
     now = time.time()
@@ -44,13 +44,13 @@ def test_what_nobody_asks_about_is_forgotten(uploads: Uploads):
     assert list(uploads.folder.iterdir()) == []
 
 
-def test_what_is_unpacked_is_deleted(uploads: Uploads):
+def test_unpacked_files_are_deleted(uploads: Uploads):
     with uploads.room() as room:
         (room / "x.png").write_bytes(b"x")
     assert [path.name for path in uploads.folder.iterdir()] == ["abc"]
 
 
-def test_what_is_asked_for_stays_and_the_rest_goes():
+def test_ttl_cache_keeps_used_items():
     kept: TTLCache[str] = TTLCache()
     name = kept.put("hand")
     assert kept.get(name) == "hand"
@@ -65,7 +65,7 @@ def test_what_is_asked_for_stays_and_the_rest_goes():
     assert kept.get(other) is None
 
 
-def test_of_too_many_the_oldest_goes():
+def test_ttl_cache_drops_oldest():
     kept: TTLCache[int] = TTLCache()
     names = [kept.put(n) for n in range(_MAX_ITEMS)]
     assert kept.get(names[0]) == 0  # it was used

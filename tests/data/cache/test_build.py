@@ -71,7 +71,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ids
 
 
-def test_the_store_holds_torchvisions_resize_and_crop_of_every_image(root: Path):
+def test_cache_equals_torchvision_resize_and_crop(root: Path):
     prepared = prepare(root)
     table = read_table(root)
     assert set(prepared.rows) == set(table["id"])
@@ -83,7 +83,7 @@ def test_the_store_holds_torchvisions_resize_and_crop_of_every_image(root: Path)
     assert np.array_equal(np.load(prepared.path, mmap_mode="r"), prepared.pixels)  # numpy's own format
 
 
-def test_a_second_time_nothing_is_decoded_or_written(root: Path, decoded: list[str]):
+def test_second_build_decodes_and_writes_nothing(root: Path, decoded: list[str]):
     first = prepare(root, workers=1)
     assert len(decoded) == 80
     written = first.path.stat().st_mtime_ns
@@ -91,7 +91,7 @@ def test_a_second_time_nothing_is_decoded_or_written(root: Path, decoded: list[s
     assert len(decoded) == 80
 
 
-def test_only_what_changed_is_done_again(root: Path, decoded: list[str]):
+def test_rebuild_processes_changed_files_only(root: Path, decoded: list[str]):
     prepare(root, workers=1)
     decoded.clear()
     images = root / FOLDER
@@ -110,9 +110,7 @@ def test_only_what_changed_is_done_again(root: Path, decoded: list[str]):
     assert contents(root / "prepared") == contents(made_anew(root))
 
 
-def test_another_version_of_the_preparation_is_made_anew(
-    root: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_rebuild_after_version_change(root: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch):
     prepare(root, workers=1)
     with monkeypatch.context() as patch:
         patch.setattr(store, "VERSION", store.VERSION + 1)
@@ -127,7 +125,7 @@ def test_another_version_of_the_preparation_is_made_anew(
     assert len(decoded) == 80
 
 
-def test_a_damaged_store_is_noticed(root: Path):
+def test_damaged_cache_is_detected(root: Path):
     path = prepare(root).path
     good = contents(root / "prepared")
     damaged = bytearray(path.read_bytes())
@@ -140,7 +138,7 @@ def test_a_damaged_store_is_noticed(root: Path):
     assert contents(root / "prepared") == good
 
 
-def test_killed_half_way_and_continued_it_is_byte_equal(tmp_path: Path):
+def test_resumed_build_is_byte_equal(tmp_path: Path):
     root = tmp_path / "data"
     table = pd.DataFrame({"id": range(1, 161), "boneage": 50, "male": True})
     write_rsna(root, table)
@@ -166,7 +164,7 @@ def test_killed_half_way_and_continued_it_is_byte_equal(tmp_path: Path):
     assert contents(root / "prepared") == contents(made_anew(root))
 
 
-def test_of_several_processes_one_prepares(root: Path):
+def test_concurrent_builds_run_once(root: Path):
     running = [command(root) for _ in range(3)]
     texts = [process.communicate() for process in running]
     assert [process.returncode for process in running] == [0, 0, 0]
@@ -174,7 +172,7 @@ def test_of_several_processes_one_prepares(root: Path):
     assert all("80 images of 107 px" in out for out, _ in texts)
 
 
-def test_images_that_cannot_be_read_are_listed_and_the_others_prepared(root: Path):
+def test_unreadable_images_are_listed_and_others_cached(root: Path):
     (root / FOLDER / "3.png").write_bytes(b"")
     (root / FOLDER / "4.png").write_bytes((root / FOLDER / "5.png").read_bytes()[:1000])
     process = command(root)
@@ -187,7 +185,7 @@ def test_images_that_cannot_be_read_are_listed_and_the_others_prepared(root: Pat
     assert "Traceback" not in err
 
 
-def test_a_full_disk_is_one_message_and_the_work_is_kept(root: Path):
+def test_full_disk_is_one_error_and_keeps_work(root: Path):
     def small_disk() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 
@@ -202,7 +200,7 @@ def test_a_full_disk_is_one_message_and_the_work_is_kept(root: Path):
     assert contents(root / "prepared") == contents(made_anew(root))
 
 
-def test_a_store_may_lie_elsewhere_and_a_file_is_refused(root: Path, tmp_path: Path):
+def test_cache_dir_may_lie_elsewhere_but_is_no_file(root: Path, tmp_path: Path):
     assert command(root, f"data.cache_dir={tmp_path / 'elsewhere'}").wait() == 0
     assert (tmp_path / "elsewhere" / f"{SIZE}.json").exists()
     assert not (root / "prepared").exists()
@@ -213,7 +211,7 @@ def test_a_store_may_lie_elsewhere_and_a_file_is_refused(root: Path, tmp_path: P
     assert "Name another folder with data.cache_dir=" in err
 
 
-def test_the_phantom_is_drawn_and_prepared(tmp_path: Path):
+def test_phantom_is_generated_and_cached(tmp_path: Path):
     small = ["data=phantom", "data.phantom.count=20", "data.phantom.size=128"]
     process = command(tmp_path / "drawn", *small)
     out, err = process.communicate()
@@ -221,7 +219,7 @@ def test_the_phantom_is_drawn_and_prepared(tmp_path: Path):
     assert "20 images of 107 px" in out
 
 
-def test_what_an_older_version_has_begun_is_not_continued(
+def test_partial_cache_of_older_version_is_discarded(
     root: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     wanted = read_table(root)
@@ -240,7 +238,7 @@ def test_what_an_older_version_has_begun_is_not_continued(
     assert contents(folder) == contents(made_anew(root))
 
 
-def test_an_image_that_cannot_be_opened_does_not_unsettle_the_rest(root: Path):
+def test_unopenable_image_does_not_affect_others(root: Path):
     table = read_table(root)
     (root / FOLDER / "3.png").unlink()  # gone after the table was read
     first = build_cache(table, root, root / "prepared", SIZE)
@@ -252,14 +250,14 @@ def test_an_image_that_cannot_be_opened_does_not_unsettle_the_rest(root: Path):
 
 
 @pytest.mark.parametrize("option", ["data.image_size=abc", "data.cache_workers=-1"])
-def test_a_number_that_cannot_be_right_is_refused(root: Path, option: str):
+def test_invalid_data_numbers_are_refused(root: Path, option: str):
     process = command(root, option)
     _, err = process.communicate()
     assert process.returncode == 2
     assert f"{option}: it must be a whole number" in err
 
 
-def test_damaged_exif_data_is_an_image_that_cannot_be_read(root: Path):
+def test_damaged_exif_is_unreadable_image(root: Path):
     image = Image.open(root / FOLDER / "3.png")
     image.save(
         root / FOLDER / "3.png", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x05\0\x01\0\0\0\xff\xff\xff\xff"

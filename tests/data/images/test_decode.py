@@ -40,7 +40,7 @@ SHAPES = [(700, 611), (301, 499), (128, 128), (90, 131), (61, 60), (500, 501), (
 
 @pytest.mark.parametrize("size", [107, 128, 500])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gray_images_give_the_published_tensor_exactly(tmp_path: Path, size: int, shape: tuple[int, int]):
+def test_gray_image_gives_published_tensor(tmp_path: Path, size: int, shape: tuple[int, int]):
     path = tmp_path / "x.png"
     Image.fromarray(noise(*shape)).save(path)
     theirs = published(size)(Image.open(path).convert("RGB"))
@@ -49,7 +49,7 @@ def test_gray_images_give_the_published_tensor_exactly(tmp_path: Path, size: int
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_kept_pixels_are_torchvisions_resize_and_crop(shape: tuple[int, int]):
+def test_cached_pixels_equal_torchvision_resize_and_crop(shape: tuple[int, int]):
     image = Image.fromarray(noise(*shape))
     kept = ResizeSpec(128).apply(image)
     assert kept.dtype == np.uint8
@@ -86,12 +86,12 @@ def _saved(kind: str, path: Path) -> Image.Image:
 
 
 @pytest.mark.parametrize("kind", ["RGB", "palette", "alpha", "gray alpha", "16 bit", "1 bit"])
-def test_every_mode_becomes_the_gray_values_that_a_person_sees(tmp_path: Path, kind: str):
+def test_image_modes_become_displayed_gray(tmp_path: Path, kind: str):
     seen = _saved(kind, tmp_path / "x.png")
     assert torch.equal(ours(tmp_path / "x.png", 128), published(128)(seen.convert("RGB")))
 
 
-def test_jpeg_and_its_orientation(tmp_path: Path):
+def test_jpeg_orientation_is_applied(tmp_path: Path):
     picture = Image.fromarray(noise(100, 160)).resize((160, 100))
     exif = picture.getexif()
     exif[0x0112] = 6  # stored lying on its side
@@ -100,7 +100,7 @@ def test_jpeg_and_its_orientation(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
-def test_a_file_that_is_no_image_is_named(tmp_path: Path, content: bytes):
+def test_non_image_file_is_named(tmp_path: Path, content: bytes):
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(BadImageError, match=r"x\.png: (an empty file|no PNG or JPEG|damaged in its header)"):
         read_image(tmp_path / "x.png")

@@ -32,7 +32,7 @@ def to_8(values: NDArray[np.uint16], most: int) -> NDArray[np.int64]:
 @pytest.mark.parametrize("bits", [12, 16])
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("syntax", SYNTAXES)
-def test_every_syntax_gives_one_picture(tmp_path: Path, syntax: str, photometric: str, bits: int):
+def test_transfer_syntaxes_decode_alike(tmp_path: Path, syntax: str, photometric: str, bits: int):
     if syntax == "JPEG Extended" and bits == 16:
         pytest.skip("it has no more than 12 bits")
     values = ramp(bits)
@@ -46,7 +46,7 @@ def test_every_syntax_gives_one_picture(tmp_path: Path, syntax: str, photometric
     assert tags(path).inverted == (photometric == "MONOCHROME1")
 
 
-def test_the_window_is_applied_and_its_ends_are_black_and_white(tmp_path: Path):
+def test_window_maps_ends_to_black_and_white(tmp_path: Path):
     values = ramp()
     path = write_dicom(tmp_path / "a.dcm", values, WindowCenter=1000, WindowWidth=500)
     shown = gray(path)
@@ -58,7 +58,7 @@ def test_the_window_is_applied_and_its_ends_are_black_and_white(tmp_path: Path):
     assert (gray(first) == shown).all()  # of several the first
 
 
-def test_a_window_in_real_units_and_one_that_cannot_be(tmp_path: Path):
+def test_window_in_real_units_and_invalid_window(tmp_path: Path):
     values = ramp()
     plain = write_dicom(tmp_path / "a.dcm", values, WindowCenter=1000, WindowWidth=500)
     rescaled = write_dicom(
@@ -76,7 +76,7 @@ def test_a_window_in_real_units_and_one_that_cannot_be(tmp_path: Path):
 
 
 @pytest.mark.parametrize("said", [12, 16])
-def test_a_voi_table_is_read_by_the_bits_it_uses(tmp_path: Path, said: int):
+def test_voi_lut_uses_its_own_bits(tmp_path: Path, said: int):
     """Some write 12 bits into a table that says 16."""
     item = Dataset()
     item.LUTDescriptor = [4096, 0, said]
@@ -86,7 +86,7 @@ def test_a_voi_table_is_read_by_the_bits_it_uses(tmp_path: Path, said: int):
     assert np.abs(gray(path) - (255 - to_8(values, 4095))).max() <= 2
 
 
-def test_bits_that_are_not_stored_do_not_count(tmp_path: Path):
+def test_unused_bits_do_not_count(tmp_path: Path):
     values = ramp()
     drawn = values | np.uint16(0b1010 << 12)  # an overlay of old, in the bits above
     plain = gray(write_dicom(tmp_path / "a.dcm", values))
@@ -111,7 +111,7 @@ def test_colors_become_luminance(tmp_path: Path):
     assert (gray(path) == np.asarray(Image.fromarray(colors).convert("L"))).all()
 
 
-def test_the_files_that_pydicom_ships_are_read_or_refused_with_a_word():
+def test_pydicom_test_files_are_read_or_refused():
     files = sorted((Path(pydicom.__file__).parent / "data" / "test_files").glob("*.dcm"))
     read, refused = [], {}
     for file in files:
@@ -132,9 +132,7 @@ def test_the_files_that_pydicom_ships_are_read_or_refused_with_a_word():
     ("syntax", "marker", "at", "size"),
     [("JPEG lossless", b"\xff\xc3", 5, b"\xff" * 4), ("JPEG 2000", b"\xff\x51", 6, b"\x7f\xff\xff\xff" * 2)],
 )
-def test_a_frame_that_says_it_is_vast_is_not_believed(
-    tmp_path: Path, syntax: str, marker: bytes, at: int, size: bytes
-):
+def test_huge_frame_claim_is_refused(tmp_path: Path, syntax: str, marker: bytes, at: int, size: bytes):
     """A decoder would make room for it."""
     content = bytearray(write_dicom(tmp_path / "a.dcm", ramp(), syntax).read_bytes())
     start = content.rindex(marker) + at
@@ -143,7 +141,7 @@ def test_a_frame_that_says_it_is_vast_is_not_believed(
         decode_dicom(bytes(content), "a.dcm")
 
 
-def test_without_preamble(tmp_path: Path):
+def test_missing_preamble_is_accepted(tmp_path: Path):
     path = write_dicom(tmp_path / "a.dcm", ramp())
     bare = path.read_bytes()[132:]
     assert is_dicom(bare)
@@ -164,12 +162,12 @@ def test_without_preamble(tmp_path: Path):
         ({"PatientBirthDate": None}, None),
     ],
 )
-def test_the_chronological_age(tmp_path: Path, given: dict, months: float | None):
+def test_chronological_age_is_read(tmp_path: Path, given: dict, months: float | None):
     found = tags(write_dicom(tmp_path / "a.dcm", ramp(), **given)).age
     assert found == (None if months is None else pytest.approx(months, abs=0.01))
 
 
-def test_sex_side_and_view(tmp_path: Path):
+def test_sex_laterality_and_view_are_read(tmp_path: Path):
     left = tags(write_dicom(tmp_path / "a.dcm", ramp(), PatientSex="M", Laterality="L", ViewPosition="PA"))
     assert (left.male, left.laterality, left.view) == (True, "L", "PA")
     path = write_dicom(tmp_path / "b.dcm", ramp(), PatientSex="O", ImageLaterality="R", Laterality="L")
@@ -180,28 +178,28 @@ def test_sex_side_and_view(tmp_path: Path):
     assert (np.asarray(mirrored.image) == gray(path)[:, ::-1]).all()
 
 
-def test_nothing_of_a_person_is_kept(tmp_path: Path):
+def test_identifying_tags_are_dropped(tmp_path: Path):
     path = write_dicom(tmp_path / "a.dcm", ramp(), Laterality="R", ViewPosition="PA")
     radiograph = load_radiograph(path)
     for secret in ("Doe", "Jane", "SECRET", "2010", "2020", "4711", "House"):
         assert secret not in repr((radiograph.tags, radiograph.notes))
 
 
-def test_without_pydicom_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_missing_pydicom_names_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = write_dicom(tmp_path / "a.dcm", ramp())
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(BadImageError, match=r"pip install 'boneage_pl\[dicom\]'"):
         load_radiograph(path)
 
 
-def test_what_cannot_be_decoded_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_missing_decoder_names_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = write_dicom(tmp_path / "a.dcm", ramp(), "JPEG 2000")
     monkeypatch.setattr(JPEG2000LosslessDecoder, "_available", {})  # as without the plugins
     with pytest.raises(BadImageError, match=r"JPEG 2000.*; to decode it, pip install 'boneage_pl\[dicom\]'"):
         load_radiograph(path)
 
 
-def test_what_nothing_decodes_is_named(tmp_path: Path):
+def test_undecodable_syntax_is_named(tmp_path: Path):
     path = write_dicom(tmp_path / "a.dcm", ramp(), "JPEG 2000")
     other = path.read_bytes().replace(b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.4.94")  # JPIP
     path.write_bytes(other)
@@ -212,7 +210,7 @@ def test_what_nothing_decodes_is_named(tmp_path: Path):
 @pytest.mark.parametrize(
     ("suffix", "given"), [("tif", {}), ("tif", {"compression": "tiff_lzw"}), ("png", {}), ("jpg", {})]
 )
-def test_pictures_in_files_and_in_memory_are_one(tmp_path: Path, suffix: str, given: dict):
+def test_files_and_memory_images_agree(tmp_path: Path, suffix: str, given: dict):
     values = to_8(ramp(), 4095).astype(np.uint8)
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(values).save(path, **given)
@@ -221,7 +219,7 @@ def test_pictures_in_files_and_in_memory_are_one(tmp_path: Path, suffix: str, gi
         assert (np.asarray(load_radiograph(picture).image) == stored).all()
 
 
-def test_16_bit_tiffs_are_read_by_the_bits_in_use_and_white_may_be_zero(tmp_path: Path):
+def test_16_bit_tiff_uses_bits_in_use_and_white_is_zero(tmp_path: Path):
     values = ramp(12)
     Image.fromarray(values).save(tmp_path / "a.tif")
     shown = np.asarray(load_radiograph(tmp_path / "a.tif").image).astype(int)
@@ -231,7 +229,7 @@ def test_16_bit_tiffs_are_read_by_the_bits_in_use_and_white_may_be_zero(tmp_path
     assert (np.asarray(load_radiograph(values).image) == shown).all()
 
 
-def test_what_is_no_single_picture_is_refused(tmp_path: Path):
+def test_non_single_image_is_refused(tmp_path: Path):
     page = Image.fromarray(ramp(8).astype(np.uint8))
     page.save(tmp_path / "a.tif", save_all=True, append_images=[page])
     Image.fromarray(np.ones((40, 40), np.float32)).save(tmp_path / "b.tif")

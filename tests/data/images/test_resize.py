@@ -10,7 +10,7 @@ TALL[:100] = 250  # the upper third
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_the_whole_picture_lies_on_black(turned: bool):
+def test_pad_keeps_whole_image_on_black(turned: bool):
     pixels = TALL.T if turned else TALL
     square = ResizeSpec(90, "pad").apply(Image.fromarray(pixels))
     square = square.T if turned else square
@@ -21,13 +21,13 @@ def test_the_whole_picture_lies_on_black(turned: bool):
     assert (square[32:, 15:75] == 50).all()
 
 
-def test_a_stretched_picture_fills_the_square():
+def test_stretch_fills_square():
     square = ResizeSpec(90, "stretch").apply(Image.fromarray(TALL))
     assert (square[:28] == 250).all()
     assert (square[32:] == 50).all()
 
 
-def test_a_cropped_one_shows_its_middle():
+def test_crop_keeps_middle():
     square = ResizeSpec(90).apply(Image.fromarray(TALL))  # 135 rows become 90: 22 are cut off at each end
     assert (square[:20] == 250).all()
     assert (square[25:] == 50).all()
@@ -35,7 +35,7 @@ def test_a_cropped_one_shows_its_middle():
 
 @pytest.mark.parametrize("shape", [(1, 40), (40, 1), (90, 90), (90, 30), (31, 97)])
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
-def test_any_shape_fits(shape: tuple[int, int], fit: str):
+def test_resize_accepts_any_shape(shape: tuple[int, int], fit: str):
     square = ResizeSpec(90, fit).apply(Image.fromarray(np.full(shape, 7, np.uint8)))
     assert square.shape == (90, 90)
     assert square.max() == 7
@@ -43,7 +43,7 @@ def test_any_shape_fits(shape: tuple[int, int], fit: str):
 
 @pytest.mark.parametrize("size", [(300, 200), (200, 300), (200, 200)])
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
-def test_the_part_that_it_says_is_the_part_that_it_shows(size: tuple[int, int], fit: str):
+def test_visible_box_matches_pixels(size: tuple[int, int], fit: str):
     """Each pixel's value is how far along the longer side it lies."""
     width, height = size
     along = np.linspace(0, 255, max(size))
@@ -58,7 +58,7 @@ def test_the_part_that_it_says_is_the_part_that_it_shows(size: tuple[int, int], 
     assert max(wide, high) == 1
 
 
-def test_each_has_a_name_of_its_own():
+def test_resize_spec_names_are_unique():
     assert [str(ResizeSpec(107, fit)) for fit in ("crop", "pad", "stretch")] == [
         "107",
         "pad-107",

@@ -19,7 +19,7 @@ def test_girls_are_never_behind_boys(name: str) -> None:
 
 @pytest.mark.parametrize("name", OSSIFICATION_CENTERS)
 @pytest.mark.parametrize("male", [True, False])
-def test_each_centre_appears_grows_and_fuses_in_that_order(name: str, male: bool) -> None:
+def test_centers_appear_grow_and_fuse_in_order(name: str, male: bool) -> None:
     center, sex = OSSIFICATION_CENTERS[name], 0 if male else 1
     assert growth(name, center.appears[sex], male) == 0
     assert 0 < growth(name, center.appears[sex] + 1, male) < 0.1
@@ -32,7 +32,7 @@ def test_each_centre_appears_grows_and_fuses_in_that_order(name: str, male: bool
         assert scar(name, center.fuses[sex] + SCAR_MONTHS, male) == 0
 
 
-def test_the_months_that_the_phantom_was_asked_for() -> None:
+def test_ossification_months_match_specification() -> None:
     appears = {
         "capitate": (3, 3), "hamate": (4, 4), "radius": (14, 10), "proximal_phalanx": (17, 11),
         "metacarpal": (24, 15), "middle_phalanx": (26, 17), "distal_phalanx": (30, 20),
@@ -45,7 +45,7 @@ def test_the_months_that_the_phantom_was_asked_for() -> None:
     assert {name: OSSIFICATION_CENTERS[name].fuses for name in fuses} == fuses
 
 
-def test_every_centre_names_its_source() -> None:
+def test_centers_name_their_source() -> None:
     assert all(
         any(word in c.source for word in ("GARN", "RANGE", "GP", "APPROX"))
         for c in OSSIFICATION_CENTERS.values()

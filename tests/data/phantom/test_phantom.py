@@ -38,14 +38,14 @@ def centers(age: float, male: bool) -> int:
     return sum(s.level in (CORTEX, CORTEX - 15) and len(s.points) > 4 for s in skeleton.shapes)
 
 
-def test_render_gives_a_gray_square() -> None:
+def test_render_gives_gray_square() -> None:
     picture = render_radiograph(100, True, seed=0, index=0, size=96)
     assert (picture.mode, picture.size) == ("L", (96, 96))
     assert 20 < np.asarray(picture).mean() < 140
     assert np.asarray(picture).max() > 180
 
 
-def test_render_depends_on_its_arguments_alone() -> None:
+def test_render_depends_on_arguments_alone() -> None:
     first = pixels(90, index=7)
     pixels(12, male=False, index=3)
     assert np.array_equal(first, pixels(90, index=7))
@@ -55,7 +55,7 @@ def test_render_depends_on_its_arguments_alone() -> None:
         assert not np.array_equal(first, other)
 
 
-def test_only_the_bones_change_with_age_and_sex(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_render_changes_only_bones_with_age_and_sex(monkeypatch: pytest.MonkeyPatch) -> None:
     who = [(3, True), (220, True), (3, False), (150, False)]
     for index in range(8):
         shown = [pixels(*person, index=index) for person in who]
@@ -72,7 +72,7 @@ def without_bones(age: float, male: bool, build: HandVariation) -> Skeleton:
     return dataclasses.replace(build_skeleton(age, male, build), shapes=[])
 
 
-def test_conditions_follow_from_seed_and_index() -> None:
+def test_acquisition_follows_from_seed_and_index() -> None:
     assert sample_acquisition(3, 5) == sample_acquisition(3, 5)
     drawn = pd.DataFrame([dataclasses.asdict(sample_acquisition(0, i)) for i in range(400)])
     for name in ("zoom", "tilt", "flesh", "density", "exposure", "gamma", "noise"):
@@ -82,7 +82,7 @@ def test_conditions_follow_from_seed_and_index() -> None:
 
 
 @pytest.mark.parametrize("male", [True, False])
-def test_bones_appear_and_the_carpus_grows_with_age(male: bool) -> None:
+def test_bones_appear_and_carpus_grows_with_age(male: bool) -> None:
     ages = range(1, 229, 3)
     areas, counts = ([of(age, male) for age in ages] for of in (carpal_area, centers))
     assert all(np.diff(areas) >= 0)
@@ -108,7 +108,7 @@ def test_table_fills_twenty_groups_equally(count: int) -> None:
     assert table["id"].tolist() == list(range(1, count + 1))
 
 
-def test_a_longer_table_begins_with_the_shorter() -> None:
+def test_longer_table_starts_with_shorter() -> None:
     assert phantom_table(100, 4)["boneage"].tolist()[:37] == phantom_table(37, 4)["boneage"].tolist()
     assert phantom_table(100, 4)["boneage"].tolist() != phantom_table(100, 5)["boneage"].tolist()
     long = phantom_table(4000, 0)["boneage"]
@@ -119,7 +119,7 @@ def files(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
-def test_written_phantom_is_read_as_real_data(tmp_path: Path) -> None:
+def test_written_phantom_loads_like_real_data(tmp_path: Path) -> None:
     root = tmp_path / "a" / "phantom"
     write_phantom(root, count=4, seed=0, size=64)
     table = read_table(root)
@@ -133,14 +133,14 @@ def test_written_phantom_is_read_as_real_data(tmp_path: Path) -> None:
     assert json.loads((root / "phantom.json").read_text()) == expected
 
 
-def test_second_call_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_write_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_phantom(tmp_path, count=3, seed=0, size=64)
     for module in (dataset,):
         monkeypatch.setattr(module, "atomic_write", lambda *_, **__: pytest.fail("wrote again"))
     write_phantom(tmp_path, count=3, seed=0, size=64)
 
 
-def test_interrupted_writing_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_write_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, halted = tmp_path / "whole", tmp_path / "halted"
     write_phantom(whole, count=5, seed=0, size=64)
     drawn: list[int] = []
@@ -161,7 +161,7 @@ def test_interrupted_writing_is_taken_up(tmp_path: Path, monkeypatch: pytest.Mon
     assert files(halted) == files(whole)
 
 
-def test_a_shorter_phantom_is_extended_and_a_lost_image_redrawn(tmp_path: Path) -> None:
+def test_shorter_phantom_is_extended_and_lost_image_redrawn(tmp_path: Path) -> None:
     write_phantom(tmp_path / "long", count=6, seed=0, size=64)
     write_phantom(tmp_path / "grown", count=4, seed=0, size=64)
     (tmp_path / "grown" / "boneage-training-dataset" / "2.png").unlink()
@@ -179,7 +179,7 @@ def test_other_parameters_are_refused(tmp_path: Path, other: dict[str, float]) -
     assert files(tmp_path) == before
 
 
-def test_foreign_folders_are_refused(tmp_path: Path) -> None:
+def test_foreign_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "boneage-training-dataset.csv").write_text("id,boneage,male\n1,10,True\n")
     before = files(tmp_path)
     with pytest.raises(BoneAgeError, match="not a phantom"):
@@ -189,7 +189,7 @@ def test_foreign_folders_are_refused(tmp_path: Path) -> None:
         write_phantom(tmp_path / "boneage-training-dataset.csv", count=3, seed=0, size=64)
 
 
-def test_the_control_shows_one_skeleton_whatever_the_label(tmp_path: Path) -> None:
+def test_skeleton_age_control_ignores_label(tmp_path: Path) -> None:
     write_phantom(tmp_path, count=4, seed=0, size=64, skeleton_age=90)
     table = read_table(tmp_path)
     assert table["bone_age"].nunique() > 1
@@ -198,7 +198,7 @@ def test_the_control_shows_one_skeleton_whatever_the_label(tmp_path: Path) -> No
             assert np.array_equal(np.asarray(picture), pixels(90, row.male, index=i, size=64))
 
 
-def test_many_images_are_drawn_by_several_processes(tmp_path: Path) -> None:
+def test_many_images_use_several_processes(tmp_path: Path) -> None:
     write_phantom(tmp_path / "alone", count=80, seed=0, size=32, workers=1)
     write_phantom(tmp_path / "together", count=80, seed=0, size=32, workers=2)
     assert files(tmp_path / "alone") == files(tmp_path / "together")
@@ -210,7 +210,7 @@ def write_small(root: Path) -> None:
     )  # as every command does
 
 
-def test_two_processes_may_write_the_same_phantom(tmp_path: Path) -> None:
+def test_concurrent_writes_agree(tmp_path: Path) -> None:
     """One draws while the other waits: their unfinished files would have one name."""
     write_small(tmp_path / "alone")
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:

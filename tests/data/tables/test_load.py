@@ -37,7 +37,7 @@ def test_layouts(tmp_path: Path, images: str, csv: str):
     assert all(Path(path).stem == i for path, i in zip(table["path"], table["id"], strict=True))
 
 
-def test_kaggle_archive_with_its_test_set(tmp_path: Path):
+def test_kaggle_archive_ignores_test_set(tmp_path: Path):
     """Kaggle's archive brings a second table, without ages, and a second folder of images."""
     write_rsna(tmp_path, TABLE, tmp_path / "boneage-training-dataset" / "boneage-training-dataset")
     test = pd.DataFrame({"Case ID": [4360], "Sex": ["M"]})
@@ -48,12 +48,12 @@ def test_kaggle_archive_with_its_test_set(tmp_path: Path):
 @pytest.mark.parametrize(
     "coding", [["False", "True", "False"], ["0", "1", "0"], ["F", "M", "F"], ["f", "TRUE", "female"]]
 )
-def test_codings_of_sex(tmp_path: Path, coding: list[str]):
+def test_sex_codings(tmp_path: Path, coding: list[str]):
     write_rsna(tmp_path, TABLE.assign(male=coding))
     assert read_table(tmp_path)["male"].tolist() == [False, True, False]
 
 
-def test_every_kind_of_bad_row_is_named_at_once(tmp_path: Path):
+def test_bad_rows_are_reported_together(tmp_path: Path):
     write_rsna(tmp_path, TABLE)
     (tmp_path / "boneage-training-dataset.csv").write_text(
         "id,boneage,male\n1377,180,False\n1377,100,True\n1378,old,True\n1379,999,False\n1380,50,maybe\n,3,True\n../x,5,True\n"
@@ -73,7 +73,7 @@ def test_every_kind_of_bad_row_is_named_at_once(tmp_path: Path):
         assert said in text
 
 
-def test_missing_images_first_ten_named_all_counted(tmp_path: Path):
+def test_missing_images_are_counted_and_ten_named(tmp_path: Path):
     write_rsna(tmp_path, TABLE)
     more = pd.DataFrame({"id": range(1, 16), "boneage": 50, "male": True})
     pd.concat([TABLE, more]).to_csv(tmp_path / "boneage-training-dataset.csv", index=False)
@@ -87,7 +87,7 @@ def test_missing_images_first_ten_named_all_counted(tmp_path: Path):
     assert "(15 in all)" in text
 
 
-def test_no_data_says_where_how_and_what_else_in_five_lines(tmp_path: Path):
+def test_no_data_error_has_five_lines(tmp_path: Path):
     for root in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(BoneAgeError) as error:
             read_table(root)
@@ -97,7 +97,7 @@ def test_no_data_says_where_how_and_what_else_in_five_lines(tmp_path: Path):
             assert said in text
 
 
-def test_two_tables_or_two_images_are_not_guessed_between(tmp_path: Path):
+def test_ambiguous_tables_or_images_are_refused(tmp_path: Path):
     write_rsna(tmp_path, TABLE, csv="a.csv")
     TABLE.to_csv(tmp_path / "b.csv", index=False)
     with pytest.raises(BoneAgeError, match=r"holds 2 tables .*a.csv, b.csv"):
@@ -126,7 +126,7 @@ def test_two_tables_or_two_images_are_not_guessed_between(tmp_path: Path):
         b"id,boneage,male\n1377,180,0.0\n1378,12,1.0\n1378,12,1.0",
     ],
 )
-def test_tables_as_spreadsheets_write_them(tmp_path: Path, content: bytes):
+def test_spreadsheet_tables_are_read(tmp_path: Path, content: bytes):
     write_rsna(tmp_path, TABLE)
     (tmp_path / "boneage-training-dataset.csv").write_bytes(content)
     table, problems = load_table(DatasetSpec(tmp_path))
@@ -138,14 +138,14 @@ def test_tables_as_spreadsheets_write_them(tmp_path: Path, content: bytes):
     )
 
 
-def test_the_line_named_is_the_editors_in_spite_of_blank_lines(tmp_path: Path):
+def test_reported_line_numbers_count_blank_lines(tmp_path: Path):
     write_rsna(tmp_path, TABLE)
     (tmp_path / "boneage-training-dataset.csv").write_text("id,boneage,male\n\n1377,,False\n1378,120,True\n")
     with pytest.raises(BoneAgeError, match=r"1 × row with an empty bone age: line 3 \(1377,,False\)"):
         read_table(tmp_path)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path):
+def test_pipe_is_not_read(tmp_path: Path):
     write_rsna(tmp_path, TABLE)
     os.mkfifo(tmp_path / "pipe.csv")
     image = tmp_path / "boneage-training-dataset" / "1377.png"

@@ -11,13 +11,13 @@ def keys(count: int) -> torch.Tensor:
     return torch.randint(0, 2**53, (count,), generator=torch.Generator().manual_seed(0))
 
 
-def test_an_image_is_flipped_by_the_upper_half_of_its_key():
+def test_flip_uses_upper_half_of_key():
     mirrored = Compose([RandomHorizontalFlip(0.5)])(IMAGES, torch.tensor([0, 2**52, 2**52 - 1]))
     assert torch.equal(mirrored[1], IMAGES[1])
     assert torch.equal(mirrored[::2], IMAGES[::2].flip(3))
 
 
-def test_each_number_is_uniform_and_a_stranger_to_the_others():
+def test_hashed_numbers_are_uniform_and_independent():
     numbers = hashed_uniform(keys(100_000), 5).double()
     assert numbers.min() >= 0
     assert numbers.max() < 1
@@ -27,13 +27,13 @@ def test_each_number_is_uniform_and_a_stranger_to_the_others():
     assert correlated.abs().max() < 0.015
 
 
-def test_keys_that_differ_in_one_bit_have_other_numbers():
+def test_keys_differing_in_one_bit_differ():
     one, other = hashed_uniform(keys(1000), 3), hashed_uniform(keys(1000) ^ 1, 3)
     assert (one[:, 0] == other[:, 0]).all()  # its upper bits
     assert (one[:, 1:] != other[:, 1:]).all()
 
 
-def test_every_transform_has_numbers_of_its_own_and_a_function_of_images_needs_none():
+def test_transforms_get_their_own_numbers():
     given = []
 
     class Shift:

@@ -17,7 +17,7 @@ def random(count: int) -> torch.Tensor:
     return torch.rand(count, 3, generator=torch.Generator().manual_seed(0))
 
 
-def test_images_and_ages_are_mixed_alike_with_one_of_the_sex_and_nearly_the_age():
+def test_mixup_mixes_images_and_ages_alike():
     ages = torch.rand(400, generator=torch.Generator().manual_seed(1)) * 200
     male = [k % 2 for k in range(400)]
     boys = torch.tensor(male).bool()
@@ -31,21 +31,21 @@ def test_images_and_ages_are_mixed_alike_with_one_of_the_sex_and_nearly_the_age(
     assert torch.equal(after["male"], before["male"])
 
 
-def test_a_share_is_left_as_it_is():
+def test_mixup_leaves_unselected_images():
     before = batch([100.0, 101.0, 102.0, 103.0] * 50, [1] * 200)
     after = CMixup(p=0.3, sigma=50)(before, random(200))
     changed = (after["bone_age"] != before["bone_age"]).float().mean()
     assert 0.12 < changed < 0.35
 
 
-def test_who_is_alone_stays():
+def test_mixup_leaves_image_without_partner():
     before = batch([10.0, 200.0, 10.0], [0, 0, 1])
     after = CMixup(p=1, sigma=6)(before, random(3))
     assert torch.equal(after["image"], before["image"])
     assert torch.equal(after["bone_age"], before["bone_age"])
 
 
-def test_how_much_of_one_is_drawn_from_beta_2_2():
+def test_mixup_weight_is_beta_2_2():
     own = 0.5 - torch.sin(torch.asin(1 - 2 * torch.linspace(0.0005, 0.9995, 1000)) / 3)
     before = batch([0.0, 1.0], [1, 1])
     drawn = torch.tensor([[0.5, 0.3, 0.0], [0.5, 0.3, 0.0]])
@@ -56,6 +56,6 @@ def test_how_much_of_one_is_drawn_from_beta_2_2():
 
 
 @pytest.mark.parametrize("wrong", [{"p": 2}, {"sigma": 0}])
-def test_what_cannot_be_is_refused(wrong: dict):
+def test_mixup_invalid_parameters_are_refused(wrong: dict):
     with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
         CMixup(**wrong)

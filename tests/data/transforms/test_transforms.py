@@ -44,9 +44,7 @@ def hands() -> Tensor:
 
 
 @pytest.mark.parametrize(("nothing", "something"), KINDS, ids=NAMES)
-def test_nothing_is_nothing_and_something_changes_each_image_alone(
-    nothing: Any, something: Any, hands: Tensor
-):
+def test_transforms_change_each_image_alone(nothing: Any, something: Any, hands: Tensor):
     plain = hands.float() / 255
     torch.testing.assert_close(Compose([nothing])(hands, keys(8)), plain, atol=1e-5, rtol=0)
     changed = Compose([something])(hands, keys(8))
@@ -62,7 +60,7 @@ def test_nothing_is_nothing_and_something_changes_each_image_alone(
     assert len(again.flatten(1).unique(dim=0)) >= (2 if isinstance(something, LowResolution) else 7)
 
 
-def test_a_resolution_is_lost_in_each_of_its_ways(hands: Tensor):
+def test_low_resolution_loses_detail_at_each_scale(hands: Tensor):
     plain = hands[:1].float() / 255
     for level, side in ((0.1, 48), (0.9, 72)):
         for drawn, antialias in ((0.1, True), (0.9, False)):
@@ -72,7 +70,7 @@ def test_a_resolution_is_lost_in_each_of_its_ways(hands: Tensor):
     assert torch.equal(LowResolution(0.5)(hands[:1], torch.tensor([[0.6, 0.1, 0.1]])), plain)
 
 
-def test_an_affine_turns_as_pillow_does(hands: Tensor):
+def test_affine_rotates_like_pillow(hands: Tensor):
     turn = RandomAffine(rotation=30)
     ours = turn(hands[:1], torch.tensor([[0.9, 0.999999, 0.5, 0.5, 0.5, 0.5]]))
     theirs = Image.fromarray(hands[0, 0].numpy()).rotate(30, Image.Resampling.BILINEAR)
@@ -80,7 +78,7 @@ def test_an_affine_turns_as_pillow_does(hands: Tensor):
     assert difference[4:-4, 4:-4].mean() < 1.5  # of 255; the two place pixels half a one apart at the edges
 
 
-def test_an_affine_enlarges_shifts_mirrors_and_ends_at_another_size(hands: Tensor):
+def test_affine_scales_shifts_flips_and_resizes(hands: Tensor):
     still = torch.full((1, 6), 0.5)
     larger = still.clone()
     larger[0, 2] = 0.999999
@@ -105,7 +103,7 @@ def test_an_affine_enlarges_shifts_mirrors_and_ends_at_another_size(hands: Tenso
 @pytest.mark.parametrize(
     "flip", [RandomHorizontalFlip(0.5, alternate=True), RandomAffine(flip=0.5, alternate_flip=True)]
 )
-def test_an_image_is_mirrored_in_every_second_epoch(flip: Any, hands: Tensor):
+def test_alternate_flip_mirrors_every_second_epoch(flip: Any, hands: Tensor):
     """The key of a sample says whose turn it is above its random bits, see tests/data/test_dataset.py."""
     random, turn = keys(8), torch.tensor([0, 1, 0, 1, 1, 0, 1, 0])
     shown = Compose([flip])(hands, random + (turn << 53)).float()
@@ -114,7 +112,7 @@ def test_an_image_is_mirrored_in_every_second_epoch(flip: Any, hands: Tensor):
         torch.testing.assert_close(image, original if no else original.flip(2), atol=0.05, rtol=0)
 
 
-def test_contrast_is_the_same_whatever_it_was(hands: Tensor):
+def test_contrast_is_normalized(hands: Tensor):
     stretch = PercentileContrast(0.02, 0.98)
     wanted = stretch(hands)
     share = (wanted == 0).float().mean((1, 2, 3))
@@ -130,7 +128,7 @@ def test_contrast_is_the_same_whatever_it_was(hands: Tensor):
 
 
 @pytest.mark.parametrize("pad", [0, 12])
-def test_negatives_are_undone_and_others_left(pad: int, hands: Tensor):
+def test_polarity_inverts_negatives_only(pad: int, hands: Tensor):
     positive = F.pad(hands, [pad, pad, 0, 0])
     negative = F.pad(255 - hands, [pad, pad, 0, 0])
     torch.testing.assert_close(FixPolarity()(positive), positive.float() / 255)
@@ -139,7 +137,7 @@ def test_negatives_are_undone_and_others_left(pad: int, hands: Tensor):
     assert not FixPolarity()(black).any()
 
 
-def test_noise_is_normal_and_uncorrelated():
+def test_noise_is_gaussian_and_uncorrelated():
     gray = torch.full((64, 1, 32, 32), 0.5)
     random = torch.rand(64, 3, generator=torch.Generator().manual_seed(0))
     random[:, 0], random[:, 1] = 0, 1
@@ -150,7 +148,7 @@ def test_noise_is_normal_and_uncorrelated():
     assert torch.corrcoef(noise[:16].flatten(1)).fill_diagonal_(0).abs().max() < 0.15
 
 
-def test_blur_is_that_of_a_normal_distribution():
+def test_blur_is_gaussian():
     point = torch.zeros(1, 1, 33, 33)
     point[0, 0, 16, 16] = 1
     blurred = GaussianBlur(1, 2 / 33)(point, torch.tensor([[0.0, 1.0]]))[0, 0]
@@ -159,7 +157,7 @@ def test_blur_is_that_of_a_normal_distribution():
     assert (blurred.sum(0) * place**2).sum() == pytest.approx(4, rel=0.05)  # its variance, in pixels
 
 
-def test_a_border_keeps_the_inside_and_a_marker_lies_at_the_side(hands: Tensor):
+def test_border_keeps_inside_and_marker_lies_at_side(hands: Tensor):
     plain = hands.float() / 255
     framed = RandomBorder(1, 0.25)(
         hands, torch.tensor([[0.0, 0.9, 1, 1, 1, 1], [0.0, 0.1, 1, 1, 1, 1]]).repeat(4, 1)
@@ -185,12 +183,12 @@ def test_a_border_keeps_the_inside_and_a_marker_lies_at_the_side(hands: Tensor):
         lambda: PercentileContrast(1, 0),
     ],
 )
-def test_what_cannot_be_is_refused(wrong: Any):
+def test_invalid_parameters_are_refused(wrong: Any):
     with pytest.raises(ValueError, match=r"must be|shares"):
         wrong()
 
 
-def test_all_of_them_together_from_the_configuration(hands: Tensor):
+def test_augmented_config_composes(hands: Tensor):
     file = OmegaConf.create({"transforms": OmegaConf.load(CONF_DIR / "transforms" / "augmented.yaml")})
     made = instantiate(file.transforms, _convert_="all")
     train, validation = (Compose.from_config(made[side]) for side in ("train", "validation"))

@@ -15,7 +15,7 @@ from boneage_pl.training.callbacks.checkpointing import (
 )
 
 
-def test_one_moment_is_written_once_and_a_later_one_anew(tmp_path: Path):
+def test_equal_state_is_written_once(tmp_path: Path):
     files = AtomicCheckpointIO()
     best, last = tmp_path / "made" / "best.ckpt", tmp_path / "made" / "last.ckpt"
     for epoch, weight in ((0, 1.0), (1, 2.0)):
@@ -30,7 +30,7 @@ def test_one_moment_is_written_once_and_a_later_one_anew(tmp_path: Path):
     assert (last.parent / "previous.ckpt").samefile(best)
 
 
-def test_what_cannot_be_saved_leaves_the_older_file(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_failed_save_keeps_older_file(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     files = AtomicCheckpointIO()
     path = tmp_path / "last.ckpt"
     files.save_checkpoint({"epoch": 0, "global_step": 0}, path)
@@ -49,7 +49,7 @@ def test_what_cannot_be_saved_leaves_the_older_file(tmp_path: Path, caplog: pyte
     assert [torch.load(tmp_path / f"{name}.ckpt")["epoch"] for name in ("last", "previous")] == [2, 0]
 
 
-def test_little_room_is_said_beforehand(
+def test_low_disk_space_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     network = torch.nn.Linear(1000, 1000)

@@ -8,7 +8,7 @@ from boneage_pl.training.callbacks.logging import EpochLogger
 from boneage_pl.training.history import MetricsHistory
 
 
-def test_a_collapse_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_constant_predictions_are_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     epochs = EpochLogger(tmp_path / "metrics.csv", MetricsHistory([]), cast(Any, None))
     with caplog.at_level(logging.WARNING):
         for epoch, apart in enumerate((30.0, float("nan"), 0.0, 0.01)):

@@ -24,7 +24,7 @@ def averaged(values: list[float], decay: float) -> nn.BatchNorm1d:
     return average.module
 
 
-def test_the_latest_weigh_most_and_batchnorms_statistics_are_averaged_too():
+def test_ema_weighs_latest_most_and_averages_batchnorm():
     found = averaged([0.0, *[8.0] * 200], decay=0.9)
     for number in (found.weight, found.bias, found.running_mean, found.running_var):
         assert 7.99 < float(number) <= 8.0
@@ -32,14 +32,14 @@ def test_the_latest_weigh_most_and_batchnorms_statistics_are_averaged_too():
     assert float(once_more.running_mean) == pytest.approx(1.0, rel=1e-4)
 
 
-def test_its_memory_is_short_at_the_start():
+def test_ema_memory_is_short_at_start():
     """With 0.999 from the first step on, nine tenths of the first weights would still be there after 100."""
     found = averaged([100.0, *[0.0] * 100], decay=0.999)
     assert float(found.weight) < 1
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1])
-def test_a_decay_that_forgets_nothing_or_more_than_all_is_refused(decay: float):
+def test_ema_invalid_decay_is_refused(decay: float):
     with pytest.raises(ValueError, match="is no share below 1"):
         EMAWeights(decay)
 
@@ -62,7 +62,7 @@ def batches(count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [(5 + 2 * torch.randn(8, 3, 4, 4, generator=generator), torch.zeros(8)) for _ in range(count)]
 
 
-def test_the_statistics_are_those_of_the_batches_and_nothing_else_changes():
+def test_bn_recalibration_uses_given_batches_alone():
     network = Normed().train()
     network.dropout.eval()
     network.norm.running_mean.fill_(1e6)
@@ -86,7 +86,7 @@ def fit(*callbacks: Any) -> tuple[BoneAgeModule, float]:
     return module, float(run.callback_metrics["val_mae"])
 
 
-def test_training_goes_the_same_way_and_validation_uses_the_new_statistics():
+def test_bn_recalibration_keeps_training_and_changes_validation():
     plain, before = fit()
     anew, after = fit(BatchNormRecalibration(2))
     assert torch.equal(plain.network.age.weight, anew.network.age.weight)
@@ -97,13 +97,13 @@ def test_training_goes_the_same_way_and_validation_uses_the_new_statistics():
     assert torch.allclose(anew.network.norm.running_mean, seen.mean((0, 2, 3)), atol=1e-5)
 
 
-def test_an_epoch_that_is_not_validated_leaves_no_batches_behind():
+def test_bn_recalibration_without_validation_keeps_no_batches():
     callback = BatchNormRecalibration(2)
     module = BoneAgeModule(Normed(), optimizer=adam(0.1))
     trainer(max_epochs=3, callbacks=[callback], check_val_every_n_epoch=5).fit(module, loader(), loader())
     assert len(callback.kept) == 2
 
 
-def test_none_can_be_re_estimated_from_no_batch():
+def test_bn_recalibration_needs_batches():
     with pytest.raises(ValueError, match="at least one"):
         BatchNormRecalibration(0)
