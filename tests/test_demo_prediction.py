@@ -39,7 +39,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 @pytest.mark.parametrize("experiment", ["v1", "v2"])
 def test_validation_predictions_match_training(demo: Path, experiment: str):
-    model = BoneAgePredictor.load(experiment, outputs=demo / "outputs" / "demo")
+    model = BoneAgePredictor.load(experiment, output_dir=demo / "outputs" / "demo")
     validation = model.members[0].metadata.validation
     images = demo / "data" / "phantom_small" / "boneage-training-dataset"
     files = [images / f"{i}.png" for i in validation["id"]]
@@ -48,7 +48,7 @@ def test_validation_predictions_match_training(demo: Path, experiment: str):
 
 
 def test_intervals_cover_and_few_new_hands_are_flagged(demo: Path, fresh: pd.DataFrame):
-    model = BoneAgePredictor.load("v2", outputs=demo / "outputs" / "demo")
+    model = BoneAgePredictor.load("v2", output_dir=demo / "outputs" / "demo")
     answers = model.predict(fresh["path"].tolist(), ["M" if male else "F" for male in fresh["male"]])
     inside = [a.lower <= age <= a.upper for a, age in zip(answers, fresh["boneage"], strict=True)]
     assert 0.87 <= np.mean(inside) <= 0.93
@@ -56,7 +56,7 @@ def test_intervals_cover_and_few_new_hands_are_flagged(demo: Path, fresh: pd.Dat
 
 
 def test_non_hands_are_flagged(demo: Path, fresh: pd.DataFrame):
-    model = BoneAgePredictor.load("v1", outputs=demo / "outputs" / "demo")
+    model = BoneAgePredictor.load("v1", output_dir=demo / "outputs" / "demo")
     hands = [np.asarray(Image.open(path).convert("L")) for path in fresh["path"][:40]]
     for name, picture in others(hands[0]).items():
         assert set(model.predict(picture, "F")[0].flags) & {"out_of_distribution", "resolution_mismatch"}, (
