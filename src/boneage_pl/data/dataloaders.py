@@ -1,7 +1,7 @@
 """Build data loaders and choose their worker count."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import lightning as L
@@ -19,14 +19,13 @@ from boneage_pl.data.dataset import (
     RadiographDataset,
     limit_workers_by_shm,
 )
-from boneage_pl.data.images.resize import Pixels
+from boneage_pl.data.images.resize import ReadPixels
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.hardware import default_workers, free_memory, on_gpu
 from boneage_pl.utils.processes import ignore_signals
 
 log = logging.getLogger(__name__)
 
-ReadPixels = Callable[[Sequence[str]], Pixels]
 _MAX_MEMORY_FRACTION = 0.25  # of a GPU's free memory, that images may take unasked; our choice
 _ROWS_AT_ONCE = 256  # images copied to the device at once
 

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader
 from boneage_pl.data.cache.build import DatasetIndex, build_cache, open_dataset
 from boneage_pl.data.cache.store import ImageCache, ImageIndex
 from boneage_pl.data.cache.uncached import scan_originals
-from boneage_pl.data.dataloaders import DataLoaderFactory, DeviceImages, ReadPixels
+from boneage_pl.data.dataloaders import DataLoaderFactory, DeviceImages
 from boneage_pl.data.dataset import Batch, check_shares
 from boneage_pl.data.images.bit_depth import describe_bit_depths, effective_bits
 from boneage_pl.data.images.decode import decode_originals
-from boneage_pl.data.images.resize import ResizeMode, ResizeSpec
+from boneage_pl.data.images.resize import ReadPixels, ResizeMode, ResizeSpec
 from boneage_pl.data.sampling import Sampling, balanced
 from boneage_pl.data.split import Protocol, age_edges, make_split, missing_sex_note
 from boneage_pl.data.split_record import (

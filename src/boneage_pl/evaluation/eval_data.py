@@ -16,13 +16,12 @@ from boneage_pl.data.cache.build import build_cache
 from boneage_pl.data.cache.store import ImageCache, ImageIndex
 from boneage_pl.data.images.bit_depth import effective_bits
 from boneage_pl.data.images.decode import decode_originals
-from boneage_pl.data.images.resize import Resampling, ResizeSpec
+from boneage_pl.data.images.resize import ReadPixels, Resampling, ResizeSpec
 from boneage_pl.data.split_record import SeenImages, split_from_dict
 from boneage_pl.data.tables.load import load_table
 from boneage_pl.data.tables.spec import DatasetSpec, generate_if_missing, resolve_cache_dir
 from boneage_pl.data.tables.validate import check_on_invalid, drop_invalid_images, format_list
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.evaluation.predictions import ReadPixels
 from boneage_pl.evaluation.robustness import build_conditions
 from boneage_pl.training.checkpoint import Checkpoint
 from boneage_pl.training.metadata import CheckpointMetadata

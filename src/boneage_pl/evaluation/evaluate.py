@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from boneage_pl.data.images.resize import ReadPixels
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.evaluation.breakdown import metrics_of, predictions_frame
 from boneage_pl.evaluation.calibration import add_intervals, measure_interval_coverage, measure_std
@@ -19,7 +20,6 @@ from boneage_pl.evaluation.paired_test import compare_predictions, read_predicti
 from boneage_pl.evaluation.predictions import (
     UNCHANGED,
     CheckpointPredictions,
-    ReadPixels,
     ensemble_mean,
     predict_checkpoint,
 )

@@ -1,7 +1,7 @@
 """Run checkpoints over an evaluation set."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from boneage_pl.data.images.resize import Pixels
+from boneage_pl.data.images.resize import ReadPixels
 from boneage_pl.model.inference import BatchPredictor, PredictionBatch, average_predictions
 from boneage_pl.prediction.ensemble import TTATransform
 from boneage_pl.training.checkpoint import load_inference_module
@@ -17,7 +17,6 @@ from boneage_pl.training.runs import shortest_path
 from boneage_pl.utils.progress import progress
 
 UNCHANGED = "clean"
-ReadPixels = Callable[[Sequence[str]], Pixels]  # ids → uint8 [B, H, W]
 
 
 @dataclass

@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from boneage_pl.data.corruptions import CORRUPTIONS, RESAMPLING_CORRUPTIONS, Corruption
-from boneage_pl.data.images.resize import Pixels, Resampling
+from boneage_pl.data.images.resize import Pixels, ReadPixels, Resampling
 from boneage_pl.evaluation.breakdown import BOOTSTRAP_DRAWS, to_json_numbers
 from boneage_pl.evaluation.metrics import Values, mean, with_intervals
-from boneage_pl.evaluation.predictions import UNCHANGED, ReadPixels
+from boneage_pl.evaluation.predictions import UNCHANGED
 from boneage_pl.utils.plots import image_grid
 
 

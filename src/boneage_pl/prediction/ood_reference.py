@@ -1,7 +1,7 @@
 """Fit out-of-distribution statistics and store them in a checkpoint."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from boneage_pl.data.images.decode import FORMATS
-from boneage_pl.data.images.resize import Pixels
+from boneage_pl.data.images.resize import ReadPixels
 from boneage_pl.errors import BoneAgeError, first_line
 from boneage_pl.model.inference import BatchPredictor
 from boneage_pl.prediction.ood import MAX_IMAGES, OODDetector, fit_ood_detector, scale_ratio
@@ -18,8 +18,6 @@ from boneage_pl.training.checkpoint import Checkpoint, load_for_inference
 from boneage_pl.utils.files import atomic_path
 
 log = logging.getLogger(__name__)
-
-ReadPixels = Callable[[Sequence[str]], Pixels]  # ids → uint8 [N, side, side]
 
 
 def add_ood_statistics(path: Path, read: ReadPixels, paths: Mapping[str, str], config: Any) -> None:

@@ -1,5 +1,6 @@
 """Resize an image to a square: crop, pad or stretch."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -10,6 +11,7 @@ from PIL import Image
 from boneage_pl.errors import BoneAgeError
 
 Pixels = NDArray[np.uint8]
+ReadPixels = Callable[[Sequence[str]], Pixels]  # ids → their images, uint8 [N, side, side]
 ResizeMode = Literal["crop", "pad", "stretch"]
 Resampling = Literal["bilinear", "lanczos", "plain"]
 
