@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PY) -m pip install --disable-pip-version-check -q -c constraints.txt $(PIP_ARGS) -e '.[dev]'
 	@touch $@
 
-demo: setup  ## synthetic radiographs, a small v1, v2 from its checkpoint, an answer; nothing is downloaded
+demo: setup  ## synthetic radiographs, a small v1, v2 from its checkpoint, a prediction; nothing is downloaded
 	$(PY) -m boneage_pl +experiment=v1 $(DEMO) optimizer.lr=0.001 trainer.max_epochs=8
 	$(PY) -m boneage_pl +experiment=v2 $(DEMO) optimizer.lr=0.0003 trainer.max_epochs=8 ckpt=v1
 	$(PY) -m boneage_pl.predict output_dir=outputs/demo ckpt=v2 sex=F images=data/phantom_small/boneage-training-dataset/7.png
@@ -33,7 +33,7 @@ test: setup  ## the tests (minutes)
 test-all: setup  ## the tests and the slow ones
 	$(PY) -m pytest $(TWO) -m ''
 
-stress: setup  ## kill, stop, fill, damage and deceive it, and print what came of it (minutes)
+stress: setup  ## kill runs, fill disks, damage and forge files, and print the results (minutes)
 	$(PY) -m tests.stress
 
 lint: setup  ## ruff format check, ruff, mypy over src/
@@ -41,10 +41,10 @@ lint: setup  ## ruff format check, ruff, mypy over src/
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-bench: setup  ## the project against the published way, side by side, the CPU's rows (half an hour on 2 cores)
+bench: setup  ## the project against a plain pipeline, side by side, the CPU's rows (half an hour on 2 cores)
 	$(PY) -m benchmarks.speed
 
-gpu: setup  ## how fast the GPU that is here trains and predicts (8 minutes); its record goes to docs/records
+gpu: setup  ## training and prediction speed on the GPU (8 minutes); writes docs/records
 	$(PY) -m benchmarks.gpu
 
 reproduction: setup  ## docs/RESULTS_REPRODUCTION.md from the records of the runs

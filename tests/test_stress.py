@@ -20,7 +20,7 @@ def test_stress_share():
         "SIGINT twice",
         "mutated",
         "disk",
-        "hostile checkpoints",
+        "malicious checkpoints",
         "a damaged best.ckpt",
     ):
         assert tried in done.stdout

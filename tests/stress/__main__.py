@@ -1,4 +1,4 @@
-"""`make stress`: everything that breaks a run, tried for real on a tiny network; prints what came of it.
+"""`make stress`: break runs of a tiny network in every way, and print a table of results.
 
 `--quick` tries a share of each in about two minutes; `--only kills` one group.
 """
@@ -22,7 +22,7 @@ def main() -> int:
     """Try, print the table, and return 1 if anything failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", choices=["mutations", "kills", "signals", "disks", "at_once", "hostile"])
+    parser.add_argument("--only", choices=["mutations", "kills", "signals", "disks", "at_once", "malicious"])
     parser.add_argument("--seed", type=int, help="of the moments that are drawn; a new one each time")
     parser.add_argument(
         "--kills", type=int, help="how many of v1 (25, and 2 with --quick), and half as many of v3"
@@ -37,7 +37,7 @@ def main() -> int:
             rows = list(_rows(bench, Path(folder), options, seed))
         finally:
             bench.close()
-    print("\n| tried | times | failed | what came of it |\n| --- | --- | --- | --- |")
+    print("\n| fault | times | failed | result |\n| --- | --- | --- | --- |")
     for row in rows:
         print(
             f"| {row.what} | {row.tried} | {len(row.failed)} | {row.found if not row.failed else 'FAILED'} |"
@@ -64,7 +64,7 @@ def _rows(bench: Bench, folder: Path, options: argparse.Namespace, seed: int) ->
         ],  # type: ignore[misc]
         "disks": [lambda: full_disks(bench, ("checkpoint",)) if quick else full_disks(bench)],
         "at_once": [] if quick else [lambda: at_once(bench)],
-        "hostile": [
+        "malicious": [
             lambda: checkpoints(bench, 3 if quick else None),
             lambda: folders(bench),
             lambda: damaged(bench),

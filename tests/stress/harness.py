@@ -62,7 +62,7 @@ V3 = Recipe(
 
 @dataclass
 class Row:
-    """A line of the table: what was tried, how often, and what came of it."""
+    """A row of the table: the fault, how often, and the result."""
 
     what: str
     tried: int

@@ -99,4 +99,9 @@ def signals(bench: Bench, name: str, count: int) -> Row:
         return found
 
     failed = bench.two_at_a_time(trial, moments)
-    return Row(f"{name}, then resume=", count, failed, "stopped, told how to go on; bit-identical in the end")
+    return Row(
+        f"{name}, then resume=",
+        count,
+        failed,
+        "stopped and printed the resume command; bit-identical in the end",
+    )

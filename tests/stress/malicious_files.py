@@ -61,7 +61,7 @@ def _shared(content: dict[str, Any], _: Path) -> None:
     split["validation"] = [*split["validation"][1:], split["train"][0]]
 
 
-HOSTILE: dict[str, Callable[[Path, Path, Path], None]] = {
+MALICIOUS: dict[str, Callable[[Path, Path, Path], None]] = {
     "code in place of the record": _changed(lambda c, mark: c.update(boneage_pl=Code(mark))),
     "code among the weights": _changed(lambda c, mark: c["state_dict"].update(x=Code(mark))),
     "code in the optimizer's state": _changed(lambda c, mark: c["optimizer_states"].append(Code(mark))),
@@ -86,13 +86,13 @@ HOSTILE: dict[str, Callable[[Path, Path, Path], None]] = {
 
 
 def checkpoints(bench: Bench, count: int | None = None) -> Row:
-    """Start from each hostile checkpoint, and resume a run that holds nothing else."""
+    """Start from each malicious checkpoint, and resume a run that holds nothing else."""
     mark = bench.home / "mark"
 
     def trial(name: str) -> list[str]:
-        at = bench.home / "hostile" / name.replace(" ", "_").replace("'", "")
+        at = bench.home / "malicious" / name.replace(" ", "_").replace("'", "")
         at.mkdir(parents=True)
-        HOSTILE[name](bench.whole(V1) / "checkpoints" / "last.ckpt", at / "x.ckpt", mark)
+        MALICIOUS[name](bench.whole(V1) / "checkpoints" / "last.ckpt", at / "x.ckpt", mark)
         start = bench.start(*V1.options, f"ckpt={at}/x.ckpt", f"hydra.run.dir={at}/new").wait()
         found = complaints(start, 2, "x.ckpt")
         run = at / "run"
@@ -103,9 +103,9 @@ def checkpoints(bench: Bench, count: int | None = None) -> Row:
         found += ["its code ran"] if mark.exists() else []
         return found + (["left a run folder"] if (at / "new").exists() else [])
 
-    names = list(HOSTILE)[:count]
+    names = list(MALICIOUS)[:count]
     failed = bench.two_at_a_time(trial, names)
-    return Row("hostile checkpoints, by ckpt= and by resume=", len(names), failed, "refused; no code ran")
+    return Row("malicious checkpoints, by ckpt= and by resume=", len(names), failed, "rejected; no code ran")
 
 
 def folders(bench: Bench) -> Row:
@@ -129,7 +129,7 @@ def folders(bench: Bench) -> Row:
 
     def trial(name: str) -> list[str]:
         file, old, new = named[name]
-        run = bench.home / "hostile" / name.replace(" ", "_")
+        run = bench.home / "malicious" / name.replace(" ", "_")
         shutil.copytree(bench.whole(V1), run, ignore=shutil.ignore_patterns("report"))
         path = run / ".hydra" / f"{file}.yaml"
         assert old in path.read_text()
@@ -140,7 +140,7 @@ def folders(bench: Bench) -> Row:
 
     failed = bench.two_at_a_time(trial, named)
     return Row(
-        "run folders that name code, by resume=", len(named), failed, "refused or ignored; no code ran"
+        "run folders that name code, by resume=", len(named), failed, "rejected or ignored; no code ran"
     )
 
 
