@@ -31,10 +31,10 @@ _HYDRA_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--sh
 def run(config: DictConfig) -> float:
     """Train one composed experiment and return its best validation MAE in months, for sweeps."""
     try:
-        found = None if _needs_imagenet(config) else print_setup(config)
+        index = None if _needs_imagenet(config) else print_setup(config)
         from boneage_pl.train import train  # imports torch: not before configuration and data are known
 
-        best = train(config, found).best_val_mae
+        best = train(config, index).best_val_mae
     except (BoneAgeError, InstantiationException):
         hydra = HydraConfig.get()
         remove_empty_run_dir(Path(hydra.runtime.output_dir))

@@ -45,12 +45,12 @@ from boneage_pl.utils.hardware import check_devices, describe_numerics, resolve_
 log = logging.getLogger(__name__)
 
 
-def train(cfg: DictConfig, found: DatasetIndex | None = None) -> Summary:
+def train(cfg: DictConfig, index: DatasetIndex | None = None) -> Summary:
     """Train one experiment in its run folder and return what came of it; what the folder holds is continued.
 
     Args:
         cfg: the composed configuration.
-        found: the data set, where it has just been looked at.
+        index: the data set, where it has just been looked at.
 
     Raises:
         BoneAgeError: data, a checkpoint or an option that cannot be right.
@@ -60,11 +60,11 @@ def train(cfg: DictConfig, found: DatasetIndex | None = None) -> Summary:
     _silence_warnings()
     if getattr(rank_zero_only, "rank", 0):  # of the processes of a distributed run one speaks, and locks
         logging.getLogger("boneage_pl").setLevel(logging.ERROR)
-        return _train(cfg, run, found)
+        return _train(cfg, run, index)
     with run_dir_lock(run):
         try:
             with handle_stop_signals(), _translate_errors(run):
-                return _train(cfg, run, found)
+                return _train(cfg, run, index)
         except StopRequested as stopped:
             print_stopped(stopped.number, run)
             sys.exit(128 + stopped.number)
@@ -76,13 +76,13 @@ def train(cfg: DictConfig, found: DatasetIndex | None = None) -> Summary:
             raise
 
 
-def _train(cfg: DictConfig, run: Path, found: DatasetIndex | None) -> Summary:
+def _train(cfg: DictConfig, run: Path, index: DatasetIndex | None) -> Summary:
     check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
     check_compile(cfg.compile)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
 
     beginning = InitialState.resolve(cfg, run)
-    data = build_datamodule(cfg, beginning, found)
+    data = build_datamodule(cfg, beginning, index)
     network = beginning.network(cfg.model)
     precision = beginning.precision or resolve_precision(
         cfg.trainer.precision, cfg.trainer.accelerator, depthwise=is_depthwise(network)

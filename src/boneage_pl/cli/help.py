@@ -149,13 +149,13 @@ def config_dirs(arguments: list[str]) -> list[Path]:
 def suggest_overrides(arguments: list[str], config_name: str) -> list[str]:
     """Return the new or nearest name of each override that names no option, or no file of a group."""
     keys = _config_keys(config_name)
-    found = []
+    hints = []
     for argument in arguments:
         typed = argument.lstrip("+")
         if old := next(
             (old for old in (typed, typed.partition("=")[0]) if old in RENAMED and old not in keys), ""
         ):
-            found.append(f"{old} is {RENAMED[old]}")
+            hints.append(f"{old} is {RENAMED[old]}")
             continue
         try:
             override = OverridesParser.create().parse_override(argument)
@@ -164,10 +164,10 @@ def suggest_overrides(arguments: list[str], config_name: str) -> list[str]:
             continue
         if names := group_choices(key, arguments):
             values = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str)]
-            found += [_nearest_names(f"{key}={v}", v, names, f"{key}=") for v in values if v not in names]
+            hints += [_nearest_names(f"{key}={v}", v, names, f"{key}=") for v in values if v not in names]
         elif key not in keys and not argument.startswith("+"):
-            found.append(_nearest_names(key, key, keys, ""))
-    return [hint for hint in found if hint]
+            hints.append(_nearest_names(key, key, keys, ""))
+    return [hint for hint in hints if hint]
 
 
 def _nearest_names(typed: str, name: str, names: list[str], before: str) -> str:

@@ -71,7 +71,7 @@ class BoneAgeDataModule(L.LightningDataModule):
         phantom: draws the data into `root` first (the phantom).
         sampler: how many training rows are drawn from each group.
         origin: the split record of the checkpoint that training starts from.
-        found: the data set, where it has just been looked at.
+        index: the data set, where it has just been looked at.
 
     After `setup`: `table` (a row an image), `split` (a row a sample), `record` (the split as plain values),
     `skipped` (what was left out: `id, problem, where`).
@@ -110,7 +110,7 @@ class BoneAgeDataModule(L.LightningDataModule):
         phantom: Callable[[Path], None] | None = None,
         sampler: Sampling = balanced,
         origin: dict[str, Any] | None = None,
-        found: DatasetIndex | None = None,
+        index: DatasetIndex | None = None,
     ) -> None:
         super().__init__()
         self.spec = DatasetSpec.from_options(root, table, columns, age_unit, naming)
@@ -150,7 +150,7 @@ class BoneAgeDataModule(L.LightningDataModule):
         self.sampler = sampler
         self.origin = origin
         self.use_origin = origin is not None and split_file is None and split_from == "checkpoint"
-        self._dataset_index = found
+        self._dataset_index = index
         self._ready = False
 
     def prepare_data(self) -> None:
@@ -161,12 +161,12 @@ class BoneAgeDataModule(L.LightningDataModule):
         """
         if self.phantom is not None:
             generate_if_missing(self.phantom, self.root)
-        found = self._index()
-        if self.cache and found.store is None:
-            if not found.problems:
-                self._make_split(found.table)  # what cannot be divided is refused before it is prepared
-            found.store = build_cache(
-                found.table, self.root, self.cache_dir, self.resize_spec, self.cache_workers
+        index = self._index()
+        if self.cache and index.store is None:
+            if not index.problems:
+                self._make_split(index.table)  # what cannot be divided is refused before it is prepared
+            index.store = build_cache(
+                index.table, self.root, self.cache_dir, self.resize_spec, self.cache_workers
             )
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
@@ -178,9 +178,9 @@ class BoneAgeDataModule(L.LightningDataModule):
         """
         if self._ready:  # Lightning calls this again before validate and before fit
             return
-        found = self._index()
-        table, problems = found.table, found.problems
-        self.read, images = self._source(found)
+        index = self._index()
+        table, problems = index.table, index.problems
+        self.read, images = self._source(index)
         self.bit_depths = images.bit_depths
         self.table = drop_invalid_images(problems, table, images.errors, images.pixel_sha256)
         if problems and self.on_invalid == "raise":
@@ -222,22 +222,22 @@ class BoneAgeDataModule(L.LightningDataModule):
             )
         return self._dataset_index
 
-    def _source(self, found: DatasetIndex) -> tuple[ReadPixels, ImageIndex]:
+    def _source(self, index: DatasetIndex) -> tuple[ReadPixels, ImageIndex]:
         """Return what reads pixels by id, and what is known of the images."""
         if not self.cache:
-            paths = dict(zip(found.table["id"], found.table["path"], strict=True))
+            paths = dict(zip(index.table["id"], index.table["path"], strict=True))
             images = scan_originals(paths, self.resize_spec, self.cache_workers)
             used = {i: effective_bits(depth, images.bit_depths) for i, depth in images.depths.items()}
             return partial(decode_originals, paths, self.resize_spec, used), images
-        if found.store is None:
+        if index.store is None:
             ImageCache(self.cache_dir, self.resize_spec)  # says that there is none, where that is so
-        if found.store is None or not found.store.path.exists():  # another data set has taken its place
+        if index.store is None or not index.store.path.exists():  # another data set has taken its place
             raise BoneAgeError(
                 f"{self.cache_dir} holds other images than {self.root}: they changed since they were\n"
                 "cached, or another data set has the same data.cache_dir. Start again, and give each\n"
                 "data set a cache of its own."
             )
-        return found.store.read, found.store.images
+        return index.store.read, index.store.images
 
     def _make_split(
         self,

@@ -38,11 +38,11 @@ def all_images(images: Counts, _rows: int) -> Counts:
 def _apportion(weights: NDArray[np.float64], rows: int) -> Counts:
     """Share rows in proportion to weights, whole, by the largest remainders; each group has one at least."""
     exact = weights / weights.sum() * rows
-    found = np.maximum(np.floor(exact).astype(np.int64), 1)
-    missing = rows - found.sum()
+    counts = np.maximum(np.floor(exact).astype(np.int64), 1)
+    missing = rows - counts.sum()
     if missing > 0:
-        found[np.argsort(found - exact, kind="stable")[:missing]] += 1
-    return found
+        counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
+    return counts
 
 
 def rows_per_group(sampling: Sampling, images: Counts, rows: int) -> Counts:

@@ -95,10 +95,10 @@ def write_onnx_export(job: ExportJob, path: Path) -> None:
     for name, stem in {"int8": 0, f"int8 but {NUM_FLOAT32_CONVS} first": NUM_FLOAT32_CONVS}.items():
         quantize_int8(whole, path, job.verification.calibration, known, stem)
         set_metadata(path, metadata)
-        found = job.check(name, path, open_onnx(path))
-        if mae_increase(found, exact) <= job.max_mae_increase:
+        check = job.check(name, path, open_onnx(path))
+        if mae_increase(check, exact) <= job.max_mae_increase:
             return
-    assert_accuracy(found, exact, job.max_mae_increase)
+    assert_accuracy(check, exact, job.max_mae_increase)
 
 
 def write_torch_export(job: ExportJob, path: Path) -> None:
@@ -118,11 +118,11 @@ def write_safetensors_export(job: ExportJob, path: Path) -> None:
             path, interval_level=job.interval_level, device="cpu", trusted_config=job.trusted_config
         )
     )
-    found = job.check(job.precision, path, again.predict)
+    check = job.check(job.precision, path, again.predict)
     if kind:
-        assert_accuracy(found, job.reference, job.max_mae_increase)
+        assert_accuracy(check, job.reference, job.max_mae_increase)
     else:
-        assert_parity(found, job.reference)
+        assert_parity(check, job.reference)
 
 
 WRITERS = {

@@ -72,7 +72,7 @@ def _front_matter(record: CheckpointMetadata, numbers: dict[str, Any]) -> str:
     """Return the front matter that Hugging Face's hub reads."""
     mae = numbers["overall"]["mae"]["value"]
     data = Path(record.config["data"]["root"]).name
-    found: dict[str, Any] = {
+    front: dict[str, Any] = {
         "library_name": "boneage_pl",
         "tags": ["bone-age", "radiology", "regression", "pytorch"],
         "model-index": [
@@ -89,8 +89,8 @@ def _front_matter(record: CheckpointMetadata, numbers: dict[str, Any]) -> str:
         ],
     }
     if mae is None:  # its answers are no numbers
-        del found["model-index"]
-    return yaml.safe_dump(found, sort_keys=False).rstrip()
+        del front["model-index"]
+    return yaml.safe_dump(front, sort_keys=False).rstrip()
 
 
 def _reported_metrics(checkpoint: Path) -> Iterator[dict[str, Any]]:
@@ -98,9 +98,11 @@ def _reported_metrics(checkpoint: Path) -> Iterator[dict[str, Any]]:
     files = run_of(checkpoint).glob("report_*/metrics.json")
     for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-            alone = len(found["checkpoints"]) == 1 and Path(found["checkpoints"][0]).name == checkpoint.name
-            if alone and {"subset", "data", "overall", "robustness", "rows", "images"} <= set(found):
-                yield {**found, "data": Path(found["data"]).name}
+            metrics = json.loads(file.read_text(encoding="utf-8"))
+            alone = (
+                len(metrics["checkpoints"]) == 1 and Path(metrics["checkpoints"][0]).name == checkpoint.name
+            )
+            if alone and {"subset", "data", "overall", "robustness", "rows", "images"} <= set(metrics):
+                yield {**metrics, "data": Path(metrics["data"]).name}
         except (OSError, ValueError, KeyError, TypeError):
             continue  # one of another time, or of another program

@@ -114,7 +114,7 @@ def _from_files(config: DictConfig, member: EnsembleMember) -> VerificationSet:
     named = config.verify_images
     listed = [str(named)] if isinstance(named, str) else [str(name) for name in named]
     frame, levels = member.resize_spec, member.metadata.bit_depths
-    found: list[tuple[NDArray[np.uint8], bool]] = []
+    loaded: list[tuple[NDArray[np.uint8], bool]] = []
     refused = []
     for at, squares in enumerate(load_images(expand_inputs(listed), [frame], levels, cores())):
         if squares.error:
@@ -122,19 +122,19 @@ def _from_files(config: DictConfig, member: EnsembleMember) -> VerificationSet:
             continue
         known = squares.request.male
         # of a file that does not say, one sex and the other by turns: an answer is only compared with itself
-        found.append((squares.pixels[frame], known if isinstance(known, bool) else at % 2 == 1))
-        if len(found) == 2 * config.verify_count:
+        loaded.append((squares.pixels[frame], known if isinstance(known, bool) else at % 2 == 1))
+        if len(loaded) == 2 * config.verify_count:
             break
-    if len(found) < 2:
+    if len(loaded) < 2:
         why = f"\n{refused[0]}" if refused else ""
-        raise BoneAgeError(f"verify_images={named}: {len(found)} can be read, and two are needed.{why}")
-    words = f"{len(found[::2])} of the images that verify_images names"
-    return VerificationSet(words, _to_batch(found[::2], frame), _to_batch(found[1::2], frame))
+        raise BoneAgeError(f"verify_images={named}: {len(loaded)} can be read, and two are needed.{why}")
+    words = f"{len(loaded[::2])} of the images that verify_images names"
+    return VerificationSet(words, _to_batch(loaded[::2], frame), _to_batch(loaded[1::2], frame))
 
 
-def _to_batch(found: Sequence[tuple[NDArray[np.uint8], bool]], frame: ResizeSpec) -> ImageBatch:
-    image = np.stack([pixels for pixels, _ in found]).reshape(-1, 1, frame.size, frame.size)
-    return ImageBatch(image, np.array([male for _, male in found], np.float32))
+def _to_batch(samples: Sequence[tuple[NDArray[np.uint8], bool]], frame: ResizeSpec) -> ImageBatch:
+    image = np.stack([pixels for pixels, _ in samples]).reshape(-1, 1, frame.size, frame.size)
+    return ImageBatch(image, np.array([male for _, male in samples], np.float32))
 
 
 def _evenly_spaced(count: int, most: int) -> list[int]:
@@ -211,7 +211,7 @@ def seconds_per_batch(ask: PredictFn, pictures: ImageBatch, batch: int) -> float
     return best
 
 
-def assert_parity(found: ExportCheck, reference: ExportCheck) -> float:
+def assert_parity(check: ExportCheck, reference: ExportCheck) -> float:
     """Return the largest difference between answers in months.
 
     Raises:
@@ -221,36 +221,36 @@ def assert_parity(found: ExportCheck, reference: ExportCheck) -> float:
         raise BoneAgeError(
             "the network's answers are no numbers: its training diverged. Nothing was written."
         )
-    largest = float(np.abs(found.months - reference.months).max())
+    largest = float(np.abs(check.months - reference.months).max())
     if not largest <= PARITY_MONTHS:
         raise BoneAgeError(
-            f"{found.name} is up to {largest:.3f} months from PyTorch, and {PARITY_MONTHS} are allowed:\n"
+            f"{check.name} is up to {largest:.3f} months from PyTorch, and {PARITY_MONTHS} are allowed:\n"
             "nothing was written."
         )
     return largest
 
 
-def mae_increase(found: ExportCheck, exact: ExportCheck) -> float:
+def mae_increase(check: ExportCheck, exact: ExportCheck) -> float:
     """Return what a precision costs: in months of MAE; without ages, how far answers move on average."""
-    return float(_bootstrap_mae_increase(found, exact).mean())
+    return float(_bootstrap_mae_increase(check, exact).mean())
 
 
-def _bootstrap_mae_increase(found: ExportCheck, exact: ExportCheck) -> NDArray[np.float64]:
-    if found.errors is None or exact.errors is None:
-        return np.abs(found.months - exact.months)
-    return found.errors - exact.errors
+def _bootstrap_mae_increase(check: ExportCheck, exact: ExportCheck) -> NDArray[np.float64]:
+    if check.errors is None or exact.errors is None:
+        return np.abs(check.months - exact.months)
+    return check.errors - exact.errors
 
 
-def assert_accuracy(found: ExportCheck, exact: ExportCheck, most: float) -> float:
+def assert_accuracy(check: ExportCheck, exact: ExportCheck, most: float) -> float:
     """Return `mae_increase`.
 
     Raises:
         BoneAgeError: it is over `most`.
     """
-    cost = mae_increase(found, exact)
+    cost = mae_increase(check, exact)
     if not cost <= most:
         raise BoneAgeError(
-            f"{found.name} costs {cost:+.3f} months, and max_mae_increase={most} are allowed: nothing was "
+            f"{check.name} costs {cost:+.3f} months, and max_mae_increase={most} are allowed: nothing was "
             "written.\nSay max_mae_increase= if that is worth it to you, or leave precision=float32."
         )
     return cost

@@ -108,8 +108,10 @@ def metrics_of(answers: pd.DataFrame, base: Values | None = None) -> dict[str, d
     """Return all of `agreement` for rows of a `predictions_frame`: value, low and high, null for NaN."""
     true, predicted = (answers[name].to_numpy(float) for name in ("bone_age", "predicted"))
     images = pd.factorize(answers["image"])[0]
-    found = with_intervals(lambda w: agreement(true, predicted, w), images, base=base, count=BOOTSTRAP_DRAWS)
-    return {name: to_json_numbers(*values) for name, values in found.items()}
+    metrics = with_intervals(
+        lambda w: agreement(true, predicted, w), images, base=base, count=BOOTSTRAP_DRAWS
+    )
+    return {name: to_json_numbers(*values) for name, values in metrics.items()}
 
 
 def population_weights(answers: pd.DataFrame, population: Population) -> Values | None:
@@ -137,12 +139,12 @@ def to_json_numbers(value: float, low: float, high: float) -> dict[str, float | 
 def _by(answers: pd.DataFrame, key: ArrayLike, names: list[str]) -> list[dict[str, Any]]:
     """Return rows, images and statistics of each part of the answers; `key` numbers the parts from 0."""
     part = np.asarray(key, int)
-    found = []
+    parts = []
     for at, name in enumerate(names):
         rows = answers[part == at]
         numbers = {"name": name, "rows": len(rows), "images": int(rows["image"].nunique())}
-        found.append({**numbers, **(metrics_of(rows) if len(rows) else {})})
-    return found
+        parts.append({**numbers, **(metrics_of(rows) if len(rows) else {})})
+    return parts
 
 
 def _baselines(answers: pd.DataFrame, population: Population) -> list[dict[str, Any]]:
@@ -161,6 +163,6 @@ def _baselines(answers: pd.DataFrame, population: Population) -> list[dict[str, 
     baselines = []
     for name, (months, what) in predictors.items():
         error = (months - answers["bone_age"]).abs().to_numpy(float)
-        found = with_intervals(lambda w, e=error: {"mae": mean(e, w)}, images, count=BOOTSTRAP_DRAWS)  # type: ignore[misc]
-        baselines.append({"name": name, "what": what, "mae": to_json_numbers(*found["mae"])})
+        metrics = with_intervals(lambda w, e=error: {"mae": mean(e, w)}, images, count=BOOTSTRAP_DRAWS)  # type: ignore[misc]
+        baselines.append({"name": name, "what": what, "mae": to_json_numbers(*metrics["mae"])})
     return baselines

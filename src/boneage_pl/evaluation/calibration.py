@@ -69,17 +69,20 @@ def measure_std(answers: pd.DataFrame) -> dict[str, Any] | None:
         found = {name: mean(off, weights * of) for name, of in quarters.items()}
         return {**found, "least_less_surest": found["least_sure"] - found["surest"]}
 
-    found = with_intervals(maes, answers["image"].to_numpy(), count=BOOTSTRAP_DRAWS)
-    return {"mean": float(spread.mean()), **{name: to_json_numbers(*value) for name, value in found.items()}}
+    intervals = with_intervals(maes, answers["image"].to_numpy(), count=BOOTSTRAP_DRAWS)
+    return {
+        "mean": float(spread.mean()),
+        **{name: to_json_numbers(*value) for name, value in intervals.items()},
+    }
 
 
 def _coverage_row(name: str, rows: pd.DataFrame) -> dict[str, Any]:
     inside = rows["bone_age"].between(rows["lower"], rows["upper"]).to_numpy().astype(np.float64)
     images = pd.factorize(rows["image"])[0]
-    found = with_intervals(lambda w: {"covered": mean(inside, w)}, images, count=BOOTSTRAP_DRAWS)
+    intervals = with_intervals(lambda w: {"covered": mean(inside, w)}, images, count=BOOTSTRAP_DRAWS)
     return {
         "name": name,
         "images": int(rows["image"].nunique()),
-        "covered": to_json_numbers(*found["covered"]),
+        "covered": to_json_numbers(*intervals["covered"]),
         "width": float((rows["upper"] - rows["lower"]).mean()),
     }

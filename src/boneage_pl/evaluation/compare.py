@@ -95,8 +95,8 @@ def _open_target(target: Path) -> Iterator[None]:
 
 def _build_page(runs: list[RunResults], config: DictConfig, target: Path) -> str:
     """Print the tables, and return the page that has them."""
-    found = results_table(runs), config_differences(runs), paired_tests(runs)
-    for table in (_transpose(found[0]), *(table for table in found[1:] if len(table) > 1)):
+    tables = results_table(runs), config_differences(runs), paired_tests(runs)
+    for table in (_transpose(tables[0]), *(table for table in tables[1:] if len(table) > 1)):
         log.info("%s\n", "\n".join(format_table(table)))
     if target.suffix == SUFFIXES["markdown"]:
         page = write_markdown(runs, expand_path(config.template) if config.template else None, target)
@@ -104,7 +104,7 @@ def _build_page(runs: list[RunResults], config: DictConfig, target: Path) -> str
         return f"<!-- {PAGE_SUFFIXES}{source} -->\n{page}"
     experiments = [run.experiment for run in runs]
     curves = learning_curves({run.name: run.history.rows for run in runs}, published_stages(experiments))
-    parts: dict[str, Any] = dict(zip(("results", "differences", "tests"), found, strict=True))
+    parts: dict[str, Any] = dict(zip(("results", "differences", "tests"), tables, strict=True))
     parts |= {"curves": figure_to_png(curves), "curves_caption": curves_caption(experiments)}
     return render("compare.html", title="Bone age: runs compared", built=PAGE_SUFFIXES, **parts)
 
@@ -116,13 +116,13 @@ def _folders(name: str, outputs: Path) -> list[Path]:
     if run := newest_run(outputs, name):
         return [run]
     at = Path(path.anchor)
-    found = sorted(p for p in at.glob(str(path.relative_to(at))) if _is_run(p)) if "*" in name else []
-    if not found:
+    folders = sorted(p for p in at.glob(str(path.relative_to(at))) if _is_run(p)) if "*" in name else []
+    if not folders:
         raise BoneAgeError(
             f"runs={name}: no run's folder, no experiment with a run under {outputs}/, and no pattern that "
             "a run matches."
         )
-    return found
+    return folders
 
 
 def _is_run(folder: Path) -> bool:
@@ -217,10 +217,10 @@ def compare_prediction_files(config: DictConfig) -> Path:
 
 def metrics_side_by_side(answers: Mapping[str, pd.DataFrame]) -> Table:
     """Return a row for each file: its MAE, bias and root mean squared error in months, with intervals."""
-    found = {name: metrics_of(rows) for name, rows in answers.items()}
+    metrics = {name: metrics_of(rows) for name, rows in answers.items()}
     cells = {
         name: [with_interval(of_one[key], sign="+" if key == "bias" else "") for key in STATISTICS]
-        for name, of_one in found.items()
+        for name, of_one in metrics.items()
     }
     return [["answers", "MAE, months", "bias", "RMSE"], *([name, *row] for name, row in cells.items())]
 
@@ -232,10 +232,10 @@ def paired_tests_by_subgroup(answers: Mapping[str, pd.DataFrame]) -> Table:
     """
     table: Table = [["answers", "of", "images", "difference of MAE, months", "p", "p, of several tests"]]
     for (one, these), (other, those) in combinations(answers.items(), 2):
-        found = {part: paired_comparison(these[mask], those[mask]) for part, mask in _subgroups(these)}
-        made = [test["p"] for test in found.values() if test["p"] is not None]
+        tests = {part: paired_comparison(these[mask], those[mask]) for part, mask in _subgroups(these)}
+        made = [test["p"] for test in tests.values() if test["p"] is not None]
         adjusted = iter(holm_correction(made))
-        for part, test in found.items():
+        for part, test in tests.items():
             known = test["p"] is not None
             p = [f"{test['p']:.4f}", f"{next(adjusted):.4f}"] if known else ["–", "–"]
             difference = with_interval(test["difference"], sign="+") if known else "–"

@@ -89,13 +89,13 @@ def diff_options(one: RunResults, other: RunResults) -> dict[str, Any]:
     ages = (answers.drop_duplicates("id").set_index("id")["bone_age"] for answers in (mine, theirs))
     if mismatched_ages(*ages):
         return {"why": "their data show other children under the same ids"}
-    found = paired_comparison(_exclude_seen(mine), _exclude_seen(theirs))
-    if found["difference"] is not None:
-        return found
-    if found["images"] < MIN_PAIRS:
-        few = f"only {found['images']}" if found["images"] else "no"
-        return {**found, "why": f"{few} validation images in common"}
-    return {**found, "why": "answers that are not numbers"}
+    test = paired_comparison(_exclude_seen(mine), _exclude_seen(theirs))
+    if test["difference"] is not None:
+        return test
+    if test["images"] < MIN_PAIRS:
+        few = f"only {test['images']}" if test["images"] else "no"
+        return {**test, "why": f"{few} validation images in common"}
+    return {**test, "why": "answers that are not numbers"}
 
 
 def _shown_value(one: RunResults, other: RunResults) -> dict[str, Any]:

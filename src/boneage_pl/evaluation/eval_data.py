@@ -37,14 +37,14 @@ def find_training_overlap(
     by_id: bool,
 ) -> dict[Path, set[str]]:
     """Return, by checkpoint, the ids of images that it was trained on."""
-    found = {}
+    overlap = {}
     for checkpoint in checkpoints:
         images = stores[checkpoint.metadata.resize_spec].images
         trained = SeenImages.training_images(checkpoint.metadata.split)
-        found[checkpoint.path] = trained.overlap(
+        overlap[checkpoint.path] = trained.overlap(
             rows["id"], images.file_sha256, images.pixel_sha256, by_id=by_id
         )
-    return found
+    return overlap
 
 
 def count_selection_overlap(
@@ -55,12 +55,12 @@ def count_selection_overlap(
     by_id: bool,
 ) -> int:
     """Return how many rows show images that validated a checkpoint, and so chose the epoch it is of."""
-    found = set()
+    overlap = set()
     for checkpoint in checkpoints:
         images = stores[checkpoint.metadata.resize_spec].images
         validated = SeenImages.from_side(checkpoint.metadata.split, "validation")
-        found |= validated.overlap(rows["id"], images.file_sha256, images.pixel_sha256, by_id=by_id)
-    return int(rows["id"].isin(found).sum())
+        overlap |= validated.overlap(rows["id"], images.file_sha256, images.pixel_sha256, by_id=by_id)
+    return int(rows["id"].isin(overlap).sum())
 
 
 def apply_leakage_policy(

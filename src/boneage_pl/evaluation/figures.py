@@ -89,8 +89,8 @@ def error_by_age(answers: pd.DataFrame) -> Figure:
 
 def _interval(error: pd.Series, image: pd.Series) -> tuple[float, float]:
     values = error.to_numpy(float)
-    found = with_intervals(lambda w: {"mae": mean(values, w)}, pd.factorize(image)[0], count=500)
-    return found["mae"][1:]
+    intervals = with_intervals(lambda w: {"mae": mean(values, w)}, pd.factorize(image)[0], count=500)
+    return intervals["mae"][1:]
 
 
 def groups_heat_map(by_group: list[dict[str, Any]], edges: list[float]) -> Figure:

@@ -81,15 +81,15 @@ def write_markdown(runs: list[RunResults], template: Path | None, target: Path) 
 def _jinja_helpers(template: Path | None) -> Any:
     if template is None:
         return environment("boneage_pl.evaluation", escaped=False)
-    found = ImmutableSandboxedEnvironment(
+    sandbox = ImmutableSandboxedEnvironment(
         loader=FileSystemLoader(template.parent),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    found.filters["interval"] = with_interval
-    return found
+    sandbox.filters["interval"] = with_interval
+    return sandbox
 
 
 def _markdown_table(rows: Table) -> str:

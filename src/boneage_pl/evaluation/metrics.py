@@ -141,7 +141,7 @@ def with_intervals(
 
         with warnings.catch_warnings(), np.errstate(invalid="ignore"):
             warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of what is no number in some draw
-            found = stats.bootstrap(
+            bootstrap = stats.bootstrap(
                 (np.arange(there),),
                 drawn,
                 n_resamples=count,
@@ -150,7 +150,7 @@ def with_intervals(
                 method="percentile",
                 rng=np.random.default_rng(seed),
             )
-        ends = np.array(found.confidence_interval)
+        ends = np.array(bootstrap.confidence_interval)
     return {
         name: (float(at[0]), float(low), float(high))
         for (name, at), low, high in zip(value.items(), *ends, strict=True)
@@ -170,8 +170,8 @@ def paired_difference(
     from scipy import stats
 
     gain = first - second
-    found = with_intervals(lambda w: {"gain": mean(gain, w)}, images, count=count, seed=seed)
-    observed, low, high = found["gain"]
+    intervals = with_intervals(lambda w: {"gain": mean(gain, w)}, images, count=count, seed=seed)
+    observed, low, high = intervals["gain"]
     p = 1.0
     if images.max() > 0:  # one image's exchange says nothing
         p = stats.permutation_test(

@@ -34,13 +34,13 @@ def paired_comparison(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
             rows[rows["id"].isin(shared)].drop_duplicates("id").sort_values("id") for rows in (one, other)
         )
     images = pd.factorize(first["image" if "image" in first else "id"])[0]
-    found: dict[str, Any] = {"images": len(set(images)), "rows": len(first), "all": same}
+    result: dict[str, Any] = {"images": len(set(images)), "rows": len(first), "all": same}
     this, that = (rows["error"].abs().to_numpy(float) for rows in (first, second))
-    if found["images"] < MIN_PAIRS or not np.isfinite(this - that).all():
-        return {**found, "difference": None, "p": None}
+    if result["images"] < MIN_PAIRS or not np.isfinite(this - that).all():
+        return {**result, "difference": None, "p": None}
     tested = paired_difference(this, that, images)
     difference = to_json_numbers(tested["difference"], tested["low"], tested["high"])
-    return {**found, "difference": difference, "p": tested["p"]}
+    return {**result, "difference": difference, "p": tested["p"]}
 
 
 def mismatched_ages(one: pd.Series, other: pd.Series) -> list[str]:
@@ -72,13 +72,13 @@ def parse_numbers(table: pd.DataFrame, column: str, named: str) -> pd.Series:
     Raises:
         BoneAgeError: a cell is no number; the error names `named`.
     """
-    found = pd.to_numeric(table[column], errors="coerce")
-    if found.isna().any():
-        first = table["id"][found.isna()].iloc[0]
+    values = pd.to_numeric(table[column], errors="coerce")
+    if values.isna().any():
+        first = table["id"][values.isna()].iloc[0]
         raise BoneAgeError(
-            f"{named}: {found.isna().sum()} {NUMBER_COLUMNS[column]} are no numbers (id {first})."
+            f"{named}: {values.isna().sum()} {NUMBER_COLUMNS[column]} are no numbers (id {first})."
         )
-    return found
+    return values
 
 
 def read_predictions_csv(path: Path, ids: pd.DataFrame, option: str = "compare_with") -> pd.Series:

@@ -65,12 +65,12 @@ def predict_checkpoint(
     looks: list[TTATransform | None] = [None, *views]
     parts = [(way, slice(at, at + batch)) for way in ways for at in range(0, len(ids), batch)]
     inference = BatchPredictor(reader, record.precision)
-    found: dict[str, list[PredictionBatch]] = {way: [] for way in ways}
+    batches: dict[str, list[PredictionBatch]] = {way: [] for way in ways}
     start = time.perf_counter()
     for way, part in progress(parts, len(parts), f"asking {shortest_path(path.resolve())}", "batches"):
         pixels = ways[way](ids[part])
         shown = (np.stack([look(one) for one in pixels]) if look else pixels for look in looks)
-        found[way].append(average_predictions([inference(one, male[part]) for one in shown]))
+        batches[way].append(average_predictions([inference(one, male[part]) for one in shown]))
     seconds = time.perf_counter() - start
     count = len(ways) * len(ids)
     timing = {
@@ -79,7 +79,7 @@ def predict_checkpoint(
         "seconds": round(seconds, 3),
         "images_per_second": round(count / seconds, 1),
     }
-    return CheckpointPredictions({way: _concatenate(every) for way, every in found.items()}, ids, timing)
+    return CheckpointPredictions({way: _concatenate(every) for way, every in batches.items()}, ids, timing)
 
 
 def _concatenate(parts: list[PredictionBatch]) -> PredictionBatch:
@@ -92,5 +92,5 @@ def _concatenate(parts: list[PredictionBatch]) -> PredictionBatch:
 def ensemble_mean(every: list[CheckpointPredictions], way: str = UNCHANGED) -> pd.DataFrame:
     """Return what several checkpoints say together, `months` and, where all have one, `spread`, by id."""
     batches = average_predictions([one.by_condition[way] for one in every])
-    found = pd.DataFrame({"months": batches.months}, every[0].ids)
-    return found if batches.std is None else found.assign(predicted_std=batches.std)
+    frame = pd.DataFrame({"months": batches.months}, every[0].ids)
+    return frame if batches.std is None else frame.assign(predicted_std=batches.std)

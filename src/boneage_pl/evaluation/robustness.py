@@ -60,8 +60,8 @@ def measure_robustness(answers: pd.DataFrame, months: Mapping[str, pd.Series]) -
         def means(weights: Values, values: dict[str, Values] = values) -> dict[str, Values]:
             return {key: mean(value, weights) for key, value in values.items()}
 
-        found = with_intervals(means, images, count=BOOTSTRAP_DRAWS)
-        rows.append({"name": name, **{key: to_json_numbers(*value) for key, value in found.items()}})
+        intervals = with_intervals(means, images, count=BOOTSTRAP_DRAWS)
+        rows.append({"name": name, **{key: to_json_numbers(*value) for key, value in intervals.items()}})
     return rows
 
 

@@ -127,7 +127,7 @@ def load_run_results(folder: Path) -> RunResults:
     try:
         run = _json(folder / "run.json")
         table = folder / "metrics.csv"
-        found = RunResults(
+        results = RunResults(
             folder,
             folder.name if record else "/".join(folder.parts[-2:]),
             _dotted(_config(folder, record)),
@@ -137,21 +137,21 @@ def load_run_results(folder: Path) -> RunResults:
             paired_tests=_json(folder / PAIRED_TESTS),
         )
         if finished.is_file():
-            found.summary = _json(finished)
-            found.metrics = _json(report / "metrics.json")
+            results.summary = _json(finished)
+            results.metrics = _json(report / "metrics.json")
             if not record:
-                found.predictions = pd.read_csv(report / "predictions.csv", dtype={"id": str})
-                found.predictions[["id", "male", "bone_age", "error", "seen_in_training"]]
-            found.metrics["overall"]["mae"]["value"], found.summary["verdict"]
-        found.planned  # noqa: B018 — it is there
+                results.predictions = pd.read_csv(report / "predictions.csv", dtype={"id": str})
+                results.predictions[["id", "male", "bone_age", "error", "seen_in_training"]]
+            results.metrics["overall"]["mae"]["value"], results.summary["verdict"]
+        results.planned  # noqa: B018 — it is there
     except (OSError, ValueError, KeyError, TypeError, OmegaConfBaseException) as error:
         raise BoneAgeError(f"{folder}: what it holds cannot be read ({error!r}).") from error
-    return found
+    return results
 
 
 def _config(folder: Path, record: bool) -> dict[str, Any]:
-    found = load_run_config(folder, "config", record=record)
-    return to_plain(found, resolve=False)  # what follows from another choice is no choice
+    config = load_run_config(folder, "config", record=record)
+    return to_plain(config, resolve=False)  # what follows from another choice is no choice
 
 
 def _json(path: Path) -> dict[str, Any]:

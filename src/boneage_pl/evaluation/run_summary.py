@@ -79,11 +79,11 @@ def verdict(best_val_mae: float, constant_mae: float, start_mae: float | None = 
     For a warm start, whose MAE on the same rows is `start_mae`, add whether no epoch was better than that.
     """
     if best_val_mae < LEARNED * constant_mae:
-        found = "learned"
+        words = "learned"
     else:
-        found = "barely learned" if best_val_mae <= NOT_LEARNED * constant_mae else "did not learn"
+        words = "barely learned" if best_val_mae <= NOT_LEARNED * constant_mae else "did not learn"
     beaten = start_mae is None or best_val_mae < start_mae
-    return found if beaten else f"{found}, and never beat its start"
+    return words if beaten else f"{words}, and never beat its start"
 
 
 def format_setup(record: CheckpointMetadata, split: pd.DataFrame, initial_weights: str) -> str:

@@ -18,7 +18,7 @@ def render(template: str, **content: Any) -> str:
 
 def environment(package: str, *, escaped: bool) -> Environment:
     """Return what fills in a package's templates: with escaping for HTML, without it for other texts."""
-    found = Environment(
+    jinja = Environment(
         loader=PackageLoader(package),
         autoescape=escaped,
         undefined=StrictUndefined,
@@ -26,7 +26,7 @@ def environment(package: str, *, escaped: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=not escaped,
     )
-    found.filters |= {
+    jinja.filters |= {
         "interval": with_interval,
         "cell": _cell,
         "number": number,
@@ -34,7 +34,7 @@ def environment(package: str, *, escaped: bool) -> Environment:
         "base64": _base64,
         "json": partial(json.dumps, indent=1),
     }
-    return found
+    return jinja
 
 
 def figure_to_png(figure: Figure, dpi: int = 150) -> bytes:

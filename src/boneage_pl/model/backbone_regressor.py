@@ -68,9 +68,9 @@ class BackboneRegressor(nn.Module):
             last = named.last_layer(network)
             self.input = default_input_spec(named)
             if weights is not None:
-                found = find_pretrained(named, weights, allow_download)
-                load_pretrained(network, last, found)
-                self.input = found.input
+                pretrained = find_pretrained(named, weights, allow_download)
+                load_pretrained(network, last, pretrained)
+                self.input = pretrained.input
             if channels == 1:
                 self.input = adapt_to_grayscale(network, self.input)
             self.backbone, self.pool = named.without_classifier(network, GeM() if pooling == "gem" else None)

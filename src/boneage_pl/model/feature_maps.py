@@ -23,14 +23,14 @@ def feature_map_sizes(network: nn.Module, side: int) -> dict[str, int]:
         network: image and male → output; it is run once, on black.
         side: of the images in pixels.
     """
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     hooks = []
     for name, module in network.named_modules():
 
         def note(_: nn.Module, __: object, output: object, name: str = name) -> None:
             if isinstance(output, Tensor) and output.dim() == 4 and output.shape[1] > 1:
-                found.pop(name, None)
-                found[name] = min(output.shape[2:])
+                sizes.pop(name, None)
+                sizes[name] = min(output.shape[2:])
 
         hooks.append(module.register_forward_hook(note))
     place = next(network.parameters())
@@ -41,8 +41,8 @@ def feature_map_sizes(network: nn.Module, side: int) -> dict[str, int]:
     finally:
         for hook in hooks:
             hook.remove()
-    closed = {name for name in found if not isinstance(network.get_submodule(name), nn.Sequential)}
-    return {name: cells for name, cells in found.items() if name and not closed & set(_parents(name))}
+    closed = {name for name in sizes if not isinstance(network.get_submodule(name), nn.Sequential)}
+    return {name: cells for name, cells in sizes.items() if name and not closed & set(_parents(name))}
 
 
 def _parents(name: str) -> list[str]:

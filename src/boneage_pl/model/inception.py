@@ -66,9 +66,9 @@ class InceptionRegressor(nn.Module):
             weights=None, aux_logits=False, transform_input=False, init_weights=drawn and weights is None
         )
         if weights is not None:
-            found = find_pretrained(BackboneSpec("torchvision", "inception_v3"), weights, allow_download)
-            load_pretrained(self.backbone, "fc", found)
-            self.input = found.input
+            pretrained = find_pretrained(BackboneSpec("torchvision", "inception_v3"), weights, allow_download)
+            load_pretrained(self.backbone, "fc", pretrained)
+            self.input = pretrained.input
         if normalization is not None:
             self.input = NORMALIZATIONS[normalization]
         self.backbone.avgpool = nn.MaxPool2d(kernel_size=2, stride=2)  # [B, 2048, 14, 14] → [B, 2048, 7, 7]

@@ -97,9 +97,9 @@ def _split_by_rate_and_decay(
     """Divide a group of parameters into those of one rate and one decay, in the order that they come in."""
     options = {key: value for key, value in group.items() if key != "params"}
     rate = options.get("lr", lr)
-    found: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    buckets: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter in group["params"]:
-        found.setdefault((factors.get(parameter, 1.0), no_decay_1d and parameter.dim() < 2), []).append(
+        buckets.setdefault((factors.get(parameter, 1.0), no_decay_1d and parameter.dim() < 2), []).append(
             parameter
         )
     return [
@@ -109,7 +109,7 @@ def _split_by_rate_and_decay(
             **({"lr": rate * factor} if factor != 1 and rate is not None else {}),
             **({"weight_decay": 0.0} if vectors else {}),
         }
-        for (factor, vectors), parameters in found.items()
+        for (factor, vectors), parameters in buckets.items()
     ]
 
 
@@ -128,8 +128,8 @@ def _group_parameters(network: nn.Module, groups: dict[str, dict[str, Any]]) -> 
         raise BoneAgeError(
             f"optimizer.groups.{empty[0]}: no parameter's name begins so. The network's parts: {there}."
         )
-    found: list[dict[str, Any]] = [{"params": named[None]}] if named[None] else []
-    return [*found, *({"params": named[begins], **options} for begins, options in groups.items())]
+    parameter_groups: list[dict[str, Any]] = [{"params": named[None]}] if named[None] else []
+    return [*parameter_groups, *({"params": named[begins], **options} for begins, options in groups.items())]
 
 
 def length_option(node: Any) -> str | None:

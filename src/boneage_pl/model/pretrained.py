@@ -69,10 +69,10 @@ def find_pretrained(named: BackboneSpec, weights: str, download: bool) -> Pretra
     sources.append(_from_timm if named.library == "timm" else _from_torchvision)
     missing = []
     for source in sources:
-        found = source(named, download)
-        if isinstance(found, PretrainedWeights):
-            return found
-        missing.append(found)
+        pretrained = source(named, download)
+        if isinstance(pretrained, PretrainedWeights):
+            return pretrained
+        missing.append(pretrained)
     tried = "could not be downloaded" if download else "model.allow_download=false forbids a download"
     raise BoneAgeError(
         f"model.weights=imagenet: {named.name}'s weights are not on this machine, and {tried}.\n"
@@ -81,32 +81,32 @@ def find_pretrained(named: BackboneSpec, weights: str, download: bool) -> Pretra
     )
 
 
-def load_pretrained(network: nn.Module, last: str, found: PretrainedWeights) -> None:
+def load_pretrained(network: nn.Module, last: str, pretrained: PretrainedWeights) -> None:
     """Load weights into a network, except those of its last layer and auxiliary heads.
 
     Args:
         network: as its library builds it, with or without the last layer.
         last: that layer's name.
-        found: the weights.
+        pretrained: the weights.
 
     Raises:
         BoneAgeError: any other is missing, unexpected, or of another shape.
     """
     left_out = tuple(f"{name}." for name in (last, *AUXILIARY_LAYERS))
-    kept = {name: value for name, value in found.weights.items() if not name.startswith(left_out)}
+    kept = {name: value for name, value in pretrained.weights.items() if not name.startswith(left_out)}
     try:
         missing, unexpected = network.load_state_dict(kept, strict=False)
     except RuntimeError as error:
         raise BoneAgeError(
-            f"model.weights: those of {found.source} do not fit: {' '.join(str(error).split())[:300]}"
+            f"model.weights: those of {pretrained.source} do not fit: {' '.join(str(error).split())[:300]}"
         ) from error
     missing = [name for name in missing if not name.startswith(left_out)]
     if missing or unexpected:
         which = [f"{len(names)} are {what} ({', '.join(names[:3])} …)" for what, names in
                  (("missing", missing), ("unexpected", unexpected)) if names]  # fmt: skip
-        raise BoneAgeError(f"model.weights: those of {found.source} do not fit: {'; '.join(which)}")
-    names = ", ".join(sorted(found.weights.keys() - kept.keys()))
-    log.info("weights of %s%s", found.source, f"; left out: {names}" if names else "")
+        raise BoneAgeError(f"model.weights: those of {pretrained.source} do not fit: {'; '.join(which)}")
+    names = ", ".join(sorted(pretrained.weights.keys() - kept.keys()))
+    log.info("weights of %s%s", pretrained.source, f"; left out: {names}" if names else "")
 
 
 def default_input_spec(named: BackboneSpec) -> InputSpec:
@@ -222,7 +222,7 @@ def _read(file: Path) -> dict[str, Tensor]:
             f"model.weights={file}: must be null, imagenet, or a file ending in {', '.join(_SUFFIXES)}."
         )
     try:
-        found: Any = (
+        content: Any = (
             load_file(file)
             if file.suffix == ".safetensors"
             else torch.load(file, map_location="cpu", weights_only=True)
@@ -235,18 +235,18 @@ def _read(file: Path) -> dict[str, Tensor]:
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
         raise BoneAgeError(f"model.weights: {file} cannot be read: {first_line(error)}") from error
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise BoneAgeError(f"model.weights: {file} is not a dictionary of tensors by name.")
-    return {str(name).removeprefix("module."): value for name, value in found.items()}
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
 def _check_digest(file: Path, digest: str) -> None:
     """Raise `BoneAgeError` for a cached file with another SHA-256: PyTorch checks it on download alone."""
     with file.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    if not found.startswith(digest):
+        actual = hashlib.file_digest(content, "sha256").hexdigest()
+    if not actual.startswith(digest):
         raise BoneAgeError(
             f"model.weights=imagenet: {file} is damaged, or was cut short.\n"
             "Delete it, and it is downloaded again, or copy it from a machine with network."

@@ -101,15 +101,15 @@ def parse_tta(named: Any) -> list[TTATransform]:
         BoneAgeError: it is something else.
     """
     listed = [] if named is None else [named] if isinstance(named, str | int | float) else list(named)
-    found: list[TTATransform] = []
+    transforms: list[TTATransform] = []
     for view in listed:
         if view == "flip":
-            found.append(flip)
+            transforms.append(flip)
         elif isinstance(view, int | float) and not isinstance(view, bool) and 0 < abs(view) <= _MAX_ROTATION:
-            found.append(partial(rotate, degrees=float(view)))
+            transforms.append(partial(rotate, degrees=float(view)))
         else:
             raise BoneAgeError(
                 f"tta={named}: it is flip, or degrees up to {_MAX_ROTATION} to turn by, or a list of them, "
                 "as in tta=[flip,-5,5]."
             )
-    return found
+    return transforms

@@ -63,8 +63,8 @@ def grad_cam(member: EnsembleMember, pixels: Pixels, *, male: bool) -> Heatmap |
         return decode_months(network(image, boy), reader.loss).float()
 
     with torch.enable_grad():
-        found = grad_cam(months, network.get_submodule(layer)).attribute(seen.requires_grad_(True))
-    return found[0, 0].detach().float().cpu().numpy()
+        attribution = grad_cam(months, network.get_submodule(layer)).attribute(seen.requires_grad_(True))
+    return attribution[0, 0].detach().float().cpu().numpy()
 
 
 class GradCAMWriter:
@@ -93,13 +93,13 @@ class GradCAMWriter:
             BoneAgeError: the network has no map that could be shown, or the picture cannot be written.
         """
         assert answer.male is not None
-        found = grad_cam(self.member, pixels, male=answer.male)
-        if found is None:
+        heatmap = grad_cam(self.member, pixels, male=answer.male)
+        if heatmap is None:
             raise BoneAgeError("gradcam_dir=: this network has no feature maps to look at.")
         path = self._free(f"{stem_of(answer.path) or 'picture'}_{answer.sex}")
         try:
             with atomic_path(path) as beside:
-                overlay(pixels, found, answer).savefig(beside, format="png", dpi=100)
+                overlay(pixels, heatmap, answer).savefig(beside, format="png", dpi=100)
         except OSError as error:
             raise BoneAgeError(f"{path} cannot be written: {error.strerror}.") from error
         return path
@@ -113,23 +113,23 @@ class GradCAMWriter:
         return path
 
 
-def colorize(found: Heatmap, strongest: float = 1.0) -> Pixels:
+def colorize(heatmap: Heatmap, strongest: float = 1.0) -> Pixels:
     """Return a map's colors, red where the answer was raised and blue where it was lowered.
 
     Args:
-        found: [h, w].
+        heatmap: [h, w].
         strongest: opacity of the strongest cell; the others' are in proportion.
 
     Returns:
         uint8 [h, w, 4], the last of them opacity.
     """
-    scaled = found / (float(np.abs(found).max()) or math.inf)
+    scaled = heatmap / (float(np.abs(heatmap).max()) or math.inf)
     colors: Pixels = mpl.colormaps[_COLORS]((scaled + 1) / 2, bytes=True)
     colors[..., 3] = np.rint(255 * strongest * np.abs(scaled))
     return colors
 
 
-def overlay(pixels: Pixels, found: Heatmap, answer: Prediction) -> Figure:
+def overlay(pixels: Pixels, heatmap: Heatmap, answer: Prediction) -> Figure:
     """Draw a map over its picture, cell by cell: nothing is smoothed into a resolution that it has not."""
     side = pixels.shape[0]
     figure = Figure(figsize=(9, 5), layout="constrained")
@@ -138,8 +138,8 @@ def overlay(pixels: Pixels, found: Heatmap, answer: Prediction) -> Figure:
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
         axes.set_axis_off()
     colors = mpl.colormaps[_COLORS]
-    seen.imshow(colorize(found, _MAX_ALPHA), interpolation="nearest", extent=(0, side, side, 0))
-    height, width = found.shape
+    seen.imshow(colorize(heatmap, _MAX_ALPHA), interpolation="nearest", extent=(0, side, side, 0))
+    height, width = heatmap.shape
     plain.set_title(f"{answer.years_months} ({answer.months:.1f} months), {answer.sex}", fontsize=10)
     cell = f"each {side / height:.0f} px of the {side}"
     seen.set_title(

@@ -44,13 +44,13 @@ def requests_from_table(table: Path, male: Any) -> list[PredictionRequest]:
             f"{table}: no column is recognized as a path or an id; there are {', '.join(header)[:300]}.\n"
             "Call the column of the files path, or that of the ids id; and the one of the sexes sex (F or M)."
         )
-    found = _requests_by_path(raw[paths[0]], table) if paths else _requests_by_id(raw[meant["id"]], table)
+    rows = _requests_by_path(raw[paths[0]], table) if paths else _requests_by_id(raw[meant["id"]], table)
     values = _sexes(raw[meant["male"]], meant["male"]) if "male" in meant else [None] * len(raw)
     return [
         PredictionRequest(where, male if sex is None else sex, error)
         if not isinstance(sex, str) or sex == "unknown"
         else PredictionRequest(where, None, sex)
-        for (where, error), sex in zip(found, values, strict=True)
+        for (where, error), sex in zip(rows, values, strict=True)
     ]
 
 
@@ -96,10 +96,10 @@ def _requests_by_path(cells: pd.Series, table: Path) -> list[tuple[Path, str]]:
 
 def _requests_by_id(cells: pd.Series, table: Path) -> list[tuple[Path, str]]:
     ids = list(dict.fromkeys(cell for cell in cells if cell))
-    found, _ = match_images(ids, filter_by_suffix(list(iter_files(table.parent)), SUFFIXES))
+    matches, _ = match_images(ids, filter_by_suffix(list(iter_files(table.parent)), SUFFIXES))
     rows = []
     for cell in cells:
-        paths = found.get(cell, [])
+        paths = matches.get(cell, [])
         error = "" if len(paths) == 1 else "several files are called like it" if paths else ""
         if not paths:
             error = f"no image below {table.parent} is called like it"
@@ -146,12 +146,12 @@ def expand_inputs(images: Iterable[str], sex: Any = None) -> Iterator[Prediction
 
 def _expand_one(name: str, path: Path, male: Any) -> Iterable[PredictionRequest]:
     if os.path.isdir(path):  # noqa: PTH112 — a Path raises where a name is too long
-        found = _images_below(path)
-        first = next(found, None)
+        listed = _images_below(path)
+        first = next(listed, None)
         if first is None:
             there = ", ".join(SUFFIXES)
             raise BoneAgeError(f"images={name}: no radiograph in it ({there}, DICOM by any name).")
-        return _chained(first, found, male)
+        return _chained(first, listed, male)
     if path.suffix.lower() in default_conventions().table_suffixes and os.path.isfile(path):  # noqa: PTH113
         from boneage_pl.prediction.inputs import requests_from_table  # imports pandas
 

@@ -70,12 +70,12 @@ class LowRankGaussian:
         count = min(directions, points.shape[1], len(points) // 4)
         with torch.random.fork_rng(devices=[]):  # it begins with random directions: always the same
             torch.manual_seed(0)
-            _, spread, found = torch.svd_lowrank(scaled, q=min(count + 16, *scaled.shape), niter=4)
+            _, spread, vectors = torch.svd_lowrank(scaled, q=min(count + 16, *scaled.shape), niter=4)
         variances = (spread[:count] ** 2 / (len(points) - 1)).clamp(min=_MIN_VARIANCE).numpy()
         left = points.shape[1] - count
         total = float(scaled.var(0).sum())
         rest = max((total - float(variances.sum())) / left, _MIN_VARIANCE) if left else 0.0
-        cloud = cls(mean, scale, found[:, :count].contiguous().numpy(), variances, rest)
+        cloud = cls(mean, scale, vectors[:, :count].contiguous().numpy(), variances, rest)
         distances = np.sort(cloud.mahalanobis(others))
         rank = ceil((len(distances) + 1) * CALIBRATION_COVERAGE)  # as in `intervals`
         cloud.limit = float(distances[min(rank, len(distances)) - 1])
@@ -225,12 +225,12 @@ def fit_ood_detector(
         return OODDetector("", None, spectrum, detail)
     # a network that was trained on mirrored pictures knows them too
     batches = [*_batches(train), *(batch[:, :, ::-1] for batch in _batches(train)), *_batches(validation)]
-    found = []
+    features = []
     with FeatureHook(ask.module.network, layer) as tap:
         for batch in progress(batches, len(batches), "learning what its images look like", "batches"):
             ask(np.ascontiguousarray(batch), [False] * len(batch))
-            found.append(tap.features.numpy())
-    points = np.concatenate(found)
+            features.append(tap.features.numpy())
+    points = np.concatenate(features)
     if not np.isfinite(points).all():  # its training diverged: it knows nothing
         return OODDetector("", None, spectrum, detail)
     seen = 2 * len(train)

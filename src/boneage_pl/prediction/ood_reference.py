@@ -88,8 +88,8 @@ def subset_rows(checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
 def _scale_ratios(checkpoint: Checkpoint, paths: Sequence[str]) -> list[float]:
     """Return `scale_ratio` files, by their headers alone; of those that cannot be opened none."""
     frame = checkpoint.metadata.resize_spec
-    found = []
+    ratios = []
     for path in paths:
         with suppress(Exception), Image.open(path, formats=FORMATS) as image:
-            found.append(scale_ratio(image.size, frame.size, frame.mode))
-    return found
+            ratios.append(scale_ratio(image.size, frame.size, frame.mode))
+    return ratios

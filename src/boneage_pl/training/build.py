@@ -31,7 +31,7 @@ COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-
 
 
 def build_datamodule(
-    cfg: DictConfig, beginning: InitialState, found: DatasetIndex | None
+    cfg: DictConfig, beginning: InitialState, index: DatasetIndex | None
 ) -> BoneAgeDataModule:
     """Build the configured data with the split that the run begins with, exactly so where it is resumed.
 
@@ -42,7 +42,7 @@ def build_datamodule(
     known = inspect.signature(make).parameters
     given: dict[str, Any] = {
         "origin": beginning.split,
-        "found": found,
+        "index": index,
         "sampler": instantiate_partial(cfg.sampler, "sampler"),
     }
     if beginning.resumed:

@@ -182,10 +182,10 @@ def load_for_inference(path: Path, trusted_config: Any = None) -> tuple[Inferenc
     config = checkpoint.metadata.config
     try:
         named = OmegaConf.create({group: config[group] for group in ("model", "loss", "transforms")})
-        found = OmegaConf.to_container(named, resolve=True)  # an interpolation may make a table of a text
+        resolved = OmegaConf.to_container(named, resolve=True)  # an interpolation may make a table of a text
     except (OmegaConfBaseException, KeyError) as error:
         raise BoneAgeError(f"{path}: its configuration cannot be resolved: {error}") from error
-    check_trusted_targets(found, dict(iter_targets(trusted_config)))
+    check_trusted_targets(resolved, dict(iter_targets(trusted_config)))
     transforms = Compose.from_config(
         instantiate(named.transforms, "transforms").get("validation"), random=False
     )

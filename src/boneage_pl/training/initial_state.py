@@ -46,9 +46,9 @@ def latest_checkpoint(run: Path) -> Checkpoint | None:
     there = [run / name for name in (LAST, PREVIOUS, BEST) if (run / name).exists()]
     for path in there:
         try:
-            found = load_checkpoint(path)
-            if found.metadata.epochs is not None:
-                return found
+            checkpoint = load_checkpoint(path)
+            if checkpoint.metadata.epochs is not None:
+                return checkpoint
             raise BoneAgeError(f"{path} does not say which epochs it has seen.")
         except BoneAgeError as error:
             log.warning("%s\nThe one before it is used.", error)

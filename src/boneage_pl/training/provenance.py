@@ -205,7 +205,7 @@ def data_fingerprint(table: Any, hashes: dict[str, str]) -> dict[str, Any]:
 def load_run_json(checkpoint: Path) -> dict[str, Any]:
     """Return the run.json of a checkpoint's run; empty if it is missing or has another schema."""
     try:
-        found = json.loads((run_of(checkpoint) / "run.json").read_text(encoding="utf-8"))
+        content = json.loads((run_of(checkpoint) / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and {"sessions", "data", "epochs"} <= set(found) else {}
+    return content if isinstance(content, dict) and {"sessions", "data", "epochs"} <= set(content) else {}

@@ -38,8 +38,8 @@ def newest_run(outputs: Path, experiment: str) -> Path | None:
     # an experiment in a folder of experiments has its runs that much deeper; a path is no experiment
     whole = not experiment or Path(experiment).is_absolute()
     named = [] if whole else outputs.glob(f"{escape(experiment)}/*/{BEST}")
-    found = [c for c in {*_checkpoints(outputs), *named} if experiment_of(c.parents[1]) == experiment]
-    newest = max(found, key=lambda ckpt: ckpt.stat().st_mtime_ns, default=None)
+    checkpoints = [c for c in {*_checkpoints(outputs), *named} if experiment_of(c.parents[1]) == experiment]
+    newest = max(checkpoints, key=lambda ckpt: ckpt.stat().st_mtime_ns, default=None)
     return newest.parents[1] if newest else None
 
 
@@ -104,8 +104,10 @@ def _sweep_checkpoints(name: str, outputs: Path) -> list[Path]:
     """Return the best.ckpt of each run of a sweep; none where `name` is of something else."""
     folder = expand_path(name)
     if not folder.is_dir() and name and not Path(name).is_absolute():
-        found = [c for c in outputs.glob(f"{escape(name)}/*/*/{BEST}") if experiment_of(c.parents[1]) == name]
-        newest = max(found, key=lambda ckpt: ckpt.stat().st_mtime_ns, default=None)
+        checkpoints = [
+            c for c in outputs.glob(f"{escape(name)}/*/*/{BEST}") if experiment_of(c.parents[1]) == name
+        ]
+        newest = max(checkpoints, key=lambda ckpt: ckpt.stat().st_mtime_ns, default=None)
         folder = newest.parents[2] if newest else folder
     runs = runs_of_sweep(folder) if folder.is_dir() else []
     if open_ones := [run.name for run in runs if not (run / SUMMARY).exists()]:
@@ -121,8 +123,8 @@ def unfinished_runs(outputs: Path) -> list[Path]:
     """Return the runs under `outputs` that have not written their report, the one that wrote last first."""
 
     def written(run: Path) -> int:
-        found = [path for path in (run / LAST, run / HYDRA_OVERRIDES) if path.exists()]
-        return max((path.stat().st_mtime_ns for path in found), default=0)
+        files = [path for path in (run / LAST, run / HYDRA_OVERRIDES) if path.exists()]
+        return max((path.stat().st_mtime_ns for path in files), default=0)
 
     folders = {
         record.parent.parent

@@ -35,10 +35,10 @@ def parse_age(text: str, born: str, seen: str) -> float | None:
 def _parse_text(text: str) -> float | None:
     if not text:
         return None
-    found = _AGE.fullmatch(text)
-    if not found or not any(found.groups()):
+    match = _AGE.fullmatch(text)
+    if not match or not any(match.groups()):
         raise BoneAgeError(f"The age “{text[:40]}” is not understood. Write 9 y 2 m, 9.5 y or 110 m.")
-    years, months = (float(part.replace(",", ".")) if part else 0.0 for part in found.groups())
+    years, months = (float(part.replace(",", ".")) if part else 0.0 for part in match.groups())
     if (age := 12 * years + months) > MAX_AGE_MONTHS:
         raise BoneAgeError(f"The age “{text[:40]}” is more than {MAX_AGE_MONTHS // 12} years.")
     return age

@@ -47,15 +47,15 @@ def model_card_markdown(model: BoneAgePredictor, level: float) -> str:
 
 def model_figures(model: BoneAgePredictor) -> str:
     """Return the figures of the reports beside the checkpoints, as HTML."""
-    found = [
+    figures = [
         _FIGURE.format(f"{member.metadata.experiment}: {caption}", _content(path))
         for member in model.members
         for name, caption in _FIGURES.items()
         if (path := run_of(member.path) / "report" / f"{name}.png").is_file()
     ]
-    if not found:
+    if not figures:
         return "<p>No report lies beside this model, so there are no figures.</p>"
-    return Markup('<div class="figures">{}</div>').format(Markup("").join(found))
+    return Markup('<div class="figures">{}</div>').format(Markup("").join(figures))
 
 
 def _mae(record: CheckpointMetadata) -> float:

@@ -114,8 +114,8 @@ def render_table(
         for r in readings
     ]
     rows += [{"answer": Prediction(name, error=why), "picture": ""} for name, why in refused]
-    found = cast(list[Prediction], [row["answer"] for row in rows])
-    return _render("table.html", rows=rows, level=desk.level, csv=_csv(found), found=found)
+    predictions = cast(list[Prediction], [row["answer"] for row in rows])
+    return _render("table.html", rows=rows, level=desk.level, csv=_csv(predictions), predictions=predictions)
 
 
 def render_header(model: str, *, synthetic: bool) -> str:
@@ -137,15 +137,15 @@ def _prediction_context(
         return {"answer": answer}
     assert answer.male is not None
     sd = skeletal_age_sd(age, male=answer.male) if age is not None else None
-    found = desk.grad_cam(looked, reading)
+    heatmap = desk.grad_cam(looked, reading)
     return {
         "answer": answer,
         "axis": Axis(max(answer.upper or answer.months, age or 0)),
         "difference": None if age is None else answer.months - age,
         "sd": sd,
         "seen": _png(Image.fromarray(desk.has_gradcam(reading))),
-        "where": "" if found is None else _png(Image.fromarray(colorize(found), "RGBA")),
-        "cells": None if found is None else found.shape,
+        "where": "" if heatmap is None else _png(Image.fromarray(colorize(heatmap), "RGBA")),
+        "cells": None if heatmap is None else heatmap.shape,
     }
 
 

@@ -133,7 +133,7 @@ def test_spreadsheet_tables_are_read(tmp_path: Path, content: bytes):
     assert table["id"].tolist() == ["1377", "1378"]
     assert table["bone_age"].tolist() == [180, 12]
     assert table["male"].tolist() == [False, True]
-    assert [p.reason for p in problems.found] == (
+    assert [p.reason for p in problems.issues] == (
         ["row that repeats another"] if content[-3:] == b"1.0" else []
     )
 

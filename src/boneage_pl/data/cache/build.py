@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,8 +175,8 @@ def measure_bit_depths(
     wide = {
         i: root / wanted[i] for i, depth in depths.items() if depth < 0 and is_16bit_gray(root / wanted[i])
     }
-    found = parallel_map(read_bit_depth, list(wide.values()), workers)
-    measured = progress(found, len(wide), "measuring 16-bit images") if wide else []
+    measured: Iterable[int] = parallel_map(read_bit_depth, list(wide.values()), workers)
+    measured = progress(measured, len(wide), "measuring 16-bit images") if wide else []
     return {i: max(depth, 0) for i, depth in depths.items()} | dict(zip(wide, measured, strict=True))
 
 
@@ -235,10 +235,10 @@ def _decode_row(task: DecodeTask) -> CacheEntry:
     i, path, root, frame, depth, used, known = task
     source = SourceFile(path, UNREADABLE, 0, "")
     try:
-        found = (root / path).stat()
+        status = (root / path).stat()
         content = read_file(root / path)
         source = SourceFile(
-            path, found.st_size, found.st_mtime_ns, hashlib.sha256(content).hexdigest(), depth
+            path, status.st_size, status.st_mtime_ns, hashlib.sha256(content).hexdigest(), depth
         )
         if source.sha256 == known:
             return CacheEntry(i, source, b"", "")

@@ -48,10 +48,10 @@ class SourceFile:
         if self.bytes == UNREADABLE:
             return path == self.path and not _is_readable(root / path)
         try:
-            found = os.stat(f"{root}{os.sep}{path}")  # noqa: PTH116 — a Path costs more than the question
+            status = os.stat(f"{root}{os.sep}{path}")  # noqa: PTH116 — a Path costs more than the question
         except OSError:
             return False
-        return (path, found.st_size, found.st_mtime_ns) == (self.path, self.bytes, self.mtime_ns)
+        return (path, status.st_size, status.st_mtime_ns) == (self.path, self.bytes, self.mtime_ns)
 
 
 def _is_readable(path: Path) -> bool:

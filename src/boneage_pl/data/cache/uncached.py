@@ -38,21 +38,21 @@ def scan_originals(paths: dict[str, str], frame: ResizeSpec, workers: int | None
     with ExitStack() as held, suppress(OSError):  # where there is no such folder, each looks for itself
         kept = _folder() / f"{_name(files, frame)}.json"
         held.enter_context(file_lock(kept.with_suffix(".lock"), "looks at the original images"))
-        found = _load_known(kept, files)
-        if found and not any(_scan_file((paths[i], frame, 0))[0] for i in found.errors):
-            return found
-        found = _scan(paths, frame, workers)
-        content = {"version": VERSION, "files": files, "examined": asdict(found)}
+        scanned = _load_known(kept, files)
+        if scanned and not any(_scan_file((paths[i], frame, 0))[0] for i in scanned.errors):
+            return scanned
+        scanned = _scan(paths, frame, workers)
+        content = {"version": VERSION, "files": files, "examined": asdict(scanned)}
         with suppress(OSError):
             atomic_write(kept, json.dumps(content), flush=False)
-        return found
+        return scanned
     return _scan(paths, frame, workers)
 
 
 def _file(path: str) -> File:
     with suppress(OSError):
-        found = Path(path).stat()
-        return [str(Path(path).absolute()), found.st_size, found.st_mtime_ns]
+        status = Path(path).stat()
+        return [str(Path(path).absolute()), status.st_size, status.st_mtime_ns]
     return [str(Path(path).absolute())]
 
 
@@ -71,8 +71,8 @@ def _folder() -> Path:
     """
     folder = Path(tempfile.gettempdir()) / f"boneage_pl-{getpass.getuser()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or (hasattr(os, "getuid") and status.st_uid != os.getuid()):
         raise PermissionError(f"{folder} is not this user's")
     return folder
 

@@ -236,10 +236,10 @@ def read_file(path: Path | str) -> bytes:
     """
     try:
         with open(path, "rb", opener=_opener) as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise bad_image(path, "no plain file")
-            if found.st_size > MAX_FILE_BYTES:
+            if status.st_size > MAX_FILE_BYTES:
                 raise bad_image(path, f"more than {MAX_FILE_BYTES >> 20} MiB, too large for a radiograph")
             return file.read()
     except OSError as error:

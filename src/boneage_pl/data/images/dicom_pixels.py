@@ -59,10 +59,10 @@ def decode_pixels(dataset: "Dataset", name: str) -> Values:
     try:
         values = dataset.pixel_array
     except Exception as error:  # each plugin has errors of its own
-        found = _decode_jpeg(dataset) if syntax.is_compressed and "JPEG" in syntax.name else None
-        if found is None:
+        decoded = _decode_jpeg(dataset) if syntax.is_compressed and "JPEG" in syntax.name else None
+        if decoded is None:
             raise bad_image(name, _decoding_error(dataset, error)) from error
-        values = found
+        values = decoded
     if values.shape[:2] != (dataset.Rows, dataset.Columns) or values.size == 0:
         raise bad_image(name, "DICOM whose pixels are not as many as its tags say")
     return values

@@ -75,7 +75,7 @@ def map_columns(header: list[str], named: Columns = None) -> ColumnMapping:
     Raises:
         BoneAgeError: two columns could have one meaning.
     """
-    found: dict[str, str] = {}
+    mapping: dict[str, str] = {}
     for meaning, names in COLUMN_ALIASES.items():
         wanted = (named or {}).get(meaning)
         if wanted is not None:
@@ -94,8 +94,8 @@ def map_columns(header: list[str], named: Columns = None) -> ColumnMapping:
                 f"Say which: {format_option(f'data.columns.{meaning}', same[0])}"
             )
         if same:
-            found[meaning] = same[0]
-    return ColumnMapping(found, _key(found["bone_age"])[1] if "bone_age" in found else None)
+            mapping[meaning] = same[0]
+    return ColumnMapping(mapping, _key(mapping["bone_age"])[1] if "bone_age" in mapping else None)
 
 
 def unmapped_columns_error(

@@ -39,26 +39,26 @@ def match_images(ids: list[str], images: list[str]) -> tuple[dict[str, list[str]
     stems: dict[str, list[str]] = {}
     for path in images:  # as text: a hundred thousand Paths take seconds
         stems.setdefault(path.rpartition(os.sep)[2].rpartition(".")[0], []).append(path)
-    found: dict[str, list[str]] = {}
+    matches: dict[str, list[str]] = {}
     rest = ids
     for key in (str, _normalize_name, _strip_leading_zeros):
-        rest = _match(rest, stems, key, found) if rest else []
-    if found or not ids:
-        return found, ""
+        rest = _match(rest, stems, key, matches) if rest else []
+    if matches or not ids:
+        return matches, ""
     return _match_by_affix(ids, stems)
 
 
 def _match(
-    ids: list[str], stems: dict[str, list[str]], key: Callable[[str], str], found: dict[str, list[str]]
+    ids: list[str], stems: dict[str, list[str]], key: Callable[[str], str], matches: dict[str, list[str]]
 ) -> list[str]:
-    """Move what `key` makes equal from `stems` to `found`, and return the ids that are left."""
+    """Move what `key` makes equal from `stems` to `matches`, and return the ids that are left."""
     by_key: dict[str, list[str]] = {}
     for stem in stems:
         by_key.setdefault(key(stem), []).append(stem)
     keys = {i: key(i) for i in ids}
     times = Counter(keys.values())
     taken = {i: by_key[k] for i, k in keys.items() if k in by_key and times[k] == 1}
-    found.update({i: [path for stem in names for path in stems[stem]] for i, names in taken.items()})
+    matches.update({i: [path for stem in names for path in stems[stem]] for i, names in taken.items()})
     for name in {name for names in taken.values() for name in names}:
         del stems[name]
     return [i for i in ids if i not in taken]
@@ -89,14 +89,14 @@ def _match_by_affix(ids: list[str], stems: dict[str, list[str]]) -> tuple[dict[s
     if most < min(2, len(ids)):
         return {}, ""
     ends = [end for end, times in around.items() if times == most]
-    found: dict[str, list[str]] = {}
+    matches: dict[str, list[str]] = {}
     for before, after in ends:
         for stem, paths in stems.items():
             if len(stem) > len(before) + len(after) and stem.startswith(before) and stem.endswith(after):
                 i = wanted.get(_strip_leading_zeros(stem[len(before) : len(stem) - len(after)]))
                 if i is not None:
-                    found.setdefault(i, []).extend(paths)
-    return found, " or ".join(f"{before}<id>{after}" for before, after in ends)
+                    matches.setdefault(i, []).extend(paths)
+    return matches, " or ".join(f"{before}<id>{after}" for before, after in ends)
 
 
 def format_example(paths: Iterable[str]) -> str:
@@ -144,16 +144,15 @@ def load_table(place: DatasetSpec) -> tuple[pd.DataFrame, DataIssues]:
     raw = raw[[meaning.of[name] for name in COLUMN_ALIASES]].set_axis(list(COLUMN_ALIASES), axis=1)
     unit = place.age_unit or meaning.unit
     table = validate_rows(raw, file, problems, unit, inverted=meaning.inverted)
-    found, around = match_images(table["id"].tolist(), images)
-    if not found and len(table):
+    matches, around = match_images(table["id"].tolist(), images)
+    if not matches and len(table):
         raise _no_image_error(file, table["id"].iloc[0], images, files, place)
     if around:
-        problems.note(
-            f"images are matched as {around}: {format_example(p for paths in found.values() for p in paths)}"
-        )
+        example = format_example(path for paths in matches.values() for path in paths)
+        problems.note(f"images are matched as {around}: {example}")
     there = {
         i: _pick_paths(paths, place.naming.image_folder) if len(paths) > 1 else paths
-        for i, paths in found.items()
+        for i, paths in matches.items()
     }
     problems.add(
         f"row without its image under {root}", ((i, f"{i}.png") for i in table["id"] if i not in there)

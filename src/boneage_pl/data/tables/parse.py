@@ -94,13 +94,13 @@ def _read_spreadsheet(path: Path, is_header: IsHeader) -> tuple[pd.DataFrame, in
         raise BoneAgeError(f"{path}: {_EXTRA}.") from error
     except (ValueError, OSError, KeyError, TypeError, SyntaxError, BadZipFile) as error:
         raise BoneAgeError(f"{path} cannot be read as a table: {error}") from error
-    found = [
+    headers = [
         (sheet, number)
         for sheet in sheets.values()
         for number in range(min(len(sheet), _HEADER_LINES))
         if is_header([_normalize_cell_name(cell) for cell in sheet.iloc[number]])
     ]
-    sheet, number = found[0] if found else (next(iter(sheets.values())), 0)
+    sheet, number = headers[0] if headers else (next(iter(sheets.values())), 0)
     if sheet.empty:
         return pd.DataFrame(), 1
     rows = sheet.iloc[number + 1 :].reset_index(drop=True)

@@ -43,15 +43,15 @@ class DataIssues:
 
     def __init__(self, source: Path) -> None:
         self.source = source
-        self.found: list[Issue] = []
+        self.issues: list[Issue] = []
         self.notes: list[str] = []
 
     def __len__(self) -> int:
-        return len(self.found)
+        return len(self.issues)
 
     def add(self, kind: str, places: Iterable[tuple[str, str]]) -> None:
         """Add problems of one kind, each an id and where it was found."""
-        self.found += [Issue(i, kind, where) for i, where in places]
+        self.issues += [Issue(i, kind, where) for i, where in places]
 
     def note(self, words: str) -> None:
         """Keep a word on how the data set was read that a person should see; nothing is kept of nothing."""
@@ -66,13 +66,13 @@ class DataIssues:
     def filter(self, ids: set[str]) -> "DataIssues":
         """Return those of some ids."""
         part = DataIssues(self.source)
-        part.found = [problem for problem in self.found if problem.id in ids]
+        part.issues = [problem for problem in self.issues if problem.id in ids]
         return part
 
     def summary(self, most: int | None = 10) -> str:
         """Return a line for each kind: how many there are, and the first `most` of them."""
-        kinds = dict.fromkeys(problem.reason for problem in self.found)
-        places = {kind: [p.where for p in self.found if p.reason == kind] for kind in kinds}
+        kinds = dict.fromkeys(problem.reason for problem in self.issues)
+        places = {kind: [p.where for p in self.issues if p.reason == kind] for kind in kinds}
         return "\n".join(
             f"  {len(there)} × {kind}: {format_list(there, most)}" for kind, there in places.items()
         )
@@ -86,7 +86,7 @@ class DataIssues:
 
     def table(self) -> pd.DataFrame:
         """Return the problems as a table: `id, problem, where`."""
-        rows = [(p.id, p.reason, p.where) for p in self.found]
+        rows = [(p.id, p.reason, p.where) for p in self.issues]
         return pd.DataFrame(rows, columns=["id", "problem", "where"])
 
 

@@ -76,11 +76,11 @@ class LowResolution:
         pixels = as_float(images)
         apply, level, smooth = random.unbind(1)
         level = torch.where(apply < self.p, (level * len(self.scales)).long(), -1)  # -1: as it is
-        found = pixels
+        result = pixels
         for k, share in enumerate(self.scales):
             small = [max(round(share * n), 1) for n in pixels.shape[2:]]
             fine, coarse = (F.interpolate(pixels, small, mode="bilinear", antialias=a) for a in (True, False))
             reduced = apply_where(smooth, 0.5, fine, coarse)
             again = F.interpolate(reduced, pixels.shape[2:], mode="bilinear")
-            found = torch.where(per_image(level == k), again, found)
-        return found
+            result = torch.where(per_image(level == k), again, result)
+        return result
