@@ -50,65 +50,27 @@ Results go to outputs/NAME/<date_time>/; see them with  tensorboard --logdir out
 
 
 # Former names of options, with their names now.
-RENAMED = dict(
-    line.split()
-    for line in """\
-data.workers data.num_workers
-data.prepare data.cache
-data.store data.cache_dir
-data.prepare_workers data.cache_workers
-data.fit data.resize_mode
-data.known data.naming
-data.on_bad_image data.on_invalid
-data.validation_share data.val_fraction
-data.protocol data.split_protocol
-data.new_split data.split_from
-data.allow_overlap data.allow_leakage
-data.generate data.phantom
-starts_from requires_ckpt_of
-next_experiment suggested_next
-outputs output_dir
-sampling sampler
-callbacks=averaged callbacks=ema
-callbacks=reestimated callbacks=bn_recalibration
-stopping early_stopping
-scheduler.warm_up scheduler.warmup_fraction
-scheduler.least scheduler.min_lr_ratio
-optimizer.spare_vectors optimizer.no_decay_1d
-transforms.train.erased transforms.train.erasing
-transforms.train.tone transforms.train.intensity
-transforms.mix transforms.mixup
-model=pooled model=backbone
-model.sex model.sex_fusion
-model.outputs model.num_outputs
-model.center model.output_mean
-model.spread model.output_std
-model.download model.allow_download
-model.options model.backbone_kwargs
-loss.number loss.regression_weight
-loss.width loss.label_sigma
-loss.answer loss.decode
-loss.months loss.num_bins
-loss.scale loss.l1_scale
-seen leakage
-against compare_with
-views tta
-stress robustness
-level interval_level
-explain gradcam_dir
-format=sr dicom_sr=true
-identify include_patient_id
-check_images verify_images
-check_count verify_count
-max_cost max_mae_increase
-format=weights format=safetensors
-format=card format=model_card
-answers predictions
-keep save_records
-max_megabytes max_upload_mb
-max_pictures max_images
-""".splitlines()
-)
+_RENAMED = """
+data.workers data.num_workers, data.prepare data.cache, data.store data.cache_dir,
+data.prepare_workers data.cache_workers, data.fit data.resize_mode, data.known data.naming,
+data.on_bad_image data.on_invalid, data.validation_share data.val_fraction,
+data.protocol data.split_protocol, data.new_split data.split_from, data.allow_overlap data.allow_leakage,
+data.generate data.phantom, starts_from requires_ckpt_of, next_experiment suggested_next,
+outputs output_dir, sampling sampler, callbacks=averaged callbacks=ema,
+callbacks=reestimated callbacks=bn_recalibration, stopping early_stopping,
+scheduler.warm_up scheduler.warmup_fraction, scheduler.least scheduler.min_lr_ratio,
+optimizer.spare_vectors optimizer.no_decay_1d, transforms.train.erased transforms.train.erasing,
+transforms.train.tone transforms.train.intensity, transforms.mix transforms.mixup,
+model=pooled model=backbone, model.sex model.sex_fusion, model.outputs model.num_outputs,
+model.centre model.output_mean, model.spread model.output_std, model.download model.allow_download,
+model.options model.backbone_kwargs, loss.number loss.regression_weight, loss.width loss.label_sigma,
+loss.answer loss.decode, loss.months loss.num_bins, loss.scale loss.l1_scale, seen leakage,
+against compare_with, views tta, stress robustness, level interval_level, explain gradcam_dir,
+format=sr dicom_sr=true, identify include_patient_id, check_images verify_images, check_count verify_count,
+max_cost max_mae_increase, format=weights format=safetensors, format=card format=model_card,
+answers predictions, keep save_records, max_megabytes max_upload_mb, max_pictures max_images
+"""
+RENAMED = dict(pair.split() for pair in _RENAMED.split(","))
 
 
 def format_help(arguments: list[str]) -> str:
