@@ -227,7 +227,7 @@ def fit_ood_detector(
     batches = [*_batches(train), *(batch[:, :, ::-1] for batch in _batches(train)), *_batches(validation)]
     features = []
     with FeatureHook(ask.module.network, layer) as tap:
-        for batch in progress(batches, len(batches), "learning what its images look like", "batches"):
+        for batch in progress(batches, len(batches), "fitting out-of-distribution statistics", "batches"):
             ask(np.ascontiguousarray(batch), [False] * len(batch))
             features.append(tap.features.numpy())
     points = np.concatenate(features)
