@@ -69,7 +69,7 @@ def apply_leakage_policy(
     """Return the rows to evaluate: all if none was trained on, or if leakage is allowed.
 
     Args:
-        choice: what `seen` says.
+        choice: the leakage policy, `leakage`.
         rows: candidates.
         seen: ids that were trained on, by checkpoint.
         every: those of all.

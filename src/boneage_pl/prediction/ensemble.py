@@ -95,7 +95,7 @@ class EnsembleMember:
 
 
 def parse_tta(named: Any) -> list[TTATransform]:
-    """Return the ways that `views` names: `flip`, or degrees to turn by, or a list of both.
+    """Return the transforms that `tta` names: `flip`, degrees to rotate by, or a list of both.
 
     Raises:
         BoneAgeError: it is something else.

@@ -29,9 +29,8 @@ COLUMNS = [
     "notes",
     "predicted_std",
 ]
-MAX_CONSOLE_LINES = (
-    10  # answers; our choice: a flag's meaning is printed with so many, and once at the end of more
-)
+# Predictions; our choice: a flag's meaning is printed with so many, and once at the end of more.
+MAX_CONSOLE_LINES = 10
 
 T = TypeVar("T")
 
