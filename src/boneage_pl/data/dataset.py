@@ -34,9 +34,8 @@ class Batch(TypedDict):
 
 SHM = Path("/dev/shm")
 DEFAULT_PREFETCH = 2  # PyTorch's batches that each loader process has ready
-MAX_SHM_FRACTION = (
-    3  # batches that the training process holds: this one, the next, and one that is being page-locked
-)
+# Batches that the training process holds: this one, the next, and one that is being page-locked.
+MAX_SHM_FRACTION = 3
 SHM_ADVICE = "docker and podman give more with --shm-size=1g (64 MiB is what a container has)"
 
 

@@ -14,9 +14,8 @@ AGES = (  # bone age in months below which each ends
     ("10 to 14 years", 168.0),
     ("over 14 years", inf),
 )
-MIN_NEIGHBORS = (
-    100  # images; our choice: of so many, the coverage of 90 % is met to 3 points (Beta's deviation)
-)
+# Images; our choice: of so many, the coverage of 90 % is met to 3 points (Beta's deviation).
+MIN_NEIGHBORS = 100
 _MIN_POINTS = 20  # below it even 90 % hangs on one or two images
 
 

@@ -22,9 +22,8 @@ from boneage_pl.model.feature_maps import FeatureHook, ood_layer
 from boneage_pl.model.inference import BatchPredictor
 from boneage_pl.utils.progress import progress
 
-CALIBRATION_COVERAGE = (
-    0.98  # of the validation's images that each limit lets pass; our choice: both together flag under 5 %
-)
+# Of the validation's images that each limit lets pass; our choice: both together flag under 5 %.
+CALIBRATION_COVERAGE = 0.98
 MAX_IMAGES = 1500  # training images that are looked at, and validation images; our choice: more change little
 _MIN_IMAGES = 60  # of each; with fewer a limit hangs on one image
 _RANK = 64  # in which distances are counted in deviations; our choice, see docs/PREDICTION.md

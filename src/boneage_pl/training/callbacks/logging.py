@@ -27,9 +27,8 @@ log = logging.getLogger(__name__)
 
 # TensorBoard's name of each validation error, and the metric's
 VALIDATION = {"val": "val_mae", "val_girls": "val_mae_girls", "val_boys": "val_mae_boys"}
-CONSTANT_MONTHS = (
-    0.1  # months between the highest and the lowest answer of a network that has collapsed; our choice
-)
+# Months between the highest and the lowest answer of a network that has collapsed; our choice.
+CONSTANT_MONTHS = 0.1
 COLUMNS, SHOWN_EPOCHS = 8, 6  # of the sheet of training images
 
 
