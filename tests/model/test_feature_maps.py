@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from boneage_pl.model.feature_maps import MAX_CELLS, FeatureHook, feature_map_sizes, gradcam_layer, ood_layer
+from boneage_pl.model.feature_maps import (
+    CELLS_PER_SIDE,
+    FeatureHook,
+    feature_map_sizes,
+    gradcam_layer,
+    ood_layer,
+)
 from boneage_pl.model.inception import InceptionRegressor
 from tests.helpers.tiny_models import Plain, Tiny
 
@@ -37,7 +43,7 @@ def test_feature_hook_stores_and_releases():
     with FeatureHook(network, "backbone.0") as tap, torch.no_grad():
         network(image, male)
         kept: Tensor = tap.features
-        wanted = nn.AdaptiveAvgPool2d(MAX_CELLS)(network.backbone[0](image)).flatten(1)
+        wanted = nn.AdaptiveAvgPool2d(CELLS_PER_SIDE)(network.backbone[0](image)).flatten(1)
         assert torch.equal(kept, wanted)
     network(image[:1], male[:1])
     assert len(tap.features) == 3

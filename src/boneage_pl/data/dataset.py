@@ -35,7 +35,7 @@ class Batch(TypedDict):
 SHM = Path("/dev/shm")
 DEFAULT_PREFETCH = 2  # PyTorch's batches that each loader process has ready
 # Batches that the training process holds: this one, the next, and one that is being page-locked.
-MAX_SHM_FRACTION = 3
+BATCHES_IN_USE = 3
 SHM_ADVICE = "docker and podman give more with --shm-size=1g (64 MiB is what a container has)"
 
 
@@ -64,7 +64,7 @@ def limit_workers_by_shm(workers: int, prefetch: int, batch_bytes: int, processe
     free = free_space()
     if free is None:
         return workers
-    fitting = max(0, min(workers, (free // processes // batch_bytes - MAX_SHM_FRACTION) // (2 * prefetch)))
+    fitting = max(0, min(workers, (free // processes // batch_bytes - BATCHES_IN_USE) // (2 * prefetch)))
     if fitting < workers:
         log.warning(
             "%d of %d loader processes: no room for the batches of more, with %d MiB free in %s;\n%s",

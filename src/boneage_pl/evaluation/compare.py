@@ -43,7 +43,7 @@ from boneage_pl.utils.files import atomic_write, expand_path
 log = logging.getLogger(__name__)
 
 SUFFIXES = {"html": ".html", "markdown": ".md"}
-PAGE_SUFFIXES = "built by python -m boneage_pl.compare"  # in what may be overwritten
+BUILT_BY = "built by python -m boneage_pl.compare"  # in what may be overwritten
 
 
 def compare_runs(config: DictConfig) -> Path:
@@ -101,12 +101,12 @@ def _build_page(runs: list[RunResults], config: DictConfig, target: Path) -> str
     if target.suffix == SUFFIXES["markdown"]:
         page = write_markdown(runs, expand_path(config.template) if config.template else None, target)
         source = f"; edit {Path(config.template).name}" if config.template else ""
-        return f"<!-- {PAGE_SUFFIXES}{source} -->\n{page}"
+        return f"<!-- {BUILT_BY}{source} -->\n{page}"
     experiments = [run.experiment for run in runs]
     curves = learning_curves({run.name: run.history.rows for run in runs}, published_stages(experiments))
     parts: dict[str, Any] = dict(zip(("results", "differences", "tests"), tables, strict=True))
     parts |= {"curves": figure_to_png(curves), "curves_caption": curves_caption(experiments)}
-    return render("compare.html", title="Bone age: runs compared", built=PAGE_SUFFIXES, **parts)
+    return render("compare.html", title="Bone age: runs compared", built=BUILT_BY, **parts)
 
 
 def _folders(name: str, outputs: Path) -> list[Path]:
@@ -151,10 +151,8 @@ def target_of(config: DictConfig) -> Path:
         target = target / f"compare{suffix}"
     if target.suffix != suffix:
         raise BoneAgeError(f"out={config.out}: format={config.format} is written as {suffix}.")
-    if target.exists() and PAGE_SUFFIXES not in target.read_text(encoding="utf-8", errors="replace")[:1000]:
-        raise BoneAgeError(
-            f"out={config.out} was not {PAGE_SUFFIXES}, and is not overwritten. Choose another."
-        )
+    if target.exists() and BUILT_BY not in target.read_text(encoding="utf-8", errors="replace")[:1000]:
+        raise BoneAgeError(f"out={config.out} was not {BUILT_BY}, and is not overwritten. Choose another.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -206,7 +204,7 @@ def compare_prediction_files(config: DictConfig) -> Path:
     page = render(
         "predictions.html",
         title="Bone age: answers compared",
-        built=PAGE_SUFFIXES,
+        built=BUILT_BY,
         files={_short_name(path, paths): str(path) for path in paths},
         images=len(rows),
         results=tables[0],

@@ -35,7 +35,7 @@ from boneage_pl.utils.hardware import keep_freed_memory, on_gpu
 
 log = logging.getLogger(__name__)
 
-SIZE_QUARTERS = {"surest": "surest", "least_sure": "least sure"}
+STD_QUARTERS = {"surest": "surest", "least_sure": "least sure"}
 
 
 def evaluate_checkpoints(config: DictConfig) -> Path:
@@ -181,9 +181,7 @@ def _log_metrics(title: str, numbers: dict[str, Any]) -> None:
         named = f"{coverage['level']:.0%} intervals, {whole['width']:.1f} months wide"
         log.info("  %.1f %% of the ages are inside their %s", 100 * whole["covered"]["value"], named)
     if spread := numbers["predicted_std"]:
-        maes = [
-            f"{with_interval(spread[part])} in its {name} quarter" for part, name in SIZE_QUARTERS.items()
-        ]
+        maes = [f"{with_interval(spread[part])} in its {name} quarter" for part, name in STD_QUARTERS.items()]
         log.info("  its own spread is %.1f months on average; MAE %s", spread["mean"], ", ".join(maes))
     if against := numbers["paired_comparison"]:
         difference = with_interval(against["difference"], sign="+")

@@ -10,7 +10,7 @@ from matplotlib import color_sequences
 from matplotlib.figure import Figure
 
 from boneage_pl.data.images.resize import Pixels
-from boneage_pl.evaluation.metrics import PERCENTILES, mean, with_intervals
+from boneage_pl.evaluation.metrics import NORMAL_95, mean, with_intervals
 from boneage_pl.evaluation.reference_results import published_curves
 from boneage_pl.training.history import EpochMetrics
 from boneage_pl.utils.plots import image_grid
@@ -18,7 +18,7 @@ from boneage_pl.utils.plots import image_grid
 GIRLS, BOYS = "#c44e52", "#4c72b0"
 COLORS = color_sequences["tab10"]  # of runs
 FEW_POINTS = 6  # of a curve: a line alone would not show them
-OUTLIER_MONTHS = 5  # times the curves' median: above that, as first epochs may be, is outside of the chart
+OUTLIER_FACTOR = 5  # times the curves' median: above that, as first epochs may be, is outside of the chart
 
 
 def predicted_against_true(answers: pd.DataFrame) -> Figure:
@@ -44,7 +44,7 @@ def bland_altman(answers: pd.DataFrame) -> Figure:
     for sex, rows, color in _by_sex(answers):
         middle = (rows["predicted"] + rows["bone_age"]) / 2
         axes.plot(middle, rows["error"], "o", ms=2.5, alpha=0.4, color=color, label=sex)
-    bias, spread = answers["error"].mean(), PERCENTILES * answers["error"].std()
+    bias, spread = answers["error"].mean(), NORMAL_95 * answers["error"].std()
     if np.isfinite(spread):
         for at, words in ((bias, "bias"), (bias - spread, "lower limit"), (bias + spread, "upper limit")):
             axes.axhline(at, color="0.3", lw=1, ls="-" if words == "bias" else "--")
@@ -152,7 +152,7 @@ def learning_curves(runs: dict[str, list[EpochMetrics]], published: Iterable[str
         axes.set(xlabel="epoch", title=words if apart else None)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-    near = [value for value in shown if value <= OUTLIER_MONTHS * np.median(shown)]
+    near = [value for value in shown if value <= OUTLIER_FACTOR * np.median(shown)]
     charts[0].set(ylabel="mean absolute error (months)", ylim=(0, 1.1 * max(near, default=0) or 1))
     handles, labels = charts[0].get_legend_handles_labels()
     columns = 3 if apart else 2

@@ -13,7 +13,7 @@ from boneage_pl.evaluation.comparison import Table, config_differences, paired_t
 from boneage_pl.evaluation.figures import learning_curves
 from boneage_pl.evaluation.reference_results import (
     BEST_PUBLISHED,
-    FAILURE_EXPERIMENT,
+    FAILURE_NOTE,
     PUBLISHED_ON_TEST,
     published_curves,
     published_stages,
@@ -65,7 +65,7 @@ def write_markdown(runs: list[RunResults], template: Path | None, target: Path) 
             published=published_curves(),
             best_published=BEST_PUBLISHED,
             published_on_test=dict(zip(("value", "low", "high"), PUBLISHED_ON_TEST, strict=True)),
-            published_failure=FAILURE_EXPERIMENT,
+            published_failure=FAILURE_NOTE,
         )
     except (TemplateError, OSError, ValueError, TypeError, LookupError) as error:
         where = f", line {line}" if (line := getattr(error, "lineno", None)) else ""

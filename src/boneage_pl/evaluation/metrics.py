@@ -16,7 +16,7 @@ Values = NDArray[np.float64]
 
 WITHIN_MONTHS = (6, 12, 24)  # months
 DRAWS_PER_CHUNK = 50  # draws; of 2,000 rows 0.8 MB, which a processor has at hand
-PERCENTILES = 1.96  # standard deviations of a normal distribution that hold 95 % of it
+NORMAL_95 = 1.96  # standard deviations of a normal distribution that hold 95 % of it
 
 
 def mean(values: Values, weights: Values) -> Values:
@@ -74,8 +74,8 @@ def agreement(true: Values, predicted: Values, weights: Values | None = None) ->
             "median_absolute_error": median(np.abs(error), w),
             "bias": bias,
             "error_sd": sd,
-            "loa_low": bias - PERCENTILES * sd,
-            "loa_high": bias + PERCENTILES * sd,
+            "loa_low": bias - NORMAL_95 * sd,
+            "loa_high": bias + NORMAL_95 * sd,
             "r2": 1 - squared / var_true,
             "pearson_r": covariance / np.sqrt(var_true * var_predicted),
             "concordance": 2 * covariance / (var_true + var_predicted + (mean_true - mean_predicted) ** 2),

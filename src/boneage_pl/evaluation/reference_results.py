@@ -21,11 +21,11 @@ BEST_PUBLISHED = 5.5949  # months: v2 on its own validation rows, once more with
 # v2 on the challenge's 200 test images: MAE in months with its 95 % interval over images, computed from the
 # predictions that the notebook prints (whole months, no flip) and the challenge's ages.
 PUBLISHED_ON_TEST = (10.03, 8.72, 11.62)
-FAILURE_EXPERIMENT = (
+FAILURE_NOTE = (
     "The failure at a rate of 0.1 was published as a picture: the training error begins near 11,500 months; "
     "the validation error falls from 62 to 41 about epoch 9, jumps to 70, and stays at 56.5, a constant's."
 )
-_NUM_EPOCHS = "complete"
+_COMPLETE = "complete"
 
 Curve = dict[int, tuple[float, float]]  # epoch → MAE in months of training and validation
 
@@ -50,7 +50,7 @@ def published_stages(experiments: Iterable[str]) -> list[str]:
 def curves_caption(experiments: Collection[str]) -> str:
     """Return the caption of a figure with these experiments' curves and the published ones."""
     published = "; dots are the published epochs" if published_stages(experiments) else ""
-    failure = f" {FAILURE_EXPERIMENT}" if "lr_0.1_failure" in experiments else ""
+    failure = f" {FAILURE_NOTE}" if "lr_0.1_failure" in experiments else ""
     return f"Training and validation error by epoch{published}.{failure}"
 
 
@@ -61,7 +61,7 @@ def write_published_curves(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder / ".lock", f"writes {folder}"):
         for stage, curve in published_curves().items():
-            if (folder / stage / _NUM_EPOCHS).exists():
+            if (folder / stage / _COMPLETE).exists():
                 continue
             shutil.rmtree(folder / stage, ignore_errors=True)
             with SummaryWriter(folder / stage) as writer:
@@ -69,8 +69,8 @@ def write_published_curves(folder: Path) -> None:
                     writer.add_scalar("mae/train", train, epoch)
                     writer.add_scalar("mae/val", validation, epoch)
                 if stage == "v1":
-                    writer.add_text("lr_0.1_failure", FAILURE_EXPERIMENT)
-            (folder / stage / _NUM_EPOCHS).touch()
+                    writer.add_text("lr_0.1_failure", FAILURE_NOTE)
+            (folder / stage / _COMPLETE).touch()
 
 
 PublishedResult = tuple[str, float, str]  # whose, MAE in months, source

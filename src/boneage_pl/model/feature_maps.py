@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from boneage_pl.model.input_spec import get_input_spec
 
-MAX_CELLS = 4  # a side: what of a map is where; our choice, and measured: see docs/PREDICTION.md
+CELLS_PER_SIDE = 4  # a side: what of a map is where; our choice, and measured: see docs/PREDICTION.md
 _EARLY = 8  # times smaller than the image, at most
 _LATE = 8  # cells a side, at least; our choice: fewer show no part of a hand
 
@@ -95,5 +95,5 @@ class FeatureHook:
             self.features = torch.empty(0, 0)
             return
         self.features = (
-            F.adaptive_avg_pool2d(output.float(), MAX_CELLS).flatten(1).cpu()
+            F.adaptive_avg_pool2d(output.float(), CELLS_PER_SIDE).flatten(1).cpu()
         )  # [B, C, h, w] → [B, C · 16]

@@ -44,7 +44,7 @@ class AgeDistributionLoss(nn.Module):
 
     def decode_months(self, output: Tensor) -> Tensor:
         """Return the answers in months: [B, 1 + M] → [B]."""
-        number, logits = self._log_probabilities(output)
+        number, logits = self._split_output(output)
         likely = logits.softmax(1)
         if self.decode == "expectation":
             distributed = likely @ self.middles
@@ -58,13 +58,13 @@ class AgeDistributionLoss(nn.Module):
 
     def std(self, output: Tensor) -> Tensor:
         """Return the standard deviation of each distribution, in months: [B, 1 + M] → [B]."""
-        likely = self._log_probabilities(output)[1].softmax(1)
+        likely = self._split_output(output)[1].softmax(1)
         expected = likely @ self.middles
         return (likely @ self.middles.square() - expected.square()).clamp(min=0).sqrt()
 
     def forward(self, output: Tensor, bone_age: Tensor) -> Tensor:
         """Return the loss: [B, 1 + M] and months [B] → one number."""
-        number, logits = self._log_probabilities(output)
+        number, logits = self._split_output(output)
         expected = (-0.5 * ((self.middles - bone_age.unsqueeze(1)) / self.label_sigma) ** 2).softmax(
             1
         )  # [B, M]
@@ -73,7 +73,7 @@ class AgeDistributionLoss(nn.Module):
             logits, expected
         )
 
-    def _log_probabilities(self, output: Tensor) -> tuple[Tensor, Tensor]:
+    def _split_output(self, output: Tensor) -> tuple[Tensor, Tensor]:
         wanted = 1 + len(self.middles)
         if output.dim() != 2 or output.shape[1] != wanted:
             raise BoneAgeError(

@@ -18,7 +18,7 @@ _ALLOWED_PATHS = re.compile(
     r"|/gradio_api/(startup-events|upload|upload_progress|queue/join|queue/data|reset|cancel|heartbeat/[\w-]+)"
 )
 _UPLOAD = "/gradio_api/upload"
-_EVENT_PATHS = 1 << 20  # bytes of any other request; our choice: they are a few hundred
+_MAX_REQUEST_BYTES = 1 << 20  # bytes of any other request; our choice: they are a few hundred
 
 
 class RequestFilter:
@@ -43,7 +43,7 @@ class RequestFilter:
             await _send_error(send, 404, "There is no such thing here.")
             return
         uploading = path == _UPLOAD
-        if problem := self._too_large(scope, self.most if uploading else _EVENT_PATHS):
+        if problem := self._too_large(scope, self.most if uploading else _MAX_REQUEST_BYTES):
             await _send_error(send, *problem)
             return
         await self.app(scope, receive, self._track_upload(send) if uploading else send)

@@ -16,7 +16,7 @@ from boneage_pl.prediction.predictor import BoneAgePredictor, PredictionResult
 from boneage_pl.prediction.types import PredictionRequest
 
 ORIGINAL = 640  # pixels; our choice: the longest side of the picture that is shown beside the square
-_MAX_CONCURRENT = 16  # our choice: pictures of a long list between which others are let in
+_IMAGES_PER_TURN = 16  # our choice: pictures of a long list between which others are let in
 
 
 @dataclass
@@ -82,7 +82,7 @@ class PredictionService:
     def predict_many(self, requests: Iterable[PredictionRequest]) -> Iterator[PredictionResult]:
         """Yield the answers to a list."""
         coming = iter(requests)
-        while part := list(islice(coming, _MAX_CONCURRENT)):
+        while part := list(islice(coming, _IMAGES_PER_TURN)):
             with self._lock:
                 results = list(self.model.predict_iter(part))
             for reading in results:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 _MIN_FRACTION = 0.01  # of the 16-bit images; our choice: what fewer have is a single image's affair
-_MIN_BITS = 4  # bits; our choice: read as 4 more than it has, an image has 16 gray levels of 256 left
+_MAX_EXTRA_BITS = 4  # bits; our choice: read as 4 more than it has, an image has 16 gray levels of 256 left
 
 
 def dataset_bit_depths(depths: Iterable[int]) -> list[int]:
@@ -34,7 +34,7 @@ def effective_bits(depth: int, known: list[int]) -> int:
     if not depth:
         return 0
     level = next((level for level in known if level >= depth), depth)
-    return depth if level - depth >= _MIN_BITS else level
+    return depth if level - depth >= _MAX_EXTRA_BITS else level
 
 
 def describe_bit_depths(depths: Iterable[int], known: list[int]) -> str:

@@ -125,7 +125,7 @@ def describe_pydicom_error(error: Exception) -> str:
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_MAX_WINDOW = 1e12  # beyond every window
+_BEYOND_WINDOW = 1e12  # beyond every window
 
 
 def apply_display_pipeline(values: Values, dataset: "Dataset") -> tuple[Image.Image, str]:
@@ -170,7 +170,7 @@ def _apply_window(real: Values, dataset: "Dataset") -> tuple[Values, float | Non
     if dataset.get("WindowWidth") is None or dataset.get("WindowCenter") is None:
         return real, None, None
     with np.errstate(over="ignore"):
-        darkest, brightest = apply_windowing(np.array([-_MAX_WINDOW, _MAX_WINDOW]), dataset)
+        darkest, brightest = apply_windowing(np.array([-_BEYOND_WINDOW, _BEYOND_WINDOW]), dataset)
         return apply_windowing(real, dataset), float(darkest), float(brightest)
 
 

@@ -98,8 +98,8 @@ Floats = npt.NDArray[np.float32]
 CANVAS_SIZE = 270.0  # mm of hand and wrist in a picture's height
 CANVAS_CENTER = np.array([4.0, 58.0])  # mm: the point that the picture is centered on
 OVERSAMPLING = 2  # bones are drawn larger and averaged down, which smooths their edges
-STEPS = 2048  # of the tone curve, over attenuations from 0 to DARKEST
-MIN_GRAY = 4.0
+STEPS = 2048  # of the tone curve, over attenuations from 0 to MAX_ATTENUATION
+MAX_ATTENUATION = 4.0
 _QUANTILES = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)], np.float32)
 
 _SECOND_BONE = [round(0.55 * level) for level in range(256)]  # two bones overlap only in part of their depth
@@ -171,7 +171,7 @@ def _expose(
     attenuation += np.asarray(bone, np.float32) * _trabeculae(size, rng) * np.float32(conditions.density)
     across = np.linspace(-1, 1, size, dtype=np.float32)
     beam = 1 + conditions.heel[0] * across[None, :] + conditions.heel[1] * across[:, None]
-    attenuation *= beam * np.float32(conditions.exposure * STEPS / MIN_GRAY)
+    attenuation *= beam * np.float32(conditions.exposure * STEPS / MAX_ATTENUATION)
     gray = _make_tone_curve(conditions).take(attenuation.astype(np.int32), mode="clip")
     gray += _scatter(flesh) * np.float32(conditions.scatter)
     gray = _collimate(gray, conditions)
@@ -201,7 +201,7 @@ def _noise(size: int, deviation: float, rng: np.random.Generator) -> Floats:
 
 def _make_tone_curve(conditions: Acquisition) -> Floats:
     """Gray level (0..255) for each step of attenuation."""
-    attenuation = np.linspace(0, MIN_GRAY, STEPS)
+    attenuation = np.linspace(0, MAX_ATTENUATION, STEPS)
     shown = (1 - np.exp(-1.5 * attenuation)) ** conditions.gamma
     return (255 * (conditions.fog + (1 - conditions.fog) * shown)).astype(np.float32)
 

@@ -68,10 +68,10 @@ def is_header(cells: list[str], place: DatasetSpec) -> bool:
 
 
 def _has_rsna_columns(header: list[str], place: DatasetSpec) -> bool:
-    return {name.lower() for name in _score_columns(header, place).values()} == RSNA_COLUMNS
+    return {name.lower() for name in _column_roles(header, place).values()} == RSNA_COLUMNS
 
 
-def _score_columns(header: list[str], place: DatasetSpec) -> dict[str, str]:
+def _column_roles(header: list[str], place: DatasetSpec) -> dict[str, str]:
     try:
         return map_columns(header, place.columns).of
     except BoneAgeError:
@@ -104,7 +104,7 @@ def _no_table_error(
 ) -> BoneAgeError:
     """Say what is missing: a column, what reads a table, the table, or all of it."""
     root = place.root
-    known = {file: len(_score_columns(header, place)) for file, header in headers.items() if len(header) > 1}
+    known = {file: len(_column_roles(header, place)) for file, header in headers.items() if len(header) > 1}
     tables = [file for file, count in known.items() if count == max(known.values())]
     if len(tables) == 1:
         raw = read_rows(tables[0], lambda cells: is_header(cells, place))

@@ -120,7 +120,7 @@ def drop_invalid_images(
 
 MAX_MONTHS = 240  # months; the RSNA table ends at 228
 MAX_YEARS = 20  # a table in which nobody is older than so many months is of infants, or was written in years
-ADULT_MONTHS = 25  # up to here twelfths say that it was years
+MAX_TWELFTHS_YEARS = 25  # up to here twelfths say that it was years
 # As tables have them, and as spreadsheets of other languages write True and False
 _SEX_PAIRS = {
     True: "true 1 1.0 m male boy wahr vrai verdadero verdadeiro vero waar",
@@ -193,7 +193,7 @@ def _raw_cell(raw: pd.DataFrame, line: int) -> str:
 
 def _check_unit(ages: pd.Series, table: Path) -> None:
     """Raise `BoneAgeError` for ages that may be years, or infants' months."""
-    if not ages.max() <= ADULT_MONTHS:
+    if not ages.max() <= MAX_TWELFTHS_YEARS:
         return
     twelfths = ages[_are_integers(ages * 12)]
     odd = twelfths[~_are_integers(twelfths * 4)]  # 10.83, not 10.25, 10.5 or 10

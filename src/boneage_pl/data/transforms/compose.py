@@ -76,13 +76,13 @@ def hashed_uniform(keys: Tensor, count: int) -> Tensor:
     steps = torch.arange(1, max(count, 1), device=keys.device)
     mixed = keys.unsqueeze(1) + steps * _GOLDEN  # [B, count - 1]; it wraps around, as is meant
     for shift, factor in zip((30, 27), _MIX, strict=True):
-        mixed = (mixed ^ _xorshift(mixed, shift)) * factor
-    mixed = mixed ^ _xorshift(mixed, 31)
-    bits = torch.cat([keys.unsqueeze(1) >> 29, _xorshift(mixed, 40)], 1)[:, :count]
+        mixed = (mixed ^ _logical_shift(mixed, shift)) * factor
+    mixed = mixed ^ _logical_shift(mixed, 31)
+    bits = torch.cat([keys.unsqueeze(1) >> 29, _logical_shift(mixed, 40)], 1)[:, :count]
     return bits.float() * 2.0**-24
 
 
-def _xorshift(values: Tensor, by: int) -> Tensor:
+def _logical_shift(values: Tensor, by: int) -> Tensor:
     return (values >> by) & ((1 << (64 - by)) - 1)  # PyTorch's own shift keeps the sign
 
 

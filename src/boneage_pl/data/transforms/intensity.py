@@ -78,7 +78,10 @@ class FixPolarity:
         """Exchange where needed [B, 1, H, W] → float32 [B, 1, H, W]; black around the picture stays."""
         pixels = as_float(images)
         seen = pixels > self.black
-        y, x = _longest_run(seen.any(3, keepdim=True), 2), _longest_run(seen.any(2, keepdim=True), 3)
+        y, x = (
+            _relative_position(seen.any(3, keepdim=True), 2),
+            _relative_position(seen.any(2, keepdim=True), 3),
+        )
         picture, most, middle = (
             _is_central(y, margin) & _is_central(x, margin)
             for margin in (0, self.edge, (1 - self.middle) / 2)
@@ -87,7 +90,7 @@ class FixPolarity:
         return torch.where(negative & picture, 1 - pixels, pixels)
 
 
-def _longest_run(lines: Tensor, axis: int) -> Tensor:
+def _relative_position(lines: Tensor, axis: int) -> Tensor:
     """Return where each line is between the first and the last that are set, from 0 to 1."""
     count = lines.shape[axis]
     place = torch.arange(count, device=lines.device).view([-1 if n == axis else 1 for n in range(4)])
