@@ -212,7 +212,7 @@ def test_batch_table_sorts_and_downloads(home: Home, site: Served, browser: Brow
             "no PNG or JPEG or TIFF"
         )
         expect(table.get_by_role("row").filter(has_text="missing.png")).to_contain_text(
-            "is not among the files"
+            "no file is called like it"
         )
         expect(table.get_by_role("img")).to_have_count(4)
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import signal
 import subprocess
@@ -23,10 +24,9 @@ from tests.fetch.archive_server import (
     VALIDATION_IDS,
     Site,
     challenge_files,
-    picture,
+    noise,
     serving,
     tree,
-    zipped,
 )
 
 COUNTS = ["training.count=5", "validation.count=4", "retry_wait=0.01"]
@@ -77,11 +77,11 @@ def assert_complete(root: Path) -> None:
     assert "boneage_pl" not in files.pop(".download.json", b"{}").decode()
     table = files.pop("train.csv")
     assert table.startswith(b"id,boneage,male")
-    assert files == {f"boneage-training-dataset/{i}.png": picture(i) for i in TRAINING_IDS}
+    assert files == {f"boneage-training-dataset/{i}.png": noise(i) for i in TRAINING_IDS}
     other = tree(root.with_name(f"{root.name}_validation"))
     del other[".download.json"], other["Bone Age Validation Set/Validation Dataset.csv"]
     assert other == {
-        f"Bone Age Validation Set/boneage-validation-dataset-{n}/{i}.png": picture(i)
+        f"Bone Age Validation Set/boneage-validation-dataset-{n}/{i}.png": noise(i)
         for n, ids in VALIDATION_IDS.items()
         for i in ids
     }
@@ -94,7 +94,7 @@ def test_terms_are_required_and_command_is_printed(site: Site, tmp_path: Path):
     assert result.returncode == 2
     assert "10.1148/radiol.2018180736" in result.stdout
     assert "non-commercial" in result.stdout
-    assert site.asked == []
+    assert site.requests == []
     assert not root.exists()
     (command,) = [line for line in result.stdout.splitlines() if line.strip().startswith("python -m")]
     command = command.replace("python", sys.executable, 1)
@@ -105,35 +105,48 @@ def test_terms_are_required_and_command_is_printed(site: Site, tmp_path: Path):
 
 def test_both_sets_download_and_rerun_requests_nothing(site: Site, tmp_path: Path):
     root = tmp_path / "rsna"
-    first = finish(start([*typed(site, root)]))
+    first = finish(start(typed(site, root)))
     assert first.returncode == 0, first.stderr
     assert_complete(root)
     assert sorted(read_table(root)["id"], key=int) == [str(i) for i in TRAINING_IDS]
-    assert first.stdout.splitlines() == [
-        f"training: 5 images and as many rows of their table in {root}",
-        f"validation: 4 images and as many rows of their table in {root}_validation",
-        "Done.",
-    ]
-    assert first.stderr.count("fetching ") == first.stderr.count("unpacked ") == 3  # no bar: no terminal
-    assert "\r" not in first.stderr
+    assert f"training: 5 images and rows in {root}\n" in first.stdout
+    assert f"validation: 4 images and rows in {root}_validation\n" in first.stdout
+    assert "\r" not in first.stderr  # no progress bar: no terminal
     record = json.loads((root / ".download.json").read_text())["unpacked"]
     assert {name: entry["files"] for name, entry in record.items()} == {TABLE: 1, TRAINING: 5}
-    asked = list(site.asked)
+    content = site.files[TRAINING]
+    expected = {
+        "etag": site.tag(content),
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    assert expected.items() <= record[TRAINING].items()
+    requests = list(site.requests)
     second = finish(start(typed(site, f"{root}/")))  # as a shell completes it
     assert second.returncode == 0
-    assert "Everything was there already; nothing was fetched." in second.stdout
-    assert second.stderr == ""
-    assert site.asked == asked
+    assert site.requests == requests
+
+
+def test_second_process_waits_and_finds_it_done(site: Site, tmp_path: Path):
+    root = tmp_path / "rsna"
+    root.mkdir()
+    with FileLock(root / ".download.lock"):
+        processes = [start(typed(site, root)) for _ in range(2)]
+        time.sleep(3)
+        assert all(process.poll() is None for process in processes)
+        assert site.requests == []
+    assert [finish(process).returncode for process in processes] == [0, 0]
+    assert_complete(root)
+    assert len(site.requests) == 3  # each archive once
 
 
 def test_interrupted_download_resumes_to_same_bytes(site: Site, tmp_path: Path):
     root, part = tmp_path / "rsna", tmp_path / "rsna" / f"{TRAINING}.part"
-    whole = len(site.files[TRAINING])
-    site.stall_after = whole // 3  # per answer; the table's archive is shorter than that
+    site.stall_after = step = 2**15  # per response; the table's archive is shorter than that
     for number, ending in ((1, signal.SIGINT), (2, signal.SIGKILL)):
         process = start(typed(site, root))
         until = time.monotonic() + 30
-        while not part.exists() or part.stat().st_size < number * (whole // 3):
+        while not part.exists() or part.stat().st_size < number * step:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < until
             time.sleep(0.02)
@@ -141,47 +154,40 @@ def test_interrupted_download_resumes_to_same_bytes(site: Site, tmp_path: Path):
         result = finish(process)
         if ending == signal.SIGINT:
             assert result.returncode == 130
-            assert "stopped; the same command continues from here\n" in result.stderr
             assert "Traceback" not in result.stderr
     site.stall_after = None
     result = finish(start(typed(site, root)))
     assert result.returncode == 0, result.stderr
     assert_complete(root)
-    third = whole // 3
-    assert site.gets(TRAINING) == [(None, 200), (f"bytes={third}-", 206), (f"bytes={2 * third}-", 206)]
-    assert len(site.gets(TABLE)) == 1  # what had been unpacked is not fetched again
+    assert site.gets(TRAINING) == [(None, 200), (f"bytes={step}-", 206), (f"bytes={2 * step}-", 206)]
+    assert len(site.gets(TABLE)) == 1  # what was extracted is not downloaded again
 
 
 def test_missing_archive_is_one_error(site: Site, tmp_path: Path):
     del site.files[TRAINING]
     result = finish(start(typed(site, tmp_path / "rsna")))
     assert result.returncode == 2
-    assert result.stderr.startswith(f"error: {site.url}{TRAINING} cannot be fetched: the server answers 404")
+    assert f"error: {site.url}{TRAINING} cannot be downloaded: the server responds 404" in result.stderr
     assert "rsna.org" in result.stderr
     assert "Traceback" not in result.stderr
-    assert not (tmp_path / "rsna").exists()
 
 
-def test_too_little_space_is_reported_before_download(site: Site, tmp_path: Path):
-    site.declared[VALIDATION] = 10**18
+def test_too_little_space_is_reported_before_the_first_byte(site: Site, tmp_path: Path):
+    site.declared[TRAINING] = 10**18
     with pytest.raises(BoneAgeError, match=r"2,100,000,000\.\d GB are needed, [\d,.]+ [GM]B are free"):
         here(site, tmp_path / "rsna")
-    assert site.gets() == []
-    assert not (tmp_path / "rsna").exists()
+    assert not (tmp_path / "rsna" / f"{TRAINING}.part").exists()
 
 
-def test_existing_files_need_no_space(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    root = tmp_path / "rsna"
-    needs = []
-    monkeypatch.setattr("boneage_pl.download.check_free_space", lambda asked: needs.extend(asked))
-    root.mkdir()
-    size = {name: len(content) for name, content in site.files.items()}
-    (root / TABLE).write_bytes(site.files[TABLE])
-    (root / f"{TRAINING}.part").write_bytes(site.files[TRAINING][:1000])
-    here(site, root, "unpack_factor=2", "validation=null")
-    assert needs == [(root, 2 * size[TABLE]), (root, size[TRAINING] - 1000 + 2 * size[TRAINING])]
-    assert not (tmp_path / "rsna_validation").exists()
-    assert site.gets(TABLE) == []
+def test_wrong_checksum_extracts_nothing(site: Site, tmp_path: Path):
+    root, good = tmp_path / "rsna", hashlib.sha256(site.files[TRAINING]).hexdigest()
+    site.files[TRAINING] += b"x"
+    with pytest.raises(BoneAgeError, match="SHA-256"):
+        here(site, root, f"training.sha256.images={good}")
+    assert sorted(tree(root)) == [".download.json", f"{TRAINING}.damaged", "train.csv"]
+    site.files[TRAINING] = site.files[TRAINING][:-1]
+    here(site, root, f"training.sha256.images={good.upper()}")
+    assert_complete(root)
 
 
 def test_damaged_archive_alone_is_downloaded_again(site: Site, tmp_path: Path):
@@ -203,26 +209,6 @@ def test_short_content_length_gives_no_images(site: Site, tmp_path: Path):
         here(site, tmp_path / "rsna")
 
 
-def test_concurrent_downloads_are_exclusive(site: Site, tmp_path: Path):
-    (tmp_path / "rsna").mkdir()
-    with FileLock(tmp_path / "rsna" / ".download.lock"), pytest.raises(BoneAgeError, match="is running"):
-        here(site, tmp_path / "rsna")
-    here(site, tmp_path / "rsna")
-    assert_complete(tmp_path / "rsna")
-
-
-@pytest.mark.parametrize(
-    ("entries", "reason"), [({"../evil.png": b"x"}, "leads out"), ({"a.png": bytes(10**7)}, "unpack to")]
-)
-def test_untrusted_archive_is_refused(site: Site, tmp_path: Path, entries: dict[str, bytes], reason: str):
-    root = tmp_path / "rsna"
-    site.files[TRAINING] = zipped({"boneage-training-dataset/1377.png": b"x"} | entries)
-    with pytest.raises(BoneAgeError, match=f"refused.*{reason}"):
-        here(site, root)
-    assert sorted(tree(root)) == [".download.json", TRAINING, "train.csv"]
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["rsna"]
-
-
 def test_keep_archives_keeps_them(site: Site, tmp_path: Path):
     here(site, tmp_path / "rsna", "keep_archives=true")
     for name in (TRAINING, TABLE):
@@ -234,21 +220,15 @@ def test_kill_after_extraction_cleans_up_without_download(site: Site, tmp_path: 
     here(site, root, "keep_archives=true")
     for folder in (root, tmp_path / "rsna_validation"):
         (folder / ".download.json").unlink()
-    asked = list(site.asked)
+    requests = list(site.requests)
     here(site, root)
-    assert site.asked == asked
+    assert site.requests == requests
     assert_complete(root)
 
 
-@pytest.mark.parametrize(
-    ("count", "words"),
-    [
-        ("training.count=6", "6 images and as many rows must be there,\nbut .* holds 5 images and 5 rows"),
-        ("validation.count=3", "3 images and as many rows must be there,\nbut .* holds 4 images and 4 rows"),
-    ],
-)
-def test_unexpected_count_is_an_error(site: Site, tmp_path: Path, count: str, words: str):
-    with pytest.raises(BoneAgeError, match=words):
+@pytest.mark.parametrize("count", ["training.count=6", "validation.count=3"])
+def test_unexpected_count_is_an_error(site: Site, tmp_path: Path, count: str):
+    with pytest.raises(BoneAgeError, match=f"{count.partition('.')[0]} set is not whole.*{count[-1]}\\."):
         here(site, tmp_path / "rsna", count)
 
 
@@ -256,7 +236,7 @@ def test_lost_image_is_restored(site: Site, tmp_path: Path):
     root = tmp_path / "rsna"
     here(site, root)
     (root / "boneage-training-dataset/1377.png").unlink()
-    with pytest.raises(BoneAgeError, match=r"(?s)training set is not whole.*1377\.png.*delete .*\.download"):
+    with pytest.raises(BoneAgeError, match=r"(?s)training set is not whole.*1377.*delete .*\.download"):
         here(site, root)
     (root / ".download.json").unlink()
     here(site, root)
@@ -272,29 +252,27 @@ def test_foreign_set_is_left_alone(site: Site, tmp_path: Path):
     rows = "".join(f"{i},100,True\n" for i in TRAINING_IDS)
     (root / "boneage-training-dataset.csv").write_text(f"id,boneage,male\n{rows}")
     here(site, root)
-    assert {name for _, name, _, _ in site.asked} == {VALIDATION}
+    assert {name for name, _, _ in site.requests} == {VALIDATION}
 
 
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("source=file:///etc/", "not an address"),
+        ("source=file:///etc/", "file:///etc/"),
         ("retries=-1", "retries=-1"),
         ("timeout=soon", "timeout=soon"),
-        ("training.archives.table=", "file name of its own"),
-        (f"training.archives.table={TRAINING}", "file name of its own"),
         ("data.root=", "data.root is empty"),
     ],
 )
 def test_invalid_option_is_named(site: Site, tmp_path: Path, option: str, words: str):
     with pytest.raises(BoneAgeError, match=words):
         here(site, tmp_path / "rsna", option)
-    assert site.asked == []
+    assert site.requests == []
 
 
 @pytest.mark.parametrize("place", ["rsna", "rsna/validation", "."])
 def test_sets_never_nest(site: Site, tmp_path: Path, place: str):
-    with pytest.raises(BoneAgeError, match="neither may lie inside the other"):
+    with pytest.raises(BoneAgeError, match=r"data\.root=.* validation\.root="):
         here(site, tmp_path / "rsna", f"validation.root={tmp_path / place}")
 
 

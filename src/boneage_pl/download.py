@@ -1,32 +1,24 @@
-"""Fetch the RSNA 2017 radiographs, unpack them and count what must be there."""
+"""Download the RSNA 2017 radiographs, extract them and count what must be there."""
 
+import hashlib
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urljoin
 
-from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from urllib3 import Retry
 
 from boneage_pl.cli.checks import check_number
 from boneage_pl.cli.entrypoint import INTERRUPTED_MESSAGE, run_command
 from boneage_pl.data.tables.spec import data_root
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.fetch.extract import extract, find_corruption
-from boneage_pl.fetch.http import (
-    RetryPolicy,
-    check_url,
-    download_file,
-    partial_path,
-    print_line,
-    remote_size,
-    size_on_disk,
-)
+from boneage_pl.fetch.extract import damaged_path, extract, set_aside
+from boneage_pl.fetch.http import download_file
 from boneage_pl.fetch.rsna import RadiographSet
 from boneage_pl.utils.files import check_free_space, translate_disk_errors
+from boneage_pl.utils.processes import file_lock
 
 _TERMS = """The RSNA's bone-age radiographs come with the RSNA's terms of use. They are about non-commercial
 research and education, and about citing where the radiographs come from:
@@ -51,7 +43,9 @@ _NUMBERS = {  # the lowest that makes sense
 
 
 def download(config: DictConfig) -> None:
-    """Fetch and unpack what is missing of the configured sets, then count them.
+    """Download and extract what is missing of the configured sets, then count them.
+
+    A second process that downloads into the same folder waits for the first, and finds it done.
 
     Raises:
         BoneAgeError: a server, an archive or the disk refuses, or something is missing at the end.
@@ -60,28 +54,24 @@ def download(config: DictConfig) -> None:
     if config.accept_terms is not True:
         print(_TERMS.format(command=_command()))
         sys.exit(2)
-    _check_numbers(config)
-    sets = _radiograph_sets(config)
-    pending = [(of, url) for of in sets for url in of.pending()]
-    _check_free_space(pending, config)
-    for of, url in pending:
-        with _exclusive(of.root):
-            _download_and_extract(of, url, config)
-    for of in sets:
-        of.check()
-        print(f"{of.name}: {of.count:,} images and as many rows of their table in {of.root}")
-    print("Done." if pending else "Everything was there already; nothing was fetched.")
-
-
-def _check_numbers(config: DictConfig) -> None:
     for name, lowest in _NUMBERS.items():
         check_number(name, OmegaConf.select(config, name, default=lowest), lowest, whole=False)
+    for radiographs in _radiograph_sets(config):
+        with translate_disk_errors(radiographs.root):
+            radiographs.root.mkdir(parents=True, exist_ok=True)
+            lock = radiographs.root / ".download.lock"
+            lock.touch()
+        with file_lock(lock, f"downloads into {radiographs.root}"):
+            for url in radiographs.pending():
+                _download_and_extract(radiographs, url, config)
+            radiographs.check()
+        print(f"{radiographs.name}: {radiographs.count:,} images and rows in {radiographs.root}")
 
 
 def _radiograph_sets(config: DictConfig) -> list[RadiographSet]:
     """Return the configured sets, their folders and addresses checked."""
-    if "phantom" in config.data:
-        raise BoneAgeError("This data set is drawn, not downloaded. Leave data= out, or give data=rsna.")
+    if config.data.get("phantom"):
+        raise BoneAgeError("This data set is drawn, not downloaded. Leave data= out, or pass data=rsna.")
     root = data_root(config.data.root)
     sets = [_radiograph_set("training", config, root)]
     if config.validation is not None:
@@ -98,15 +88,9 @@ def _sibling(root: Path) -> Path:
 
 
 def _radiograph_set(name: str, config: DictConfig, root: Path) -> RadiographSet:
-    source = str(config.source).rstrip("/") + "/"
-    urls = [urljoin(source, str(address)) for address in config[name].archives.values()]
-    made = RadiographSet(name, root, config[name].count, urls)
-    for url in urls:
-        check_url(url)
-    if len({made.archive(url) for url in urls} - {root}) != len(urls):
-        listed = "\n".join(urls)
-        raise BoneAgeError(f"{name}.archives: each must end in a file name of its own, unlike\n{listed}")
-    return made
+    source, options = str(config.source).rstrip("/") + "/", config[name]
+    archives = {urljoin(source, str(a)): options.sha256.get(key) for key, a in options.archives.items()}
+    return RadiographSet(name, root, options.count, archives)
 
 
 def _check_distinct(training: Path, validation: Path) -> None:
@@ -117,48 +101,24 @@ def _check_distinct(training: Path, validation: Path) -> None:
         )
 
 
-def _check_free_space(pending: list[tuple[RadiographSet, str]], config: DictConfig) -> None:
-    """Refuse before the first byte what the disk could not hold: what comes, and what it unpacks to."""
-    needs = []
-    for of, url in pending:
-        archive = of.archive(url)
-        here = archive.exists()
-        size = size_on_disk(archive) if here else remote_size(url, config.timeout) or 0
-        coming = 0 if here else max(size - size_on_disk(partial_path(archive)), 0)
-        needs.append((of.root, coming + int(size * config.unpack_factor)))
-    check_free_space(needs)
+def _download_and_extract(radiographs: RadiographSet, url: str, config: DictConfig) -> None:
+    """Download one archive unless it lies there, extract and record it, and remove it."""
+    archive, root, etag = radiographs.archive(url), radiographs.root, None
 
+    def check_size(missing: int, size: int) -> None:
+        check_free_space([(root, missing + int(size * config.unpack_factor))])
 
-@contextmanager
-def _exclusive(root: Path) -> Iterator[None]:
-    """Keep every other download out of `root`."""
-    with translate_disk_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root / ".download.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise BoneAgeError(
-                f"Another download into {root} is running; see what it brings first."
-            ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _download_and_extract(of: RadiographSet, url: str, config: DictConfig) -> None:
-    """Fetch one archive, unpack it, remember that, and remove it."""
-    archive = of.archive(url)
     if not archive.exists():
-        download_file(url, archive, RetryPolicy(config.timeout, config.retries, config.retry_wait))
-    print_line(f"unpacking {archive.name} into {of.root}")
-    size = size_on_disk(archive)
-    files = extract(archive, of.root, config.unpack_limit)
-    print_line(f"unpacked {archive.name}, {files:,} files")
-    of.mark_downloaded(url, size, files)
+        policy = Retry(config.retries, backoff_factor=config.retry_wait, backoff_max=60)
+        etag = download_file(url, archive, config.timeout, policy, check_size)
     with translate_disk_errors(archive):
-        find_corruption(archive).unlink(missing_ok=True)
+        with archive.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if sha256 != (radiographs.archives[url] or sha256).lower():
+            raise set_aside(archive, f"its SHA-256 is {sha256}, not {radiographs.archives[url]}")
+        receipt = {"url": url, "etag": etag, "bytes": archive.stat().st_size, "sha256": sha256}
+        radiographs.record(archive.name, receipt | {"files": extract(archive, root, config.unpack_limit)})
+        damaged_path(archive).unlink(missing_ok=True)
         if not config.keep_archives:
             archive.unlink()
 

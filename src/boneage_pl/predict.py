@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from boneage_pl.cli.checks import check_number
 from boneage_pl.cli.entrypoint import run_command
+from boneage_pl.data.tables.spec import DatasetSpec
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.prediction.inputs import expand_inputs
 from boneage_pl.prediction.output import open_writer
@@ -28,7 +30,8 @@ def predict(config: DictConfig) -> None:
         SystemExit: with 3 if some images failed.
     """
     check_number("batch_size", config.batch_size, 1)
-    requests = expand_inputs(_listed_images(config.images), config.sex)
+    tables = DatasetSpec(Path(), columns=config.columns, sheet=config.sheet, prefix="")
+    requests = expand_inputs(_listed_images(config.images), config.sex, tables)
     with open_writer(config.out and expand_path(str(config.out)), config.interval_level) as output:
         from boneage_pl.prediction.predictor import BoneAgePredictor  # imports torch
         from boneage_pl.utils.hardware import keep_freed_memory, on_gpu

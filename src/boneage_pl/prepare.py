@@ -10,8 +10,9 @@ from boneage_pl.cli.entrypoint import INTERRUPTED_MESSAGE, run_command
 from boneage_pl.data.cache.build import build_cache
 from boneage_pl.data.images.bit_depth import describe_bit_depths
 from boneage_pl.data.images.resize import ResizeSpec
+from boneage_pl.data.phantom import generate_if_missing
 from boneage_pl.data.tables.load import load_table
-from boneage_pl.data.tables.spec import DatasetSpec, generate_if_missing, resolve_cache_dir
+from boneage_pl.data.tables.spec import DatasetSpec, resolve_cache_dir
 from boneage_pl.data.tables.validate import check_on_invalid, drop_invalid_images
 
 log = logging.getLogger(__name__)

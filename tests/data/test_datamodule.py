@@ -108,13 +108,12 @@ def test_invalid_rows_and_images_raise_together_or_are_skipped(tmp_path: Path, p
     Image.new("L", (130, 120), 17).save(images / "12.png")
     Image.new("1", (9000, 9000)).save(images / "13.png")
     csv = tmp_path / "boneage-training-dataset.csv"
-    csv.write_text(csv.read_text() + "../7,50,True\n/etc/passwd,50,True\n")
+    csv.write_text(csv.read_text() + "../none,50,True\n/etc/passwd,50,True\n")
     with pytest.raises(BoneAgeError) as error:
         data_of(tmp_path, cache=prepare)
     for said in (
         "7 rows or images cannot be used",
-        "2 × row with an id that is not a plain file name: line 102 (../7,50,True), line 103",
-        "1 × row without its image under",
+        "3 × row without its image under",
         f"1 × image that is an empty file: {images / '7.png'}",
         f"1 × image that is cut short in its pixels (IDAT): {images / '8.png'}",
         f"1 × image that is all one gray value: {images / '12.png'}",
@@ -122,7 +121,7 @@ def test_invalid_rows_and_images_raise_together_or_are_skipped(tmp_path: Path, p
     ):
         assert said in str(error.value)
     data = data_of(tmp_path, cache=prepare, on_invalid="skip")
-    assert set(data.skipped["id"]) == {"7", "8", "11", "12", "13", "../7", "/etc/passwd"}
+    assert set(data.skipped["id"]) == {"7", "8", "11", "12", "13", "none", "passwd"}
     assert len(data.table) == 95
     assert not set(data.split["id"]) & set(data.skipped["id"])
     other = data_of(tmp_path, cache=not prepare, on_invalid="skip")

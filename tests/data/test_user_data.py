@@ -1,14 +1,11 @@
-"""Tables, pictures and small data sets as people bring them; docs/DATA.md has what is said of them."""
+"""Images and small data sets as people bring them."""
 
 import errno
 import os
 import re
-import sys
 import zlib
-from html import unescape
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,72 +19,17 @@ from boneage_pl.data.images import decode as images_module
 from boneage_pl.data.images.bit_depth import dataset_bit_depths, effective_bits
 from boneage_pl.data.images.decode import BadImageError, read_radiograph
 from boneage_pl.data.images.resize import ResizeSpec
-from boneage_pl.data.tables.load import load_table, read_table
-from boneage_pl.data.tables.spec import DatasetSpec
+from boneage_pl.data.tables.load import read_table
 from boneage_pl.errors import BoneAgeError
 from tests.conftest import balanced_table, write_rsna
-from tests.data.table_cases import TABLES, Case, picture
 
 SIZE = ResizeSpec(107)
 FOLDER = "boneage-training-dataset"
-PAGE = Path(__file__).parents[2] / "docs" / "DATA.md"
 
 
-def all_of(options: dict[str, Any]) -> pd.DataFrame:
-    table, problems = load_table(DatasetSpec.from_options(**options))
-    if problems:
-        raise problems.error()
-    return table
-
-
-@pytest.mark.parametrize("case", TABLES, ids=lambda case: case.name)
-def test_tables_are_recognized(tmp_path: Path, case: Case):
-    if case.said:
-        with pytest.raises(BoneAgeError) as error:
-            all_of(case.make(tmp_path))
-        assert case.said.replace("{root}", str(tmp_path)) in str(error.value)
-        return
-    table, problems = load_table(DatasetSpec.from_options(**case.make(tmp_path)))
-    assert list(zip(table["id"], table["bone_age"], table["male"], strict=True)) == case.rows
-    assert not problems
-    assert case.noted in "\n".join(problems.notes)
-    assert bool(case.noted) == bool(problems.notes)
-
-
-def test_printed_option_works(tmp_path: Path):
-    case = next(c for c in TABLES if c.name == "unknown columns")
-    case.make(tmp_path)
-    with pytest.raises(BoneAgeError) as error:
-        load_table(DatasetSpec(tmp_path))
-    columns = dict(re.findall(r"data\.columns\.(\w+)=(\w+)", str(error.value)))
-    table, problems = load_table(DatasetSpec.from_options(str(tmp_path), columns=columns))
-    assert table["bone_age"].tolist() == [180, 12]
-    assert problems.summary().startswith("  1 × row without its image")  # 1379 has none
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"columns": "id"}, "data.columns=id: name each"),
-        ({"age_unit": "days"}, "data.age_unit=days: there are two"),
-        ({"root": ""}, "data.root is empty"),
-    ],
-)
-def test_invalid_options_are_refused(options: dict[str, Any], said: str):
-    with pytest.raises(BoneAgeError, match=said):
-        DatasetSpec.from_options(**{"root": "data", **options})
-
-
-def test_spreadsheet_without_openpyxl_names_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    case = next(c for c in TABLES if c.name == "a second sheet")
-    case.make(tmp_path)
-    monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(
-        BoneAgeError, match=r"ages.xlsx: reading .xlsx needs an extra: pip install 'boneage_pl\[xlsx\]'"
-    ):
-        load_table(DatasetSpec(tmp_path))
-    (tmp_path / "table.csv").write_text("id,boneage,male\n1377,180,False\n")  # beside it, it is not needed
-    assert len(load_table(DatasetSpec(tmp_path))[0]) == 1
+def picture(number: int) -> Image.Image:
+    """Return noise of a seed, 40 × 40."""
+    return Image.fromarray(np.random.default_rng(number).integers(0, 256, (40, 40), dtype=np.uint8))
 
 
 # pictures
@@ -221,7 +163,7 @@ def wide_data(root: Path, most: dict[str, int]) -> Path:
         values = np.linspace(0, largest, 50 * 40).reshape(50, 40)
         values = np.random.default_rng(int(i)).permutation(values.ravel()).reshape(50, 40)
         Image.fromarray(values.round().astype(np.uint16)).save(folder / f"{i}.png")
-    rows = [(i, 20 + int(i), int(i) % 2 == 0) for i in most]
+    rows = [(i, 30 + int(i), int(i) % 2 == 0) for i in most]
     pd.DataFrame(rows, columns=["id", "boneage", "male"]).to_csv(root / f"{FOLDER}.csv", index=False)
     return root
 
@@ -468,29 +410,3 @@ def test_startup_work_is_linear_in_table(tmp_path: Path, monkeypatch: pytest.Mon
             data.setup()
         counted[per_group] = cells
     assert counted[8] < 5 * counted[2]
-
-
-# the page
-
-
-def test_data_page_quotes_messages_verbatim():
-    """Each word that docs/DATA.md quotes is one of the answers tested here, and each answer stands there."""
-    quoted = {
-        " ".join(words.split())
-        for words in re.findall(r"«(.*?)»", unescape(PAGE.read_text(encoding="utf-8")), re.DOTALL)
-    }
-    answers = [case.said or case.noted for case in TABLES if case.said or case.noted]
-    answers += [
-        *DAMAGED,
-        *SAID.values(),
-        "no row can be used.",
-        "No number of age bins works: there is a single boy",
-    ]
-    answers += [
-        "no boys in the table: the groups are those of girls, and nothing is learned of boys",
-        "image that another row has with another age or sex",
-        "reading .xlsx needs an extra: pip install 'boneage_pl[xlsx]'",
-        "unreadable (it passes)",
-    ]
-    told = {" ".join(answer.replace("{root}", "data").split()) for answer in answers}
-    assert quoted == told

@@ -1,4 +1,4 @@
-"""A local server for small archives that breaks off, stalls or lies as a test tells it to."""
+"""A local server for small archives that breaks off, stalls or changes as a test tells it to."""
 
 import hashlib
 import io
@@ -20,99 +20,66 @@ TRAINING, TABLE, VALIDATION = (
 
 
 class Site:
-    """What a server holds, how it misbehaves, and what it was asked."""
+    """What a server holds, how it misbehaves, and what it was asked for."""
 
     def __init__(self, **files: bytes) -> None:
-        self.files: dict[str, bytes] = {}
-        self.put(**files)
-        self.break_after: list[int] = []  # bytes of the body, for each of the next answers
+        self.files = dict(files)
+        self.break_after: list[int] = []  # bytes of the body, for each of the next responses
         self.stall_after: int | None = None  # bytes of the body, after which nothing comes until `resume`
         self.resume = threading.Event()
-        self.errors: list[int] = []  # status of each of the next answers to GET
+        self.errors: list[int] = []  # status of each of the next responses
         self.ranges = True
         self.if_range = True
-        self.head = True
-        self.etag = True
         self.weak = False
-        self.shift = 0  # bytes by which a partial answer starts elsewhere than it was asked to
+        self.shift = 0  # bytes by which a partial response starts elsewhere than it was asked to
         self.declared: dict[str, int] = {}  # a Content-Length that is not the file's
-        self.kind = "application/zip"
         self.redirect: str | None = None
-        self.asked: list[tuple[str, str, str | None, int]] = []  # method, name, Range, status
+        self.requests: list[tuple[str, str | None, int]] = []  # name, Range, status
         self.url = ""
-
-    def put(self, **files: bytes) -> None:
-        self.files |= files
 
     def tag(self, content: bytes) -> str:
         return ("W/" if self.weak else "") + f'"{hashlib.sha256(content).hexdigest()[:16]}"'
 
-    def gets(self, name: str | None = None) -> list[tuple[str | None, int]]:
-        """Return the (Range, status) of every GET."""
-        return [(r, s) for method, n, r, s in self.asked if method == "GET" and name in (None, n)]
+    def gets(self, name: str) -> list[tuple[str | None, int]]:
+        return [(range_, status) for n, range_, status in self.requests if n == name]
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     site: Site
 
-    def do_HEAD(self) -> None:
-        self._answer("HEAD")
-
-    def do_GET(self) -> None:
-        self._answer("GET")
-
     def log_message(self, *_: object) -> None:
         pass
 
-    def _answer(self, method: str) -> None:
+    def do_GET(self) -> None:
         site, name = self.site, unquote(self.path.lstrip("/"))
-        content = site.files.get(name)
-        wanted = self.headers.get("Range")
+        content, wanted = site.files.get(name), self.headers.get("Range")
         body, status, extra = content or b"", 200, {}
         if content is None:
             body, status = b"<html>no such key</html>", 404
-        elif method == "HEAD" and not site.head:
-            body, status = b"", 405
         elif site.redirect:
             body, status, extra = b"", 302, {"Location": site.redirect}
-        elif method == "GET" and site.errors:
+        elif site.errors:
             body, status = b"", site.errors.pop(0)
-        elif wanted and site.ranges and self._same(content):
-            body, status, extra = self._part(content, wanted)
-        self.site.asked.append((method, name, wanted, status))
+        elif wanted and site.ranges and not (site.if_range and self.headers["If-Range"] != site.tag(content)):
+            start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) + site.shift
+            body, status = content[start:], 206 if start < len(content) else 416
+            extra = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+        site.requests.append((name, wanted, status))
         self.send_response(status)
-        if status in (200, 206) and site.etag:
+        if status in (200, 206):
             self.send_header("ETag", site.tag(content or b""))
         for header, value in extra.items():
             self.send_header(header, value)
-        self.send_header("Content-Type", site.kind if status < 400 else "text/html")
         self.send_header("Content-Length", str(site.declared.get(name, len(body))))
         self.end_headers()
-        if method == "GET":
-            with suppress(ConnectionError):  # a client that was stopped does not wait for the rest
-                self._send(body)
-
-    def _same(self, content: bytes) -> bool:
-        return not self.site.if_range or self.headers.get("If-Range") == self.site.tag(content)
-
-    def _part(self, content: bytes, wanted: str) -> tuple[bytes, int, dict[str, str]]:
-        start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) + self.site.shift
-        if start >= len(content):
-            return b"", 416, {"Content-Range": f"bytes */{len(content)}"}
-        span = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        return content[start:], 206, {"Content-Range": span}
-
-    def _send(self, body: bytes) -> None:
-        site = self.site
-        end = site.break_after.pop(0) if site.break_after else len(body)
-        if site.stall_after is not None and site.stall_after < len(body):
-            self.wfile.write(body[: site.stall_after])
-            site.resume.wait(20)
-            self.close_connection = True
-            return
-        self.wfile.write(body[:end])
         self.close_connection = True
+        with suppress(ConnectionError):  # a client that was stopped does not wait for the rest
+            if site.stall_after is not None and site.stall_after < len(body):
+                self.wfile.write(body[: site.stall_after])
+                site.resume.wait(20)
+            else:
+                self.wfile.write(body[: site.break_after.pop(0) if site.break_after else len(body)])
 
 
 @contextmanager
@@ -121,8 +88,7 @@ def serving(site: Site) -> Iterator[Site]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"site": site}))
     server.daemon_threads = True
     server.block_on_close = False
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     site.url = f"http://127.0.0.1:{server.server_port}/"
     try:
         yield site
@@ -141,7 +107,7 @@ def zipped(entries: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> byt
     return memory.getvalue()
 
 
-def picture(number: int, size: int = 20_000) -> bytes:
+def noise(number: int, size: int = 20_000) -> bytes:
     """Return bytes that compress as little as an image does."""
     return Random(number).randbytes(size)
 
@@ -149,11 +115,11 @@ def picture(number: int, size: int = 20_000) -> bytes:
 def challenge_files() -> dict[str, bytes]:
     """Return the three archives of the challenge as they are built, with few small images."""
     junk = {"__MACOSX/._1377.png": b"junk", ".DS_Store": b"junk"}
-    images = {f"boneage-training-dataset/{i}.png": picture(i) for i in TRAINING_IDS}
-    table = "id,boneage,male\n" + "".join(f"{i},{i % 200},{i % 2 == 0}\n" for i in TRAINING_IDS)
+    images = {f"boneage-training-dataset/{i}.png": noise(i) for i in TRAINING_IDS}
+    table = "id,boneage,male\n" + "".join(f"{i},{60 + i % 99},{i % 2 == 0}\n" for i in TRAINING_IDS)
     inner = {
         f"Bone Age Validation Set/boneage-validation-dataset-{n}.zip": zipped(
-            {f"boneage-validation-dataset-{n}/{i}.png": picture(i) for i in ids} | junk
+            {f"boneage-validation-dataset-{n}/{i}.png": noise(i) for i in ids} | junk
         )
         for n, ids in VALIDATION_IDS.items()
     }
@@ -169,6 +135,6 @@ def challenge_files() -> dict[str, bytes]:
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Return every file under `root` with its bytes; the lock between downloads is not counted."""
+    """Return every file under `root` with its bytes, without the lock between downloads."""
     files = (f for f in sorted(root.rglob("*")) if f.is_file() and f.name != ".download.lock")
     return {str(f.relative_to(root)): f.read_bytes() for f in files}

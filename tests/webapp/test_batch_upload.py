@@ -62,7 +62,7 @@ def test_unreadable_table_is_refused_alone(tmp_path: Path):
     assert len(list(laid.requests("unknown"))) == 1
     ((name, words),) = laid.errors
     assert name == "t.csv"
-    assert words.startswith("no column is recognized as a path or an id")
+    assert words.startswith("no column is recognized as the id")
 
 
 def test_table_naming_missing_file_is_refused(tmp_path: Path):
@@ -103,7 +103,7 @@ def damaged() -> bytes:
         (zipped({"1.png": bytes(2 << 20)}), "would unpack to more than the 1 MB that are left"),
         (zipped({"1.zip": zipped({"1.png": PNG})}), "a zip file in a zip file"),
         (zipped({"../1.png": PNG}), "leads out of the folder"),
-        (zipped({"/1.png": PNG}), "is an absolute path"),
+        (zipped({"/1.png": PNG}), "leads out of the folder"),
         (zipped({}), "no radiograph is in it"),
         (zipped({"notes.txt": b"x"}), "no radiograph is in it"),
         (encrypted(), "is encrypted"),
@@ -119,6 +119,19 @@ def test_bad_zip_is_refused_alone(tmp_path: Path, archive: bytes, words: str):
     assert words in str(laid.errors)
     assert [laid.display_name(question.path) for question in laid.requests("unknown")][-1] == "good.png"
     assert not (tmp_path / "1.png").exists()
+
+
+def test_name_twice_in_zip_is_refused_without_server_path(tmp_path: Path):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("1.png", b"x")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("1.png", PNG)
+    laid = dropped(tmp_path, {"odd.zip": file.getvalue()})
+    ((name, words),) = laid.errors
+    assert name == "odd.zip/1.png"
+    assert str(tmp_path) not in words
+    assert [path.read_bytes() for path in laid.names] == [PNG]
 
 
 def test_equal_or_odd_names_are_all_kept(tmp_path: Path):

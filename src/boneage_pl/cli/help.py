@@ -52,7 +52,7 @@ Results go to outputs/NAME/<date_time>/; see them with  tensorboard --logdir out
 # Former names of options, with their names now.
 _RENAMED = """
 data.workers data.num_workers, data.prepare data.cache, data.store data.cache_dir,
-data.prepare_workers data.cache_workers, data.fit data.resize_mode, data.known data.naming,
+data.prepare_workers data.cache_workers, data.fit data.resize_mode,
 data.on_bad_image data.on_invalid, data.validation_share data.val_fraction,
 data.protocol data.split_protocol, data.new_split data.split_from, data.allow_overlap data.allow_leakage,
 data.generate data.phantom, starts_from requires_ckpt_of, next_experiment suggested_next,

@@ -19,6 +19,7 @@ from boneage_pl.data.dataset import Batch, check_shares
 from boneage_pl.data.images.bit_depth import describe_bit_depths, effective_bits
 from boneage_pl.data.images.decode import decode_originals
 from boneage_pl.data.images.resize import ReadPixels, ResizeMode, ResizeSpec
+from boneage_pl.data.phantom import generate_if_missing
 from boneage_pl.data.sampling import Sampling, balanced
 from boneage_pl.data.split import Protocol, age_edges, make_split, missing_sex_note
 from boneage_pl.data.split_record import (
@@ -30,7 +31,7 @@ from boneage_pl.data.split_record import (
     split_from_dict,
     split_to_dict,
 )
-from boneage_pl.data.tables.spec import DatasetSpec, generate_if_missing, resolve_cache_dir
+from boneage_pl.data.tables.spec import DatasetSpec, resolve_cache_dir
 from boneage_pl.data.tables.validate import OnInvalid, check_on_invalid, drop_invalid_images
 from boneage_pl.errors import BoneAgeError
 
@@ -54,7 +55,7 @@ class BoneAgeDataModule(L.LightningDataModule):
         split_from: with `origin`, draw a split instead of using the checkpoint's; `apart`: one that leaves in
             training every image that it was trained on.
         allow_leakage: with `origin`, accept validation images that the checkpoint trained on.
-        table, columns, age_unit, naming: how the table is found and read, see `DatasetSpec.of`.
+        table, columns, age_unit, sheet: how the table is found and read, see `DatasetSpec`.
         on_invalid: whether rows and images that cannot be used are refused (`error`) or left out (`skip`).
         cache: read the images from a store that is made on first use (see `build_cache`), or decode the
             original files again for every sample. The tensors are the same.
@@ -92,9 +93,9 @@ class BoneAgeDataModule(L.LightningDataModule):
         split_from: SplitFrom = "checkpoint",
         allow_leakage: bool = False,
         table: str | None = None,
-        columns: Mapping[str, str | None] | None = None,
+        columns: Mapping[str, Any] | None = None,
         age_unit: str | None = None,
-        naming: Mapping[str, Any] | None = None,
+        sheet: str | None = None,
         on_invalid: OnInvalid = "raise",
         cache: bool = True,
         cache_dir: str | None = None,
@@ -113,7 +114,7 @@ class BoneAgeDataModule(L.LightningDataModule):
         index: DatasetIndex | None = None,
     ) -> None:
         super().__init__()
-        self.spec = DatasetSpec.from_options(root, table, columns, age_unit, naming)
+        self.spec = DatasetSpec.from_options(root, table, columns, age_unit, sheet)
         self.root = self.spec.root
         self.resize_spec = ResizeSpec(image_size, resize_mode)
         self.loaders = DataLoaderFactory(

@@ -17,9 +17,10 @@ from boneage_pl.data.cache.store import ImageCache, ImageIndex
 from boneage_pl.data.images.bit_depth import effective_bits
 from boneage_pl.data.images.decode import decode_originals
 from boneage_pl.data.images.resize import ReadPixels, Resampling, ResizeSpec
+from boneage_pl.data.phantom import generate_if_missing
 from boneage_pl.data.split_record import SeenImages, split_from_dict
 from boneage_pl.data.tables.load import load_table
-from boneage_pl.data.tables.spec import DatasetSpec, generate_if_missing, resolve_cache_dir
+from boneage_pl.data.tables.spec import DatasetSpec, resolve_cache_dir
 from boneage_pl.data.tables.validate import check_on_invalid, drop_invalid_images, format_list
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.evaluation.robustness import build_conditions
@@ -94,7 +95,7 @@ def apply_leakage_policy(
 
 
 # What a checkpoint remembers of its data, and an evaluation without data of its own takes from it.
-_DATA_OPTIONS = ("root", "table", "columns", "age_unit", "naming", "on_invalid")
+_DATA_OPTIONS = ("root", "table", "columns", "age_unit", "sheet", "on_invalid")
 _OTHER_DATA = ("data", "data.root", "data.table")  # what names other data
 
 

@@ -1,110 +1,90 @@
 """Expand files, folders, patterns and tables to prediction requests."""
 
 import glob
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
+from urllib.parse import unquote
 
 from boneage_pl.data.images.dicom import is_dicom
 from boneage_pl.data.images.radiograph import SUFFIXES
-from boneage_pl.data.tables.columns import map_columns
-from boneage_pl.data.tables.load import match_images
-from boneage_pl.data.tables.parse import read_rows
-from boneage_pl.data.tables.spec import default_conventions
-from boneage_pl.data.tables.validate import parse_sexes
+from boneage_pl.data.tables.spec import TABLE_SUFFIXES, DatasetSpec
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.prediction.types import PredictionRequest
 from boneage_pl.utils.files import expand_path, filter_by_suffix, iter_files
 
-_PATHS = {"path", "filepath", "imagepath", "imagefile"}  # without case, blanks and underscores
+log = logging.getLogger(__name__)
+_UNKNOWN = {"unknown", "u", "o", "x"}  # cells of a sex that is not known; o is DICOM's "other"
 
 
-def requests_from_table(table: Path, male: Any) -> list[PredictionRequest]:
+def requests_from_table(table: Path, male: Any, spec: DatasetSpec | None = None) -> list[PredictionRequest]:
     """Return a prediction request for each row of a table.
 
-    A column of paths (`path`) is read as such, relative to the table's folder or the working one; else one of
-    ids (see `boneage_pl.data.tables.columns`) is matched with the images below the table's folder. A column
-    of the sex is used where there is one, and `male` where it is empty or there is none. A row that cannot be
-    used becomes a request with its error.
+    Its ids or paths name images in or below the table's folder, or files that are there as they stand. Its
+    sexes are read as in training. A row that cannot be used becomes a request with its error.
+
+    Args:
+        table: a CSV or XLSX file.
+        male: the sex where the table has none: `True`, `False`, `"unknown"` or `None`.
+        spec: what is stated about the table; `None` where there are no options to state it with.
 
     Raises:
-        BoneAgeError: it cannot be read, has no rows, or neither column.
+        BoneAgeError: it cannot be read, has no rows, or its columns or their codes are not known.
     """
-    raw = read_rows(table, lambda cells: bool(_path_column(cells)) or "id" in _map_header(cells))
-    if raw.empty:
+    from boneage_pl.data.tables.load import match_images, match_rows  # imports pandas
+    from boneage_pl.data.tables.parse import read_label_table
+    from boneage_pl.data.tables.validate import parse_sexes
+
+    labels = read_label_table(table, spec or DatasetSpec(table.parent, prefix=None), ages=False)
+    if labels.rows.empty:
         raise BoneAgeError(f"{table}: it has no rows.")
-    header = list(raw.columns)
-    meant, paths = _map_header(header), _path_column(header)
-    if not paths and "id" not in meant:
-        raise BoneAgeError(
-            f"{table}: no column is recognized as a path or an id; there are {', '.join(header)[:300]}.\n"
-            "Call the column of the files path, or that of the ids id; and the one of the sexes sex (F or M)."
-        )
-    rows = _requests_by_path(raw[paths[0]], table) if paths else _requests_by_id(raw[meant["id"]], table)
-    values = _sexes(raw[meant["male"]], meant["male"]) if "male" in meant else [None] * len(raw)
+    images = filter_by_suffix(list(iter_files(table.parent)), SUFFIXES)
+
+    def match(cells: Iterable[str]) -> dict[str, list[str]]:
+        there = {cell: [file] for cell in cells if (file := _existing_file(cell, table.parent))}
+        return match_images((cell for cell in cells if cell not in there), images) | there
+
+    rows = match_rows(labels, match)
+    if name := labels.columns.sex:
+        rows["word"] = labels.rows[name].str.casefold()
+        stated = labels.rows[name].where(~rows["word"].isin({*_UNKNOWN, "", "?"}), "")
+        try:
+            rows["male"] = parse_sexes(stated, name, labels.columns.flag, labels.spec)
+        except BoneAgeError as error:
+            raise BoneAgeError(f"{table}: {error}") from None
+        if spec is not None:
+            girls, boys = (rows["male"].eq(sex).sum() for sex in (False, True))
+            log.info("%s: %d girls and %d boys in %d rows by column %s", table, girls, boys, len(rows), name)
+    else:
+        rows = rows.assign(word="", male=None)
     return [
-        PredictionRequest(where, male if sex is None else sex, error)
-        if not isinstance(sex, str) or sex == "unknown"
-        else PredictionRequest(where, None, sex)
-        for (where, error), sex in zip(rows, values, strict=True)
+        _to_request(cell, paths, word, is_male if isinstance(is_male, bool) else None, male)
+        for cell, paths, word, is_male in rows[["cell", "paths", "word", "male"]].astype(object).to_numpy()
     ]
 
 
-def _map_header(header: list[str]) -> dict[str, str]:
-    try:
-        return map_columns(header).of
-    except BoneAgeError:  # two columns could be one thing that is not needed here
-        return {name: name for name in header if name.lower() == "id"}
+def _to_request(cell: str, paths: list[str], word: str, stated: bool | None, male: Any) -> PredictionRequest:
+    error = ""
+    if not cell:
+        error = "its path is empty"
+    elif len(paths) != 1:
+        error = "several files are called like it" if paths else "no file is called like it"
+    sex: Any = "unknown" if word in _UNKNOWN else male if word in ("", "?") else stated
+    if sex is None and word not in ("", "?"):
+        error = error or f"its sex is none of F, M, unknown: {word[:40]}"
+    return PredictionRequest(Path(paths[0] if paths else cell), sex, error)
 
 
-def _path_column(header: list[str]) -> list[str]:
-    return [name for name in header if "".join(filter(str.isalnum, name.lower())) in _PATHS]
-
-
-def _sexes(cells: pd.Series, name: str) -> list[Any]:
-    """Return a boolean for each cell, `None` for an empty one, `unknown`, or words on what is no sex."""
-    male = parse_sexes(cells)
-    if name.lower() == "female":
-        male = male.map({True: False, False: True})
-    return [
-        bool(value) if isinstance(value, bool) else _missing_sex_error(cell)
-        for cell, value in zip(cells, male.astype(object).where(male.notna(), None), strict=True)
-    ]
-
-
-def _missing_sex_error(cell: str) -> str | None:
-    word = cell.strip().lower()
-    if word in ("", "?"):
-        return None
-    return (
-        "unknown" if word in ("unknown", "u", "o", "x") else f"its sex is none of F, M, unknown: {cell[:40]}"
-    )
-
-
-def _requests_by_path(cells: pd.Series, table: Path) -> list[tuple[Path, str]]:
-    rows = []
-    for cell in cells:
-        beside = table.parent / cell
-        path = beside if os.path.exists(beside) or not os.path.exists(cell) else Path(cell)  # noqa: PTH110
-        rows.append((path, "" if cell else "its path is empty"))
-    return rows
-
-
-def _requests_by_id(cells: pd.Series, table: Path) -> list[tuple[Path, str]]:
-    ids = list(dict.fromkeys(cell for cell in cells if cell))
-    matches, _ = match_images(ids, filter_by_suffix(list(iter_files(table.parent)), SUFFIXES))
-    rows = []
-    for cell in cells:
-        paths = matches.get(cell, [])
-        error = "" if len(paths) == 1 else "several files are called like it" if paths else ""
-        if not paths:
-            error = f"no image below {table.parent} is called like it"
-        rows.append((Path(paths[0]) if paths else Path(cell), error))
-    return rows
+def _existing_file(cell: str, folder: Path) -> str | None:
+    """Return the path of a file that a cell names as it stands."""
+    name = unquote(cell[7:]) if cell.lower().startswith("file://") else cell
+    for path in (os.path.join(folder, name), name):  # noqa: PTH118 — a Path raises where a name is too long
+        if os.path.isfile(path):  # noqa: PTH113
+            return path
+    return None
 
 
 SEXES = {"F": False, "M": True, "UNKNOWN": "unknown"}
@@ -126,13 +106,16 @@ def parse_sex(sex: Any) -> Any:
         raise BoneAgeError(f"sex={sex}: it is F, M or unknown.") from None
 
 
-def expand_inputs(images: Iterable[str], sex: Any = None) -> Iterator[PredictionRequest]:
+def expand_inputs(
+    images: Iterable[str], sex: Any = None, spec: DatasetSpec | None = None
+) -> Iterator[PredictionRequest]:
     """Return prediction requests, in the order of names; a table's rows in its order.
 
     Args:
         images: files, folders (with all below), patterns such as `hands/*.png`, and tables with a column of
             paths or ids.
         sex: of all of them, where no table says otherwise: F, M or unknown; `None` where the files say.
+        spec: what is stated about tables.
 
     Raises:
         BoneAgeError: a name under which there is nothing, or a table that cannot be read.
@@ -141,10 +124,10 @@ def expand_inputs(images: Iterable[str], sex: Any = None) -> Iterator[Prediction
     names = [(name, expand_path(str(name))) for name in images]
     if not names:
         raise BoneAgeError("images=[]: name a file, a folder, a pattern or a table.")
-    return chain.from_iterable([_expand_one(str(name), path, male) for name, path in names])
+    return chain.from_iterable([_expand_one(str(name), path, male, spec) for name, path in names])
 
 
-def _expand_one(name: str, path: Path, male: Any) -> Iterable[PredictionRequest]:
+def _expand_one(name: str, path: Path, male: Any, spec: DatasetSpec | None) -> Iterable[PredictionRequest]:
     if os.path.isdir(path):  # noqa: PTH112 — a Path raises where a name is too long
         listed = _images_below(path)
         first = next(listed, None)
@@ -152,10 +135,8 @@ def _expand_one(name: str, path: Path, male: Any) -> Iterable[PredictionRequest]
             there = ", ".join(SUFFIXES)
             raise BoneAgeError(f"images={name}: no radiograph in it ({there}, DICOM by any name).")
         return _chained(first, listed, male)
-    if path.suffix.lower() in default_conventions().table_suffixes and os.path.isfile(path):  # noqa: PTH113
-        from boneage_pl.prediction.inputs import requests_from_table  # imports pandas
-
-        return requests_from_table(path, male)
+    if path.suffix.lower() in TABLE_SUFFIXES and os.path.isfile(path):  # noqa: PTH113
+        return requests_from_table(path, male, spec)
     if os.path.lexists(path):
         return [PredictionRequest(path, male)]
     matching = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 — a pattern may be absolute

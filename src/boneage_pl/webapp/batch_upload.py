@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from boneage_pl.data.images.radiograph import SUFFIXES
-from boneage_pl.data.tables.spec import default_conventions
+from boneage_pl.data.tables.spec import TABLE_SUFFIXES
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.fetch.extract import CORRUPTION_ERRORS, entry_error, is_hidden
+from boneage_pl.fetch.extract import CORRUPTION_ERRORS, is_hidden
 from boneage_pl.prediction.inputs import looks_like_dicom
 from boneage_pl.prediction.types import PredictionRequest
 
 _DIRECTORY = 4 << 20  # bytes; our choice: of a zip file's list of contents, some forty thousand names
-_CHUNK = 1 << 20
-_MISSING = "the table names it, and it is not among the files"
+_ZIP_ERRORS = (*CORRUPTION_ERRORS, RuntimeError, OSError)
+_MISSING = "no file is called like it"
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ def _unzip(file: UploadedFile, folder: Path, laid: UploadBatch, room: int) -> in
                 room = _extract_entry(archive, entry, f"{file.name}/{entry.filename}", folder, laid, room)
         if before == (len(laid.names), len(laid.tables), len(laid.errors)):
             laid.errors.append((file.name, "no radiograph is in it"))
-    except CORRUPTION_ERRORS as error:
-        laid.errors.append((file.name, f"no zip file that can be read: {error or type(error).__name__}"))
+    except _ZIP_ERRORS as error:
+        laid.errors.append((file.name, f"no zip file that can be read: {_reason(error)}"))
     return room
 
 
@@ -141,23 +141,24 @@ def _extract_entry(
     archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, folder: Path, laid: UploadBatch, room: int
 ) -> int:
     suffix = Path(entry.filename).suffix.lower()
-    problem = entry_error(entry)
-    if problem is None and is_hidden(entry):
+    problem = None
+    if ".." in Path(entry.filename).parts or Path(entry.filename).is_absolute():
+        problem = "leads out of the folder"
+    elif is_hidden(entry):
         return room
-    if problem is None and suffix == ".zip":
+    elif suffix == ".zip":
         problem = "is a zip file in a zip file, which is not opened"
-    if problem is None and entry.file_size > room:
+    elif entry.file_size > room:
         problem = f"would unpack to more than the {room >> 20} MB that are left"
+    elif archive.getinfo(entry.filename) is not entry:
+        problem = "has the name of another file in it"
     if problem is not None:
         laid.errors.append((name, problem))
         return room
-    path = folder / entry.filename
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with archive.open(entry) as packed, path.open("xb") as unpacked:
-            shutil.copyfileobj(packed, unpacked, _CHUNK)  # `zipfile` hands out no more than the declared size
-    except CORRUPTION_ERRORS as error:
-        laid.errors.append((name, f"cannot be unpacked: {error or type(error).__name__}"))
+        path = Path(archive.extract(entry, folder))  # no more than the declared size
+    except _ZIP_ERRORS as error:
+        laid.errors.append((name, f"cannot be unpacked: {_reason(error)}"))
     else:
         if _is_table(suffix):
             laid.tables[path] = name
@@ -166,8 +167,13 @@ def _extract_entry(
     return room - entry.file_size
 
 
+def _reason(error: Exception) -> str:
+    """Return what is wrong, without the server's paths."""
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__
+
+
 def _is_table(suffix: str) -> bool:
-    return suffix in default_conventions().table_suffixes and suffix != ".txt"  # most of those say "read me"
+    return suffix in TABLE_SUFFIXES and suffix != ".txt"  # most of those say "read me"
 
 
 def _directory_of(path: Path) -> int:

@@ -10,12 +10,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from boneage_pl.data.phantom import dataset, phantom_table, render, render_radiograph, write_phantom
+from boneage_pl.data.phantom import (
+    dataset,
+    generate_if_missing,
+    phantom_table,
+    render,
+    render_radiograph,
+    write_phantom,
+)
 from boneage_pl.data.phantom.acquisition import BUILD, rng_for, sample_acquisition
 from boneage_pl.data.phantom.bones import CORTEX
 from boneage_pl.data.phantom.skeleton import HandVariation, Skeleton, build_skeleton
 from boneage_pl.data.tables.load import read_table
-from boneage_pl.data.tables.spec import generate_if_missing
 from boneage_pl.errors import BoneAgeError
 
 

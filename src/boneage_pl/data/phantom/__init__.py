@@ -1,6 +1,6 @@
 """Synthetic hand radiographs whose age can be read from the bones, and from nothing else."""
 
-from boneage_pl.data.phantom.dataset import phantom_table, write_phantom
+from boneage_pl.data.phantom.dataset import generate_if_missing, phantom_table, write_phantom
 from boneage_pl.data.phantom.render import render_radiograph
 
-__all__ = ["phantom_table", "render_radiograph", "write_phantom"]
+__all__ = ["generate_if_missing", "phantom_table", "render_radiograph", "write_phantom"]

@@ -2,6 +2,8 @@
 
 import json
 import zlib
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +15,7 @@ from boneage_pl.data.phantom.acquisition import TABLE, rng_for
 from boneage_pl.data.phantom.render import render_radiograph
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.files import atomic_write
-from boneage_pl.utils.processes import cores, parallel_map
+from boneage_pl.utils.processes import cores, file_lock, parallel_map
 from boneage_pl.utils.progress import progress
 
 VERSION = 1  # of the generator: raise it when a picture or the table would come out differently
@@ -156,7 +158,7 @@ def write_phantom(
     and the record of the parameters come last, so a half-written phantom is never taken for a whole one.
     With `skeleton_age` (months) every image shows a skeleton of that age while the labels vary: the control,
     from which nothing can be learned. `workers` processes draw (default: one a core); of several callers at
-    once one is let in by `boneage_pl.data.tables.spec.generate_if_missing`.
+    once one is let in by `generate_if_missing`.
 
     Raises:
         BoneAgeError: `root` cannot be written, or holds a phantom with other parameters or something else.
@@ -181,6 +183,29 @@ def write_phantom(
         pass
     atomic_write(root / TABLE_FILE, table.to_csv(index=False).encode())
     finish_dataset(root, phantom)
+
+
+def generate_if_missing(generate: Callable[[Path], None], root: Path) -> None:
+    """Draw synthetic radiographs into `root`; of several processes that call at once one draws.
+
+    Args:
+        generate: `write_phantom` with its parameters.
+        root: a folder.
+
+    Raises:
+        BoneAgeError: `root` cannot be written.
+    """
+    with ExitStack() as held:
+        try:
+            root.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(file_lock(root.parent / f".{root.name}.lock", f"draws {root}"))
+        except OSError as error:
+            if not root.is_dir():  # a folder that cannot be written may be whole; `generate` checks it
+                raise BoneAgeError(
+                    f"The phantom cannot be written to {root}: {error.strerror}.\n"
+                    "Name a folder that can be written with data.root=<folder>."
+                ) from error
+        generate(root)
 
 
 def _render_image(task: tuple[Path, float, bool, PhantomSpec, int]) -> None:

@@ -1,148 +1,135 @@
-"""Which column of a label table holds what."""
+"""Which columns of a label table hold the id, the bone age and the sex."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
-import pandas as pd
-
-from boneage_pl.data.tables.spec import AgeUnit
-from boneage_pl.data.tables.validate import format_list
+from boneage_pl.data.tables.spec import AgeUnit, DatasetSpec
 from boneage_pl.errors import BoneAgeError
 
-# Names that tables give them, without case, blanks, underscores and units. The first are those of the
-# challenge's training table, the others those of its validation and test tables and of what others publish.
-COLUMN_ALIASES = {
-    "id": (
-        "id",
-        "imageid",
-        "caseid",
-        "image",
-        "case",
-        "filename",
-        "file",
-        "imagename",
-        "patientid",
-        "patient",
-    ),
-    "bone_age": ("boneage", "groundtruthboneage", "skeletalage", "groundtruth"),
-    "male": ("male", "sex", "gender", "patientsex", "female"),
-}
-RSNA_COLUMNS = {"id", "boneage", "male"}  # the very columns of the training table
-ROLE_NAMES = {"id": "an id", "bone_age": "a bone age", "male": "a sex"}
-_UNITS: dict[AgeUnit, set[str]] = {
-    "months": {"months", "month", "mo", "m"},
-    "years": {"years", "year", "yrs", "yr", "y"},
-}
-_RUN_OUTPUT_COLUMNS = ({"group", "subset"}, {"group", "predicted"})
-_PLAIN = re.compile(r"[\w./-]+", re.ASCII)  # what Hydra's grammar and the shell take as it is
+SexName = Literal["male", "female"]
 
-Columns = Mapping[str, str | None] | None
+# Names without case, blanks and punctuation: those of the RSNA's three tables, and plain ones of the field.
+ALIASES = {
+    "id": "id imageid caseid patientid image case patient imagename filename file path imagepath filepath",
+    "bone_age": "boneage groundtruthboneage skeletalage",
+    "male": "male sex gender patientsex",
+    "female": "female",
+}
+_ROLES = {"id": "the id", "bone_age": "the bone age", "sex": "the sex"}
+_UNITS: dict[AgeUnit, set[str]] = {"months": {"months", "month"}, "years": {"years", "year", "yrs"}}
+# By these words a column's name states that it is about a sex, and for which one 1 and true stand.
+_ABOUT_SEX = re.compile(r"female|girl|(?<![a-z])(sex|gender|male|boy)")
+_SEX_NAMES: dict[SexName, re.Pattern[str]] = {
+    "female": re.compile(r"female|girl|wom[ae]n|weib|femme|fem[ei]n|fille|mujer|(?<![a-z])[fw](?![a-z])"),
+    "male": re.compile(r"(?<!fe)male|boy|(?<![a-z])m(?![a-z])"),
+}
+
+
+class NotALabelTableError(BoneAgeError):
+    """A file cannot be read as a table, or lacks a column that is needed."""
 
 
 @dataclass(frozen=True)
-class ColumnMapping:
-    """Which columns of a header have a meaning.
+class TableColumns:
+    """The columns that have a role.
 
     Args:
-        of: the column's name as it stands in the file, by meaning.
-        unit: of the bone age where its column says so: `months` or `years`; else `None`.
+        ids: every column that could be the id; the images decide.
+        bone_age: the column of the bone age; `None` where it is not needed.
+        age_unit: of the bone ages where the column's name says so.
+        sex: the column of the sex; `None` where there is none and none is needed.
+        flag: the sex that 1 and true stand for in it.
     """
 
-    of: dict[str, str]
-    unit: AgeUnit | None
-
-    @property
-    def missing(self) -> list[str]:
-        """The meanings that no column has."""
-        return [meaning for meaning in COLUMN_ALIASES if meaning not in self.of]
-
-    @property
-    def inverted(self) -> bool:
-        """Whether the sex is given as `female`."""
-        return _key(self.of["male"])[0] == "female"
+    ids: list[str]
+    bone_age: str | None
+    age_unit: AgeUnit | None
+    sex: str | None
+    flag: SexName
 
 
-def is_run_output(header: list[str]) -> bool:
-    """Whether a run has written the table: its split.csv and predictions.csv are no data of their own."""
-    return any(columns <= set(header) for columns in _RUN_OUTPUT_COLUMNS)
+def is_header(cells: Sequence[str], spec: DatasetSpec, *, ages: bool) -> bool:
+    """Return whether a row names a column of ids, and of bone ages and sexes if `ages` are needed."""
+    found = _find_roles(cells, spec)
+    return all(found[role] for role in (_ROLES if ages else ["id"]))
 
 
-def map_columns(header: list[str], named: Columns = None) -> ColumnMapping:
-    """Return what the columns of a header mean, as far as they are recognized or `named`.
+def map_columns(header: Sequence[str], spec: DatasetSpec, *, ages: bool) -> TableColumns:
+    """Return which columns have which role.
+
+    Args:
+        header: the columns' names.
+        spec: names that are given.
+        ages: whether bone ages and sexes are needed; else ids, and sexes if a column is about them.
 
     Raises:
-        BoneAgeError: two columns could have one meaning.
+        NotALabelTableError: a role has no column; with the options that name one.
+        BoneAgeError: a role has several columns.
     """
-    mapping: dict[str, str] = {}
-    for meaning, names in COLUMN_ALIASES.items():
-        wanted = (named or {}).get(meaning)
-        if wanted is not None:
-            exactly = [name for name in header if name == wanted]
-            same = exactly or [name for name in header if name.lower() == str(wanted).strip().lower()]
+    found = _find_roles(header, spec)
+    about_sex = found["sex"] or any(_ABOUT_SEX.search(name.lower()) for name in header)
+    needed = list(_ROLES) if ages else ["id", "sex"] if about_sex else ["id"]
+    if missing := [role for role in needed if not found[role]]:
+        raise _missing_error(header, missing, spec)
+    for role in needed:
+        names = found[role]
+        if len(set(names)) < len(names):
+            raise BoneAgeError(f"there is more than one column called {names[0]}. Remove the others.")
+        if len(names) > 1 and role != "id":
+            option = "columns.male=<column> or columns.female" if role == "sex" else f"columns.{role}"
+            raise BoneAgeError(
+                f"more than one column could be {_ROLES[role]}: {', '.join(names)}.\n"
+                "Parts of one value belong in one column. " + spec.advise((option, "<column>"))
+            )
+    age = found["bone_age"][0] if ages else None
+    sex = found["sex"][0] if found["sex"] else None
+    unit = _split_unit(age)[1] if age else None
+    return TableColumns(found["id"], age, unit, sex, "female" if sex in found["female"] else "male")
+
+
+def named_sexes(name: str) -> set[SexName]:
+    """Return which sexes a column's name mentions: `is_female`, `sex_F`, `Sex (1=male; 2=female)`."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return {sex for sex, pattern in _SEX_NAMES.items() if pattern.search(words)}
+
+
+def _find_roles(header: Sequence[str], spec: DatasetSpec) -> dict[str, list[str]]:
+    """Return the columns that could have each role: those that are named, else those that are recognized."""
+    found: dict[str, list[str]] = {}
+    for role, aliases in ALIASES.items():
+        if (wanted := spec.columns.get(role)) is not None:
+            wanted = " ".join(str(wanted).split())
+            same = [name for name in header if name == wanted]
+            found[role] = same or [name for name in header if name.casefold() == wanted.casefold()]
         else:
-            there = [[name for name in header if _key(name)[0] == known] for known in names]
-            same = next((names for names in there if names), [])
-        if len(same) > len(set(same)):
-            raise BoneAgeError(
-                f"there is more than one column called {same[0]}. Rename or remove the others."
-            )
-        if len(same) > 1:
-            raise BoneAgeError(
-                f"more than one column could be {ROLE_NAMES[meaning]}: {', '.join(same)}.\n"
-                f"Say which: {format_option(f'data.columns.{meaning}', same[0])}"
-            )
-        if same:
-            mapping[meaning] = same[0]
-    return ColumnMapping(mapping, _key(mapping["bone_age"])[1] if "bone_age" in mapping else None)
+            keys = [
+                _split_unit(n)[0] if role == "bone_age" else re.sub(r"[\W_]", "", n.lower()) for n in header
+            ]
+            found[role] = [name for name, key in zip(header, keys, strict=True) if key in aliases.split()]
+    named = [sex for sex in ("male", "female") if spec.columns.get(sex) is not None]
+    found["sex"] = [name for sex in named or ("male", "female") for name in found[sex]]
+    return found
 
 
-def unmapped_columns_error(
-    table: pd.DataFrame, named: Columns, sexes: Callable[[pd.Series], pd.Series]
-) -> str:
-    """Say which columns of a table there are, what is missing, and the options that would name them.
-
-    Args:
-        table: as text, under its own header.
-        named: as given by `data.columns`.
-        sexes: cells → booleans, missing where a cell is no sex.
-    """
-    header = list(table.columns)
-    meaning = map_columns(header, named)
-    free = [name for name in header if name not in meaning.of.values()]
-    options = []
-    for lost in meaning.missing:
-        fitting = [name for name in free if _could_hold(lost, table[name], sexes)]
-        options.append(format_option(f"data.columns.{lost}", fitting[0] if len(fitting) == 1 else "<column>"))
-        free = [name for name in free if fitting != [name]]
-    wrong = [f"data.columns.{lost}={named[lost]}" for lost in meaning.missing if named and named.get(lost)]
-    return (
-        f"no column is recognized as {' or '.join(ROLE_NAMES[lost] for lost in meaning.missing)}"
-        + (f" ({', '.join(wrong)})" if wrong else "")
-        + f"; its columns are {format_list(header, 12)[:300]}.\n"
-        f"Name what is missing: {' '.join(options)}"
-    )
-
-
-def format_option(key: str, value: str) -> str:
-    """Return `key=value` as it can be pasted into a shell."""
-    return f"{key}={value}" if _PLAIN.fullmatch(value) or value == "<column>" else f"'{key}=\"{value}\"'"
-
-
-def _could_hold(meaning: str, cells: pd.Series, sexes: Callable[[pd.Series], pd.Series]) -> bool:
-    cells = cells[cells != ""]
-    if cells.empty:
-        return False
-    sex = bool(sexes(cells).notna().all())
-    if meaning == "male":
-        return sex
-    number = bool(pd.to_numeric(cells.str.replace(",", ".", regex=False), errors="coerce").notna().all())
-    return number and not sex if meaning == "bone_age" else not cells.duplicated().any() and not sex
-
-
-def _key(name: Any) -> tuple[str, AgeUnit | None]:
-    """Return a column's name without case, blanks and unit, and the unit."""
-    words = re.findall(r"[^\W_]+", str(name).lower())
-    unit = next((unit for unit, names in _UNITS.items() if words[1:] and words[-1] in names), None)
+def _split_unit(name: str) -> tuple[str, AgeUnit | None]:
+    """Return a column's name without case, blanks and a unit at its end, and the unit."""
+    words = re.findall(r"[^\W_]+", name.lower())
+    unit = next((unit for unit, names in _UNITS.items() if words and words[-1] in names), None)
     return "".join(words[:-1] if unit else words), unit
+
+
+def _missing_error(header: Sequence[str], missing: list[str], spec: DatasetSpec) -> NotALabelTableError:
+    options = [(f"columns.{role}", "<column>") for role in missing if role != "sex"]
+    if "sex" in missing:
+        about = [(name, min(said)) for name in header if len(said := named_sexes(name)) == 1]
+        name, sex = about[0] if len(about) == 1 else ("<column>", "male")
+        options.append((f"columns.{sex}", name))
+    given = [f"{spec.prefix}columns.{key}={name}" for key, name in spec.columns.items() if name]
+    return NotALabelTableError(
+        f"no column is recognized as {' or '.join(_ROLES[role] for role in missing)}"
+        + (f" (given: {' '.join(given)})" if given else "")
+        + f"; its columns are {', '.join(header[:12])[:300]}{' …' if len(header) > 12 else ''}.\n"
+        + spec.advise(*options)
+    )

@@ -3,107 +3,121 @@
 import os
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from urllib.parse import unquote
 
 import pandas as pd
 
-from boneage_pl.data.tables.columns import COLUMN_ALIASES, ColumnMapping, map_columns, unmapped_columns_error
-from boneage_pl.data.tables.discover import find_label_table, is_header, unsupported_files
-from boneage_pl.data.tables.parse import read_rows
-from boneage_pl.data.tables.spec import DatasetSpec
-from boneage_pl.data.tables.validate import DataIssues, parse_sexes, validate_rows
+from boneage_pl.data.tables.discover import find_label_table, unsupported_files
+from boneage_pl.data.tables.parse import LabelTable
+from boneage_pl.data.tables.spec import IMAGE_SUFFIXES, DatasetSpec
+from boneage_pl.data.tables.validate import DataIssues, validate_rows
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.files import filter_by_suffix, iter_files
 
-_EXAMPLES = 20  # ids that are looked for inside file names, to find what all of them have around the id
+_IMAGE_FOLDER = "/boneage-training-dataset/"  # of copies of an image, the one in Kaggle's folder is taken
+_SUFFIX = re.compile(r"\.(png|jpe?g|tiff?|dcm|dicom)$", re.IGNORECASE)
+_ABSOLUTE = re.compile(r"/|\\|[A-Za-z]:|file:")
 
 
-def match_images(ids: list[str], images: list[str]) -> tuple[dict[str, list[str]], str]:
-    """Return the images of each id that has any, and how their names were read where they are not `<id>.png`.
+def match_images(cells: Iterable[str], images: Iterable[str]) -> dict[str, list[str]]:
+    """Return the images of each id that has any; several where several could be meant.
 
-    An id is only ever compared with the names of files that are there: none is made into a path. First they
-    are compared to the letter; what is left then without regard to case, a number's `.0` or an image's suffix
-    in the table; then without a number's leading zeros. Only where none of these finds anything is a
-    beginning or an end looked for that all file names have around the id, such as `hand_`.
+    An id is compared with the names of files that are there, first to the letter, then without case, Unicode
+    form and a number's `.0`, then without leading zeros. If it is a path, the file must lie in its folders:
+    all of a relative path, the last of an absolute one. If no file is called like any id, an image that is
+    alone in a folder called like an id is taken.
 
     Args:
-        ids: of the table, each once.
+        cells: ids, or paths as any system writes them.
         images: every image file's path.
 
-    Returns:
-        Images by id, more than one where several could be meant; and the beginning and end around it
-        (`hand_<id>`), else nothing.
+    Example:
+        >>> match_images(["1377", "left\\\\1378.png"], ["/d/left/1377.PNG", "/d/left/1378.png"])
+        {'1377': ['/d/left/1377.PNG'], 'left\\\\1378.png': ['/d/left/1378.png']}
     """
-    stems: dict[str, list[str]] = {}
-    for path in images:  # as text: a hundred thousand Paths take seconds
-        stems.setdefault(path.rpartition(os.sep)[2].rpartition(".")[0], []).append(path)
+    cells, images = dict.fromkeys(cells), list(images)
+    matches = _match_names(cells, {image: image for image in images})
+    if not matches:
+        folders = {image: image.rpartition(os.sep)[0] for image in images}
+        times = Counter(folders.values())
+        matches = _match_names(cells, {i: folder for i, folder in folders.items() if times[folder] == 1})
+    return matches
+
+
+def _match_names(cells: Iterable[str], names: Mapping[str, str]) -> dict[str, list[str]]:
+    """Match ids with the names of files, given by path."""
+    rest = {cell: _split_path(cell) for cell in cells if cell}
+    files = {path: _split_path(name) for path, name in names.items()}
     matches: dict[str, list[str]] = {}
-    rest = ids
-    for key in (str, _normalize_name, _strip_leading_zeros):
-        rest = _match(rest, stems, key, matches) if rest else []
-    if matches or not ids:
-        return matches, ""
-    return _match_by_affix(ids, stems)
+    for key in (str, _normalize, _strip_zeros):
+        by_key: defaultdict[str, list[str]] = defaultdict(list)
+        for path, (_, stem) in files.items():
+            by_key[key(stem)].append(path)
+        times = Counter((folders, key(stem)) for folders, stem in rest.values())
+        for cell, (folders, stem) in rest.items():
+            last = folders[-1:] if _ABSOLUTE.match(cell) else folders
+            there = [
+                p for p in by_key.get(key(stem), ()) if files[p][0][len(files[p][0]) - len(last) :] == last
+            ]
+            if there and times[folders, key(stem)] == 1:
+                matches[cell] = there
+        rest = {cell: parts for cell, parts in rest.items() if cell not in matches}
+        for path in {path for paths in matches.values() for path in paths}:
+            files.pop(path, None)
+    return matches
 
 
-def _match(
-    ids: list[str], stems: dict[str, list[str]], key: Callable[[str], str], matches: dict[str, list[str]]
-) -> list[str]:
-    """Move what `key` makes equal from `stems` to `matches`, and return the ids that are left."""
-    by_key: dict[str, list[str]] = {}
-    for stem in stems:
-        by_key.setdefault(key(stem), []).append(stem)
-    keys = {i: key(i) for i in ids}
-    times = Counter(keys.values())
-    taken = {i: by_key[k] for i, k in keys.items() if k in by_key and times[k] == 1}
-    matches.update({i: [path for stem in names for path in stems[stem]] for i, names in taken.items()})
-    for name in {name for names in taken.values() for name in names}:
-        del stems[name]
-    return [i for i in ids if i not in taken]
+def _split_path(text: str) -> tuple[tuple[str, ...], str]:
+    """Return the folders of a path, and the file's name without an image's suffix."""
+    if text.lower().startswith("file://"):
+        text = unquote(text[7:])
+    *folders, name = text.replace("\\", "/").split("/")
+    return tuple(_normalize(f) for f in folders if f not in ("", ".", "..")), _SUFFIX.sub("", name)
 
 
-def _normalize_name(name: str) -> str:
-    """Return a name without case, and without the `.0` or `.png` that a table has and a stem has not."""
-    name = unicodedata.normalize("NFC", name).casefold()
-    return re.sub(r"(?<=\d)\.0+$|\.(png|jpe?g|dcm|tiff?)$", "", name)
+def _normalize(name: str) -> str:
+    return re.sub(r"(?<=\d)\.0+$", "", unicodedata.normalize("NFC", name).casefold())
 
 
-def _strip_leading_zeros(name: str) -> str:
-    name = _normalize_name(name)
+def _strip_zeros(name: str) -> str:
+    name = _normalize(name)
     return name.lstrip("0") or "0" if name.isdigit() else name
 
 
-def _match_by_affix(ids: list[str], stems: dict[str, list[str]]) -> tuple[dict[str, list[str]], str]:
-    """Find what most file names have before and after the id, and match by it."""
-    wanted = {_strip_leading_zeros(i): i for i in ids}
-    sample = list(wanted)[:: max(len(wanted) // _EXAMPLES, 1)][:_EXAMPLES]
-    around: Counter[tuple[str, str]] = Counter()
-    for part in sample:
-        # a number is not part of a longer number
-        edge = (r"(?<!\d)0*", r"(?!\d)") if part.isdigit() else ("", "")
-        pattern = re.compile(f"{edge[0]}{re.escape(part)}{edge[1]}", re.IGNORECASE)
-        around.update({(s[: m.start()], s[m.end() :]) for s in stems for m in pattern.finditer(s)})
-    most = max(around.values(), default=0)
-    if most < min(2, len(ids)):
-        return {}, ""
-    ends = [end for end, times in around.items() if times == most]
-    matches: dict[str, list[str]] = {}
-    for before, after in ends:
-        for stem, paths in stems.items():
-            if len(stem) > len(before) + len(after) and stem.startswith(before) and stem.endswith(after):
-                i = wanted.get(_strip_leading_zeros(stem[len(before) : len(stem) - len(after)]))
-                if i is not None:
-                    matches.setdefault(i, []).extend(paths)
-    return matches, " or ".join(f"{before}<id>{after}" for before, after in ends)
+def match_rows(table: LabelTable, match: Callable[[pd.Series], dict[str, list[str]]]) -> pd.DataFrame:
+    """Return the ids of a table's rows, from the column whose every row finds an image, and their images.
 
+    Args:
+        table: with one column or more that could be the id.
+        match: ids → images, see `match_images`.
 
-def format_example(paths: Iterable[str]) -> str:
-    """Name the first of some files, and say how many there are."""
-    listed = list(paths)
-    more = f" ({len(listed)} in all)" if len(listed) > 1 else ""
-    return f"{Path(listed[0]).name}{more}"
+    Returns:
+        `cell` (the id as the table has it), `id` (without folders and suffix) and `paths`, by line.
+
+    Raises:
+        BoneAgeError: several columns could be the id, and not exactly one finds an image for every row.
+    """
+    paths = {}
+    for name in table.columns.ids:
+        matches = match(table.rows[name])
+        paths[name] = [matches.get(cell, []) for cell in table.rows[name]]
+    whole = [name for name, rows in paths.items() if all(len(row) == 1 for row in rows)]
+    if len(paths) > 1 and (not whole or any(paths[name] != paths[whole[0]] for name in whole)):
+        raise BoneAgeError(
+            f"{table.path}: more than one column could be the id, {', '.join(paths)}, and "
+            f"{'each' if whole else 'none'} of them finds an image for every row.\n"
+            + table.spec.advise(("columns.id", "<column>"))
+        )
+    name = (whole or list(paths))[0]
+    cells = table.rows[name]
+    parts = cells.map(_split_path)
+    ids = parts.map(lambda split: re.sub(r"(?<=\d)\.0+$", "", split[1]))
+    if ids.nunique() < parts.nunique():  # the folders tell them apart
+        ids = parts.map(lambda split: "/".join([*split[0], split[1]]))
+    return pd.DataFrame({"cell": cells, "id": ids, "paths": paths[name]}, index=cells.index)
 
 
 def read_table(root: Path) -> pd.DataFrame:
@@ -112,84 +126,51 @@ def read_table(root: Path) -> pd.DataFrame:
     Raises:
         BoneAgeError: see `load_table`; or rows or images that cannot be used, reported together.
     """
-    table, problems = load_table(DatasetSpec(root))
-    if problems:
-        raise problems.error()
+    table, issues = load_table(DatasetSpec(root))
+    if issues:
+        raise issues.error()
     return table
 
 
-def load_table(place: DatasetSpec) -> tuple[pd.DataFrame, DataIssues]:
+def load_table(spec: DatasetSpec) -> tuple[pd.DataFrame, DataIssues]:
     """Read the table of a data set, find each row's image, and collect what cannot be used.
 
-    Recognized: the Kaggle archive (images in `boneage-training-dataset/`, or nested once more), the
-    challenge's own archives, and any folder that holds one table with a column each for the id, the bone age
-    and the sex (see `COLUMN_ALIASES`) and an image for each row, at any depth. docs/DATA.md has all of it.
+    Recognized: the archives of Kaggle and of the RSNA, and any folder with one table that has a column each
+    for the id, the bone age and the sex (see `ALIASES`), and an image for each row at any depth.
 
     Returns:
         The rows that can be used, one an image: `id` (str), `bone_age` (months, float), `male` (bool), `path`
         (str); and what is wrong with the others. No image has been opened.
 
     Raises:
-        BoneAgeError: no table, several that could be meant, one whose columns are not understood or whose
-            rows are none, ages in a unit that is in doubt, or no image for any row.
+        BoneAgeError: no table, several that could be meant, columns, units or codes that are not known, or no
+            image for any row.
     """
-    root = place.root
+    root = spec.root
     files = list(iter_files(root)) if root.is_dir() else []
-    images = filter_by_suffix(files, place.naming.image_suffixes)
-    file, note = find_label_table(place, files, images)
-    problems = DataIssues(file)
-    problems.note(note)
-    raw = read_rows(file, lambda cells: is_header(cells, place))
-    meaning = _map_columns(file, raw, place)
-    raw = raw[[meaning.of[name] for name in COLUMN_ALIASES]].set_axis(list(COLUMN_ALIASES), axis=1)
-    unit = place.age_unit or meaning.unit
-    table = validate_rows(raw, file, problems, unit, inverted=meaning.inverted)
-    matches, around = match_images(table["id"].tolist(), images)
-    if not matches and len(table):
-        raise _no_image_error(file, table["id"].iloc[0], images, files, place)
-    if around:
-        example = format_example(path for paths in matches.values() for path in paths)
-        problems.note(f"images are matched as {around}: {example}")
-    there = {
-        i: _pick_paths(paths, place.naming.image_folder) if len(paths) > 1 else paths
-        for i, paths in matches.items()
-    }
-    problems.add(
-        f"row without its image under {root}", ((i, f"{i}.png") for i in table["id"] if i not in there)
+    images = filter_by_suffix(files, IMAGE_SUFFIXES)
+    label_table = find_label_table(spec, files, images)
+    issues = DataIssues(label_table.path)
+    rows = match_rows(label_table, lambda cells: match_images(cells, images))
+    rows["paths"] = rows["paths"].map(_prefer_image_folder)
+    if len(rows) and not rows["paths"].any():
+        shown = f"{Path(images[0]).name} ({len(images)} in all)" if images else "no PNG or JPEG"
+        raise BoneAgeError(
+            f"{label_table.path}: no row finds its image under {root}.\n"
+            f"table: {rows['cell'].iloc[0]}; files: {shown}{unsupported_files(files)}.\n"
+            "An image is named by its id or its path: pass the folder that has both as data.root, or\n"
+            "another column as data.columns.id=<column>."
+        )
+    table = validate_rows(label_table, rows["id"], issues).join(rows)
+    count = table["paths"].map(len)
+    without, several = table[count == 0], table[count > 1]
+    issues.add(f"row without its image under {root}", zip(without["id"], without["cell"], strict=True))
+    issues.add(
+        "id with more than one image", zip(several["id"], several["paths"].str.join(", "), strict=True)
     )
-    problems.add(
-        "id with more than one image",
-        ((i, f"{paths[0]} and {paths[1]}") for i, paths in there.items() if len(paths) > 1),
-    )
-    single = table[table["id"].map(lambda i: len(there.get(i, ())) == 1).astype(bool)]
-    return single.assign(path=[there[i][0] for i in single["id"]]).reset_index(drop=True), problems
+    table = table[count == 1].assign(path=lambda rows: rows["paths"].str[0])
+    return table[["id", "bone_age", "male", "path"]].reset_index(drop=True), issues
 
 
-def _map_columns(file: Path, raw: pd.DataFrame, place: DatasetSpec) -> ColumnMapping:
-    try:
-        meaning = map_columns(list(raw.columns), place.columns)
-    except BoneAgeError as error:
-        raise BoneAgeError(f"{file}: {error}") from error
-    if meaning.missing:
-        raise BoneAgeError(f"{file}: {unmapped_columns_error(raw, place.columns, parse_sexes)}")
-    return meaning
-
-
-def _no_image_error(
-    file: Path, first: str, images: list[str], files: list[str], place: DatasetSpec
-) -> BoneAgeError:
-    there = (
-        f"files: {format_example(images)}"
-        if images
-        else f"files: no {' or '.join(place.naming.image_suffixes)}"
-    )
-    return BoneAgeError(
-        f"{file}: no row finds its image under {place.root}.\n"
-        f"table: {first}; {there}{unsupported_files(files, place)}.\n"
-        "An image is called like its id; point data.root at the folder that has both, or correct the ids."
-    )
-
-
-def _pick_paths(paths: list[str], folder: str) -> list[str]:
-    """Copies outside the folder named by the challenge give way to those in it."""
-    return [p for p in paths if folder in Path(p.lower()).parts] or paths
+def _prefer_image_folder(paths: list[str]) -> list[str]:
+    return [path for path in paths if _IMAGE_FOLDER in path.replace(os.sep, "/").lower()] or paths

@@ -1,159 +1,199 @@
 """Read CSV and XLSX label tables as text."""
 
-import codecs
 import csv
-import warnings
-from collections.abc import Callable
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
 
 import pandas as pd
 
+from boneage_pl.data.tables.columns import NotALabelTableError, TableColumns, is_header, map_columns
+from boneage_pl.data.tables.spec import DatasetSpec
 from boneage_pl.errors import BoneAgeError
+from boneage_pl.utils.optional import import_optional
 
-SPREADSHEETS = {".xlsx", ".xlsm"}
-_SEPARATORS = (",", ";", "\t", "|")
-_SNIFF_BYTES = 2**16  # bytes that tell the encoding
-_HEADER_LINES = 30  # a spreadsheet's own lines come before the header: a title, a date, a blank, "sep=;"
-_MAX_LINE = 10_000  # characters: what has no line end before that is no table
-_EXTRA = "reading .xlsx needs an extra: pip install 'boneage_pl[xlsx]'; or save it as .csv"
+_DELIMITERS = ",;\t|"
+_HEADER_ROWS = 30  # our choice: titles, dates and blank rows may stand above the header
+_MAX_BYTES = 100 << 20  # our choice: a larger file is no table of labels
+_ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
+_FORMULA, _MERGED = "\0formula", "\0merged"
+_NO_VALUE = {  # what a needed cell must not hold, and what to do
+    f"^(?:=|{_FORMULA})": "a formula without its value: open the file in Excel or LibreOffice, and save it",
+    f"^{_MERGED}": "merged cells: unmerge them, and fill in each row",
+    "\ufffd": "letters that are not UTF-8: save the file as 'CSV UTF-8' or .xlsx",
+}
+
+Row = tuple[int, list[str]]  # line or row of the file, from 1; cells
 
 
-IsHeader = Callable[[list[str]], bool]  # whether a row's cells are the header of a table of bone ages
+@dataclass(frozen=True)
+class LabelTable:
+    """A table as text.
+
+    Args:
+        path: its file.
+        rows: its cells under its own header; the index is the line of the file, from 1.
+        columns: which columns have which role.
+        spec: what was stated about it.
+        notes: what a user should know of how it was read.
+    """
+
+    path: Path
+    rows: pd.DataFrame
+    columns: TableColumns
+    spec: DatasetSpec
+    notes: list[str]
 
 
-def read_rows(path: Path, is_header: IsHeader) -> pd.DataFrame:
-    """Read a table as text, under its own header and without what stands above it.
+def read_label_table(path: Path, spec: DatasetSpec, *, ages: bool) -> LabelTable:
+    """Read a table as text, under its header and without what stands above it.
 
-    Text may be separated by commas, or by what makes `is_header` of a line: semicolons, tabs or bars, as
-    spreadsheets write; in UTF-8, UTF-16 or Windows' western letters, with or without a byte order mark;
-    quoted or not. A spreadsheet needs the extra `xlsx`; the first of its sheets with such a header is read.
+    Text may be separated by commas, semicolons, tabs or bars, in UTF-8 or UTF-16. A spreadsheet needs the
+    extra `xlsx`; its hidden sheets are not read.
 
-    Returns:
-        A row a line that is not blank; the index is the line, as an editor counts lines in plain tables.
-        Where no line is a header, the first that is not blank is taken for it.
+    Args:
+        path: a CSV or XLSX file.
+        spec: what is stated about it.
+        ages: whether it must hold bone ages and sexes; else ids alone.
 
     Raises:
-        BoneAgeError: it is no table.
-    """
-    raw, line = (
-        _read_spreadsheet(path, is_header)
-        if path.suffix.lower() in SPREADSHEETS
-        else _read_text(path, is_header)
-    )
-    raw = raw.fillna("")
-    raw.index += line + 1  # lines are counted from 1, and the header's number is one less
-    return raw.loc[(raw != "").any(axis=1)].apply(lambda column: column.map(_clean_cell))
-
-
-def read_header(path: Path, is_header: IsHeader) -> list[str]:
-    """Return the header of a file; nothing where text cannot be read.
-
-    Raises:
-        BoneAgeError: a spreadsheet that cannot be read, or what reads them is not installed.
+        NotALabelTableError: it is no such table.
+        BoneAgeError: several of its sheets are one, or cells that are needed hold no value.
     """
     try:
-        if path.suffix.lower() in SPREADSHEETS:
-            return list(_read_spreadsheet(path, is_header)[0].columns)
-        return _split_line(*_find_header(_first_lines(path), is_header)[1:])
-    except OSError:
-        return []
-
-
-def _read_text(path: Path, is_header: IsHeader) -> tuple[pd.DataFrame, int]:
+        if not path.is_file() or path.stat().st_size > _MAX_BYTES:  # a pipe would be waited for
+            raise NotALabelTableError(f"{path} is no plain file of at most {_MAX_BYTES >> 20} MB.")
+        content = path.read_bytes()
+    except OSError as error:
+        raise NotALabelTableError(f"{path} cannot be read: {error.strerror or error}.") from error
+    is_text = path.suffix.lower() not in (".xlsx", ".xlsm")
+    notes: list[str] = []
+    if is_text and content.startswith((_ZIP, _OLE)):
+        raise NotALabelTableError(f"{path} is a spreadsheet, not text. Save it as .xlsx.")
+    if is_text and spec.sheet is not None:
+        raise NotALabelTableError(f"{spec.prefix}sheet={spec.sheet}: {path} is text and has no sheets.")
+    if is_text:
+        rows, start = _read_text(path, content, spec, ages=ages)
+    elif content.startswith(_ZIP):
+        rows, start, notes = _read_spreadsheet(path, spec, ages=ages)
+    else:
+        kind = "an old or encrypted spreadsheet" if content.startswith(_OLE) else "no spreadsheet"
+        raise NotALabelTableError(f"{path} is {kind}. Save it as .xlsx without a password, or as .csv.")
+    if not rows:
+        raise NotALabelTableError(f"{path}: it has no rows.")
     try:
-        number, line, separator = _find_header(_first_lines(path), is_header)
-        with warnings.catch_warnings():
-            # a comma at the end of every line is an empty column too many, which nobody misses
-            warnings.simplefilter("ignore", pd.errors.ParserWarning)
-            raw = pd.read_csv(
-                path,
-                sep=separator,
-                dtype=str,
-                encoding=_detect_encoding(path),
-                encoding_errors="replace",
-                keep_default_na=False,
-                index_col=False,
-                skiprows=number,
-                skip_blank_lines=False,  # they count
+        columns = map_columns(rows[start][1], spec, ages=ages)
+    except BoneAgeError as error:
+        raise type(error)(f"{path}: {error}") from None
+    frame = _to_frame(path, rows[start][1], rows[start + 1 :])
+    for name in filter(None, (*columns.ids, columns.bone_age, columns.sex)):
+        for pattern, problem in _NO_VALUE.items():
+            if (bad := frame[name].str.contains(pattern, regex=True)).any():
+                raise BoneAgeError(f"{path}: column {name}, line {frame.index[bad][0]}: {problem}.")
+    return LabelTable(path, frame, columns, spec, notes)
+
+
+def _to_frame(path: Path, header: list[str], rows: list[Row]) -> pd.DataFrame:
+    for line, cells in rows:
+        if any(cells[len(header) :]):
+            raise BoneAgeError(f"{path}: line {line} has more cells than the header.")
+    padded = [(cells + [""] * len(header))[: len(header)] for _, cells in rows]
+    return pd.DataFrame(padded, index=[line for line, _ in rows], columns=header, dtype=str)
+
+
+def _find_header(rows: list[Row], spec: DatasetSpec, *, ages: bool) -> int | None:
+    numbers = range(min(len(rows), _HEADER_ROWS))
+    return next((number for number in numbers if is_header(rows[number][1], spec, ages=ages)), None)
+
+
+def _read_text(path: Path, content: bytes, spec: DatasetSpec, *, ages: bool) -> tuple[list[Row], int]:
+    """Return the rows, and which of them is the header; the first where none is."""
+    encoding = "utf-8-sig"
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encoding = "utf-16"
+    elif 0 in content[:2]:
+        encoding = "utf-16-be" if content[0] == 0 else "utf-16-le"
+    text = content.decode(encoding, "replace")
+    readings = [_split_rows(text, delimiter) for delimiter in _DELIMITERS]
+    for rows, error in readings:
+        start = _find_header(rows, spec, ages=ages)
+        if start is not None and error:
+            raise BoneAgeError(f"{path} cannot be read to its end: {error}.")
+        if start is not None:
+            return rows, start
+    rows, error = max(readings, key=lambda reading: len(reading[0][0][1]) if reading[0] else 0)
+    if error:
+        raise NotALabelTableError(f"{path} cannot be read as a table: {error}.")
+    return rows, 0
+
+
+def _split_rows(text: str, delimiter: str) -> tuple[list[Row], str]:
+    """Return the records that are not blank, by the line on which each begins, and what ended them early."""
+    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows: list[Row] = []
+    line = 1
+    try:
+        for record in reader:
+            cells = [_clean(cell) for cell in record]
+            if any(cells) and not cells[0].startswith("sep="):
+                rows.append((line, cells))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        return rows, f"line {line}: {error}"
+    return rows, ""
+
+
+def _read_spreadsheet(path: Path, spec: DatasetSpec, *, ages: bool) -> tuple[list[Row], int, list[str]]:
+    """Return the rows of the sheet that holds the table, which of them is the header, and notes."""
+    openpyxl = import_optional("openpyxl", f"reading {path}", "xlsx")
+    try:
+        values, formulas = openpyxl.load_workbook(path, data_only=True), openpyxl.load_workbook(path)
+    except Exception as error:  # openpyxl raises whatever it stumbles over in a damaged file
+        raise NotALabelTableError(f"{path} cannot be read as a spreadsheet: {error}.") from error
+    if not values.worksheets:
+        raise NotALabelTableError(f"{path} has no sheets. Save Strict Open XML as plain .xlsx.")
+    if spec.sheet is not None and spec.sheet not in values.sheetnames:
+        there = ", ".join(values.sheetnames)
+        raise BoneAgeError(f"{spec.prefix}sheet={spec.sheet}: the sheets of {path} are {there}.")
+    visible = [sheet.title for sheet in values.worksheets if sheet.sheet_state == "visible"]
+    titles = visible if spec.sheet is None else [spec.sheet]
+    sheets = {title: list(_sheet_rows(values[title], formulas[title])) for title in titles}
+    starts = {title: _find_header(rows, spec, ages=ages) for title, rows in sheets.items()}
+    tables = [title for title, start in starts.items() if start is not None]
+    if len(tables) > 1:
+        option = "" if spec.prefix is None else f"Pass {spec.prefix}sheet=<sheet>, or put all on one. "
+        raise BoneAgeError(f"{path}: the sheets {', '.join(tables)} each hold such a table. {option}".strip())
+    title = next((title for title, rows in sheets.items() if rows and title in (tables or titles)), titles[0])
+    notes = [f"{path}: sheet {t} is not read" for t, rows in sheets.items() if rows and t != title]
+    hidden = sum(values[title].row_dimensions[line].hidden for line, _ in sheets[title])
+    if hidden:
+        notes.append(f"{path}: {hidden} hidden or filtered rows are read too")
+    return sheets[title], starts[title] or 0, notes
+
+
+def _sheet_rows(values: Any, formulas: Any) -> Iterator[Row]:
+    """Yield the rows of a sheet that are not blank; a cell without a value of its own says why."""
+    pairs = zip(values.iter_rows(), formulas.iter_rows(), strict=False)
+    for line, (row, sources) in enumerate(pairs, values.min_row):
+        cells = []
+        for cell, source in zip(row, sources, strict=False):
+            empty = (
+                _MERGED
+                if type(cell).__name__ == "MergedCell"
+                else _FORMULA
+                if source.data_type == "f"
+                else ""
             )
-    except (ValueError, OSError, csv.Error, OverflowError) as error:
-        raise BoneAgeError(f"{path} cannot be read as a table: {error}") from error
-    names = _split_line(line, separator)
-    # pandas makes repeated names different: id, id.1
-    return raw.set_axis(
-        (names + [str(c) for c in raw.columns[len(names) :]])[: raw.shape[1]], axis=1
-    ), number + 1
+            cells.append(empty if cell.value is None else _clean(str(cell.value)))
+        if any(cells):
+            yield line, cells
 
 
-def _read_spreadsheet(path: Path, is_header: IsHeader) -> tuple[pd.DataFrame, int]:
-    try:
-        sheets = pd.read_excel(path, sheet_name=None, header=None, dtype=str, keep_default_na=False)
-    except ImportError as error:
-        raise BoneAgeError(f"{path}: {_EXTRA}.") from error
-    except (ValueError, OSError, KeyError, TypeError, SyntaxError, BadZipFile) as error:
-        raise BoneAgeError(f"{path} cannot be read as a table: {error}") from error
-    headers = [
-        (sheet, number)
-        for sheet in sheets.values()
-        for number in range(min(len(sheet), _HEADER_LINES))
-        if is_header([_normalize_cell_name(cell) for cell in sheet.iloc[number]])
-    ]
-    sheet, number = headers[0] if headers else (next(iter(sheets.values())), 0)
-    if sheet.empty:
-        return pd.DataFrame(), 1
-    rows = sheet.iloc[number + 1 :].reset_index(drop=True)
-    return rows.set_axis([_normalize_cell_name(cell) for cell in sheet.iloc[number]], axis=1), number + 1
-
-
-def _find_header(lines: list[str], is_header: IsHeader) -> tuple[int, str, str]:
-    """Return the header's number from 0, the line itself, and its separator."""
-    for number, line in enumerate(lines):
-        for mark in _SEPARATORS:
-            if is_header(_split_line(line, mark)):
-                return number, line, mark
-    number = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith("sep=")), 0)
-    line = lines[number] if lines else ""
-    return number, line, max(_SEPARATORS, key=line.count)
-
-
-def _split_line(line: str, separator: str) -> list[str]:
-    try:
-        return [
-            _normalize_cell_name(cell) for cell in next(csv.reader(StringIO(line), delimiter=separator), [])
-        ]
-    except csv.Error:
-        return []
-
-
-def _normalize_cell_name(name: object) -> str:
-    """Return a header's cell as it can be printed."""
-    return "".join(c if c.isprintable() else "?" for c in str(name).strip().strip("'\"").strip())
-
-
-def _clean_cell(cell: str) -> str:
-    """Return a cell without blanks, and without what spreadsheets put around text: ="1377", '1377."""
-    cell = cell.strip()
-    if cell.startswith('="') and cell.endswith('"'):
-        return cell[2:-1]
-    return cell.removeprefix("'").strip('"')
-
-
-def _first_lines(path: Path) -> list[str]:
-    with path.open(encoding=_detect_encoding(path), errors="replace") as file:
-        return [file.readline(_MAX_LINE) for _ in range(_HEADER_LINES)]
-
-
-def _detect_encoding(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(_SNIFF_BYTES)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "utf-16"
-    if 0 in head[:2]:
-        return "utf-16-be" if head[0] == 0 else "utf-16-le"
-    try:
-        codecs.getincrementaldecoder("utf-8-sig")().decode(head)  # the last letter may be cut in two
-    except UnicodeDecodeError:
-        return "cp1252"  # what spreadsheets of western languages write
-    return "utf-8-sig"
+def _clean(cell: str) -> str:
+    """Return a cell in one line, without what spreadsheets put around text: ="1377", '1377."""
+    cell = " ".join(cell.split())
+    quoted = re.fullmatch(r'="(.*)"', cell)
+    return quoted[1] if quoted else cell.removeprefix("'")

@@ -1,121 +1,101 @@
-"""Where a data set lies and how its table, columns and files are named."""
+"""Where a data set lies, and what its user states about its label table."""
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import yaml
-
-from boneage_pl.cli import CONF_DIR
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.files import expand_path
-from boneage_pl.utils.processes import file_lock
 
 AgeUnit = Literal["months", "years"]
-
-
-@dataclass(frozen=True)
-class NamingConventions:
-    """What is recognized under a folder; `data.naming` in conf/data/rsna.yaml says what each is for."""
-
-    tables: tuple[str, ...]
-    image_folder: str
-    table_suffixes: tuple[str, ...]
-    image_suffixes: tuple[str, ...]
-
-
-@cache
-def default_conventions() -> NamingConventions:
-    """Return `data.naming` as the project ships it."""
-    values = yaml.safe_load((CONF_DIR / "data" / "rsna.yaml").read_text(encoding="utf-8"))["naming"]
-    return parse_conventions(values)
-
-
-def parse_conventions(values: Mapping[str, Any]) -> NamingConventions:
-    """Return `data.naming` of a configuration: all names in lower case."""
-    return NamingConventions(
-        tables=_names(values["tables"]),
-        image_folder=str(values["image_folder"]).lower(),
-        table_suffixes=_names(values["table_suffixes"]),
-        image_suffixes=_names(values["image_suffixes"]),
-    )
-
-
-def _names(values: str | Iterable[str]) -> tuple[str, ...]:
-    return tuple(str(value).lower() for value in ([values] if isinstance(values, str) else values))
-
-
-def data_root(root: str) -> Path:
-    """Return the path that `data.root` names.
-
-    Raises:
-        BoneAgeError: it is empty.
-    """
-    if not str(root):
-        raise BoneAgeError(
-            "data.root is empty: name a folder, and see whether BONEAGE_DATA is set to nothing."
-        )
-    return expand_path(str(root))
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")  # of training and evaluation; prediction reads more
+_COLUMN_KEYS = ("id", "bone_age", "male", "female", "sex_values")
+_PLAIN = re.compile(r"[\w./-]+|<column>", re.ASCII)  # what Hydra and the shell take without quotes
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A data set: its folder, and the options that describe its table.
+    """A data set: its folder, and the options that describe its label table.
 
     Args:
         root: the folder of the images.
-        table: the table, where it is named; relative to `root`, or else to the working folder.
-        columns: names of the columns `id`, `bone_age` and `male`; `None`, for all or one, to recognize it.
-        age_unit: of the bone ages; `None` to recognize it.
-        naming: names that are recognized.
+        table: the table's path, relative to `root` or else to the working folder; `None` to find it.
+        columns: names of the columns `id`, `bone_age` and `male` or `female` where they are not recognized;
+            and `sex_values`, the codes of the sex: `{1: male, 2: female}`, or `{male: 1, female: 2}`.
+        age_unit: of the bone ages; `None` where the column says so, or they exceed `MAX_YEARS`.
+        sheet: of a spreadsheet with several tables.
+        prefix: of these options on the command line; `None` where there are none.
     """
 
     root: Path
     table: Path | None = None
-    columns: Mapping[str, str | None] | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
     age_unit: AgeUnit | None = None
-    naming: NamingConventions = field(default_factory=default_conventions)
+    sheet: str | None = None
+    prefix: str | None = "data."
+
+    def __post_init__(self) -> None:
+        """Check `columns`."""
+        self.sex_codes()
 
     @classmethod
     def from_options(
         cls,
         root: str,
         table: str | None = None,
-        columns: Mapping[str, str | None] | None = None,
+        columns: Mapping[str, Any] | None = None,
         age_unit: str | None = None,
-        known_names: Mapping[str, Any] | None = None,
+        sheet: str | None = None,
     ) -> "DatasetSpec":
-        """Return the place that `data.root`, `data.table` and so on name; a root that is a table is both.
+        """Return the data set that `data.root`, `data.table` and so on name; a root may be the table.
 
         Raises:
             BoneAgeError: an empty root, one that is a file and no table, or an option that cannot be right.
         """
-        folder = data_root(root)
-        if age_unit not in (None, "months", "years"):
-            raise BoneAgeError(f"data.age_unit={age_unit}: there are two, months and years.")
-        if columns is not None and not isinstance(columns, Mapping):
-            raise BoneAgeError(f"data.columns={columns}: name each, data.columns.id=<column> and so on.")
-        named = expand_path(str(table)) if table else None
-        names = default_conventions() if known_names is None else parse_conventions(known_names)
+        folder, named = data_root(root), expand_path(str(table)) if table else None
         if folder.is_file():
-            if folder.suffix.lower() not in names.table_suffixes:
-                raise BoneAgeError(
-                    f"data.root={root} is a file and no table. Unpack it, and name the folder."
-                )
+            if folder.suffix.lower() not in TABLE_SUFFIXES:
+                raise BoneAgeError(f"data.root={root} is a file and no table. Unpack it; pass the folder.")
             folder, named = folder.parent, named or Path(folder.name)
-        return cls(folder, named, columns, cast(AgeUnit | None, age_unit), names)
+        if age_unit not in (None, "months", "years"):
+            raise BoneAgeError(f"data.age_unit={age_unit}: it is months or years.")
+        return cls(folder, named, columns or {}, cast(AgeUnit | None, age_unit), sheet)
 
     @classmethod
     def from_config(cls, data: Any) -> "DatasetSpec":
-        """Read it from the group `data` of a configuration."""
-        get = data.get
-        return cls.from_options(get("root"), get("table"), get("columns"), get("age_unit"), get("naming"))
+        """Return the data set of the group `data` of a configuration."""
+        return cls.from_options(*(data.get(key) for key in ("root", "table", "columns", "age_unit", "sheet")))
+
+    def sex_codes(self) -> dict[str, bool]:
+        """Return whether each code of `columns.sex_values` is male; empty where none is given.
+
+        Raises:
+            BoneAgeError: `columns` cannot be right.
+        """
+        columns = self.columns
+        if not isinstance(columns, Mapping) or not set(columns) <= set(_COLUMN_KEYS):
+            raise BoneAgeError(f"{self.prefix}columns={columns}: its keys are {', '.join(_COLUMN_KEYS)}.")
+        if columns.get("male") and columns.get("female"):
+            raise BoneAgeError(f"{self.prefix}columns: name one column of the sex, male or female.")
+        codes, words = columns.get("sex_values") or {}, {"male": True, "female": False}
+        if isinstance(codes, Mapping) and set(codes) <= set(words):
+            codes = {code: word for word, code in codes.items()}
+        if not isinstance(codes, Mapping) or not set(codes.values()) <= set(words):
+            raise BoneAgeError(f"{self.prefix}columns.sex_values={codes}: write {{1: male, 2: female}}.")
+        return {str(code).strip().casefold(): words[word] for code, word in codes.items()}
+
+    def advise(self, *options: tuple[str, str]) -> str:
+        """Return what to do about columns: rename them, or paste these options."""
+        if self.prefix is None:
+            return "Rename the columns in the file."
+        pairs = (format_option(f"{self.prefix}{key}", value) for key, value in options)
+        return f"Rename the columns in the file, or pass {' '.join(pairs)}"
 
     def table_file(self) -> Path | None:
-        """Return the table where it is named, as it is found.
+        """Return the path of the table where it is named.
 
         Raises:
             BoneAgeError: there is no such file.
@@ -125,26 +105,23 @@ class DatasetSpec:
         for path in (self.root / self.table, self.table):
             if path.is_file():
                 return path
-        raise BoneAgeError(
-            f"data.table={self.table}: there is no such file, in {self.root} or in the working folder."
-        )
+        raise BoneAgeError(f"data.table={self.table}: no such file, in {self.root} or in the working folder.")
 
 
-def resolve_cache_dir(store: str | None, root: Path) -> Path:
-    """Return the folder that `data.cache_dir` names: by default `prepared/` beside the radiographs."""
-    return expand_path(store) if store else root / "prepared"
+def data_root(root: str) -> Path:
+    """Return the path that `data.root` names; raise `BoneAgeError` if it is empty."""
+    if not str(root):
+        raise BoneAgeError("data.root is empty: name a folder, or unset BONEAGE_DATA if it is empty.")
+    return expand_path(str(root))
 
 
-def generate_if_missing(generate: Callable[[Path], None], root: Path) -> None:
-    """Draw synthetic radiographs into `root`; of several processes that call at once one draws."""
-    with ExitStack() as held:
-        try:
-            root.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(file_lock(root.parent / f".{root.name}.lock", f"draws {root}"))
-        except OSError as error:
-            if not root.is_dir():  # what cannot be written may be whole already; if it is not, this says so
-                raise BoneAgeError(
-                    f"The phantom cannot be written to {root}: {error.strerror}.\n"
-                    "Name a folder that can be written with data.root=<folder>."
-                ) from error
-        generate(root)
+def format_option(key: str, value: str) -> str:
+    """Return `key=value` as it can be pasted into a shell."""
+    if value.startswith("{"):
+        return f"'{key}={value}'"
+    return f"{key}={value}" if _PLAIN.fullmatch(value) else f"'{key}=\"{value}\"'"
+
+
+def resolve_cache_dir(cache_dir: str | None, root: Path) -> Path:
+    """Return the folder that `data.cache_dir` names; by default `prepared/` beside the radiographs."""
+    return expand_path(cache_dir) if cache_dir else root / "prepared"

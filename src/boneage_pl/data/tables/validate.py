@@ -3,14 +3,25 @@
 import logging
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
-from boneage_pl.data.tables.spec import AgeUnit
+from boneage_pl.data.tables.columns import SexName, named_sexes
+from boneage_pl.data.tables.parse import LabelTable
+from boneage_pl.data.tables.spec import AgeUnit, DatasetSpec
 from boneage_pl.errors import BoneAgeError
+
+OnInvalid = Literal["raise", "skip"]
+
+
+def check_on_invalid(on_invalid: str) -> OnInvalid:
+    """Return `data.on_invalid`; raise `BoneAgeError` if it is neither `raise` nor `skip`."""
+    if on_invalid not in ("raise", "skip"):
+        raise BoneAgeError(f"data.on_invalid={on_invalid}: must be raise or skip.")
+    return "skip" if on_invalid == "skip" else "raise"
 
 
 def format_list(names: Iterable[object], most: int | None = 10) -> str:
@@ -19,63 +30,49 @@ def format_list(names: Iterable[object], most: int | None = 10) -> str:
     return ", ".join(listed[:most]) + (f" … ({len(listed)} in all)" if listed[most or len(listed) :] else "")
 
 
-@dataclass(frozen=True)
-class Issue:
-    """One row or image that cannot be used."""
-
-    id: str
-    reason: str  # "row with an empty bone age": what it is counted under
-    where: str  # "line 4 (1378,old,True)", or a file's path
-
-
-OnInvalid = Literal["raise", "skip"]
-
-
-def check_on_invalid(on_invalid: str) -> OnInvalid:
-    """Raise `BoneAgeError` if `data.on_invalid` is neither `raise` nor `skip`."""
-    if on_invalid not in ("raise", "skip"):
-        raise BoneAgeError(f"data.on_invalid={on_invalid}: must be raise or skip.")
-    return "skip" if on_invalid == "skip" else "raise"
-
-
+@dataclass
 class DataIssues:
-    """Every row and image of one data set that cannot be used."""
+    """The rows and images of one data set that cannot be used, and notes on how it was read.
 
-    def __init__(self, source: Path) -> None:
-        self.source = source
-        self.issues: list[Issue] = []
-        self.notes: list[str] = []
+    Args:
+        source: the label table.
+        rows: `(id, problem, where)`: the problem is a kind, where a line of the table or a file's path.
+        notes: for the user, one line each.
+    """
+
+    source: Path
+    rows: list[tuple[str, str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.issues)
+        return len(self.rows)
 
-    def add(self, kind: str, places: Iterable[tuple[str, str]]) -> None:
-        """Add problems of one kind, each an id and where it was found."""
-        self.issues += [Issue(i, kind, where) for i, where in places]
+    def add(self, problem: str, places: Iterable[tuple[str, str]]) -> None:
+        """Add rows with one problem, each an id and where it is."""
+        self.rows += [(i, problem, where) for i, where in places]
 
-    def note(self, words: str) -> None:
-        """Keep a word on how the data set was read that a person should see; nothing is kept of nothing."""
-        self.notes += [words] if words else []
+    def note(self, note: str) -> None:
+        """Add a note, unless it is empty."""
+        self.notes += [note] if note else []
 
     def log_notes(self, log: logging.Logger) -> None:
-        """Say what was noted since the last time."""
-        for words in self.notes:
-            log.info("%s", words)
+        """Log the notes since the last call."""
+        for note in self.notes:
+            log.info("%s", note)
         self.notes.clear()
 
     def filter(self, ids: set[str]) -> "DataIssues":
         """Return those of some ids."""
-        part = DataIssues(self.source)
-        part.issues = [problem for problem in self.issues if problem.id in ids]
-        return part
+        return DataIssues(self.source, [row for row in self.rows if row[0] in ids])
+
+    def table(self) -> pd.DataFrame:
+        """Return the columns `id, problem, where`."""
+        return pd.DataFrame(self.rows, columns=["id", "problem", "where"])
 
     def summary(self, most: int | None = 10) -> str:
-        """Return a line for each kind: how many there are, and the first `most` of them."""
-        kinds = dict.fromkeys(problem.reason for problem in self.issues)
-        places = {kind: [p.where for p in self.issues if p.reason == kind] for kind in kinds}
-        return "\n".join(
-            f"  {len(there)} × {kind}: {format_list(there, most)}" for kind, there in places.items()
-        )
+        """Return a line for each problem: how many rows have it, and the first `most` of them."""
+        groups = self.table().groupby("problem", sort=False)["where"]
+        return "\n".join(f"  {len(places)} × {kind}: {format_list(places, most)}" for kind, places in groups)
 
     def error(self, most: int | None = 10) -> BoneAgeError:
         """Return the error that says all of it."""
@@ -84,134 +81,161 @@ class DataIssues:
             "Correct them or take their rows out of the table; or leave them out with data.on_invalid=skip."
         )
 
-    def table(self) -> pd.DataFrame:
-        """Return the problems as a table: `id, problem, where`."""
-        rows = [(p.id, p.reason, p.where) for p in self.issues]
-        return pd.DataFrame(rows, columns=["id", "problem", "where"])
-
 
 def drop_invalid_images(
-    problems: DataIssues, table: pd.DataFrame, bad: dict[str, str], contents: dict[str, str]
+    issues: DataIssues, table: pd.DataFrame, errors: dict[str, str], pixel_sha256: dict[str, str]
 ) -> pd.DataFrame:
     """Add the images of `table` that cannot be used, and return the rows of the others.
 
     Args:
+        issues: collects them.
         table: `id, bone_age, male, path`.
-        bad: what an image is instead, by id.
-        contents: what tells the others apart, by id: one picture with two ages or sexes has none.
+        errors: why an image cannot be read, by id.
+        pixel_sha256: digests of the others' pixels, by id: an image has one age and one sex.
     """
-    wrong = table["id"].map(bad)
-    for kind in wrong.dropna().unique():
-        rows = table[wrong == kind]
-        problems.add(f"image that is {kind}", zip(rows["id"], rows["path"], strict=True))
-    good = table[wrong.isna()]
-    content = good["id"].map(contents)
-    labels = good.assign(content=content)[["content", "bone_age", "male"]].drop_duplicates()["content"]
-    unequal = content.isin(labels[labels.duplicated()])
-    copies = good[unequal].assign(content=content[unequal]).groupby("content", sort=False)
-    for _, rows in copies:
-        others = format_list(rows["id"], 5)
-        problems.add(
-            "image that another row has with another age or sex",
-            ((i, f"{path} (ids {others})") for i, path in zip(rows["id"], rows["path"], strict=True)),
+    wrong = table["id"].map(errors)
+    for error in wrong.dropna().unique():
+        rows = table[wrong == error]
+        issues.add(f"image that is {error}", zip(rows["id"], rows["path"], strict=True))
+    good = table[wrong.isna()].assign(pixels=table["id"].map(pixel_sha256))
+    labels = good[["pixels", "bone_age", "male"]].drop_duplicates()["pixels"]
+    unequal = good["pixels"].isin(labels[labels.duplicated()])
+    for _, rows in good[unequal].groupby("pixels", sort=False):
+        places = (f"{path} (ids {format_list(rows['id'], 5)})" for path in rows["path"])
+        problem = "image that another row has with another age or sex"
+        issues.add(problem, zip(rows["id"], places, strict=True))
+    return good[~unequal].drop(columns="pixels")
+
+
+MAX_MONTHS = 240  # the RSNA table ends at 228
+MAX_YEARS = 25  # our choice: a table whose oldest is no older may be in years, or of infants in months
+_SEX_WORDS = {"m": True, "male": True, "boy": True, "f": False, "female": False, "girl": False}
+_SEX_FLAGS = {"1": True, "true": True, "0": False, "false": False}
+_NUMBER = r"(\d+(?:\.\d+)?)\s*"
+_YEARS_AND_MONTHS = re.compile(
+    rf"(?:{_NUMBER}(?:y|yrs?|years?)\b)?[\s,]*(?:{_NUMBER}(?:m|mos?|months?))?", re.I
+)
+
+
+def parse_sexes(
+    cells: pd.Series, name: str = "male", flag: SexName = "male", spec: DatasetSpec | None = None
+) -> pd.Series:
+    """Return whether each cell is male; missing where it is no sex.
+
+    The words M/F, male/female and boy/girl mean the same in every column; what 1/0 and true/false mean
+    depends on the column. `columns.sex_values` of `spec` replaces all of these.
+
+    Args:
+        cells: of one column, as text.
+        name: of the column.
+        flag: the sex that 1 and true stand for.
+        spec: what is stated about the table.
+
+    Raises:
+        BoneAgeError: there are numbers other than 0 and 1, or the name contradicts `flag`.
+    """
+    spec = spec or DatasetSpec(Path())
+    cells = cells.fillna("").str.casefold().str.replace(r"(?<=\d)\.0+$", "", regex=True)
+    if codes := spec.sex_codes():
+        return cells.map(codes)
+    values = sorted(cells.unique())
+    flags = [value for value in values if value in _SEX_FLAGS]
+    numbers = [value for value in values if re.fullmatch(r"[\d.-]+", value)]
+    said = named_sexes(name)
+    if set(numbers) - set(flags) or (flags and len(said) == 2):
+        pairs = ", ".join(f"{value}: <male or female>" for value in (numbers or flags)[:5])
+        raise BoneAgeError(
+            f"column {name} codes the sex as {', '.join((numbers or flags)[:5])}: which is which?\n"
+            + spec.advise(("columns.sex_values", f"{{{pairs}}}"))
         )
-    return good[~unequal]
+    if flags and said and flag not in said:
+        raise BoneAgeError(
+            f"column {name} is given as columns.{flag}, and is named {min(said)}: what does 1 stand for?\n"
+            + spec.advise((f"columns.{min(said)}", name))
+        )
+    return cells.map(_SEX_WORDS | {value: male == (flag == "male") for value, male in _SEX_FLAGS.items()})
 
 
-MAX_MONTHS = 240  # months; the RSNA table ends at 228
-MAX_YEARS = 20  # a table in which nobody is older than so many months is of infants, or was written in years
-MAX_TWELFTHS_YEARS = 25  # up to here twelfths say that it was years
-# As tables have them, and as spreadsheets of other languages write True and False
-_SEX_PAIRS = {
-    True: "true 1 1.0 m male boy wahr vrai verdadero verdadeiro vero waar",
-    False: "false 0 0.0 f female girl falsch faux falso onwaar",
-}
-_SEX_CODES = {word: male for male, words in _SEX_PAIRS.items() for word in words.split()}
-_NOT_OF_AN_ID = re.compile(r"(?<=\d)\.0+$|\.(png|jpe?g)$", re.IGNORECASE)  # 1377.0, 1377.png
+def parse_ages(cells: pd.Series, unit: AgeUnit) -> pd.Series:
+    """Return bone ages in months; missing where a cell is no age.
+
+    Args:
+        cells: numbers, with a decimal point or comma; or with units of their own (`5y 3m`, `63 mo`).
+        unit: of the numbers without one.
+    """
+    cells = cells.str.replace(r"(?<=\d),(?=\d)", ".", regex=True)
+    ages = pd.to_numeric(cells, errors="coerce") * (12 if unit == "years" else 1)
+    ages = ages.astype(float).fillna(cells.map(_parse_age).astype(float))
+    whole = ages.round()
+    return ages.round(2).where((ages - whole).abs() >= 0.07, whole) if unit == "years" else ages  # 10.83: 130
 
 
-def parse_sexes(cells: pd.Series) -> pd.Series:
-    """Return whether each cell says male; missing where it is no sex."""
-    return cells.str.lower().map(_SEX_CODES)
+def _parse_age(cell: str) -> float | None:
+    """Return the months of an age with units of its own; `None` where it has none, or is no such age."""
+    match = _YEARS_AND_MONTHS.fullmatch(cell) if cell else None
+    if match is None or (match[1] and match[2] and ("." in match[1] or float(match[2]) >= 12)):
+        return None
+    return 12 * float(match[1] or 0) + float(match[2] or 0)
 
 
-def validate_rows(
-    raw: pd.DataFrame, table: Path, problems: DataIssues, unit: AgeUnit | None, *, inverted: bool = False
-) -> pd.DataFrame:
-    """Turn text into values; rows that cannot be used go to `problems`, each under its first kind.
+def validate_rows(table: LabelTable, ids: pd.Series, issues: DataIssues) -> pd.DataFrame:
+    """Parse the rows of a label table; those that cannot be used go to `issues`, with their first problem.
 
     Of rows that repeat each other to the letter the first is used.
 
     Args:
-        raw: `id, bone_age, male` as text; its index are the lines.
-        unit: of the ages; `None` where neither the table nor the user says.
-        inverted: the sex is given as whether the child is female.
+        table: with bone ages and sexes.
+        ids: of its rows.
+        issues: collects what cannot be used, and notes.
 
     Returns:
-        `id` (str, without a number's `.0` or an image's suffix), `bone_age` (months), `male`.
+        `bone_age` (months) and `male` (bool), by line.
 
     Raises:
-        BoneAgeError: no rows, or ages that could be months or years.
+        BoneAgeError: no rows, or ages or sexes whose unit or codes are not known.
     """
-    if raw.empty:
-        raise BoneAgeError(f"{table}: it has no rows.")
-    ids = raw["id"].str.replace(_NOT_OF_AN_ID, "", regex=True)
-    ages = pd.to_numeric(raw["bone_age"].str.replace(",", ".", regex=False), errors="coerce")
-    male = parse_sexes(raw["male"])
-    if inverted:
-        male = male.map({True: False, False: True})
-    if unit is None:
-        _check_unit(ages, table)
-    elif unit == "years":
-        ages = (ages * 12).round(2)
-        ages = ages.where(~_are_integers(ages), ages.round())  # 10.83 years are 130 months
-        problems.note(f"{table}: bone ages are in years there, and were made months")
-    values = pd.DataFrame({"id": ids, "age": ages, "male": male})
-    differing = ids.isin(values.drop_duplicates()["id"].loc[lambda i: i.duplicated()])
-    bad = {
+    columns, rows, spec = table.columns, table.rows, table.spec
+    if rows.empty:
+        raise BoneAgeError(f"{table.path}: it has no rows.")
+    cells, sexes = rows[str(columns.bone_age)], rows[str(columns.sex)]
+    unit = spec.age_unit or columns.age_unit
+    oldest = pd.to_numeric(cells.str.replace(",", "."), errors="coerce").max()
+    if unit is None and oldest <= MAX_YEARS:
+        raise BoneAgeError(
+            f"{table.path}: the oldest bone age in column {columns.bone_age} is {oldest:g}.\n"
+            "If these are decimal years (5.25 is 5 years and 3 months), pass data.age_unit=years;\n"
+            "if they are months of infants, pass data.age_unit=months."
+        )
+    try:
+        male = parse_sexes(sexes, str(columns.sex), columns.flag, spec)
+    except BoneAgeError as error:
+        raise BoneAgeError(f"{table.path}: {error}") from None
+    ages = parse_ages(cells, unit or "months")
+    distinct = pd.DataFrame({"id": ids, "age": ages, "male": male}).drop_duplicates()["id"]
+    problems = {
         "row with an empty id": ids == "",
-        "row with an id that is not a plain file name": ids.str.contains(r"[/\\\0]|^\.+$"),
-        "row with an empty bone age": raw["bone_age"] == "",
+        "row with an empty bone age": cells == "",
         "row with a bone age that is not a number": ages.isna(),
         f"row with a bone age outside 0 to {MAX_MONTHS} months": (ages < 0) | (ages > MAX_MONTHS),
-        "row with a sex that is none of True/False, 1/0, M/F": male.isna(),
-        "row with an id that another row has with another age or sex": differing,
+        "row with a sex that is none of M/F, True/False, 1/0 (data.columns.sex_values)": male.isna(),
+        "row with an id that another row has with another age or sex": ids.isin(
+            distinct[distinct.duplicated()]
+        ),
         "row that repeats another": ids.duplicated(),
     }
-    good = pd.Series(True, index=raw.index)
-    for kind, mask in bad.items():
-        problems.add(kind, ((ids[line], _raw_cell(raw, line)) for line in raw.index[mask & good]))
+    good = pd.Series(True, index=rows.index)
+    for problem, mask in problems.items():
+        lines = rows.index[mask & good]
+        shown = (f"line {line} ({ids[line]},{cells[line]},{sexes[line]})"[:80] for line in lines)
+        issues.add(problem, zip(ids[lines], shown, strict=True))
         good &= ~mask
-    return pd.DataFrame(
-        {"id": ids[good], "bone_age": ages[good].astype(float), "male": male[good].astype(bool)}
-    )
-
-
-def _raw_cell(raw: pd.DataFrame, line: int) -> str:
-    return f"line {line} ({','.join(str(value) for value in raw.loc[line])[:60]})"
-
-
-def _check_unit(ages: pd.Series, table: Path) -> None:
-    """Raise `BoneAgeError` for ages that may be years, or infants' months."""
-    if not ages.max() <= MAX_TWELFTHS_YEARS:
-        return
-    twelfths = ages[_are_integers(ages * 12)]
-    odd = twelfths[~_are_integers(twelfths * 4)]  # 10.83, not 10.25, 10.5 or 10
-    years = len(odd) > 0 and len(twelfths) == ages.notna().sum()
-    if ages.max() > MAX_YEARS and not years:
-        return
-    oldest = f"{table}: the oldest of its {ages.notna().sum()} bone ages is {ages.max():g}"
-    if years:
-        raise BoneAgeError(
-            f"{oldest}, and all are twelfths ({odd.iloc[0]:g}): these look like years.\n"
-            "data.age_unit=years makes months of them; data.age_unit=months takes them as they are."
-        )
-    raise BoneAgeError(
-        f"{oldest}: these look like years, or like infants' months.\n"
-        "Say which: data.age_unit=months if the children are that young, data.age_unit=years if not."
-    )
-
-
-def _are_integers(values: pd.Series) -> pd.Series:
-    """Whether values are whole, up to what two decimals of years leave of months."""
-    return (values - values.round()).abs() < 0.07
+    valid = pd.DataFrame({"bone_age": ages[good], "male": male[good].astype(bool)})
+    boys, flags = int(valid["male"].sum()), sexes.str.casefold().isin(_SEX_FLAGS).any()
+    issues.notes += [
+        *table.notes,
+        f"{table.path}: {len(valid) - boys} girls and {boys} boys by column {columns.sex}"
+        + (f" (1 is {columns.flag})" if flags and not spec.sex_codes() else "")
+        + f"; {valid['bone_age'].min():g} to {valid['bone_age'].max():g} months by column {columns.bone_age}"
+        + (" (in years)" if unit == "years" else ""),
+    ]
+    return valid
