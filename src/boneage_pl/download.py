@@ -111,9 +111,14 @@ def _download_and_extract(radiographs: RadiographSet, url: str, config: DictConf
     if not archive.exists():
         policy = Retry(config.retries, backoff_factor=config.retry_wait, backoff_max=60)
         etag = download_file(url, archive, config.timeout, policy, check_size)
-    with translate_disk_errors(archive):
+    try:
         with archive.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BoneAgeError(
+            f"{archive} cannot be read: {error.strerror}. Check the disk; try again."
+        ) from error
+    with translate_disk_errors(archive):
         if sha256 != (radiographs.archives[url] or sha256).lower():
             raise set_aside(archive, f"its SHA-256 is {sha256}, not {radiographs.archives[url]}")
         receipt = {"url": url, "etag": etag, "bytes": archive.stat().st_size, "sha256": sha256}

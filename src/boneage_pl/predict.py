@@ -30,7 +30,7 @@ def predict(config: DictConfig) -> None:
         SystemExit: with 3 if some images failed.
     """
     check_number("batch_size", config.batch_size, 1)
-    tables = DatasetSpec(Path(), columns=config.columns, sheet=config.sheet, prefix="")
+    tables = DatasetSpec(Path(), columns=config.data.columns, sheet=config.data.sheet)
     requests = expand_inputs(_listed_images(config.images), config.sex, tables)
     with open_writer(config.out and expand_path(str(config.out)), config.interval_level) as output:
         from boneage_pl.prediction.predictor import BoneAgePredictor  # imports torch

@@ -37,8 +37,8 @@ def prepare(config: DictConfig) -> None:
     mib = store.path.stat().st_size / 2**20
     log.info("%s: %d images of %d px, %.0f MiB, whole", store.path, len(store.rows), frame.size, mib)
     drop_invalid_images(problems, table, store.images.errors, store.images.pixel_sha256)
-    problems.note(describe_bit_depths(store.images.depths.values(), store.images.bit_depths))
-    problems.log_notes(log)
+    if note := describe_bit_depths(store.images.depths.values(), store.images.bit_depths):
+        log.info("%s", note)
     if problems and check_on_invalid(config.data.on_invalid) == "raise":
         raise problems.error(most=None)
     if problems:

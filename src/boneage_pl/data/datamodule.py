@@ -197,9 +197,11 @@ class BoneAgeDataModule(L.LightningDataModule):
         if self.table.empty:
             raise BoneAgeError(f"{problems.source}: no row can be used.")
         self.skipped = problems.table()
-        problems.note(missing_sex_note(self.table))
-        problems.note(describe_bit_depths(images.depths.values(), images.bit_depths))
-        problems.log_notes(log)
+        for note in (
+            missing_sex_note(self.table),
+            describe_bit_depths(images.depths.values(), images.bit_depths),
+        ):
+            log.info("%s", note) if note else None
         split, how, edges = self._make_split(self.table, images.pixel_sha256, images.file_sha256)
         drawn = set(split["id"])
         used = {i: images.file_sha256[i] for i in self.table["id"] if i in drawn}

@@ -215,7 +215,6 @@ def _images(
         log.warning("%d rows or images are left out:\n%s", len(problems), problems.summary())
     if usable.empty:
         raise BoneAgeError(f"{problems.source}: no row can be used.")
-    problems.log_notes(log)
     return usable[["id", "male", "bone_age", "path"]].reset_index(drop=True), stores
 
 

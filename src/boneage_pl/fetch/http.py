@@ -20,7 +20,7 @@ from boneage_pl.utils.files import format_bytes, translate_disk_errors, write_te
 
 log = logging.getLogger(__name__)
 _CHUNK = 1 << 14  # bytes; as much may be lost of a connection that breaks off
-_TEMPORARY = {408, 416, 425, 429, 500, 502, 503, 504}
+_TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
 _FINAL = (ValueError, exceptions.SSLError, exceptions.TooManyRedirects)  # ValueError: no such address
 
 
@@ -105,7 +105,7 @@ def _continue(
         status, etag = response.status_code, response.headers.get("ETag", "")
         range_ = response.headers.get("Content-Range", "")
         if status == 416 or (status == 206 and (etag != proof or not range_.startswith(f"bytes {had}-"))):
-            part.unlink()
+            part.unlink(missing_ok=True)
             raise requests.ConnectionError("the server's file has changed")
         if status in _TEMPORARY:
             raise requests.ConnectionError(f"the server responds {status}", response=response)

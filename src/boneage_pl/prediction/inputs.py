@@ -29,7 +29,7 @@ def requests_from_table(table: Path, male: Any, spec: DatasetSpec | None = None)
     Args:
         table: a CSV or XLSX file.
         male: the sex where the table has none: `True`, `False`, `"unknown"` or `None`.
-        spec: what is stated about the table; `None` where there are no options to state it with.
+        spec: what is stated about the table; it is then logged how many girls and boys there are.
 
     Raises:
         BoneAgeError: it cannot be read, has no rows, or its columns or their codes are not known.
@@ -38,9 +38,7 @@ def requests_from_table(table: Path, male: Any, spec: DatasetSpec | None = None)
     from boneage_pl.data.tables.parse import read_label_table
     from boneage_pl.data.tables.validate import parse_sexes
 
-    labels = read_label_table(table, spec or DatasetSpec(table.parent, prefix=None), ages=False)
-    if labels.rows.empty:
-        raise BoneAgeError(f"{table}: it has no rows.")
+    labels = read_label_table(table, spec or DatasetSpec(table.parent), ages=False)
     images = filter_by_suffix(list(iter_files(table.parent)), SUFFIXES)
 
     def match(cells: Iterable[str]) -> dict[str, list[str]]:

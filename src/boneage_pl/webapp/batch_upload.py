@@ -10,7 +10,7 @@ from typing import Any
 
 from boneage_pl.data.images.radiograph import SUFFIXES
 from boneage_pl.data.tables.spec import TABLE_SUFFIXES
-from boneage_pl.errors import BoneAgeError
+from boneage_pl.errors import BoneAgeError, first_line
 from boneage_pl.fetch.extract import CORRUPTION_ERRORS, is_hidden
 from boneage_pl.prediction.inputs import looks_like_dicom
 from boneage_pl.prediction.types import PredictionRequest
@@ -69,7 +69,7 @@ class UploadBatch:
         try:
             return requests_from_table(table, sex)
         except BoneAgeError as error:
-            self.errors.append((name, str(error).replace(f"{table}: ", "")))
+            self.errors.append((name, first_line(error).replace(f"{table}: ", "")))
             return []
 
     def display_name(self, path: str) -> str:

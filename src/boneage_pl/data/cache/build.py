@@ -289,5 +289,4 @@ def open_dataset(place: DatasetSpec, folder: Path, frame: ResizeSpec, *, prepare
             "(python -m boneage_pl.prepare reads every byte)"
         )
     log.info("%s", note)
-    problems.log_notes(log)
     return DatasetIndex(table, problems, store)

@@ -1,11 +1,11 @@
 """Which columns of a label table hold the id, the bone age and the sex."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from boneage_pl.data.tables.spec import AgeUnit, DatasetSpec
+from boneage_pl.data.tables.spec import AgeUnit, DatasetSpec, format_options
 from boneage_pl.errors import BoneAgeError
 
 SexName = Literal["male", "female"]
@@ -50,10 +50,10 @@ class TableColumns:
     flag: SexName
 
 
-def is_header(cells: Sequence[str], spec: DatasetSpec, *, ages: bool) -> bool:
-    """Return whether a row names a column of ids, and of bone ages and sexes if `ages` are needed."""
+def has_roles(cells: Sequence[str], roles: Iterable[str], spec: DatasetSpec) -> bool:
+    """Return whether a row names a column for each of some roles: `id`, `bone_age`, `sex`."""
     found = _find_roles(cells, spec)
-    return all(found[role] for role in (_ROLES if ages else ["id"]))
+    return all(found[role] for role in roles)
 
 
 def map_columns(header: Sequence[str], spec: DatasetSpec, *, ages: bool) -> TableColumns:
@@ -78,10 +78,10 @@ def map_columns(header: Sequence[str], spec: DatasetSpec, *, ages: bool) -> Tabl
         if len(set(names)) < len(names):
             raise BoneAgeError(f"there is more than one column called {names[0]}. Remove the others.")
         if len(names) > 1 and role != "id":
-            option = "columns.male=<column> or columns.female" if role == "sex" else f"columns.{role}"
+            key = "male" if role == "sex" else role
             raise BoneAgeError(
-                f"more than one column could be {_ROLES[role]}: {', '.join(names)}.\n"
-                "Parts of one value belong in one column. " + spec.advise((option, "<column>"))
+                f"more than one column could be {_ROLES[role]}: {', '.join(names)}. If they are parts of one "
+                f"value, put it in one column.\n{format_options(**{f'columns__{key}': '<column>'})}"
             )
     age = found["bone_age"][0] if ages else None
     sex = found["sex"][0] if found["sex"] else None
@@ -98,19 +98,21 @@ def named_sexes(name: str) -> set[SexName]:
 def _find_roles(header: Sequence[str], spec: DatasetSpec) -> dict[str, list[str]]:
     """Return the columns that could have each role: those that are named, else those that are recognized."""
     found: dict[str, list[str]] = {}
+    named = {role: " ".join(str(name).split()) for role, name in spec.columns.items() if name is not None}
     for role, aliases in ALIASES.items():
-        if (wanted := spec.columns.get(role)) is not None:
-            wanted = " ".join(str(wanted).split())
-            same = [name for name in header if name == wanted]
-            found[role] = same or [name for name in header if name.casefold() == wanted.casefold()]
+        if role in named:
+            same = [name for name in header if name == named[role]]
+            found[role] = same or [name for name in header if name.casefold() == named[role].casefold()]
+        elif role in ("male", "female") and {"male", "female"} & set(named):
+            found[role] = []
         else:
-            keys = [
-                _split_unit(n)[0] if role == "bone_age" else re.sub(r"[\W_]", "", n.lower()) for n in header
-            ]
-            found[role] = [name for name, key in zip(header, keys, strict=True) if key in aliases.split()]
-    named = [sex for sex in ("male", "female") if spec.columns.get(sex) is not None]
-    found["sex"] = [name for sex in named or ("male", "female") for name in found[sex]]
-    return found
+            keys = {name: _split_unit(name)[0] if role == "bone_age" else _squeeze(name) for name in header}
+            found[role] = [name for name in header if keys[name] in aliases.split()]
+    return found | {"sex": found["male"] + found["female"]}
+
+
+def _squeeze(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.lower())
 
 
 def _split_unit(name: str) -> tuple[str, AgeUnit | None]:
@@ -121,15 +123,15 @@ def _split_unit(name: str) -> tuple[str, AgeUnit | None]:
 
 
 def _missing_error(header: Sequence[str], missing: list[str], spec: DatasetSpec) -> NotALabelTableError:
-    options = [(f"columns.{role}", "<column>") for role in missing if role != "sex"]
+    options = {f"columns__{role}": "<column>" for role in missing if role != "sex"}
     if "sex" in missing:
         about = [(name, min(said)) for name in header if len(said := named_sexes(name)) == 1]
         name, sex = about[0] if len(about) == 1 else ("<column>", "male")
-        options.append((f"columns.{sex}", name))
-    given = [f"{spec.prefix}columns.{key}={name}" for key, name in spec.columns.items() if name]
+        options[f"columns__{sex}"] = name
+    given = [f"data.columns.{key}={name}" for key, name in spec.columns.items() if name]
     return NotALabelTableError(
         f"no column is recognized as {' or '.join(_ROLES[role] for role in missing)}"
         + (f" (given: {' '.join(given)})" if given else "")
         + f"; its columns are {', '.join(header[:12])[:300]}{' …' if len(header) > 12 else ''}.\n"
-        + spec.advise(*options)
+        + format_options(**options)
     )

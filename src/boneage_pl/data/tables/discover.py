@@ -1,15 +1,17 @@
 """Find the label table in a folder."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from boneage_pl.data.tables.columns import NotALabelTableError
 from boneage_pl.data.tables.parse import LabelTable, read_label_table
-from boneage_pl.data.tables.spec import IMAGE_SUFFIXES, TABLE_SUFFIXES, DatasetSpec, format_option
+from boneage_pl.data.tables.spec import IMAGE_SUFFIXES, TABLE_SUFFIXES, DatasetSpec, format_options
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.files import filter_by_suffix
 
+log = logging.getLogger(__name__)
 PREFERRED = ("boneage-training-dataset.csv", "train.csv")  # the training tables of Kaggle and of the RSNA
 _RUN_OUTPUTS = ({"group", "subset"}, {"group", "predicted"})  # columns of split.csv and predictions.csv
 
@@ -46,13 +48,13 @@ def find_label_table(spec: DatasetSpec, files: list[str], images: list[str]) -> 
     if others:
         raise BoneAgeError(
             f"{spec.root} holds several label tables: {', '.join([chosen, *others][:10])}.\n"
-            f"Pass {format_option('data.table', chosen)}"
+            + format_options(table=chosen)
         )
     label_table = tables.pop(chosen)
     if isinstance(label_table, BoneAgeError):
         raise label_table
     if tables:
-        label_table.notes.append(f"{chosen} is the label table; not {', '.join(list(tables)[:10])}")
+        log.info("%s is the label table; not %s", chosen, ", ".join(list(tables)[:10]))
     return label_table
 
 

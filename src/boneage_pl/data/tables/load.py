@@ -12,13 +12,14 @@ import pandas as pd
 
 from boneage_pl.data.tables.discover import find_label_table, unsupported_files
 from boneage_pl.data.tables.parse import LabelTable
-from boneage_pl.data.tables.spec import IMAGE_SUFFIXES, DatasetSpec
+from boneage_pl.data.tables.spec import IMAGE_SUFFIXES, DatasetSpec, format_options
 from boneage_pl.data.tables.validate import DataIssues, validate_rows
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.files import filter_by_suffix, iter_files
 
 _IMAGE_FOLDER = "/boneage-training-dataset/"  # of copies of an image, the one in Kaggle's folder is taken
 _SUFFIX = re.compile(r"\.(png|jpe?g|tiff?|dcm|dicom)$", re.IGNORECASE)
+_DECIMALS = re.compile(r"(?<=\d)\.0+$")  # of an id that a spreadsheet takes for a number
 _ABSOLUTE = re.compile(r"/|\\|[A-Za-z]:|file:")
 
 
@@ -50,28 +51,28 @@ def match_images(cells: Iterable[str], images: Iterable[str]) -> dict[str, list[
 def _match_names(cells: Iterable[str], names: Mapping[str, str]) -> dict[str, list[str]]:
     """Match ids with the names of files, given by path."""
     rest = {cell: _split_path(cell) for cell in cells if cell}
-    files = {path: _split_path(name) for path, name in names.items()}
+    stems = {path: _SUFFIX.sub("", name.rpartition(os.sep)[2]) for path, name in names.items()}
     matches: dict[str, list[str]] = {}
     for key in (str, _normalize, _strip_zeros):
         by_key: defaultdict[str, list[str]] = defaultdict(list)
-        for path, (_, stem) in files.items():
+        for path, stem in stems.items():
             by_key[key(stem)].append(path)
         times = Counter((folders, key(stem)) for folders, stem in rest.values())
         for cell, (folders, stem) in rest.items():
-            last = folders[-1:] if _ABSOLUTE.match(cell) else folders
-            there = [
-                p for p in by_key.get(key(stem), ()) if files[p][0][len(files[p][0]) - len(last) :] == last
-            ]
+            there = by_key.get(key(stem), [])
+            if folders:
+                end = folders[-1:] if _ABSOLUTE.match(cell) else folders
+                there = [path for path in there if _split_path(names[path])[0][-len(end) :] == end]
             if there and times[folders, key(stem)] == 1:
                 matches[cell] = there
         rest = {cell: parts for cell, parts in rest.items() if cell not in matches}
         for path in {path for paths in matches.values() for path in paths}:
-            files.pop(path, None)
+            stems.pop(path, None)
     return matches
 
 
 def _split_path(text: str) -> tuple[tuple[str, ...], str]:
-    """Return the folders of a path, and the file's name without an image's suffix."""
+    """Return the folders of a path as any system writes it, and the file's name without an image's suffix."""
     if text.lower().startswith("file://"):
         text = unquote(text[7:])
     *folders, name = text.replace("\\", "/").split("/")
@@ -79,7 +80,7 @@ def _split_path(text: str) -> tuple[tuple[str, ...], str]:
 
 
 def _normalize(name: str) -> str:
-    return re.sub(r"(?<=\d)\.0+$", "", unicodedata.normalize("NFC", name).casefold())
+    return _DECIMALS.sub("", unicodedata.normalize("NFC", name).casefold())
 
 
 def _strip_zeros(name: str) -> str:
@@ -109,12 +110,12 @@ def match_rows(table: LabelTable, match: Callable[[pd.Series], dict[str, list[st
         raise BoneAgeError(
             f"{table.path}: more than one column could be the id, {', '.join(paths)}, and "
             f"{'each' if whole else 'none'} of them finds an image for every row.\n"
-            + table.spec.advise(("columns.id", "<column>"))
+            + format_options(columns__id="<column>")
         )
     name = (whole or list(paths))[0]
     cells = table.rows[name]
     parts = cells.map(_split_path)
-    ids = parts.map(lambda split: re.sub(r"(?<=\d)\.0+$", "", split[1]))
+    ids = parts.map(lambda split: _DECIMALS.sub("", split[1]))
     if ids.nunique() < parts.nunique():  # the folders tell them apart
         ids = parts.map(lambda split: "/".join([*split[0], split[1]]))
     return pd.DataFrame({"cell": cells, "id": ids, "paths": paths[name]}, index=cells.index)
@@ -168,7 +169,7 @@ def load_table(spec: DatasetSpec) -> tuple[pd.DataFrame, DataIssues]:
     issues.add(
         "id with more than one image", zip(several["id"], several["paths"].str.join(", "), strict=True)
     )
-    table = table[count == 1].assign(path=lambda rows: rows["paths"].str[0])
+    table = table[count == 1].assign(path=lambda rows: rows["paths"].str[0].astype(str))
     return table[["id", "bone_age", "male", "path"]].reset_index(drop=True), issues
 
 

@@ -1,7 +1,7 @@
 """Read CSV and XLSX label tables as text."""
 
 import csv
-import re
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from boneage_pl.data.tables.columns import NotALabelTableError, TableColumns, is_header, map_columns
-from boneage_pl.data.tables.spec import DatasetSpec
+from boneage_pl.data.tables.columns import NotALabelTableError, TableColumns, has_roles, map_columns
+from boneage_pl.data.tables.spec import DatasetSpec, format_options
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.optional import import_optional
 
+log = logging.getLogger(__name__)
 _DELIMITERS = ",;\t|"
 _HEADER_ROWS = 30  # our choice: titles, dates and blank rows may stand above the header
 _MAX_BYTES = 100 << 20  # our choice: a larger file is no table of labels
@@ -38,14 +39,12 @@ class LabelTable:
         rows: its cells under its own header; the index is the line of the file, from 1.
         columns: which columns have which role.
         spec: what was stated about it.
-        notes: what a user should know of how it was read.
     """
 
     path: Path
     rows: pd.DataFrame
     columns: TableColumns
     spec: DatasetSpec
-    notes: list[str]
 
 
 def read_label_table(path: Path, spec: DatasetSpec, *, ages: bool) -> LabelTable:
@@ -70,19 +69,18 @@ def read_label_table(path: Path, spec: DatasetSpec, *, ages: bool) -> LabelTable
     except OSError as error:
         raise NotALabelTableError(f"{path} cannot be read: {error.strerror or error}.") from error
     is_text = path.suffix.lower() not in (".xlsx", ".xlsm")
-    notes: list[str] = []
     if is_text and content.startswith((_ZIP, _OLE)):
         raise NotALabelTableError(f"{path} is a spreadsheet, not text. Save it as .xlsx.")
     if is_text and spec.sheet is not None:
-        raise NotALabelTableError(f"{spec.prefix}sheet={spec.sheet}: {path} is text and has no sheets.")
+        raise NotALabelTableError(f"data.sheet={spec.sheet}: {path} is text and has no sheets.")
     if is_text:
         rows, start = _read_text(path, content, spec, ages=ages)
     elif content.startswith(_ZIP):
-        rows, start, notes = _read_spreadsheet(path, spec, ages=ages)
+        rows, start = _read_spreadsheet(path, spec, ages=ages)
     else:
         kind = "an old or encrypted spreadsheet" if content.startswith(_OLE) else "no spreadsheet"
         raise NotALabelTableError(f"{path} is {kind}. Save it as .xlsx without a password, or as .csv.")
-    if not rows:
+    if not rows[start + 1 :]:
         raise NotALabelTableError(f"{path}: it has no rows.")
     try:
         columns = map_columns(rows[start][1], spec, ages=ages)
@@ -93,7 +91,7 @@ def read_label_table(path: Path, spec: DatasetSpec, *, ages: bool) -> LabelTable
         for pattern, problem in _NO_VALUE.items():
             if (bad := frame[name].str.contains(pattern, regex=True)).any():
                 raise BoneAgeError(f"{path}: column {name}, line {frame.index[bad][0]}: {problem}.")
-    return LabelTable(path, frame, columns, spec, notes)
+    return LabelTable(path, frame, columns, spec)
 
 
 def _to_frame(path: Path, header: list[str], rows: list[Row]) -> pd.DataFrame:
@@ -105,8 +103,11 @@ def _to_frame(path: Path, header: list[str], rows: list[Row]) -> pd.DataFrame:
 
 
 def _find_header(rows: list[Row], spec: DatasetSpec, *, ages: bool) -> int | None:
-    numbers = range(min(len(rows), _HEADER_ROWS))
-    return next((number for number in numbers if is_header(rows[number][1], spec, ages=ages)), None)
+    for roles in [["id", "bone_age", "sex"]] if ages else [["id", "sex"], ["id"]]:
+        for number, (_, cells) in enumerate(rows[:_HEADER_ROWS]):
+            if has_roles(cells, roles, spec):
+                return number
+    return None
 
 
 def _read_text(path: Path, content: bytes, spec: DatasetSpec, *, ages: bool) -> tuple[list[Row], int]:
@@ -116,15 +117,16 @@ def _read_text(path: Path, content: bytes, spec: DatasetSpec, *, ages: bool) -> 
         encoding = "utf-16"
     elif 0 in content[:2]:
         encoding = "utf-16-be" if content[0] == 0 else "utf-16-le"
-    text = content.decode(encoding, "replace")
-    readings = [_split_rows(text, delimiter) for delimiter in _DELIMITERS]
-    for rows, error in readings:
+    text, readings = content.decode(encoding, "replace"), []
+    for delimiter in _DELIMITERS:
+        rows, error = _split_rows(text, delimiter)
         start = _find_header(rows, spec, ages=ages)
         if start is not None and error:
             raise BoneAgeError(f"{path} cannot be read to its end: {error}.")
         if start is not None:
             return rows, start
-    rows, error = max(readings, key=lambda reading: len(reading[0][0][1]) if reading[0] else 0)
+        readings.append((len(rows[0][1]) if rows else 0, rows, error))
+    _, rows, error = max(readings, key=lambda reading: reading[0])
     if error:
         raise NotALabelTableError(f"{path} cannot be read as a table: {error}.")
     return rows, 0
@@ -146,8 +148,8 @@ def _split_rows(text: str, delimiter: str) -> tuple[list[Row], str]:
     return rows, ""
 
 
-def _read_spreadsheet(path: Path, spec: DatasetSpec, *, ages: bool) -> tuple[list[Row], int, list[str]]:
-    """Return the rows of the sheet that holds the table, which of them is the header, and notes."""
+def _read_spreadsheet(path: Path, spec: DatasetSpec, *, ages: bool) -> tuple[list[Row], int]:
+    """Return the rows of the sheet that holds the table, and which of them is the header."""
     openpyxl = import_optional("openpyxl", f"reading {path}", "xlsx")
     try:
         values, formulas = openpyxl.load_workbook(path, data_only=True), openpyxl.load_workbook(path)
@@ -155,45 +157,43 @@ def _read_spreadsheet(path: Path, spec: DatasetSpec, *, ages: bool) -> tuple[lis
         raise NotALabelTableError(f"{path} cannot be read as a spreadsheet: {error}.") from error
     if not values.worksheets:
         raise NotALabelTableError(f"{path} has no sheets. Save Strict Open XML as plain .xlsx.")
-    if spec.sheet is not None and spec.sheet not in values.sheetnames:
-        there = ", ".join(values.sheetnames)
-        raise BoneAgeError(f"{spec.prefix}sheet={spec.sheet}: the sheets of {path} are {there}.")
-    visible = [sheet.title for sheet in values.worksheets if sheet.sheet_state == "visible"]
-    titles = visible if spec.sheet is None else [spec.sheet]
+    titles = [sheet.title for sheet in values.worksheets if sheet.sheet_state == "visible"]
+    if spec.sheet is not None:
+        if (wanted := str(spec.sheet)) not in values.sheetnames:
+            raise BoneAgeError(f"data.sheet={wanted}: the sheets of {path} are {', '.join(titles)}.")
+        titles = [wanted]
     sheets = {title: list(_sheet_rows(values[title], formulas[title])) for title in titles}
     starts = {title: _find_header(rows, spec, ages=ages) for title, rows in sheets.items()}
     tables = [title for title, start in starts.items() if start is not None]
     if len(tables) > 1:
-        option = "" if spec.prefix is None else f"Pass {spec.prefix}sheet=<sheet>, or put all on one. "
-        raise BoneAgeError(f"{path}: the sheets {', '.join(tables)} each hold such a table. {option}".strip())
+        raise BoneAgeError(
+            f"{path}: the sheets {', '.join(tables)} each hold such a table: put all rows on one.\n"
+            + format_options(sheet=tables[0])
+        )
     title = next((title for title, rows in sheets.items() if rows and title in (tables or titles)), titles[0])
-    notes = [f"{path}: sheet {t} is not read" for t, rows in sheets.items() if rows and t != title]
-    hidden = sum(values[title].row_dimensions[line].hidden for line, _ in sheets[title])
-    if hidden:
-        notes.append(f"{path}: {hidden} hidden or filtered rows are read too")
-    return sheets[title], starts[title] or 0, notes
+    for other in [other for other, rows in sheets.items() if rows and other != title]:
+        log.info("%s: sheet %s is not read", path, other)
+    if hidden := sum(values[title].row_dimensions[line].hidden for line, _ in sheets[title]):
+        log.info("%s: %d hidden or filtered rows are read too", path, hidden)
+    return sheets[title], starts[title] or 0
 
 
 def _sheet_rows(values: Any, formulas: Any) -> Iterator[Row]:
     """Yield the rows of a sheet that are not blank; a cell without a value of its own says why."""
     pairs = zip(values.iter_rows(), formulas.iter_rows(), strict=False)
-    for line, (row, sources) in enumerate(pairs, values.min_row):
-        cells = []
-        for cell, source in zip(row, sources, strict=False):
-            empty = (
-                _MERGED
-                if type(cell).__name__ == "MergedCell"
-                else _FORMULA
-                if source.data_type == "f"
-                else ""
-            )
-            cells.append(empty if cell.value is None else _clean(str(cell.value)))
+    for line, pair in enumerate(pairs, 1):
+        cells = [_cell_text(value, formula) for value, formula in zip(*pair, strict=False)]
         if any(cells):
             yield line, cells
+
+
+def _cell_text(value: Any, formula: Any) -> str:
+    if value.value is not None:
+        return _clean(str(value.value))
+    return _MERGED if type(value).__name__ == "MergedCell" else _FORMULA if formula.data_type == "f" else ""
 
 
 def _clean(cell: str) -> str:
     """Return a cell in one line, without what spreadsheets put around text: ="1377", '1377."""
     cell = " ".join(cell.split())
-    quoted = re.fullmatch(r'="(.*)"', cell)
-    return quoted[1] if quoted else cell.removeprefix("'")
+    return cell[2:-1] if cell.startswith('="') and cell.endswith('"') else cell.removeprefix("'")

@@ -13,7 +13,7 @@ AgeUnit = Literal["months", "years"]
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")  # of training and evaluation; prediction reads more
 _COLUMN_KEYS = ("id", "bone_age", "male", "female", "sex_values")
-_PLAIN = re.compile(r"[\w./-]+|<column>", re.ASCII)  # what Hydra and the shell take without quotes
+_PLAIN = re.compile(r"[\w./-]+|<.*>", re.ASCII)  # what Hydra and the shell take without quotes
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,6 @@ class DatasetSpec:
             and `sex_values`, the codes of the sex: `{1: male, 2: female}`, or `{male: 1, female: 2}`.
         age_unit: of the bone ages; `None` where the column says so, or they exceed `MAX_YEARS`.
         sheet: of a spreadsheet with several tables.
-        prefix: of these options on the command line; `None` where there are none.
     """
 
     root: Path
@@ -35,7 +34,6 @@ class DatasetSpec:
     columns: Mapping[str, Any] = field(default_factory=dict)
     age_unit: AgeUnit | None = None
     sheet: str | None = None
-    prefix: str | None = "data."
 
     def __post_init__(self) -> None:
         """Check `columns`."""
@@ -77,22 +75,15 @@ class DatasetSpec:
         """
         columns = self.columns
         if not isinstance(columns, Mapping) or not set(columns) <= set(_COLUMN_KEYS):
-            raise BoneAgeError(f"{self.prefix}columns={columns}: its keys are {', '.join(_COLUMN_KEYS)}.")
+            raise BoneAgeError(f"data.columns={columns}: its keys are {', '.join(_COLUMN_KEYS)}.")
         if columns.get("male") and columns.get("female"):
-            raise BoneAgeError(f"{self.prefix}columns: name one column of the sex, male or female.")
+            raise BoneAgeError("data.columns: name one column of the sex, male or female.")
         codes, words = columns.get("sex_values") or {}, {"male": True, "female": False}
         if isinstance(codes, Mapping) and set(codes) <= set(words):
             codes = {code: word for word, code in codes.items()}
         if not isinstance(codes, Mapping) or not set(codes.values()) <= set(words):
-            raise BoneAgeError(f"{self.prefix}columns.sex_values={codes}: write {{1: male, 2: female}}.")
+            raise BoneAgeError(f"data.columns.sex_values={codes}: write {{1: male, 2: female}}.")
         return {str(code).strip().casefold(): words[word] for code, word in codes.items()}
-
-    def advise(self, *options: tuple[str, str]) -> str:
-        """Return what to do about columns: rename them, or paste these options."""
-        if self.prefix is None:
-            return "Rename the columns in the file."
-        pairs = (format_option(f"{self.prefix}{key}", value) for key, value in options)
-        return f"Rename the columns in the file, or pass {' '.join(pairs)}"
 
     def table_file(self) -> Path | None:
         """Return the path of the table where it is named.
@@ -115,11 +106,11 @@ def data_root(root: str) -> Path:
     return expand_path(str(root))
 
 
-def format_option(key: str, value: str) -> str:
-    """Return `key=value` as it can be pasted into a shell."""
-    if value.startswith("{"):
-        return f"'{key}={value}'"
-    return f"{key}={value}" if _PLAIN.fullmatch(value) else f"'{key}=\"{value}\"'"
+def format_options(**options: str) -> str:
+    """Return the advice to pass options of `data`, quoted for a shell; `columns__id` is `data.columns.id`."""
+    pairs = {f"data.{key.replace('__', '.')}": value for key, value in options.items()}
+    quoted = {key: value if _PLAIN.fullmatch(value) else f'"{value}"' for key, value in pairs.items()}
+    return "Pass " + " ".join(f"{k}={v}" if v == pairs[k] else f"'{k}={v}'" for k, v in quoted.items())
 
 
 def resolve_cache_dir(cache_dir: str | None, root: Path) -> Path:

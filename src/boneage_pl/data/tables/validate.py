@@ -11,9 +11,10 @@ import pandas as pd
 
 from boneage_pl.data.tables.columns import SexName, named_sexes
 from boneage_pl.data.tables.parse import LabelTable
-from boneage_pl.data.tables.spec import AgeUnit, DatasetSpec
+from boneage_pl.data.tables.spec import AgeUnit, DatasetSpec, format_options
 from boneage_pl.errors import BoneAgeError
 
+log = logging.getLogger(__name__)
 OnInvalid = Literal["raise", "skip"]
 
 
@@ -32,17 +33,15 @@ def format_list(names: Iterable[object], most: int | None = 10) -> str:
 
 @dataclass
 class DataIssues:
-    """The rows and images of one data set that cannot be used, and notes on how it was read.
+    """The rows and images of one data set that cannot be used.
 
     Args:
         source: the label table.
         rows: `(id, problem, where)`: the problem is a kind, where a line of the table or a file's path.
-        notes: for the user, one line each.
     """
 
     source: Path
     rows: list[tuple[str, str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -50,16 +49,6 @@ class DataIssues:
     def add(self, problem: str, places: Iterable[tuple[str, str]]) -> None:
         """Add rows with one problem, each an id and where it is."""
         self.rows += [(i, problem, where) for i, where in places]
-
-    def note(self, note: str) -> None:
-        """Add a note, unless it is empty."""
-        self.notes += [note] if note else []
-
-    def log_notes(self, log: logging.Logger) -> None:
-        """Log the notes since the last call."""
-        for note in self.notes:
-            log.info("%s", note)
-        self.notes.clear()
 
     def filter(self, ids: set[str]) -> "DataIssues":
         """Return those of some ids."""
@@ -113,7 +102,7 @@ _SEX_WORDS = {"m": True, "male": True, "boy": True, "f": False, "female": False,
 _SEX_FLAGS = {"1": True, "true": True, "0": False, "false": False}
 _NUMBER = r"(\d+(?:\.\d+)?)\s*"
 _YEARS_AND_MONTHS = re.compile(
-    rf"(?:{_NUMBER}(?:y|yrs?|years?)\b)?[\s,]*(?:{_NUMBER}(?:m|mos?|months?))?", re.I
+    rf"(?:{_NUMBER}(?:y|yrs?|years?))?[\s,]*(?:{_NUMBER}(?:m|mos?|months?))?", re.I
 )
 
 
@@ -140,18 +129,18 @@ def parse_sexes(
         return cells.map(codes)
     values = sorted(cells.unique())
     flags = [value for value in values if value in _SEX_FLAGS]
-    numbers = [value for value in values if re.fullmatch(r"[\d.-]+", value)]
+    numbers = [value for value in values if re.fullmatch(r"-?\d+(\.\d+)?", value)]
     said = named_sexes(name)
     if set(numbers) - set(flags) or (flags and len(said) == 2):
         pairs = ", ".join(f"{value}: <male or female>" for value in (numbers or flags)[:5])
         raise BoneAgeError(
             f"column {name} codes the sex as {', '.join((numbers or flags)[:5])}: which is which?\n"
-            + spec.advise(("columns.sex_values", f"{{{pairs}}}"))
+            f"Pass 'data.columns.sex_values={{{pairs}}}'"
         )
     if flags and said and flag not in said:
         raise BoneAgeError(
             f"column {name} is given as columns.{flag}, and is named {min(said)}: what does 1 stand for?\n"
-            + spec.advise((f"columns.{min(said)}", name))
+            + format_options(**{f"columns__{min(said)}": name})
         )
     return cells.map(_SEX_WORDS | {value: male == (flag == "male") for value, male in _SEX_FLAGS.items()})
 
@@ -173,9 +162,10 @@ def parse_ages(cells: pd.Series, unit: AgeUnit) -> pd.Series:
 def _parse_age(cell: str) -> float | None:
     """Return the months of an age with units of its own; `None` where it has none, or is no such age."""
     match = _YEARS_AND_MONTHS.fullmatch(cell) if cell else None
-    if match is None or (match[1] and match[2] and ("." in match[1] or float(match[2]) >= 12)):
+    years, months = match.groups() if match else (None, None)
+    if not (years or months) or (years and months and ("." in years or float(months) >= 12)):
         return None
-    return 12 * float(match[1] or 0) + float(match[2] or 0)
+    return 12 * float(years or 0) + float(months or 0)
 
 
 def validate_rows(table: LabelTable, ids: pd.Series, issues: DataIssues) -> pd.DataFrame:
@@ -186,17 +176,15 @@ def validate_rows(table: LabelTable, ids: pd.Series, issues: DataIssues) -> pd.D
     Args:
         table: with bone ages and sexes.
         ids: of its rows.
-        issues: collects what cannot be used, and notes.
+        issues: collects what cannot be used.
 
     Returns:
         `bone_age` (months) and `male` (bool), by line.
 
     Raises:
-        BoneAgeError: no rows, or ages or sexes whose unit or codes are not known.
+        BoneAgeError: the unit of the ages or the codes of the sexes are not known.
     """
     columns, rows, spec = table.columns, table.rows, table.spec
-    if rows.empty:
-        raise BoneAgeError(f"{table.path}: it has no rows.")
     cells, sexes = rows[str(columns.bone_age)], rows[str(columns.sex)]
     unit = spec.age_unit or columns.age_unit
     oldest = pd.to_numeric(cells.str.replace(",", "."), errors="coerce").max()
@@ -231,11 +219,10 @@ def validate_rows(table: LabelTable, ids: pd.Series, issues: DataIssues) -> pd.D
         good &= ~mask
     valid = pd.DataFrame({"bone_age": ages[good], "male": male[good].astype(bool)})
     boys, flags = int(valid["male"].sum()), sexes.str.casefold().isin(_SEX_FLAGS).any()
-    issues.notes += [
-        *table.notes,
-        f"{table.path}: {len(valid) - boys} girls and {boys} boys by column {columns.sex}"
-        + (f" (1 is {columns.flag})" if flags and not spec.sex_codes() else "")
-        + f"; {valid['bone_age'].min():g} to {valid['bone_age'].max():g} months by column {columns.bone_age}"
-        + (" (in years)" if unit == "years" else ""),
-    ]
+    flag = f" (1 is {columns.flag})" if flags and not spec.sex_codes() else ""
+    log.info(
+        "%s: %d girls and %d boys by column %s%s; %g to %g months by column %s (%s)",
+        *(table.path, len(valid) - boys, boys, columns.sex, flag),
+        *(valid["bone_age"].min(), valid["bone_age"].max(), columns.bone_age, unit or "months"),
+    )
     return valid
