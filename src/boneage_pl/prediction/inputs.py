@@ -50,7 +50,7 @@ def requests_from_table(table: Path, male: Any, spec: DatasetSpec | None = None)
         rows["word"] = labels.rows[name].str.casefold()
         stated = labels.rows[name].where(~rows["word"].isin({*_UNKNOWN, "", "?"}), "")
         try:
-            rows["male"] = parse_sexes(stated, name, labels.columns.flag, labels.spec)
+            rows["male"] = parse_sexes(stated, labels.columns.flag, labels.spec)
         except BoneAgeError as error:
             raise BoneAgeError(f"{table}: {error}") from None
         if spec is not None:

@@ -109,6 +109,10 @@ READ: dict[str, tuple[Content, dict[str, Any]]] = {
         "id,boneage,sex\n1377,180,2\n1378,12,1\n",
         {"columns": {"sex_values": {1: "male", 2: "female"}}},
     ),
+    "codes, as decimals": (
+        "id,boneage,sex\n1377,180,2.0\n1378,12,1.0\n",
+        {"columns": {"sex_values": {1.0: "male", 2.0: "female"}}},
+    ),
     "codes, the other way": (
         "id,boneage,sex\n1377,180,女\n1378,12,男\n",
         {"columns": {"sex_values": {"male": "男", "female": "女"}}},
@@ -167,6 +171,11 @@ REFUSED: dict[str, tuple[Content, dict[str, Any], str]] = {
     ),
     "male named as female": ("id,boneage,m\n1377,180,1\n", {"columns": {"female": "m"}}, r"columns\.male=m"),
     "other numbers": ("id,boneage,sex\n1377,180,0\n1378,12,1\n1379,9,2\n", {}, r"columns\.sex_values={0: "),
+    "other codes": (
+        "id,boneage,sex\n1377,180,M\n1378,12,H\n1379,12,H\n",
+        {},
+        r"columns\.sex_values={h: <male or female>, m: ",
+    ),
     "other words": ("id,boneage,sex\n1377,180,W\n1378,12,M\n", {}, r"1 × .* sex .*columns\.sex_values"),
     "both dummies": ("id,boneage,male,female\n1377,180,0,1\n", {}, r"columns\.male=<column>"),
     "named otherwise": (
@@ -455,7 +464,7 @@ def test_age_is_parsed(cell: str, unit: Any, months: float | None):
         *((name, {"female"}) for name in ("female", "Female?", "is_female", "isFemale", "sex_F", "sexF")),
         *((name, {"female"}) for name in ("girl", "weiblich", "Sex [w]")),
         *((name, {"male"}) for name in ("male", "is_male", "sex_M", "Boy?")),
-        *((name, {"female", "male"}) for name in ("M/F", "Sex (0=male; 1=female)", "male_or_female")),
+        *((name, {"female", "male"}) for name in ("M/F", "Sex (0=male; 1=female)", "not_male", "Male=0")),
         *((name, set()) for name in ("sex", "gender", "Geschlecht", "width", "form")),
     ],
 )  # fmt: skip
@@ -463,13 +472,15 @@ def test_name_mentions_sexes(name: str, sexes: set[str]):
     assert named_sexes(name) == sexes
 
 
-def test_flags_follow_the_column_and_words_do_not():
-    cells = pd.Series(["1", "0", "TRUE", "F", "boy", "1.0", "", "x"])
-    expected = [True, False, True, False, True, True, None, None]
-    given = parse_sexes(cells)
-    assert [None if pd.isna(value) else value for value in given] == expected
-    inverted = [False, True, False, False, True, False, None, None]
-    assert [None if pd.isna(v) else v for v in parse_sexes(cells, "female", "female")] == inverted
+@pytest.mark.parametrize(
+    ("flag", "sexes"),
+    [("male", [True, False, True, False, True, True]), ("female", [False, True, False, False, True, False])],
+)
+def test_flags_follow_the_column_and_words_do_not(flag: Any, sexes: list[bool]):
+    cells = pd.Series(["1", "0", "TRUE", "F", "boy", "1.0", "", "x"], name=flag)
+    parsed = parse_sexes(cells, flag, DatasetSpec(Path()))
+    assert parsed[:6].tolist() == sexes
+    assert parsed[6:].isna().all()
 
 
 @pytest.mark.parametrize(

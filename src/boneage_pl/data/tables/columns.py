@@ -25,6 +25,7 @@ _SEX_NAMES: dict[SexName, re.Pattern[str]] = {
     "female": re.compile(r"female|girl|wom[ae]n|weib|femme|fem[ei]n|fille|mujer|(?<![a-z])[fw](?![a-z])"),
     "male": re.compile(r"(?<!fe)male|boy|(?<![a-z])m(?![a-z])"),
 }
+_CODED = re.compile(r"[=:]|(?<![a-z])(no|not|non)(?![a-z])")  # the name has a code of its own, or a negation
 
 
 class NotALabelTableError(BoneAgeError):
@@ -90,9 +91,10 @@ def map_columns(header: Sequence[str], spec: DatasetSpec, *, ages: bool) -> Tabl
 
 
 def named_sexes(name: str) -> set[SexName]:
-    """Return which sexes a column's name mentions: `is_female`, `sex_F`, `Sex (1=male; 2=female)`."""
+    """Return which sexes 1 could stand for by a column's name: `is_female`, `sex_F`; both for `not_male`."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-    return {sex for sex, pattern in _SEX_NAMES.items() if pattern.search(words)}
+    said = {sex for sex, pattern in _SEX_NAMES.items() if pattern.search(words)}
+    return set(_SEX_NAMES) if said and _CODED.search(words) else said
 
 
 def _find_roles(header: Sequence[str], spec: DatasetSpec) -> dict[str, list[str]]:
@@ -134,4 +136,5 @@ def _missing_error(header: Sequence[str], missing: list[str], spec: DatasetSpec)
         + (f" (given: {' '.join(given)})" if given else "")
         + f"; its columns are {', '.join(header[:12])[:300]}{' …' if len(header) > 12 else ''}.\n"
         + format_options(**options)
+        + (" (or data.columns.female, if 1 stands for female)" if options.get("columns__male") else "")
     )

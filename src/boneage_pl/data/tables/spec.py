@@ -83,7 +83,8 @@ class DatasetSpec:
             codes = {code: word for word, code in codes.items()}
         if not isinstance(codes, Mapping) or not set(codes.values()) <= set(words):
             raise BoneAgeError(f"data.columns.sex_values={codes}: write {{1: male, 2: female}}.")
-        return {str(code).strip().casefold(): words[word] for code, word in codes.items()}
+        keys = {code: re.sub(r"(?<=\d)\.0+$", "", str(code).strip().casefold()) for code in codes}
+        return {keys[code]: words[word] for code, word in codes.items()}
 
     def table_file(self) -> Path | None:
         """Return the path of the table where it is named.

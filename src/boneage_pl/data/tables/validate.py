@@ -100,41 +100,42 @@ MAX_MONTHS = 240  # the RSNA table ends at 228
 MAX_YEARS = 25  # our choice: a table whose oldest is no older may be in years, or of infants in months
 _SEX_WORDS = {"m": True, "male": True, "boy": True, "f": False, "female": False, "girl": False}
 _SEX_FLAGS = {"1": True, "true": True, "0": False, "false": False}
+_MANY = 0.1  # our choice: share of other words above which they are a code: M is male beside W, not beside H
 _NUMBER = r"(\d+(?:\.\d+)?)\s*"
 _YEARS_AND_MONTHS = re.compile(
     rf"(?:{_NUMBER}(?:y|yrs?|years?))?[\s,]*(?:{_NUMBER}(?:m|mos?|months?))?", re.I
 )
 
 
-def parse_sexes(
-    cells: pd.Series, name: str = "male", flag: SexName = "male", spec: DatasetSpec | None = None
-) -> pd.Series:
+def parse_sexes(cells: pd.Series, flag: SexName, spec: DatasetSpec) -> pd.Series:
     """Return whether each cell is male; missing where it is no sex.
 
     The words M/F, male/female and boy/girl mean the same in every column; what 1/0 and true/false mean
     depends on the column. `columns.sex_values` of `spec` replaces all of these.
 
     Args:
-        cells: of one column, as text.
-        name: of the column.
+        cells: of one column, as text, called like it.
         flag: the sex that 1 and true stand for.
         spec: what is stated about the table.
 
     Raises:
-        BoneAgeError: there are numbers other than 0 and 1, or the name contradicts `flag`.
+        BoneAgeError: the column has a code that is not known, or its name contradicts `flag`.
     """
-    spec = spec or DatasetSpec(Path())
-    cells = cells.fillna("").str.casefold().str.replace(r"(?<=\d)\.0+$", "", regex=True)
+    name, cells = str(cells.name), cells.str.casefold().str.replace(r"(?<=\d)\.0+$", "", regex=True)
     if codes := spec.sex_codes():
         return cells.map(codes)
-    values = sorted(cells.unique())
+    values = sorted(set(cells) - {""})
     flags = [value for value in values if value in _SEX_FLAGS]
-    numbers = [value for value in values if re.fullmatch(r"-?\d+(\.\d+)?", value)]
+    unknown = cells[~cells.isin({*_SEX_FLAGS, *_SEX_WORDS, ""})]
+    number = unknown.str.fullmatch(r"-?\d+(\.\d+)?").any()
+    many = (
+        unknown.duplicated().any() and len(unknown) > _MANY * (cells != "").sum()
+    )  # M is male beside W, not H
     said = named_sexes(name)
-    if set(numbers) - set(flags) or (flags and len(said) == 2):
-        pairs = ", ".join(f"{value}: <male or female>" for value in (numbers or flags)[:5])
+    if number or many or (flags and len(said) == 2):
+        pairs = ", ".join(f"{value}: <male or female>" for value in values[:6])
         raise BoneAgeError(
-            f"column {name} codes the sex as {', '.join((numbers or flags)[:5])}: which is which?\n"
+            f"column {name} codes the sex as {', '.join(values[:6])}: which is which?\n"
             f"Pass 'data.columns.sex_values={{{pairs}}}'"
         )
     if flags and said and flag not in said:
@@ -195,7 +196,7 @@ def validate_rows(table: LabelTable, ids: pd.Series, issues: DataIssues) -> pd.D
             "if they are months of infants, pass data.age_unit=months."
         )
     try:
-        male = parse_sexes(sexes, str(columns.sex), columns.flag, spec)
+        male = parse_sexes(sexes, columns.flag, spec)
     except BoneAgeError as error:
         raise BoneAgeError(f"{table.path}: {error}") from None
     ages = parse_ages(cells, unit or "months")
