@@ -17,7 +17,7 @@ from boneage_pl.data.tables.validate import DataIssues, validate_rows
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.files import filter_by_suffix, iter_files
 
-_IMAGE_FOLDER = "/boneage-training-dataset/"  # of copies of an image, the one in Kaggle's folder is taken
+_IMAGE_FOLDER = f"{os.sep}boneage-training-dataset{os.sep}"
 _SUFFIX = re.compile(r"\.(png|jpe?g|tiff?|dcm|dicom)$", re.IGNORECASE)
 _DECIMALS = re.compile(r"(?<=\d)\.0+$")  # of an id that a spreadsheet takes for a number
 _ABSOLUTE = re.compile(r"/|\\|[A-Za-z]:|file:")
@@ -29,7 +29,7 @@ def match_images(cells: Iterable[str], images: Iterable[str]) -> dict[str, list[
     An id is compared with the names of files that are there, first to the letter, then without case, Unicode
     form and a number's `.0`, then without leading zeros. If it is a path, the file must lie in its folders:
     all of a relative path, the last of an absolute one. If no file is called like any id, an image that is
-    alone in a folder called like an id is taken.
+    alone in a folder called like an id is taken. Of several copies, those in Kaggle's folder are.
 
     Args:
         cells: ids, or paths as any system writes them.
@@ -39,18 +39,19 @@ def match_images(cells: Iterable[str], images: Iterable[str]) -> dict[str, list[
         >>> match_images(["1377", "left\\\\1378.png"], ["/d/left/1377.PNG", "/d/left/1378.png"])
         {'1377': ['/d/left/1377.PNG'], 'left\\\\1378.png': ['/d/left/1378.png']}
     """
-    cells, images = dict.fromkeys(cells), list(images)
-    matches = _match_names(cells, {image: image for image in images})
+    cells, folders = dict.fromkeys(cells), {image: image.rpartition(os.sep)[0] for image in images}
+    matches = _match_names(cells, {image: image for image in folders})
     if not matches:
-        folders = {image: image.rpartition(os.sep)[0] for image in images}
         times = Counter(folders.values())
         matches = _match_names(cells, {i: folder for i, folder in folders.items() if times[folder] == 1})
-    return matches
+    kaggle = {cell: [p for p in paths if _IMAGE_FOLDER in p.lower()] for cell, paths in matches.items()}
+    return {cell: kaggle[cell] or paths for cell, paths in matches.items()}
 
 
 def _match_names(cells: Iterable[str], names: Mapping[str, str]) -> dict[str, list[str]]:
     """Match ids with the names of files, given by path."""
     rest = {cell: _split_path(cell) for cell in cells if cell}
+    rest = {cell: (f[-1:] if _ABSOLUTE.match(cell) else f, stem) for cell, (f, stem) in rest.items()}
     stems = {path: _SUFFIX.sub("", name.rpartition(os.sep)[2]) for path, name in names.items()}
     matches: dict[str, list[str]] = {}
     for key in (str, _normalize, _strip_zeros):
@@ -61,8 +62,7 @@ def _match_names(cells: Iterable[str], names: Mapping[str, str]) -> dict[str, li
         for cell, (folders, stem) in rest.items():
             there = by_key.get(key(stem), [])
             if folders:
-                end = folders[-1:] if _ABSOLUTE.match(cell) else folders
-                there = [path for path in there if _split_path(names[path])[0][-len(end) :] == end]
+                there = [p for p in there if _split_path(names[p])[0][-len(folders) :] == folders]
             if there and times[folders, key(stem)] == 1:
                 matches[cell] = there
         rest = {cell: parts for cell, parts in rest.items() if cell not in matches}
@@ -153,7 +153,6 @@ def load_table(spec: DatasetSpec) -> tuple[pd.DataFrame, DataIssues]:
     label_table = find_label_table(spec, files, images)
     issues = DataIssues(label_table.path)
     rows = match_rows(label_table, lambda cells: match_images(cells, images))
-    rows["paths"] = rows["paths"].map(_prefer_image_folder)
     if len(rows) and not rows["paths"].any():
         shown = f"{Path(images[0]).name} ({len(images)} in all)" if images else "no PNG or JPEG"
         raise BoneAgeError(
@@ -171,7 +170,3 @@ def load_table(spec: DatasetSpec) -> tuple[pd.DataFrame, DataIssues]:
     )
     table = table[count == 1].assign(path=lambda rows: rows["paths"].str[0].astype(str))
     return table[["id", "bone_age", "male", "path"]].reset_index(drop=True), issues
-
-
-def _prefer_image_folder(paths: list[str]) -> list[str]:
-    return [path for path in paths if _IMAGE_FOLDER in path.replace(os.sep, "/").lower()] or paths
