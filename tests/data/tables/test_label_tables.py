@@ -183,7 +183,7 @@ REFUSED: dict[str, tuple[Content, dict[str, Any], str]] = {
     "sheet not there": (xlsx(a=[HEADER, BOY]), {"sheet": "b"}, r"data\.sheet=b"),
     "spreadsheet called .csv": (lambda root: shutil_xlsx(root, "table.csv"), {}, "is a spreadsheet"),
     "text called .xlsx": (files(table__xlsx=PLAIN), {}, "no spreadsheet"),
-    "old spreadsheet called .xlsx": (files(table__xlsx=b"\xd0\xcf\x11\xe0"), {}, "old or encrypted"),
+    "old spreadsheet called .xlsx": (files(table__xlsx=b"\xd0\xcf\x11\xe0"), {}, "without a password"),
     "damaged spreadsheet": (files(table__xlsx=b"PK\3\4"), {}, "cannot be read as a spreadsheet"),
     "Strict Open XML": (lambda root: strict_xlsx(root), {}, "Strict Open XML"),
     "unsupported file": (files(table__ods=""), {}, r"1 \.ods files are not read"),

@@ -4,7 +4,7 @@ import csv
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -68,38 +68,31 @@ def read_label_table(path: Path, spec: DatasetSpec, *, ages: bool) -> LabelTable
         content = path.read_bytes()
     except OSError as error:
         raise NotALabelTableError(f"{path} cannot be read: {error.strerror or error}.") from error
-    is_text = path.suffix.lower() not in (".xlsx", ".xlsm")
-    if is_text and content.startswith((_ZIP, _OLE)):
-        raise NotALabelTableError(f"{path} is a spreadsheet, not text. Save it as .xlsx.")
-    if is_text and spec.sheet is not None:
+    is_spreadsheet = path.suffix.lower() in (".xlsx", ".xlsm")
+    if content.startswith(_OLE) or content.startswith(_ZIP) != is_spreadsheet:
+        content_is = "a spreadsheet" if content.startswith((_ZIP, _OLE)) else "no spreadsheet"
+        raise NotALabelTableError(f"{path} is {content_is}. Save it as .csv, or as .xlsx without a password.")
+    if spec.sheet is not None and not is_spreadsheet:
         raise NotALabelTableError(f"data.sheet={spec.sheet}: {path} is text and has no sheets.")
-    if is_text:
-        rows, start = _read_text(path, content, spec, ages=ages)
-    elif content.startswith(_ZIP):
-        rows, start = _read_spreadsheet(path, spec, ages=ages)
-    else:
-        kind = "an old or encrypted spreadsheet" if content.startswith(_OLE) else "no spreadsheet"
-        raise NotALabelTableError(f"{path} is {kind}. Save it as .xlsx without a password, or as .csv.")
+    read = _read_spreadsheet if is_spreadsheet else _read_text
+    rows, start = read(path, content, spec, ages=ages)
     if not rows[start + 1 :]:
         raise NotALabelTableError(f"{path}: it has no rows.")
+    header = rows[start][1]
     try:
-        columns = map_columns(rows[start][1], spec, ages=ages)
+        columns = map_columns(header, spec, ages=ages)
     except BoneAgeError as error:
         raise type(error)(f"{path}: {error}") from None
-    frame = _to_frame(path, rows[start][1], rows[start + 1 :])
+    cells = {line: row + [""] * (len(header) - len(row)) for line, row in rows[start + 1 :]}
+    if longer := [line for line, row in cells.items() if any(row[len(header) :])]:
+        raise BoneAgeError(f"{path}: line {longer[0]} has more cells than the header.")
+    padded = [row[: len(header)] for row in cells.values()]
+    frame = pd.DataFrame(padded, index=list(cells), columns=header, dtype=str)
     for name in filter(None, (*columns.ids, columns.bone_age, columns.sex)):
         for pattern, problem in _NO_VALUE.items():
             if (bad := frame[name].str.contains(pattern, regex=True)).any():
                 raise BoneAgeError(f"{path}: column {name}, line {frame.index[bad][0]}: {problem}.")
     return LabelTable(path, frame, columns, spec)
-
-
-def _to_frame(path: Path, header: list[str], rows: list[Row]) -> pd.DataFrame:
-    for line, cells in rows:
-        if any(cells[len(header) :]):
-            raise BoneAgeError(f"{path}: line {line} has more cells than the header.")
-    padded = [(cells + [""] * len(header))[: len(header)] for _, cells in rows]
-    return pd.DataFrame(padded, index=[line for line, _ in rows], columns=header, dtype=str)
 
 
 def _find_header(rows: list[Row], spec: DatasetSpec, *, ages: bool) -> int | None:
@@ -148,11 +141,12 @@ def _split_rows(text: str, delimiter: str) -> tuple[list[Row], str]:
     return rows, ""
 
 
-def _read_spreadsheet(path: Path, spec: DatasetSpec, *, ages: bool) -> tuple[list[Row], int]:
+def _read_spreadsheet(path: Path, content: bytes, spec: DatasetSpec, *, ages: bool) -> tuple[list[Row], int]:
     """Return the rows of the sheet that holds the table, and which of them is the header."""
     openpyxl = import_optional("openpyxl", f"reading {path}", "xlsx")
     try:
-        values, formulas = openpyxl.load_workbook(path, data_only=True), openpyxl.load_workbook(path)
+        values = openpyxl.load_workbook(BytesIO(content), data_only=True)
+        formulas = openpyxl.load_workbook(BytesIO(content))
     except Exception as error:  # openpyxl raises whatever it stumbles over in a damaged file
         raise NotALabelTableError(f"{path} cannot be read as a spreadsheet: {error}.") from error
     if not values.worksheets:
