@@ -197,11 +197,9 @@ class BoneAgeDataModule(L.LightningDataModule):
         if self.table.empty:
             raise BoneAgeError(f"{problems.source}: no row can be used.")
         self.skipped = problems.table()
-        for note in (
-            missing_sex_note(self.table),
-            describe_bit_depths(images.depths.values(), images.bit_depths),
-        ):
-            log.info("%s", note) if note else None
+        depths = describe_bit_depths(images.depths.values(), images.bit_depths)
+        for note in filter(None, (missing_sex_note(self.table), depths)):
+            log.info("%s", note)
         split, how, edges = self._make_split(self.table, images.pixel_sha256, images.file_sha256)
         drawn = set(split["id"])
         used = {i: images.file_sha256[i] for i in self.table["id"] if i in drawn}

@@ -18,6 +18,7 @@ from boneage_pl.utils.files import expand_path, filter_by_suffix, iter_files
 
 log = logging.getLogger(__name__)
 _UNKNOWN = {"unknown", "u", "o", "x"}  # cells of a sex that is not known; o is DICOM's "other"
+_INVALID = object()  # of a cell that is no sex
 
 
 def requests_from_table(table: Path, male: Any, spec: DatasetSpec | None = None) -> list[PredictionRequest]:
@@ -46,34 +47,30 @@ def requests_from_table(table: Path, male: Any, spec: DatasetSpec | None = None)
         return match_images((cell for cell in cells if cell not in there), images) | there
 
     rows = match_rows(labels, match)
+    sexes: list[Any] = [male] * len(rows)
     if name := labels.columns.sex:
-        rows["word"] = labels.rows[name].str.casefold()
-        stated = labels.rows[name].where(~rows["word"].isin({*_UNKNOWN, "", "?"}), "")
+        words = labels.rows[name].str.casefold()
+        unknown = words.isin(_UNKNOWN.difference(labels.spec.sex_codes()))
+        empty = words.isin(["", "?"])
         try:
-            rows["male"] = parse_sexes(stated, labels.columns.flag, labels.spec)
+            known = parse_sexes(labels.rows[name].mask(unknown | empty, ""), labels.columns.flag, labels.spec)
         except BoneAgeError as error:
             raise BoneAgeError(f"{table}: {error}") from None
+        stated = [bool(is_male) if is_male in (True, False) else _INVALID for is_male in known]
+        sexes = ["unknown" if u else male if e else s for u, e, s in zip(unknown, empty, stated, strict=True)]
         if spec is not None:
-            girls, boys = (rows["male"].eq(sex).sum() for sex in (False, True))
+            girls, boys = (stated.count(sex) for sex in (False, True))
             log.info("%s: %d girls and %d boys in %d rows by column %s", table, girls, boys, len(rows), name)
-    else:
-        rows = rows.assign(word="", male=None)
-    return [
-        _to_request(cell, paths, word, is_male if isinstance(is_male, bool) else None, male)
-        for cell, paths, word, is_male in rows[["cell", "paths", "word", "male"]].astype(object).to_numpy()
-    ]
+    return [_to_request(*row) for row in zip(rows["cell"], rows["paths"], sexes, strict=True)]
 
 
-def _to_request(cell: str, paths: list[str], word: str, stated: bool | None, male: Any) -> PredictionRequest:
-    error = ""
+def _to_request(cell: str, paths: list[str], sex: Any) -> PredictionRequest:
+    error = "its sex is none of F, M, unknown" if sex is _INVALID else ""
+    if len(paths) != 1:
+        error = "several files are called like it" if paths else "no file is called like it"
     if not cell:
         error = "its path is empty"
-    elif len(paths) != 1:
-        error = "several files are called like it" if paths else "no file is called like it"
-    sex: Any = "unknown" if word in _UNKNOWN else male if word in ("", "?") else stated
-    if sex is None and word not in ("", "?"):
-        error = error or f"its sex is none of F, M, unknown: {word[:40]}"
-    return PredictionRequest(Path(paths[0] if paths else cell), sex, error)
+    return PredictionRequest(Path(paths[0] if paths else cell), None if sex is _INVALID else sex, error)
 
 
 def _existing_file(cell: str, folder: Path) -> str | None:

@@ -489,6 +489,7 @@ def test_flags_follow_the_column_and_words_do_not(flag: Any, sexes: list[bool]):
         ("Patient,2024\npath,sex\na.png,F\nb.png,M\n", [False, True]),
         ('"Our\nlist",\npath,sex\na.png,F\nb.png,M\n', [False, True]),
         ("path,sex\na.PNG,unknown\nb.png,\n", ["unknown", "default"]),
+        ("path,chromosome\na.png,x\nb.png,y\n", [False, True]),
         ("path,is_female\na.png,1\n", "data.columns.female=is_female"),
         ("path,sex\na.png,1\nb.png,2\n", "data.columns.sex_values"),
         ("path,male,female\na.png,1,0\n", "data.columns.male"),
@@ -501,7 +502,9 @@ def test_prediction_reads_sexes_as_training_does(tmp_path: Path, text: str, sexe
         with pytest.raises(BoneAgeError, match=re.escape(sexes)):
             requests_from_table(tmp_path / "table.csv", "default")
     else:
-        requests = requests_from_table(tmp_path / "table.csv", "default")
+        codes = {"male": "chromosome", "sex_values": {"x": "female", "y": "male"}}
+        spec = DatasetSpec(tmp_path, columns=codes if "chromosome" in text else {})
+        requests = requests_from_table(tmp_path / "table.csv", "default", spec)
         assert [(Path(r.image).name, r.male, r.error) for r in requests] == [
             (name, sex, "") for name, sex in zip(("a.png", "b.png"), sexes, strict=False)
         ]
