@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, ListConfig
 
-from boneage_pl.data.tables.spec import DatasetSpec
-from boneage_pl.data.tables.validate import parse_sexes
+from boneage_pl.data.tables.validate import SEXES
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.evaluation.breakdown import age_band, metrics_of
 from boneage_pl.evaluation.comparison import (
@@ -267,7 +266,7 @@ def _ages(paths: list[Path]) -> pd.DataFrame:
         if {*REQUIRED_COLUMNS, "bone_age"} <= set(table):
             known = table[["id"]].assign(bone_age=parse_numbers(table, "bone_age", f"predictions={path}"))
             if "male" in table:
-                known["male"] = parse_sexes(table["male"].fillna(""), "male", DatasetSpec(path.parent))
+                known["male"] = table["male"].str.casefold().map(SEXES)
                 if known["male"].isna().any():
                     first = known["id"][known["male"].isna()].iloc[0]
                     raise BoneAgeError(

@@ -52,10 +52,7 @@ def requests_from_table(table: Path, male: Any, spec: DatasetSpec | None = None)
         words = labels.rows[name].str.casefold()
         unknown = words.isin(_UNKNOWN.difference(labels.spec.sex_codes()))
         empty = words.isin(["", "?"])
-        try:
-            known = parse_sexes(labels.rows[name].mask(unknown | empty, ""), labels.columns.flag, labels.spec)
-        except BoneAgeError as error:
-            raise BoneAgeError(f"{table}: {error}") from None
+        known = parse_sexes(labels, labels.rows[name].mask(unknown | empty, ""))
         stated = [bool(is_male) if is_male in (True, False) else _INVALID for is_male in known]
         sexes = ["unknown" if u else male if e else s for u, e, s in zip(unknown, empty, stated, strict=True)]
         if spec is not None:

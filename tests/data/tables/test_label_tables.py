@@ -17,8 +17,9 @@ from openpyxl import Workbook
 from PIL import Image
 
 from boneage_pl.data.images.decode import read_image
-from boneage_pl.data.tables.columns import named_sexes
+from boneage_pl.data.tables.columns import TableColumns, named_sexes
 from boneage_pl.data.tables.load import load_table, match_images, read_table
+from boneage_pl.data.tables.parse import LabelTable
 from boneage_pl.data.tables.spec import DatasetSpec
 from boneage_pl.data.tables.validate import parse_ages, parse_sexes
 from boneage_pl.errors import BoneAgeError
@@ -476,7 +477,8 @@ def test_name_mentions_sexes(name: str, sexes: set[str]):
 )
 def test_flags_follow_the_column_and_words_do_not(flag: Any, sexes: list[bool]):
     cells = pd.Series(["1", "0", "TRUE", "F", "boy", "1.0", "", "x"], name=flag)
-    parsed = parse_sexes(cells, flag, DatasetSpec(Path()))
+    columns = TableColumns([], None, None, flag, flag)
+    parsed = parse_sexes(LabelTable(Path(), cells.to_frame(), columns, DatasetSpec(Path())), cells)
     assert parsed[:6].tolist() == sexes
     assert parsed[6:].isna().all()
 

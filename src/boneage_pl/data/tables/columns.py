@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from boneage_pl.data.tables.spec import AgeUnit, DatasetSpec, format_options
@@ -57,10 +58,11 @@ def has_roles(cells: Sequence[str], roles: Iterable[str], spec: DatasetSpec) -> 
     return all(found[role] for role in roles)
 
 
-def map_columns(header: Sequence[str], spec: DatasetSpec, *, ages: bool) -> TableColumns:
+def map_columns(path: Path, header: Sequence[str], spec: DatasetSpec, *, ages: bool) -> TableColumns:
     """Return which columns have which role.
 
     Args:
+        path: of the table.
         header: the columns' names.
         spec: names that are given.
         ages: whether bone ages and sexes are needed; else ids, and sexes if a column is about them.
@@ -73,16 +75,16 @@ def map_columns(header: Sequence[str], spec: DatasetSpec, *, ages: bool) -> Tabl
     about_sex = found["sex"] or any(_ABOUT_SEX.search(name.lower()) for name in header)
     needed = list(_ROLES) if ages else ["id", "sex"] if about_sex else ["id"]
     if missing := [role for role in needed if not found[role]]:
-        raise _missing_error(header, missing, spec)
+        raise _missing_error(path, header, missing, spec)
     for role in needed:
         names = found[role]
         if len(set(names)) < len(names):
-            raise BoneAgeError(f"there is more than one column called {names[0]}. Remove the others.")
+            raise BoneAgeError(f"{path}: there is more than one column called {names[0]}. Remove the others.")
         if len(names) > 1 and role != "id":
             key = "male" if role == "sex" else role
             raise BoneAgeError(
-                f"more than one column could be {_ROLES[role]}: {', '.join(names)}. If they are parts of one "
-                f"value, put it in one column.\n{format_options(**{f'columns__{key}': '<column>'})}"
+                f"{path}: more than one column could be {_ROLES[role]}: {', '.join(names)}. Put parts of one "
+                f"value in one column.\n{format_options(**{f'columns__{key}': '<column>'})}"
             )
     age = found["bone_age"][0] if ages else None
     sex = found["sex"][0] if found["sex"] else None
@@ -124,7 +126,9 @@ def _split_unit(name: str) -> tuple[str, AgeUnit | None]:
     return "".join(words[:-1] if unit else words), unit
 
 
-def _missing_error(header: Sequence[str], missing: list[str], spec: DatasetSpec) -> NotALabelTableError:
+def _missing_error(
+    path: Path, header: Sequence[str], missing: list[str], spec: DatasetSpec
+) -> NotALabelTableError:
     options = {f"columns__{role}": "<column>" for role in missing if role != "sex"}
     if "sex" in missing:
         about = [(name, min(said)) for name in header if len(said := named_sexes(name)) == 1]
@@ -132,7 +136,7 @@ def _missing_error(header: Sequence[str], missing: list[str], spec: DatasetSpec)
         options[f"columns__{sex}"] = name
     given = [f"data.columns.{key}={name}" for key, name in spec.columns.items() if name]
     return NotALabelTableError(
-        f"no column is recognized as {' or '.join(_ROLES[role] for role in missing)}"
+        f"{path}: no column is recognized as {' or '.join(_ROLES[role] for role in missing)}"
         + (f" (given: {' '.join(given)})" if given else "")
         + f"; its columns are {', '.join(header[:12])[:300]}{' …' if len(header) > 12 else ''}.\n"
         + format_options(**options)

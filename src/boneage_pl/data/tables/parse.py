@@ -79,10 +79,7 @@ def read_label_table(path: Path, spec: DatasetSpec, *, ages: bool) -> LabelTable
     if not rows[start + 1 :]:
         raise NotALabelTableError(f"{path}: it has no rows.")
     header = rows[start][1]
-    try:
-        columns = map_columns(header, spec, ages=ages)
-    except BoneAgeError as error:
-        raise type(error)(f"{path}: {error}") from None
+    columns = map_columns(path, header, spec, ages=ages)
     cells = {line: row + [""] * (len(header) - len(row)) for line, row in rows[start + 1 :]}
     if longer := [line for line, row in cells.items() if any(row[len(header) :])]:
         raise BoneAgeError(f"{path}: line {longer[0]} has more cells than the header.")

@@ -9,9 +9,9 @@ from typing import Literal
 
 import pandas as pd
 
-from boneage_pl.data.tables.columns import SexName, named_sexes
+from boneage_pl.data.tables.columns import named_sexes
 from boneage_pl.data.tables.parse import LabelTable
-from boneage_pl.data.tables.spec import AgeUnit, DatasetSpec, format_options
+from boneage_pl.data.tables.spec import AgeUnit, format_options
 from boneage_pl.errors import BoneAgeError
 
 log = logging.getLogger(__name__)
@@ -98,8 +98,8 @@ def drop_invalid_images(
 
 MAX_MONTHS = 240  # the RSNA table ends at 228
 MAX_YEARS = 25  # our choice: a table whose oldest is no older may be in years, or of infants in months
-_SEX_WORDS = {"m": True, "male": True, "boy": True, "f": False, "female": False, "girl": False}
-_SEX_FLAGS = {"1": True, "true": True, "0": False, "false": False}
+_FLAGS = {"1": True, "true": True, "0": False, "false": False}  # of a column called male
+SEXES = _FLAGS | {"m": True, "male": True, "boy": True, "f": False, "female": False, "girl": False}
 _MANY = 0.1  # our choice: share of other words above which they are a code: M is male beside W, not beside H
 _NUMBER = r"(\d+(?:\.\d+)?)\s*"
 _YEARS_AND_MONTHS = re.compile(
@@ -107,43 +107,41 @@ _YEARS_AND_MONTHS = re.compile(
 )
 
 
-def parse_sexes(cells: pd.Series, flag: SexName, spec: DatasetSpec) -> pd.Series:
+def parse_sexes(table: LabelTable, cells: pd.Series) -> pd.Series:
     """Return whether each cell is male; missing where it is no sex.
 
     The words M/F, male/female and boy/girl mean the same in every column; what 1/0 and true/false mean
-    depends on the column. `columns.sex_values` of `spec` replaces all of these.
+    depends on the column. `columns.sex_values` replaces all of these.
 
     Args:
-        cells: of one column, as text, called like it.
-        flag: the sex that 1 and true stand for.
-        spec: what is stated about the table.
+        table: with a column of the sex.
+        cells: of this column, all or a part.
 
     Raises:
-        BoneAgeError: the column has a code that is not known, or its name contradicts `flag`.
+        BoneAgeError: the column has a code that is not known, or is named by the option of the other sex.
     """
-    name, cells = str(cells.name), cells.str.casefold().str.replace(r"(?<=\d)\.0+$", "", regex=True)
+    name, flag, spec = str(table.columns.sex), table.columns.flag, table.spec
+    cells = cells.str.casefold().str.replace(r"(?<=\d)\.0+$", "", regex=True)
     if codes := spec.sex_codes():
         return cells.map(codes)
     values = sorted(set(cells) - {""})
-    flags = [value for value in values if value in _SEX_FLAGS]
-    unknown = cells[~cells.isin({*_SEX_FLAGS, *_SEX_WORDS, ""})]
+    flags = [value for value in values if value in _FLAGS]
+    unknown = cells[~cells.isin({*SEXES, ""})]
     number = unknown.str.fullmatch(r"-?\d+(\.\d+)?").any()
-    many = (
-        unknown.duplicated().any() and len(unknown) > _MANY * (cells != "").sum()
-    )  # M is male beside W, not H
+    many = unknown.duplicated().any() and len(unknown) > _MANY * (cells != "").sum()
     said = named_sexes(name)
     if number or many or (flags and len(said) == 2):
         pairs = ", ".join(f"{value}: <male or female>" for value in values[:6])
         raise BoneAgeError(
-            f"column {name} codes the sex as {', '.join(values[:6])}: which is which?\n"
+            f"{table.path}: column {name} codes the sex as {', '.join(values[:6])}: which is which?\n"
             f"Pass 'data.columns.sex_values={{{pairs}}}'"
         )
     if flags and said and flag not in said:
         raise BoneAgeError(
-            f"column {name} is given as columns.{flag}, and is named {min(said)}: what does 1 stand for?\n"
+            f"{table.path}: column {name} is named by columns.{flag}: does 1 stand for {min(said)}?\n"
             + format_options(**{f"columns__{min(said)}": name})
         )
-    return cells.map(_SEX_WORDS | {value: male == (flag == "male") for value, male in _SEX_FLAGS.items()})
+    return cells.map(SEXES | {value: male == (flag == "male") for value, male in _FLAGS.items()})
 
 
 def parse_ages(cells: pd.Series, unit: AgeUnit) -> pd.Series:
@@ -195,10 +193,7 @@ def validate_rows(table: LabelTable, ids: pd.Series, issues: DataIssues) -> pd.D
             "If these are decimal years (5.25 is 5 years and 3 months), pass data.age_unit=years;\n"
             "if they are months of infants, pass data.age_unit=months."
         )
-    try:
-        male = parse_sexes(sexes, columns.flag, spec)
-    except BoneAgeError as error:
-        raise BoneAgeError(f"{table.path}: {error}") from None
+    male = parse_sexes(table, sexes)
     ages = parse_ages(cells, unit or "months")
     distinct = pd.DataFrame({"id": ids, "age": ages, "male": male}).drop_duplicates()["id"]
     problems = {
@@ -219,7 +214,7 @@ def validate_rows(table: LabelTable, ids: pd.Series, issues: DataIssues) -> pd.D
         issues.add(problem, zip(ids[lines], shown, strict=True))
         good &= ~mask
     valid = pd.DataFrame({"bone_age": ages[good], "male": male[good].astype(bool)})
-    boys, flags = int(valid["male"].sum()), sexes.str.casefold().isin(_SEX_FLAGS).any()
+    boys, flags = int(valid["male"].sum()), sexes.str.casefold().isin(_FLAGS).any()
     flag = f" (1 is {columns.flag})" if flags and not spec.sex_codes() else ""
     log.info(
         "%s: %d girls and %d boys by column %s%s; %g to %g months by column %s (%s)",
