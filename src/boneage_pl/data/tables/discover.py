@@ -8,7 +8,7 @@ from pathlib import Path
 from boneage_pl.data.tables.columns import NotALabelTableError
 from boneage_pl.data.tables.parse import LabelTable, read_label_table
 from boneage_pl.data.tables.spec import IMAGE_SUFFIXES, TABLE_SUFFIXES, DatasetSpec, format_options
-from boneage_pl.errors import BoneAgeError
+from boneage_pl.errors import BoneAgeError, first_line
 from boneage_pl.utils.files import filter_by_suffix
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,8 @@ def find_label_table(spec: DatasetSpec, files: list[str], images: list[str]) -> 
         raise label_table
     if tables:
         log.info("%s is the label table; not %s", chosen, ", ".join(list(tables)[:10]))
+    for failure in failures[:5]:
+        log.info("not read: %s", first_line(failure))
     return label_table
 
 
@@ -65,7 +67,7 @@ def _no_table_error(
     if len(failures) == 1:
         return failures[0]
     if failures:
-        reasons = "\n".join(str(error).splitlines()[0] for error in failures[:5])
+        reasons = "\n".join(map(first_line, failures[:5]))
         return BoneAgeError(
             f"{spec.root} holds no label table that can be read.\n{reasons}\n"
             "Pass data.table=<file>, and data.columns.id=<column> and so on for its columns."

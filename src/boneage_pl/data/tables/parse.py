@@ -146,13 +146,13 @@ def _read_spreadsheet(path: Path, content: bytes, spec: DatasetSpec, *, ages: bo
         formulas = openpyxl.load_workbook(BytesIO(content))
     except Exception as error:  # openpyxl raises whatever it stumbles over in a damaged file
         raise NotALabelTableError(f"{path} cannot be read as a spreadsheet: {error}.") from error
-    if not values.worksheets:
-        raise NotALabelTableError(f"{path} has no sheets. Save Strict Open XML as plain .xlsx.")
     titles = [sheet.title for sheet in values.worksheets if sheet.sheet_state == "visible"]
     if spec.sheet is not None:
-        if (wanted := str(spec.sheet)) not in values.sheetnames:
+        if (wanted := str(spec.sheet)) not in [sheet.title for sheet in values.worksheets]:
             raise BoneAgeError(f"data.sheet={wanted}: the sheets of {path} are {', '.join(titles)}.")
         titles = [wanted]
+    if not titles:
+        raise NotALabelTableError(f"{path} has no visible sheet. Save Strict Open XML as plain .xlsx.")
     sheets = {title: list(_sheet_rows(values[title], formulas[title])) for title in titles}
     starts = {title: _find_header(rows, spec, ages=ages) for title, rows in sheets.items()}
     tables = [title for title, start in starts.items() if start is not None]
