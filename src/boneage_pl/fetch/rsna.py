@@ -45,10 +45,12 @@ class RadiographSet:
         urls = [url for url in self.archives if self.archive(url).name not in done]
         begun = any(f.exists() for u in urls for f in (self.archive(u), partial_path(self.archive(u))))
         try:
-            self.check() if not begun else None
+            if urls and not begun:
+                self.check()
+                return []
         except BoneAgeError:
-            begun = True
-        return urls if begun else []
+            pass
+        return urls
 
     def record(self, archive: str, receipt: dict[str, Any]) -> None:
         """Record that an archive was extracted: its address, ETag, bytes, SHA-256 and number of files."""

@@ -217,8 +217,8 @@ def validate_rows(table: LabelTable, ids: pd.Series, issues: DataIssues) -> pd.D
     boys, flags = int(valid["male"].sum()), sexes.str.casefold().isin(_FLAGS).any()
     flag = f" (1 is {columns.flag})" if flags and not spec.sex_codes() else ""
     log.info(
-        "%s: %d girls and %d boys by column %s%s; %g to %g months by column %s (%s)",
+        "%s: %d girls and %d boys by column %s%s; %g to %g months by column %s%s",
         *(table.path, len(valid) - boys, boys, columns.sex, flag),
-        *(valid["bone_age"].min(), valid["bone_age"].max(), columns.bone_age, unit or "months"),
+        *(valid["bone_age"].min(), valid["bone_age"].max(), columns.bone_age, " (years)" * (unit == "years")),
     )
     return valid
