@@ -48,7 +48,7 @@ def requests_from_table(table: Path, male: Any, spec: DatasetSpec | None = None)
 
     rows = match_rows(labels, match)
     sexes: list[Any] = [male] * len(rows)
-    if name := labels.columns.sex:
+    for name in labels.columns["sex"]:  # one at most
         words = labels.rows[name].str.casefold()
         unknown = words.isin(_UNKNOWN.difference(labels.spec.sex_codes()))
         empty = words.isin(["", "?"])

@@ -17,7 +17,7 @@ from openpyxl import Workbook
 from PIL import Image
 
 from boneage_pl.data.images.decode import read_image
-from boneage_pl.data.tables.columns import TableColumns, named_sexes
+from boneage_pl.data.tables.columns import named_sexes
 from boneage_pl.data.tables.load import load_table, match_images, read_table
 from boneage_pl.data.tables.parse import LabelTable
 from boneage_pl.data.tables.spec import DatasetSpec
@@ -422,7 +422,7 @@ def test_id_or_path_finds_its_image(cell: str, images: list[str], matched: int):
 def test_ambiguous_ids_find_nothing():
     assert match_images(["7", "07"], ["/r/007.png"]) == {}
     assert match_images(["C:\\x\\a\\1.png", "D:\\y\\a\\1.png"], ["/r/a/1.png"]) == {}
-    assert match_images(["7", "07"], ["/r/7.png", "/r/007.png"]) == {"7": ["/r/7.png"], "07": ["/r/007.png"]}
+    assert match_images(["7", "07"], ["/r/7.png", "/r/07.png"]) == {"7": ["/r/7.png"], "07": ["/r/07.png"]}
 
 
 def test_paths_that_differ_by_folder_keep_it(tmp_path: Path):
@@ -477,7 +477,7 @@ def test_name_mentions_sexes(name: str, sexes: set[str]):
 )
 def test_flags_follow_the_column_and_words_do_not(flag: Any, sexes: list[bool]):
     cells = pd.Series(["1", "0", "TRUE", "F", "boy", "1.0", "", "x"], name=flag)
-    columns = TableColumns([], None, None, flag, flag)
+    columns = {"sex": [flag], "female": [flag] if flag == "female" else []}
     parsed = parse_sexes(LabelTable(Path(), cells.to_frame(), columns, DatasetSpec(Path())), cells)
     assert parsed[:6].tolist() == sexes
     assert parsed[6:].isna().all()

@@ -1,8 +1,7 @@
 """Which columns of a label table hold the id, the bone age and the sex."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -33,33 +32,29 @@ class NotALabelTableError(BoneAgeError):
     """A file cannot be read as a table, or lacks a column that is needed."""
 
 
-@dataclass(frozen=True)
-class TableColumns:
-    """The columns that have a role.
+def find_columns(header: Sequence[str], spec: DatasetSpec) -> dict[str, list[str]]:
+    """Return the columns that could be the `id`, the `bone_age` and the `sex` (`male` or `female`).
 
-    Args:
-        ids: every column that could be the id; the images decide.
-        bone_age: the column of the bone age; `None` where it is not needed.
-        age_unit: of the bone ages where the column's name says so.
-        sex: the column of the sex; `None` where there is none and none is needed.
-        flag: the sex that 1 and true stand for in it.
+    They are those that `spec` names, else those that are recognized.
     """
+    found: dict[str, list[str]] = {}
+    named = {role: " ".join(str(name).split()) for role, name in spec.columns.items() if name is not None}
+    for role, aliases in ALIASES.items():
+        if role in named:
+            same = [name for name in header if name == named[role]]
+            found[role] = same or [name for name in header if name.casefold() == named[role].casefold()]
+        elif role in ("male", "female") and {"male", "female"} & set(named):
+            found[role] = []
+        else:
+            keys = {name: split_unit(name)[0] if role == "bone_age" else _squeeze(name) for name in header}
+            found[role] = [name for name in header if keys[name] in aliases.split()]
+    return found | {"sex": found["male"] + found["female"]}
 
-    ids: list[str]
-    bone_age: str | None
-    age_unit: AgeUnit | None
-    sex: str | None
-    flag: SexName
 
-
-def has_roles(cells: Sequence[str], roles: Iterable[str], spec: DatasetSpec) -> bool:
-    """Return whether a row names a column for each of some roles: `id`, `bone_age`, `sex`."""
-    found = _find_roles(cells, spec)
-    return all(found[role] for role in roles)
-
-
-def map_columns(path: Path, header: Sequence[str], spec: DatasetSpec, *, ages: bool) -> TableColumns:
-    """Return which columns have which role.
+def check_columns(
+    path: Path, header: Sequence[str], spec: DatasetSpec, *, ages: bool
+) -> dict[str, list[str]]:
+    """Return `find_columns`, one column for each role but the id, for which the images decide.
 
     Args:
         path: of the table.
@@ -71,7 +66,7 @@ def map_columns(path: Path, header: Sequence[str], spec: DatasetSpec, *, ages: b
         NotALabelTableError: a role has no column; with the options that name one.
         BoneAgeError: a role has several columns.
     """
-    found = _find_roles(header, spec)
+    found = find_columns(header, spec)
     about_sex = found["sex"] or any(_ABOUT_SEX.search(name.lower()) for name in header)
     needed = list(_ROLES) if ages else ["id", "sex"] if about_sex else ["id"]
     if missing := [role for role in needed if not found[role]]:
@@ -86,10 +81,7 @@ def map_columns(path: Path, header: Sequence[str], spec: DatasetSpec, *, ages: b
                 f"{path}: more than one column could be {_ROLES[role]}: {', '.join(names)}. Put parts of one "
                 f"value in one column.\n{format_options(**{f'columns__{key}': '<column>'})}"
             )
-    age = found["bone_age"][0] if ages else None
-    sex = found["sex"][0] if found["sex"] else None
-    unit = _split_unit(age)[1] if age else None
-    return TableColumns(found["id"], age, unit, sex, "female" if sex in found["female"] else "male")
+    return found
 
 
 def named_sexes(name: str) -> set[SexName]:
@@ -99,27 +91,11 @@ def named_sexes(name: str) -> set[SexName]:
     return set(_SEX_NAMES) if said and _CODED.search(words) else said
 
 
-def _find_roles(header: Sequence[str], spec: DatasetSpec) -> dict[str, list[str]]:
-    """Return the columns that could have each role: those that are named, else those that are recognized."""
-    found: dict[str, list[str]] = {}
-    named = {role: " ".join(str(name).split()) for role, name in spec.columns.items() if name is not None}
-    for role, aliases in ALIASES.items():
-        if role in named:
-            same = [name for name in header if name == named[role]]
-            found[role] = same or [name for name in header if name.casefold() == named[role].casefold()]
-        elif role in ("male", "female") and {"male", "female"} & set(named):
-            found[role] = []
-        else:
-            keys = {name: _split_unit(name)[0] if role == "bone_age" else _squeeze(name) for name in header}
-            found[role] = [name for name in header if keys[name] in aliases.split()]
-    return found | {"sex": found["male"] + found["female"]}
-
-
 def _squeeze(name: str) -> str:
     return re.sub(r"[\W_]", "", name.lower())
 
 
-def _split_unit(name: str) -> tuple[str, AgeUnit | None]:
+def split_unit(name: str) -> tuple[str, AgeUnit | None]:
     """Return a column's name without case, blanks and a unit at its end, and the unit."""
     words = re.findall(r"[^\W_]+", name.lower())
     unit = next((unit for unit, names in _UNITS.items() if words and words[-1] in names), None)

@@ -26,10 +26,10 @@ _ABSOLUTE = re.compile(r"/|\\|[A-Za-z]:|file:")
 def match_images(cells: Iterable[str], images: Iterable[str]) -> dict[str, list[str]]:
     """Return the images of each id that has any; several where several could be meant.
 
-    An id is compared with the names of files that are there, first to the letter, then without case, Unicode
-    form and a number's `.0`, then without leading zeros. If it is a path, the file must lie in its folders:
-    all of a relative path, the last of an absolute one. If no file is called like any id, an image that is
-    alone in a folder called like an id is taken. Of several copies, those in Kaggle's folder are.
+    An id is compared with the names of files that are there without case, Unicode form, leading zeros and a
+    number's `.0`; one that is the same to the letter comes first, and so does the folder of Kaggle's archive.
+    If it is a path, the file must lie in its folders: all of a relative path, the last of an absolute one. If
+    no file is called like any id, an image that is alone in a folder called like an id is taken.
 
     Args:
         cells: ids, or paths as any system writes them.
@@ -49,26 +49,21 @@ def match_images(cells: Iterable[str], images: Iterable[str]) -> dict[str, list[
 
 
 def _match_names(cells: Iterable[str], names: Mapping[str, str]) -> dict[str, list[str]]:
-    """Match ids with the names of files, given by path."""
-    rest = {cell: _split_path(cell) for cell in cells if cell}
-    rest = {cell: (f[-1:] if _ABSOLUTE.match(cell) else f, stem) for cell, (f, stem) in rest.items()}
+    """Match ids with the names of files, given by path; no file is of two ids."""
     stems = {path: _SUFFIX.sub("", name.rpartition(os.sep)[2]) for path, name in names.items()}
-    matches: dict[str, list[str]] = {}
-    for key in (str, _normalize, _strip_zeros):
-        by_key: defaultdict[str, list[str]] = defaultdict(list)
-        for path, stem in stems.items():
-            by_key[key(stem)].append(path)
-        times = Counter((folders, key(stem)) for folders, stem in rest.values())
-        for cell, (folders, stem) in rest.items():
-            there = by_key.get(key(stem), [])
-            if folders:
-                there = [p for p in there if _split_path(names[p])[0][-len(folders) :] == folders]
-            if there and times[folders, key(stem)] == 1:
-                matches[cell] = there
-        rest = {cell: parts for cell, parts in rest.items() if cell not in matches}
-        for path in {path for paths in matches.values() for path in paths}:
-            stems.pop(path, None)
-    return matches
+    by_key: defaultdict[str, list[str]] = defaultdict(list)
+    for path, stem in stems.items():
+        by_key[_normalize(stem)].append(path)
+    found: dict[str, list[str]] = {}
+    for cell in filter(None, cells):
+        folders, stem = _split_path(cell)
+        folders = folders[-1:] if _ABSOLUTE.match(cell) else folders
+        there = by_key.get(_normalize(stem), [])
+        if folders:
+            there = [path for path in there if _split_path(names[path])[0][-len(folders) :] == folders]
+        found[cell] = [path for path in there if stems[path] == stem] or there
+    times = Counter(path for paths in found.values() for path in paths)
+    return {cell: paths for cell, paths in found.items() if paths and max(times[p] for p in paths) == 1}
 
 
 def _split_path(text: str) -> tuple[tuple[str, ...], str]:
@@ -80,11 +75,7 @@ def _split_path(text: str) -> tuple[tuple[str, ...], str]:
 
 
 def _normalize(name: str) -> str:
-    return _DECIMALS.sub("", unicodedata.normalize("NFC", name).casefold())
-
-
-def _strip_zeros(name: str) -> str:
-    name = _normalize(name)
+    name = _DECIMALS.sub("", unicodedata.normalize("NFC", name).casefold())
     return name.lstrip("0") or "0" if name.isdigit() else name
 
 
@@ -102,7 +93,7 @@ def match_rows(table: LabelTable, match: Callable[[pd.Series], dict[str, list[st
         BoneAgeError: several columns could be the id, and not exactly one finds an image for every row.
     """
     paths = {}
-    for name in table.columns.ids:
+    for name in table.columns["id"]:
         matches = match(table.rows[name])
         paths[name] = [matches.get(cell, []) for cell in table.rows[name]]
     whole = [name for name, rows in paths.items() if all(len(row) == 1 for row in rows)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from boneage_pl.data.tables.columns import NotALabelTableError, TableColumns, has_roles, map_columns
+from boneage_pl.data.tables.columns import NotALabelTableError, check_columns, find_columns
 from boneage_pl.data.tables.spec import DatasetSpec, format_options
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.optional import import_optional
@@ -37,14 +37,19 @@ class LabelTable:
     Args:
         path: its file.
         rows: its cells under its own header; the index is the line of the file, from 1.
-        columns: which columns have which role.
+        columns: names of the columns by role, see `find_columns`.
         spec: what was stated about it.
     """
 
     path: Path
     rows: pd.DataFrame
-    columns: TableColumns
+    columns: dict[str, list[str]]
     spec: DatasetSpec
+
+    @property
+    def flag(self) -> str:
+        """The sex that 1 and true stand for."""
+        return "female" if self.columns["female"] else "male"
 
 
 def read_label_table(path: Path, spec: DatasetSpec, *, ages: bool) -> LabelTable:
@@ -79,13 +84,13 @@ def read_label_table(path: Path, spec: DatasetSpec, *, ages: bool) -> LabelTable
     if not rows[start + 1 :]:
         raise NotALabelTableError(f"{path}: it has no rows.")
     header = rows[start][1]
-    columns = map_columns(path, header, spec, ages=ages)
+    columns = check_columns(path, header, spec, ages=ages)
     cells = {line: row + [""] * (len(header) - len(row)) for line, row in rows[start + 1 :]}
     if longer := [line for line, row in cells.items() if any(row[len(header) :])]:
         raise BoneAgeError(f"{path}: line {longer[0]} has more cells than the header.")
     padded = [row[: len(header)] for row in cells.values()]
     frame = pd.DataFrame(padded, index=list(cells), columns=header, dtype=str)
-    for name in filter(None, (*columns.ids, columns.bone_age, columns.sex)):
+    for name in columns["id"] + columns["sex"] + (columns["bone_age"] if ages else []):
         for pattern, problem in _NO_VALUE.items():
             if (bad := frame[name].str.contains(pattern, regex=True)).any():
                 raise BoneAgeError(f"{path}: column {name}, line {frame.index[bad][0]}: {problem}.")
@@ -95,7 +100,8 @@ def read_label_table(path: Path, spec: DatasetSpec, *, ages: bool) -> LabelTable
 def _find_header(rows: list[Row], spec: DatasetSpec, *, ages: bool) -> int | None:
     for roles in [["id", "bone_age", "sex"]] if ages else [["id", "sex"], ["id"]]:
         for number, (_, cells) in enumerate(rows[:_HEADER_ROWS]):
-            if has_roles(cells, roles, spec):
+            found = find_columns(cells, spec)
+            if all(found[role] for role in roles):
                 return number
     return None
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pandas as pd
 
-from boneage_pl.data.tables.columns import named_sexes
+from boneage_pl.data.tables.columns import named_sexes, split_unit
 from boneage_pl.data.tables.parse import LabelTable
 from boneage_pl.data.tables.spec import AgeUnit, format_options
 from boneage_pl.errors import BoneAgeError
@@ -120,7 +120,7 @@ def parse_sexes(table: LabelTable, cells: pd.Series) -> pd.Series:
     Raises:
         BoneAgeError: the column has a code that is not known, or is named by the option of the other sex.
     """
-    name, flag, spec = str(table.columns.sex), table.columns.flag, table.spec
+    (name,), flag, spec = table.columns["sex"], table.flag, table.spec
     cells = cells.str.casefold().str.replace(r"(?<=\d)\.0+$", "", regex=True)
     if codes := spec.sex_codes():
         return cells.map(codes)
@@ -183,13 +183,13 @@ def validate_rows(table: LabelTable, ids: pd.Series, issues: DataIssues) -> pd.D
     Raises:
         BoneAgeError: the unit of the ages or the codes of the sexes are not known.
     """
-    columns, rows, spec = table.columns, table.rows, table.spec
-    cells, sexes = rows[str(columns.bone_age)], rows[str(columns.sex)]
-    unit = spec.age_unit or columns.age_unit
+    rows, spec, (age,), (sex,) = table.rows, table.spec, table.columns["bone_age"], table.columns["sex"]
+    cells, sexes = rows[age], rows[sex]
+    unit = spec.age_unit or split_unit(age)[1]
     oldest = pd.to_numeric(cells.str.replace(",", "."), errors="coerce").max()
     if unit is None and oldest <= MAX_YEARS:
         raise BoneAgeError(
-            f"{table.path}: the oldest bone age in column {columns.bone_age} is {oldest:g}.\n"
+            f"{table.path}: the oldest bone age in column {age} is {oldest:g}.\n"
             "If these are decimal years (5.25 is 5 years and 3 months), pass data.age_unit=years;\n"
             "if they are months of infants, pass data.age_unit=months."
         )
@@ -215,10 +215,10 @@ def validate_rows(table: LabelTable, ids: pd.Series, issues: DataIssues) -> pd.D
         good &= ~mask
     valid = pd.DataFrame({"bone_age": ages[good], "male": male[good].astype(bool)})
     boys, flags = int(valid["male"].sum()), sexes.str.casefold().isin(_FLAGS).any()
-    flag = f" (1 is {columns.flag})" if flags and not spec.sex_codes() else ""
+    flag = f" (1 is {table.flag})" if flags and not spec.sex_codes() else ""
     log.info(
         "%s: %d girls and %d boys by column %s%s; %g to %g months by column %s%s",
-        *(table.path, len(valid) - boys, boys, columns.sex, flag),
-        *(valid["bone_age"].min(), valid["bone_age"].max(), columns.bone_age, " (years)" * (unit == "years")),
+        *(table.path, len(valid) - boys, boys, sex, flag),
+        *(valid["bone_age"].min(), valid["bone_age"].max(), age, " (years)" * (unit == "years")),
     )
     return valid
