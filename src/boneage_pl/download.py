@@ -17,7 +17,7 @@ from boneage_pl.errors import BoneAgeError
 from boneage_pl.fetch.extract import damaged_path, extract, set_aside
 from boneage_pl.fetch.http import download_file
 from boneage_pl.fetch.rsna import RadiographSet
-from boneage_pl.utils.files import check_free_space, translate_disk_errors
+from boneage_pl.utils.files import translate_disk_errors
 from boneage_pl.utils.processes import file_lock
 
 _TERMS = """The RSNA's bone-age radiographs come with the RSNA's terms of use. They are about non-commercial
@@ -31,15 +31,7 @@ Nothing has been fetched. Once you have read the terms and accept them, go on wi
 
   {command}
 """
-_NUMBERS = {  # the lowest that makes sense
-    "training.count": 0,
-    "validation.count": 0,
-    "timeout": 0.001,
-    "retries": 0,
-    "retry_wait": 0,
-    "unpack_factor": 0,
-    "unpack_limit": 0,
-}
+_NUMBERS = ("training.count", "validation.count", "retries", "retry_wait", "unpack_factor", "unpack_limit")
 
 
 def download(config: DictConfig) -> None:
@@ -54,8 +46,9 @@ def download(config: DictConfig) -> None:
     if config.accept_terms is not True:
         print(_TERMS.format(command=_command()))
         sys.exit(2)
-    for name, lowest in _NUMBERS.items():
-        check_number(name, OmegaConf.select(config, name, default=lowest), lowest, whole=False)
+    for name in _NUMBERS:
+        check_number(name, OmegaConf.select(config, name, default=0), 0, whole=False)
+    check_number("timeout", config.timeout, 0.001, whole=False)
     for radiographs in _radiograph_sets(config):
         with translate_disk_errors(radiographs.root):
             radiographs.root.mkdir(parents=True, exist_ok=True)
@@ -75,16 +68,14 @@ def _radiograph_sets(config: DictConfig) -> list[RadiographSet]:
     root = data_root(config.data.root)
     sets = [_radiograph_set("training", config, root)]
     if config.validation is not None:
-        folder = config.validation.root
-        beside = data_root(folder) if folder else _sibling(root)
-        sets.append(_radiograph_set("validation", config, beside))
-        _check_distinct(root.resolve(), beside.resolve())
+        named = root.resolve() if root.name in ("", "..") else root
+        beside = named.parent / f"{named.name}_validation"
+        other = data_root(config.validation.root) if config.validation.root else beside
+        sets.append(_radiograph_set("validation", config, other))
+        one, two = root.resolve(), other.resolve()
+        if one.is_relative_to(two) or two.is_relative_to(one):  # what lies below a folder is of its set
+            raise BoneAgeError(f"data.root={root} and validation.root={other}: one lies inside the other.")
     return sets
-
-
-def _sibling(root: Path) -> Path:
-    named = root.resolve() if root.name in ("", "..") else root
-    return named.parent / f"{named.name}_validation"
 
 
 def _radiograph_set(name: str, config: DictConfig, root: Path) -> RadiographSet:
@@ -93,24 +84,12 @@ def _radiograph_set(name: str, config: DictConfig, root: Path) -> RadiographSet:
     return RadiographSet(name, root, options.count, archives)
 
 
-def _check_distinct(training: Path, validation: Path) -> None:
-    if training.is_relative_to(validation) or validation.is_relative_to(training):
-        raise BoneAgeError(
-            f"data.root={training} and validation.root={validation}: neither may lie inside the other,\n"
-            "because whatever lies under a set's folder may be taken for a part of it."
-        )
-
-
 def _download_and_extract(radiographs: RadiographSet, url: str, config: DictConfig) -> None:
     """Download one archive unless it lies there, extract and record it, and remove it."""
     archive, root, etag = radiographs.archive(url), radiographs.root, None
-
-    def check_size(missing: int, size: int) -> None:
-        check_free_space([(root, missing + int(size * config.unpack_factor))])
-
     if not archive.exists():
         policy = Retry(config.retries, backoff_factor=config.retry_wait, backoff_max=60)
-        etag = download_file(url, archive, config.timeout, policy, check_size)
+        etag = download_file(url, archive, config.timeout, policy, config.unpack_factor)
     try:
         with archive.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()

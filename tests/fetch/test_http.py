@@ -1,6 +1,8 @@
 import errno
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -179,8 +181,12 @@ def test_disk_errors_are_no_network_errors(site: Site, target: Path, monkeypatch
     assert len(site.gets("file")) == 1
 
 
-def test_size_is_checked_before_the_first_byte(site: Site, target: Path):
+@pytest.mark.parametrize(("free", "enough"), [(900_000 - PART, True), (899_999 - PART, False)])
+def test_free_space_is_checked_before_the_first_byte(
+    site: Site, target: Path, monkeypatch: pytest.MonkeyPatch, free: int, enough: bool
+):
     begin(site, target, PART)
-    sizes: list[tuple[int, int]] = []
-    download_file(site.url + "file", target, 1, TWICE, lambda *size: sizes.append(size))
-    assert sizes == [(300_000 - PART, 300_000)]
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    with nullcontext() if enough else pytest.raises(BoneAgeError, match="are needed"):
+        download_file(site.url + "file", target, 1, TWICE, reserve=2)
+    assert target.exists() == enough

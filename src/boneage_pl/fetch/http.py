@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -16,7 +15,7 @@ from urllib3.exceptions import MaxRetryError
 
 from boneage_pl import __version__
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.utils.files import format_bytes, translate_disk_errors, write_text
+from boneage_pl.utils.files import check_free_space, format_bytes, translate_disk_errors, write_text
 
 log = logging.getLogger(__name__)
 _CHUNK = 1 << 14  # bytes; as much may be lost of a connection that breaks off
@@ -39,13 +38,7 @@ def partial_path(target: Path) -> Path:
     return target.with_name(f"{target.name}.part")
 
 
-def download_file(
-    url: str,
-    target: Path,
-    timeout: float,
-    policy: Retry,
-    check_size: Callable[[int, int], object] | None = None,
-) -> str:
+def download_file(url: str, target: Path, timeout: float, policy: Retry, reserve: float = 0) -> str:
     """Download `url` to `target`, continuing from its part if that is of the same file; return its ETag.
 
     Args:
@@ -53,7 +46,7 @@ def download_file(
         target: a file in a folder that is there.
         timeout: seconds without a byte, after which a connection counts as broken.
         policy: how many tries in a row may bring nothing new, and how long to wait between them.
-        check_size: called before the first byte, with the bytes that are missing and those of the whole file.
+        reserve: room that the disk must have besides, as a multiple of the file's size.
 
     Raises:
         BoneAgeError: the server refuses, the connection keeps breaking off, or the disk refuses.
@@ -65,7 +58,7 @@ def download_file(
         while True:
             had = _size(part)
             try:
-                etag = _continue(session, url, part, timeout, check_size)
+                etag = _continue(session, url, part, timeout, reserve)
                 part.replace(target)
                 _record_path(part).unlink(missing_ok=True)
                 return etag
@@ -87,13 +80,7 @@ def download_file(
                     raise error from None
 
 
-def _continue(
-    session: requests.Session,
-    url: str,
-    part: Path,
-    timeout: float,
-    check_size: Callable[[int, int], object] | None,
-) -> str:
+def _continue(session: requests.Session, url: str, part: Path, timeout: float, reserve: float) -> str:
     """Bring `part` to its end over one connection, and return the file's ETag."""
     record = _read_record(part)
     proof = record.get("etag", "") if record.get("url") == url else ""
@@ -118,8 +105,8 @@ def _continue(
         had = had if status == 206 else 0
         left = response.headers.get("Content-Length", "")
         size = had + int(left) if left.isdecimal() else None
-        if size is not None and check_size:
-            check_size(size - had, size)
+        if size is not None:
+            check_free_space([(part.parent, size - had + int(reserve * size))])
         if not had:  # in this order no old byte passes for one of the new file
             part.write_bytes(b"")
             write_text(_record_path(part), json.dumps({"url": url, "etag": etag, "size": size}))

@@ -1,6 +1,7 @@
 """The image sets of the RSNA 2017 challenge: archives, files and counts."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -44,12 +45,10 @@ class RadiographSet:
         done = self._extracted()
         urls = [url for url in self.archives if self.archive(url).name not in done]
         begun = any(f.exists() for u in urls for f in (self.archive(u), partial_path(self.archive(u))))
-        try:
-            if urls and not begun:
+        if urls and not begun:
+            with suppress(BoneAgeError):
                 self.check()
                 return []
-        except BoneAgeError:
-            pass
         return urls
 
     def record(self, archive: str, receipt: dict[str, Any]) -> None:

@@ -46,7 +46,9 @@ def find_columns(header: Sequence[str], spec: DatasetSpec) -> dict[str, list[str
         elif role in ("male", "female") and {"male", "female"} & set(named):
             found[role] = []
         else:
-            keys = {name: split_unit(name)[0] if role == "bone_age" else _squeeze(name) for name in header}
+            keys = {name: split_unit(name)[0] for name in header}
+            if role != "bone_age":
+                keys = {name: re.sub(r"[\W_]", "", name.lower()) for name in header}
             found[role] = [name for name in header if keys[name] in aliases.split()]
     return found | {"sex": found["male"] + found["female"]}
 
@@ -89,10 +91,6 @@ def named_sexes(name: str) -> set[SexName]:
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
     said = {sex for sex, pattern in _SEX_NAMES.items() if pattern.search(words)}
     return set(_SEX_NAMES) if said and _CODED.search(words) else said
-
-
-def _squeeze(name: str) -> str:
-    return re.sub(r"[\W_]", "", name.lower())
 
 
 def split_unit(name: str) -> tuple[str, AgeUnit | None]:

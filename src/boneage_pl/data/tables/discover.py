@@ -27,8 +27,11 @@ def find_label_table(spec: DatasetSpec, files: list[str], images: list[str]) -> 
     Raises:
         BoneAgeError: no table, several that could be meant, or one that cannot be read.
     """
-    if named := spec.table_file():
-        return read_label_table(named, spec, ages=True)
+    if spec.table is not None:
+        for path in (spec.root / spec.table, spec.table):
+            if path.is_file():
+                return read_label_table(path, spec, ages=True)
+        raise BoneAgeError(f"data.table={spec.table}: no such file, in {spec.root} or in the working folder.")
     tables: dict[str, LabelTable | BoneAgeError] = {}
     failures: list[NotALabelTableError] = []
     for file in map(Path, filter_by_suffix(files, TABLE_SUFFIXES)):

@@ -86,19 +86,6 @@ class DatasetSpec:
         keys = {code: re.sub(r"(?<=\d)\.0+$", "", str(code).strip().casefold()) for code in codes}
         return {keys[code]: words[word] for code, word in codes.items()}
 
-    def table_file(self) -> Path | None:
-        """Return the path of the table where it is named.
-
-        Raises:
-            BoneAgeError: there is no such file.
-        """
-        if self.table is None:
-            return None
-        for path in (self.root / self.table, self.table):
-            if path.is_file():
-                return path
-        raise BoneAgeError(f"data.table={self.table}: no such file, in {self.root} or in the working folder.")
-
 
 def data_root(root: str) -> Path:
     """Return the path that `data.root` names; raise `BoneAgeError` if it is empty."""
