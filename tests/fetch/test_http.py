@@ -171,6 +171,22 @@ def test_only_http_urls_are_downloaded(url: str, target: Path):
         download_file(url, target, 1, TWICE)
 
 
+@pytest.mark.parametrize(("words", "tries"), [("CERTIFICATE_VERIFY_FAILED", 1), ("UNEXPECTED_EOF", 3)])
+def test_untrusted_certificate_is_final_and_broken_encryption_is_not(
+    target: Path, monkeypatch: pytest.MonkeyPatch, words: str, tries: int
+):
+    urls: list[str] = []
+
+    def failing(_: object, url: str, **__: object) -> None:
+        urls.append(url)
+        raise requests.exceptions.SSLError(words)
+
+    monkeypatch.setattr(_Session, "get", failing)
+    with pytest.raises(BoneAgeError, match=words):
+        download_file("https://host/file", target, 1, TWICE)
+    assert len(urls) == tries
+
+
 def test_disk_errors_are_no_network_errors(site: Site, target: Path, monkeypatch: pytest.MonkeyPatch):
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -20,7 +20,6 @@ from boneage_pl.utils.files import check_free_space, format_bytes, translate_dis
 log = logging.getLogger(__name__)
 _CHUNK = 1 << 14  # bytes; as much may be lost of a connection that breaks off
 _TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
-_FINAL = (ValueError, exceptions.SSLError, exceptions.TooManyRedirects)  # ValueError: no such address
 
 
 class _Session(requests.Session):
@@ -62,9 +61,10 @@ def download_file(url: str, target: Path, timeout: float, policy: Retry, reserve
                 part.replace(target)
                 _record_path(part).unlink(missing_ok=True)
                 return etag
-            except _FINAL as error:
-                raise BoneAgeError(f"{url} cannot be downloaded: {error}.") from error
             except requests.RequestException as error:
+                final = isinstance(error, ValueError | exceptions.TooManyRedirects)  # ValueError: no address
+                if final or "CERTIFICATE_VERIFY_FAILED" in str(error):
+                    raise BoneAgeError(f"{url} cannot be downloaded: {error}.") from error
                 came, reason = format_bytes(_size(part)), _reason(error)
                 try:
                     retry = (policy if _size(part) > had else retry).increment("GET", url, error=error)
@@ -85,7 +85,7 @@ def _continue(session: requests.Session, url: str, part: Path, timeout: float, r
     record = _read_record(part)
     proof = record.get("etag", "") if record.get("url") == url else ""
     had = _size(part) if proof.startswith('"') else 0  # a weak ETag proves too little
-    if had and had == record["size"]:
+    if had and had == record.get("size"):
         return str(proof)
     headers = {"Range": f"bytes={had}-", "If-Range": proof} if had else {}
     with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
