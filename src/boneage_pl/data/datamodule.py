@@ -52,11 +52,11 @@ class BoneAgeDataModule(L.LightningDataModule):
             also decides order and flips.
         split_seed: of the split alone; `None` for `seed`.
         split_file: a run's split.csv to use exactly, instead of drawing one.
-        split_from: with `origin`, draw a split instead of using the checkpoint's; `apart`: one that leaves in
-            training every image that it was trained on.
+        split_from: with `origin`, draw a split instead of using the checkpoint's; `new_keep_train`: one
+            that keeps in training every image that it was trained on.
         allow_leakage: with `origin`, accept validation images that the checkpoint trained on.
         table, columns, age_unit, sheet: how the table is found and read, see `DatasetSpec`.
-        on_invalid: whether rows and images that cannot be used are refused (`error`) or left out (`skip`).
+        on_invalid: whether rows and images that cannot be used are refused (`raise`) or left out (`skip`).
         cache: read the images from a store that is made on first use (see `build_cache`), or decode the
             original files again for every sample. The tensors are the same.
         cache_dir: folder of the prepared images, of this `root` alone; `None` for `prepared/` inside it.

@@ -297,7 +297,11 @@ def test_page_documents_both_kinds():
 def test_log_names_counts_and_columns(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     write(
         tmp_path,
-        xlsx(about=[["Clinic"]], ages=[["id", "boneage", "Female?"], [1377, 180, 1], [1378, 12, 0]], hide=3),
+        xlsx(
+            about=[["Clinic"]],
+            ages=[["id", "boneage", "Female?"], [1377, 180, "1.0"], [1378, 12, "0.0"]],
+            hide=3,
+        ),
     )
     with caplog.at_level("INFO"):
         load_table(DatasetSpec(tmp_path))

@@ -214,7 +214,9 @@ def validate_rows(table: LabelTable, ids: pd.Series, issues: DataIssues) -> pd.D
         issues.add(problem, zip(ids[lines], shown, strict=True))
         good &= ~mask
     valid = pd.DataFrame({"bone_age": ages[good], "male": male[good].astype(bool)})
-    boys, flags = int(valid["male"].sum()), sexes.str.casefold().isin(_FLAGS).any()
+    if valid.empty:
+        return valid
+    boys, flags = int(valid["male"].sum()), sexes.str.casefold().str.removesuffix(".0").isin(_FLAGS).any()
     flag = f" (1 is {table.flag})" if flags and not spec.sex_codes() else ""
     log.info(
         "%s: %d girls and %d boys by column %s%s; %g to %g months by column %s%s",
