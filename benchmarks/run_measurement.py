@@ -97,7 +97,7 @@ def prepare(side: str, root: str, size: int, cores: int) -> Result:
                 pass
     else:
         with tempfile.TemporaryDirectory(dir=root) as folder:
-            build_cache(table, Path(root), Path(folder), ResizeSpec(size), cores)
+            build_cache(table, Path(root), Path(folder) / "cache.npy", ResizeSpec(size), cores)
     return {"images_per_s": len(table) / (time.perf_counter() - begun)}
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boneage_pl import BoneAgePredictor
-from boneage_pl.data.images.decode import read_radiograph
+from boneage_pl.data.images.radiograph import load_radiograph
 from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.deploy.export_module import ExportModule
 from boneage_pl.errors import BoneAgeError
@@ -44,7 +44,7 @@ class Exports(Home):
         """Its validation images, their sexes, and what the training answered."""
         ids = self.record["validation"]["id"]
         frame = ResizeSpec(107)
-        pixels = np.stack([frame.apply(read_radiograph(str(self.images / f"{i}.png"), 0)) for i in ids])
+        pixels = np.stack([frame.apply(load_radiograph(self.images / f"{i}.png").image) for i in ids])
         answered = np.array(self.record["validation"]["predicted"])
         return pixels[:, None], np.array(self.record["validation"]["male"], np.float32), answered
 

@@ -85,7 +85,7 @@ def test_bad_file_does_not_stop_others(home: Home, tmp_path: Path):
     assert [name for name, row in rows.items() if row["months"]] == ["0.png", "1.png"]
     assert "cut short" in rows["broken.png"]["error"]
     assert "empty" in rows["empty.jpg"]["error"]
-    assert "no PNG or JPEG or TIFF" in rows["words.tif"]["error"]
+    assert "none of PNG, JPEG" in rows["words.tif"]["error"]
     assert rows["black.png"]["flags"] == "blank_image"
 
 

@@ -63,10 +63,10 @@ def print_setup(config: DictConfig) -> "DatasetIndex | None":
     from boneage_pl.data.images.resize import ResizeSpec
     from boneage_pl.data.tables.spec import DatasetSpec
 
-    place = DatasetSpec.from_config(config.data)
-    folder = resolve_cache_dir(config.data.get("cache_dir"), place.root)
-    frame = ResizeSpec.from_config(config.data)
-    return open_dataset(place, folder, frame, prepared=config.data.get("cache", True))
+    spec = DatasetSpec.from_config(config.data)
+    cached = config.data.get("cache", True)
+    folder = resolve_cache_dir(config.data.get("cache_dir"), spec.root) if cached else None
+    return open_dataset(spec, folder, ResizeSpec.from_config(config.data))
 
 
 def main() -> None:

@@ -260,7 +260,7 @@ def test_skipped_rows_are_listed_in_run(home: Home):
     with (home.path / "outputs" / "skipped" / "skipped.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert row["id"] == "7"
-    assert "cut short in its pixels" in row["problem"]
+    assert "cut short" in row["problem"]
     assert "7.png" in row["where"]
 
 

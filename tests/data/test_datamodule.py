@@ -1,7 +1,9 @@
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -18,6 +20,7 @@ from boneage_pl.training.build import build_datamodule, build_module
 from boneage_pl.training.initial_state import InitialState
 from tests.conftest import balanced_table, write_rsna
 
+FOLDER = "boneage-training-dataset"
 BALANCED = {"_target_": "boneage_pl.data.sampling.balanced"}
 
 
@@ -93,7 +96,7 @@ def test_file_hashes_do_not_depend_on_cache(rsna: Path):
 def test_unreadable_image_is_named_before_training(tmp_path: Path):
     write_rsna(tmp_path, balanced_table(4))
     (tmp_path / "boneage-training-dataset" / "7.png").write_bytes(b"half an im")
-    with pytest.raises(BoneAgeError, match=r"1 × image that is no PNG or JPEG: .*7\.png\n.*=skip"):
+    with pytest.raises(BoneAgeError, match=r"1 × image that is none of PNG, .*: .*7\.png\n.*=skip"):
         data_of(tmp_path)
 
 
@@ -115,7 +118,7 @@ def test_invalid_rows_and_images_raise_together_or_are_skipped(tmp_path: Path, p
         "7 rows or images cannot be used",
         "3 × row without its image under",
         f"1 × image that is an empty file: {images / '7.png'}",
-        f"1 × image that is cut short in its pixels (IDAT): {images / '8.png'}",
+        f"1 × image that is cut short: {images / '8.png'}",
         f"1 × image that is all one gray value: {images / '12.png'}",
         f"1 × image that is more than 64 megapixels, too large for a radiograph: {images / '13.png'}",
     ):
@@ -137,13 +140,10 @@ def test_checkpoint_split_is_not_thinned(tmp_path: Path):
         data_of(tmp_path, origin=record, on_invalid="skip")
 
 
-def test_cache_of_other_data_set_is_detected(rsna: Path, tmp_path: Path):
-    mine = BoneAgeDataModule(str(rsna), 107, samples_per_group=4, cache_dir=str(tmp_path / "store"))
-    mine.prepare_data()
-    write_rsna(tmp_path / "other", balanced_table(5))
-    data_of(tmp_path / "other", cache_dir=str(tmp_path / "store"))
-    with pytest.raises(BoneAgeError, match="holds other images than"):
-        mine.setup()
+def test_missing_cache_is_an_error(tmp_path: Path):
+    write_rsna(tmp_path, balanced_table(4))
+    with pytest.raises(BoneAgeError, match="There is no current image cache"):
+        BoneAgeDataModule(str(tmp_path), 107, samples_per_group=4).setup()
 
 
 def test_on_device_batches_are_equal(rsna: Path):
@@ -305,3 +305,96 @@ def test_custom_datamodule_gets_only_its_parameters():
     )
     with pytest.raises(BoneAgeError, match=r"its method steps\(parts, limit, processes\)"):
         build_module(config, nn.Linear(1, 1), "32-true", object())
+
+
+# one picture twice
+
+
+@pytest.mark.parametrize("prepare", [True, False])
+def test_copies_stay_on_one_side(tmp_path: Path, prepare: bool):
+    table = balanced_table(6)
+    copies = table.assign(id=table["id"] + 1000)
+    write_rsna(tmp_path, pd.concat([table, copies]))
+    for i in table["id"]:  # the same pixels in another file
+        Image.open(tmp_path / FOLDER / f"{i}.png").save(
+            tmp_path / FOLDER / f"{i + 1000}.png", compress_level=int(i) % 2
+        )
+    data = data_of(tmp_path, samples_per_group=8, cache=prepare)
+    sides = data.split.assign(picture=data.split["id"].astype(int) % 1000).groupby("picture")["subset"]
+    assert sides.nunique().max() == 1
+    assert data.split["subset"].value_counts().to_dict() == {"train": 120, "validation": 40}
+
+
+def test_copies_with_different_ages_are_reported(tmp_path: Path):
+    write_rsna(tmp_path, balanced_table(4))
+    (tmp_path / FOLDER / "80.png").write_bytes((tmp_path / FOLDER / "3.png").read_bytes())
+    with pytest.raises(
+        BoneAgeError, match=r"2 × image that another row has with another age or sex: .*3.png \(ids "
+    ):
+        data_of(tmp_path)
+    data = data_of(tmp_path, on_invalid="skip", age_bins=5, samples_per_group=8)
+    assert sorted(data.skipped["id"]) == ["3", "80"]
+    assert not {"3", "80"} & set(data.split["id"])
+
+
+# small data
+
+
+def rows_of(ages: list[int], male: list[bool]) -> pd.DataFrame:
+    return pd.DataFrame({"id": range(1, len(ages) + 1), "boneage": ages, "male": male})
+
+
+RNG = np.random.default_rng(0)
+SMALL = {
+    "fifty": rows_of([int(a) for a in RNG.integers(24, 200, 50)], [n % 2 == 0 for n in range(50)]),
+    "four": rows_of([30, 90, 40, 100], [True, True, False, False]),
+    "one age": rows_of([60] * 40, [n % 2 == 0 for n in range(40)]),
+}
+SAID = {
+    "four": "What works with this table: data.age_bins=1 data.samples_per_group=3",
+    "one age": "All bone ages are 60 months, which is one age bin.\n"
+    "What works with this table: data.age_bins=1 data.samples_per_group=20",
+    "fifty": "What works with this table: data.age_bins=5 data.samples_per_group=5",
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_printed_options_work_together(tmp_path: Path, name: str):
+    write_rsna(tmp_path, SMALL[name])
+    with pytest.raises(BoneAgeError) as error:
+        data_of(tmp_path, samples_per_group=400)
+    assert SAID[name] in str(error.value)
+    words = re.findall(r"data\.(age_bins|samples_per_group)=(\d+)", SAID[name])
+    options = {key: int(value) for key, value in words}
+    assert set(data_of(tmp_path, **options).split["subset"]) == {"train", "validation"}
+    with pytest.raises(BoneAgeError):  # it is the largest that works
+        data_of(tmp_path, **options | {"age_bins": options["age_bins"] + 1})
+
+
+def test_one_sex_table_trains_with_note(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    table = balanced_table(4)
+    write_rsna(tmp_path, table[~table["male"]])
+    with caplog.at_level("INFO"):
+        data = data_of(tmp_path, samples_per_group=8)
+    assert len(data.split) == 10 * 8
+    assert (
+        "no boys in the table: the groups are those of girls, and nothing is learned of boys" in caplog.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (
+            rows_of([60, 90, 120, 150], [True, False, False, False]),
+            "No number of age bins works: there is a single boy",
+        ),
+        (rows_of([60, 90], [True, True]).assign(boneage="old"), "no row can be used."),
+    ],
+)
+def test_unhelpable_table_is_explained(tmp_path: Path, table: pd.DataFrame, said: str):
+    write_rsna(tmp_path, table)
+    with pytest.raises(BoneAgeError) as error:
+        data_of(tmp_path, on_invalid="skip")
+    assert said in str(error.value)
+    assert "nan" not in str(error.value)

@@ -49,7 +49,7 @@ def test_unreadable_image_is_a_result(tmp_path: Path):
     ]
     found = list(load_images(asked, [ResizeSpec(10)], [], 2))
     assert [one.error.split(" (")[0] for one in found] == [
-        "no PNG or JPEG or TIFF",
+        "none of PNG, JPEG, TIFF, WEBP, JPEG2000, BMP",
         "unreadable",
         "odd",
         "cannot be read",

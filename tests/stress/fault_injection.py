@@ -1,7 +1,7 @@
 """Moments of a run, counted, and what is done to it there: from inside, so that it always hits the same one.
 
 A plan is a list of [event, number, deed], and comes in the environment variable FAULT_PLAN. Events: `draw` (a
-phantom image is written), `prepare` (an image joins the store), `step`, `validate` (a batch), `write` (a
+phantom image is written), `prepare` (an image is cached), `step`, `validate` (a batch), `write` (a
 checkpoint, half written), `move` and `moved` (before and after a file is moved into place), `figure` (of the
 report). Deeds: `kill`, `term`, `term all` (the command's process group), `int`, `int twice`, `fill` (the
 disk), `free` (it).
@@ -26,7 +26,7 @@ def install(plan: Plan) -> None:
     import torch
     from matplotlib.figure import Figure
 
-    from boneage_pl.data.cache.store import PartialCache
+    from boneage_pl.data.cache.store import CacheWriter
     from boneage_pl.data.phantom import dataset
     from boneage_pl.model.lightning_module import BoneAgeModule
     from boneage_pl.training.callbacks import checkpointing
@@ -58,7 +58,7 @@ def install(plan: Plan) -> None:
             yield image
 
     dataset.progress = drawn  # type: ignore[attr-defined]
-    before(PartialCache, "append", "prepare")
+    before(CacheWriter, "write", "prepare")
     before(BoneAgeModule, "training_step", "step")
     before(BoneAgeModule, "validation_step", "validate")
     before(Figure, "savefig", "figure")

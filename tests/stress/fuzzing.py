@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from boneage_pl.data.images.decode import BadImageError, read_radiograph
+from boneage_pl.data.images.decode import BadImageError
+from boneage_pl.data.images.radiograph import load_radiograph
 from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.data.tables.load import load_table
 from boneage_pl.data.tables.spec import DatasetSpec
@@ -67,7 +68,7 @@ def _read_image(data: Path, number: int, draw: random.Random) -> str:
     path = data / f"{number}.{draw.choice(['png', 'jpg', 'jpeg'])}"
     path.write_bytes(mutated(image(draw), draw))
     try:
-        ResizeSpec(107).apply(read_radiograph(path))
+        ResizeSpec(107).apply(load_radiograph(path).image)
     except BadImageError:
         return "refused"
     finally:

@@ -246,7 +246,7 @@ def test_image_damaged_during_training_is_named(home: Home):
     image.write_bytes(whole[:2000])
     result = running.wait()
     assert result.returncode == 2
-    assert "boneage-training-dataset/7.png: cut short in its pixels (IDAT)" in result.stderr
+    assert "boneage-training-dataset/7.png: cut short" in result.stderr
     assert "python -m boneage_pl resume=outputs/bad" in result.stderr
     assert "Traceback" not in result.stderr
     image.write_bytes(whole)

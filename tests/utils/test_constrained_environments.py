@@ -3,26 +3,20 @@
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from boneage_pl.data import dataset
-from boneage_pl.data.cache import uncached
 from boneage_pl.data.datamodule import BoneAgeDataModule
 from boneage_pl.data.dataset import limit_workers_by_shm
-from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils import hardware
 from tests.conftest import balanced_table, write_rsna
 
 MIB = 2**20
 BATCH = 32 * 500 * 500
-
-SQUARE = ResizeSpec(107)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +97,8 @@ print(os.environ["LOGNAME"])
 @pytest.mark.parametrize(
     "work",
     [
-        'build_cache(table, Path("data"), Path("prepared"), ResizeSpec(107), 2)',
-        'scan_originals(dict(zip(table["id"], table["path"])), ResizeSpec(107), 2)',
+        'build_cache(table, Path("data"), Path("prepared.npy"), ResizeSpec(107), 2)',
+        'index_images(relative_paths(table, Path("data")), Path("data"), ResizeSpec(107), 2)',
     ],
 )
 def test_script_without_main_guard_fails_clearly(tmp_path: Path, work: str):
@@ -116,8 +110,7 @@ def test_script_without_main_guard_fails_clearly(tmp_path: Path, work: str):
     code = """
 from pathlib import Path
 from boneage_pl.data.images.resize import ResizeSpec
-from boneage_pl.data.cache.uncached import scan_originals
-from boneage_pl.data.cache.build import build_cache
+from boneage_pl.data.cache.build import build_cache, index_images, relative_paths
 from boneage_pl.data.tables.load import read_table
 table = read_table(Path("data"))
 """
@@ -138,59 +131,3 @@ def test_full_shared_memory_is_an_error(rsna: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.Tensor, "share_memory_", full)  # loader processes are forks
     with pytest.raises(BoneAgeError, match=r"no room for the loader processes' batches in /dev/shm"):
         next(iter(data.train_dataloader()))
-
-
-@pytest.fixture
-def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many images each look at the original files took, as `scan_originals` comes to know of them."""
-    seen: list[int] = []
-    examine = uncached._scan
-
-    def counted(paths: dict[str, str], size: int, workers: int) -> Any:
-        seen.append(len(paths))
-        return examine(paths, size, workers)
-
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    monkeypatch.setattr(uncached, "_scan", counted)
-    return seen
-
-
-def test_originals_are_scanned_once_a_machine(tmp_path: Path, looks: list[int]):
-    write_rsna(tmp_path / "data", balanced_table(1))
-    files = sorted((tmp_path / "data").rglob("*.png"))
-    paths = {file.stem: str(file) for file in files}
-    whole = files[0].read_bytes()
-    files[0].write_bytes(whole[:100])
-    first = uncached.scan_originals(paths, SQUARE)
-    assert list(first.errors) == [files[0].stem]
-    assert uncached.scan_originals(paths, SQUARE) == first
-    assert looks == [20]
-    uncached.scan_originals(paths, ResizeSpec(128))  # other pixels
-    assert looks == [20, 20]
-
-    found = files[0].stat()
-    files[0].write_bytes(whole)
-    os.utime(files[0], ns=(found.st_atime_ns, found.st_mtime_ns))
-    assert uncached.scan_originals(paths, SQUARE).errors == {}  # a file that could not be used is tried again
-    os.utime(files[1])
-    uncached.scan_originals(paths, SQUARE)
-    assert looks == [20] * 4
-
-    (kept,) = (tmp_path / "temporary").iterdir()
-    for file in kept.glob("*.json"):
-        file.write_text(file.read_text()[:-5])
-    assert uncached.scan_originals(paths, SQUARE).errors == {}
-    assert looks == [20] * 5
-    assert kept.stat().st_mode & 0o077 == 0
-
-
-def test_scan_without_temporary_folder(tmp_path: Path, looks: list[int]):
-    write_rsna(tmp_path / "data", balanced_table(1))
-    paths = {file.stem: str(file) for file in (tmp_path / "data").rglob("*.png")}
-    uncached.scan_originals(paths, SQUARE)
-    (mine,) = (tmp_path / "temporary").iterdir()
-    mine.rename(tmp_path / "theirs")
-    mine.symlink_to(tmp_path / "theirs")  # what another user could lay there
-    assert not uncached.scan_originals(paths, SQUARE).errors
-    assert looks == [20, 20]

@@ -11,13 +11,12 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
-from boneage_pl.data.cache.build import DatasetIndex, build_cache, open_dataset
-from boneage_pl.data.cache.store import ImageCache, ImageIndex
-from boneage_pl.data.cache.uncached import scan_originals
+from boneage_pl.data.cache.build import DatasetIndex, index_images, open_dataset, relative_paths
+from boneage_pl.data.cache.store import ImageIndex
 from boneage_pl.data.dataloaders import DataLoaderFactory, DeviceImages
 from boneage_pl.data.dataset import Batch, check_shares
-from boneage_pl.data.images.bit_depth import describe_bit_depths, effective_bits
-from boneage_pl.data.images.decode import decode_originals
+from boneage_pl.data.images.bit_depth import describe_bit_depths
+from boneage_pl.data.images.radiograph import load_resized
 from boneage_pl.data.images.resize import ReadPixels, ResizeMode, ResizeSpec
 from boneage_pl.data.phantom import generate_if_missing
 from boneage_pl.data.sampling import Sampling, balanced
@@ -57,10 +56,10 @@ class BoneAgeDataModule(L.LightningDataModule):
         allow_leakage: with `origin`, accept validation images that the checkpoint trained on.
         table, columns, age_unit, sheet: how the table is found and read, see `DatasetSpec`.
         on_invalid: whether rows and images that cannot be used are refused (`raise`) or left out (`skip`).
-        cache: read the images from a store that is made on first use (see `build_cache`), or decode the
+        cache: read the images from a cache that is built on first use (see `build_cache`), or decode the
             original files again for every sample. The tensors are the same.
-        cache_dir: folder of the prepared images, of this `root` alone; `None` for `prepared/` inside it.
-        cache_workers: processes that prepare; `None` for one a core.
+        cache_dir: folder of the cache; `None` for `prepared/` inside `root`.
+        cache_workers: processes that decode for it; `None` for one a core.
         num_workers: loader processes; `None` chooses from the machine (see `default_workers`). Fewer where
             shared memory has no room for their batches.
         prefetch_factor: batches that each of them has ready; `None` for PyTorch's 2.
@@ -163,12 +162,10 @@ class BoneAgeDataModule(L.LightningDataModule):
         if self.phantom is not None:
             generate_if_missing(self.phantom, self.root)
         index = self._index()
-        if self.cache and index.store is None:
-            if not index.problems:
-                self._make_split(index.table)  # what cannot be divided is refused before it is prepared
-            index.store = build_cache(
-                index.table, self.root, self.cache_dir, self.resize_spec, self.cache_workers
-            )
+        if self.cache and index.cache is None:
+            if not index.issues:
+                self._make_split(index.table)  # what cannot be divided is refused before it is decoded
+            index.cache = index.build_cache(self.cache_dir, self.resize_spec, self.cache_workers)
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
         """Read and check the table and every image, and divide what can be used.
@@ -180,24 +177,24 @@ class BoneAgeDataModule(L.LightningDataModule):
         if self._ready:  # Lightning calls this again before validate and before fit
             return
         index = self._index()
-        table, problems = index.table, index.problems
+        table, issues = index.table, index.issues
         self.read, images = self._source(index)
         self.bit_depths = images.bit_depths
-        self.table = drop_invalid_images(problems, table, images.errors, images.pixel_sha256)
-        if problems and self.on_invalid == "raise":
-            raise problems.error()
+        self.table = drop_invalid_images(issues, table, images.errors, images.pixel_sha256)
+        if issues and self.on_invalid == "raise":
+            raise issues.error()
         origin = self.origin if self.use_origin else None
-        if origin and (lost := problems.filter({*origin["train"], *origin["validation"]})):
+        if origin and (lost := issues.filter({*origin["train"], *origin["validation"]})):
             raise BoneAgeError(
                 f"{len(lost)} images of the checkpoint's split cannot be used.\n{lost.summary()}\n"
                 "Fetch them again, or draw another split with data.split_from=new."
             )
-        if problems:
-            log.warning("%d rows or images are left out:\n%s", len(problems), problems.summary())
+        if issues:
+            log.warning("%d rows or images are left out:\n%s", len(issues), issues.summary())
         if self.table.empty:
-            raise BoneAgeError(f"{problems.source}: no row can be used.")
-        self.skipped = problems.table()
-        depths = describe_bit_depths(images.depths.values(), images.bit_depths)
+            raise BoneAgeError(f"{issues.source}: no row can be used.")
+        self.skipped = issues.table()
+        depths = describe_bit_depths((f.bit_depth for f in images.files.values()), images.bit_depths)
         for note in filter(None, (missing_sex_note(self.table), depths)):
             log.info("%s", note)
         split, how, edges = self._make_split(self.table, images.pixel_sha256, images.file_sha256)
@@ -218,27 +215,23 @@ class BoneAgeDataModule(L.LightningDataModule):
     def _index(self) -> DatasetIndex:
         """Return what this process has found out; of several processes each looks for itself."""
         if self._dataset_index is None:
-            self._dataset_index = open_dataset(
-                self.spec, self.cache_dir, self.resize_spec, prepared=self.cache
-            )
+            folder = self.cache_dir if self.cache else None
+            self._dataset_index = open_dataset(self.spec, folder, self.resize_spec)
         return self._dataset_index
 
     def _source(self, index: DatasetIndex) -> tuple[ReadPixels, ImageIndex]:
         """Return what reads pixels by id, and what is known of the images."""
         if not self.cache:
+            relative = relative_paths(index.table, self.root)
+            images = index_images(relative, self.root, self.resize_spec, self.cache_workers)
             paths = dict(zip(index.table["id"], index.table["path"], strict=True))
-            images = scan_originals(paths, self.resize_spec, self.cache_workers)
-            used = {i: effective_bits(depth, images.bit_depths) for i, depth in images.depths.items()}
-            return partial(decode_originals, paths, self.resize_spec, used), images
-        if index.store is None:
-            ImageCache(self.cache_dir, self.resize_spec)  # says that there is none, where that is so
-        if index.store is None or not index.store.path.exists():  # another data set has taken its place
+            return partial(load_resized, paths, self.resize_spec, images.bit_depths), images
+        if index.cache is None:
             raise BoneAgeError(
-                f"{self.cache_dir} holds other images than {self.root}: they changed since they were\n"
-                "cached, or another data set has the same data.cache_dir. Start again, and give each\n"
-                "data set a cache of its own."
+                f"There is no current image cache in {self.cache_dir}.\n"
+                "Build it with  python -m boneage_pl.prepare data.root=<folder>  and the same options."
             )
-        return index.store.read, index.store.images
+        return index.cache.read, index.cache.images
 
     def _make_split(
         self,

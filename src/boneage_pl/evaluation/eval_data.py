@@ -12,14 +12,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from boneage_pl.data.cache.build import build_cache
+from boneage_pl.data.cache.build import open_dataset
 from boneage_pl.data.cache.store import ImageCache, ImageIndex
-from boneage_pl.data.images.bit_depth import effective_bits
-from boneage_pl.data.images.decode import decode_originals
+from boneage_pl.data.images.radiograph import load_resized
 from boneage_pl.data.images.resize import ReadPixels, Resampling, ResizeSpec
 from boneage_pl.data.phantom import generate_if_missing
 from boneage_pl.data.split_record import SeenImages, split_from_dict
-from boneage_pl.data.tables.load import load_table
 from boneage_pl.data.tables.spec import DatasetSpec, resolve_cache_dir
 from boneage_pl.data.tables.validate import check_on_invalid, drop_invalid_images, format_list
 from boneage_pl.errors import BoneAgeError
@@ -136,10 +134,9 @@ class EvaluationSet:
     def conditions(self, frame: ResizeSpec) -> dict[str, ReadPixels]:
         """Return the ways that the images are shown in a stress test, in a square."""
         paths = dict(zip(self.table["id"], self.table["path"], strict=True))
-        used = {i: effective_bits(depth, self.images.bit_depths) for i, depth in self.images.depths.items()}
 
         def redone(resampling: Resampling) -> ReadPixels:
-            return partial(decode_originals, paths, replace(frame, resampling=resampling), used)
+            return partial(load_resized, paths, replace(frame, resampling=resampling), self.images.bit_depths)
 
         return build_conditions(self.stores[frame].read, redone)
 
@@ -198,24 +195,21 @@ def _data(config: DictConfig, record: CheckpointMetadata, typed: set[str], *, an
 
 
 def _images(
-    data: DictConfig, place: DatasetSpec, frames: list[ResizeSpec]
+    data: DictConfig, spec: DatasetSpec, frames: list[ResizeSpec]
 ) -> tuple[pd.DataFrame, dict[ResizeSpec, ImageCache]]:
     """Return the table's usable rows, and their prepared images by square."""
-    table, problems = load_table(place)
-    folder = resolve_cache_dir(data.cache_dir, place.root)
-    workers = data.cache_workers
-    stores = {
-        frame: build_cache(table, place.root, folder, frame, workers) for frame in dict.fromkeys(frames)
-    }
-    images = stores[frames[0]].images
-    usable = drop_invalid_images(problems, table, images.errors, images.pixel_sha256)
-    if problems and check_on_invalid(data.on_invalid) == "raise":
-        raise problems.error()
-    if problems:
-        log.warning("%d rows or images are left out:\n%s", len(problems), problems.summary())
+    index = open_dataset(spec)
+    folder = resolve_cache_dir(data.cache_dir, spec.root)
+    caches = {frame: index.build_cache(folder, frame, data.cache_workers) for frame in dict.fromkeys(frames)}
+    images, issues = caches[frames[0]].images, index.issues
+    usable = drop_invalid_images(issues, index.table, images.errors, images.pixel_sha256)
+    if issues and check_on_invalid(data.on_invalid) == "raise":
+        raise issues.error()
+    if issues:
+        log.warning("%d rows or images are left out:\n%s", len(issues), issues.summary())
     if usable.empty:
-        raise BoneAgeError(f"{problems.source}: no row can be used.")
-    return usable[["id", "male", "bone_age", "path"]].reset_index(drop=True), stores
+        raise BoneAgeError(f"{issues.source}: no row can be used.")
+    return usable[["id", "male", "bone_age", "path"]].reset_index(drop=True), caches
 
 
 def _own_rows(checkpoints: Sequence[Checkpoint], table: pd.DataFrame, images: ImageIndex) -> pd.DataFrame:

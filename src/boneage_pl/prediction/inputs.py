@@ -3,15 +3,15 @@
 import glob
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from boneage_pl.data.images.dicom import is_dicom
-from boneage_pl.data.images.radiograph import SUFFIXES
-from boneage_pl.data.tables.spec import TABLE_SUFFIXES, DatasetSpec
+from boneage_pl.data.images.dicom import is_dicom, non_image_class
+from boneage_pl.data.tables.spec import DICOM_SUFFIXES, IMAGE_SUFFIXES, TABLE_SUFFIXES, DatasetSpec
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.prediction.types import PredictionRequest
 from boneage_pl.utils.files import expand_path, filter_by_suffix, iter_files
@@ -40,7 +40,7 @@ def requests_from_table(table: Path, male: Any, spec: DatasetSpec | None = None)
     from boneage_pl.data.tables.validate import parse_sexes
 
     labels = read_label_table(table, spec or DatasetSpec(table.parent), ages=False)
-    images = filter_by_suffix(list(iter_files(table.parent)), SUFFIXES)
+    images = filter_by_suffix(list(iter_files(table.parent)), IMAGE_SUFFIXES)
 
     def match(cells: Iterable[str]) -> dict[str, list[str]]:
         there = {cell: [file] for cell in cells if (file := _existing_file(cell, table.parent))}
@@ -80,7 +80,6 @@ def _existing_file(cell: str, folder: Path) -> str | None:
 
 
 SEXES = {"F": False, "M": True, "UNKNOWN": "unknown"}
-_NOT_IMAGES = (f"{os.sep}DICOMDIR", ".sr.dcm")  # an archive's index, and reports of ours
 _HEAD = 132  # bytes that tell DICOM
 
 
@@ -121,11 +120,12 @@ def expand_inputs(
 
 def _expand_one(name: str, path: Path, male: Any, spec: DatasetSpec | None) -> Iterable[PredictionRequest]:
     if os.path.isdir(path):  # noqa: PTH112 — a Path raises where a name is too long
-        listed = _images_below(path)
+        others: Counter[str] = Counter()
+        listed = _images_below(path, others)
         first = next(listed, None)
         if first is None:
-            there = ", ".join(SUFFIXES)
-            raise BoneAgeError(f"images={name}: no radiograph in it ({there}, DICOM by any name).")
+            there = f"; left out: {_format_kinds(others)}" if others else ""
+            raise BoneAgeError(f"images={name}: no radiograph in it{there}.")
         return _chained(first, listed, male)
     if path.suffix.lower() in TABLE_SUFFIXES and os.path.isfile(path):  # noqa: PTH113
         return requests_from_table(path, male, spec)
@@ -144,17 +144,35 @@ def _chained(first: Path, rest: Iterator[Path], male: Any) -> Iterator[Predictio
         yield PredictionRequest(path, male)
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
+def _images_below(folder: Path, others: Counter[str]) -> Iterator[Path]:
+    """Yield what may be radiographs below a folder; the rest is counted by kind, and logged at the end."""
     for path in iter_files(folder):
-        if path.endswith(_NOT_IMAGES):
-            continue
-        suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 — thousands of Paths take seconds
-        if suffix in SUFFIXES or looks_like_dicom(path):
+        if kind := other_kind(path):
+            others[kind] += 1
+        else:
             yield Path(path)
+    if others:
+        log.info("%s: left out %s", folder, _format_kinds(others))
 
 
-def looks_like_dicom(path: str) -> bool:
-    """Whether a file is DICOM that is called otherwise: archives export them by number or UID."""
+def _format_kinds(others: Counter[str]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in others.most_common(5))
+
+
+def other_kind(path: str) -> str:
+    """Return what a file is that is no radiograph, `.heic` or `RT Plan Storage`; nothing where it may be one.
+
+    DICOM has any name: archives export it by number or UID. Its objects without an image are no radiographs.
+    """
+    suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 — thousands of Paths take seconds
+    if suffix in IMAGE_SUFFIXES and suffix not in DICOM_SUFFIXES:
+        return ""
+    if _has_dicom_mark(path):
+        return non_image_class(path)
+    return "" if suffix in IMAGE_SUFFIXES else suffix or "without suffix"
+
+
+def _has_dicom_mark(path: str) -> bool:
     try:
         if not Path(path).is_file():  # a pipe would be waited for
             return False

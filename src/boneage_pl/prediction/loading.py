@@ -1,8 +1,7 @@
 """Load the images of prediction requests in threads."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -11,6 +10,7 @@ from boneage_pl.data.images.decode import BLANK_IMAGE, BadImageError
 from boneage_pl.data.images.radiograph import Radiograph, load_radiograph
 from boneage_pl.data.images.resize import Pixels, ResizeSpec
 from boneage_pl.prediction.types import PredictionRequest
+from boneage_pl.utils.processes import bounded_map
 
 PREFETCH = 64  # images decoded ahead; our choice: two batches
 
@@ -62,24 +62,12 @@ def load_images(
     with ThreadPoolExecutor(threads) as pool:
         try:
             if overlap:
-                yield from _prefetch(pool, read, coming)
+                yield from bounded_map(pool, read, coming, PREFETCH)
             else:
                 while part := list(pool.map(read, islice(coming, PREFETCH))):
                     yield from part
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _prefetch(
-    pool: ThreadPoolExecutor,
-    read: Callable[[PredictionRequest], LoadedImage],
-    coming: Iterator[PredictionRequest],
-) -> Iterator[LoadedImage]:
-    waiting: deque[Future[LoadedImage]] = deque(pool.submit(read, q) for q in islice(coming, PREFETCH))
-    while waiting:
-        ready = waiting.popleft().result()
-        waiting.extend(pool.submit(read, q) for q in islice(coming, 1))
-        yield ready
 
 
 def _load_image(

@@ -1,15 +1,19 @@
 """Process pool, file locks and signal handling in worker processes."""
 
 import logging
+import math
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +24,12 @@ from boneage_pl.errors import BoneAgeError
 log = logging.getLogger(__name__)
 
 MIN_TASKS = 64  # images: starting processes takes longer than reading or drawing these in this one
+_CHUNK = 4  # tasks handed to a process at once
+# quota and period in µs, of cgroups 2 and 1
+_CPU_QUOTAS = (
+    ("/sys/fs/cgroup/cpu.max",),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
 MAIN_GUARD_MESSAGE = (
     "Its processes import the script that they are started from: what a script does must stand below\n"
     '  if __name__ == "__main__":'
@@ -27,8 +37,15 @@ MAIN_GUARD_MESSAGE = (
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use, by its affinity and its container's CPU quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for files in _CPU_QUOTAS:
+        try:
+            quota, period = " ".join(Path(file).read_text() for file in files).split()
+            return max(1, min(count, math.ceil(int(quota) / int(period)) if int(quota) > 0 else count))
+        except (OSError, ValueError):  # another version of cgroups, or "max"
+            continue
+    return count
 
 
 @contextmanager
@@ -60,8 +77,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def parallel_map(do: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[R]:
+def parallel_map(do: Callable[[T], R], tasks: Sequence[T], workers: int, limit: int = 256) -> Iterator[R]:
     """Yield what `do` makes of each task, in their order; a few tasks are done in this process.
+
+    Args:
+        do: of a module, as a process imports it.
+        tasks: that it is called with.
+        workers: processes.
+        limit: of the results that wait to be taken and the tasks that are under way.
 
     Raises:
         BoneAgeError: see `worker_pool`.
@@ -69,8 +92,24 @@ def parallel_map(do: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iter
     if workers == 1 or len(tasks) <= MIN_TASKS:
         yield from map(do, tasks)
         return
-    with worker_pool(min(workers, len(tasks))) as pool:
-        yield from pool.map(do, tasks, chunksize=4)
+    chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
+    with worker_pool(min(workers, len(chunks))) as pool:
+        for results in bounded_map(pool, partial(_do_all, do), chunks, max(limit // _CHUNK, workers)):
+            yield from results
+
+
+def _do_all(do: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
+    return [do(task) for task in tasks]
+
+
+def bounded_map(pool: Executor, do: Callable[[T], R], tasks: Iterable[T], limit: int) -> Iterator[R]:
+    """Yield results in order as `Executor.map` does, with no more than `limit` of them begun or waiting."""
+    coming = iter(tasks)
+    waiting = deque(pool.submit(do, task) for task in islice(coming, limit))
+    while waiting:
+        result = waiting.popleft().result()
+        waiting.extend(pool.submit(do, task) for task in islice(coming, 1))
+        yield result
 
 
 def check_main_guard() -> None:

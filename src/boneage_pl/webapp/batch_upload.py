@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from boneage_pl.data.images.radiograph import SUFFIXES
 from boneage_pl.data.tables.spec import TABLE_SUFFIXES
 from boneage_pl.errors import BoneAgeError, first_line
 from boneage_pl.fetch.extract import CORRUPTION_ERRORS, is_hidden
-from boneage_pl.prediction.inputs import looks_like_dicom
+from boneage_pl.prediction.inputs import other_kind
 from boneage_pl.prediction.types import PredictionRequest
 
 _DIRECTORY = 4 << 20  # bytes; our choice: of a zip file's list of contents, some forty thousand names
@@ -162,7 +161,7 @@ def _extract_entry(
     else:
         if _is_table(suffix):
             laid.tables[path] = name
-        elif suffix in SUFFIXES or looks_like_dicom(str(path)):
+        elif not other_kind(str(path)):
             laid.names[path] = name
     return room - entry.file_size
 

@@ -1,5 +1,7 @@
-"""The prepared images: what they are, and that nothing wrong is ever read from them."""
+"""The image cache: what it holds, when it is built anew, and that nothing wrong is ever read from it."""
 
+import errno
+import os
 import resource
 import subprocess
 import sys
@@ -13,13 +15,15 @@ import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
-from boneage_pl.data.cache import build, store
-from boneage_pl.data.cache.build import build_cache
+from boneage_pl.data.cache import store
+from boneage_pl.data.cache.build import build_cache, index_images, open_dataset, relative_paths
 from boneage_pl.data.cache.store import ImageCache
 from boneage_pl.data.images import decode
+from boneage_pl.data.images.bit_depth import dataset_bit_depths, effective_bits
+from boneage_pl.data.images.radiograph import load_resized
 from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.data.tables.load import read_table
-from boneage_pl.errors import BoneAgeError
+from boneage_pl.data.tables.spec import DatasetSpec
 from tests.conftest import balanced_table, write_rsna
 
 SIZE = ResizeSpec(107)
@@ -32,14 +36,12 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def prepare(root: Path, **options: Any) -> ImageCache:
-    return build_cache(read_table(root), root, root / "prepared", SIZE, **options)
+def cache_file(root: Path) -> Path:
+    return root / "prepared" / f"{SIZE}-{FOLDER}.npy"
 
 
-def made_anew(root: Path) -> Path:
-    """Return the folder of a store made without interruption and without an older one."""
-    build_cache(read_table(root), root, root.parent / "anew", SIZE)
-    return root.parent / "anew"
+def cached(root: Path, **options: Any) -> ImageCache:
+    return build_cache(read_table(root), root, cache_file(root), SIZE, **options)
 
 
 def command(root: Path, *options: str, **settings: Any) -> subprocess.Popen[str]:
@@ -53,122 +55,133 @@ def command(root: Path, *options: str, **settings: Any) -> subprocess.Popen[str]
     )
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ids of the images that this process has decoded."""
-    ids: list[str] = []
-    real = decode.decode_image
-
-    def recording(content: bytes, name: Path, bits: int) -> Image.Image:
-        ids.append(Path(name).stem)
-        return real(content, name, bits)
-
-    monkeypatch.setattr(decode, "decode_image", recording)
-    return ids
+def built(root: Path) -> list[str]:
+    """Return the names of the files in the cache's folder but locks."""
+    return sorted(path.name for path in (root / "prepared").iterdir() if path.suffix != ".lock")
 
 
 def test_cache_equals_torchvision_resize_and_crop(root: Path):
-    prepared = prepare(root)
-    table = read_table(root)
-    assert set(prepared.rows) == set(table["id"])
+    cache, table = cached(root), read_table(root)
+    assert set(cache.rows) == set(table["id"])
     published = v2.Compose([v2.Resize(SIZE.size), v2.CenterCrop(SIZE.size)])
     for i, path in zip(table["id"], table["path"], strict=True):
-        assert np.array_equal(prepared.read([i])[0], np.asarray(published(Image.open(path))))
+        assert np.array_equal(cache.read([i])[0], np.asarray(published(Image.open(path))))
     with pytest.raises(ValueError, match="read-only"):
-        prepared.pixels[0] = 0
-    assert np.array_equal(np.load(prepared.path, mmap_mode="r"), prepared.pixels)  # numpy's own format
+        cache.pixels[0] = 0
+    assert np.array_equal(np.load(cache.path, mmap_mode="r"), cache.pixels)  # numpy's own format
 
 
-def test_second_build_decodes_and_writes_nothing(root: Path, decoded: list[str]):
-    first = prepare(root, workers=1)
-    assert len(decoded) == 80
-    written = first.path.stat().st_mtime_ns
-    assert prepare(root, workers=1, verify=True).path.stat().st_mtime_ns == written
-    assert len(decoded) == 80
+def test_uncached_images_are_the_same(root: Path):
+    cache, table = cached(root), read_table(root)
+    index = index_images(relative_paths(table, root), root, SIZE)
+    assert index == cache.images
+    paths = dict(zip(table["id"], table["path"], strict=True))
+    assert np.array_equal(load_resized(paths, SIZE, index.bit_depths, ["7", "3"]), cache.read(["7", "3"]))
 
 
-def test_rebuild_processes_changed_files_only(root: Path, decoded: list[str]):
-    prepare(root, workers=1)
-    decoded.clear()
-    images = root / FOLDER
-    added = pd.DataFrame({"id": [500], "boneage": [100], "male": [True]})
+def test_second_build_writes_nothing(root: Path):
+    written = cached(root).path.stat().st_ino
+    assert cached(root).path.stat().st_ino == written
+    assert cached(root, verify=True).path.stat().st_ino == written
+    assert built(root) == [cache_file(root).name]
+
+
+def change_pixels(root: Path) -> None:
+    (root / FOLDER / "6.png").write_bytes((root / FOLDER / "7.png").read_bytes())
+
+
+def change_table(root: Path) -> None:
     table = pd.read_csv(root / f"{FOLDER}.csv")
-    pd.concat([table[table["id"] != 5], added]).to_csv(root / f"{FOLDER}.csv", index=False)
-    (images / "5.png").unlink()
-    (images / "500.png").write_bytes((images / "9.png").read_bytes())
-    (images / "6.png").write_bytes((images / "7.png").read_bytes())
-    (images / "8.png").touch()  # another time, the same content
-
-    updated = prepare(root, workers=1)
-    assert sorted(decoded) == ["500", "6"]
-    assert "5" not in updated.rows
-    assert np.array_equal(*updated.read(["6", "7"]))
-    assert contents(root / "prepared") == contents(made_anew(root))
+    table[table["id"] != 5].to_csv(root / f"{FOLDER}.csv", index=False)
 
 
-def test_rebuild_after_version_change(root: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch):
-    prepare(root, workers=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "VERSION", store.VERSION + 1)
-        with pytest.raises(BoneAgeError, match="holds no prepared images of 107 pixels"):
-            ImageCache(root / "prepared", SIZE)
-    text = (root / "prepared" / f"{SIZE}.json").read_text()
-    (root / "prepared" / f"{SIZE}.json").write_text(
-        text.replace(f'"version": {store.VERSION}', '"version": 0')
-    )
-    decoded.clear()
-    prepare(root, workers=1)
-    assert len(decoded) == 80
+def change_time(root: Path) -> None:
+    os.utime(root / FOLDER / "8.png", ns=(1, 1))
 
 
-def test_damaged_cache_is_detected(root: Path):
-    path = prepare(root).path
-    good = contents(root / "prepared")
-    damaged = bytearray(path.read_bytes())
-    damaged[5000] ^= 1
-    path.write_bytes(damaged)
-    prepare(root, verify=True)
-    assert contents(root / "prepared") == good
-    path.write_bytes(path.read_bytes()[:-1])  # too short is seen without reading it all
-    prepare(root)
-    assert contents(root / "prepared") == good
+def change_version(root: Path) -> None:
+    path = cache_file(root)
+    path.write_bytes(path.read_bytes().replace(f'[{store.VERSION}, "107"'.encode(), b'[0, "107"'))
 
 
-def test_resumed_build_is_byte_equal(tmp_path: Path):
+def cut_short(root: Path) -> None:
+    cache_file(root).write_bytes(cache_file(root).read_bytes()[:-1])
+
+
+def empty(root: Path) -> None:
+    cache_file(root).write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    "change", [change_pixels, change_table, change_time, change_version, cut_short, empty]
+)
+def test_change_rebuilds_cache(root: Path, change: Any):
+    written = cached(root).path.stat().st_mtime_ns
+    change(root)
+    again = cached(root)
+    assert again.path.stat().st_mtime_ns > written
+    anew = build_cache(read_table(root), root, root.parent / "anew.npy", SIZE)
+    assert again.path.read_bytes() == anew.path.read_bytes()
+
+
+def test_prepare_rebuilds_damaged_pixels(root: Path):
+    path = cached(root).path
+    good = path.read_bytes()
+    path.write_bytes(good[:5000] + bytes([good[5000] ^ 1]) + good[5001:])
+    cached(root)
+    assert path.read_bytes() != good  # training does not read every byte
+    cached(root, verify=True)
+    assert path.read_bytes() == good
+
+
+def test_open_cache_outlives_its_file(root: Path):
+    cache = cached(root)
+    before = cache.read(["6"]).copy()
+    change_pixels(root)
+    assert not np.array_equal(cached(root).read(["6"]), before)
+    assert np.array_equal(cache.read(["6"]), before)
+
+
+def test_tables_of_one_root_have_caches_of_their_own(root: Path):
+    table = pd.read_csv(root / f"{FOLDER}.csv")
+    (root / f"{FOLDER}.csv").unlink()
+    (root / "other").mkdir()
+    for name, rows in {"train": table[:40], "valid": table[40:], "other/train": table[::2]}.items():
+        rows.to_csv(root / f"{name}.csv", index=False)
+    names = ["train.csv", "valid.csv", "other/train.csv"]
+    indices = [open_dataset(DatasetSpec(root, Path(name))) for name in names]
+    paths = [index.build_cache(root / "prepared", SIZE, 1).path for index in indices]
+    written = [path.stat().st_ino for path in paths]
+    assert len(set(paths)) == 3
+    again = [open_dataset(DatasetSpec(root, Path(n)), root / "prepared", SIZE).cache for n in names]
+    assert [cache.path.stat().st_ino for cache in again if cache] == written
+
+
+def test_killed_build_costs_a_rebuild(tmp_path: Path):
     root = tmp_path / "data"
-    table = pd.DataFrame({"id": range(1, 161), "boneage": 50, "male": True})
-    write_rsna(root, table)
-    for i in table["id"]:  # large enough to be caught half-way
+    write_rsna(root, pd.DataFrame({"id": range(1, 161), "boneage": 50, "male": True}))
+    for i in range(1, 161):  # large enough to be caught half-way
         pixels = np.random.default_rng(i).integers(0, 256, (600, 500), dtype=np.uint8)
         Image.fromarray(pixels).save(root / FOLDER / f"{i}.png")
     running = command(root)
-    journal = root / "prepared" / f".{SIZE}.v{store.VERSION}.part.jsonl"
-    while running.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 20):
+    begun = cache_file(root).with_suffix(".npy.tmp")
+    while running.poll() is None and not (begun.exists() and begun.stat().st_size > 20 * SIZE.size**2):
         time.sleep(0.002)
     running.kill()
     running.communicate()
-    done = journal.read_bytes().count(b"\n")
-    assert 20 <= done < 160
-    assert contents(root / "prepared") == {}  # nothing that could be taken for a store
-    with journal.open("ab") as file:
-        file.write(b'{"id": "half a li')  # as a machine that loses power may leave it
-
+    assert built(root) == [begun.name]
     again = command(root)
-    out, err = again.communicate()
+    _, err = again.communicate()
     assert again.returncode == 0, err
-    assert f"continuing: {done} of 160 images" in out
-    assert contents(root / "prepared") == contents(made_anew(root))
+    assert built(root) == [cache_file(root).name]
+    assert np.array_equal(cached(root).read(["160"])[0], SIZE.apply(Image.fromarray(pixels)))
 
 
 def test_concurrent_builds_run_once(root: Path):
     running = [command(root) for _ in range(3)]
     texts = [process.communicate() for process in running]
     assert [process.returncode for process in running] == [0, 0, 0]
-    assert sum("preparing" in err for _, err in texts) == 1
+    assert sum("caching" in err for _, err in texts) == 1
     assert all("80 images of 107 px" in out for out, _ in texts)
 
 
@@ -181,28 +194,48 @@ def test_unreadable_images_are_listed_and_others_cached(root: Path):
     assert "78 images of 107 px" in out
     assert "2 rows or images cannot be used" in err
     assert f"1 × image that is an empty file: {root / FOLDER / '3.png'}" in err
-    assert f"1 × image that is cut short in its pixels (IDAT): {root / FOLDER / '4.png'}" in err
+    assert f"1 × image that is cut short: {root / FOLDER / '4.png'}" in err
     assert "Traceback" not in err
 
 
-def test_full_disk_is_one_error_and_keeps_work(root: Path):
+def test_missing_image_does_not_affect_others(root: Path):
+    table = read_table(root)
+    (root / FOLDER / "3.png").unlink()  # gone after the table was read
+    first = build_cache(table, root, cache_file(root), SIZE)
+    written = first.path.stat().st_ino
+    again = build_cache(table, root, cache_file(root), SIZE)
+    assert again.images.errors == {"3": "unreadable (No such file or directory)"}
+    assert again.path.stat().st_ino == written
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_transient_read_error_is_not_stored(root: Path, monkeypatch: pytest.MonkeyPatch, number: int):
+    def failing(path: object, *args: object, **options: object) -> object:
+        if str(path).endswith("/5.png"):
+            raise OSError(number, "it passes", str(path))
+        return open(path, *args, **options)  # type: ignore[call-overload]  # noqa: PTH123
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decode, "open", failing, raising=False)
+        assert cached(root, workers=1).images.errors == {"5": "unreadable (it passes)"}
+    assert cached(root).images.errors == {}
+
+
+def test_full_disk_is_one_error(root: Path):
     def small_disk() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 
     process = command(root, preexec_fn=small_disk)
     _, err = process.communicate()
     assert process.returncode == 2
-    assert f"cannot be written to {root / 'prepared'}" in err
+    assert f"{cache_file(root)} cannot be written" in err
     assert "Traceback" not in err
-    process = command(root)
-    out, _ = process.communicate()
-    assert "continuing: 34 of 80 images" in out
-    assert contents(root / "prepared") == contents(made_anew(root))
+    assert built(root) == []
 
 
 def test_cache_dir_may_lie_elsewhere_but_is_no_file(root: Path, tmp_path: Path):
     assert command(root, f"data.cache_dir={tmp_path / 'elsewhere'}").wait() == 0
-    assert (tmp_path / "elsewhere" / f"{SIZE}.json").exists()
+    assert len(list((tmp_path / "elsewhere").glob("107-*.npy"))) == 1
     assert not (root / "prepared").exists()
     (tmp_path / "file").touch()
     process = command(root, f"data.cache_dir={tmp_path / 'file'}")
@@ -212,41 +245,10 @@ def test_cache_dir_may_lie_elsewhere_but_is_no_file(root: Path, tmp_path: Path):
 
 
 def test_phantom_is_generated_and_cached(tmp_path: Path):
-    small = ["data=phantom", "data.phantom.count=20", "data.phantom.size=128"]
-    process = command(tmp_path / "drawn", *small)
+    process = command(tmp_path / "drawn", "data=phantom", "data.phantom.count=20", "data.phantom.size=128")
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert "20 images of 107 px" in out
-
-
-def test_partial_cache_of_older_version_is_discarded(
-    root: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
-):
-    wanted = read_table(root)
-    folder = root / "prepared"
-    folder.mkdir()
-    paths = {i: str(Path(p).relative_to(root)) for i, p in zip(wanted["id"], wanted["path"], strict=True)}
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "VERSION", store.VERSION - 1)
-        with store.PartialCache(folder, SIZE, []) as begun:
-            for i, path in sorted(paths.items())[:10]:
-                row = build._decode_row((i, path, root, SIZE, 0, 0, ""))
-                begun.append(store.CacheEntry(i, row.source, bytes(SIZE.size**2), ""))
-    decoded.clear()
-    prepare(root, workers=1)
-    assert len(decoded) == 80
-    assert contents(folder) == contents(made_anew(root))
-
-
-def test_unopenable_image_does_not_affect_others(root: Path):
-    table = read_table(root)
-    (root / FOLDER / "3.png").unlink()  # gone after the table was read
-    first = build_cache(table, root, root / "prepared", SIZE)
-    written = first.path.stat().st_ino
-    again = build_cache(table, root, root / "prepared", SIZE)
-    assert again.images.errors["3"] == "unreadable (No such file or directory)"
-    assert again.path.stat().st_ino == written
-    assert len(again.rows) == 79
 
 
 @pytest.mark.parametrize("option", ["data.image_size=abc", "data.cache_workers=-1"])
@@ -257,10 +259,42 @@ def test_invalid_data_numbers_are_refused(root: Path, option: str):
     assert f"{option}: it must be a whole number" in err
 
 
-def test_damaged_exif_is_unreadable_image(root: Path):
-    image = Image.open(root / FOLDER / "3.png")
-    image.save(
-        root / FOLDER / "3.png", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x05\0\x01\0\0\0\xff\xff\xff\xff"
-    )
-    store = prepare(root, workers=1)
-    assert set(store.rows) | set(store.images.errors) == set(read_table(root)["id"])
+# images of more than 8 bits
+
+
+def wide_data(root: Path, most: dict[str, int]) -> Path:
+    """Write a data set whose images are 16-bit PNGs; their largest values by id."""
+    write_rsna(root, pd.DataFrame([(i, 30, True) for i in most], columns=["id", "boneage", "male"]))
+    for i, largest in most.items():
+        values = np.random.default_rng(int(i)).permutation(np.linspace(0, largest, 50 * 40)).reshape(50, 40)
+        Image.fromarray(values.round().astype(np.uint16)).save(root / FOLDER / f"{i}.png")
+    return root
+
+
+@pytest.mark.parametrize(("most", "used"), [(255, 8), (1023, 10), (4095, 12), (16383, 14), (65535, 16)])
+def test_16_bit_images_use_bits_in_use(tmp_path: Path, most: int, used: int):
+    cache = cached(wide_data(tmp_path, dict.fromkeys("1234", most)))
+    assert cache.images.bit_depths == [used]
+    assert cache.read(["1"]).max() > 240
+    assert len(np.unique(cache.read(["1"]))) > 200  # gray levels, not 16 of them
+
+
+def test_bright_image_does_not_rescale_others(tmp_path: Path):
+    most = {str(n): 4095 - 20 * n for n in range(1, 9)} | {"9": 2000}
+    one = cached(wide_data(tmp_path / "one", most)).read(list(most))
+    bright = cached(wide_data(tmp_path / "two", most | {"10": 65535}))
+    assert np.array_equal(bright.read(list(most)), one)
+    assert bright.read(["10"]).max() > 240
+    assert one[-1].max() == pytest.approx(2000 / 16, abs=8)  # a darker one stays darker: it is of their kind
+
+
+def test_bit_depth_is_estimated_for_data_set():
+    assert dataset_bit_depths([0] * 5) == []
+    assert dataset_bit_depths([12] * 50 + [11] * 20 + [10]) == [12]
+    assert dataset_bit_depths([12] * 50 + [16] * 50) == [12, 16]
+    assert dataset_bit_depths([12] * 200 + [16]) == [12]
+    assert effective_bits(0, [12]) == 0
+    assert effective_bits(9, [12]) == 12
+    assert effective_bits(16, [12]) == 16
+    assert effective_bits(12, [16]) == 12  # 16 gray levels would be left
+    assert effective_bits(14, [16]) == 16

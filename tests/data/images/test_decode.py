@@ -1,14 +1,47 @@
+"""PNG, JPEG, TIFF and what else Pillow reads become the published tensors, from files and from memory."""
+
+import zlib
+from io import BytesIO
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms import v2
 
-from boneage_pl.data.images.decode import BadImageError, read_image
+from boneage_pl.data.images.decode import BadImageError
+from boneage_pl.data.images.radiograph import decode_radiograph, load_radiograph
 from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.model.input_spec import InputSpec, Normalize
+from tests.helpers.dicom_files import ramp
+
+RNG = np.random.default_rng(0)
+
+
+def noise(height: int, width: int, channels: int = 1) -> NDArray[np.uint8]:
+    return RNG.integers(0, 256, (height, width, channels), dtype=np.uint8).squeeze()
+
+
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def gray(content: bytes) -> NDArray[np.int64]:
+    return np.asarray(decode_radiograph(content, "x").image).astype(int)
+
+
+def reason(content: bytes) -> str:
+    with pytest.raises(BadImageError) as error:
+        decode_radiograph(content, "x")
+    return error.value.reason
+
+
+# the published tensors
 
 
 def published(size: int) -> v2.Compose:
@@ -24,15 +57,8 @@ def published(size: int) -> v2.Compose:
 
 
 def ours(path: Path, size: int) -> torch.Tensor:
-    pixels = ResizeSpec(size).apply(read_image(path))
+    pixels = ResizeSpec(size).apply(load_radiograph(path).image)
     return Normalize(InputSpec())(torch.from_numpy(pixels.copy())[None, None])[0]
-
-
-RNG = np.random.default_rng(0)
-
-
-def noise(height: int, width: int, channels: int = 1) -> np.ndarray:
-    return RNG.integers(0, 256, (height, width, channels), dtype=np.uint8).squeeze()
 
 
 SHAPES = [(700, 611), (301, 499), (128, 128), (90, 131), (61, 60), (500, 501), (501, 500), (40, 900)]
@@ -56,51 +82,234 @@ def test_cached_pixels_equal_torchvision_resize_and_crop(shape: tuple[int, int])
     assert np.array_equal(kept, np.asarray(v2.CenterCrop(128)(v2.Resize(128)(image))))
 
 
-def _saved(kind: str, path: Path) -> Image.Image:
-    """Save an image of one kind and return the gray values that a person sees."""
-    rgb = noise(140, 150, 3)
-    gray = noise(140, 150)
-    as_gray = Image.fromarray(gray)
-    if kind == "RGB":
-        Image.fromarray(rgb).save(path)
-        return Image.fromarray(rgb).convert("L")
-    if kind == "palette":
-        paletted = Image.fromarray(rgb).quantize(64)
-        paletted.save(path)
-        return paletted.convert("RGB").convert("L")
-    if kind == "alpha":
-        alpha = np.full((140, 150), 255, np.uint8)
-        alpha[:70] = 0  # what lies under full transparency is not seen
-        Image.fromarray(np.dstack([rgb, alpha])).save(path)
-        return Image.fromarray(np.where(alpha[..., None] > 0, rgb, 0).astype(np.uint8)).convert("L")
-    if kind == "gray alpha":
-        Image.merge("LA", [Image.fromarray(gray), Image.new("L", (150, 140), 255)]).save(path)
-        return as_gray
-    if kind == "16 bit":
-        Image.fromarray(gray.astype(np.uint16) * 257).save(path)
-        return as_gray
-    if kind == "1 bit":
-        Image.fromarray(gray).convert("1").save(path)
-        return Image.fromarray(gray).convert("1").convert("L")
-    raise AssertionError(kind)
+GRAY, RGB = Image.fromarray(noise(140, 150)), Image.fromarray(noise(140, 150, 3))
+LOWER_HALF = Image.fromarray(np.repeat(np.uint8([0, 255]), 70)[:, None].repeat(150, 1))
+BLACK = Image.new("RGB", RGB.size)
+MODES = {  # what is stored, and the gray values that a person sees
+    "RGB": (RGB, RGB.convert("L")),
+    "palette": (RGB.quantize(64), RGB.quantize(64).convert("RGB").convert("L")),
+    "alpha": (
+        Image.merge("RGBA", [*RGB.split(), LOWER_HALF]),
+        Image.composite(RGB, BLACK, LOWER_HALF).convert("L"),  # what is transparent is not seen
+    ),
+    "gray alpha": (Image.merge("LA", [GRAY, Image.new("L", GRAY.size, 255)]), GRAY),
+    "16 bit": (Image.fromarray(np.asarray(GRAY).astype(np.uint16) * 257), GRAY),
+    "1 bit": (GRAY.convert("1"), GRAY.convert("1").convert("L")),
+}
 
 
-@pytest.mark.parametrize("kind", ["RGB", "palette", "alpha", "gray alpha", "16 bit", "1 bit"])
+@pytest.mark.parametrize("kind", MODES)
 def test_image_modes_become_displayed_gray(tmp_path: Path, kind: str):
-    seen = _saved(kind, tmp_path / "x.png")
+    stored, seen = MODES[kind]
+    stored.save(tmp_path / "x.png")
     assert torch.equal(ours(tmp_path / "x.png", 128), published(128)(seen.convert("RGB")))
 
 
-def test_jpeg_orientation_is_applied(tmp_path: Path):
-    picture = Image.fromarray(noise(100, 160)).resize((160, 100))
-    exif = picture.getexif()
-    exif[0x0112] = 6  # stored lying on its side
-    picture.save(tmp_path / "x.jpg", exif=exif)
-    assert read_image(tmp_path / "x.jpg").size == (100, 160)
+# metadata and damage
 
 
-@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
-def test_non_image_file_is_named(tmp_path: Path, content: bytes):
-    (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(BadImageError, match=r"x\.png: (an empty file|no PNG or JPEG|damaged in its header)"):
-        read_image(tmp_path / "x.png")
+def chunk(name: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+
+
+def png(image: Image.Image, *chunks: tuple[bytes, bytes]) -> bytes:
+    """Return a PNG with further chunks after its header."""
+    content = encode(image, "PNG")
+    return content[:33] + b"".join(chunk(*c) for c in chunks) + content[33:]
+
+
+def jpeg(image: Image.Image, *segments: tuple[int, bytes]) -> bytes:
+    content = encode(image, "JPEG", quality=95)
+    extra = b"".join(b"\xff" + bytes([m]) + (len(d) + 2).to_bytes(2, "big") + d for m, d in segments)
+    return content[:2] + extra + content[2:]
+
+
+SMALL = Image.fromarray(noise(40, 40))
+BOMB = zlib.compress(bytes(3 << 20))
+UPRIGHT = Image.Exif()
+UPRIGHT[0x0112] = 6  # stored lying on its side
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [(b"zTXt", b"Comment\0\0" + BOMB)],
+        [(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + BOMB)],
+        [(b"iCCP", b"x\0\0" + BOMB)],
+        [(b"eXIf", bytes(5))],
+        [(b"tEXt", b"k\0" + bytes(100_000))] * 20,
+        [(b"prVt", bytes(1 << 20)), (b"pHYs", b"1")],
+    ],
+    ids=lambda chunks: f"{chunks[0][0].decode()} × {len(chunks)}",
+)
+def test_png_metadata_is_ignored(chunks: list[tuple[bytes, bytes]]):
+    assert np.array_equal(gray(png(SMALL, *chunks)), np.asarray(SMALL))
+
+
+@pytest.mark.parametrize("name", [b"tEXt", b"eXIf", b"tIME"])
+def test_damaged_ancillary_chunk_is_ignored(name: bytes):
+    content = bytearray(png(SMALL, (name, b"key\0value")))
+    content[content.index(b"value")] ^= 1
+    assert np.array_equal(gray(bytes(content)), np.asarray(SMALL))
+
+
+@pytest.mark.parametrize(
+    "segments", [[(0xE1, b"Exif\0\0" + bytes(3))], [(0xED, bytes(60_000))], [(0xFE, b"\xff" * 9)]]
+)
+def test_jpeg_metadata_is_ignored(segments: list[tuple[int, bytes]]):
+    assert np.array_equal(gray(jpeg(SMALL, *segments)), gray(jpeg(SMALL)))
+
+
+def test_orientation_is_applied_even_beside_damaged_metadata():
+    wide = SMALL.resize((60, 40))
+    exif = (b"eXIf", UPRIGHT.tobytes()[6:])
+    for content in (encode(wide, "JPEG", exif=UPRIGHT), png(wide, exif, (b"zTXt", b"Comment\0\0" + BOMB))):
+        assert gray(content).shape == (60, 40)
+
+
+def flip(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :]
+
+
+def wide_color(most: int) -> bytes:
+    """Return a PNG of 16-bit color, which Pillow does not write, with values from 0 to `most`."""
+    lines = b"".join(b"\0" + line.tobytes() for line in wide_values(most).astype(">u2"))
+    header = (20).to_bytes(4, "big") * 2 + bytes([16, 2, 0, 0, 0])
+    parts = (b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, data) for name, data in parts)
+
+
+def wide_values(most: int) -> NDArray[np.uint16]:
+    return np.random.default_rng(0).integers(0, most + 1, (20, 20, 3)).astype(np.uint16)
+
+
+PALETTE = png(SMALL.quantize(16))
+TWELVE_BITS = "16 bits a color that uses only 12 or fewer of them; store it as gray"
+DAMAGED = {
+    "an empty file": [b""],
+    "cut short": [png(SMALL)[:400], jpeg(SMALL)[:700], encode(SMALL, "TIFF")[:300]],
+    "damaged in its header": [
+        flip(png(SMALL), 20),
+        flip(PALETTE, PALETTE.index(b"PLTE") + 5),
+        b"\x89PNG\r\n\x1a\n" + bytes(40),
+    ],
+    "damaged": [flip(png(SMALL), 60)],
+    "fully transparent": [png(Image.merge("LA", [SMALL, Image.new("L", (40, 40), 0)]))],
+    "all one gray value": [png(Image.new("L", (40, 40), 7))],
+    "an archive; unpack it": [b"PK\3\4" + bytes(40), b"\x1f\x8b" + bytes(40)],
+    TWELVE_BITS: [wide_color(4095), imagecodecs.tiff_encode(wide_values(4095), photometric="rgb")],
+    "none of PNG, JPEG, TIFF, WEBP, JPEG2000, BMP": [b"not an image"],
+    "a TIFF in a layout that is not read; save it as 16-bit gray": [
+        imagecodecs.tiff_encode(ramp().astype(np.float64))
+    ],
+}
+
+
+@pytest.mark.parametrize(("kind", "content"), [(k, c) for k, contents in DAMAGED.items() for c in contents])
+def test_unusable_file_is_named(kind: str, content: bytes):
+    assert reason(content) == kind
+
+
+@pytest.mark.parametrize("shape", [(1, 9000), (2, 60_000), (1, 60_000_000), (9000, 1)])
+def test_very_narrow_image_is_cheap(shape: tuple[int, int]):
+    assert "more than 32 times as long as wide" in reason(encode(Image.new("1", shape), "PNG"))
+
+
+def test_huge_jpeg_claim_is_refused():
+    content = imagecodecs.jpeg_encode(ramp(), bitspersample=12)
+    start = content.rindex(b"\xff\xc1") + 5
+    assert "64 megapixels" in reason(content[:start] + b"\xff" * 4 + content[start + 4 :])
+
+
+# other formats and depths
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("PNG", {}),
+        ("BMP", {}),
+        ("WEBP", {"lossless": True}),
+        ("JPEG2000", {}),
+        ("JPEG", {}),
+    ],
+)
+def test_files_and_memory_images_agree(kind: str, options: dict):
+    content = encode(GRAY, kind, **options)
+    stored = np.asarray(Image.open(BytesIO(content)).convert("L"))
+    for shown in (gray(content), *(load_radiograph(p).image for p in (stored, stored[..., None]))):
+        assert np.array_equal(shown, stored)
+    assert kind == "JPEG" or np.array_equal(stored, GRAY)
+
+
+@pytest.mark.parametrize("most", [1023, 4095, 65535])
+def test_16_bit_gray_is_read_alike_from_everywhere(most: int):
+    values = (ramp(16).astype(np.int64) * most // 65535).astype(np.uint16)
+    bits = most.bit_length()
+    for bit_depths in ([], [bits], [bits + 2]):
+        used = bit_depths[0] if bit_depths else bits
+        image = Image.fromarray(values)
+        files = [encode(image, kind) for kind in ("PNG", "TIFF", "JPEG2000")]
+        shown = [decode_radiograph(content, "x", bit_depths) for content in files]
+        shown += [load_radiograph(source, bit_depths) for source in (values, image, values.astype(np.int32))]
+        assert all((np.asarray(s.image) == values >> max(used - 8, 0)).all() for s in shown)
+        assert {s.bit_depth for s in shown} == {bits}
+
+
+def test_signed_values_begin_at_their_least():
+    values = ramp().astype(np.int16) - 1000
+    wanted = np.asarray(load_radiograph(ramp()).image)
+    offset = (ramp().astype(np.uint16) + np.uint16(2**15)).astype(np.uint16)  # with 2¹⁵ added
+    for content in (imagecodecs.tiff_encode(values), encode(Image.fromarray(offset), "PNG")):
+        assert (gray(content) == wanted).all()
+    assert (np.asarray(load_radiograph(values).image) == wanted).all()
+
+
+def test_16_bit_tiff_may_be_white_is_zero():
+    image = Image.fromarray(ramp())
+    assert (gray(encode(image, "TIFF", tiffinfo={262: 0})) == 255 - gray(encode(image, "TIFF"))).all()
+
+
+def test_16_bit_color_is_read_from_its_upper_bits():
+    values = wide_values(65535)
+    wanted = np.asarray(Image.fromarray((values >> 8).astype(np.uint8)).convert("L"))
+    assert (gray(wide_color(65535)) == wanted).all()
+    assert (np.asarray(load_radiograph(values).image) == wanted).all()
+    with pytest.raises(BadImageError, match=TWELVE_BITS):
+        load_radiograph(wide_values(4095))
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        imagecodecs.jpeg_encode(ramp(), bitspersample=12, level=100),
+        imagecodecs.jpeg_encode(ramp(), bitspersample=12, lossless=True, predictor=1),
+        imagecodecs.jpegls_encode(ramp()),
+    ],
+    ids=["12 bits", "lossless", "JPEG-LS"],
+)
+def test_jpeg_that_pillow_does_not_read(stream: bytes, monkeypatch: pytest.MonkeyPatch):
+    assert np.abs(gray(stream) - (ramp() >> 4)).max() <= 1
+    assert reason(stream[:-20]) == "cut short"
+    monkeypatch.setitem(__import__("sys").modules, "imagecodecs", None)
+    assert "pip install 'boneage_pl[dicom]'" in reason(stream)
+
+
+def test_tiff_page_that_is_no_thumbnail_is_read():
+    page, small = Image.fromarray(ramp(8).astype(np.uint8)), Image.fromarray(noise(48, 32))
+    both = encode(page, "TIFF", save_all=True, append_images=[small])
+    assert (gray(both) == np.asarray(page)).all()
+    both = encode(small, "TIFF", save_all=True, append_images=[page])
+    assert (gray(both) == np.asarray(page)).all()
+    for other in (page, small.resize((32, 32))):
+        both = encode(page, "TIFF", save_all=True, append_images=[other])
+        assert reason(both) == "a TIFF of 2 pages, where a radiograph is one"
+
+
+def test_values_that_are_no_gray_levels_are_refused():
+    assert "floating-point" in reason(encode(Image.fromarray(np.ones((40, 40), np.float32)), "TIFF"))
+    for array in (np.ones((40, 40)), np.ones((40, 40, 5), np.uint8), np.ones((40, 40, 3), np.int16)):
+        with pytest.raises(BadImageError, match="must be uint8 or uint16"):
+            load_radiograph(array)

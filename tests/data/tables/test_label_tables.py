@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from openpyxl import Workbook
 from PIL import Image
 
-from boneage_pl.data.images.decode import read_image
+from boneage_pl.data.images.radiograph import load_radiograph
 from boneage_pl.data.tables.columns import named_sexes
 from boneage_pl.data.tables.load import load_table, match_images, read_table
 from boneage_pl.data.tables.parse import LabelTable
@@ -382,7 +382,7 @@ def test_pipe_is_not_read(tmp_path: Path):
     os.mkfifo(tmp_path / "images/1377.png")
     assert len(read_table(tmp_path)) == 2
     with pytest.raises(BoneAgeError, match=r"1377\.png: no plain file"):
-        read_image(tmp_path / "images/1377.png")
+        load_radiograph(tmp_path / "images/1377.png")
 
 
 def test_spreadsheet_without_openpyxl_names_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

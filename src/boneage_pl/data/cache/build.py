@@ -1,292 +1,200 @@
-"""Build the image cache, and open a data set through it."""
+"""Decode and resize the images of a table, into a cache or for their digests alone."""
 
 import hashlib
 import logging
 import os
-import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from boneage_pl.data.cache.store import (
-    UNREADABLE,
-    CacheEntry,
-    CacheManifest,
-    ImageCache,
-    PartialCache,
-    SourceFile,
-    read_manifest,
-)
+from boneage_pl.data.cache.store import CacheWriter, ImageCache, ImageIndex, SourceFile
 from boneage_pl.data.images.bit_depth import dataset_bit_depths, effective_bits
-from boneage_pl.data.images.decode import (
-    BadImageError,
-    decode_and_resize,
-    is_16bit_gray,
-    read_bit_depth,
-    read_file,
-)
+from boneage_pl.data.images.decode import BadImageError, read_file
+from boneage_pl.data.images.radiograph import decode_radiograph
 from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.data.tables.load import load_table
 from boneage_pl.data.tables.spec import DatasetSpec
 from boneage_pl.data.tables.validate import DataIssues
 from boneage_pl.errors import BoneAgeError
+from boneage_pl.utils.files import atomic_path
 from boneage_pl.utils.processes import cores, file_lock, parallel_map
 from boneage_pl.utils.progress import progress
 
 log = logging.getLogger(__name__)
 
+_MAX_IN_FLIGHT = 2**28  # bytes of images that are decoded and not yet written; our choice
+
+
+@dataclass
+class DatasetIndex:
+    """A data set before anything is done.
+
+    Args:
+        spec: where it is.
+        table, issues: see `load_table`.
+        cache: of its images, where it is current.
+    """
+
+    spec: DatasetSpec
+    table: pd.DataFrame
+    issues: DataIssues
+    cache: ImageCache | None = None
+
+    def cache_file(self, folder: Path, frame: ResizeSpec) -> Path:
+        """Return the path of the cache of this table's images in a folder."""
+        table, folder = self.issues.source.absolute(), folder.absolute()
+        name, sheet = table.stem, self.spec.sheet
+        if table.parent != folder.parent or sheet:  # several tables may have this name
+            name += f"-{zlib.crc32(os.fsencode(f'{os.path.relpath(table, folder)}:{sheet}')):08x}"
+        return folder / f"{frame}-{name}.npy"
+
+    def build_cache(
+        self, folder: Path, frame: ResizeSpec, workers: int | None, *, verify: bool = False
+    ) -> ImageCache:
+        """Return the cache of this table's images in a folder, see `build_cache`."""
+        path = self.cache_file(folder, frame)
+        return build_cache(self.table, self.spec.root, path, frame, workers, verify=verify)
+
+
+def open_dataset(
+    spec: DatasetSpec, folder: Path | None = None, frame: ResizeSpec | None = None
+) -> DatasetIndex:
+    """Read a data set's table and open the cache of its images, if it is current.
+
+    Training does this before its slow imports, so that an error in the table is raised at once.
+
+    Args:
+        spec: of the data set.
+        folder: of the cache; `None` for none.
+        frame: the square that the images are brought into.
+
+    Raises:
+        BoneAgeError: see `load_table`.
+    """
+    index = DatasetIndex(spec, *load_table(spec))
+    if folder is not None and frame is not None:
+        cache = ImageCache.load(index.cache_file(folder, frame), frame)
+        if cache and cache.images.is_current(relative_paths(index.table, spec.root), spec.root):
+            index.cache = cache
+    cached = f", cached in {index.cache.path} (current by size and time)" if index.cache else ""
+    log.info("%s: %d rows with an image%s", index.issues.source, len(index.table), cached)
+    return index
+
 
 def build_cache(
     table: pd.DataFrame,
     root: Path,
-    folder: Path,
+    path: Path,
     frame: ResizeSpec,
     workers: int | None = None,
     *,
     verify: bool = False,
 ) -> ImageCache:
-    """Return the store of every image in `table`, made or brought up to date first.
+    """Return the cache of the images in `table`, built where it is not current.
 
-    An image is done again if its path, size or time on disk differ from what the store was made from and its
-    content does too, or if the 16-bit images are now read as another number of bits; the others are copied.
-    Interrupted, the next call continues. Of several processes that call at once one does the work, and the
-    others wait for it.
+    It is current if it holds exactly these images, and no file has another size or time. It is written
+    beside and moved into place; of several processes that call at once one builds it, and the others wait.
 
     Args:
-        table: columns `id` and `path`; `path` lies below `root`.
-        root: the folder that sources are named from, so that a store may move with its data.
-        folder: where the store lies; made if it is missing.
+        table: columns `id` and `path`.
+        root: the folder that paths are stored relative to, so that a cache may move with its data.
+        path: of the cache; its folder is made.
         frame: the square that the images are brought into.
         workers: processes that decode; `None` for one a core.
-        verify: read the whole store and every original, and do again what is damaged or has another content
-            under the same size and time.
+        verify: read the whole cache, and build it anew where it is damaged.
 
     Raises:
-        BoneAgeError: the folder cannot be written, its disk is full, or a worker process was killed.
+        BoneAgeError: it cannot be written, the disk is full, or a worker process was killed.
     """
-    wanted = dict(sorted(relative_paths(root, table).items()))
+    paths = relative_paths(table, root)
     try:
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
-        manifest = read_manifest(folder, frame)
-        if manifest is None or verify or not is_current(manifest, wanted, root):
-            with file_lock(folder / f".{frame}.lock", f"prepares {folder}"):
-                manifest = read_manifest(folder, frame)  # another process may have been here
-                if manifest and verify:
-                    manifest = _verify(manifest, wanted, root, folder, workers or cores())
-                if manifest is None or not is_current(manifest, wanted, root):
-                    _build(wanted, root, folder, frame, workers or cores(), manifest)
-                    manifest = None
+        cache = ImageCache.load(path, frame)
+        if cache and not verify and cache.images.is_current(paths, root):
+            return cache
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with file_lock(path.with_suffix(".lock"), f"builds {path}"):
+            cache = ImageCache.load(path, frame)  # another process may have been here
+            if cache and cache.images.is_current(paths, root) and (not verify or cache.is_intact()):
+                return cache
+            with atomic_path(path) as partial_path, partial_path.open("wb") as file:
+                writer = CacheWriter(file, len(paths), frame)
+                label = f"caching {path} at {frame.size} px"
+                writer.finish(index_images(paths, root, frame, workers, writer.write, label))
+            return ImageCache(path, frame)
     except OSError as error:
         raise BoneAgeError(
-            f"The prepared images cannot be written to {folder}: {error.strerror or error}.\n"
-            "Name another folder with data.cache_dir=<folder>; what is already cached is kept, and the same\n"
-            "command continues. data.cache=false trains from the original files, more slowly."
+            f"The image cache {path} cannot be written: {error.strerror or error}.\n"
+            "Name another folder with data.cache_dir=<folder>; or pass data.cache=false, which decodes the\n"
+            "original files for every sample, more slowly."
         ) from error
-    return ImageCache(folder, frame, manifest)
 
 
-def relative_paths(root: Path, table: pd.DataFrame) -> dict[str, str]:
+def relative_paths(table: pd.DataFrame, root: Path) -> dict[str, str]:
     """Return the paths of a table's images as seen from `root`, by id."""
     start = f"{root}{os.sep}"  # os.path.relpath costs more than reading a file's size and time
     return {
         i: path[len(start) :] if path.startswith(start) else os.path.relpath(path, root)
-        for i, path in zip(table["id"].tolist(), table["path"].tolist(), strict=True)
+        for i, path in sorted(zip(table["id"].tolist(), table["path"].tolist(), strict=True))
     }
 
 
-def is_current(manifest: CacheManifest, wanted: dict[str, str], root: Path) -> bool:
-    """Whether a store holds exactly the `wanted` images (id → path below `root`), judged by size and time."""
-    sources = manifest.sources
-    return set(sources) == set(wanted) and all(sources[i].is_unchanged(root, wanted[i]) for i in wanted)
-
-
-def _verify(
-    manifest: CacheManifest, wanted: dict[str, str], root: Path, folder: Path, workers: int
-) -> CacheManifest | None:
-    """Return what of a store is what was made from the files that are there now; `None` if it is damaged."""
-    if not ImageCache(folder, manifest.resize_spec).verify_checksum():
-        log.warning("%s is damaged and is made anew", folder / manifest.file)
-        return None
-    start = time.perf_counter()
-    sources = manifest.sources
-    alike = [
-        i
-        for i, path in wanted.items()
-        if i in sources and sources[i].sha256 and sources[i].is_unchanged(root, path)
-    ]
-    with ThreadPoolExecutor(workers) as threads:  # hashing leaves Python to the others
-        hashes = threads.map(_sha256, [root / sources[i].path for i in alike])
-        changed = {i for i, found in zip(alike, hashes, strict=True) if found != sources[i].sha256}
-    log.info(
-        "%d original files hashed, %.1f MB in %.1f s: %s",
-        len(alike),
-        sum(sources[i].bytes for i in alike) / 1e6,
-        time.perf_counter() - start,
-        f"{len(changed)} have another content than before" if changed else "none has changed",
-    )
-    return replace(
-        manifest,
-        images={i: source for i, source in manifest.images.items() if i not in changed},
-        unreadable={i: found for i, found in manifest.unreadable.items() if i not in changed},
-    )
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
-
-
-def _build(
-    wanted: dict[str, str],
+def index_images(
+    paths: dict[str, str],
     root: Path,
-    folder: Path,
     frame: ResizeSpec,
-    workers: int,
-    old: CacheManifest | None,
-) -> None:
-    depths = measure_bit_depths(wanted, root, workers, old.sources if old else {})
-    known = dataset_bit_depths(depths.values())
-    with PartialCache(folder, frame, known) as part:
-        done = part.resume(wanted, root)
-        if done:
-            log.info("continuing: %d of %d images are already prepared in %s", done, len(wanted), folder)
-        rest = dict(list(wanted.items())[done:])
-        rows = _decode_rows(rest, root, folder, frame, workers, old, depths, known)
-        for row in progress(rows, len(wanted), f"preparing {folder} at {frame.size} px", done=done):
-            part.append(row)
-        part.finish()
+    workers: int | None = None,
+    write: Callable[[int, bytes], None] | None = None,
+    label: str = "checking the images",
+) -> ImageIndex:
+    """Decode and resize every image, and return what is known of them.
 
-
-def measure_bit_depths(
-    wanted: dict[str, str], root: Path, workers: int, known: dict[str, SourceFile]
-) -> dict[str, int]:
-    """Return each image's depth by id (see `read_bit_depth`); of files that look as `known` from there."""
-    depths = {
-        i: known[i].depth if i in known and known[i].is_unchanged(root, path) else -1
-        for i, path in wanted.items()
-    }
-    wide = {
-        i: root / wanted[i] for i, depth in depths.items() if depth < 0 and is_16bit_gray(root / wanted[i])
-    }
-    measured: Iterable[int] = parallel_map(read_bit_depth, list(wide.values()), workers)
-    measured = progress(measured, len(wide), "measuring 16-bit images") if wide else []
-    return {i: max(depth, 0) for i, depth in depths.items()} | dict(zip(wide, measured, strict=True))
-
-
-def _decode_rows(
-    wanted: dict[str, str],
-    root: Path,
-    folder: Path,
-    frame: ResizeSpec,
-    workers: int,
-    old: CacheManifest | None,
-    depths: dict[str, int],
-    now: list[int],
-) -> Iterator[CacheEntry]:
-    """Yield every wanted image, in order: copied from the `old` store where it would come out the same.
+    Images of more than 8 bits are decoded by their own largest value, and again where those of the data set
+    have it read otherwise.
 
     Args:
-        depths: of each image.
-        now: the levels that they are read as.
+        paths: of the files below `root`, by id.
+        root: of the data set.
+        frame: the square that they are brought into.
+        workers: processes that decode; `None` for one a core.
+        write: takes an image's place among `paths`, and its pixels.
+        label: of the progress bar.
     """
-    store = ImageCache(folder, frame) if old else None
-    known = {
-        i: source
-        for i, source in (old.images if old else {}).items()
-        if i in wanted
-        and effective_bits(source.depth, old.bit_depths if old else []) == effective_bits(depths[i], now)
-    }
-    tasks = [
-        (
-            i,
-            path,
-            root,
-            frame,
-            depths[i],
-            effective_bits(depths[i], now),
-            known[i].sha256 if i in known else "",
-        )
-        for i, path in wanted.items()
-        if i not in known or not known[i].is_unchanged(root, path)
-    ]
-    made = parallel_map(_decode_row, tasks, workers)
-    anew = {task[0] for task in tasks}
-    for i in wanted:
-        row = next(made) if i in anew else CacheEntry(i, known[i], b"", "")
-        if store and not row.pixels and not row.error:
-            row.pixels = store.read([i]).tobytes()
-            row.source = replace(row.source, content=known[i].content)
-        yield row
+    rows = {i: row for row, i in enumerate(paths)}
+    files: dict[str, SourceFile] = {}
+    bit_depths: list[int] = []
+    wanted = list(paths)
+    while wanted:
+        decode = partial(_decode_file, root=root, frame=frame, bit_depths=bit_depths)
+        limit = _MAX_IN_FLIGHT // frame.size**2
+        decoded = parallel_map(decode, [paths[i] for i in wanted], workers or cores(), limit)
+        for i, (file, pixels) in zip(wanted, progress(decoded, len(wanted), label), strict=True):
+            files[i] = file
+            if write and pixels:
+                write(rows[i], pixels)
+        if bit_depths:
+            break
+        bit_depths = dataset_bit_depths(file.bit_depth for file in files.values())
+        wanted = [i for i, f in files.items() if effective_bits(f.bit_depth, bit_depths) != f.bit_depth]
+        label = "decoding again at the data set's bit depth"
+    return ImageIndex(files, bit_depths)
 
 
-# id, path, root, square, depth, the bits it is read as, the content that the old store has
-DecodeTask = tuple[str, str, Path, ResizeSpec, int, int, str]
-
-
-def _decode_row(task: DecodeTask) -> CacheEntry:
-    """Read one image; without pixels where the content is what the old store has already."""
-    i, path, root, frame, depth, used, known = task
-    source = SourceFile(path, UNREADABLE, 0, "")
+def _decode_file(path: str, root: Path, frame: ResizeSpec, bit_depths: list[int]) -> tuple[SourceFile, bytes]:
+    file = root / path
     try:
-        status = (root / path).stat()
-        content = read_file(root / path)
-        source = SourceFile(
-            path, status.st_size, status.st_mtime_ns, hashlib.sha256(content).hexdigest(), depth
-        )
-        if source.sha256 == known:
-            return CacheEntry(i, source, b"", "")
-        pixels = decode_and_resize(content, root / path, frame, used)
-        return CacheEntry(i, replace(source, content=hashlib.sha256(pixels).hexdigest()), pixels, "")
+        status, content = file.stat(), read_file(file)
     except OSError as error:
-        return CacheEntry(i, source, b"", f"unreadable ({error.strerror})")
+        return SourceFile(path, error=f"unreadable ({error.strerror})"), b""
     except BadImageError as error:
-        return CacheEntry(i, source, b"", error.reason)
-
-
-@dataclass
-class DatasetIndex:
-    """What is there before anything is done.
-
-    Args:
-        table, problems: see `load_table`.
-        store: the prepared images, where they are those of the table.
-    """
-
-    table: pd.DataFrame
-    problems: DataIssues
-    store: ImageCache | None
-
-
-def open_dataset(place: DatasetSpec, folder: Path, frame: ResizeSpec, *, prepared: bool) -> DatasetIndex:
-    """Read a data set's table, see whether its images are prepared, and say what was found.
-
-    Training does this before its slow imports, so that an error in the table is raised at once.
-
-    Args:
-        place: of the data set.
-        folder: of the prepared images.
-        frame: the square that the images are brought into.
-        prepared: whether prepared images are wanted.
-
-    Raises:
-        BoneAgeError: see `load_table`.
-    """
-    table, problems = load_table(place)
-    manifest = read_manifest(folder, frame) if prepared else None
-    current = manifest is not None and is_current(manifest, relative_paths(place.root, table), place.root)
-    store = ImageCache(folder, frame, manifest) if current else None
-    note = f"{problems.source}: {len(table)} rows with an image"
-    if store:
-        note += (
-            f", prepared in {folder} and trusted by the size and time of their files\n"
-            "(python -m boneage_pl.prepare reads every byte)"
-        )
-    log.info("%s", note)
-    return DatasetIndex(table, problems, store)
+        return SourceFile(path, error=error.reason), b""
+    known = path, status.st_size, status.st_mtime_ns, hashlib.sha256(content).hexdigest()
+    try:
+        radiograph = decode_radiograph(content, str(file), bit_depths)
+    except BadImageError as error:
+        return SourceFile(*known, error=error.reason), b""
+    pixels = frame.apply(radiograph.image).tobytes()
+    return SourceFile(*known, hashlib.sha256(pixels).hexdigest(), radiograph.bit_depth), pixels

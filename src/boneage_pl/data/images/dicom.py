@@ -1,6 +1,5 @@
 """Decode DICOM files to 8-bit gray and read the tags that matter.
 
-pydicom decodes with the plugins that the extra `dicom` brings; JPEG that those refuse is read by imagecodecs.
 Nothing that identifies a person is kept: ages are differences of dates, and the dates are let go.
 """
 
@@ -8,25 +7,54 @@ import logging
 import re
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import date, datetime
+from dataclasses import dataclass, field
+from datetime import date
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from boneage_pl.data.images.decode import MAX_FILE_BYTES, bad_image
-from boneage_pl.data.images.dicom_pixels import (
-    DICOM_EXTRA,
-    apply_display_pipeline,
-    decode_pixels,
-    describe_pydicom_error,
-)
+from boneage_pl.data.images.dicom_pixels import DICOM_EXTRA, decode_pixels, read_texts, render
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 DAYS_PER_MONTH = 30.4375  # days, 365.25 / 12
 MAX_AGE_MONTHS = 130 * 12  # months; our choice: what is older is a mistake
+
+_MAGIC = slice(128, 132)
+# how a file without preamble begins: group 2 or 8 in either byte order
+_NO_PREAMBLE = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_SEXES = dict.fromkeys(["M", "MALE", "BOY"], True) | dict.fromkeys(["F", "FEMALE", "GIRL", "W"], False)
+_DATE = re.compile(r"(\d{4})([-./]?)(\d{2})\2(\d{2})")  # PS3.5 6.2, DA, ACR-NEMA's dots and ISO 8601
+_STUDY_DATES = "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate"
+_AGE = re.compile(r"(\d{1,3})([DWMY])")  # PS3.5 6.2, AS
+_MONTHS_PER_UNIT = {"D": 1 / DAYS_PER_MONTH, "W": 7 / DAYS_PER_MONTH, "M": 1.0, "Y": 12.0}
+_HAND = re.compile("HAND|WRIST|FINGER|THUMB|CARP|EXTREM|ARM|BONE ?AGE")  # in BodyPartExamined
+
+# pydicom's words may quote a patient's tags. Set once: `warnings.catch_warnings` is not safe in threads.
+warnings.filterwarnings("ignore", module=r"pydicom\.")
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True)
+class DicomTags:
+    """What a DICOM file's tags say of its radiograph.
+
+    Args:
+        male: by PatientSex; `None` where it is neither male nor female.
+        age: chronological, in months: from birth to study, or else PatientAge; `None` where neither is given.
+        laterality: `L`, `R`, `B` or nothing.
+        notes: what was done to its picture, and what is odd about its tags.
+    """
+
+    male: bool | None
+    age: float | None
+    laterality: str
+    notes: list[str] = field(default_factory=list)
 
 
 def months_between(born: date, seen: date) -> float | None:
@@ -35,48 +63,24 @@ def months_between(born: date, seen: date) -> float | None:
     return months if 0 <= months <= MAX_AGE_MONTHS else None
 
 
-if TYPE_CHECKING:
-    from pydicom import Dataset
-
-_MAGIC = slice(128, 132)
-# how a file without preamble begins: group 2 or 8 in either byte order
-_NO_PREAMBLE = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
-_AGE = re.compile(r"(\d{3})([DWMY])")  # PS3.5 6.2, AS
-_MONTHS_PER_UNIT = {"D": 1 / DAYS_PER_MONTH, "W": 7 / DAYS_PER_MONTH, "M": 1.0, "Y": 12.0}
-
-
-@dataclass(frozen=True)
-class DicomTags:
-    """What a DICOM file's tags say of its radiograph.
-
-    Args:
-        male: the sex in PatientSex; `None` where it is neither F nor M.
-        age: chronological, in months: from birth to study, or else PatientAge; `None` where neither is given.
-        laterality: `L`, `R` or nothing.
-        view: ViewPosition, such as `AP`; or nothing.
-        inverted: whether its values mean white where they are low (MONOCHROME1).
-        window_error: why the window was not used, if there was one.
-    """
-
-    male: bool | None
-    age: float | None
-    laterality: str
-    view: str
-    inverted: bool
-    window_error: str = ""
-
-
 def is_dicom(content: bytes) -> bool:
     """Whether a file's bytes are DICOM's: by its mark, or by the first tag where there is no preamble."""
     return content[_MAGIC] == b"DICM" or content[:2] in _NO_PREAMBLE
 
 
-def decode_dicom(content: bytes, name: str) -> tuple[Image.Image, DicomTags]:
-    """Return the picture of a DICOM file, mode `L`, and its tags.
+def non_image_class(path: Path | str) -> str:
+    """Return the class of a DICOM object without an image, as `Encapsulated PDF Storage`; else nothing."""
+    try:
+        from pydicom.filereader import read_file_meta_info
 
-    Bits beyond those stored are ignored; the modality LUT or rescaling, then the first VOI LUT or window are
-    applied (PS3.3 C.11.1 and C.11.2); without either the picture goes from its darkest to its brightest
-    value, as viewers show it. MONOCHROME1 is inverted, padding is black, colors become luminance.
+        uid = read_file_meta_info(path).MediaStorageSOPClassUID
+    except Exception:  # not installed, or damaged: decoding it says so
+        return ""
+    return "" if uid.is_private or uid.name == uid or "Image" in uid.name else str(uid.name)
+
+
+def decode_dicom(content: bytes, name: str) -> tuple[Image.Image, DicomTags]:
+    """Return the picture of a DICOM file, mode `L`, as `dicom_pixels.render` makes it, and its tags.
 
     Args:
         content: of the file.
@@ -86,16 +90,9 @@ def decode_dicom(content: bytes, name: str) -> tuple[Image.Image, DicomTags]:
         BadImageError: pydicom is not installed, the file is damaged or holds no single picture, or what it is
             compressed with cannot be decoded; it says what to install.
     """
-    with _silence_pydicom():
-        dataset = _read_dataset(content, name)
-        values = decode_pixels(dataset, name)
-        try:
-            gray, unwindowed = apply_display_pipeline(values, dataset)
-        except Exception as error:  # a tag may hold anything
-            raise bad_image(
-                name, f"DICOM whose tags do not fit its pixels ({describe_pydicom_error(error)})"
-            ) from error
-        return gray, _read_tags(dataset, unwindowed)
+    dataset = _read_dataset(content, name)
+    image, notes = render(decode_pixels(dataset, name), dataset, name)
+    return image, _read_tags(dataset, notes)
 
 
 def _read_dataset(content: bytes, name: str) -> "Dataset":
@@ -105,66 +102,59 @@ def _read_dataset(content: bytes, name: str) -> "Dataset":
         raise bad_image(name, f"DICOM, and reading it needs an extra: {DICOM_EXTRA}") from error
     try:
         _check_deflated(content)
-        return dcmread(BytesIO(content), force=True)
+        dataset = dcmread(BytesIO(content), force=True)
+        for tag in list(dataset.keys()):  # a tag without a value is as one that is absent
+            if not dataset.get_item(tag).value:
+                del dataset[tag]
     except Exception as error:  # pydicom raises whatever comes up in a damaged file
-        raise bad_image(name, f"damaged DICOM ({type(error).__name__})") from error  # words may quote a tag
+        raise bad_image(name, f"damaged DICOM ({type(error).__name__})") from error
+    return dataset
 
 
 def _check_deflated(content: bytes) -> None:
     """Raise `ValueError` where what follows the header unpacks to more than any radiograph has."""
-    if b"1.2.840.10008.1.2.1.99" not in content[132:1024]:
-        return
-    start = 144 + int.from_bytes(content[140:144], "little")
-    unpacked = zlib.decompressobj(-zlib.MAX_WBITS)
-    unpacked.decompress(content[start:], MAX_FILE_BYTES)
-    if unpacked.unconsumed_tail:
-        raise ValueError("unpacks to more than a radiograph has")
+    if _DEFLATED in content[132:1024]:
+        start = 144 + int.from_bytes(content[140:144], "little")
+        unpacked = zlib.decompressobj(-zlib.MAX_WBITS)
+        unpacked.decompress(content[start:], MAX_FILE_BYTES)
+        if unpacked.unconsumed_tail:
+            raise ValueError("unpacks to more than a radiograph has")
 
 
-def _read_tags(dataset: "Dataset", unwindowed: str) -> DicomTags:
-    sex = _text_value(dataset, "PatientSex").upper()
-    side = (_text_value(dataset, "ImageLaterality") or _text_value(dataset, "Laterality")).upper()
-    return DicomTags(
-        male={"M": True, "F": False}.get(sex),
-        age=_patient_age(dataset),
-        laterality=side if side in ("L", "R") else "",
-        view=re.sub(r"[^A-Z0-9 ]", "", _text_value(dataset, "ViewPosition").upper())[:16],
-        inverted=dataset.get("PhotometricInterpretation") == "MONOCHROME1",
-        window_error=unwindowed,
-    )
+def _read_tags(dataset: "Dataset", notes: list[str]) -> DicomTags:
+    """Return the tags; what is odd about them is added to `notes`."""
+    codes = ["ImageLaterality", "Laterality", "PatientSex", "ViewPosition", "BodyPartExamined"]
+    texts = [" ".join(read_texts(dataset, name)).upper() for name in codes]
+    side, other_side, sex, view, part = (re.sub("[^A-Z0-9 ]", " ", text).strip()[:16] for text in texts)
+    side = (side or other_side)[:1]
+    age, is_odd = _patient_age(dataset)
+    found = {
+        "a right hand, mirrored": side == "R",
+        "both hands, by its tags: one is expected": side == "B",
+        f"view {view}": view,
+        f"no hand, by its tags: {part}": part and not _HAND.search(part),
+        f"its sex is neither F nor M: {sex}": sex and sex not in _SEXES,
+        "its dates are not understood": is_odd,
+    }
+    notes += [words for words, applies in found.items() if applies]
+    return DicomTags(_SEXES.get(sex), age, side if side in ("L", "R", "B") else "", notes)
 
 
-def _patient_age(dataset: "Dataset") -> float | None:
-    born, seen = _date_value(dataset, "PatientBirthDate"), _date_value(dataset, "StudyDate")
-    if born and seen and (months := months_between(born, seen)) is not None:
-        return months
-    text = _AGE.fullmatch(_text_value(dataset, "PatientAge").upper())
-    if text and text[0] != "000Y":  # what those who remove names write
-        return int(text[1]) * _MONTHS_PER_UNIT[text[2]]
-    return None
+def _patient_age(dataset: "Dataset") -> tuple[float | None, bool]:
+    """Return the age in months, and whether a date is not understood."""
+    dates = ["".join(read_texts(dataset, name)[:1]) for name in ("PatientBirthDate", *_STUDY_DATES)]
+    born, *seen = [_parse_date(text) for text in dates]
+    day = next(filter(None, seen), None)
+    months = months_between(born, day) if born and day else None
+    age = _AGE.fullmatch("".join(read_texts(dataset, "PatientAge")).upper())
+    if months is None and age and (int(age[1]) or age[2] != "Y"):  # 000Y: what those who remove names write
+        months = int(age[1]) * _MONTHS_PER_UNIT[age[2]]
+    return months, bool((dates[0] and not born) or (any(dates[1:]) and not day))
 
 
-def _date_value(dataset: "Dataset", name: str) -> date | None:
+def _parse_date(text: str) -> date | None:
+    match = _DATE.match(text)
     try:
-        return datetime.strptime(
-            _text_value(dataset, name).replace(".", ""), "%Y%m%d"
-        ).date()  # dots: ACR-NEMA
+        return date(int(match[1]), int(match[3]), int(match[4])) if match else None
     except ValueError:
         return None
-
-
-def _text_value(dataset: "Dataset", name: str) -> str:
-    try:
-        return str(dataset.get(name) or "").strip()
-    except Exception:  # a value that cannot be parsed is not given
-        return ""
-
-
-@contextmanager
-def _silence_pydicom() -> Iterator[None]:
-    """Leave out what pydicom says of odd and readable files: it may quote a tag."""
-    logger = logging.getLogger("pydicom")
-    logger.setLevel(logging.CRITICAL)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

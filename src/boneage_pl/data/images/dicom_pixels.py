@@ -1,191 +1,303 @@
-"""Decode DICOM pixels and apply the display pipeline: modality and VOI LUT, window, padding."""
+"""Decode the pixels of a DICOM dataset, and render them as a viewer does."""
 
+from collections.abc import MutableSequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops, ImageDraw
 
+from boneage_pl.data.images.codestream import decode_codestream, read_jpeg_header
 from boneage_pl.data.images.decode import BadImageError, bad_image, check_size
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 DICOM_EXTRA = "pip install 'boneage_pl[dicom]'"
-# Markers before which a frame's size stands: JPEG's starts of frame, JPEG-LS's too, and JPEG 2000's SIZ
-_SIZE_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
-_SIZ = 0x51
+
+_PIXELS = "PixelData", "FloatPixelData", "DoubleFloatPixelData"
+_ITEM = b"\xfe\xff\x00\xe0"  # begins a compressed frame, PS3.5 A.4
+_SHUTTER_EDGES = [
+    f"Shutter{n}Edge" for n in ("LeftVertical", "UpperHorizontal", "RightVertical", "LowerHorizontal")
+]
+_MAX_DISTORTION = 0.01  # of square pixels; our choice: less is seen by nobody
+_TAG_ERRORS = ValueError, TypeError, LookupError, AttributeError, NotImplementedError, OverflowError
 
 Values = NDArray[Any]
+Mask = NDArray[np.bool_]
 
 
-def _check_image(dataset: "Dataset", name: str) -> None:
-    if "PixelData" not in dataset:
-        raise bad_image(name, "DICOM without a picture in it")
-    if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
-        raise bad_image(
-            name, f"DICOM of {frames} frames, where a radiograph is one; export the one that is meant"
-        )
-    check_size(int(dataset.Columns), int(dataset.Rows), name)
-    if int(dataset.get("SamplesPerPixel") or 1) not in (1, 3):
-        raise bad_image(name, f"DICOM of {dataset.SamplesPerPixel} samples a pixel")
-    meta = getattr(dataset, "file_meta", None)
-    if meta is None or "TransferSyntaxUID" not in meta:
-        from pydicom.dataset import FileMetaDataset
-        from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+def read_texts(dataset: "Dataset", name: str) -> list[str]:
+    """Return a tag's values as text, without empty ones; none where it is absent or cannot be parsed."""
+    try:
+        value = dataset.get(name)
+    except Exception:  # pydicom raises whatever comes up in a value that is none
+        return []
+    values = value if isinstance(value, MutableSequence) else [value]
+    return [text for one in values if one is not None and (text := str(one).strip())]
 
-        implicit, little = dataset.original_encoding
-        dataset.file_meta = meta or FileMetaDataset()
-        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+
+def _read_numbers(dataset: "Dataset", name: str) -> list[float]:
+    return [float(text.replace(",", ".")) for text in read_texts(dataset, name)]  # some write decimal commas
 
 
 def decode_pixels(dataset: "Dataset", name: str) -> Values:
     """Return the stored values: [H, W], or of colors RGB [H, W, 3].
+
+    Left-justified values (HighBit above BitsStored - 1) are shifted down; what is above HighBit is cleared.
 
     Raises:
         BadImageError: no single picture, a damaged one, or one that cannot be decoded: what to install.
     """
     try:
         _check_image(dataset, name)
+        allocated = int(dataset.BitsAllocated)
+        stored = int(dataset.get("BitsStored") or allocated)
+        high = int(dataset.get("HighBit") or 0)
+        dataset.BitsStored = max(min(high + 1, allocated), stored)  # pydicom reads the lowest of them
+        values = _decode(dataset, name)
     except BadImageError:
         raise
     except Exception as error:  # a tag may hold anything, and words may quote it
         raise bad_image(name, f"damaged DICOM ({type(error).__name__})") from error
-    syntax = dataset.file_meta.TransferSyntaxUID
-    bits = _encoded_size(dataset) if syntax.is_encapsulated else None
-    if bits not in (None, (dataset.Columns, dataset.Rows)):
+    if values.shape[:2] != (dataset.Rows, dataset.Columns) or not values.size:
         raise bad_image(name, "DICOM whose pixels are not as many as its tags say")
+    unused = dataset.BitsStored - stored
+    return values >> unused if unused and _is_left_justified(values, stored, unused) else values
+
+
+def _is_left_justified(values: Values, stored: int, unused: int) -> bool:
+    """Whether values lie where HighBit says, and not in the lowest bits all the same."""
+    if values.dtype.kind not in "iu":
+        return False
+    limit = 2 ** (stored - (values.dtype.kind == "i"))
+    low = -limit <= values.min() and values.max() < limit
+    return not low or not (values & (2**unused - 1)).any()
+
+
+def _check_image(dataset: "Dataset", name: str) -> None:
+    if not any(tag in dataset for tag in _PIXELS):
+        is_cut = "Rows" in dataset or not len(dataset)  # pydicom drops all where it meets the file's end
+        kind = "cut short" if is_cut else "without a picture in it"
+        raise bad_image(name, f"DICOM {kind}")
+    if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
+        raise bad_image(
+            name, f"DICOM of {frames} frames, where a radiograph is one; export the one that is meant"
+        )
+    check_size(int(dataset.Columns), int(dataset.Rows), name)
+    if (samples := int(dataset.get("SamplesPerPixel") or 1)) not in (1, 3):
+        raise bad_image(name, f"DICOM of {samples} samples a pixel")
+
+
+def _decode(dataset: "Dataset", name: str) -> Values:
+    from pydicom.encaps import generate_frames
+
+    syntax = _transfer_syntax(dataset)
+    if syntax.is_private or not syntax.is_transfer_syntax:
+        raise bad_image(name, f"DICOM in the private transfer syntax {syntax}; convert it to a standard one")
+    content = dataset.get("PixelData") or b""
+    stream = b""
+    if content.startswith(_ITEM):  # whatever the syntax claims
+        stream = next(generate_frames(content, number_of_frames=1))
+        size = (
+            read_jpeg_header(stream)[2:]
+            if stream.startswith(b"\xff\xd8")
+            else (dataset.Columns, dataset.Rows)
+        )
+        if size != (dataset.Columns, dataset.Rows):  # a decoder would make room for it
+            raise bad_image(name, "DICOM whose pixels are not as many as its tags say")
     try:
-        values = dataset.pixel_array
+        return dataset.pixel_array
     except Exception as error:  # each plugin has errors of its own
-        decoded = _decode_jpeg(dataset) if syntax.is_compressed and "JPEG" in syntax.name else None
-        if decoded is None:
-            raise bad_image(name, _decoding_error(dataset, error)) from error
-        values = decoded
-    if values.shape[:2] != (dataset.Rows, dataset.Columns) or values.size == 0:
-        raise bad_image(name, "DICOM whose pixels are not as many as its tags say")
+        first = error
+    try:
+        values = decode_codestream(stream)
+    except Exception:  # not installed, or damaged: the first decoder's error is raised
+        raise bad_image(name, _describe(dataset, first)) from first
+    if dataset.get("PixelRepresentation") == 1 and values.dtype.kind == "u":
+        above = 8 * values.dtype.itemsize - dataset.BitsStored
+        return (values << above).view(f"i{values.dtype.itemsize}") >> above
     return values
 
 
-def _encoded_size(dataset: "Dataset") -> tuple[int, int] | None:
-    """Return width and height that a JPEG of any kind says of itself: a decoder would make room for them."""
-    from pydicom.encaps import generate_frames
+def _transfer_syntax(dataset: "Dataset") -> Any:
+    """Return the transfer syntax; of a file without a header the one that it was read in."""
+    from pydicom import uid
+    from pydicom.dataset import FileMetaDataset
 
-    try:
-        frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
-    except Exception:  # the decoder says what is wrong
-        return None
-    at = 2
-    while frame[at : at + 1] == b"\xff" and len(frame) >= at + 16:
-        marker = frame[at + 1]
-        if marker in _SIZE_MARKERS:
-            height, width = (int.from_bytes(frame[at + k : at + k + 2], "big") for k in (5, 7))
-            return width, height
-        if marker == _SIZ:
-            width, height = (int.from_bytes(frame[at + k : at + k + 4], "big") for k in (6, 10))
-            left, top = (int.from_bytes(frame[at + k : at + k + 4], "big") for k in (14, 18))
-            return width - left, height - top
-        at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
-    return None
+    dataset.file_meta = getattr(dataset, "file_meta", None) or FileMetaDataset()
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
+    return dataset.file_meta.TransferSyntaxUID
 
 
-def _decode_jpeg(dataset: "Dataset") -> Values | None:
-    """Decode what is compressed as JPEG by libjpeg-turbo, which takes 12 bits that others refuse."""
-    try:
-        from imagecodecs import jpeg_decode
-        from pydicom.encaps import generate_frames
-
-        return np.asarray(jpeg_decode(next(generate_frames(dataset.PixelData, number_of_frames=1))))
-    except Exception:  # not installed, or damaged: the first decoder's error is raised
-        return None
-
-
-def _decoding_error(dataset: "Dataset", error: Exception) -> str:
+def _describe(dataset: "Dataset", error: Exception) -> str:
     from pydicom.pixels.decoders.base import get_decoder
 
     syntax = dataset.file_meta.TransferSyntaxUID
-    known = str(syntax.name)
+    if not syntax.is_encapsulated:
+        return "DICOM cut short"
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
-        return (
-            f"DICOM compressed as {known}, which nothing here decodes; convert it to another transfer syntax"
-        )
-    if decoder.is_available:
-        return f"DICOM whose pixels are damaged ({known}: {describe_pydicom_error(error)})"
-    return f"DICOM compressed as {known}; to decode it, {DICOM_EXTRA}"
+        return f"DICOM compressed as {syntax.name}, which nothing here decodes; convert it to another syntax"
+    if not decoder.is_available:
+        return f"DICOM compressed as {syntax.name}; to decode it, {DICOM_EXTRA}"
+    return f"DICOM whose pixels are damaged ({syntax.name}: {' '.join(str(error).split())[:160]})"
 
 
-def describe_pydicom_error(error: Exception) -> str:
-    """Return an error's words, short and in a line."""
-    return " ".join(str(error).split())[:160] or type(error).__name__
+def render(values: Values, dataset: "Dataset", name: str) -> tuple[Image.Image, list[str]]:
+    """Return values as a viewer shows them, mode `L`, and notes of what was done.
 
+    The modality LUT or rescaling, then the first VOI LUT or window (PS3.3 C.11.1 and C.11.2), then the
+    presentation LUT (C.11.4, C.11.6) are applied. Without a window that shows something the picture goes from
+    its darkest to its brightest value, as viewers show it. Padding and what lies outside the display shutter
+    are black; colors become luminance; pixels that are not square are resampled.
 
-if TYPE_CHECKING:
-    from pydicom import Dataset
-
-_BEYOND_WINDOW = 1e12  # beyond every window
-
-
-def apply_display_pipeline(values: Values, dataset: "Dataset") -> tuple[Image.Image, str]:
-    """Return values as a viewer shows them, and why a window was not used."""
-    from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
-
-    photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
-    if photometric == "PALETTE COLOR":
-        values = apply_color_lut(values, dataset)
-    if values.ndim == 3:
-        deep = values.dtype.itemsize > 1
-        colors = _to_8_bits(values, 0, np.iinfo(values.dtype).max) if deep else values
-        return Image.fromarray(colors.astype(np.uint8)[..., :3], "RGB").convert("L"), ""
-    used = ~_padding_mask(values, dataset)
-    real = apply_modality_lut(values, dataset)
-    unwindowed = ""
+    Raises:
+        BadImageError: its tags do not fit its pixels, or it would be no shape of a radiograph.
+    """
+    notes: list[str] = []
     try:
-        shown, darkest, brightest = _apply_window(real, dataset)
-    except (ValueError, TypeError, LookupError, NotImplementedError, AttributeError) as error:
-        unwindowed = f"its window cannot be used ({describe_pydicom_error(error)})"
-        shown, darkest, brightest = real, None, None
-    if darkest is None or brightest is None:
-        seen = shown[used] if used.any() else shown
-        darkest, brightest = float(seen.min()), float(seen.max())
-    gray = _to_8_bits(shown, darkest, brightest)
-    if photometric == "MONOCHROME1":
-        gray = 255 - gray
-    return Image.fromarray(np.where(used, gray, 0).astype(np.uint8)), unwindowed
+        used = _shutter_mask(dataset, values.shape, notes)
+        if values.ndim == 3 or read_texts(dataset, "PhotometricInterpretation") == ["PALETTE COLOR"]:
+            gray = _luminance(values, dataset)
+        else:
+            used &= ~_padding_mask(values, dataset)
+            gray = _to_8_bits(_display_values(values, dataset, used if used.any() else ..., notes))
+        image = Image.fromarray(np.where(used, gray, 0).astype(np.uint8))
+        return _resample_to_square_pixels(image, dataset, name, notes), notes
+    except _TAG_ERRORS as error:  # a tag may hold anything, and words may quote it
+        raise bad_image(name, f"DICOM whose tags do not fit its pixels ({type(error).__name__})") from error
 
 
-def _apply_window(real: Values, dataset: "Dataset") -> tuple[Values, float | None, float | None]:
-    """Apply the first VOI LUT or window; with its darkest and brightest output, if there was one."""
-    from pydicom.pixels.processing import apply_voi, apply_windowing
+def _luminance(values: Values, dataset: "Dataset") -> Values:
+    from pydicom.pixels.processing import apply_color_lut
 
-    if dataset.get("VOILUTSequence"):
-        whole = real if np.issubdtype(real.dtype, np.integer) else np.rint(real).astype(np.int32)
-        shown = apply_voi(whole, dataset)
-        entries, first, _ = dataset.VOILUTSequence[0].LUTDescriptor
-        table = apply_voi(np.arange(first, first + (entries or 2**16)), dataset)
-        most = int(table.max()).bit_length()  # some write 12 bits into a table that says 16
-        return shown, 0.0, float((1 << max(most, 1)) - 1)
-    if dataset.get("WindowWidth") is None or dataset.get("WindowCenter") is None:
-        return real, None, None
-    with np.errstate(over="ignore"):
-        darkest, brightest = apply_windowing(np.array([-_BEYOND_WINDOW, _BEYOND_WINDOW]), dataset)
-        return apply_windowing(real, dataset), float(darkest), float(brightest)
+    most = 2**dataset.BitsStored - 1
+    if values.ndim == 2:
+        values = apply_color_lut(values, dataset)
+        most = np.iinfo(values.dtype).max
+    return np.asarray(Image.fromarray(_to_8_bits(values[..., :3] / most)).convert("L"))
 
 
-def _padding_mask(values: Values, dataset: "Dataset") -> NDArray[np.bool_]:
+def _to_8_bits(shown: Values) -> NDArray[np.uint8]:
+    return np.rint(np.nan_to_num(shown) * 255).clip(0, 255).astype(np.uint8)
+
+
+def _display_values(values: Values, dataset: "Dataset", used: Any, notes: list[str]) -> Values:
+    """Return gray values as they are shown, from 0 to 1; `used` is where the picture is."""
+    if table := _lookup_table(dataset, "ModalityLUTSequence"):
+        values = _apply_table(values, *table)
+    else:
+        slope, intercept = (_read_numbers(dataset, f"Rescale{n}")[:1] for n in ("Slope", "Intercept"))
+        values = values * (slope or [1.0])[0] + (intercept or [0.0])[0]
+    try:
+        shown = _apply_window(values, dataset)
+        if shown is not None and np.ptp(shown[used]) == 0:
+            raise ValueError
+    except _TAG_ERRORS:
+        notes.append("its window shows nothing, or cannot be read: not used")
+        shown = None
+    if shown is None:
+        darkest, brightest = float(values[used].min()), float(values[used].max())
+        shown = (values - darkest) / ((brightest - darkest) or 1.0)
+    if table := _lookup_table(dataset, "PresentationLUTSequence"):
+        shown = _apply_table(shown * (len(table[0]) - 1), table[0] / table[0].max(), 0)
+    shape = read_texts(dataset, "PresentationLUTShape")
+    if shape == ["INVERSE"] or (not shape and dataset.get("PhotometricInterpretation") == "MONOCHROME1"):
+        notes.append("inverted, as its tags ask")
+        shown = 1 - shown
+    return shown
+
+
+def _apply_window(values: Values, dataset: "Dataset") -> Values | None:
+    """Apply the first VOI LUT or window: from 0 to 1, or `None` where there is neither."""
+    from highdicom.pixels import apply_voi_window
+
+    if table := _lookup_table(dataset, "VOILUTSequence"):
+        most = 2 ** int(table[0].max()).bit_length() - 1  # some write 12 bits into a table that says 16
+        return _apply_table(values, table[0] / most, table[1])
+    center, width = (_read_numbers(dataset, f"Window{n}") for n in ("Center", "Width"))
+    if not center or not width:
+        return None
+    if width[0] <= 0:
+        raise ValueError
+    with np.errstate(all="ignore"):  # a width of 1 is a threshold
+        function = *read_texts(dataset, "VOILUTFunction"), "LINEAR"
+        return apply_voi_window(values, center[0], width[0], function[0])
+
+
+def _lookup_table(dataset: "Dataset", sequence: str) -> tuple[Values, int] | None:
+    """Return the entries of a sequence's first table and the value of the first; `None` without data."""
+    items = dataset.get(sequence)
+    if not items or not items[0].get("LUTDescriptor") or not items[0].get("LUTData"):
+        return None
+    count, first, _ = (int(number) for number in items[0].LUTDescriptor)
+    count, data = count or 2**16, items[0].LUTData
+    if isinstance(data, bytes):
+        little = dataset.file_meta.TransferSyntaxUID.is_little_endian
+        data = np.frombuffer(data, np.uint8 if len(data) < 2 * count else "<u2" if little else ">u2")
+    if len(data) < count:
+        raise ValueError
+    return np.asarray(data[:count], dtype=np.float64), first
+
+
+def _apply_table(values: Values, table: Values, first: int) -> Values:
+    from highdicom.pixels import apply_lut
+
+    return apply_lut(np.rint(np.nan_to_num(values)).astype(np.int64), table, first)
+
+
+def _padding_mask(values: Values, dataset: "Dataset") -> Mask:
     """Return where a picture's file says that there is none (PS3.3 C.7.5.1.1.2)."""
     first = dataset.get("PixelPaddingValue")
     if not isinstance(first, int):
         return np.zeros(values.shape, dtype=bool)
-    last = dataset.get("PixelPaddingRangeLimit", first)
+    last = dataset.get("PixelPaddingRangeLimit")
     low, high = sorted((first, last if isinstance(last, int) else first))
     return (values >= low) & (values <= high)
 
 
-def _to_8_bits(values: Values, darkest: float, brightest: float) -> NDArray[np.uint8]:
-    if brightest == darkest:
-        return np.zeros(values.shape, np.uint8)
-    scaled = (values.astype(np.float32) - darkest) * np.float32(255 / (brightest - darkest))
-    return np.rint(np.nan_to_num(scaled)).clip(0, 255).astype(np.uint8)
+def _shutter_mask(dataset: "Dataset", shape: tuple[int, ...], notes: list[str]) -> Mask:
+    """Return what the display shutter leaves to be seen (PS3.3 C.7.6.11)."""
+    mask = Image.new("1", (shape[1], shape[0]), 1)
+    try:
+        for kind in read_texts(dataset, "ShutterShape"):
+            part = Image.new("1", mask.size)
+            draw = ImageDraw.Draw(part)
+            if kind == "RECTANGULAR":
+                draw.rectangle([_read_numbers(dataset, edge)[0] - 1 for edge in _SHUTTER_EDGES], fill=1)
+            elif kind == "CIRCULAR":
+                row, column = _read_numbers(dataset, "CenterOfCircularShutter")
+                draw.circle(
+                    (column - 1, row - 1), _read_numbers(dataset, "RadiusOfCircularShutter")[0], fill=1
+                )
+            else:
+                corners = [number - 1 for number in _read_numbers(dataset, "VerticesOfThePolygonalShutter")]
+                draw.polygon(list(zip(corners[1::2], corners[::2], strict=True)), fill=1)
+            mask = ImageChops.logical_and(mask, part)
+    except _TAG_ERRORS:
+        mask = Image.new("1", mask.size)
+    seen = np.array(mask)
+    if not seen.any():
+        notes.append("its display shutter shows nothing, or cannot be read: not used")
+        return ~seen
+    if not seen.all():
+        notes.append("black outside its display shutter")
+    return seen
+
+
+def _resample_to_square_pixels(
+    image: Image.Image, dataset: "Dataset", name: str, notes: list[str]
+) -> Image.Image:
+    tags = "PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"  # of rows, then of columns
+    high, wide = next((s for tag in tags if len(s := _read_numbers(dataset, tag)) == 2), (1, 1))
+    if min(high, wide) <= 0 or abs(high / wide - 1) < _MAX_DISTORTION:
+        return image
+    notes.append("its pixels are not square: resampled")
+    size = round(image.width * max(wide / high, 1)), round(image.height * max(high / wide, 1))
+    check_size(*size, name)
+    return image.resize(size, Image.Resampling.BILINEAR)

@@ -1,7 +1,7 @@
 """Load a radiograph from a file, bytes, an array or a Pillow image."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,22 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from boneage_pl.data.images.bit_depth import effective_bits
 from boneage_pl.data.images.decode import (
-    FORMATS,
     bad_image,
     check_not_blank,
     check_size,
     decode_image,
-    is_16bit_gray,
-    read_bit_depth,
     read_file,
     to_grayscale,
 )
 from boneage_pl.data.images.dicom import DicomTags, decode_dicom, is_dicom
-
-IMAGE_AND_DICOM = (*FORMATS, "TIFF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".ima")
+from boneage_pl.data.images.resize import Pixels, ResizeSpec
+from boneage_pl.data.tables.spec import IMAGE_SUFFIXES
 
 ImageInput = str | PathLike[str] | Image.Image | NDArray[Any]
 
@@ -34,7 +29,7 @@ def stem_of(path: Path | str) -> str:
     """Return a file's name without the suffix that says its kind: a DICOM UID is full of dots."""
     name = Path(path).name
     suffix = Path(name).suffix
-    return name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name
+    return name.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else name
 
 
 @dataclass
@@ -46,61 +41,68 @@ class Radiograph:
         tags: of a DICOM file.
         mirrored: whether it was.
         notes: what was done to it, or found in its tags, in words.
+        bit_depth: bits of the largest value of a gray image of more than 8 bits; else 0.
     """
 
     image: Image.Image
-    tags: DicomTags | None
-    mirrored: bool
-    notes: list[str]
+    tags: DicomTags | None = None
+    mirrored: bool = False
+    notes: list[str] = field(default_factory=list)
+    bit_depth: int = 0
 
 
-def load_radiograph(picture: ImageInput, levels: Sequence[int] = ()) -> Radiograph:
-    """Return a radiograph that is a PNG, a JPEG, a TIFF or a DICOM file, or a picture in memory.
-
-    What a PNG or JPEG becomes is what `read_radiograph` makes of it for a training. A right hand, where a tag
-    says that it is one, is mirrored: the RSNA's are all left.
+def load_radiograph(source: ImageInput, bit_depths: Sequence[int] = ()) -> Radiograph:
+    """Load a radiograph from a file or from memory; training, evaluation and prediction all do it here.
 
     Args:
-        picture: a path; a Pillow image; or gray values [H, W], or colors [H, W, 3], uint8 or uint16.
-        levels: bits that the 16-bit images of the training were read as, see
-            `boneage_pl.data.images.bit_depth`.
+        source: a path; a Pillow image; an array of gray values [H, W], uint8, uint16, int16 or int32; or of
+            colors [H, W, 3], uint8 or uint16.
+        bit_depths: see `boneage_pl.data.images.decode.to_grayscale`.
 
     Raises:
         BadImageError: it cannot be read as an image, or all of it is one value.
     """
-    if isinstance(picture, np.ndarray | Image.Image):
-        return Radiograph(_from_array(picture), None, False, [])
-    path = Path(picture)
-    content = read_file(path)
+    if isinstance(source, np.ndarray | Image.Image):
+        return _from_memory(source, bit_depths)
+    return decode_radiograph(read_file(Path(source)), str(source), bit_depths)
+
+
+def decode_radiograph(content: bytes, name: str, bit_depths: Sequence[int] = ()) -> Radiograph:
+    """Decode a file's bytes as `load_radiograph` does; `name` is what an error calls them.
+
+    A right hand, where a DICOM tag says that it is one, is mirrored: the RSNA's are all left.
+    """
     if not is_dicom(content):
-        used = effective_bits(read_bit_depth(path), list(levels)) if levels and is_16bit_gray(path) else 0
-        image = decode_image(content, path, used, IMAGE_AND_DICOM)
-        check_not_blank(image, path)
-        return Radiograph(image, None, False, [])
-    image, tags = decode_dicom(content, str(path))
-    check_not_blank(image, path)
-    mirrored = tags.laterality == "R"
-    return Radiograph(ImageOps.mirror(image) if mirrored else image, tags, mirrored, _tag_notes(tags))
+        image, depth = decode_image(content, name, bit_depths)
+        radiograph = Radiograph(image, bit_depth=depth)
+    else:
+        image, tags = decode_dicom(content, name)
+        mirrored = tags.laterality == "R"
+        radiograph = Radiograph(ImageOps.mirror(image) if mirrored else image, tags, mirrored, tags.notes)
+    check_not_blank(radiograph.image, name)
+    return radiograph
 
 
-def _from_array(picture: Image.Image | NDArray[Any]) -> Image.Image:
+def load_resized(
+    paths: Mapping[str, str], frame: ResizeSpec, bit_depths: Sequence[int], ids: Sequence[str]
+) -> Pixels:
+    """Decode and resize the images of `ids` from their files: uint8 [B, H, W]."""
+    return np.stack([frame.apply(load_radiograph(paths[i], bit_depths).image) for i in ids])
+
+
+def _from_memory(picture: Image.Image | NDArray[Any], bit_depths: Sequence[int]) -> Radiograph:
     name = "the picture in memory"
     if isinstance(picture, np.ndarray):
-        if picture.dtype not in (np.uint8, np.uint16) or picture.ndim not in (2, 3) or not picture.size:
-            kind = f"an array of {picture.dtype} {list(picture.shape)}"
+        kind = f"an array of {picture.dtype} {list(picture.shape)}"
+        if picture.ndim == 3 and picture.shape[2] == 1:
+            picture = picture[..., 0]
+        types = (np.uint8, np.uint16) if picture.ndim == 3 else (np.uint8, np.uint16, np.int16, np.int32)
+        layout = picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4))
+        if picture.dtype not in types or not layout or not picture.size:
             raise bad_image(name, f"{kind}, where it must be uint8 or uint16, [H, W] or [H, W, 3]")
-        picture = Image.fromarray(picture)
-    check_size(*picture.size, name)
-    image = to_grayscale(ImageOps.exif_transpose(picture), 0, name)
+        check_size(picture.shape[1], picture.shape[0], name)
+    else:
+        check_size(*picture.size, name)
+    image, depth = to_grayscale(picture, name, bit_depths)
     check_not_blank(image, name)
-    return image
-
-
-def _tag_notes(tags: DicomTags) -> list[str]:
-    values = {
-        "inverted, as its tags ask (MONOCHROME1)": tags.inverted,
-        "a right hand, mirrored": tags.laterality == "R",
-        f"view {tags.view}": bool(tags.view),
-        tags.window_error: bool(tags.window_error),
-    }
-    return [words for words, so in values.items() if so]
+    return Radiograph(image, bit_depth=depth)

@@ -18,7 +18,7 @@ from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.files import filter_by_suffix, iter_files
 
 _IMAGE_FOLDER = f"{os.sep}boneage-training-dataset{os.sep}"
-_SUFFIX = re.compile(r"\.(png|jpe?g|tiff?|dcm|dicom)$", re.IGNORECASE)
+_SUFFIX = re.compile(f"({'|'.join(map(re.escape, IMAGE_SUFFIXES))})$", re.IGNORECASE)
 _DECIMALS = re.compile(r"(?<=\d)\.0+$")  # of an id that a spreadsheet takes for a number
 _ABSOLUTE = re.compile(r"/|\\|[A-Za-z]:|file:")
 
@@ -145,7 +145,7 @@ def load_table(spec: DatasetSpec) -> tuple[pd.DataFrame, DataIssues]:
     issues = DataIssues(label_table.path)
     rows = match_rows(label_table, lambda cells: match_images(cells, images))
     if len(rows) and not rows["paths"].any():
-        shown = f"{Path(images[0]).name} ({len(images)} in all)" if images else "no PNG or JPEG"
+        shown = f"{Path(images[0]).name} ({len(images)} in all)" if images else "no image"
         raise BoneAgeError(
             f"{label_table.path}: no row finds its image under {root}.\n"
             f"table: {rows['cell'].iloc[0]}; files: {shown}{unsupported_files(files)}.\n"

@@ -11,7 +11,11 @@ from boneage_pl.utils.files import expand_path
 
 AgeUnit = Literal["months", "years"]
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", ".xlsm")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")  # of training and evaluation; prediction reads more
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".jp2", ".j2k", ".bmp"),
+    *DICOM_SUFFIXES,
+)
 _COLUMN_KEYS = ("id", "bone_age", "male", "female", "sex_values")
 _PLAIN = re.compile(r"[\w./-]+|<.*>", re.ASCII)  # what Hydra and the shell take without quotes
 
