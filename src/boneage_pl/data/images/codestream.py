@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 CUT_SHORT = "stream cut short"
 JPEG_MAGIC = b"\xff\xd8"
 JPEG_2000_MAGIC = b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "
-_END = b"\xff\xd9"
+_END, _PADDING = b"\xff\xd9", b"\0\xff"
 _JPEG_LS = 0xF7
 _STARTS_OF_FRAME = {*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC}  # ITU-T T.81 table B.1 and T.87
 
@@ -41,7 +41,7 @@ def decode_codestream(stream: bytes) -> NDArray[Any]:
         if stream.startswith(JPEG_2000_MAGIC):
             return np.asarray(imagecodecs.jpeg2k_decode(stream))
         is_jpeg_ls = read_jpeg_header(stream)[0] == _JPEG_LS
-        if not stream.rstrip(b"\0").endswith(_END):  # the rest would be made up without a word
+        if not stream.rstrip(_PADDING).endswith(_END):  # the decoders make up what is missing
             raise ValueError(CUT_SHORT)
         return np.asarray((imagecodecs.jpegls_decode if is_jpeg_ls else imagecodecs.jpeg_decode)(stream))
     except RuntimeError as error:  # of imagecodecs

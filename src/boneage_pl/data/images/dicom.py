@@ -31,6 +31,7 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _SEXES = dict.fromkeys(["M", "MALE", "BOY"], True) | dict.fromkeys(["F", "FEMALE", "GIRL", "W"], False)
 _DATE = re.compile(r"(\d{4})([-./]?)(\d{2})\2(\d{2})")  # PS3.5 6.2, DA, ACR-NEMA's dots and ISO 8601
 _STUDY_DATES = "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate"
+_PLACEHOLDER = date(1900, 1, 1)  # what those who remove names write
 _AGE = re.compile(r"(\d{1,3})([DWMY])")  # PS3.5 6.2, AS
 _MONTHS_PER_UNIT = {"D": 1 / DAYS_PER_MONTH, "W": 7 / DAYS_PER_MONTH, "M": 1.0, "Y": 12.0}
 _HAND = re.compile("HAND|WRIST|FINGER|THUMB|CARP|EXTREM|ARM|BONE ?AGE")  # in BodyPartExamined
@@ -145,9 +146,9 @@ def _patient_age(dataset: "Dataset") -> tuple[float | None, bool]:
     dates = ["".join(read_texts(dataset, name)[:1]) for name in ("PatientBirthDate", *_STUDY_DATES)]
     born, *seen = [_parse_date(text) for text in dates]
     day = next(filter(None, seen), None)
-    months = months_between(born, day) if born and day else None
+    months = months_between(born, day) if born and day and born != _PLACEHOLDER else None
     age = _AGE.fullmatch("".join(read_texts(dataset, "PatientAge")).upper())
-    if months is None and age and (int(age[1]) or age[2] != "Y"):  # 000Y: what those who remove names write
+    if months is None and age and int(age[1]):  # 000Y: a placeholder, too
         months = int(age[1]) * _MONTHS_PER_UNIT[age[2]]
     return months, bool((dates[0] and not born) or (any(dates[1:]) and not day))
 

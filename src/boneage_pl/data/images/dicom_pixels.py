@@ -135,9 +135,10 @@ def _transfer_syntax(dataset: "Dataset") -> Any:
 
 def _describe(dataset: "Dataset", error: Exception) -> str:
     from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.pixels.utils import get_expected_length
 
     syntax = dataset.file_meta.TransferSyntaxUID
-    if not syntax.is_encapsulated:
+    if not syntax.is_encapsulated and len(dataset.get("PixelData") or b"") < get_expected_length(dataset):
         return "DICOM cut short"
     try:
         decoder = get_decoder(syntax)
