@@ -61,7 +61,7 @@ def test_last_step_is_v3_and_first_is_published():
 def test_each_step_changes_one_part():
     steps = [plain(composed(name)) for name in NAMES]
     assert [changed(before, after) for before, after in pairwise(steps)] == [
-        {"optimizer", "scheduler", "trainer.gradient_clip_val", "data.batch_size", "data.drop_last"},
+        {"optimizer", "scheduler", "trainer.gradient_clip_val", "data.batch_size"},
         {"sampler"},
         {"model", "transforms"},
         {"model"},

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, TimeoutError, expect
 
 from boneage_pl.prediction.types import format_years_months
 from boneage_pl.webapp.growth_reference import skeletal_age_sd
-from tests.data.test_user_data import chunk
+from tests.data.images.test_decode import chunk
 from tests.helpers.dicom_files import write_dicom
 from tests.helpers.fork_server import Forks
 from tests.helpers.trained_run import OWN, Home, home_of
@@ -187,7 +187,7 @@ def test_dicom_fills_sex_and_age(site: Served, browser: Browser, tmp_path: Path)
         drop(page, {"name": EVIL, "mimeType": "image/png", "buffer": b"no picture"})
         expect(page.get_by_role("heading", name="No answer")).to_be_visible()
         expect(page.get_by_text(EVIL)).to_be_visible()
-        expect(page.get_by_text("No PNG or JPEG or TIFF")).to_be_visible()
+        expect(page.get_by_text("None of PNG, JPEG")).to_be_visible()
         expect(page.get_by_role("radio", name="Not known")).to_be_checked()  # the other child's is not kept
 
 

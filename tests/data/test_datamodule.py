@@ -7,16 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
 from boneage_pl.data import dataloaders
 from boneage_pl.data.datamodule import BoneAgeDataModule
+from boneage_pl.data.sampling import balanced, sqrt
 from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.training.build import build_datamodule, build_module
+from boneage_pl.training.build import build_datamodule, build_module, check_split_options
 from boneage_pl.training.initial_state import InitialState
 from tests.conftest import balanced_table, write_rsna
 
@@ -181,12 +183,11 @@ def test_on_device_needs_free_gpu_memory(rsna: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(("processes", "parts"), [(1, 1), (2, 1), (1, 4), (2, 2)])
-@pytest.mark.parametrize("drop_last", [True, False])
-def test_steps_match_training_however_shared(rsna: Path, processes: int, parts: int, drop_last: bool):
-    """61 rows in batches of 20: a last batch of one can be shared by nobody."""
-    data = data_of(rsna, batch_size=20, drop_last=drop_last)
-    rest = data.split[data.split["subset"] == "train"].head(1)
-    data.split = pd.concat([data.split, rest])
+@pytest.mark.parametrize("rest", [1, 13])
+def test_steps_match_training_however_shared(rsna: Path, processes: int, parts: int, rest: int):
+    """61 or 73 rows in batches of 20: a last batch of one is dropped."""
+    data = data_of(rsna, batch_size=20)
+    data.split = pd.concat([data.split, data.split[data.split["subset"] == "train"].head(rest)])
     fit_loop = SimpleNamespace(epoch_progress=SimpleNamespace(current=SimpleNamespace(processed=0)))
     trainer = SimpleNamespace(
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
@@ -199,7 +200,52 @@ def test_steps_match_training_however_shared(rsna: Path, processes: int, parts: 
     data.trainer = trainer  # type: ignore[assignment]
     served = len(list(data.train_dataloader()))
     assert data.steps(parts, None, processes) == served / parts
-    assert data.steps(parts, None, processes) == (4 if processes * parts == 1 and not drop_last else 3)
+    assert data.steps(parts, None, processes) == (3 if rest == 1 else 4)
+
+
+def test_rows_are_drawn_anew_each_epoch(rsna: Path):
+    data = data_of(rsna, split_protocol="natural", sampler=sqrt, samples_per_group=1000)
+    train = data.split[data.split["subset"] == "train"]
+    assert train["id"].is_unique
+    data = data_of(rsna, split_protocol="natural", sampler=balanced, samples_per_group=4, val_fraction=0.5)
+    assert data.epoch_rows == 2 * 20
+    loader = data.train_dataloader()
+    seen = []
+    for epoch in (0, 1, 2, 0):
+        loader.sampler.set_epoch(epoch)
+        seen.append(torch.cat([batch["row"] for batch in loader]).tolist())
+        assert len(seen[-1]) == 40
+        assert data._subset("train")["group"].to_numpy()[seen[-1]].tolist().count(3) == 2
+    assert seen[0] == seen[3] != seen[1]
+    assert set(seen[0]) | set(seen[1]) | set(seen[2]) == set(range(len(data._subset("train"))))
+    again = data_of(rsna, sampler=sqrt, origin=data.record)
+    assert (again.draws, again.split.equals(data.split)) == (data.draws, True)
+
+
+@pytest.mark.parametrize(
+    ("typed", "refused"),
+    [
+        ("data.fold=2", True),
+        ("data.split_protocol=natural", True),
+        ("+data.samples_per_group=5", True),
+        ("data.samples_per_group=4", False),  # as in the checkpoint's split
+        ("sampler=sqrt", True),
+        ("data.batch_size=4", False),
+    ],
+)
+def test_split_option_that_checkpoint_overrules_is_refused(rsna: Path, typed: str, refused: bool):
+    start = SimpleNamespace(split=data_of(rsna).record, config={"sampler": BALANCED})
+    name, _, value = typed.lstrip("+").partition("=")
+    defaults = {"data": {"samples_per_group": 4, "split_from": "checkpoint", "fold": 1}, "sampler": BALANCED}
+    config = OmegaConf.create(defaults)
+    OmegaConf.update(config, name, {"_target_": "x"} if name == "sampler" else yaml.safe_load(value))
+    if not refused:
+        check_split_options(config, start, [typed])  # type: ignore[arg-type]
+        return
+    with pytest.raises(BoneAgeError, match=f"^{name}={value}: with ckpt= the checkpoint's split is used"):
+        check_split_options(config, start, [typed])  # type: ignore[arg-type]
+    config.data.split_from = "new"
+    check_split_options(config, start, [typed])  # type: ignore[arg-type]
 
 
 def test_split_file_is_used_exactly(rsna: Path, tmp_path: Path):

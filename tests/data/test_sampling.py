@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boneage_pl.data.sampling import all_images, balanced, proportional, sqrt
+from boneage_pl.data.sampling import all_images, balanced, draw_rows, proportional, sqrt
 
 groups = st.lists(st.integers(1, 900), min_size=1, max_size=20).map(np.array)
 
@@ -34,3 +34,19 @@ def test_all_images_takes_each_once():
 @pytest.mark.parametrize("sampling", [proportional, sqrt])
 def test_small_group_is_kept(sampling):
     assert sampling(np.array([1, 100_000]), 20).min() == 1
+
+
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=5),
+    each=st.integers(1, 40),
+    seed=st.integers(0, 9),
+)
+def test_drawn_rows_come_up_equally_often(sizes: list[int], each: int, seed: int):
+    groups = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    draws = dict.fromkeys(range(len(sizes)), each)
+    epochs = [draw_rows(groups, draws, seed, epoch) for epoch in range(7)]
+    assert all(np.bincount(groups[rows]).tolist() == [each] * len(sizes) for rows in epochs)
+    times = np.bincount(np.concatenate(epochs), minlength=len(groups))
+    for group in range(len(sizes)):
+        assert np.ptp(times[groups == group]) <= 1
+    assert np.array_equal(draw_rows(groups, draws, seed, 3), epochs[3])

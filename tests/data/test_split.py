@@ -4,8 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boneage_pl.data.sampling import all_images
-from boneage_pl.data.split import age_edges, assign_groups, group_name, make_split
+from boneage_pl.data.sampling import all_images, balanced, sqrt
+from boneage_pl.data.split import (
+    age_edges,
+    assign_groups,
+    count_draws,
+    draws_each_epoch,
+    group_name,
+    make_split,
+)
 from boneage_pl.errors import BoneAgeError
 
 
@@ -109,7 +116,7 @@ def test_fully_trained_group_is_named():
     table = table_of([5, 5, 5, 5], 2)
     trained = table["id"][:5].tolist()
     options = {"age_bins": 2, "samples_per_group": 4, "training_images": trained}
-    with pytest.raises(BoneAgeError, match=r"All images of girls of 0.0 to 50.0 months were trained on"):
+    with pytest.raises(BoneAgeError, match=r"The images of girls of 0.0 to 50.0 months were trained on"):
         make_split(table, **options)
     natural = make_split(table, protocol="natural", **options)
     assert 0 not in natural.loc[natural["subset"] == "validation", "group"].tolist()
@@ -132,19 +139,24 @@ def test_split_depends_on_seed_and_table_alone(shape, seed):
 @settings(max_examples=15, deadline=None)
 def test_folds_validate_every_image_once(shape, seed, folds):
     bins, counts = shape
-    table = table_of([max(count, folds + 1) for count in counts], bins)
+    table = table_of(counts, bins)
     contents = {i: i for i in table["id"]}
     contents[table["id"][0]] = contents[table["id"][1]]  # a picture under two ids
     options = {"age_bins": bins, "samples_per_group": 40, "val_fraction": 1 / folds, "seed": seed}
     held_out: list[str] = []
     for fold in range(1, folds + 1):
-        split = make_split(
-            table, protocol="natural", sampler=all_images, fold=fold, pixel_sha256=contents, **options
-        )
+        try:
+            split = make_split(table, protocol="natural", fold=fold, pixel_sha256=contents, **options)
+        except BoneAgeError:  # no group is so large
+            assert fold > 2
+            continue
         validation = split.loc[split["subset"] == "validation", "id"].tolist()
         assert not set(validation) & set(split.loc[split["subset"] == "train", "id"])
         held_out += validation
-    assert sorted(held_out) == sorted(table["id"])
+    assert len(held_out) == len(set(held_out))
+    groups = assign_groups(table, age_edges(table["bone_age"], bins))
+    alone = table["id"].map(contents).groupby(groups).transform("nunique") == 1
+    assert sorted(held_out) == sorted(table["id"][~alone])
 
 
 def test_missing_fold_is_refused():
@@ -228,30 +240,46 @@ def test_invalid_options_are_refused(options):
         make_split(table_of([5] * 20, 10), **options)
 
 
-@given(shape=tables, seed=st.integers(0, 5))
-@settings(max_examples=20, deadline=None)
-def test_sampler_sets_training_rows_per_group(shape, seed):
+@given(shape=tables, seed=st.integers(0, 5), protocol=st.sampled_from(["disjoint", "natural"]))
+@settings(max_examples=15, deadline=None)
+def test_sampler_sets_rows_that_an_epoch_draws(shape, seed, protocol):
     bins, counts = shape
     table = table_of(counts, bins)
-    options = {"age_bins": bins, "samples_per_group": 12, "seed": seed}
-    asked = []
+    options = {"protocol": protocol, "age_bins": bins, "seed": seed}
 
     def ascending(images: np.ndarray, rows: int) -> np.ndarray:
-        asked.append((images.tolist(), rows))
+        assert rows == 9 * len(images)
         return np.arange(len(images))
 
-    split, usual = make_split(table, **options, sampler=ascending), make_split(table, **options)
-    train = split[split["subset"] == "train"].groupby("group").size()
-    assert train.to_dict() == {group: group for group in range(1, 2 * bins)}
-    ((images, rows),) = asked
-    assert rows == 2 * bins * 9
-    assert all(0 < left < count for left, count in zip(images, counts, strict=True))
-    validation = [s[s["subset"] == "validation"].reset_index(drop=True) for s in (split, usual)]
-    pd.testing.assert_frame_equal(*validation)
-    assert not set(split[split["subset"] == "train"]["id"]) & set(validation[0]["id"])
+    split = make_split(table, **options, samples_per_group=12, sampler=ascending)
+    train = split[split["subset"] == "train"]
+    others = set(table["id"]) - set(split["id"][split["subset"] == "validation"])
+    assert train["id"].is_unique
+    assert set(train["id"]) == others if protocol == "natural" else set(train["id"]) <= others
+    draws = count_draws(split, ascending, 12, 0.25)
+    assert draws == {group: n for n, group in enumerate(sorted(train["group"].unique()))}
+
+
+def test_balanced_rows_of_disjoint_are_drawn_once():
+    assert draws_each_epoch("natural", balanced)
+    assert draws_each_epoch("disjoint", sqrt)
+    assert not draws_each_epoch("disjoint", balanced)
+    assert not draws_each_epoch("published", balanced)
+
+
+def test_fold_that_a_small_group_has_not_is_named():
+    table = table_of([2, 20], 1)
+    options = {"age_bins": 1, "samples_per_group": 8}
+    sides = [make_split(table, fold=fold, **options) for fold in (1, 2)]
+    held_out = [set(side["id"][side["subset"] == "validation"]) for side in sides]
+    assert not held_out[0] & held_out[1]
+    with pytest.raises(BoneAgeError, match=r"too few for data\.fold=3.*\n.*natural"):
+        make_split(table, fold=3, **options)
+    make_split(table, fold=3, protocol="natural", **options)
 
 
 @pytest.mark.parametrize("drawn", [[0, 0], [1], [-1, 2], [0.5, 0.5]])
 def test_invalid_sampler_is_refused(drawn):
+    split = make_split(table_of([9, 9], 1), age_bins=1, samples_per_group=8, sampler=all_images)
     with pytest.raises(BoneAgeError, match=r"sampling: of groups with \[\d, \d\] images it draws"):
-        make_split(table_of([9, 9], 1), age_bins=1, samples_per_group=8, sampler=lambda *_: np.array(drawn))
+        count_draws(split, lambda *_: np.array(drawn), 8, 0.25)

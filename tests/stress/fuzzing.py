@@ -52,7 +52,7 @@ def _try(data: Path, number: int, seed: int) -> str:
     signal.signal(signal.SIGALRM, too_long)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
+        warnings.simplefilter("always", append=True)
         try:
             outcome = _read_table(data, number, draw) if number % 5 == 0 else _read_image(data, number, draw)
         except TimeoutError:

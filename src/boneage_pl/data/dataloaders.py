@@ -1,7 +1,7 @@
 """Build data loaders and choose their worker count."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import lightning as L
@@ -75,28 +75,19 @@ class DataLoaderFactory:
     prefetch_factor: int | None
     pin_memory: bool | None
     persistent_workers: bool
-    drop_last: bool
     on_device: bool | None
     _limit_workers: int | None = field(default=None, init=False)
 
-    def steps(self, rows: pd.DataFrame, parts: int, limit: float | None, processes: int) -> int:
+    def steps(self, length: int, parts: int, limit: float | None, processes: int) -> int:
         """Return the optimizer's steps of an epoch.
 
         Args:
-            rows: that are trained on.
+            length: rows of an epoch.
             parts: that each batch is served as.
             limit: batches of an epoch as served, or a share of them; `None` for all.
             processes: that share each batch.
         """
-        batches = EpochBatchSampler(
-            len(rows),
-            self.batch_size,
-            self.seed,
-            processes=processes,
-            parts=parts,
-            drop_last=self.drop_last,
-        )
-        served = len(batches)
+        served = len(EpochBatchSampler(length, self.batch_size, self.seed, processes=processes, parts=parts))
         if limit is not None:
             served = int(served * limit) if isinstance(limit, float) else min(served, limit)
         return -(-served // parts)
@@ -130,28 +121,31 @@ class DataLoaderFactory:
         trainer: L.Trainer | None,
         *,
         train: bool,
+        draws: Mapping[int, int] | None = None,
     ) -> DataLoader[Batch]:
         """Return a loader of rows: to train, in an order of their own each epoch; else as they are.
 
-        Of `images` on the device it serves the rows, and needs no processes for it.
+        Of `images` on the device it serves the rows, and needs no processes for it. `draws`: see
+        `RadiographDataset`.
         """
         gpu = on_gpu(trainer.strategy.root_device.type if trainer else "auto")
         workers = 0 if images else self._workers(trainer, gpu)
+        source = images.lookup if images else read
+        dataset = RadiographDataset(rows, source, train=train, seed=self.seed, draws=draws)
         batches = EpochBatchSampler(
-            len(rows),
+            len(dataset),
             self.batch_size,
             self.seed if train else None,
             processes=trainer.world_size if trainer else 1,
             process=trainer.global_rank if trainer else 0,
             parts=trainer.accumulate_grad_batches if trainer and train else 1,
-            drop_last=self.drop_last,
         )
         if trainer:
             # Loader processes start before Lightning sets the epoch that a resumed run is in.
             progress = trainer.fit_loop.epoch_progress.current
             batches.set_epoch(progress.processed)  # type: ignore[attr-defined]
         return DataLoader(
-            RadiographDataset(rows, images.lookup if images else read, train=train, seed=self.seed),
+            dataset,
             batch_size=None,  # the sampler's keys are batches already
             sampler=batches,
             num_workers=workers,

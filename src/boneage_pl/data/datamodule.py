@@ -20,7 +20,14 @@ from boneage_pl.data.images.radiograph import load_resized
 from boneage_pl.data.images.resize import ReadPixels, ResizeMode, ResizeSpec
 from boneage_pl.data.phantom import generate_if_missing
 from boneage_pl.data.sampling import Sampling, balanced
-from boneage_pl.data.split import Protocol, age_edges, make_split, missing_sex_note
+from boneage_pl.data.split import (
+    Protocol,
+    age_edges,
+    count_draws,
+    draws_each_epoch,
+    make_split,
+    missing_sex_note,
+)
 from boneage_pl.data.split_record import (
     SeenImages,
     check_images_unchanged,
@@ -46,7 +53,6 @@ class BoneAgeDataModule(L.LightningDataModule):
         root: folder of the data, or its table; any layout that `load_table` recognizes.
         image_size: side of the square images in pixels.
         batch_size: images of an optimizer step: all processes and accumulated parts together.
-        drop_last: whether training drops the short last batch of an epoch.
         split_protocol, age_bins, samples_per_group, val_fraction, fold, seed: as in `make_split`; the seed
             also decides order and flips.
         split_seed: of the split alone; `None` for `seed`.
@@ -69,7 +75,8 @@ class BoneAgeDataModule(L.LightningDataModule):
             for a GPU that they take a quarter of at most. The tensors are the same.
         resize_mode: how an image is brought into the square, see `ResizeSpec`.
         phantom: draws the data into `root` first (the phantom).
-        sampler: how many training rows are drawn from each group.
+        sampler: how many training rows are drawn from each group; anew each epoch, unless they are those of
+            `published` or equally many of `disjoint`.
         origin: the split record of the checkpoint that training starts from.
         index: the data set, where it has just been looked at.
 
@@ -82,7 +89,6 @@ class BoneAgeDataModule(L.LightningDataModule):
         root: str,
         image_size: int = 500,
         batch_size: int = 32,
-        drop_last: bool = False,
         split_protocol: Protocol = "disjoint",
         age_bins: int = 10,
         samples_per_group: int = 400,
@@ -125,7 +131,6 @@ class BoneAgeDataModule(L.LightningDataModule):
             prefetch_factor,
             pin_memory,
             persistent_workers,
-            drop_last,
             on_device,
         )
         self.device_images: DeviceImages | None = None
@@ -210,6 +215,7 @@ class BoneAgeDataModule(L.LightningDataModule):
             split, used, images.pixel_sha256, self.origin, **how, edges=edges, population=population
         )
         self.split = split
+        self.draws = dict(how["draws"]) if how.get("draws") else None
         self._ready = True
 
     def _index(self) -> DatasetIndex:
@@ -240,7 +246,7 @@ class BoneAgeDataModule(L.LightningDataModule):
         hashes: Mapping[str, str] | None = None,
     ) -> tuple[pd.DataFrame, dict[str, Any], list[float]]:
         if self.use_origin and self.origin is not None:
-            how = {key: self.origin[key] for key in self.split_options if key in self.origin}
+            how = {key: self.origin[key] for key in (*self.split_options, "draws") if key in self.origin}
             return split_from_dict(self.origin, table), how, self.origin["edges"]
         edges = age_edges(table["bone_age"], self.split_options["age_bins"])
         if self.split_file is not None:
@@ -254,21 +260,29 @@ class BoneAgeDataModule(L.LightningDataModule):
         split = make_split(
             table, **self.split_options, pixel_sha256=contents, sampler=self.sampler, training_images=trained
         )
-        return split, self.split_options, edges
+        how = dict(self.split_options)
+        if draws_each_epoch(how["protocol"], self.sampler):
+            draws = count_draws(split, self.sampler, how["samples_per_group"], how["val_fraction"])
+            how["draws"] = list(draws.items())
+        return split, how, edges
 
     @property
     def validation_rows(self) -> pd.DataFrame:
         """The validation rows (`id, male, bone_age`) in the order that `val_dataloader` serves them in."""
         return self._subset("validation")[["id", "male", "bone_age"]]
 
+    @property
+    def epoch_rows(self) -> int:
+        """How many training rows an epoch has."""
+        return sum(self.draws.values()) if self.draws else len(self._subset("train"))
+
     def check_shares(self, processes: int, parts: int) -> None:
         """Raise `BoneAgeError` if the training batches cannot be divided equally (see `check_shares`)."""
-        rows, loaders = len(self._subset("train")), self.loaders
-        check_shares(rows, loaders.batch_size, processes, parts, drop_last=loaders.drop_last)
+        check_shares(self.epoch_rows, self.loaders.batch_size, processes, parts)
 
     def steps(self, parts: int = 1, limit: float | None = None, processes: int = 1) -> int:
         """Return the optimizer's steps of an epoch, see `DataLoaderFactory.steps`."""
-        return self.loaders.steps(self._subset("train"), parts, limit, processes)
+        return self.loaders.steps(self.epoch_rows, parts, limit, processes)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training rows in an order of their own each epoch."""
@@ -282,9 +296,10 @@ class BoneAgeDataModule(L.LightningDataModule):
         if self.device_images is None:
             ids = list(self.split["id"].unique())
             self.device_images = self.loaders.device_images(ids, self.read, self.trainer)
-        return self.loaders.loader(
-            self._subset(subset), self.read, self.device_images, self.trainer, train=subset == "train"
-        )
+        train = subset == "train"
+        draws = self.draws if train else None
+        images, trainer = self.device_images, self.trainer
+        return self.loaders.loader(self._subset(subset), self.read, images, trainer, train=train, draws=draws)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a batch to the device, where its images may be already."""

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypedDict
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
+from boneage_pl.data.sampling import draw_rows
 from boneage_pl.data.transforms.compose import BITS
 from boneage_pl.errors import BoneAgeError
 
@@ -106,15 +107,16 @@ class EpochBatchSampler(Sampler[list[Key]]):
 
     Every process of a distributed run draws the same batches and keeps its share of each. Lightning calls
     `set_epoch`; the epoch travels with the row, so that a worker that outlives the epoch still knows which
-    one it is in. In training all shares of a batch are equal: what is left of the last one is dropped.
+    one it is in. In training all shares of a batch are equal: what is left of the last one is dropped, and
+    all of it where it has fewer than half of the rows: few images would move the weights, and BatchNorm's
+    statistics, as much as a whole batch does.
 
     Args:
-        length: rows.
+        length: rows of an epoch.
         batch_size: rows of a batch, all processes and micro-batches together.
         seed: of the order; `None` for the plain one, of a validation.
         processes, process: how many share each batch, and which of them this is.
         parts: micro-batches that a batch is served as, for gradients that are accumulated.
-        drop_last: whether training drops the short last batch of an epoch.
     """
 
     def __init__(
@@ -126,7 +128,6 @@ class EpochBatchSampler(Sampler[list[Key]]):
         processes: int = 1,
         process: int = 0,
         parts: int = 1,
-        drop_last: bool = False,
     ) -> None:
         self.length = self.used = length
         self.batch_size = batch_size
@@ -136,7 +137,8 @@ class EpochBatchSampler(Sampler[list[Key]]):
         self.parts = parts
         self.epoch = 0
         if seed is not None:
-            self.used -= length % batch_size % (batch_size if drop_last else processes * parts)
+            rest = length % batch_size
+            self.used -= rest if 2 * rest < batch_size else rest % (processes * parts)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that the next iteration belongs to."""
@@ -160,9 +162,7 @@ class EpochBatchSampler(Sampler[list[Key]]):
                     yield rows
 
 
-def check_shares(
-    length: int, batch_size: int, processes: int, parts: int, *, drop_last: bool = False
-) -> None:
+def check_shares(length: int, batch_size: int, processes: int, parts: int) -> None:
     """Refuse training batches that cannot be divided equally: their shares would not weigh the same.
 
     Raises:
@@ -176,9 +176,9 @@ def check_shares(
             f"it equally.\nThese numbers of shares can: {possible}. Change trainer.devices, "
             "trainer.accumulate_grad_batches or data.batch_size."
         )
-    if length < (batch_size if drop_last else shares):
+    if 2 * length < batch_size or length < shares:
         raise BoneAgeError(
-            f"{length} training rows are fewer than data.batch_size={batch_size}: choose a smaller one."
+            f"{length} training rows are fewer than half of data.batch_size={batch_size}; take a smaller one."
         )
 
 
@@ -189,15 +189,25 @@ class RadiographDataset(Dataset[Batch]):
     is one that alternates from epoch to epoch, with a random start.
 
     Args:
-        rows: `id, male, bone_age` of this side.
+        rows: `id, male, bone_age, group` of this side.
         read: ids → their pixels, uint8 [B, H, W], or what stands for them until the device, [B].
         train: whether this is the training side.
-        seed: of the keys.
+        seed: of the keys, and of the rows that are drawn.
+        draws: how many rows of each group an epoch draws; `None` for every row once.
     """
 
     def __init__(
-        self, rows: pd.DataFrame, read: Callable[[Sequence[str]], NDArray[Any]], *, train: bool, seed: int
+        self,
+        rows: pd.DataFrame,
+        read: Callable[[Sequence[str]], NDArray[Any]],
+        *,
+        train: bool,
+        seed: int,
+        draws: Mapping[int, int] | None = None,
     ) -> None:
+        self.groups = rows["group"].to_numpy() if draws else None
+        self.draws = draws or {}
+        self.drawn: tuple[int, NDArray[np.int64]] = -1, np.arange(len(rows))
         self.ids = rows["id"].tolist()
         self.male = rows["male"].to_numpy(dtype=np.float32)
         self.bone_age = rows["bone_age"].to_numpy(dtype=np.float32)
@@ -206,10 +216,10 @@ class RadiographDataset(Dataset[Batch]):
         self.seed = seed
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return sum(self.draws.values()) if self.draws else len(self.ids)
 
     def __getitem__(self, keys: list[Key]) -> Batch:
-        rows = [row for row, _ in keys]
+        rows = [int(self._epoch_rows(epoch)[row]) for row, epoch in keys]
         pixels = self.read([self.ids[row] for row in rows])
         batch = Batch(
             image=torch.from_numpy(pixels).unsqueeze(1),  # [B, H, W] → [B, 1, H, W]
@@ -219,6 +229,12 @@ class RadiographDataset(Dataset[Batch]):
             row=torch.from_numpy(np.array(rows)),
         )
         return to_shared_memory(batch)
+
+    def _epoch_rows(self, epoch: int) -> NDArray[np.int64]:
+        """Return the rows that an epoch consists of."""
+        if self.groups is not None and self.drawn[0] != epoch:
+            self.drawn = epoch, draw_rows(self.groups, self.draws, self.seed, epoch)
+        return self.drawn[1]
 
     def _sample_key(self, row: int, epoch: int) -> int:
         first, now = (int(_sample_keys(self.seed, e, self.stream, len(self))[row]) for e in (0, epoch))

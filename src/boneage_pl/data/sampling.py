@@ -2,9 +2,11 @@
 
 A sampling is called with how many training images each group has, int64 [G], and how many rows are wanted in
 all, and returns how many of them come from each group, int64 [G]; a group's images are repeated as needed.
+`balanced` rows of the protocols `published` and `disjoint` are drawn once, as published; any other rows anew
+each epoch, so that all images are seen.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,3 +61,28 @@ def rows_per_group(sampling: Sampling, images: Counts, rows: int) -> Counts:
             "whole number of 0 or more for each group, and not 0 for all."
         )
     return drawn.astype(np.int64)
+
+
+def draw_rows(groups: Counts, draws: Mapping[int, int], seed: int, epoch: int) -> Counts:
+    """Draw the rows of an epoch: the next of each group in an endless series of its permutations.
+
+    So each of its images comes up as often as the others, over all epochs.
+
+    Args:
+        groups: of the rows to draw from, [N].
+        draws: how many rows of each group.
+        seed: of the permutations.
+        epoch: from 0.
+
+    Example:
+        >>> draw_rows(np.array([0, 0, 0, 1]), {0: 2, 1: 1}, seed=0, epoch=0).shape
+        (3,)
+    """
+    parts = []
+    for group, count in draws.items():
+        rows = np.flatnonzero(groups == group)
+        begun, skipped = divmod(epoch * count, max(len(rows), 1))
+        rounds = range(begun, begun - (-(skipped + count) // max(len(rows), 1)))
+        order = [np.random.default_rng([seed, group, turn]).permutation(rows) for turn in rounds]
+        parts.append(np.concatenate(order)[skipped : skipped + count] if order else rows[:0])
+    return np.concatenate(parts)

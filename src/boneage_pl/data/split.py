@@ -74,10 +74,12 @@ def make_split(
         val_fraction: part of each group's rows that validates, between 0 and 1; of `published` part of
             each age bin's, whatever their sex.
         fold: which part: with one seed, of 1 to 1 / `val_fraction`, no two have an image in common, and
-            where that is a whole number, all together have every image; not of `published`.
+            where that is a whole number, all together have every image of groups with at least two; not of
+            `published`.
         seed: with the table, all that the result depends on.
         pixel_sha256: what each id's image shows; `None` where every id has an image of its own.
-        sampler: how many of the training rows each group has; not of `published`.
+        sampler: how many of the training rows each group has; not of `published`. If they are drawn anew
+            each epoch, see `draws_each_epoch`, the split has each training image once.
         training_images: ids of images that are not to validate, nor others that show the same; not of
             `published`.
 
@@ -116,9 +118,12 @@ def make_split(
         free = shown[images[~taken[images]]].nunique()
         held_out, images = _split_group(images, shown.to_numpy()[images], val_fraction, fold, free)
         if not held_out and protocol == "disjoint":
+            why = f"were trained on by the checkpoint: none of them can be in data.fold={fold}"
+            if free:
+                why = f"are too few for data.fold={fold}: with data.val_fraction={val_fraction:g} it has none"
             raise BoneAgeError(
-                f"All images of {group_name(group, edges)} were trained on by the checkpoint: none can "
-                "validate.\nWith data.split_protocol=natural that group does without."
+                f"The images of {group_name(group, edges)} {why}.\n"
+                "With data.split_protocol=natural that group does without."
             )
         validation[group], train[group] = images[:held_out], images[held_out:]
         if protocol == "disjoint":
@@ -126,20 +131,43 @@ def make_split(
     if not any(map(len, validation.values())):
         if taken.any():
             raise BoneAgeError("All images were trained on by the checkpoint: none can validate. Add others.")
+        least = "two images" if fold == 1 else f"enough images for data.fold={fold}"
         raise BoneAgeError(
-            f"data.split_protocol=natural: no group by sex and age has two images, of {len(table)} in all: "
+            f"data.split_protocol=natural: no group by sex and age has {least}, of {len(table)} in all: "
             "none can validate.\nWith fewer, wider groups some may: data.age_bins=1"
         )
-    images = np.array([len(train[group]) for group in there])
-    rows = rows_per_group(sampler, images, len(there) * (samples_per_group - n_validation))
-    for group, count in zip(there, rows.tolist(), strict=True):
-        train[group] = _sample_rows(train[group], count, generators[group])
+    if not draws_each_epoch(protocol, sampler):
+        for group, rng in generators.items():
+            train[group] = _sample_rows(train[group], samples_per_group - n_validation, rng)
     parts = [
         table.loc[rows].assign(group=group, subset=subset)
         for group in there
         for subset, rows in (("train", train[group]), ("validation", validation[group]))
     ]
     return _to_split(pd.concat(parts))
+
+
+def draws_each_epoch(protocol: str, sampler: Sampling) -> bool:
+    """Whether training rows are drawn anew each epoch, and the split has each training image once."""
+    return protocol == "natural" or (protocol == "disjoint" and unwrap(sampler) is not balanced)
+
+
+def count_draws(
+    split: pd.DataFrame, sampler: Sampling, samples_per_group: int, val_fraction: float
+) -> dict[int, int]:
+    """Return how many training rows of each group an epoch draws.
+
+    Args:
+        split: with each training image once.
+        sampler, samples_per_group, val_fraction: see `make_split`.
+
+    Raises:
+        BoneAgeError: see `rows_per_group`.
+    """
+    images = split.loc[split["subset"] == "train", "group"].value_counts().sort_index()
+    rows = samples_per_group - round(samples_per_group * val_fraction)
+    counts = rows_per_group(sampler, images.to_numpy().astype(np.int64), len(images) * rows)
+    return dict(zip(images.index.tolist(), counts.tolist(), strict=True))
 
 
 def _to_split(rows: pd.DataFrame) -> pd.DataFrame:
@@ -177,10 +205,12 @@ def _split_group(
     """
     codes, different = pd.factorize(shown)
     start, end = (round(len(different) * share * at) for at in (fold - 1, fold))
+    if len(different) * share < 1:  # of these few, one each in the first folds
+        start, end = (min(at, len(different)) for at in (fold - 1, fold))
     if free:
         codes = np.where(codes < free, (codes - start) % free, codes)
     order = np.argsort(codes, kind="stable")
-    held_out = min(max(end - start, 1), len(different) - 1, free)
+    held_out = min(end - start, len(different) - 1, free)
     return int((codes < held_out).sum()), images[order]
 
 

@@ -3,11 +3,12 @@
 import inspect
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -22,11 +23,22 @@ from boneage_pl.model.optim import build_optimizer_factory, build_scheduler_fact
 from boneage_pl.training.callbacks.checkpointing import AtomicCheckpointIO
 from boneage_pl.training.callbacks.logging import check_monitors
 from boneage_pl.training.initial_state import InitialState
+from boneage_pl.training.metadata import CheckpointMetadata
+from boneage_pl.training.run_dir import to_plain
 from boneage_pl.training.tensorboard import EpochTensorBoardLogger
 from boneage_pl.utils.hardware import disable_tf32, keep_freed_memory, syncs_batchnorm
 
 log = logging.getLogger(__name__)
 
+# options of the split, and where a checkpoint's split has them
+_SPLIT_OPTIONS = {
+    "split_protocol": "protocol",
+    "age_bins": "age_bins",
+    "samples_per_group": "samples_per_group",
+    "val_fraction": "val_fraction",
+    "fold": "fold",
+    "split_seed": "seed",
+}
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")  # PyTorch's
 
 
@@ -47,7 +59,31 @@ def build_datamodule(
     }
     if beginning.resumed:
         given.update(split_file=None, split_from="checkpoint", allow_leakage=False)
+    elif beginning.checkpoint and HydraConfig.initialized():
+        check_split_options(cfg, beginning.checkpoint.metadata, HydraConfig.get().overrides.task)
     return make(**{name: value for name, value in given.items() if name in known})
+
+
+def check_split_options(cfg: DictConfig, start: CheckpointMetadata, typed: Iterable[str]) -> None:
+    """Refuse options of the split that are typed, and that the split of the checkpoint overrules.
+
+    Raises:
+        BoneAgeError: naming the option, and what to add.
+    """
+    if cfg.data.get("split_file") or cfg.data.get("split_from") != "checkpoint":
+        return
+    used = {f"data.{name}": start.split.get(key) for name, key in _SPLIT_OPTIONS.items()}
+    used["sampler"] = start.config.get("sampler")
+    for override in typed:
+        name, _, value = override.lstrip("+~").partition("=")
+        now = OmegaConf.select(cfg, name) if name in used else None
+        if name in used and used[name] not in (None, to_plain(now) if isinstance(now, DictConfig) else now):
+            kept = "" if name == "sampler" else f", of {name}={used[name]}"
+            raise BoneAgeError(
+                f"{name}={value}: with ckpt= the checkpoint's split is used{kept}.\n"
+                "Leave it out, or draw another split: data.split_from=new; or new_keep_train, which keeps\n"
+                "every image that the checkpoint was trained on in the training set."
+            )
 
 
 def build_module(

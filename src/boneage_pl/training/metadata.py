@@ -129,7 +129,9 @@ def _check_validation(answers: Any) -> None:
 
 def _check_split(split: Any) -> None:
     may = dict.fromkeys(("population", "pixel_sha256", "inherited_training_images"), _type_test(dict))
-    _check_keys("split", split, _SPLIT, may)
+    _check_keys("split", split, _SPLIT, {**may, "draws": _type_test(list)})
+    for pair in split.get("draws", []):
+        _list_of("split.draws", pair, _integer(0))
     edges = split["edges"]
     _list_of("split.edges", edges, _is_finite)
     if len(edges) != split["age_bins"] + 1 or sorted(edges) != edges:
