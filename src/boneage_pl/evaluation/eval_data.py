@@ -94,6 +94,14 @@ def apply_leakage_policy(
 
 # What a checkpoint remembers of its data, and an evaluation without data of its own takes from it.
 _DATA_OPTIONS = ("root", "table", "columns", "age_unit", "sheet", "on_invalid")
+# what an evaluation takes from the checkpoint alone
+_CHECKPOINT_OPTIONS = [
+    f"data.{name}"
+    for name in (
+        *("image_size", "resize_mode", "split_protocol", "age_bins", "samples_per_group", "val_fraction"),
+        *("fold", "split_file", "split_from", "split_seed", "allow_leakage"),
+    )
+]
 _OTHER_DATA = ("data", "data.root", "data.table")  # what names other data
 
 
@@ -156,6 +164,10 @@ def select_evaluation_set(
             their own; images that one was trained on, unless allowed.
     """
     typed = {o.lstrip("+~").split("=")[0] for o in HydraConfig.get().overrides.task}
+    if ignored := sorted(typed.intersection(_CHECKPOINT_OPTIONS)):
+        raise BoneAgeError(
+            f"{ignored[0]}=: the checkpoint's split and image size are used in an evaluation. Leave it out."
+        )
     other = bool(typed.intersection(_OTHER_DATA))
     own = (config.subset or ("all" if other else "validation")) == "validation"
     data = _data(config, checkpoints[0].metadata, typed, another="data.root" in typed and not own)
