@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from boneage_pl import BoneAgePredictor
-from boneage_pl.data.corruptions import invert, rotate
+from boneage_pl.data.corruptions import invert, rotation
 from boneage_pl.data.phantom import write_phantom
 from tests.conftest import Result
 from tests.helpers.non_hand_images import others
@@ -62,7 +62,7 @@ def test_non_hands_are_flagged(demo: Path, fresh: pd.DataFrame):
         assert set(model.predict(picture, "F")[0].flags) & {"out_of_distribution", "resolution_mismatch"}, (
             name
         )
-    upside_down = model.predict([rotate(hand, 180) for hand in hands], "F")
+    upside_down = model.predict([rotation(180)(hand) for hand in hands], "F")
     assert np.mean(["out_of_distribution" in answer.flags for answer in upside_down]) > 0.9
     negatives = model.predict([invert(hand) for hand in hands], "F")
     assert np.mean(["inverted" in answer.flags for answer in negatives]) > 0.9

@@ -31,7 +31,7 @@ def build_conditions(read: ReadPixels, redone: Callable[[Resampling], ReadPixels
 
 
 def _corrupt(read: ReadPixels, change: Corruption, ids: Sequence[str]) -> Pixels:
-    return np.stack([change(picture) for picture in read(ids)])
+    return change(read(ids))
 
 
 def measure_robustness(answers: pd.DataFrame, months: Mapping[str, pd.Series]) -> list[dict[str, Any]]:

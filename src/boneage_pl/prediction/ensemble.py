@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from boneage_pl.data.corruptions import flip, rotate
+from boneage_pl.data.corruptions import flip, rotation
 from boneage_pl.data.images.resize import Pixels, ResizeSpec
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.feature_maps import FeatureHook
@@ -90,7 +89,7 @@ class EnsembleMember:
             every = [self.predictor(pixels, male)]
         if detector:
             resolution_mismatch = ~detector.matches_resolution(pixels, sizes, self.resize_spec.mode)
-        every += [self.predictor(np.stack([view(one) for one in pixels]), male) for view in self.tta]
+        every += [self.predictor(view(pixels), male) for view in self.tta]
         return MemberOutput(average_predictions(every), is_ood, resolution_mismatch)
 
 
@@ -106,7 +105,7 @@ def parse_tta(named: Any) -> list[TTATransform]:
         if view == "flip":
             transforms.append(flip)
         elif isinstance(view, int | float) and not isinstance(view, bool) and 0 < abs(view) <= _MAX_ROTATION:
-            transforms.append(partial(rotate, degrees=float(view)))
+            transforms.append(rotation(view))
         else:
             raise BoneAgeError(
                 f"tta={named}: it is flip, or degrees up to {_MAX_ROTATION} to turn by, or a list of them, "

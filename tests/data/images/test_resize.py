@@ -66,3 +66,14 @@ def test_resize_spec_names_are_unique():
     ]
     with pytest.raises(BoneAgeError, match=r"data\.resize_mode=squeeze"):
         ResizeSpec(107, "squeeze")
+
+
+def test_resampling_methods_differ_when_reducing_only():
+    y, x = np.mgrid[:200, :200] / 200
+    image = Image.fromarray((150 * np.exp(-((x - 0.35) ** 2 + (y - 0.6) ** 2) * 12) + 40).astype(np.uint8))
+    published = ResizeSpec(50).apply(image).astype(int)
+    for resampling in ("lanczos", "plain"):
+        other = ResizeSpec(50, resampling=resampling).apply(image).astype(int)
+        assert 0 < np.abs(other - published).max() < 8  # it is a smooth picture
+    enlarged = ResizeSpec(300, resampling="plain").apply(image).astype(int) - ResizeSpec(300).apply(image)
+    assert np.abs(enlarged).max() <= 2  # two ways of rounding

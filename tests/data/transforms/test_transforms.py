@@ -16,13 +16,19 @@ from boneage_pl.data.phantom.render import render_radiograph
 from boneage_pl.data.transforms.compose import Compose, hashed_uniform
 from boneage_pl.data.transforms.degradation import GaussianBlur, GaussianNoise, LowResolution
 from boneage_pl.data.transforms.geometric import RandomAffine, RandomHorizontalFlip, Resize
-from boneage_pl.data.transforms.intensity import FixPolarity, IntensityJitter, PercentileContrast
+from boneage_pl.data.transforms.intensity import (
+    FixPolarity,
+    IntensityJitter,
+    PercentileContrast,
+    RandomInversion,
+)
 from boneage_pl.data.transforms.occlusion import RandomBorder, RandomErasing, RandomMarker
 
 # What leaves images as they are, and what changes every one of them.
 KINDS: list[tuple[Any, Any]] = [
     (RandomAffine(), RandomAffine(20, 0.2, 5, 0.1, 0.5)),
-    (IntensityJitter(), IntensityJitter(0.5, 0.5, 0.2, 0.5)),
+    (IntensityJitter(), IntensityJitter(0.5, 0.5, 0.2)),
+    (RandomInversion(0), RandomInversion(1)),
     (GaussianBlur(0), GaussianBlur(1, 0.05)),
     (GaussianNoise(0), GaussianNoise(1, 0.2)),
     (LowResolution(0), LowResolution(1)),
@@ -57,7 +63,8 @@ def test_transforms_change_each_image_alone(nothing: Any, something: Any, hands:
     torch.testing.assert_close(alone, changed[3:4], atol=1e-5, rtol=0)
     torch.testing.assert_close(Compose([something])(plain, keys(8)), changed, atol=1e-5, rtol=0)
     again = Compose([something])(hands[:1].expand(8, -1, -1, -1), keys(8, seed=1))
-    assert len(again.flatten(1).unique(dim=0)) >= (2 if isinstance(something, LowResolution) else 7)
+    kinds = {LowResolution: 2, RandomInversion: 1}.get(type(something), 7)
+    assert len(again.flatten(1).unique(dim=0)) >= kinds
 
 
 def test_low_resolution_loses_detail_at_each_scale(hands: Tensor):
@@ -186,6 +193,15 @@ def test_border_keeps_inside_and_marker_lies_at_side(hands: Tensor):
 def test_invalid_parameters_are_refused(wrong: Any):
     with pytest.raises(ValueError, match=r"must be|shares"):
         wrong()
+
+
+def test_arrival_is_augmented_before_it_is_normalized():
+    """So that the network trains on what polarity and contrast make of a frame or of noise."""
+    train = list(OmegaConf.load(CONF_DIR / "transforms" / "augmented.yaml").train)
+    normalized = [train.index(name) for name in ("polarity", "contrast")]
+    arrival = ("border", "marker", "inversion", "blur", "resolution", "noise")
+    assert max(map(train.index, arrival)) < min(normalized)
+    assert max(normalized) < min(map(train.index, ("affine", "intensity", "erasing")))
 
 
 def test_augmented_config_composes(hands: Tensor):

@@ -31,32 +31,46 @@ class PercentileContrast:
 
 
 class IntensityJitter:
-    """Varies gamma, contrast and brightness of each image, and exchanges black and white in some.
+    """Vary gamma, contrast and brightness of each image.
 
     Args:
         gamma: share by which the exponent becomes larger, at most, or by the same factor smaller.
         contrast: the same of each value's distance from the image's mean.
         brightness: share of white that is added, at most, or taken away.
-        inversion: share of the images that become negatives.
     """
 
-    num_random = 4
+    num_random = 3
 
-    def __init__(
-        self, gamma: float = 0.0, contrast: float = 0.0, brightness: float = 0.0, inversion: float = 0.0
-    ) -> None:
-        if min(gamma, contrast) <= -1 or not 0 <= inversion <= 1:
-            raise ValueError("gamma and contrast must be above -1, and inversion a share")
-        self.gamma, self.contrast, self.brightness, self.inversion = gamma, contrast, brightness, inversion
+    def __init__(self, gamma: float = 0.0, contrast: float = 0.0, brightness: float = 0.0) -> None:
+        if min(gamma, contrast) <= -1:
+            raise ValueError("gamma and contrast must be above -1")
+        self.gamma, self.contrast, self.brightness = gamma, contrast, brightness
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
-        """Vary [B, 1, H, W] by [B, 4] → float32 [B, 1, H, W] in [0, 1]."""
-        gamma, contrast, brightness, inversion = random.unbind(1)
+        """Vary [B, 1, H, W] by [B, 3] → float32 [B, 1, H, W] in [0, 1]."""
+        gamma, contrast, brightness = random.unbind(1)
         pixels = as_float(images).pow(per_image(log_uniform_factor(gamma, self.gamma)))
         mean = pixels.mean((1, 2, 3), keepdim=True)
         pixels = mean + (pixels - mean) * per_image(log_uniform_factor(contrast, self.contrast))
-        pixels = (pixels + per_image(self.brightness * to_signed(brightness))).clamp(0, 1)
-        return apply_where(inversion, self.inversion, 1 - pixels, pixels)
+        return (pixels + per_image(self.brightness * to_signed(brightness))).clamp(0, 1)
+
+
+class RandomInversion:
+    """Exchange black and white of a share of the images.
+
+    Args:
+        p: of the images.
+    """
+
+    num_random = 1
+
+    def __init__(self, p: float) -> None:
+        self.p = p
+
+    def __call__(self, images: Tensor, random: Tensor) -> Tensor:
+        """Exchange in [B, 1, H, W] by [B, 1] → float32 [B, 1, H, W]."""
+        pixels = as_float(images)
+        return apply_where(random[:, 0], self.p, 1 - pixels, pixels)
 
 
 class FixPolarity:
