@@ -79,3 +79,13 @@ def test_key_bits_above_random_alternate_by_epoch():
     assert (turns[0] == (hashed_uniform(keys[0], 1)[:, 0] >= 0.5)).all()  # the first is as if by chance
     assert 10 < turns[0].sum() < 30
     assert (hashed_uniform(keys[0], 3) != hashed_uniform(keys[2], 3)).all()
+
+
+def test_validation_keys_differ_by_row_and_epoch():
+    """So that a random transform of a validation changes its share of the images, and not all of them."""
+    rows = pd.DataFrame({"id": [str(n) for n in range(400)], "male": 1, "bone_age": 100.0})
+    side = RadiographDataset(rows, lambda ids: np.zeros((len(ids), 4, 4), np.uint8), train=False, seed=3)
+    keys = [side[[(row, epoch) for row in range(400)]]["key"] for epoch in range(2)]
+    first = [hashed_uniform(key, 1)[:, 0] for key in keys]
+    assert all(0.05 < (numbers < 0.1).float().mean() < 0.15 for numbers in first)
+    assert (first[0] != first[1]).all()
