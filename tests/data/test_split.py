@@ -256,6 +256,7 @@ def test_sampler_sets_rows_that_an_epoch_draws(shape, seed, protocol):
     others = set(table["id"]) - set(split["id"][split["subset"] == "validation"])
     assert train["id"].is_unique
     assert set(train["id"]) == others if protocol == "natural" else set(train["id"]) <= others
+    assert count_draws(split, all_images, 12, 0.25) == {}
     draws = count_draws(split, ascending, 12, 0.25)
     assert draws == {group: n for n, group in enumerate(sorted(train["group"].unique()))}
 

@@ -263,7 +263,7 @@ class BoneAgeDataModule(L.LightningDataModule):
         how = dict(self.split_options)
         if draws_each_epoch(how["protocol"], self.sampler):
             draws = count_draws(split, self.sampler, how["samples_per_group"], how["val_fraction"])
-            how["draws"] = list(draws.items())
+            how["draws"] = [list(pair) for pair in draws.items()]
         return split, how, edges
 
     @property

@@ -155,7 +155,7 @@ def draws_each_epoch(protocol: str, sampler: Sampling) -> bool:
 def count_draws(
     split: pd.DataFrame, sampler: Sampling, samples_per_group: int, val_fraction: float
 ) -> dict[int, int]:
-    """Return how many training rows of each group an epoch draws.
+    """Return how many training rows of each group an epoch draws; nothing where that is each image once.
 
     Args:
         split: with each training image once.
@@ -167,7 +167,8 @@ def count_draws(
     images = split.loc[split["subset"] == "train", "group"].value_counts().sort_index()
     rows = samples_per_group - round(samples_per_group * val_fraction)
     counts = rows_per_group(sampler, images.to_numpy().astype(np.int64), len(images) * rows)
-    return dict(zip(images.index.tolist(), counts.tolist(), strict=True))
+    drawn = dict(zip(images.index.tolist(), counts.tolist(), strict=True))
+    return {} if drawn == images.to_dict() else drawn
 
 
 def _to_split(rows: pd.DataFrame) -> pd.DataFrame:
