@@ -110,7 +110,8 @@ def test_script_without_main_guard_fails_clearly(tmp_path: Path, work: str):
     code = """
 from pathlib import Path
 from boneage_pl.data.images.resize import ResizeSpec
-from boneage_pl.data.cache.build import build_cache, index_images, relative_paths
+from boneage_pl.data.cache.build import build_cache, relative_paths
+from boneage_pl.data.cache.index import index_images
 from boneage_pl.data.tables.load import read_table
 table = read_table(Path("data"))
 """

@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
-from boneage_pl.data.cache.build import DatasetIndex, index_images, open_dataset, relative_paths
+from boneage_pl.data.cache.build import DatasetIndex, open_dataset, relative_paths
+from boneage_pl.data.cache.index import index_images
 from boneage_pl.data.cache.store import ImageIndex
 from boneage_pl.data.dataloaders import DataLoaderFactory, DeviceImages
 from boneage_pl.data.dataset import Batch, check_shares

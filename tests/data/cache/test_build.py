@@ -16,7 +16,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from boneage_pl.data.cache import store
-from boneage_pl.data.cache.build import build_cache, index_images, open_dataset, relative_paths
+from boneage_pl.data.cache.build import build_cache, open_dataset, relative_paths
+from boneage_pl.data.cache.index import index_images
 from boneage_pl.data.cache.store import ImageCache
 from boneage_pl.data.images import decode
 from boneage_pl.data.images.bit_depth import dataset_bit_depths, effective_bits

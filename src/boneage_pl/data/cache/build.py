@@ -1,32 +1,24 @@
-"""Decode and resize the images of a table, into a cache or for their digests alone."""
+"""Build the image cache of a table, and open a data set through it."""
 
-import hashlib
 import logging
 import os
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from boneage_pl.data.cache.store import CacheWriter, ImageCache, ImageIndex, SourceFile
-from boneage_pl.data.images.bit_depth import dataset_bit_depths, effective_bits
-from boneage_pl.data.images.decode import BadImageError, read_file
-from boneage_pl.data.images.radiograph import decode_radiograph
+from boneage_pl.data.cache.index import index_images
+from boneage_pl.data.cache.store import CacheWriter, ImageCache
 from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.data.tables.load import load_table
 from boneage_pl.data.tables.spec import DatasetSpec
 from boneage_pl.data.tables.validate import DataIssues
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.files import atomic_path
-from boneage_pl.utils.processes import cores, file_lock, parallel_map
-from boneage_pl.utils.progress import progress
+from boneage_pl.utils.processes import file_lock
 
 log = logging.getLogger(__name__)
-
-_MAX_IN_FLIGHT = 2**28  # bytes of images that are decoded and not yet written; our choice
 
 
 @dataclass
@@ -140,61 +132,3 @@ def relative_paths(table: pd.DataFrame, root: Path) -> dict[str, str]:
         i: path[len(start) :] if path.startswith(start) else os.path.relpath(path, root)
         for i, path in sorted(zip(table["id"].tolist(), table["path"].tolist(), strict=True))
     }
-
-
-def index_images(
-    paths: dict[str, str],
-    root: Path,
-    frame: ResizeSpec,
-    workers: int | None = None,
-    write: Callable[[int, bytes], None] | None = None,
-    label: str = "checking the images",
-) -> ImageIndex:
-    """Decode and resize every image, and return what is known of them.
-
-    Images of more than 8 bits are decoded by their own largest value, and again where those of the data set
-    have it read otherwise.
-
-    Args:
-        paths: of the files below `root`, by id.
-        root: of the data set.
-        frame: the square that they are brought into.
-        workers: processes that decode; `None` for one a core.
-        write: takes an image's place among `paths`, and its pixels.
-        label: of the progress bar.
-    """
-    rows = {i: row for row, i in enumerate(paths)}
-    files: dict[str, SourceFile] = {}
-    bit_depths: list[int] = []
-    wanted = list(paths)
-    while wanted:
-        decode = partial(_decode_file, root=root, frame=frame, bit_depths=bit_depths)
-        limit = _MAX_IN_FLIGHT // frame.size**2
-        decoded = parallel_map(decode, [paths[i] for i in wanted], workers or cores(), limit)
-        for i, (file, pixels) in zip(wanted, progress(decoded, len(wanted), label), strict=True):
-            files[i] = file
-            if write and pixels:
-                write(rows[i], pixels)
-        if bit_depths:
-            break
-        bit_depths = dataset_bit_depths(file.bit_depth for file in files.values())
-        wanted = [i for i, f in files.items() if effective_bits(f.bit_depth, bit_depths) != f.bit_depth]
-        label = "decoding again at the data set's bit depth"
-    return ImageIndex(files, bit_depths)
-
-
-def _decode_file(path: str, root: Path, frame: ResizeSpec, bit_depths: list[int]) -> tuple[SourceFile, bytes]:
-    file = root / path
-    try:
-        status, content = file.stat(), read_file(file)
-    except OSError as error:
-        return SourceFile(path, error=f"unreadable ({error.strerror})"), b""
-    except BadImageError as error:
-        return SourceFile(path, error=error.reason), b""
-    known = path, status.st_size, status.st_mtime_ns, hashlib.sha256(content).hexdigest()
-    try:
-        radiograph = decode_radiograph(content, str(file), bit_depths)
-    except BadImageError as error:
-        return SourceFile(*known, error=error.reason), b""
-    pixels = frame.apply(radiograph.image).tobytes()
-    return SourceFile(*known, hashlib.sha256(pixels).hexdigest(), radiograph.bit_depth), pixels
