@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 
-from boneage_pl.data.images.codestream import decode_codestream, read_jpeg_header
+from boneage_pl.data.images.codestream import JPEG_MAGIC, decode_codestream, read_jpeg_header
 from boneage_pl.data.images.decode import BadImageError, bad_image, check_size
 
 if TYPE_CHECKING:
@@ -77,9 +77,10 @@ def _is_left_justified(values: Values, stored: int, unused: int) -> bool:
 
 def _check_image(dataset: "Dataset", name: str) -> None:
     if not any(tag in dataset for tag in _PIXELS):
-        is_cut = "Rows" in dataset or not len(dataset)  # pydicom drops all where it meets the file's end
-        kind = "cut short" if is_cut else "without a picture in it"
-        raise bad_image(name, f"DICOM {kind}")
+        if "Rows" in dataset or not len(dataset):  # pydicom drops all where it meets the file's end
+            raise bad_image(name, "DICOM cut short")
+        kind = getattr(dataset.get("SOPClassUID"), "name", "of no class")
+        raise bad_image(name, f"DICOM without a picture in it ({kind})")
     if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
         raise bad_image(
             name, f"DICOM of {frames} frames, where a radiograph is one; export the one that is meant"
@@ -99,12 +100,9 @@ def _decode(dataset: "Dataset", name: str) -> Values:
     stream = b""
     if content.startswith(_ITEM):  # whatever the syntax claims
         stream = next(generate_frames(content, number_of_frames=1))
-        size = (
-            read_jpeg_header(stream)[2:]
-            if stream.startswith(b"\xff\xd8")
-            else (dataset.Columns, dataset.Rows)
-        )
-        if size != (dataset.Columns, dataset.Rows):  # a decoder would make room for it
+        size = dataset.Columns, dataset.Rows
+        if stream.startswith(JPEG_MAGIC) and read_jpeg_header(stream)[2:] != size:
+            # a decoder would make room for what the stream claims
             raise bad_image(name, "DICOM whose pixels are not as many as its tags say")
     try:
         return dataset.pixel_array

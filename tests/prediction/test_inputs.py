@@ -1,0 +1,34 @@
+"""What a folder has that is no radiograph is counted, and left out."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.prediction.inputs import expand_inputs
+from tests.helpers.dicom_files import ramp, write_dicom
+
+OBJECTS = Path(pydicom.__file__).parent / "data" / "test_files"
+
+
+def test_other_files_and_objects_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write_dicom(tmp_path / "1.2.840.1", ramp())
+    (tmp_path / "a.png").touch()  # opened later
+    for name in ("b.heic", "c.heic", "d.pdf"):
+        (tmp_path / name).touch()
+    shutil.copy(OBJECTS / "rtplan.dcm", tmp_path / "plan.dcm")
+    shutil.copy(OBJECTS / "dicomdirtests" / "DICOMDIR", tmp_path / "index")
+    with caplog.at_level(logging.INFO):
+        found = [request.image.name for request in expand_inputs([str(tmp_path)])]
+    assert found == ["1.2.840.1", "a.png"]
+    for count in ("2 .heic", "1 .pdf", "1 RT Plan Storage", "1 Media Storage Directory Storage"):
+        assert count in caplog.text
+
+
+def test_folder_without_radiographs_names_its_files(tmp_path: Path):
+    (tmp_path / "a.zip").touch()
+    with pytest.raises(BoneAgeError, match=r"no radiograph in it; left out: 1 \.zip"):
+        expand_inputs([str(tmp_path)])
