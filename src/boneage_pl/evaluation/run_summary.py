@@ -100,11 +100,13 @@ def format_setup(record: CheckpointMetadata, split: pd.DataFrame, initial_weight
         if seen
         else "no validation image was trained on"
     )
+    count = sum(rows for _, rows in record.split.get("draws", []))
+    drawn = f"; each epoch draws {count} rows" if count else ""
     lines = [
         f"{record.experiment}: {record.config['data']['root']} at {record.image_size} px, "
         f"{record.precision} on {device}, seed {record.config['seed']}",
         initial_weights,
-        f"split {record.split['protocol']}: {len(train)} training rows ({train.nunique()} images), "
+        f"split {record.split['protocol']}: {len(train)} training rows ({train.nunique()} images{drawn}), "
         f"{len(validation)} validation rows ({validation.nunique()} images)",
         leakage,
         f"constant predictor ({months:.1f} months): validation MAE {constant:.2f}",
