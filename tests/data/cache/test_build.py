@@ -21,11 +21,12 @@ from boneage_pl.data.cache.index import index_images
 from boneage_pl.data.cache.store import ImageCache
 from boneage_pl.data.images import decode
 from boneage_pl.data.images.bit_depth import dataset_bit_depths, effective_bits
-from boneage_pl.data.images.radiograph import load_resized
+from boneage_pl.data.images.radiograph import load_radiograph, load_resized
 from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.data.tables.load import read_table
 from boneage_pl.data.tables.spec import DatasetSpec
 from tests.conftest import balanced_table, write_rsna
+from tests.helpers.dicom_files import ramp, write_dicom
 
 SIZE = ResizeSpec(107)
 FOLDER = "boneage-training-dataset"
@@ -270,6 +271,20 @@ def wide_data(root: Path, most: dict[str, int]) -> Path:
         values = np.random.default_rng(int(i)).permutation(np.linspace(0, largest, 50 * 40)).reshape(50, 40)
         Image.fromarray(values.round().astype(np.uint16)).save(root / FOLDER / f"{i}.png")
     return root
+
+
+def test_any_format_is_cached_as_it_is_predicted(tmp_path: Path):
+    write_dicom(tmp_path / "1.dcm", ramp(), Laterality="R", WindowCenter=1000, WindowWidth=500)
+    for i, most in (("2", 2000), ("3", 4095), ("4", 4000)):
+        Image.fromarray((ramp() * (most / 4095)).astype(np.uint16)).save(tmp_path / f"{i}.tif")
+    Image.fromarray(ramp(8).astype(np.uint8)).save(tmp_path / "5.webp", lossless=True)
+    (tmp_path / "t.csv").write_text("id,boneage,sex\n" + "".join(f"{i},{30 * i},F\n" for i in range(1, 6)))
+    cache = open_dataset(DatasetSpec(tmp_path)).build_cache(tmp_path / "prepared", SIZE, 1)
+    assert cache.images.bit_depths == [12]
+    for path in tmp_path.glob("?.*"):
+        if path.suffix != ".csv":
+            image = load_radiograph(path, cache.images.bit_depths).image
+            assert np.array_equal(cache.read([path.stem])[0], SIZE.apply(image))
 
 
 @pytest.mark.parametrize(("most", "used"), [(255, 8), (1023, 10), (4095, 12), (16383, 14), (65535, 16)])
