@@ -69,9 +69,8 @@ def open_dataset(
     """
     index = DatasetIndex(spec, *load_table(spec))
     if folder is not None and frame is not None:
-        cache = ImageCache.load(index.cache_file(folder, frame), frame)
-        if cache and cache.images.is_current(relative_paths(index.table, spec.root), spec.root):
-            index.cache = cache
+        paths = relative_paths(index.table, spec.root)
+        index.cache = ImageCache.load(index.cache_file(folder, frame), frame, paths, spec.root)
     cached = f", cached in {index.cache.path} (current by size and time)" if index.cache else ""
     log.info("%s: %d rows with an image%s", index.issues.source, len(index.table), cached)
     return index
@@ -104,13 +103,12 @@ def build_cache(
     """
     paths = relative_paths(table, root)
     try:
-        cache = ImageCache.load(path, frame)
-        if cache and not verify and cache.images.is_current(paths, root):
+        if not verify and (cache := ImageCache.load(path, frame, paths, root)):
             return cache
         path.parent.mkdir(parents=True, exist_ok=True)
         with file_lock(path.with_suffix(".lock"), f"builds {path}"):
-            cache = ImageCache.load(path, frame)  # another process may have been here
-            if cache and cache.images.is_current(paths, root) and (not verify or cache.is_intact()):
+            cache = ImageCache.load(path, frame, paths, root)  # another process may have been here
+            if cache and (not verify or cache.is_intact()):
                 return cache
             with atomic_path(path) as partial_path, partial_path.open("wb") as file:
                 writer = CacheWriter(file, len(paths), frame)

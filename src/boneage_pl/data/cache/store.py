@@ -114,12 +114,13 @@ class ImageCache:
             )
 
     @classmethod
-    def load(cls, path: Path, frame: ResizeSpec) -> "ImageCache | None":
-        """Return the cache at `path`, or `None` where there is none that can be used."""
+    def load(cls, path: Path, frame: ResizeSpec, paths: dict[str, str], root: Path) -> "ImageCache | None":
+        """Return the cache at `path` if it is current, see `ImageIndex.is_current`."""
         try:
-            return cls(path, frame)
+            cache = cls(path, frame)
         except (OSError, ValueError, TypeError):
             return None
+        return cache if cache.images.is_current(paths, root) else None
 
     def read(self, ids: Sequence[str]) -> Pixels:
         """Return the images of `ids`: uint8 [B, H, W]."""
