@@ -106,7 +106,7 @@ def build_cache(
         if not verify and (cache := ImageCache.load(path, frame, paths, root)):
             return cache
         path.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock(path.with_suffix(".lock"), f"builds {path}"):
+        with file_lock(path.with_name(f".{path.stem}.lock"), f"builds {path}"):
             cache = ImageCache.load(path, frame, paths, root)  # another process may have been here
             if cache and (not verify or cache.is_intact()):
                 return cache
