@@ -298,6 +298,12 @@ def test_jpeg_that_pillow_does_not_read(stream: bytes, monkeypatch: pytest.Monke
     assert "pip install 'boneage_pl[dicom]'" in reason(stream)
 
 
+def test_jpeg_header_that_yields_no_pixels_is_damaged():
+    stream = imagecodecs.jpeg_encode(ramp(), bitspersample=12)
+    table = b"\x18\x00\x01\x00\x03\x01"
+    assert reason(stream.replace(table, table[:-1] + b"\x0b")) == "damaged"
+
+
 def test_tiff_page_that_is_no_thumbnail_is_read():
     page, small = Image.fromarray(ramp(8).astype(np.uint8)), Image.fromarray(noise(48, 32))
     both = encode(page, "TIFF", save_all=True, append_images=[small])

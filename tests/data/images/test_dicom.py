@@ -322,6 +322,19 @@ def test_huge_frame_claim_is_refused(tmp_path: Path, syntax: str, marker: bytes,
     assert "not as many as its tags say" in reason(bytes(content))
 
 
+def test_damaged_rle_runs_are_refused(tmp_path: Path):
+    """Its decoder panics where a run leads out of the picture, which is no `Exception` of Python's."""
+    content = write_dicom(tmp_path / "a.dcm", VALUES, "RLE").read_bytes()
+    start = content.index(b"\xfe\xff\x00\xe0")
+    refused = 0
+    for at in range(start + 4500, start + 4600):
+        try:
+            decode_dicom(content[:at] + b"\x7f" + content[at + 1 :], "a.dcm")
+        except BadImageError as error:
+            refused += "index out of bounds" in error.reason
+    assert refused
+
+
 def test_missing_preamble_is_accepted(tmp_path: Path):
     bare = write_dicom(tmp_path / "a.dcm", VALUES).read_bytes()[132:]
     assert is_dicom(bare)

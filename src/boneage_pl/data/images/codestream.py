@@ -1,5 +1,6 @@
 """Decode JPEG, JPEG-LS and JPEG 2000 streams of up to 16 bits by imagecodecs."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,16 @@ def decode_codestream(stream: bytes) -> NDArray[Any]:
     """
     import imagecodecs
 
+    decode: Callable[[bytes], Any] = imagecodecs.jpeg2k_decode
     try:
-        if stream.startswith(JPEG_2000_MAGIC):
-            return np.asarray(imagecodecs.jpeg2k_decode(stream))
-        is_jpeg_ls = read_jpeg_header(stream)[0] == _JPEG_LS
-        if not stream.rstrip(_PADDING).endswith(_END):  # the decoders make up what is missing
-            raise ValueError(CUT_SHORT)
-        return np.asarray((imagecodecs.jpegls_decode if is_jpeg_ls else imagecodecs.jpeg_decode)(stream))
+        if not stream.startswith(JPEG_2000_MAGIC):
+            is_jpeg_ls = read_jpeg_header(stream)[0] == _JPEG_LS
+            decode = imagecodecs.jpegls_decode if is_jpeg_ls else imagecodecs.jpeg_decode
+            if not stream.rstrip(_PADDING).endswith(_END):  # the decoders make up what is missing
+                raise ValueError(CUT_SHORT)
+        values = np.asarray(decode(stream))
     except RuntimeError as error:  # of imagecodecs
         raise ValueError(str(error)) from error
+    if not values.size:  # what it makes of some damaged headers
+        raise ValueError("damaged")
+    return values

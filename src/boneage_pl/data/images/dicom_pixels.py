@@ -106,7 +106,9 @@ def _decode(dataset: "Dataset", name: str) -> Values:
             raise bad_image(name, "DICOM whose pixels are not as many as its tags say")
     try:
         return dataset.pixel_array
-    except Exception as error:  # each plugin has errors of its own
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # each plugin has errors of its own; pylibjpeg-rle's are no `Exception`
         first = error
     try:
         values = decode_codestream(stream)
@@ -131,7 +133,7 @@ def _transfer_syntax(dataset: "Dataset") -> Any:
     return dataset.file_meta.TransferSyntaxUID
 
 
-def _describe(dataset: "Dataset", error: Exception) -> str:
+def _describe(dataset: "Dataset", error: BaseException) -> str:
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.utils import get_expected_length
 
