@@ -126,7 +126,7 @@ def _expand_one(name: str, path: Path, male: Any, spec: DatasetSpec | None) -> I
         if first is None:
             there = f"; left out: {_format_kinds(others)}" if others else ""
             raise BoneAgeError(f"images={name}: no radiograph in it{there}.")
-        return _chained(first, listed, male)
+        return (PredictionRequest(file, male) for file in chain([first], listed))
     if path.suffix.lower() in TABLE_SUFFIXES and os.path.isfile(path):  # noqa: PTH113
         return requests_from_table(path, male, spec)
     if os.path.lexists(path):
@@ -136,12 +136,6 @@ def _expand_one(name: str, path: Path, male: Any, spec: DatasetSpec | None) -> I
         raise BoneAgeError(f"images={name}: there is no such file or folder, and nothing matches it.")
     files = [Path(file) for file in matching if not Path(file).is_dir()]
     return [PredictionRequest(file, male) for file in files]
-
-
-def _chained(first: Path, rest: Iterator[Path], male: Any) -> Iterator[PredictionRequest]:
-    yield PredictionRequest(first, male)
-    for path in rest:
-        yield PredictionRequest(path, male)
 
 
 def _images_below(folder: Path, others: Counter[str]) -> Iterator[Path]:
