@@ -44,4 +44,5 @@ def test_slow_consumer_bounds_what_waits():
 
 
 def test_parallel_results_come_in_order():
-    assert list(processes.parallel_map(abs, range(-500, 0), 2, 16)) == list(range(500, 0, -1))
+    for limit in (1, 16, 1000):
+        assert list(processes.parallel_map(abs, range(-200, 0), 2, limit)) == list(range(200, 0, -1))

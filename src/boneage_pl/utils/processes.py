@@ -24,7 +24,7 @@ from boneage_pl.errors import BoneAgeError
 log = logging.getLogger(__name__)
 
 MIN_TASKS = 64  # images: starting processes takes longer than reading or drawing these in this one
-_CHUNK = 16  # tasks handed to a process at once
+_CHUNK = 16  # tasks handed to a process at once, at most
 # quota and period in µs, of cgroups 2 and 1
 _CPU_QUOTAS = (
     ("/sys/fs/cgroup/cpu.max",),
@@ -92,9 +92,10 @@ def parallel_map(do: Callable[[T], R], tasks: Sequence[T], workers: int, limit: 
     if workers == 1 or len(tasks) <= MIN_TASKS:
         yield from map(do, tasks)
         return
-    chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
+    size = max(1, min(_CHUNK, limit // workers))
+    chunks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     with worker_pool(min(workers, len(chunks))) as pool:
-        for results in bounded_map(pool, partial(_do_all, do), chunks, max(limit // _CHUNK, workers)):
+        for results in bounded_map(pool, partial(_do_all, do), chunks, max(1, limit // size)):
             yield from results
 
 
