@@ -96,7 +96,7 @@ def build_cache(
         path: of the cache; its folder is made.
         frame: the square that the images are brought into.
         workers: processes that decode; `None` for one a core.
-        verify: read the whole cache, and build it anew where it is damaged.
+        verify: read the whole cache, and rebuild it where it is damaged.
 
     Raises:
         BoneAgeError: it cannot be written, the disk is full, or a worker process was killed.

@@ -20,7 +20,7 @@ _UNOPENED = -1  # the size of a file that could not be opened
 
 @dataclass(frozen=True)
 class SourceFile:
-    """An image file: its path below `data.root`, size and time when it was read, and what came of it.
+    """An image file: its path below `data.root`, size, time and decoding result.
 
     Args:
         path: below `data.root`.
