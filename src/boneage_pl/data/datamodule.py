@@ -76,8 +76,8 @@ class BoneAgeDataModule(L.LightningDataModule):
             for a GPU that they take a quarter of at most. The tensors are the same.
         resize_mode: how an image is brought into the square, see `ResizeSpec`.
         phantom: draws the data into `root` first (the phantom).
-        sampler: how many training rows are drawn from each group; redrawn each epoch, unless they are those of
-            `published` or equally many of `disjoint`.
+        sampler: how many training rows are drawn from each group; redrawn each epoch, unless they are those
+            of `published` or equally many of `disjoint`.
         origin: the split record of the checkpoint that training starts from.
         index: the data set, where it has just been looked at.
 
