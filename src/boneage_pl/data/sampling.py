@@ -2,8 +2,8 @@
 
 A sampling is called with how many training images each group has, int64 [G], and how many rows are wanted in
 all, and returns how many of them come from each group, int64 [G]; a group's images are repeated as needed.
-`balanced` rows of the protocols `published` and `disjoint` are drawn once, as published; any other rows anew
-each epoch, so that all images are seen.
+`balanced` rows of the protocols `published` and `disjoint` are drawn once, as published; any others are
+redrawn each epoch, so that all images are seen.
 """
 
 from collections.abc import Callable, Mapping

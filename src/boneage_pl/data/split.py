@@ -78,8 +78,8 @@ def make_split(
             `published`.
         seed: with the table, all that the result depends on.
         pixel_sha256: what each id's image shows; `None` where every id has an image of its own.
-        sampler: how many of the training rows each group has; not of `published`. If they are drawn anew
-            each epoch, see `draws_each_epoch`, the split has each training image once.
+        sampler: how many of the training rows each group has; not of `published`. If they are
+            redrawn each epoch, see `draws_each_epoch`, the split has each training image once.
         training_images: ids of images that are not to validate, nor others that show the same; not of
             `published`.
 
@@ -148,7 +148,7 @@ def make_split(
 
 
 def draws_each_epoch(protocol: str, sampler: Sampling) -> bool:
-    """Whether training rows are drawn anew each epoch, and the split has each training image once."""
+    """Whether training rows are redrawn each epoch: the split has each training image once."""
     return protocol == "natural" or (protocol == "disjoint" and unwrap(sampler) is not balanced)
 
 

@@ -287,6 +287,32 @@ def test_any_format_is_cached_as_it_is_predicted(tmp_path: Path):
             assert np.array_equal(cache.read([path.stem])[0], SIZE.apply(image))
 
 
+def test_image_that_an_extra_reads_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_dicom(tmp_path / "1.dcm", ramp())
+    Image.fromarray(ramp(8).astype(np.uint8)).save(tmp_path / "2.png")
+    (tmp_path / "t.csv").write_text("id,boneage,sex\n1,30,F\n2,60,M\n")
+
+    def errors() -> dict[str, str]:
+        return open_dataset(DatasetSpec(tmp_path)).build_cache(tmp_path / "c", SIZE, 1).images.errors
+
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pydicom", None)
+        assert list(errors()) == ["1"]
+    assert errors() == {}
+
+
+@pytest.mark.parametrize("at", [0, 9, 20, 60, 90, 127, -1, -40])
+def test_damaged_header_or_index_rebuilds_cache(root: Path, at: int):
+    path = cached(root).path
+    good = path.read_bytes()
+    for byte in (0, 57, 255):
+        content = bytearray(good)
+        content[at] = byte
+        path.write_bytes(content)
+        assert np.array_equal(cached(root).read(["6"]), ImageCache(path, SIZE).read(["6"]))
+    assert len(cached(root).rows) == 80
+
+
 @pytest.mark.parametrize(("most", "used"), [(255, 8), (1023, 10), (4095, 12), (16383, 14), (65535, 16)])
 def test_16_bit_images_use_bits_in_use(tmp_path: Path, most: int, used: int):
     cache = cached(wide_data(tmp_path, dict.fromkeys("1234", most)))

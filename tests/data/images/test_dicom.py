@@ -413,7 +413,10 @@ def test_right_hand_is_mirrored(tmp_path: Path):
     [
         ({"Laterality": "B"}, "both hands"),
         ({"BodyPartExamined": "FOOT"}, "no hand, by its tags: FOOT"),
+        ({"BodyPartExamined": "LOW_EXM"}, "no hand, by its tags: LOW EXM"),
+        ({"BodyPartExamined": "FOREARM"}, "no hand"),
         ({"BodyPartExamined": "HAND"}, ""),
+        ({"BodyPartExamined": "UP_EXM"}, ""),
         ({"BodyPartExamined": "LEFT WRIST"}, ""),
         ({"Laterality": "R", "ViewPosition": "PA"}, "a right hand, mirrored; view PA"),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from boneage_pl.data.cache.store import ImageIndex, SourceFile
 from boneage_pl.data.images.bit_depth import dataset_bit_depths, effective_bits
-from boneage_pl.data.images.decode import BadImageError, read_file
+from boneage_pl.data.images.decode import DICOM_EXTRA, BadImageError, read_file
 from boneage_pl.data.images.radiograph import decode_radiograph
 from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.utils.processes import cores, parallel_map
@@ -69,6 +69,8 @@ def _decode_file(path: str, root: Path, frame: ResizeSpec, bit_depths: list[int]
     try:
         radiograph = decode_radiograph(content, str(file), bit_depths)
     except BadImageError as error:
+        if error.reason.endswith(DICOM_EXTRA):  # as one that could not be opened: the extra may come
+            return SourceFile(path, error=error.reason), b""
         return SourceFile(*known, error=error.reason), b""
     pixels = frame.apply(radiograph.image).tobytes()
     return SourceFile(*known, hashlib.sha256(pixels).hexdigest(), radiograph.bit_depth), pixels

@@ -15,7 +15,7 @@ import numpy as np
 from boneage_pl.data.images.resize import Pixels, ResizeSpec
 
 VERSION = 5  # raise it when a pixel, or what is refused, would come out differently
-_UNOPENED = -1  # the size of a file that could not be opened
+_UNOPENED = -1  # the size of a file that could not be opened, or that an extra would read
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class SourceFile:
 
     Args:
         path: below `data.root`.
-        bytes, mtime_ns: as the system gives them; -1 bytes of a file that could not be opened.
+        bytes, mtime_ns: as the system gives them; -1 bytes of a file that is to be tried again.
         sha256: of the file.
         pixel_sha256: of the resized pixels: two files may show one image.
         bit_depth: bits of the largest value of a gray image of more than 8 bits; else 0.
@@ -118,7 +118,7 @@ class ImageCache:
         """Return the cache at `path` if it is current, see `ImageIndex.is_current`."""
         try:
             cache = cls(path, frame)
-        except (OSError, ValueError, TypeError):
+        except Exception:  # numpy parses a damaged header as Python, and raises what comes up
             return None
         return cache if cache.images.is_current(paths, root) else None
 

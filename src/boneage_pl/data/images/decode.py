@@ -25,6 +25,7 @@ MIN_COLOR_BITS = 14  # of 16; our choice: Pillow keeps the upper 8, of which 2 m
 MAX_FILE_BYTES = 2**29  # bytes; our choice: that many pixels of four 16-bit channels, not compressed
 
 BLANK_IMAGE = "all one gray value"
+DICOM_EXTRA = "pip install 'boneage_pl[dicom]'"  # ends the reason of what an extra would read
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"}  # all that decoding needs
@@ -117,7 +118,7 @@ def decode_image(content: bytes, name: Path | str, bit_depths: Sequence[int] = (
             return to_grayscale(decode_codestream(content), name, bit_depths)
     except ImportError:
         bits = read_jpeg_header(content)[1]
-        kind = f"a JPEG of {bits} bits, or lossless; to read it, pip install 'boneage_pl[dicom]'"
+        kind = f"a JPEG of {bits} bits, or lossless; to read it, {DICOM_EXTRA}"
         raise bad_image(name, kind) from unread
     except _UNREADABLE as error:
         unread = error

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from boneage_pl.data.images.decode import MAX_FILE_BYTES, bad_image
-from boneage_pl.data.images.dicom_pixels import DICOM_EXTRA, decode_pixels, read_texts, render
+from boneage_pl.data.images.decode import DICOM_EXTRA, MAX_FILE_BYTES, bad_image
+from boneage_pl.data.images.dicom_pixels import decode_pixels, read_texts, render
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -34,7 +34,7 @@ _STUDY_DATES = "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate"
 _PLACEHOLDER = date(1900, 1, 1)  # what those who remove names write
 _AGE = re.compile(r"(\d{1,3})([DWMY])")  # PS3.5 6.2, AS
 _MONTHS_PER_UNIT = {"D": 1 / DAYS_PER_MONTH, "W": 7 / DAYS_PER_MONTH, "M": 1.0, "Y": 12.0}
-_HAND = re.compile("HAND|WRIST|FINGER|THUMB|CARP|EXTREM|ARM|BONE ?AGE")  # in BodyPartExamined
+_HAND = re.compile("HAND|WRIST|FINGER|THUMB|CARP|BONE ?AGE|^EXTREMITY|^UP.* EX")  # in BodyPartExamined
 
 # pydicom's words may quote a patient's tags. Set once: `warnings.catch_warnings` is not safe in threads.
 warnings.filterwarnings("ignore", module=r"pydicom\.")

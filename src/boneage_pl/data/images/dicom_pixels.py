@@ -8,12 +8,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 
 from boneage_pl.data.images.codestream import JPEG_MAGIC, decode_codestream, read_jpeg_header
-from boneage_pl.data.images.decode import BadImageError, bad_image, check_size
+from boneage_pl.data.images.decode import DICOM_EXTRA, BadImageError, bad_image, check_size
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-
-DICOM_EXTRA = "pip install 'boneage_pl[dicom]'"
 
 _PIXELS = "PixelData", "FloatPixelData", "DoubleFloatPixelData"
 _ITEM = b"\xfe\xff\x00\xe0"  # begins a compressed frame, PS3.5 A.4
