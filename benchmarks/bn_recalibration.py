@@ -9,19 +9,19 @@ re-estimated. bn_recalibration.json in the run's folder has a row for each; exis
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice, pairwise
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.save_measurement import keep
 from boneage_pl.data.datamodule import BoneAgeDataModule
 from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
 from boneage_pl.model.inference import InferenceModule
-from boneage_pl.training.callbacks.weights import recalibrate_batchnorm
 from boneage_pl.training.checkpoint import load_inference_module
 
 
@@ -35,6 +35,18 @@ def seen(reader: InferenceModule, data: BoneAgeDataModule, count: int) -> Iterat
     for batch in islice(data.train_dataloader(), count):
         image = reader.normalize(flips(batch["image"], batch["key"]))
         yield image.to(memory_format=torch.channels_last), batch["male"]
+
+
+def recalibrate(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Set every BatchNorm's running mean and variance to their means over batches, as `update_bn` does."""
+    network.eval()
+    layers = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    for layer in layers:
+        layer.train().reset_running_stats()
+        layer.momentum = None  # a plain mean over the batches
+    for image, male in batches:
+        network(image, male)
+    network.eval()
 
 
 def main() -> None:
@@ -65,7 +77,7 @@ def main() -> None:
         precise = record.precision != "bf16-mixed"
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=not precise):
             saved = mae(reader, data)
-            recalibrate_batchnorm(reader.network, seen(reader, data, options.batches))
+            recalibrate(reader.network, seen(reader, data, options.batches))
             anew = mae(reader, data)
         rows.append({"epoch": record.epoch, "saved": round(saved, 3), "reestimated": round(anew, 3)})
         print(f"epoch {record.epoch:3d}  saved {saved:9.3f}  re-estimated {anew:9.3f}", flush=True)

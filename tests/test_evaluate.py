@@ -290,7 +290,7 @@ def test_robustness_covers_corruptions(home: Home):
 
 def test_diverged_network_has_report(home: Home):
     content = torch.load(home.path / "outputs" / "a" / "checkpoints" / "best.ckpt", weights_only=True)
-    content["state_dict"]["network.age.bias"].fill_(float("nan"))
+    content["state_dict"]["inference.network.age.bias"].fill_(float("nan"))
     torch.save(content, home.path / "nan.ckpt")
     home.evaluate("ckpt=nan.ckpt", "compare_with=outputs/b", "robustness=true", "out=diverged")
     numbers = numbers_of(home.path / "diverged")

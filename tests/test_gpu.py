@@ -15,7 +15,7 @@ from boneage_pl.cli import CONF_DIR
 BRAKE = "+callbacks.brake={_target_: tests.helpers.tiny_models.Brake, seconds: 20}"
 SMALL = {
     "v1": ("model._target_=tests.helpers.tiny_models.Tiny", "data.batch_size=8"),
-    "v3": ("model.backbone=timm/test_efficientnet", "data.batch_size=8"),
+    "v3": ("model.backbone=test_efficientnet", "data.batch_size=8"),
 }
 
 

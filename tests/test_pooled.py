@@ -16,9 +16,8 @@ SMALL = [
 ]
 POOLED = [
     "model=backbone",
-    "model.backbone=timm/test_efficientnet",
-    "model.pooling=gem",
-    "model.sex_fusion=film",
+    "model.backbone=test_efficientnet",
+    "model.hidden_features=8",
 ]
 
 
@@ -52,11 +51,11 @@ def test_backbone_exports_to_onnx(home: Path, forks: Forks):
     assert (home / "v1.onnx").is_file()
 
 
-def test_other_pooling_is_other_architecture(home: Path, forks: Forks):
-    other = [*SMALL, *POOLED, "model.pooling=mean", "data.image_size=64", "ckpt=v1"]
+def test_other_head_is_other_architecture(home: Path, forks: Forks):
+    other = [*SMALL, *POOLED, "model.hidden_features=4", "data.image_size=64", "ckpt=v1"]
     refused = forks.run("+experiment=v2", *other, cwd=home, check=False)
     assert refused.returncode == 2
-    assert "To match it, pass model.pooling=gem" in refused.stderr
+    assert "To match it, pass model.hidden_features=8" in refused.stderr
 
 
 def test_unknown_backbone_leaves_no_run(home: Path, forks: Forks):

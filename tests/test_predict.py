@@ -193,7 +193,7 @@ def test_tta_and_ensemble_are_averaged(home: Home, tmp_path: Path):
     assert both.months == pytest.approx((plain.months + mirrored.months) / 2, abs=1e-3)
     assert home.model(tta=["flip", -5, 5]).predict(file, "F")[0].months != both.months
     content = torch.load(home.ckpt, weights_only=True)
-    content["state_dict"]["network.age.bias"] += 10
+    content["state_dict"]["inference.network.age.bias"] += 10
     content["boneage_pl"]["validation"]["predicted"] = [
         p + 10 for p in content["boneage_pl"]["validation"]["predicted"]
     ]

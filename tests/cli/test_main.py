@@ -67,7 +67,6 @@ def test_help_imports_no_torch(tmp_path: Path, arguments: list[str]):
         (["+experiment=v1", "lr=0.1"], "lr: did you mean optimizer.lr?"),
         (["+experiment=v1", "data.workers=2"], "data.workers is data.num_workers"),
         (["+experiment=v1", "sampling=once"], "sampling is sampler"),
-        (["+experiment=v1", "callbacks=averaged"], "callbacks=averaged is callbacks=ema"),
         (["+experiment=v1", "data.rooot=x"], "data.rooot: did you mean data.root or"),
         (["+experiment=v1", "trainer.accelerator=gpu"], "trainer.accelerator=gpu: PyTorch"),
         (["+experiment=v1", "data.on_invalid=maybe"], "data.on_invalid=maybe: must be raise or skip"),

@@ -26,10 +26,7 @@ def differing(run: Path, whole: Path) -> list[str]:
             torch.load(r / "checkpoints" / f"{name}.ckpt", weights_only=True) for r in (run, whole)
         )
         parts = ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step")
-        averaged = ("current_model_state", "averaging_state")
-        found += [
-            f"{name}: {part}" for part in (*parts, *averaged) if not _equal(ours.get(part), theirs.get(part))
-        ]
+        found += [f"{name}: {part}" for part in parts if not _equal(ours[part], theirs[part])]
     if scalars_of(run) != scalars_of(whole):
         found.append("TensorBoard's scalars")
     return found

@@ -46,6 +46,6 @@ def record(*maes: float | None) -> dict[str, Any]:
 
 def write_checkpoint(path: Path, *maes: float | None, **changed: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {"network.age.weight": torch.zeros(1)}
+    weights = {"inference.network.age.weight": torch.zeros(1)}
     torch.save({"state_dict": weights, "boneage_pl": {**record(*maes), **changed}}, path)
     return path

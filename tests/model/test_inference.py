@@ -7,6 +7,7 @@ from torch import nn
 
 from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.model.inference import BatchPredictor, InferenceModule, PredictionBatch, average_predictions
+from tests.helpers.tiny_models import Tiny
 
 
 def test_ensemble_std_is_of_the_mixture():
@@ -34,3 +35,13 @@ def test_predictions_use_no_tf32():
     BatchPredictor(InferenceModule(nn.Identity(), Compose(), nn.L1Loss()), "bf16-mixed", "cpu")
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_float64_network_predicts():
+    """Loaded weights keep their type, and images follow it."""
+    module = InferenceModule(Tiny(64).double(), Compose(), nn.L1Loss()).eval()
+    image = torch.randint(0, 256, (2, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        months = module(image.unsqueeze(1), torch.ones(2))
+    predicted = BatchPredictor(module, "64-true", "cpu")(image.numpy(), [True, True]).months
+    assert predicted == pytest.approx(months.numpy(), rel=1e-6)

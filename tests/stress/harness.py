@@ -41,17 +41,16 @@ _TINY = ("model._target_=tests.helpers.tiny_models.Tiny",)
 # a plateau scheduler that lowers the rate after each epoch
 _PLATEAU = ("scheduler=plateau", "scheduler.patience=0", "+scheduler.threshold=0.5")
 V1 = Recipe("v1", ("+experiment=v1", *_COMMON, *_PLATEAU, *_TINY), _TINY, 8, 3)
-# augmentations, a mixture of two images, an average of the weights, a schedule by step, a distribution
+# augmentations, a mixture of two images, a schedule by step, layers at rates of their own, a distribution
 V3 = Recipe(
     "v3",
     (
         "+experiment=v3",
         *_COMMON,
-        "model.backbone=timm/test_efficientnet",
+        "model.backbone=test_efficientnet",
         "model.weights=null",
         "model.dropout=0.2",
         "optimizer.layer_decay=0.8",
-        "callbacks.ema.decay=0.9",
         "transforms.mixup={_target_:boneage_pl.data.transforms.mixup.CMixup,p:0.5,sigma:30}",
     ),
     (),

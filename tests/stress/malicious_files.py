@@ -35,7 +35,7 @@ def _weights(content: dict[str, Any], **changed: Any) -> None:
 
 
 def _shapes(content: dict[str, Any], _: Path) -> None:
-    content["state_dict"]["network.age.weight"] = torch.zeros(7, 33)
+    content["state_dict"]["inference.network.age.weight"] = torch.zeros(7, 33)
 
 
 def _moments(content: dict[str, Any], _: Path) -> None:
@@ -68,7 +68,7 @@ MALICIOUS: dict[str, Callable[[Path, Path, Path], None]] = {
     "no weights": _changed(lambda c, _: c.pop("state_dict")),
     "weights of other names": _changed(lambda c, _: _weights(c, x=torch.zeros(1))),
     "weights of other shapes": _changed(_shapes),
-    "weights that are text": _changed(lambda c, _: _weights(c, **{"network.age.weight": "x"})),
+    "weights that are text": _changed(lambda c, _: _weights(c, **{"inference.network.age.weight": "x"})),
     "a record of other kinds": _changed(lambda c, _: c.update(boneage_pl={"model": [], "split": "x"})),
     "a split without hashes": _split(file_sha256={}),
     "a split without edges": _split(edges=[]),

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -22,18 +22,28 @@ def gather(values: list[Any]) -> list[Any]:
 
 
 def average_batchnorm_statistics(network: nn.Module) -> None:
-    """Give every process the mean of all processes' running BatchNorm statistics.
+    """Give every process the running BatchNorm statistics of all processes' images together.
 
     Each normalizes its own share of a batch unless BatchNorm is synchronized, which PyTorch does on GPUs
-    only; without this, processes would validate different networks, and the first one's would be saved.
+    only; without this, processes would validate different networks, and the first one's would be saved. The
+    variance of a mixture is the mean of the variances and the variance of the means.
     """
-    if not is_distributed():
-        return
     layers = [m for m in network.modules() if isinstance(m, _BatchNorm)]
-    buffers = [b for m in layers for b in (m.running_mean, m.running_var) if b is not None]
-    if buffers:
-        flat = torch.cat(buffers)
-        distributed.all_reduce(flat)
-        flat /= distributed.get_world_size()
-        for buffer, mean in zip(buffers, torch.split(flat, [len(b) for b in buffers]), strict=True):
-            buffer.copy_(mean)
+    means = [m.running_mean for m in layers if m.running_mean is not None]
+    variances = [m.running_var for m in layers if m.running_var is not None]
+    if not is_distributed() or not means:
+        return
+    own = torch.cat(means)
+    mean = _process_mean(own)
+    variance = _process_mean(torch.cat(variances) + (own - mean).square())
+    sizes = [len(buffer) for buffer in means]
+    for buffers, values in ((means, mean), (variances, variance)):
+        for buffer, value in zip(buffers, torch.split(values, sizes), strict=True):
+            buffer.copy_(value)
+
+
+def _process_mean(values: Tensor) -> Tensor:
+    """Return the mean over processes of values [N]."""
+    total = values.clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()

@@ -2,14 +2,13 @@
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import inception_v3
+from torchvision.models import Inception_V3_Weights, inception_v3
 
 from boneage_pl.cli.checks import check_number
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.model.backbones import BackboneSpec
-from boneage_pl.model.input_spec import NORMALIZATIONS, InputSpec
+from boneage_pl.model.input_spec import NORMALIZATIONS, SYMMETRIC, InputSpec
 from boneage_pl.model.layers import Float32Linear
-from boneage_pl.model.pretrained import find_pretrained, load_pretrained
+from boneage_pl.model.pretrained import IMAGENET, fetch_file, load_weights, read_state_dict
 
 SMALLEST_IMAGE = 107  # pixels; one fewer leaves a 1 × 1 feature map, nothing for the 2 × 2 pool
 
@@ -32,7 +31,7 @@ class InceptionRegressor(nn.Module):
         image_size: side of the square images in pixels, at least 107; sets the first hidden layer's width.
         sex_features: width of the layer that the sex is fed through.
         hidden_features: width of the two hidden layers.
-        weights: `None` for torchvision's random initialization, `imagenet`, or a file; see `find_pretrained`.
+        weights: `None` for torchvision's random initialization, `imagenet`, or a file of torchvision's names.
         allow_download: whether ImageNet's weights may be downloaded.
         normalization: `imagenet` (its mean and standard deviation), `inception` ([-1, 1]), or `None` for what
             the weights were trained with, and `imagenet` for random ones.
@@ -66,9 +65,12 @@ class InceptionRegressor(nn.Module):
             weights=None, aux_logits=False, transform_input=False, init_weights=drawn and weights is None
         )
         if weights is not None:
-            pretrained = find_pretrained(BackboneSpec("torchvision", "inception_v3"), weights, allow_download)
-            load_pretrained(self.backbone, "fc", pretrained)
-            self.input = pretrained.input
+            source = weights
+            if weights == IMAGENET:
+                source = str(fetch_file(Inception_V3_Weights.IMAGENET1K_V1.url, allow_download))
+            values = read_state_dict(source, self.backbone.state_dict())
+            load_weights(self.backbone, values, source, ("fc", "AuxLogits"))
+            self.input = SYMMETRIC  # torchvision rescales to [-1, 1] where its weights are used
         if normalization is not None:
             self.input = NORMALIZATIONS[normalization]
         self.backbone.avgpool = nn.MaxPool2d(kernel_size=2, stride=2)  # [B, 2048, 14, 14] → [B, 2048, 7, 7]

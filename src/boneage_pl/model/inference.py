@@ -63,7 +63,7 @@ def _decode(output: Tensor, loss: Loss) -> Tensor:
 
 
 class InferenceModule(nn.Module):
-    """The one way from the pixels of a radiograph to its bone age, in a validation and for all who ask.
+    """The one way from the pixels of a radiograph to its bone age: validation, prediction and export use it.
 
     Args:
         network: image [B, C, H, W] as its `InputSpec` says, and male [B] → output.
@@ -80,23 +80,36 @@ class InferenceModule(nn.Module):
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
         """Estimate bone ages: uint8 [B, 1, H, W] and [B] → months, float [B]."""
-        return decode_months(self._output(image, male), self.loss).float()
+        return decode_months(self.network(self.preprocess(image), male), self.loss).float()
 
-    def predict_with_std(self, image: Tensor, male: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Estimate bone ages as `forward` does, and how unsure each is, see `predictive_std`."""
-        output = self._output(image, male)
+    def predict_with_std(
+        self, image: Tensor, male: Tensor, key: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Estimate bone ages as `forward` does, and how unsure each is, see `predictive_std`.
+
+        Args:
+            image: uint8 [B, 1, H, W].
+            male: [B].
+            key: int64 [B], see `preprocess`.
+        """
+        output = self.network(self.preprocess(image, key), male)
         return decode_months(output, self.loss).float(), predictive_std(output, self.loss)
 
-    def _output(self, image: Tensor, male: Tensor) -> Tensor:
-        return self.network(self.preprocess(image), male)  # type: ignore[no-any-return]
+    def preprocess(self, image: Tensor, key: Tensor | None = None) -> Tensor:
+        """Transform and normalize images as a validation does.
 
-    def preprocess(self, image: Tensor) -> Tensor:
-        """Transform and normalize images as a validation does: uint8 [B, 1, H, W] → float32 [B, C, H, W]."""
-        # By its shape: a length would fix the batch of an exported model.
-        key = zeros(image.shape[0], dtype=int64, device=image.device)
+        Args:
+            image: uint8 [B, 1, H, W].
+            key: int64 [B], which transforms that are random draw from; `None` for those that are not.
+
+        Returns:
+            [B, C, H, W], of the network's type.
+        """
+        if key is None:  # by the image's shape: a length would fix the batch of an exported model
+            key = zeros(image.shape[0], dtype=int64, device=image.device)
         with autocast(image.device.type, enabled=False):
             normalized: Tensor = self.normalize(self.transforms(image, key))
-        return normalized
+            return normalized.to(next(self.network.parameters(), normalized).dtype)
 
 
 AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -138,7 +151,8 @@ class BatchPredictor:
 
     def __init__(self, reader: InferenceModule, precision: str, device: str | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.module = reader.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        kind = torch.float64 if precision == "64-true" else torch.float32
+        self.module = reader.eval().to(self.device, kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mixed = AUTOCAST_DTYPES.get(precision)
         disable_tf32()
 

@@ -14,9 +14,8 @@ from boneage_pl.data.dataset import Batch
 from boneage_pl.data.transforms.compose import Compose, hashed_uniform
 from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
 from boneage_pl.model.distributed import average_batchnorm_statistics, gather
-from boneage_pl.model.inference import Loss, compute_loss, decode_months, predictive_std
-from boneage_pl.model.input_spec import Normalize, get_input_spec
-from boneage_pl.model.optim import OptimizerFactory, SchedulerFactory, load_optimizer_state
+from boneage_pl.model.inference import InferenceModule, Loss, compute_loss, decode_months
+from boneage_pl.model.optim import OptimizerFactory, SchedulerFactory, base_lr, load_optimizer_state
 
 log = logging.getLogger(__name__)
 
@@ -49,18 +48,14 @@ class BoneAgeModule(L.LightningModule):
         optimizer_state: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.train_transforms, validation = transforms or (Compose([RandomHorizontalFlip()]), Compose())
         # Convolutions on CPUs and GPUs are fastest in channels-last memory.
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.normalize = Normalize(get_input_spec(network))
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.inference = InferenceModule(network, validation, nn.L1Loss() if loss is None else loss)
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.interval = interval
         self.length = length
-        self.loss = nn.L1Loss() if loss is None else loss
-        self.train_transforms, self.val_transforms = transforms or (
-            Compose([RandomHorizontalFlip()]),
-            Compose(),
-        )
         self.mixup = mixup
         self.optimizer_state = optimizer_state
         self.compiled = False
@@ -72,10 +67,14 @@ class BoneAgeModule(L.LightningModule):
         # The latest validation's predictions: row in the split's side → months.
         self._reset_validation_outputs()
 
+    @property
+    def network(self) -> nn.Module:
+        """The network that is trained."""
+        return self.inference.network
+
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
         """Return the network's output: [B, C, H, W] and [B] → [B, …]."""
-        image = image.to(self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return self.network(image, male)
+        return self.network(image, male)  # type: ignore[no-any-return]
 
     def compile_network(self, mode: str) -> None:
         """Compile the network when it is first used.
@@ -95,25 +94,22 @@ class BoneAgeModule(L.LightningModule):
             torch.compiler.set_stance("default" if allowed else "eager_on_recompile")
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
-        """Transform and normalize a batch on the device."""
-        transforms = self.train_transforms if self.trainer.training else self.val_transforms
-        return {**batch, "image": self.preprocess(transforms, batch["image"], batch["key"])}
-
-    def preprocess(self, transforms: Compose, image: Tensor, key: Tensor) -> Tensor:
-        """Transform and normalize images: uint8 [B, 1, H, W] and int64 [B] → float32 [B, C, H, W]."""
-        normalized: Tensor = self.normalize(transforms(image, key))
-        return normalized
+        """Augment and normalize a training batch on the device: uint8 [B, 1, H, W] → [B, C, H, W]."""
+        if not self.trainer.training:
+            return batch
+        image = self.inference.normalize(self.train_transforms(batch["image"], batch["key"]))
+        return {**batch, "image": image.to(self.dtype, memory_format=torch.channels_last)}
 
     def training_step(self, batch: Batch, _batch_index: int) -> Tensor:
         """Return the batch's loss."""
         if self.mixup is not None:
             drawn = self.train_transforms.num_random  # random numbers that the transforms have used
             batch = self.mixup(batch, hashed_uniform(batch["key"], drawn + self.mixup.num_random)[:, drawn:])
-        output = self(batch["image"], batch["male"])
-        self.train_metrics.update(decode_months(output, self.loss).detach(), batch["bone_age"])
+        output, loss = self(batch["image"], batch["male"]), self.inference.loss
+        self.train_metrics.update(decode_months(output, loss).detach(), batch["bone_age"])
         if self.trainer.is_last_batch:  # once: logging costs more than a small network's step
             self.log_dict(self.train_metrics, on_step=False, on_epoch=True, logger=False)
-        return compute_loss(output, batch["bone_age"], self.loss)
+        return compute_loss(output, batch["bone_age"], loss)
 
     def on_train_epoch_start(self) -> None:
         """Drop the last epoch's predictions: this one may not be validated."""
@@ -144,12 +140,11 @@ class BoneAgeModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, _batch_index: int) -> None:
         """Predict a validation batch."""
-        # Cloned, as the next batch overwrites the output of a CUDA graph.
-        output = self(batch["image"], batch["male"]).clone()
-        predicted, spread = decode_months(output, self.loss), predictive_std(output, self.loss)
+        predicted, std = self.inference.predict_with_std(batch["image"], batch["male"], batch["key"])
+        predicted = predicted.clone()  # the next batch overwrites the output of a CUDA graph
         self.val_metrics.update(predicted, batch["bone_age"])
         rows = {"row": batch["row"], "bone_age": batch["bone_age"], "boys": batch["male"] > 0.5}
-        predictions = {"predicted": predicted, **({} if spread is None else {"predicted_std": spread})}
+        predictions = {"predicted": predicted, **({} if std is None else {"predicted_std": std})}
         self._predictions.append({**rows, **predictions})
 
     def on_validation_epoch_end(self) -> None:
@@ -203,12 +198,14 @@ class BoneAgeModule(L.LightningModule):
         Lightning would step it after the checkpoint is saved and not repeat the step on resume: a run resumed
         right after a reduction would continue at the old rate.
         """
+        if not self.validation_outputs:
+            average_batchnorm_statistics(self.network)  # a validation has done it
         scheduler = self.lr_schedulers()
         if not isinstance(scheduler, ReduceLROnPlateau) or not self.validation_outputs:
             return
-        before = scheduler.optimizer.param_groups[0]["lr"]
+        before = base_lr(scheduler.optimizer)
         scheduler.step(float(self.trainer.callback_metrics["val_mae"]))
-        after = scheduler.optimizer.param_groups[0]["lr"]
+        after = base_lr(scheduler.optimizer)
         if after < before:
             epoch = self.current_epoch + 1
             log.info("Epoch %05d: reducing learning rate of group 0 to %.4e.", epoch, after)

@@ -15,52 +15,44 @@ class AgeDistributionLoss(nn.Module):
     the mean of the two.
 
     Args:
-        num_bins: M, how many months there are: the distribution is over the middles 0.5, 1.5, …
+        num_bins: M, how many months there are: the distribution is over the middles 0.5, 1.5, … from `first`.
+        first: lowest month. Three standard deviations below 0, and as many above the oldest child, leave the
+            labels whole: cut off, they would be biased towards the middle (1 month would mean 3.1).
         label_sigma: standard deviation of the label's distribution, in months.
         regression_weight: share of the number in loss and answer; 0 leaves the distribution alone, 1 the
             number.
         l1_scale: months of absolute error that weigh as much as 1 of cross-entropy.
-        decode: of the distribution: its `expectation`, or its `median`.
     """
 
     def __init__(
         self,
-        num_bins: int = 240,
+        num_bins: int = 276,
+        first: float = -18.0,
         label_sigma: float = 6.0,
         regression_weight: float = 0.5,
         l1_scale: float = 10.0,
-        decode: str = "expectation",
     ) -> None:
         super().__init__()
-        if decode not in ("expectation", "median"):
-            raise ValueError(f"decode={decode}: must be expectation or median")
         if num_bins < 2 or min(label_sigma, l1_scale) <= 0 or not 0 <= regression_weight <= 1:
             raise ValueError("num_bins < 2, label_sigma or l1_scale <= 0, or regression_weight not in [0, 1]")
         self.label_sigma, self.l1_scale = label_sigma, l1_scale
-        self.regression_weight, self.decode = regression_weight, decode
-        self.register_buffer("middles", torch.arange(num_bins) + 0.5, persistent=False)
+        self.regression_weight = regression_weight
+        self.register_buffer("middles", torch.arange(num_bins) + (first + 0.5), persistent=False)
 
     middles: Tensor  # months [M]
 
     def decode_months(self, output: Tensor) -> Tensor:
-        """Return the answers in months: [B, 1 + M] → [B]."""
+        """Return the predictions in months: [B, 1 + M] → [B]."""
         number, logits = self._split_output(output)
-        likely = logits.softmax(1)
-        if self.decode == "expectation":
-            distributed = likely @ self.middles
-        else:  # where half of it lies at or below, within the month in a line
-            below = likely.cumsum(1)
-            at = (below < 0.5).sum(1, keepdim=True).clamp(max=len(self.middles) - 1)
-            inside = likely.gather(1, at)
-            share = (0.5 - (below.gather(1, at) - inside)) / inside.clamp(min=1e-12)
-            distributed = (at + share.clamp(0, 1)).squeeze(1)
-        return self.regression_weight * number + (1 - self.regression_weight) * distributed
+        expected = logits.softmax(1) @ self.middles.to(logits.dtype)
+        return self.regression_weight * number + (1 - self.regression_weight) * expected
 
     def std(self, output: Tensor) -> Tensor:
         """Return the standard deviation of each distribution, in months: [B, 1 + M] → [B]."""
         likely = self._split_output(output)[1].softmax(1)
-        expected = likely @ self.middles
-        return (likely @ self.middles.square() - expected.square()).clamp(min=0).sqrt()
+        middles = self.middles.to(likely.dtype)
+        expected = likely @ middles
+        return (likely @ middles.square() - expected.square()).clamp(min=0).sqrt()
 
     def forward(self, output: Tensor, bone_age: Tensor) -> Tensor:
         """Return the loss: [B, 1 + M] and months [B] → one number."""

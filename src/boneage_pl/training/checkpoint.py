@@ -25,6 +25,7 @@ from boneage_pl.training.trusted_targets import check_trusted_targets, iter_targ
 
 log = logging.getLogger(__name__)
 
+PREFIX = "inference.network."  # before the names of a network's weights in a checkpoint
 STORAGE_MEMBER = "/data/"  # in the names of the parts that hold them, before a number
 _CHUNK = 2**22  # bytes
 
@@ -124,9 +125,9 @@ def load_checkpoint(path: Path, *, training: bool = True) -> Checkpoint:
         if not training:
             check_tensors(path, list(content["state_dict"].values()))
         weights = {
-            name.removeprefix("network."): value
+            name.removeprefix(PREFIX): value
             for name, value in content["state_dict"].items()
-            if name.startswith("network.")
+            if name.startswith(PREFIX)
         }
         record = CheckpointMetadata.from_dict(content["boneage_pl"])
         if not all(isinstance(value, Tensor) for value in weights.values()):

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.input_spec import denormalize, get_input_spec
 from boneage_pl.model.lightning_module import BoneAgeModule
+from boneage_pl.model.optim import base_lr
 from boneage_pl.training.history import MetricsHistory
 from boneage_pl.training.metadata import CheckpointMetadata
 from boneage_pl.training.provenance import RunLog
@@ -47,7 +48,7 @@ class EpochLogger(Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Start the clock and note the learning rate that the epoch is trained with."""
-        self.lr = trainer.optimizers[0].param_groups[0]["lr"]
+        self.lr = base_lr(trainer.optimizers[0])
         self.images = 0
         self.started = time.perf_counter()
 
@@ -93,7 +94,9 @@ class EpochLogger(Callback):
             "training/images_per_second": rate,
         }
         if module.validation_outputs:
-            self._warn_if_constant_predictions(row["epoch"], np.ptp(module.validation["predicted"]))
+            self._warn_if_constant_predictions(
+                trainer.current_epoch, float(np.ptp(module.validation["predicted"]))
+            )
             points |= {f"mae/{name}": value[key] for name, key in VALIDATION.items()}
         with log_write_errors(self.record.path):
             self.record.epoch(trainer.current_epoch, time.perf_counter() - self.started, rate)

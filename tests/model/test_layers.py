@@ -1,0 +1,28 @@
+import pytest
+import timm
+import torch
+from torch import nn
+
+from boneage_pl.model.backbones import create_backbone
+from boneage_pl.model.layers import SameConv2d
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 8, 15, 16])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (3, 1), (2, 2), (5, 3)])
+def test_same_convolution_is_timms(size: int, kernel: int, stride: int):
+    theirs = timm.layers.Conv2dSame(4, 6, kernel, stride, groups=2)
+    ours = SameConv2d(4, 6, kernel, stride, groups=2)
+    ours.load_state_dict(theirs.state_dict())
+    image = torch.rand(2, 4, size, size + 1)
+    torch.testing.assert_close(ours(image), theirs(image))
+
+
+@pytest.mark.parametrize("side", [96, 97])
+def test_network_in_same_padding_is_timms(side: int):
+    theirs = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
+    ours, _ = create_backbone("tf_efficientnet_lite0", 3, None, False, {})
+    ours.eval().load_state_dict(theirs.state_dict())
+    image = torch.rand(2, 3, side, side)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(image), theirs(image))
+    assert [type(m) for m in ours.modules() if isinstance(m, nn.Conv2d)].count(SameConv2d) == 5
