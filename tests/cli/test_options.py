@@ -135,6 +135,8 @@ REFUSED: list[tuple[list[str], str]] = [
     (["data.root=/proc/x"], "The phantom cannot be written to /proc/x"),
     (["data.root=~nobody_here/x"], "~nobody_here/x: there is no such home folder here"),
     (["hydra.job.chdir=true"], "hydra.job.chdir=true: paths are"),
+    (["trainer.fast_dev_run=abc"], "trainer.fast_dev_run=abc"),
+    (["+optimzer.lr=0.1"], "optimzer: there is no such option"),
 ]
 
 

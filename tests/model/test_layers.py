@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -26,3 +28,16 @@ def test_network_in_same_padding_is_timms(side: int):
     with torch.no_grad():
         torch.testing.assert_close(ours(image), theirs(image))
     assert [type(m) for m in ours.modules() if isinstance(m, nn.Conv2d)].count(SameConv2d) == 5
+
+
+@pytest.mark.slow
+def test_same_padding_is_folded_in_onnx(tmp_path: Path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network, _ = create_backbone("tf_efficientnet_lite0", 3, None, False, {})
+    image = torch.rand(2, 3, 64, 64)
+    torch.onnx.export(network.eval(), (image,), tmp_path / "x.onnx", dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "x.onnx")
+    (found,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(found), network(image))
+    assert b"Pad" not in (tmp_path / "x.onnx").read_bytes()

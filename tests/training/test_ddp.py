@@ -118,6 +118,16 @@ def test_indivisible_batch_is_refused(tmp_path: Path, forks: Forks):
     assert not (tmp_path / "outputs").exists() or not any((tmp_path / "outputs").glob("v1/*"))
 
 
+def test_run_of_one_device_goes_on_with_two(tmp_path: Path, command: Callable[..., Result], forks: Forks):
+    own = "model._target_=tests.helpers.tiny_models.Tiny"
+    tiny = [*SMALL_PHANTOM, "data.batch_size=8", "trainer.max_epochs=1", own, "hydra.run.dir=outputs/x"]
+    forks.run("+experiment=v1", *tiny, cwd=tmp_path)
+    more = ["resume=outputs/x", "trainer.max_epochs=2", own]
+    result = command(*more, *DDP, cwd=tmp_path, **ENV)
+    assert "computed with processes 2" in result.stdout
+    assert (tmp_path / "outputs" / "x" / "metrics.csv").read_text().count("\n") == 3
+
+
 @pytest.mark.slow
 def test_two_processes_learn_phantom(tmp_path: Path, command: Callable[..., Result]):
     demo = ["data=phantom_small", "seed=0", "optimizer.lr=0.001", "trainer.max_epochs=10"]

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from boneage_pl.errors import BoneAgeError
+from boneage_pl.training.run_dir import is_running, run_dir_lock
 from boneage_pl.training.runs import experiment_of, find_checkpoint, newest_run, run_of
 
 
@@ -30,6 +31,23 @@ def test_checkpoint_is_found_by_path_folder_or_experiment(tmp_path: Path):
     assert find_checkpoint(str(new), tmp_path) == best
     assert find_checkpoint(str(best), tmp_path) == best
     assert experiment_of(tmp_path) is None
+
+
+def test_finished_run_goes_before_newer_one(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    for age in (3, 2, 1):
+        run = make_run(tmp_path / "v1" / str(age), "v1", age=age)
+        if age > 1:
+            (run / "report").mkdir()
+            (run / "report" / "summary.json").touch()
+    assert newest_run(tmp_path, "v1") == tmp_path / "v1" / "2"
+    assert "v1/1, has not ended" in caplog.text
+
+
+def test_asking_whether_a_run_is_running_leaves_it_alone(tmp_path: Path):
+    assert not is_running(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with run_dir_lock(tmp_path):
+        assert is_running(tmp_path)
 
 
 def test_missing_run_error_lists_existing(tmp_path: Path):

@@ -28,8 +28,10 @@ def test_seed_sweep_reports_mean_and_std(tmp_path: Path, command: Callable[..., 
 
 
 def test_search_minimizes_validation_mae(tmp_path: Path, command: Callable[..., Result]):
-    search = ["hparams_search=optuna", "hydra.sweeper.n_trials=2"]
-    command("+experiment=v1", *search, *TINY, cwd=tmp_path)
+    search = ["hparams_search=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.study_name=x"]
+    kept = "hydra.sweeper.storage=sqlite:///search.db"
+    command("+experiment=v1", *search, kept, *TINY, cwd=tmp_path)
+    assert (tmp_path / "search.db").stat().st_size > 0
     (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
     found = yaml.safe_load((sweep / "optimization_results.yaml").read_text())
     with (sweep / "sweep.csv").open() as file:
@@ -71,6 +73,22 @@ def test_refused_run_keeps_earlier_runs(tmp_path: Path, command: Callable[..., R
         rows = list(csv.DictReader(file))
     assert float(rows[0]["best_val_mae"]) > 0
     assert rows[0]["data.samples_per_group"] == "4"
+
+
+def test_refused_sweep_changes_nothing(tmp_path: Path, command: Callable[..., Result]):
+    """Neither of a run that is there, nor of what the sweep was."""
+    sweep = ["-m", "+experiment=v1", *TINY, "hydra.sweep.dir=outputs/sw", "seed=1"]
+    command(*sweep, "optimizer.lr=0.0001", cwd=tmp_path)
+    folder = tmp_path / "outputs" / "sw"
+    before = {
+        path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"
+    }
+    refused = command(*sweep, "optimizer.lr=0.0002", cwd=tmp_path, check=False)
+    assert refused.returncode == 2
+    assert "outputs/sw/0 already holds another run, which differs in optimizer.lr" in refused.stderr
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert after == before
+    command("resume=outputs/sw/0", "trainer.max_epochs=2", TINY[-1], cwd=tmp_path)
 
 
 def run(folder: str, best: float | None, **overrides: str) -> SweepRun:

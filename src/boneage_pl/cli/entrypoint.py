@@ -1,13 +1,16 @@
 """Run a command under Hydra: exit codes, errors without a traceback."""
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue
@@ -42,7 +45,7 @@ def run_command(
         with exit_on_error(interrupted):
             sys.argv[1:] = map(expand_home_in_override, sys.argv[1:])
             check_paths(sys.argv[1:])
-            check_no_shadowed_configs(sys.argv[1:])
+            check_config_files(sys.argv[1:])
             check_config_choices(sys.argv[1:])
             run()
     except SystemExit as stop:  # Hydra exits with 1 for what it refuses, as Python does for a crash
@@ -68,8 +71,12 @@ def exit_on_error(interrupted: str = "interrupted") -> Iterator[None]:
         sys.exit(130)
 
 
-def check_no_shadowed_configs(arguments: list[str]) -> None:
-    """Raise `BoneAgeError` for a file of a `--config-dir` that Hydra would pass over for one of ours."""
+def check_config_files(arguments: list[str]) -> None:
+    """Raise `BoneAgeError` for a file of a `--config-dir` whose settings would be used nowhere.
+
+    Hydra passes over one with the name of one of ours, and puts an experiment's settings elsewhere that does
+    not begin with its package; it reads a decimal comma as two entries.
+    """
     for folder in config_dirs(arguments):
         for file in sorted(folder.rglob("*.yaml")):
             name = file.relative_to(folder)
@@ -78,6 +85,44 @@ def check_no_shadowed_configs(arguments: list[str]) -> None:
                     f"{file} has the name of one of the project's own files, which would be used instead.\n"
                     f"Give it another name, and choose it by that: {name.parent.name or 'config'}=<name>."
                 )
+            try:
+                text = file.read_text(encoding="utf-8")
+                _check_keys(file, yaml.compose(text))
+            except UnicodeDecodeError as error:
+                raise BoneAgeError(f"{file}: it is not UTF-8 ({error.reason}).") from error
+            except yaml.MarkedYAMLError as error:
+                line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+                tab = " Indent with spaces, not tabs." if "\\t" in str(error.problem) else ""
+                raise BoneAgeError(f"{file}{line}: {error.problem}.{tab}") from error
+            if text.startswith("\ufeff"):
+                raise BoneAgeError(
+                    f"{file}, line 1: it begins with a byte order mark, behind which Hydra reads no\n"
+                    "package. Save it as UTF-8 without one."
+                )
+            if name.parts[0] == "experiment" and not _GLOBAL.search(text):
+                raise BoneAgeError(
+                    f"{file}, line 1: without its package an experiment's settings are used nowhere.\n"
+                    "Let the file begin with the line\n  # @package _global_"
+                )
+
+
+# as Hydra finds it: among the comments that a file begins with
+_GLOBAL = re.compile(r"\A(\s*#.*\n|\s*\n)*\s*#\s*@package\s+_global_\s*$", re.MULTILINE)
+
+
+def _check_keys(file: Path, node: yaml.Node | None) -> None:
+    """Raise `BoneAgeError` for a key that is no text: `{lr: 0,001}` has two, lr and 001."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+                raise BoneAgeError(
+                    f"{file}, line {key.start_mark.line + 1}: {key.value} stands where an option's name "
+                    "must.\nA decimal is written with a point: 0.001."
+                )
+            _check_keys(file, value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _check_keys(file, value)
 
 
 def check_config_choices(arguments: list[str]) -> None:

@@ -52,10 +52,11 @@ _OWN_OPTIONS = (
 
 def quote_override(key: str, value: str) -> str:
     """Return `key=value` so that both the shell and Hydra's grammar read it as that text."""
-    return shlex.quote(_to_grammar(key, value))
+    return shlex.quote(to_grammar(key, value))
 
 
-def _to_grammar(key: str, value: str) -> str:
+def to_grammar(key: str, value: str) -> str:
+    """Return `key=value` so that Hydra's grammar reads it as that text."""
     plain = f"{key}={value}"
     if _parses_as(plain, value):
         return plain
@@ -69,7 +70,7 @@ def expand_home_in_override(argument: str) -> str:
     key, _, value = argument.partition("=")
     if key.lstrip("+") not in PATHS or not re.match(r"~\w*(/|$)", value):
         return argument
-    return _to_grammar(key, str(expand_path(value)))
+    return to_grammar(key, str(expand_path(value)))
 
 
 def check_paths(arguments: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, linear, pad
+from torch.nn.functional import conv2d, linear
 
 
 class Float32Linear(nn.Linear):
@@ -29,7 +29,11 @@ class SameConv2d(nn.Conv2d):
             outputs = -(-size // stride)
             totals.append(max((outputs - 1) * stride + kernel - size, 0))
         rows, columns = (total % 2 for total in totals)
-        weight = pad(self.weight, (columns, 0, rows, 0)) if rows or columns else self.weight
+        weight = self.weight
+        if rows:
+            weight = torch.cat([torch.zeros_like(weight[:, :, :1]), weight], dim=2)
+        if columns:
+            weight = torch.cat([torch.zeros_like(weight[:, :, :, :1]), weight], dim=3)
         padding = [(total + 1) // 2 for total in totals]
         return conv2d(input, weight, self.bias, self.stride, padding, groups=self.groups)
 

@@ -5,7 +5,12 @@ conf/trainer/default.yaml lists those that it takes; what stands here is refused
 
 import atexit
 import shutil
+import sys
 import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +23,16 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from boneage_pl.cli import CONF_DIR
 from boneage_pl.cli.checks import check_data_numbers, check_number
 from boneage_pl.cli.entrypoint import exit_on_error
-from boneage_pl.cli.overrides import expand_home, next_command, same_command
+from boneage_pl.cli.overrides import expand_home, next_command, same_command, to_grammar
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.training.run_dir import check_run_dir, create_run_dir, is_rank_zero, lock_run_dir, unique_dir
+from boneage_pl.training.run_dir import (
+    check_run_dir,
+    create_run_dir,
+    is_rank_zero,
+    lock_run_dir,
+    save_hydra_files,
+    unique_dir,
+)
 from boneage_pl.training.runs import BEST, LAST, find_checkpoint, newest_run
 from boneage_pl.training.sweep import summarize_sweep
 
@@ -93,7 +105,8 @@ def check_trainer(trainer: DictConfig) -> None:
             f"validated.\nTake a divisor of trainer.max_epochs, or trainer.max_epochs="
             f"{every * max(1, round(trainer.max_epochs / every))}."
         )
-    check_number("trainer.fast_dev_run", int(trainer.get("fast_dev_run", 0)), 0)
+    if not isinstance(batches := trainer.get("fast_dev_run", False), bool):
+        check_number("trainer.fast_dev_run", batches, 0)
 
 
 def _check_strategy(strategy: Any) -> None:
@@ -123,17 +136,38 @@ def apply_fast_dev_run(config: DictConfig) -> None:
     )
 
 
-class Preflight(Callback):
-    """Hydra calls this with the composed configuration, before it writes anything.
+@contextmanager
+def _exit_on_any_error() -> Iterator[None]:
+    """Exit on every error: Hydra turns exceptions in callbacks into warnings, and goes on."""
+    try:
+        with exit_on_error():
+            yield
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
 
-    Refuses by exiting, because Hydra turns exceptions in callbacks into warnings.
+
+@contextmanager
+def _known_to_hydra(config: DictConfig) -> Iterator[None]:
+    """Set Hydra's configuration, as Hydra does next: a run folder's name asks for it. It may be changed."""
+    HydraConfig.instance().set_config(config)
+    with read_write(config.hydra):
+        yield
+
+
+class Preflight(Callback):
+    """Checks the composed configuration before Hydra, or anything else, writes into a run's folder.
+
+    A refusal exits, and changes nothing that was there. Of the runs of a sweep Hydra would write `.hydra/`
+    before they are checked, so that this is done here.
     """
+
+    def __init__(self) -> None:
+        self._sweep_before: tuple[Path, str | None] | None = None  # multirun.yaml, and what was in it
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Check a single run."""
-        # as Hydra does next: the folder's name asks it for the experiment
-        HydraConfig.instance().set_config(config)
-        with exit_on_error(), read_write(config.hydra):
+        with _exit_on_any_error(), _known_to_hydra(config):
             expand_home(config)
             check_options(config)
             dated = "${now:" in OmegaConf.to_container(config.hydra.run, resolve=False)["dir"]  # type: ignore
@@ -151,26 +185,47 @@ class Preflight(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Refuse a sweep that no run of could be right."""
-        with exit_on_error(), read_write(config.hydra):
+        with _exit_on_any_error(), read_write(config.hydra):
             expand_home(config)
             check_sweep(config)
             check_launcher(config)
             if "${now:" in OmegaConf.to_container(config.hydra.sweep, resolve=False)["dir"]:  # type: ignore
-                config.hydra.sweep.dir = str(unique_dir(Path(config.hydra.sweep.dir)))
+                folder = unique_dir(Path(config.hydra.sweep.dir))
+                config.hydra.sweep.dir = str(folder)
+                config.hydra.overrides.hydra.append(to_grammar("hydra.sweep.dir", str(folder)))
+            config.hydra.overrides.hydra.append("hydra.output_subdir=null")  # of each run
+            file = Path(config.hydra.sweep.dir) / "multirun.yaml"
+            self._sweep_before = file, file.read_text(encoding="utf-8") if file.exists() else None
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Check one run of a sweep; a single run has been checked."""
         hydra = HydraConfig.get()
-        if hydra.mode == RunMode.MULTIRUN:
-            with exit_on_error():
-                try:
-                    check_sweep(config)
-                    check_options(config)
-                    if not check_run_dir(config, Path(hydra.runtime.output_dir), of_sweep=True):
-                        find_warm_start(config)
-                except BoneAgeError:
-                    summarize_sweep(Path(hydra.sweep.dir))  # the runs before this one are not lost
-                    raise
+        if hydra.mode != RunMode.MULTIRUN:
+            return
+        run = Path(hydra.runtime.output_dir)
+        with _exit_on_any_error():
+            try:
+                check_sweep(config)
+                check_options(config)
+                resumes = check_run_dir(config, run, of_sweep=True)
+                if not resumes:
+                    find_warm_start(config)
+                lock_run_dir(run)
+            except BoneAgeError:
+                self._restore(run)
+                summarize_sweep(Path(hydra.sweep.dir))  # the runs before this one are not lost
+                raise
+            if not resumes:
+                save_hydra_files(config, run)
+
+    def _restore(self, run: Path) -> None:
+        """Undo what Hydra has done for a refused run of a sweep: its record of the sweep, an empty folder."""
+        if self._sweep_before is not None:
+            file, content = self._sweep_before
+            if content is not None:
+                file.write_text(content, encoding="utf-8")
+        with suppress(OSError):  # it is not empty
+            run.rmdir()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Say what a sweep came to, and write it as sweep.csv."""
@@ -189,6 +244,14 @@ def check_options(config: DictConfig) -> None:
     for group in ("data", "model", "loss", "sampler", "optimizer", "trainer"):
         if not isinstance(config.get(group), DictConfig) or "_target_" not in config[group]:
             raise BoneAgeError(f"{group}={config.get(group)}: it must name an object to build, its _target_.")
+    base = yaml.safe_load((CONF_DIR / "config.yaml").read_text(encoding="utf-8"))
+    known = {*base, *(name for entry in base["defaults"] if isinstance(entry, dict) for name in entry)}
+    if unknown := [str(key) for key in config if key not in known]:
+        near = get_close_matches(unknown[0], known, 1)
+        raise BoneAgeError(
+            f"{unknown[0]}: there is no such option, and what stands there would be used nowhere."
+            + (f" Did you mean {near[0]}?" if near else "")
+        )
     transforms = config.get("transforms")
     if not isinstance(transforms, DictConfig) or not {*transforms} <= {"train", "validation", "mixup"}:
         raise BoneAgeError(

@@ -17,7 +17,7 @@ from boneage_pl.cli import CONF_DIR
 from boneage_pl.cli.checks import check_number
 from boneage_pl.cli.overrides import quote_override, resume_command
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.training.run_dir import RESUMABLE_OPTIONS, is_running, load_run_config
+from boneage_pl.training.run_dir import RESUMABLE_OPTIONS, is_running, load_run_config, to_plain
 from boneage_pl.training.runs import HYDRA_OVERRIDES, SUMMARY, unfinished_runs
 from boneage_pl.training.trusted_targets import check_trusted_targets
 from boneage_pl.utils.files import expand_path
@@ -30,11 +30,15 @@ def expand_resume(arguments: list[str]) -> DictConfig:
         BoneAgeError: no such run, a finished one, or options that would make it another experiment.
     """
     options = _typed_overrides(arguments)
+    trainer = options.pop("trainer", None)
     run = _find_run(str(options.pop("resume")), expand_path(str(options.get("output_dir", "outputs"))))
     # the processes that Lightning starts are given these: they resume the same run
     same = shlex.split(quote_override("resume", str(run.resolve())))
     sys.argv[1:] = [*same, *(a for a in arguments if not a.lstrip("+").startswith("resume="))]
     config = load_run_config(run, "config")
+    if trainer is not None:  # of which the devices and their strategy may change
+        chosen = _compose_trainer(str(trainer))
+        options = {f"trainer.{name}": chosen[name] for name in ("strategy", "devices")} | options
     if wrong := [
         key
         for key in options
@@ -58,6 +62,14 @@ def expand_resume(arguments: list[str]) -> DictConfig:
         raise BoneAgeError(f"trainer.max_epochs={option}: {done} epochs are trained already.")
     _set_up_hydra(run)
     return config
+
+
+def _compose_trainer(name: str) -> dict[str, Any]:
+    """Return the options of `trainer=<name>`, of the project's own."""
+    if name not in ("default", "ddp"):
+        raise BoneAgeError(f"trainer={name}: a run goes on with trainer=default or trainer=ddp.")
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return to_plain(compose("config", overrides=[f"trainer={name}"]).trainer)
 
 
 def _epochs_trained(run: Path) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -33,6 +34,7 @@ RESUMABLE_OPTIONS = (
     "output_dir",
     "trainer.accelerator",
     "trainer.devices",
+    "trainer.strategy",
     "trainer.enable_progress_bar",
     "trainer.num_nodes",
 )
@@ -54,6 +56,17 @@ def load_run_config(run: Path, name: str, *, record: bool = False) -> DictConfig
     if not isinstance(config, DictConfig):
         raise BoneAgeError(f"{path} is not a run's configuration.")
     return config
+
+
+def save_hydra_files(config: DictConfig, run: Path) -> None:
+    """Write a run's `.hydra/`, as Hydra would have before the run's folder was checked."""
+    folder = run / HYDRA_OVERRIDES.parent
+    folder.mkdir(exist_ok=True)
+    own = {key: value for key, value in to_plain(config, resolve=False).items() if key != "hydra"}
+    hydra = OmegaConf.create({"hydra": HydraConfig.get()})
+    for name, content in (("config", OmegaConf.create(own)), ("hydra", hydra)):
+        (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(content), encoding="utf-8")
+    (run / HYDRA_OVERRIDES).write_text(OmegaConf.to_yaml(HydraConfig.get().overrides.task), encoding="utf-8")
 
 
 def diff_configs(one: Any, other: Any, at: str = "") -> list[str]:
@@ -206,12 +219,13 @@ def run_dir_lock(run: Path) -> Iterator[None]:
 
 def is_running(run: Path) -> bool:
     """Whether a process is at work in a run's folder."""
+    if not (run / LOCK).exists():
+        return False
     lock = FileLock(run / LOCK)
     try:
-        lock.acquire(timeout=0)
+        with lock.acquire(timeout=0):
+            return False
     except Timeout:
         return True
     except OSError:  # not ours to write
         return False
-    lock.release()
-    return False

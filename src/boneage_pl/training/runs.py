@@ -1,5 +1,6 @@
 """Find runs and checkpoints on disk."""
 
+import logging
 from collections.abc import Iterable
 from glob import escape
 from pathlib import Path
@@ -8,6 +9,8 @@ import yaml
 
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.files import expand_path
+
+log = logging.getLogger(__name__)
 
 BEST, LAST, PREVIOUS = (Path("checkpoints", f"{name}.ckpt") for name in ("best", "last", "previous"))
 HYDRA_OVERRIDES = Path(".hydra", "overrides.yaml")  # the last that Hydra writes before a run begins
@@ -34,13 +37,22 @@ def run_of(checkpoint: Path) -> Path:
 
 
 def newest_run(outputs: Path, experiment: str) -> Path | None:
-    """Return the run of an experiment under `outputs` with the newest best.ckpt, or `None`."""
+    """Return the finished run of an experiment under `outputs` with the newest best.ckpt, or `None`.
+
+    Where none has finished, the newest of those that are being trained or were broken off; that is logged.
+    """
     # an experiment in a folder of experiments has its runs that much deeper; a path is no experiment
     whole = not experiment or Path(experiment).is_absolute()
     named = [] if whole else outputs.glob(f"{escape(experiment)}/*/{BEST}")
     checkpoints = [c for c in {*_checkpoints(outputs), *named} if experiment_of(c.parents[1]) == experiment]
-    newest = max(checkpoints, key=lambda ckpt: ckpt.stat().st_mtime_ns, default=None)
-    return newest.parents[1] if newest else None
+    runs = [c.parents[1] for c in sorted(checkpoints, key=lambda ckpt: ckpt.stat().st_mtime_ns)]
+    finished = [run for run in runs if (run / SUMMARY).exists()]
+    if not runs:
+        return None
+    newest = (finished or runs)[-1]
+    if runs[-1] not in finished:
+        log.warning("%s: the newest run, %s, has not ended; %s is used", experiment, runs[-1], newest)
+    return newest
 
 
 def find_checkpoint(ckpt: str, outputs: Path, option: str = "ckpt", name: Path = BEST) -> Path:

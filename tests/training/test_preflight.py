@@ -1,0 +1,11 @@
+import pytest
+
+from boneage_pl.training.preflight import _exit_on_any_error
+
+
+def test_unexpected_error_ends_the_command(capsys: pytest.CaptureFixture[str]):
+    """Hydra would make a warning of it, and train unchecked."""
+    with pytest.raises(SystemExit) as stop, _exit_on_any_error():
+        raise ValueError("unforeseen")
+    assert stop.value.code == 1
+    assert "ValueError: unforeseen" in capsys.readouterr().err
