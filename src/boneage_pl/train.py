@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
+import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
@@ -99,7 +100,7 @@ def _train(cfg: DictConfig, run: Path, index: DatasetIndex | None) -> Summary:
         split=data.record,
         start=beginning.start,
         root=str(expand_path(cfg.data.root).absolute()),
-        bit_depths=getattr(data, "bit_depths", []),  # a data module of one's own may not know
+        bit_depths=data.bit_depths,
     )
     history = MetricsHistory(beginning.epochs)
     epochs = EpochLogger(
@@ -156,6 +157,17 @@ def _translate_errors(run: Path) -> Iterator[None]:
     except MisconfigurationException as error:
         raise BoneAgeError(f"Lightning refuses this training: {error}") from error
     except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+            raise BoneAgeError(
+                f"there is not enough memory for a step: {str(error).splitlines()[0]}\n"
+                "trainer.accumulate_grad_batches=2, or more, computes the same batch in parts; a smaller\n"
+                "data.image_size or data.batch_size, or data.on_device=false, needs less."
+            ) from error
+        if "DataLoader worker" in str(error):
+            raise BoneAgeError(
+                f"{str(error).splitlines()[0]}\nThe system may have no memory left for it: try a smaller "
+                "data.num_workers, or 0."
+            ) from error
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         raise BoneAgeError(

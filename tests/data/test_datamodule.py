@@ -10,7 +10,6 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 from PIL import Image
-from torch import nn
 
 from boneage_pl.data import dataloaders
 from boneage_pl.data.datamodule import BoneAgeDataModule
@@ -18,8 +17,7 @@ from boneage_pl.data.sampling import balanced, sqrt
 from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.training.build import build_datamodule, build_module, check_split_options
-from boneage_pl.training.initial_state import InitialState
+from boneage_pl.training.build import check_split_options
 from tests.conftest import balanced_table, write_rsna
 
 FOLDER = "boneage-training-dataset"
@@ -339,18 +337,6 @@ def test_other_images_under_checkpoint_ids_are_detected(rsna: Path, tmp_path: Pa
 def test_empty_root_is_not_working_folder():
     with pytest.raises(BoneAgeError, match="BONEAGE_DATA"):
         BoneAgeDataModule("")
-
-
-def test_custom_datamodule_gets_only_its_parameters():
-    config = OmegaConf.create(
-        {"data": {"_target_": "tests.helpers.tiny_models.own_data"}, "sampler": BALANCED}
-    )
-    assert build_datamodule(config, InitialState(None, resumed=False), None) == "own data"
-    config = OmegaConf.create(
-        {"scheduler": {"_target_": "x.OneCycleLR", "interval": "step"}, "trainer": {"max_epochs": 1}}
-    )
-    with pytest.raises(BoneAgeError, match=r"its method steps\(parts, limit, processes\)"):
-        build_module(config, nn.Linear(1, 1), "32-true", object())
 
 
 # one picture twice

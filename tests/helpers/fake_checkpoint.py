@@ -28,7 +28,7 @@ def record(*maes: float | None) -> dict[str, Any]:
         "config": {
             "seed": 1,
             "data": {"root": "data", "image_size": 107},
-            "model": {"image_size": 107},
+            "model": {"_target_": "boneage_pl.model.inception.InceptionRegressor", "image_size": 107},
             "loss": {"_target_": "torch.nn.L1Loss"},
             "transforms": {"train": {}, "validation": {}},
             "optimizer": {},

@@ -118,6 +118,19 @@ def test_indivisible_batch_is_refused(tmp_path: Path, forks: Forks):
     assert not (tmp_path / "outputs").exists() or not any((tmp_path / "outputs").glob("v1/*"))
 
 
+def test_full_disk_at_the_end_stops_both_processes(tmp_path: Path, command: Callable[..., Result]):
+    """Only one of them writes, and the other must not wait for it."""
+    own = ["model._target_=tests.helpers.tiny_models.Tiny", "data.batch_size=8", "trainer.max_epochs=2"]
+    full = "+callbacks.full._target_=tests.helpers.tiny_models.FullDisk"
+    options = [*SMALL_PHANTOM, *DDP, *own, full, "hydra.run.dir=outputs/full"]
+    result = command("+experiment=v1", *options, cwd=tmp_path, check=False, **ENV)
+    assert result.returncode == 2, result.stderr
+    assert "make room on the disk" in result.stderr
+    assert "Traceback" not in result.stderr
+    checkpoints = tmp_path / "outputs" / "full" / "checkpoints"
+    assert torch.load(checkpoints / "last.ckpt", weights_only=True)["boneage_pl"]["epochs"][-1]["epoch"] == 0
+
+
 def test_run_of_one_device_goes_on_with_two(tmp_path: Path, command: Callable[..., Result], forks: Forks):
     own = "model._target_=tests.helpers.tiny_models.Tiny"
     tiny = [*SMALL_PHANTOM, "data.batch_size=8", "trainer.max_epochs=1", own, "hydra.run.dir=outputs/x"]

@@ -1,8 +1,6 @@
 """What a network expects as input, and the normalization that produces it."""
 
 from dataclasses import dataclass
-from math import isfinite
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,25 +20,6 @@ class InputSpec:
 
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-
-    @classmethod
-    def parse(cls, record: dict[str, Any]) -> "InputSpec":
-        """Read it from a checkpoint's record.
-
-        Raises:
-            ValueError: it is missing, or is no normalization.
-        """
-        if "input" not in record:
-            raise ValueError("input is missing")
-        spec = record["input"]
-        values: list[Any] = [spec.get(n) if isinstance(spec, dict) else None for n in ("mean", "std")]
-        for numbers in values:
-            if not isinstance(numbers, list | tuple) or not all(isinstance(n, int | float) for n in numbers):
-                raise ValueError("input is not what it must be")
-        mean, std = (tuple(map(float, numbers)) for numbers in values)
-        if not 0 < len(mean) == len(std) or not all(map(isfinite, mean)) or not all(n > 0 for n in std):
-            raise ValueError("input has not a mean and a deviation for each channel")
-        return cls(mean, std)
 
     @property
     def channels(self) -> int:

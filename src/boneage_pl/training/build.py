@@ -1,6 +1,5 @@
 """Build the data module, the Lightning module and the trainer."""
 
-import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterable
@@ -45,13 +44,9 @@ COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-
 def build_datamodule(
     cfg: DictConfig, beginning: InitialState, index: DatasetIndex | None
 ) -> BoneAgeDataModule:
-    """Build the configured data with the split that the run begins with, exactly so where it is resumed.
-
-    A data module of one's own is given what it takes.
-    """
+    """Build the configured data with the split that the run begins with, exactly so where it is resumed."""
     # a partial: instantiate() would carry the plain values of `origin` through configuration objects
     make: Callable[..., BoneAgeDataModule] = instantiate_partial(cfg.data, "data")
-    known = inspect.signature(make).parameters
     given: dict[str, Any] = {
         "origin": beginning.split,
         "index": index,
@@ -61,7 +56,7 @@ def build_datamodule(
         given.update(split_file=None, split_from="checkpoint", allow_leakage=False)
     elif beginning.checkpoint and HydraConfig.initialized():
         check_split_options(cfg, beginning.checkpoint.metadata, HydraConfig.get().overrides.task)
-    return make(**{name: value for name, value in given.items() if name in known})
+    return make(**given)
 
 
 def check_split_options(cfg: DictConfig, start: CheckpointMetadata, typed: Iterable[str]) -> None:
@@ -98,11 +93,6 @@ def build_module(
     scheduler, interval = build_scheduler_factory(cfg.scheduler) if cfg.scheduler else (None, "epoch")
     length = cfg.trainer.max_epochs
     if interval == "step":
-        if not hasattr(data, "steps"):
-            raise BoneAgeError(
-                "scheduler.interval=step: a data module says in its method steps(parts, limit, processes)\n"
-                "how many steps of the optimizer an epoch has, and this one has no such method."
-            )
         limit = cfg.trainer.get("limit_train_batches")
         length *= data.steps(cfg.trainer.accumulate_grad_batches, limit, processes)
     transforms = instantiate(cfg.transforms, "transforms")

@@ -1,17 +1,23 @@
 """Metadata in a checkpoint: configuration, split, validation predictions."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
+from typing_extensions import TypedDict
 
 from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.data.split import BALANCED
 from boneage_pl.model.input_spec import InputSpec
 from boneage_pl.training.history import EpochMetrics
-
-Test = Callable[[Any], bool]
 
 
 @dataclass
@@ -90,153 +96,154 @@ class CheckpointMetadata:
         Raises:
             ValueError: naming the first field that is missing, or is not what it must be.
         """
-        _check_record(values)
+        try:
+            _SCHEMA.validate_python(values, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"])) or "its record"
+            raise ValueError(f"{where}: {first['msg']}") from error
         known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        spec, start = values["input"], values.get("start")
         return cls(
             **{
                 **known,
-                "config": values["config"],
-                "input": InputSpec.parse(values),
-                "start": WarmStart(**values["start"]) if values.get("start") else None,
+                "input": InputSpec(tuple(spec["mean"]), tuple(spec["std"])),
+                "start": WarmStart(**start) if start else None,
                 "numerics": values.get("numerics") or {},
             }
         )
 
 
-def _check_record(record: Any) -> None:
-    _check_keys("", record, _REQUIRED_KEYS, _OPTIONAL_KEYS)
-    _check_keys("config", record["config"], _CONFIG)
-    _check_keys("config.data", record["config"]["data"], {"root": _text, "image_size": _integer(1)})
-    _check_keys("config.trainer", record["config"]["trainer"], {"max_epochs": _integer(1)})
-    _check_validation(record["validation"])
-    for number, row in enumerate(record.get("epochs") or []):
-        _check_keys(f"epochs[{number}]", row, {"epoch": partial(_is_integer_value, number), **_ROW})
-    if record.get("start") is not None:
-        _check_keys("start", record["start"], {"experiment": _text, "ckpt": _text, "val_mae": _number})
-    _check_split(record["split"])
+def _check_input(spec: "_Input") -> "_Input":
+    if not 0 < len(spec["mean"]) == len(spec["std"]):
+        raise ValueError("a mean and a deviation for each channel are needed")
+    return spec
 
 
-def _check_validation(answers: Any) -> None:
-    _check_keys(
-        "validation", answers, {key: _type_test(list) for key in ("id", "male", "bone_age", "predicted")}
-    )
-    if len({len(values) for values in answers.values()}) != 1:
-        raise ValueError("validation: its columns have several lengths")
-    _list_of("validation.id", answers["id"], _text)
-    for key in ("male", "bone_age", "predicted"):
-        _list_of(f"validation.{key}", answers[key], _number)
+def _check_lengths(columns: "_Validation") -> "_Validation":
+    if len({len(values) for values in columns.values()}) != 1:  # type: ignore[arg-type]
+        raise ValueError("its columns have several lengths")
+    return columns
 
 
-def _check_split(split: Any) -> None:
-    may = dict.fromkeys(("population", "pixel_sha256", "inherited_training_images"), _type_test(dict))
-    _check_keys("split", split, _SPLIT, {**may, "draws": _type_test(list)})
-    for pair in split.get("draws", []):
-        _list_of("split.draws", pair, _integer(0))
-    edges = split["edges"]
-    _list_of("split.edges", edges, _is_finite)
-    if len(edges) != split["age_bins"] + 1 or sorted(edges) != edges:
-        raise ValueError(f"split.edges are not the {split['age_bins'] + 1} ascending edges of its age_bins")
-    for side in ("train", "validation"):
-        _list_of(f"split.{side}", split[side], _text)
-        if not split[side]:
-            raise ValueError(f"split.{side} is empty")
-    hashes = split["file_sha256"]
-    _list_of("split.file_sha256", [*hashes, *hashes.values()], _text)
-    train, validation = set(split["train"]), set(split["validation"])
+def _check_epochs(rows: list["_Epoch"]) -> list["_Epoch"]:
+    if [row["epoch"] for row in rows] != list(range(len(rows))):
+        raise ValueError("its rows are not in the order of their epochs")
+    return rows
+
+
+def _check_split(split: "_Split") -> "_Split":
+    edges, bins = split["edges"], split["age_bins"]
+    if len(edges) != bins + 1 or sorted(edges) != edges:
+        raise ValueError(f"its edges are not the {bins + 1} ascending ones of its age_bins")
+    hashes, train, validation = split["file_sha256"], set(split["train"]), set(split["validation"])
     if unknown := (train | validation) - set(hashes):
-        raise ValueError(f"split.file_sha256 lacks {len(unknown)} of its images")
-    _list_of("split.pixel_sha256", list(split.get("pixel_sha256", {}).values()), _text)
-    if "inherited_training_images" in split:
-        inherited, name = split["inherited_training_images"], "split.inherited_training_images"
-        _check_keys(name, inherited, dict.fromkeys(("ids", "sha256"), _type_test(list)))
-        _list_of(name, [*inherited["ids"], *inherited["sha256"]], _text)
-    protocol = split["protocol"]
-    if protocol in ("disjoint", "natural") and {hashes[i] for i in train} & {hashes[i] for i in validation}:
-        raise ValueError(f"split: its protocol is {protocol}, and its two sides share images")
-    if "population" in split:
-        population = split["population"]
-        _check_keys("split.population", population, {"counts": _type_test(list), "medians": _type_test(dict)})
-        _list_of("split.population.counts", population["counts"], _integer(0))
-        if len(population["counts"]) != 2 * split["age_bins"]:
-            raise ValueError("split.population.counts are not those of its groups")
-        _check_keys(
-            "split.population.medians",
-            population["medians"],
-            dict.fromkeys(("all", "girls", "boys"), _number),
-        )
+        raise ValueError(f"file_sha256 lacks {len(unknown)} of its images")
+    apart = {hashes[i] for i in train}.isdisjoint(hashes[i] for i in validation)
+    if split["protocol"] in ("disjoint", "natural") and not apart:
+        raise ValueError(f"its protocol is {split['protocol']}, and its two sides share images")
+    if "population" in split and len(split["population"]["counts"]) != 2 * bins:
+        raise ValueError("population.counts are not those of its groups")
+    return split
 
 
-def _check_keys(
-    where: str, values: Any, must: Mapping[str, Test], may: Mapping[str, Test] | None = None
-) -> None:
-    if not isinstance(values, dict):
-        raise ValueError(f"{where or 'its record'} is not a table of values")
-    for key, test in {**must, **(may or {})}.items():
-        name = f"{where}.{key}" if where else key
-        if key not in values:
-            if key in must:
-                raise ValueError(f"{name} is missing")
-        elif not test(values[key]):
-            raise ValueError(f"{name} is not what it must be")
+_Numbers = Sequence[bool | int | float]  # of a network that diverged, also NaN and infinity
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Names = Annotated[list[str], Field(min_length=1)]
 
 
-def _list_of(name: str, values: list[Any], test: Test) -> None:
-    if not all(map(test, values)):
-        raise ValueError(f"{name} holds other values than it must")
+class _Input(TypedDict):
+    mean: Sequence[_Finite]
+    std: Sequence[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 
 
-def _type_test(*kinds: type) -> Test:
-    return lambda value: isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+class _Model(TypedDict):
+    _target_: str
 
 
-def _integer(lowest: int) -> Test:
-    return lambda value: _type_test(int)(value) and value >= lowest
+class _Data(TypedDict):
+    root: str
+    image_size: PositiveInt
 
 
-def _is_integer_value(number: int, value: Any) -> bool:
-    return _type_test(int)(value) and bool(value == number)
+class _Trainer(TypedDict):
+    max_epochs: PositiveInt
 
 
-def _is_finite(value: Any) -> bool:
-    return _number(value) and math.isfinite(value)
+class _Epoch(TypedDict):
+    epoch: int
+    train_mae: float
+    val_mae: float | None
+    lr: float
 
 
-_text = _type_test(str)
-_number = _type_test(int, float, bool)  # of a network that diverged, also NaN and infinity
+class _Start(TypedDict):
+    experiment: str
+    ckpt: str
+    val_mae: float
 
-_REQUIRED_KEYS: dict[str, Test] = {
-    "version": _text,
-    "experiment": _text,
-    "config": _type_test(dict),
-    "precision": _text,
-    "split": _type_test(dict),
-    "epoch": _integer(0),
-    "validation": _type_test(dict),
-}
-# what checkpoints from before it was recorded lack
-_OPTIONAL_KEYS: dict[str, Test] = {
-    "epochs": _type_test(list, type(None)),
-    "start": _type_test(dict, type(None)),
-    "numerics": _type_test(dict),
-    "root": _text,
-    "bit_depths": lambda value: isinstance(value, list) and all(map(_integer(1), value)),
-}
-_CONFIG: dict[str, Test] = {
-    "seed": _integer(0),
-    "model": _type_test(dict),
-    "data": _type_test(dict),
-    "optimizer": _type_test(dict),
-    "trainer": _type_test(dict),
-}
-_ROW: dict[str, Test] = {"train_mae": _number, "val_mae": _type_test(int, float, type(None)), "lr": _number}
-_SPLIT: dict[str, Test] = {
-    "protocol": _text,
-    "age_bins": _integer(1),
-    "samples_per_group": _integer(1),
-    "val_fraction": _is_finite,
-    "seed": _integer(0),
-    "edges": _type_test(list),
-    "train": _type_test(list),
-    "validation": _type_test(list),
-    "file_sha256": _type_test(dict),
-}
+
+class _Medians(TypedDict):
+    all: float
+    girls: float
+    boys: float
+
+
+class _Population(TypedDict):
+    counts: list[NonNegativeInt]
+    medians: _Medians
+
+
+class _Inherited(TypedDict):
+    ids: list[str]
+    sha256: list[str]
+
+
+class _Validation(TypedDict):
+    id: list[str]
+    male: _Numbers
+    bone_age: _Numbers
+    predicted: _Numbers
+
+
+class _Config(TypedDict):
+    seed: NonNegativeInt
+    model: _Model
+    data: _Data
+    optimizer: dict[str, Any]
+    trainer: _Trainer
+
+
+class _Split(TypedDict):
+    protocol: str
+    age_bins: PositiveInt
+    samples_per_group: PositiveInt
+    val_fraction: _Finite
+    seed: NonNegativeInt
+    edges: list[_Finite]
+    train: _Names
+    validation: _Names
+    file_sha256: dict[str, str]
+    pixel_sha256: NotRequired[dict[str, str]]
+    draws: NotRequired[list[Sequence[NonNegativeInt]]]
+    inherited_training_images: NotRequired[_Inherited]
+    population: NotRequired[_Population]
+
+
+class _Metadata(TypedDict):
+    version: str
+    experiment: str
+    config: _Config
+    precision: str
+    input: Annotated[_Input, AfterValidator(_check_input)]
+    split: Annotated[_Split, AfterValidator(_check_split)]
+    epoch: NonNegativeInt
+    validation: Annotated[_Validation, AfterValidator(_check_lengths)]
+    epochs: NotRequired[Annotated[list[_Epoch], AfterValidator(_check_epochs)] | None]
+    start: NotRequired[_Start | None]
+    numerics: NotRequired[dict[str, Any]]
+    root: NotRequired[str]
+    bit_depths: NotRequired[list[PositiveInt]]
+
+
+_SCHEMA = TypeAdapter(_Metadata)  # what it does not name may be there

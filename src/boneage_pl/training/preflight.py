@@ -35,6 +35,7 @@ from boneage_pl.training.run_dir import (
 )
 from boneage_pl.training.runs import BEST, LAST, find_checkpoint, newest_run
 from boneage_pl.training.sweep import summarize_sweep
+from boneage_pl.utils.precision import AUTO, normalize_precision
 
 _EPOCHS = "a run counts whole epochs: trainer.max_epochs, and trainer.limit_train_batches for shorter ones."
 _LOOPS = "nothing here runs that loop of Lightning's; python -m boneage_pl.evaluate asks a trained model."
@@ -267,6 +268,7 @@ def check_options(config: DictConfig) -> None:
     check_model_numbers(config)
     check_devices(config)
     check_trainer(config.trainer)
+    normalize_precision(config.trainer.get("precision", AUTO))
 
 
 def check_launcher(config: DictConfig) -> None:

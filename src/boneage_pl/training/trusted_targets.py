@@ -1,19 +1,30 @@
-"""Which `_target_`s of a stored configuration may be instantiated."""
+"""Which `_target_`s of a stored configuration may be instantiated, by the role that they have there."""
 
-import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from boneage_pl.cli import CONF_DIR
 from boneage_pl.errors import BoneAgeError
 
-# Classes that a run may have been given beside those of conf/, by their place in the packages' public names.
-_LIBRARIES = re.compile(
-    r"(lightning\.pytorch\.(callbacks|strategies)|torch\.optim|torch\.optim\.lr_scheduler|torch\.nn"
-    r"|torchvision\.transforms\.v2)\.[A-Z]\w*"
-)
+_OWN = r"boneage_pl\."
+# For each place in a configuration the classes that it may name: ours, or a library's of that kind.
+_ALLOWED = {
+    "model": _OWN + r"model\.(inception\.InceptionRegressor|backbone_regressor\.BackboneRegressor)",
+    "loss": _OWN + r"model\.losses\.AgeDistributionLoss|torch\.nn\.\w+Loss",
+    "transforms": _OWN + r"data\.transforms\.\w+\.[A-Z]\w+|torchvision\.transforms\.v2\.[A-Z]\w+",
+    "sampler": _OWN + r"data\.sampling\.\w+",
+    "data": _OWN + r"data\.datamodule\.BoneAgeDataModule",
+    "data.phantom": _OWN + r"data\.phantom\.write_phantom",
+    "optimizer": r"torch\.optim\.[A-Z]\w+",
+    "scheduler": _OWN + r"model\.optim\.warmup_cosine|torch\.optim\.lr_scheduler\.[A-Z]\w+",
+    "trainer": r"lightning\.pytorch\.Trainer",
+    "trainer.strategy": r"lightning\.pytorch\.strategies\.DDPStrategy",
+    "logger": _OWN + r"training\.loggers\.[A-Z]\w+|lightning\.pytorch\.loggers\.[A-Z]\w+",
+    # those of Lightning's that write no files
+    "callbacks": _OWN + r"training\.callbacks\.(checkpointing\.SaveBestAndLast|early_stopping\.EarlyStopping)"
+    r"|lightning\.pytorch\.callbacks\.(\w*EarlyStopping|\w*WeightAveraging|LearningRateMonitor|Timer|Lambda"
+    r"|GradientAccumulationScheduler|LearningRateFinder|BackboneFinetuning|RichProgressBar|TQDMProgressBar)",
+}
 
 
 def check_trusted_targets(config: Any, repeated: dict[str, Any]) -> None:
@@ -29,35 +40,18 @@ def check_trusted_targets(config: Any, repeated: dict[str, Any]) -> None:
         BoneAgeError: naming the first such object, and how to accept it.
     """
     for key, target in iter_targets(config):
-        if repeated.get(key) != target and not is_trusted(target):
+        if repeated.get(key) != target and not is_trusted(key, target):
             raise BoneAgeError(
-                f"the run's configuration names {key}={target}, which is not this project's own.\n"
+                f"the run's configuration names {key}={target}, which is not this project's own there.\n"
                 f"If it is yours, repeat it: add {key}={target} to the command."
             )
 
 
-def is_trusted(target: str) -> bool:
-    """Whether conf/ names `target`, or it is a class of this project or of the libraries' trainable kinds."""
-    return target in _configured_targets() or bool(_LIBRARIES.fullmatch(target)) or _is_project_class(target)
-
-
-def _configured_targets() -> set[str]:
-    lines = (
-        line.strip() for file in CONF_DIR.rglob("*.yaml") for line in file.read_text("utf-8").splitlines()
-    )
-    return {
-        line.removeprefix("_target_:").split("#")[0].strip() for line in lines if line.startswith("_target_:")
-    }
-
-
-def _is_project_class(target: str) -> bool:
-    # read, not imported: `boneage_pl.x.os.system` is a name that Python would find
-    package, *modules, name = target.split(".") if target.count(".") > 1 else ("", "")
-    file = Path(__file__).parents[1].joinpath(*modules).with_suffix(".py")
-    if package != "boneage_pl" or not all(m.isidentifier() for m in modules) or not file.is_file():
-        return False
-    tree = ast.parse(file.read_text("utf-8"))
-    return any(isinstance(node, ast.ClassDef) and node.name == name for node in tree.body)
+def is_trusted(key: str, target: str) -> bool:
+    """Whether a configuration may name `target` at `key`, such as `model._target_`."""
+    parts = key.split(".")[:-1] or [""]
+    role = ".".join(parts[:2])
+    return re.fullmatch(_ALLOWED.get(role) or _ALLOWED.get(parts[0], r"(?!)"), target) is not None
 
 
 def iter_targets(node: Any, at: str = "") -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from boneage_pl.errors import BoneAgeError
+from boneage_pl.utils.precision import AUTO, normalize_precision
 from boneage_pl.utils.processes import cores
 
 log = logging.getLogger(__name__)
@@ -48,15 +49,18 @@ def check_devices(accelerator: str, devices: Any) -> None:
 
 
 def resolve_precision(precision: str | int, accelerator: str = "auto", depthwise: bool = False) -> str:
-    """Turn `auto` into Lightning's name of a precision: bfloat16 where it is native, float32 elsewhere.
+    """Return Lightning's name of a precision; `auto` is bfloat16 where it is native, float32 elsewhere.
 
     Args:
         precision: as configured.
         accelerator: as configured.
         depthwise: whether the network has depthwise convolutions, which CPUs compute faster in float32.
+
+    Raises:
+        BoneAgeError: another precision.
     """
-    if precision != "auto":
-        return str(precision)
+    if (name := normalize_precision(precision)) != AUTO:
+        return name
     if on_gpu(accelerator):
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

@@ -30,6 +30,14 @@ def test_equal_state_is_written_once(tmp_path: Path):
     assert (last.parent / "previous.ckpt").samefile(best)
 
 
+def test_repeated_save_keeps_previous(tmp_path: Path):
+    """At the end of a training what could not be saved is tried again, and with it what could."""
+    files = AtomicCheckpointIO()
+    for epoch in (0, 1, 1):
+        files.save_checkpoint({"epoch": epoch, "global_step": epoch}, tmp_path / "last.ckpt")
+    assert [torch.load(tmp_path / f"{name}.ckpt")["epoch"] for name in ("last", "previous")] == [1, 0]
+
+
 def test_failed_save_keeps_older_file(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     files = AtomicCheckpointIO()
     path = tmp_path / "last.ckpt"

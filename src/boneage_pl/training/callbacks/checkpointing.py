@@ -31,7 +31,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def __init__(self) -> None:
         super().__init__()
         self.failed = False
-        self._latest: tuple[tuple[int, int], Path] | None = None
+        self._latest: tuple[int, Path] | None = None  # step and file of the last one written
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
@@ -39,14 +39,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write `checkpoint` to `path`."""
         assert storage_options is None
         path = Path(path)
-        moment = checkpoint["epoch"], checkpoint["global_step"]
+        step = checkpoint["global_step"]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as beside:
-                if not self._link(moment, beside):
+                if not self._link(step, beside):
                     with beside.open("wb") as file:
                         torch.save(checkpoint, file)
-                if path.name == LAST.name and path.exists():
+                if path.name == LAST.name and path.exists() and self._latest != (step, path):
                     _hardlink_or_move(path, path.with_name(PREVIOUS.name))
         except (OSError, RuntimeError) as error:  # PyTorch's writer turns what the disk says into the second
             self.failed = True
@@ -58,10 +58,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             )
         else:
             self.failed = False
-            self._latest = moment, path
+            self._latest = step, path
 
-    def _link(self, moment: tuple[int, int], beside: Path) -> bool:
-        if self._latest is None or self._latest[0] != moment:
+    def _link(self, step: int, beside: Path) -> bool:
+        if self._latest is None or self._latest[0] != step:
             return False
         try:
             beside.hardlink_to(self._latest[1])
@@ -101,7 +101,7 @@ class SaveBestAndLast(Checkpoint):
         self._save(trainer, LAST)
         if trainer.strategy.broadcast(history.ends_with_best):
             self._save(trainer, BEST)
-            if trainer.strategy.broadcast(_files(trainer).failed):
+            if self._failed(trainer):
                 history.rows[-1]["lost"] = True
 
     def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
@@ -110,11 +110,15 @@ class SaveBestAndLast(Checkpoint):
         Raises:
             BoneAgeError: it still cannot.
         """
-        if not _files(trainer).failed:
+        if not self._failed(trainer):
             return
         self.on_train_epoch_end(trainer)
-        if _files(trainer).failed:
+        if self._failed(trainer):
             raise BoneAgeError("The end of the training could not be saved: make room on the disk.")
+
+    def _failed(self, trainer: L.Trainer) -> bool:
+        """Whether the first process, which alone writes, could not: all of them act on it together."""
+        return trainer.strategy.broadcast(_files(trainer).failed)
 
     def _save(self, trainer: L.Trainer, name: Path) -> None:
         trainer.save_checkpoint(Path(trainer.default_root_dir) / name)
