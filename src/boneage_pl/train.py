@@ -36,6 +36,7 @@ from boneage_pl.training.callbacks.signals import (
 )
 from boneage_pl.training.history import MetricsHistory
 from boneage_pl.training.initial_state import InitialState, write_run_files
+from boneage_pl.training.loggers import tensorboard_of
 from boneage_pl.training.metadata import CheckpointMetadata
 from boneage_pl.training.provenance import RunLog
 from boneage_pl.training.run_dir import run_dir_lock, to_plain
@@ -122,6 +123,9 @@ def _train(cfg: DictConfig, run: Path, index: DatasetIndex | None) -> Summary:
     if trainer.is_global_zero:
         write_run_files(run, beginning, network, data.split, data.skipped, epochs)
         write_published_curves(Path(cfg.output_dir) / "published")
+        for logger in trainer.loggers:
+            if logger is not tensorboard_of(trainer.loggers):  # whose are written with the result
+                logger.log_hyperparams(record.config)
 
     log.info(format_setup(record, data.split, beginning.describe(cfg)))
     if trainer.limit_val_batches != 1:
@@ -141,7 +145,7 @@ def _train(cfg: DictConfig, run: Path, index: DatasetIndex | None) -> Summary:
         paths = dict(zip(data.table["id"], data.table["path"], strict=True))
         add_ood_statistics(run / BEST, data.read, paths, record.config)
         figures = write_training_report(run, data, history, epochs.record.content)
-        write_summary(run, summary, figures, record, trainer.logger)
+        write_summary(run, summary, figures, record, tensorboard_of(trainer.loggers))
         if cfg.trainer.get("fast_dev_run"):
             log.info("trainer.fast_dev_run: all went through, up to the report; nothing of it is kept")
         else:

@@ -148,20 +148,21 @@ def format_summary(summary: Summary, run: Path, suggested_next: str | None, outp
 
 
 def write_summary(
-    run: Path, summary: Summary, figures: dict[str, bytes], record: CheckpointMetadata, logger: Any
+    run: Path, summary: Summary, figures: dict[str, bytes], record: CheckpointMetadata, tensorboard: Any
 ) -> None:
-    """Show the report's figures and the hyper-parameters in TensorBoard, and write summary.json.
+    """Show the report's figures and the hyper-parameters in TensorBoard, if it logs, and write summary.json.
 
     It is the last of a run's files: it says that the run is finished.
     """
-    for name, figure in figures.items():
-        pixels = np.asarray(Image.open(BytesIO(figure)).convert("RGB"))
-        logger.experiment.add_image(f"pictures/{name}", pixels, summary.epochs, dataformats="HWC")
-    # a step after the last epoch: a run cut off here and resumed purges it from TensorBoard
-    logger.log_hyperparams(
-        _hyperparameters(record), {"result/best_val_mae": summary.best_val_mae}, step=summary.epochs
-    )
-    logger.save()
+    if tensorboard is not None:
+        for name, figure in figures.items():
+            pixels = np.asarray(Image.open(BytesIO(figure)).convert("RGB"))
+            tensorboard.experiment.add_image(f"pictures/{name}", pixels, summary.epochs, dataformats="HWC")
+        # a step after the last epoch: a run cut off here and resumed purges it from TensorBoard
+        tensorboard.log_hyperparams(
+            _hyperparameters(record), {"result/best_val_mae": summary.best_val_mae}, step=summary.epochs
+        )
+        tensorboard.save()
     atomic_write(run / SUMMARY, json.dumps(_without_nan(asdict(summary)), indent=2) + "\n")
 
 

@@ -22,9 +22,9 @@ from boneage_pl.model.optim import build_optimizer_factory, build_scheduler_fact
 from boneage_pl.training.callbacks.checkpointing import AtomicCheckpointIO
 from boneage_pl.training.callbacks.logging import check_monitors
 from boneage_pl.training.initial_state import InitialState
+from boneage_pl.training.loggers import build_loggers
 from boneage_pl.training.metadata import CheckpointMetadata
 from boneage_pl.training.run_dir import to_plain
-from boneage_pl.training.tensorboard import EpochTensorBoardLogger
 from boneage_pl.utils.hardware import disable_tf32, keep_freed_memory, syncs_batchnorm
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ def build_trainer(
 ) -> L.Trainer:
     """Build the configured trainer, writing under `run`, with the configured callbacks and then our `own`.
 
-    TensorBoard drops its points from epoch `purge` on: they are trained again.
+    Epochs from `purge` on are trained again, see `build_loggers`.
     """
     bar = sys.stderr.isatty() if cfg.trainer.enable_progress_bar is None else cfg.trainer.enable_progress_bar
     callbacks = [c for c in instantiate(cfg.callbacks, "callbacks").values() if c is not None]
@@ -144,7 +144,7 @@ def build_trainer(
         sync_batchnorm=syncs_batchnorm(cfg.trainer.sync_batchnorm, cfg.trainer.accelerator),
         benchmark=cfg.trainer.benchmark and not cfg.trainer.get("deterministic"),
         plugins=[AtomicCheckpointIO()],
-        logger=EpochTensorBoardLogger(run, purge),
+        logger=build_loggers(cfg.logger, run, purge),
         callbacks=[*callbacks, *([TQDMProgressBar(leave=False)] if bar else []), *own],
         default_root_dir=run,
         **({"fast_dev_run": False} if "fast_dev_run" in cfg.trainer else {}),  # done by then: see preflight

@@ -50,7 +50,7 @@ REJECTED_OPTIONS = {
     "val_check_interval": "a checkpoint is of an epoch's end, and is measured there; "
     "trainer.check_val_every_n_epoch= validates more seldom.",
     "log_every_n_steps": "everything is logged by epoch.",
-    "logger": "a run writes metrics.csv and TensorBoard's events.",
+    "logger": "loggers are options of their own: logger=csv.",
     "callbacks": "callbacks are options of their own: +callbacks.NAME._target_=…",
     "plugins": "the project brings its own, which writes the checkpoints.",
     "enable_checkpointing": "without checkpoints there would be no run.",

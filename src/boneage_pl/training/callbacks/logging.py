@@ -19,6 +19,7 @@ from boneage_pl.model.input_spec import denormalize, get_input_spec
 from boneage_pl.model.lightning_module import BoneAgeModule
 from boneage_pl.model.optim import base_lr
 from boneage_pl.training.history import MetricsHistory
+from boneage_pl.training.loggers import log_epoch, tensorboard_of
 from boneage_pl.training.metadata import CheckpointMetadata
 from boneage_pl.training.provenance import RunLog
 from boneage_pl.utils.files import atomic_write
@@ -34,7 +35,7 @@ COLUMNS, SHOWN_EPOCHS = 8, 6  # of the sheet of training images
 
 
 class EpochLogger(Callback):
-    """Writes each epoch that is over: a row of metrics.csv, a line on the console, points in TensorBoard."""
+    """Writes each epoch that is over: a row of metrics.csv, a line on the console, points for the loggers."""
 
     def __init__(self, metrics_csv: Path, history: MetricsHistory, record: RunLog) -> None:
         self.metrics_csv = metrics_csv
@@ -88,7 +89,7 @@ class EpochLogger(Callback):
             self.lr,
             rate,
         )
-        points = {
+        points: dict[str, Any] = {
             "mae/train": row["train_mae"],
             "training/lr": self.lr,
             "training/images_per_second": rate,
@@ -101,7 +102,7 @@ class EpochLogger(Callback):
         with log_write_errors(self.record.path):
             self.record.epoch(trainer.current_epoch, time.perf_counter() - self.started, rate)
         # on the disk before the checkpoint that says that this epoch is over
-        trainer.logger.write(points, trainer.current_epoch)  # type: ignore[union-attr]
+        log_epoch(trainer.loggers, points, trainer.current_epoch)
 
     def _warn_if_constant_predictions(self, epoch: int, apart: float) -> None:
         """Say once if the answers to all validation images are alike."""
@@ -197,7 +198,8 @@ class SampleGrid(Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Draw eight samples, spread over the training rows, as six epochs show them."""
-        if not trainer.is_global_zero or trainer.current_epoch > 0:
+        tensorboard = tensorboard_of(trainer.loggers)
+        if tensorboard is None or not trainer.is_global_zero or trainer.current_epoch > 0:
             return
         dataset = trainer.train_dataloader.dataset  # type: ignore[union-attr]
         picks = torch.linspace(0, len(dataset) - 1, COLUMNS).long().tolist()
@@ -210,4 +212,4 @@ class SampleGrid(Callback):
             for (_, epoch), boy, months in zip(keys, batch["male"], batch["bone_age"], strict=True)
         ]
         figure = image_grid(gray.numpy(), titles, COLUMNS)
-        trainer.logger.experiment.add_figure("pictures/training", figure, 0)  # type: ignore[union-attr]
+        tensorboard.experiment.add_figure("pictures/training", figure, 0)
