@@ -10,6 +10,7 @@ from boneage_pl.cli import CONF_DIR
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.backbone_regressor import BackboneRegressor
 from boneage_pl.model.optim import (
+    base_lr,
     build_optimizer_factory,
     build_scheduler_factory,
     length_option,
@@ -198,3 +199,9 @@ def test_warmup_cosine_without_warmup_starts_at_top():
 def test_warmup_cosine_invalid_fractions_are_refused(warm_up: float):
     with pytest.raises(ValueError, match="warmup_fraction"):
         rates(10, warm_up)
+
+
+def test_logged_rate_is_the_highest_of_the_groups():
+    network = BackboneRegressor("test_efficientnet", 64)
+    node = OmegaConf.create({"_target_": "torch.optim.AdamW", "lr": 0.3, "layer_decay": 0.5})
+    assert base_lr(build_optimizer_factory(node)(network)) == 0.3
