@@ -1,17 +1,18 @@
 """Weights that are shared hold what their checkpoint holds, and nothing of the machine they come from."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.training.checkpoint import load_checkpoint, load_inference_module
 from boneage_pl.training.metadata import CheckpointMetadata
 from boneage_pl.training.runs import find_checkpoint
-from boneage_pl.training.safetensors_io import read_metadata, save_shared_weights
+from boneage_pl.training.safetensors_io import FORMAT, save_shared_weights
 from tests.helpers.fake_checkpoint import record
 from tests.helpers.tiny_models import Tiny
 
@@ -63,7 +64,7 @@ def test_shared_file_names_no_local_folder(tmp_path: Path):
     config["data"] = {"root": "/home/someone/hands", "image_size": 107, "table": "hands/table.csv"}
     start = {"experiment": "v1", "ckpt": "/home/someone/best.ckpt", "val_mae": 9.0}
     share(tmp_path / "x.safetensors", Tiny(107), config=config, start=start, root="/home/someone/hands")
-    text = read_metadata(tmp_path / "x.safetensors").read_text()
+    text = said_of(tmp_path / "x.safetensors")[FORMAT]
     assert "someone" not in text
     assert "~" not in text
     found = load_checkpoint(tmp_path / "x.safetensors").metadata
@@ -72,18 +73,23 @@ def test_shared_file_names_no_local_folder(tmp_path: Path):
     assert found.config["ckpt"] == "best.ckpt"
 
 
-def _renamed(path: Path) -> Path:
-    return path.rename(path.with_name("y.safetensors"))
+def said_of(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
+def _say(path: Path, **said: str) -> Path:
+    save_file(load_file(path), path, metadata={**said_of(path), **said})
+    return path
 
 
 def _foreign(path: Path) -> Path:
-    path.with_suffix(".json").write_text('{"model": "of something else"}')
+    save_file(load_file(path), path)
     return path
 
 
 def _no_json(path: Path) -> Path:
-    path.with_suffix(".json").write_text("[" * 100_000)
-    return path
+    return _say(path, **{FORMAT: "[" * 100_000})
 
 
 def _truncated(path: Path) -> Path:
@@ -91,27 +97,28 @@ def _truncated(path: Path) -> Path:
     return path
 
 
+def _flipped(path: Path) -> Path:
+    content = bytearray(path.read_bytes())
+    content[-50] ^= 1
+    path.write_bytes(content)
+    return path
+
+
 def _anothers(path: Path) -> Path:
     share(path.with_name("z.safetensors"), Tiny(107))
-    return Path(shutil.move(path.with_name("z.safetensors"), path))
+    save_file(load_file(path.with_name("z.safetensors")), path, metadata=said_of(path))
+    return path
 
 
 def _no_tensors(path: Path) -> Path:
-    """Files that belong together, and one is none of its kind."""
-    import hashlib
-
     path.write_bytes(b"words, not tensors")
-    said = json.loads(path.with_suffix(".json").read_text())
-    said["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    path.with_suffix(".json").write_text(json.dumps(said))
     return path
 
 
-def _lacks_weights(path: Path) -> Path:
-    said = json.loads(path.with_suffix(".json").read_text())
+def _lacks_split(path: Path) -> Path:
+    said = json.loads(said_of(path)[FORMAT])
     del said["record"]["split"]
-    path.with_suffix(".json").write_text(json.dumps(said))
-    return path
+    return _say(path, **{FORMAT: json.dumps(said)})
 
 
 def _as_checkpoint(path: Path) -> Path:
@@ -121,13 +128,13 @@ def _as_checkpoint(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
-        (_renamed, r"y\.json is not beside it"),
-        (_foreign, r"x\.json beside it is of something else"),
-        (_no_json, r"x\.json beside it is no JSON file"),
-        (_truncated, "it is damaged, or x.json beside it belongs to another file"),
-        (_anothers, "it is damaged, or x.json beside it belongs to another file"),
+        (_foreign, "of something else"),
+        (_no_json, "no safetensors file"),
+        (_truncated, "no safetensors file"),
+        (_flipped, "it is damaged"),
+        (_anothers, "it is damaged"),
         (_no_tensors, "no safetensors file"),
-        (_lacks_weights, "split is missing"),
+        (_lacks_split, "split: Field required"),
         (_as_checkpoint, r"x\.ckpt cannot be read as a checkpoint"),
     ],
 )

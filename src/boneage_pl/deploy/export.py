@@ -108,7 +108,7 @@ def write_torch_export(job: ExportJob, path: Path) -> None:
 
 
 def write_safetensors_export(job: ExportJob, path: Path) -> None:
-    """Write weights to share, with their JSON file."""
+    """Write weights to share, with what the checkpoint says of itself."""
     (member,) = job.model.members
     kind = torch.float16 if job.precision == "float16" else None
     known = member.ood_detector.to_dict() if member.ood_detector else None
@@ -187,7 +187,7 @@ def _export(
         finally:  # what is refused is shown too
             rows = "\n".join(one.row(reference) for one in (reference, *tried))
             log.info("tried on %s, on the CPU\n%s\n%s", trial.description, TABLE_HEAD, rows)
-        if MODEL_CARD in kind.extra_suffixes:
+        if MODEL_CARD in kind.extra_files:
             card = write_model_card(paths[0], model, config.interval_level, config.precision)
             atomic_write(aside.with_name(MODEL_CARD), card)
         for file in reversed(kind.files(out)):  # what the others belong to comes last

@@ -20,18 +20,18 @@ class ExportFormat:
         suffix: of its file.
         precisions: that its numbers can have.
         takes_several: whether checkpoints can become one.
-        extra_suffixes: names of the files that are written with it.
+        extra_files: names of those that are written with it.
     """
 
     name: str
     suffix: str
     precisions: tuple[str, ...]
     takes_several: bool = True
-    extra_suffixes: tuple[str, ...] = ()
+    extra_files: tuple[str, ...] = ()
 
     def files(self, out: Path) -> list[Path]:
         """Return all that is written where `out` is the file."""
-        return [out, *(out.with_name(name.format(stem=out.stem)) for name in self.extra_suffixes)]
+        return [out, *(out.with_name(name) for name in self.extra_files)]
 
 
 MODEL_CARD = "model_card.md"
@@ -43,7 +43,7 @@ _FORMATS = (
         ".safetensors",
         ("float32", "float16"),
         takes_several=False,
-        extra_suffixes=("{stem}.json", MODEL_CARD),
+        extra_files=(MODEL_CARD,),
     ),
     ExportFormat("model_card", ".md", ("float32",), takes_several=False),
 )

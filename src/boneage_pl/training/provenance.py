@@ -21,20 +21,8 @@ from boneage_pl.utils.files import atomic_write
 from boneage_pl.utils.processes import cores
 
 SCHEMA = 2  # of run.json: raise it when a key changes its meaning
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "lightning",
-    "hydra-core",
-    "omegaconf",
-    "pandas",
-    "numpy",
-    "pillow",
-    "torchmetrics",
-    "tensorboard",
-    "matplotlib",
-    "scipy",
-)
+PACKAGES = ("torch", "torchvision", "lightning", "timm", "hydra-core", "omegaconf", "pandas", "numpy",
+            "pillow", "torchmetrics", "tensorboard", "matplotlib", "scipy")  # fmt: skip
 
 
 class RunLog:
@@ -48,14 +36,12 @@ class RunLog:
 
     def __init__(self, path: Path, fixed: dict[str, Any], keep: int) -> None:
         before = _read(path)
+        session = {"started": _format_time(datetime.now()), "first_epoch": keep, **environment()}
         self.path = path
         self.content: dict[str, Any] = {
             "schema": SCHEMA,
             **fixed,
-            "sessions": [
-                *before.get("sessions", []),
-                {"started": _now(), "first_epoch": keep, **environment()},
-            ],
+            "sessions": [*before.get("sessions", []), session],
             "epochs": before.get("epochs", [])[:keep],
         }
 
@@ -73,17 +59,15 @@ class RunLog:
 
     def epoch(self, number: int, seconds: float, images_per_second: float) -> None:
         """Add an epoch's wall time, and write the file."""
-        row = {
-            "epoch": number,
-            "seconds": round(seconds, 3),
-            "images_per_second": round(images_per_second, 1),
-        }
-        self.content["epochs"] = [*(r for r in self.content["epochs"] if r["epoch"] != number), row]
+        earlier = [row for row in self.content["epochs"] if row["epoch"] != number]
+        rate = round(images_per_second, 1)
+        row = {"epoch": number, "seconds": round(seconds, 3), "images_per_second": rate}
+        self.content["epochs"] = [*earlier, row]
         self.write()
 
     def write(self) -> None:
         """Write the file."""
-        self.content["sessions"][-1]["last_written"] = _now()
+        self.content["sessions"][-1]["last_written"] = _format_time(datetime.now())
         atomic_write(self.path, json.dumps(self.content, indent=1) + "\n")
 
 
@@ -100,14 +84,21 @@ def describe_evaluation(
         predicted: for each checkpoint the number of images, and the time taken.
     """
     once = rows.drop_duplicates("id")
+    times = {"started": _format_time(started), "last_written": _format_time(datetime.now())}
     return {
         "schema": SCHEMA,
         "seed": config.seed,
         "data": data_fingerprint(once, {i: hashes[i] for i in once["id"]}),
         "config": OmegaConf.to_container(config, resolve=True),
-        "sessions": [{"started": _format_time(started), "last_written": _now(), **environment()}],
+        "sessions": [{**times, **environment()}],
         "predictions": predicted,
     }
+
+
+def load_run_json(checkpoint: Path) -> dict[str, Any]:
+    """Return the run.json of a checkpoint's run; empty if it is missing or has another schema."""
+    content = _read(run_of(checkpoint) / "run.json")
+    return content if {"sessions", "data", "epochs"} <= content.keys() else {}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -116,10 +107,6 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _now() -> str:
-    return _format_time(datetime.now())
 
 
 def _format_time(time: datetime) -> str:
@@ -163,23 +150,19 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 def hardware() -> dict[str, Any]:
     """Return processor, cores, memory in GiB and GPUs."""
-    gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "system": f"{platform.system()} {platform.release()}",
-        "processor": _processor(),
+        "processor": names[0] if names else platform.processor(),
         "cores": cores(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "gpus": gpus,
+        "gpus": [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())],
     }
-
-
-def _processor() -> str:
-    try:
-        with Path("/proc/cpuinfo").open() as file:
-            return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "")
-    except OSError:
-        return platform.processor()
 
 
 def data_fingerprint(table: Any, hashes: dict[str, str]) -> dict[str, Any]:
@@ -189,23 +172,16 @@ def data_fingerprint(table: Any, hashes: dict[str, str]) -> dict[str, Any]:
         table: `id, bone_age, male`, a row an image.
         hashes: SHA-256 of each image's file by id.
     """
-    rows = sorted(
-        f"{i},{age:g},{int(male)}"
-        for i, age, male in zip(table["id"], table["bone_age"], table["male"], strict=True)
-    )
-    images = "\n".join(f"{i} {hashes[i]}" for i in sorted(hashes))
+    columns = (table[name] for name in ("id", "bone_age", "male"))
+    rows = sorted(f"{i},{age:g},{int(male)}" for i, age, male in zip(*columns, strict=True))
+    images = [f"{i} {hashes[i]}" for i in sorted(hashes)]
     return {
         "images": len(rows),
-        "table_sha256": hashlib.sha256("\n".join(rows).encode()).hexdigest(),
+        "table_sha256": _sha256(rows),
         "hashed_images": len(hashes),
-        "images_sha256": hashlib.sha256(images.encode()).hexdigest(),
+        "images_sha256": _sha256(images),
     }
 
 
-def load_run_json(checkpoint: Path) -> dict[str, Any]:
-    """Return the run.json of a checkpoint's run; empty if it is missing or has another schema."""
-    try:
-        content = json.loads((run_of(checkpoint) / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) and {"sessions", "data", "epochs"} <= set(content) else {}
+def _sha256(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

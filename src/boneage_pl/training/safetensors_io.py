@@ -1,23 +1,23 @@
-"""Save and load shared weights: safetensors with the metadata as JSON."""
+"""Save and load shared weights: one safetensors file, with the checkpoint's metadata in its header."""
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from boneage_pl.training.metadata import CheckpointMetadata
-from boneage_pl.utils.files import atomic_path, atomic_write
+from boneage_pl.utils.files import atomic_path
 
 SUFFIX = ".safetensors"
-FORMAT = "boneage_pl weights 2"
-_TENSOR = "tensor"  # the key under which the JSON file names one
+FORMAT = "boneage_pl weights 3"
+_NETWORK = "network."
+_TENSOR = "tensor"  # the key under which the metadata name one
 
 
 def save_shared_weights(
@@ -27,76 +27,71 @@ def save_shared_weights(
     ood_statistics: Any,
     kind: torch.dtype | None = None,
 ) -> None:
-    """Write `path` and the JSON file of its name.
+    """Write weights and what a checkpoint says of itself as one file.
 
     Folders of this machine are left out of the record: of a path that begins at the root its last part stays.
 
     Args:
-        path: of the tensors, ending with `.safetensors`.
+        path: of the file, ending with `.safetensors`.
         weights: of the network, by name.
         record: what the checkpoint says of itself.
         ood_statistics: what it knows of its images, see `boneage_pl.prediction.ood`; or nothing.
         kind: what the network's matrices and filters are stored as; they are computed with as float32.
+
+    Raises:
+        OSError: the file cannot be written.
     """
-    tensors = {f"network.{name}": _check_stored(value, kind) for name, value in weights.items()}
-    known = _map_values(ood_statistics, lambda at, value: _add_tensor(tensors, f"familiar{at}", value))
+    tensors = {f"{_NETWORK}{name}": _to_stored(value, kind) for name, value in weights.items()}
+
+    def without_tensor(at: str, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        tensors[f"ood_statistics{at}"] = _to_stored(value, None)
+        return {_TENSOR: f"ood_statistics{at}"}
+
+    said = {
+        "record": _map_values({**record.to_dict(), "root": ""}, lambda _, value: _without_folder(value)),
+        "ood_statistics": _map_values(ood_statistics, without_tensor),
+        "sha256": _digest(tensors),
+    }
     with atomic_path(path) as beside:
         try:
-            save_file(tensors, beside, metadata={"format": "pt"})
+            save_file(tensors, beside, metadata={"format": "pt", FORMAT: json.dumps(said)})
         except SafetensorError as error:  # what the library makes of a full disk
             raise OSError(str(error)) from error
-        digest = _digest(beside)
-    metadata = {
-        "format": FORMAT,
-        "sha256": digest,
-        "record": _map_values({**record.to_dict(), "root": ""}, lambda _, value: _without_folder(value)),
-        "ood_statistics": known,
-    }
-    atomic_write(read_metadata(path), json.dumps(metadata) + "\n")
-    shutil.copymode(read_metadata(path), path)  # the library's own is for its owner alone
+        beside.chmod(0o644)  # the library's own is for its owner alone
 
 
 def load_shared_weights(path: Path) -> tuple[dict[str, Tensor], Any, Any]:
-    """Return the network's weights by name, mapped, and the plain values of record and `familiar`.
+    """Return the network's weights by name, mapped, and the plain values of record and OOD statistics.
 
     Raises:
-        ValueError: the files are not what `save_shared_weights` has written together.
-        OSError: one of them cannot be read.
+        ValueError: the file is not what `save_shared_weights` has written.
+        OSError: it cannot be read.
     """
-    beside = read_metadata(path)
-    if not beside.is_file():
-        raise ValueError(f"{beside.name} is not beside it, which says what it holds")
     try:
-        metadata = json.loads(beside.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{beside.name} beside it is no JSON file ({error})") from error
-    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-        raise ValueError(f"{beside.name} beside it is of something else")
-    if _digest(path) != metadata.get("sha256"):
-        raise ValueError(f"it is damaged, or {beside.name} beside it belongs to another file")
-    try:
+        with safe_open(path, framework="pt") as file:
+            said = json.loads((file.metadata() or {}).get(FORMAT, "null"))
         tensors = load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise ValueError(f"it is no safetensors file ({error})") from error
+    if not isinstance(said, dict):
+        raise ValueError("it holds weights of something else")
+    if _digest(tensors) != said.get("sha256"):
+        raise ValueError("it is damaged")
 
-    def found(_: str, value: Any) -> Any:
+    def with_tensor(_: str, value: Any) -> Any:
         return tensors[value[_TENSOR]] if isinstance(value, dict) and set(value) == {_TENSOR} else value
 
-    start = "network."
     weights = {
-        name.removeprefix(start): value.float() if value.dtype == torch.float16 else value
+        name.removeprefix(_NETWORK): value.float() if value.dtype == torch.float16 else value
         for name, value in tensors.items()
-        if name.startswith(start)
+        if name.startswith(_NETWORK)
     }
-    return weights, metadata.get("record"), _map_values(metadata.get("ood_statistics"), found)
+    return weights, said.get("record"), _map_values(said.get("ood_statistics"), with_tensor)
 
 
-def read_metadata(path: Path) -> Path:
-    """Return the JSON file that belongs to a file of tensors."""
-    return path.with_suffix(".json")
-
-
-def _check_stored(value: Tensor, kind: torch.dtype | None) -> Tensor:
+def _to_stored(value: Tensor, kind: torch.dtype | None) -> Tensor:
     """Return a tensor as it is stored, a copy.
 
     What has one dimension stays as it is, for it takes no room: biases, and what BatchNorm knows of each
@@ -107,13 +102,6 @@ def _check_stored(value: Tensor, kind: torch.dtype | None) -> Tensor:
         smaller = value.to(kind)
         value = smaller if smaller.isfinite().all() else value
     return value.detach().contiguous().clone()  # two names of one tensor become two
-
-
-def _add_tensor(tensors: dict[str, Tensor], name: str, value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    tensors[name] = _check_stored(value, None)
-    return {_TENSOR: name}
 
 
 def _map_values(node: Any, change: Callable[[str, Any], Any], at: str = "") -> Any:
@@ -134,6 +122,8 @@ def _without_folder(value: Any) -> Any:
     return value
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
