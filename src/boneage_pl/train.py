@@ -36,7 +36,7 @@ from boneage_pl.training.callbacks.signals import (
 )
 from boneage_pl.training.history import MetricsHistory
 from boneage_pl.training.initial_state import InitialState, write_run_files
-from boneage_pl.training.loggers import tensorboard_of
+from boneage_pl.training.loggers import open_loggers, tensorboard_of
 from boneage_pl.training.metadata import CheckpointMetadata
 from boneage_pl.training.provenance import RunLog
 from boneage_pl.training.run_dir import run_dir_lock, to_plain
@@ -123,9 +123,7 @@ def _train(cfg: DictConfig, run: Path, index: DatasetIndex | None) -> Summary:
     if trainer.is_global_zero:
         write_run_files(run, beginning, network, data.split, data.skipped, epochs)
         write_published_curves(Path(cfg.output_dir) / "published")
-        for logger in trainer.loggers:
-            if logger is not tensorboard_of(trainer.loggers):  # whose are written with the result
-                logger.log_hyperparams(record.config)
+        open_loggers(trainer.loggers, record.config)
 
     log.info(format_setup(record, data.split, beginning.describe(cfg)))
     if trainer.limit_val_batches != 1:

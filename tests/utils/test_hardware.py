@@ -13,7 +13,7 @@ def test_precision_is_bfloat16_only_if_native(monkeypatch: pytest.MonkeyPatch, f
     monkeypatch.setattr(hardware, "_cpu_flags", lambda: flags)
     assert hardware.resolve_precision("auto") == expected
     assert hardware.resolve_precision("auto", depthwise=True) == "32-true"
-    assert hardware.resolve_precision(32) == "32"  # as Hydra reads trainer.precision=32
+    assert hardware.resolve_precision(32) == "32-true"  # as Hydra reads trainer.precision=32
 
 
 @pytest.mark.parametrize(

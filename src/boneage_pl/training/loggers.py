@@ -29,7 +29,7 @@ _report = threading.excepthook
 
 
 def build_loggers(nodes: DictConfig | None, run: Path, first_epoch: int | None) -> list[Logger]:
-    """Build the configured loggers, each writing under a run's folder, and open them.
+    """Build the configured loggers, each writing under a run's folder once it is opened.
 
     Args:
         nodes: by name, see conf/logger/.
@@ -38,7 +38,7 @@ def build_loggers(nodes: DictConfig | None, run: Path, first_epoch: int | None) 
             on, and Weights & Biases goes on with the run of that folder.
 
     Raises:
-        BoneAgeError: one cannot be built or reached, or its package is missing.
+        BoneAgeError: one cannot be built, or its package is missing.
     """
     loggers: list[Logger] = []
     label = f"{run.absolute().parent.name}/{run.name}"
@@ -55,15 +55,25 @@ def build_loggers(nodes: DictConfig | None, run: Path, first_epoch: int | None) 
         given = {option: value for option, value in known.items() if option not in node}
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # where no server is named
         try:
-            logger: Any = instantiate_partial(node, name)(**given)
-            with translate_errors(name):
-                _ = logger.experiment
+            loggers.append(instantiate_partial(node, name)(**given))
         except BoneAgeError as error:
             if isinstance(error.__cause__, ModuleNotFoundError):
                 raise BoneAgeError(f"{name}: {error.__cause__}\npip install 'boneage_pl[{key!s}]'") from error
             raise
-        loggers.append(logger)
     return loggers
+
+
+def open_loggers(loggers: Iterable[Logger], config: Mapping[str, Any]) -> None:
+    """Open loggers before the first step, and give those that keep it a run's configuration.
+
+    Raises:
+        BoneAgeError: one cannot be reached, or wants an account.
+    """
+    for logger in loggers:
+        with translate_errors(f"logger ({type(logger).__name__})"):
+            _ = logger.experiment  # type: ignore[attr-defined]
+            if not isinstance(logger, EpochTensorBoardLogger):  # whose hyper-parameters come with the result
+                logger.log_hyperparams(dict(config))
 
 
 def log_epoch(loggers: Iterable[Logger], points: Mapping[str, float], epoch: int) -> None:
