@@ -22,7 +22,7 @@ from boneage_pl.data.datamodule import BoneAgeDataModule
 from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
 from boneage_pl.model.inference import InferenceModule
-from boneage_pl.training.checkpoint import load_inference_module
+from boneage_pl.training.checkpoint import load_for_inference
 
 
 def mae(reader: InferenceModule, data: BoneAgeDataModule) -> float:
@@ -63,7 +63,8 @@ def main() -> None:
     rows = json.loads(target.read_text()) if target.exists() else []
     data = None
     for path in sorted(options.checkpoints, key=lambda path: path.stat().st_mtime):
-        reader, record = load_inference_module(path)
+        reader, checkpoint = load_for_inference(path)
+        record = checkpoint.metadata
         if data is None:
             side = record.image_size
             data = BoneAgeDataModule(

@@ -94,10 +94,10 @@ def test_validation_flips_differ_by_epoch(chain: Chain):
 
 
 def test_predictions_are_not_flipped(chain: Chain):
-    from boneage_pl.training.checkpoint import load_inference_module
+    from boneage_pl.training.checkpoint import load_for_inference
 
-    inference, record = load_inference_module(chain["v2"][0] / "checkpoints" / "best.ckpt")
-    assert "flip" in record.config["transforms"]["validation"]
+    inference, checkpoint = load_for_inference(chain["v2"][0] / "checkpoints" / "best.ckpt")
+    assert "flip" in checkpoint.metadata.config["transforms"]["validation"]
     assert inference.transforms.num_random == 0
 
 

@@ -5,7 +5,7 @@ import torch
 
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.input_spec import InputSpec, get_input_spec
-from boneage_pl.training.checkpoint import check_same_architecture, load_checkpoint, load_inference_module
+from boneage_pl.training.checkpoint import check_same_architecture, load_checkpoint, load_for_inference
 from boneage_pl.training.metadata import CheckpointMetadata
 from tests.helpers.fake_checkpoint import record, write_checkpoint
 from tests.helpers.tiny_models import Tiny
@@ -30,10 +30,10 @@ def write_tiny(path: Path, **said: object) -> Tiny:
 
 def test_inference_module_matches_network(tmp_path: Path):
     network = write_tiny(tmp_path / "x.ckpt", input=HALF)
-    reader, found = load_inference_module(
+    reader, found = load_for_inference(
         tmp_path / "x.ckpt", {"model": {"_target_": "tests.helpers.tiny_models.Tiny"}}
     )
-    assert found.input == get_input_spec(reader.network) == InputSpec(**HALF)
+    assert found.metadata.input == get_input_spec(reader.network) == InputSpec(**HALF)
     gray = torch.randint(0, 256, (2, 1, 107, 107), dtype=torch.uint8)
     with torch.no_grad():
         theirs = network(gray.expand(-1, 3, -1, -1) / 127.5 - 1, torch.ones(2)).squeeze(1)
@@ -45,7 +45,7 @@ def test_foreign_target_is_refused(tmp_path: Path):
     with pytest.raises(
         BoneAgeError, match=r"names model._target_=tests\.helpers\.tiny_models\.Tiny, which is not"
     ):
-        load_inference_module(tmp_path / "x.ckpt")
+        load_for_inference(tmp_path / "x.ckpt")
 
 
 def test_interpolated_target_is_refused(tmp_path: Path):
@@ -53,7 +53,7 @@ def test_interpolated_target_is_refused(tmp_path: Path):
     config = {**record(9.0)["config"], "model": hidden}
     torch.save({"state_dict": {}, "boneage_pl": {**record(9.0), "config": config}}, tmp_path / "x.ckpt")
     with pytest.raises(BoneAgeError, match=r"names model.extra._target_=pathlib\.Path\.touch, which is not"):
-        load_inference_module(tmp_path / "x.ckpt", {"model": {"_target_": "tests.helpers.tiny_models.Tiny"}})
+        load_for_inference(tmp_path / "x.ckpt", {"model": {"_target_": "tests.helpers.tiny_models.Tiny"}})
 
 
 def test_mismatched_architecture_names_options(tmp_path: Path):

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.training.checkpoint import load_checkpoint, load_inference_module
+from boneage_pl.training.checkpoint import load_checkpoint, load_for_inference
 from boneage_pl.training.metadata import CheckpointMetadata
 from boneage_pl.training.runs import find_checkpoint
 from boneage_pl.training.safetensors_io import FORMAT, save_shared_weights
@@ -38,7 +38,7 @@ def test_weights_round_trip(tmp_path: Path):
     assert str(found.metadata) == str(written)  # NaN is not equal to itself
     assert torch.equal(found.ood_statistics["spectrum"].pop("mean"), torch.arange(3.0))
     assert found.ood_statistics == {"layer": "backbone", "features": None, "spectrum": {"rest": 0.5}}
-    reader, _ = load_inference_module(find_checkpoint(str(tmp_path), Path("outputs")), REPEATED)
+    reader, _ = load_for_inference(find_checkpoint(str(tmp_path), Path("outputs")), REPEATED)
     for name, value in network.state_dict().items():
         assert torch.equal(reader.network.state_dict()[name], value)
 
@@ -50,7 +50,7 @@ def test_float16_weights_load_as_float32(tmp_path: Path):
         first[0] = 1e5
     share(tmp_path / "whole.safetensors", network)
     share(tmp_path / "half.safetensors", network, torch.float16)
-    reader, _ = load_inference_module(tmp_path / "half.safetensors", REPEATED)
+    reader, _ = load_for_inference(tmp_path / "half.safetensors", REPEATED)
     for name, value in network.state_dict().items():
         found = reader.network.state_dict()[name]
         assert found.dtype == value.dtype

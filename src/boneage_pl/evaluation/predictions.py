@@ -12,7 +12,7 @@ import pandas as pd
 from boneage_pl.data.images.resize import ReadPixels
 from boneage_pl.model.inference import BatchPredictor, PredictionBatch, average_predictions
 from boneage_pl.prediction.ensemble import TTATransform
-from boneage_pl.training.checkpoint import load_inference_module
+from boneage_pl.training.checkpoint import load_for_inference
 from boneage_pl.training.runs import shortest_path
 from boneage_pl.utils.progress import progress
 
@@ -53,18 +53,18 @@ def predict_checkpoint(
         rows: `id, male`; repeated ids are predicted once.
         ways: by name, ids → uint8 [B, H, W] in the checkpoint's square; `clean` first.
         batch: images per batch.
-        repeated: see `load_inference_module`.
+        repeated: see `load_for_inference`.
         views: in which each picture is looked at too; the answers are averaged.
 
     Raises:
-        BoneAgeError: see `load_inference_module`.
+        BoneAgeError: see `load_for_inference`.
     """
-    reader, record = load_inference_module(path, repeated)
+    module, checkpoint = load_for_inference(path, repeated)
     once = rows.drop_duplicates("id")
     ids, male = once["id"].tolist(), once["male"].tolist()
     looks: list[TTATransform | None] = [None, *views]
     parts = [(way, slice(at, at + batch)) for way in ways for at in range(0, len(ids), batch)]
-    inference = BatchPredictor(reader, record.precision)
+    inference = BatchPredictor(module, checkpoint.metadata.precision)
     batches: dict[str, list[PredictionBatch]] = {way: [] for way in ways}
     start = time.perf_counter()
     for way, part in progress(parts, len(parts), f"asking {shortest_path(path.resolve())}", "batches"):

@@ -155,29 +155,17 @@ def check_types(values: dict[str, Any], kinds: dict[str, type]) -> None:
             raise TypeError(f"a {kind.__name__} as {key}")
 
 
-def load_inference_module(
-    path: Path, trusted_config: Any = None
-) -> tuple[InferenceModule, CheckpointMetadata]:
-    """Return what reads radiographs as a checkpoint's run did in its validation, and what it says of itself.
+def load_for_inference(path: Path, trusted_config: Any = None) -> tuple[InferenceModule, Checkpoint]:
+    """Return the module that predicts as a checkpoint's run did in its validation, and the checkpoint.
 
-    Nothing of the moment is needed, and nothing is built that is not the project's own or `trusted_config`.
+    Nothing is built that does not belong to the project in its place, or to `trusted_config`.
 
     Args:
-        path: of the checkpoint.
+        path: of the checkpoint; its weights are mapped, not copied.
         trusted_config: a configuration that the user has typed; the objects that it names may be built too.
 
     Raises:
         BoneAgeError: see `load_checkpoint`, `check_trusted_targets` and `build_network`.
-    """
-    reader, checkpoint = load_for_inference(path, trusted_config)
-    return reader, checkpoint.metadata
-
-
-def load_for_inference(path: Path, trusted_config: Any = None) -> tuple[InferenceModule, Checkpoint]:
-    """Return what `load_inference_module` does, and the checkpoint; its weights are mapped, not copied.
-
-    Raises:
-        BoneAgeError: see `load_inference_module`.
     """
     checkpoint = load_checkpoint(path, training=False)
     config = checkpoint.metadata.config
@@ -191,9 +179,9 @@ def load_for_inference(path: Path, trusted_config: Any = None) -> tuple[Inferenc
         instantiate(named.transforms, "transforms").get("validation"), random=False
     )
     network = build_network(checkpoint, named.model, mapped=True)
-    reader = InferenceModule(network, transforms, instantiate(named.loss, "loss"))
+    module = InferenceModule(network, transforms, instantiate(named.loss, "loss"))
     checkpoint.release()  # the network has them
-    return reader, checkpoint
+    return module, checkpoint
 
 
 def build_network(checkpoint: Checkpoint, model: DictConfig, *, mapped: bool = False) -> nn.Module:
