@@ -17,6 +17,7 @@ PACKAGE = "# @package _global_\n"
         "# What it is.\n\n" + PACKAGE + "optimizer: {lr: 0.001}\n",
         PACKAGE.replace("\n", "\r\n") + "optimizer:\r\n  lr: 0.001\r\n",
         PACKAGE + "base: &base {lr: 1}\noptimizer:\n  <<: *base\n",
+        PACKAGE + "model: {weights: {0: 0.5, 1: 2.0}}\n",
         PACKAGE,
     ],
 )
@@ -33,7 +34,7 @@ def test_usable_experiment_passes(tmp_path: Path, text: str):
         ("optimizer: {lr: 0.001}\n" + PACKAGE, "line 1: .*package"),
         (PACKAGE + "optimizer:\n\tlr: 0.001\n", "line 3: .*tab"),
         (PACKAGE + "# x\noptimizer: {lr: 0,001}\n", "line 3: 001 stands where"),
-        (PACKAGE + "a: [{b: {1: 2}}]\n", "line 2: 1 stands where"),
+        (PACKAGE + "a: [{b: {lr: 0,1}}]\n", "line 2: 1 stands where"),
         (PACKAGE + "optimizer: {lr: 0.001\n", "line 3"),
         (PACKAGE + "optimizer: 'caf\xe9\n", "UTF-8"),
     ],

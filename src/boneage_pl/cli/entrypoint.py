@@ -85,6 +85,8 @@ def check_config_files(arguments: list[str]) -> None:
                     f"{file} has the name of one of the project's own files, which would be used instead.\n"
                     f"Give it another name, and choose it by that: {name.parent.name or 'config'}=<name>."
                 )
+            if not (CONF_DIR / name.parts[0]).is_dir():
+                continue  # of no group of ours
             try:
                 text = file.read_text(encoding="utf-8")
                 _check_keys(file, yaml.compose(text))
@@ -107,14 +109,16 @@ def check_config_files(arguments: list[str]) -> None:
 
 
 # as Hydra finds it: among the comments that a file begins with
-_GLOBAL = re.compile(r"\A(\s*#.*\n|\s*\n)*\s*#\s*@package\s+_global_\s*$", re.MULTILINE)
+_GLOBAL = re.compile(
+    r"\A(?:[^\S\n]*(?:#.*)?\n)*[^\S\n]*#[^\S\n]*@package[^\S\n]+_global_[^\S\n]*$", re.MULTILINE
+)
 
 
 def _check_keys(file: Path, node: yaml.Node | None) -> None:
-    """Raise `BoneAgeError` for a key that is no text: `{lr: 0,001}` has two, lr and 001."""
+    """Raise `BoneAgeError` for a decimal comma: `{lr: 0,001}` has a key 001 without a value."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+            if key.tag == "tag:yaml.org,2002:int" and value.value == "":
                 raise BoneAgeError(
                     f"{file}, line {key.start_mark.line + 1}: {key.value} stands where an option's name "
                     "must.\nA decimal is written with a point: 0.001."
