@@ -86,8 +86,13 @@ def _train(cfg: DictConfig, run: Path, index: DatasetIndex | None) -> Summary:
     beginning = InitialState.resolve(cfg, run)
     data = build_datamodule(cfg, beginning, index)
     network = beginning.network(cfg.model)
-    precision = beginning.precision or resolve_precision(
-        cfg.trainer.precision, cfg.trainer.accelerator, depthwise=is_depthwise(network)
+    before = beginning.resumed_metadata
+    precision = (
+        before.precision
+        if before
+        else resolve_precision(
+            cfg.trainer.precision, cfg.trainer.accelerator, depthwise=is_depthwise(network)
+        )
     )
     data.prepare_data()
     data.setup()
@@ -99,7 +104,7 @@ def _train(cfg: DictConfig, run: Path, index: DatasetIndex | None) -> Summary:
         precision=precision,
         input=get_input_spec(network),
         split=data.record,
-        start=beginning.start,
+        start=before.start if before else None,
         root=str(expand_path(cfg.data.root).absolute()),
         bit_depths=data.bit_depths,
     )
@@ -131,7 +136,7 @@ def _train(cfg: DictConfig, run: Path, index: DatasetIndex | None) -> Summary:
             "validation errors are of a part of the samples (trainer.limit_val_batches): not to be quoted"
         )
     with logging_redirect_tqdm():
-        if beginning.needs_baseline:
+        if beginning.checkpoint and not before:
             trainer.validate(module, datamodule=data, verbose=False)
             record.start = beginning.record_baseline(float(trainer.callback_metrics["val_mae"]))
         beginning.log_start(run, cfg.trainer.max_epochs, record.numerics)

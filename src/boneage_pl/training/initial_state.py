@@ -25,7 +25,7 @@ from boneage_pl.training.checkpoint import (
     load_checkpoint,
 )
 from boneage_pl.training.history import EpochMetrics, MetricsHistory
-from boneage_pl.training.metadata import WarmStart
+from boneage_pl.training.metadata import CheckpointMetadata, WarmStart
 from boneage_pl.training.preflight import find_warm_start
 from boneage_pl.training.run_dir import diff_configs, to_plain
 from boneage_pl.training.runs import BEST, LAST, PREVIOUS, SUMMARY
@@ -162,24 +162,14 @@ class InitialState:
         return self.checkpoint.metadata.split if self.checkpoint else None
 
     @property
-    def precision(self) -> str | None:
-        """The precision of a resumed run."""
-        return self.checkpoint.metadata.precision if self.checkpoint and self.resumed else None
+    def resumed_metadata(self) -> CheckpointMetadata | None:
+        """What a resumed run's checkpoint says of itself."""
+        return self.checkpoint.metadata if self.checkpoint and self.resumed else None
 
     @property
     def epochs(self) -> list[EpochMetrics]:
         """The epochs of a resumed run."""
-        return (self.checkpoint.metadata.epochs or []) if self.checkpoint and self.resumed else []
-
-    @property
-    def start(self) -> WarmStart | None:
-        """The warm start of a resumed run."""
-        return self.checkpoint.metadata.start if self.checkpoint and self.resumed else None
-
-    @property
-    def needs_baseline(self) -> bool:
-        """Whether the warm start's error on this run's validation images is yet to be measured."""
-        return self.checkpoint is not None and not self.resumed
+        return (self.resumed_metadata.epochs or []) if self.resumed_metadata else []
 
     @property
     def path(self) -> Path | None:
@@ -222,9 +212,9 @@ class InitialState:
 
     def log_start(self, run: Path, max_epochs: int, arithmetic: dict[str, Any]) -> None:
         """Log that a run is resumed, and differences of its hardware."""
-        if self.checkpoint and self.resumed:
+        if self.resumed_metadata:
             log.info("continuing %s after %d of %d epochs", run, len(self.epochs), max_epochs)
-            warn_if_numerics_differ(self.checkpoint.metadata.numerics, arithmetic)
+            warn_if_numerics_differ(self.resumed_metadata.numerics, arithmetic)
 
 
 def _check_same_optimizer(start: Checkpoint, target: str) -> None:

@@ -52,8 +52,8 @@ def build_loggers(nodes: DictConfig | None, run: Path, first_epoch: int | None) 
             known |= {"name": label, "id": label.replace("/", "-"), "resume": "allow"}
         elif target == "MLFlowLogger":
             known["run_name"] = label
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # where no server is named
         given = {option: value for option, value in known.items() if option not in node}
-        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # where no server is named
         try:
             loggers.append(instantiate_partial(node, name)(**given))
         except BoneAgeError as error:

@@ -1,7 +1,4 @@
-"""Check a configuration before a run starts.
-
-conf/trainer/default.yaml lists those that it takes; what stands here is refused, with what does it instead.
-"""
+"""Check a configuration before a run starts."""
 
 import atexit
 import shutil
@@ -38,39 +35,31 @@ from boneage_pl.training.sweep import summarize_sweep
 from boneage_pl.utils.precision import AUTO, normalize_precision
 
 _EPOCHS = "a run counts whole epochs: trainer.max_epochs, and trainer.limit_train_batches for shorter ones."
-_LOOPS = "nothing here runs that loop of Lightning's; python -m boneage_pl.evaluate asks a trained model."
+_OWN = "a run does this in its own way, by epoch and in its folder."
 REJECTED_OPTIONS = {
-    "max_steps": _EPOCHS,
-    "min_steps": _EPOCHS,
-    "max_time": f"{_EPOCHS}\nTo stop at a time, send the run SIGTERM (timeout 2h python …); resume= goes on.",
-    "limit_test_batches": _LOOPS,
-    "limit_predict_batches": _LOOPS,
-    "overfit_batches": "it validates on training images. To see whether a network can learn a few images by "
-    "heart,\nuse trainer.limit_train_batches= and look at the training error.",
-    "val_check_interval": "a checkpoint is of an epoch's end, and is measured there; "
-    "trainer.check_val_every_n_epoch= validates more seldom.",
-    "log_every_n_steps": "everything is logged by epoch.",
+    **dict.fromkeys(("max_steps", "min_steps", "max_time"), _EPOCHS),
+    **dict.fromkeys(
+        ("limit_test_batches", "limit_predict_batches"), "boneage_pl.evaluate tests a trained model."
+    ),
+    "overfit_batches": "it validates on training images: use trainer.limit_train_batches instead.",
+    "val_check_interval": "trainer.check_val_every_n_epoch validates more seldom.",
     "logger": "loggers are options of their own: logger=csv.",
     "callbacks": "callbacks are options of their own: +callbacks.NAME._target_=…",
-    "plugins": "the project brings its own, which writes the checkpoints.",
-    "enable_checkpointing": "without checkpoints there would be no run.",
     "default_root_dir": "hydra.run.dir= names a run's folder.",
-    "barebones": "it switches off what a run is recorded with.",
-    "enable_autolog_hparams": "hyper-parameters are written at the run's end.",
-    "model_registry": "checkpoints stay in the run's folder.",
+    **dict.fromkeys(("plugins", "enable_checkpointing", "log_every_n_steps", "barebones"), _OWN),
+    **dict.fromkeys(("enable_autolog_hparams", "model_registry"), _OWN),
+    # in conf/, because a run needs them so
+    "inference_mode": "the metrics of a validation must live on into training.",
+    "use_distributed_sampler": "the data module shares each batch among the processes itself.",
 }
-# Listed in conf/, because a run needs them so.
-_FIXED = {
-    "inference_mode": (False, "the metrics of a validation must live on into training."),
-    "use_distributed_sampler": (False, "the data module shares each batch among the processes itself."),
-}
+_FIXED = {"inference_mode": False, "use_distributed_sampler": False}
 
 
 def check_typed_trainer_options(arguments: list[str]) -> None:
     """Raise `BoneAgeError` for a Trainer option that a run does not take, before Hydra says it has none."""
     for argument in arguments:
         key = argument.lstrip("+~").partition("=")[0]
-        if (name := key.removeprefix("trainer.")) != key and name in REJECTED_OPTIONS:
+        if (name := key.removeprefix("trainer.")) != key and name in REJECTED_OPTIONS.keys() - _FIXED.keys():
             raise _rejection(name)
 
 
@@ -81,19 +70,18 @@ def _rejection(name: Any) -> BoneAgeError:
 def check_trainer(trainer: DictConfig) -> None:
     """Raise `BoneAgeError` for an option of the Trainer that cannot be, or that a run does not take."""
     known = yaml.safe_load((CONF_DIR / "trainer" / "default.yaml").read_text(encoding="utf-8"))
-    if trainer.get("_target_") != known["_target_"]:
-        return  # a trainer of one's own takes what it takes
     for name, value in trainer.items():
-        if name in REJECTED_OPTIONS and value is not None:
+        if name in REJECTED_OPTIONS and value != _FIXED.get(str(name)):
             raise _rejection(name)
         if name not in known and name not in REJECTED_OPTIONS:
             raise BoneAgeError(
                 f"trainer.{name!s}: there is no such option; --cfg job prints those that there are."
             )
-    for name, (value, why) in _FIXED.items():
-        if trainer.get(name, value) != value:
-            raise BoneAgeError(f"trainer.{name}={trainer[name]}: {why} Leave it out.")
-    _check_strategy(trainer.get("strategy"))
+    strategy = trainer.get("strategy")
+    if isinstance(strategy, str) and strategy != "auto" and not strategy.startswith("ddp"):
+        raise BoneAgeError(
+            f"trainer.strategy={strategy}: runs are trained on one device, or on several with trainer=ddp."
+        )
     check_number("trainer.max_epochs", trainer.max_epochs, 1)
     check_number("trainer.accumulate_grad_batches", trainer.accumulate_grad_batches, 1)
     for name in ("limit_train_batches", "limit_val_batches"):
@@ -110,13 +98,6 @@ def check_trainer(trainer: DictConfig) -> None:
         check_number("trainer.fast_dev_run", batches, 0)
 
 
-def _check_strategy(strategy: Any) -> None:
-    if isinstance(strategy, str) and strategy != "auto" and not strategy.startswith("ddp"):
-        raise BoneAgeError(
-            f"trainer.strategy={strategy}: runs are trained on one device, or on several with trainer=ddp."
-        )
-
-
 def _check_fraction(name: str, value: Any) -> None:
     """Check a number of batches, or a share of them."""
     if value is None:
@@ -129,12 +110,8 @@ def _check_fraction(name: str, value: Any) -> None:
 def apply_fast_dev_run(config: DictConfig) -> None:
     """Turn `trainer.fast_dev_run` into what it means: one epoch of so many batches."""
     batches = int(config.trainer.fast_dev_run)
-    config.trainer.update(
-        max_epochs=1,
-        check_val_every_n_epoch=1,
-        limit_train_batches=batches,
-        limit_val_batches=batches,
-    )
+    limits = {"limit_train_batches": batches, "limit_val_batches": batches}
+    config.trainer.update(max_epochs=1, check_val_every_n_epoch=1, **limits)
 
 
 @contextmanager
@@ -265,7 +242,8 @@ def check_options(config: DictConfig) -> None:
         )
     if not isinstance(config.get("callbacks"), DictConfig) or "checkpoint" not in config.callbacks:
         raise BoneAgeError("callbacks: without callbacks.checkpoint nothing of a run would be kept.")
-    check_model_numbers(config)
+    check_data_numbers(config)
+    check_number("optimizer.lr", config.optimizer.get("lr", 0), 0, whole=False)
     check_devices(config)
     check_trainer(config.trainer)
     normalize_precision(config.trainer.get("precision", AUTO))
@@ -286,7 +264,7 @@ def check_sweep(config: DictConfig) -> None:
         raise BoneAgeError(
             "-m with trainer.fast_dev_run: it keeps nothing to compare. Leave one of them out."
         )
-    if _effective_batch(config.trainer) or _num_devices(config.trainer):
+    if _is_distributed(config.trainer) or _wants_several_devices(config.trainer):
         raise BoneAgeError(
             "-m with trainer=ddp: each process that a run starts would start the whole sweep again.\n"
             "Sweep with one device a run (hydra/launcher=slurm has many runs at once), or start the runs one "
@@ -296,27 +274,21 @@ def check_sweep(config: DictConfig) -> None:
 
 def check_devices(config: DictConfig) -> None:
     """Raise `BoneAgeError` for several devices without the strategy that makes them train together."""
-    if not _effective_batch(config.trainer) and _num_devices(config.trainer):
+    if not _is_distributed(config.trainer) and _wants_several_devices(config.trainer):
         raise BoneAgeError(
             f"trainer.devices={config.trainer.devices}: several devices are trained on with trainer=ddp;\n"
             "add it to the command."
         )
 
 
-def _effective_batch(trainer: DictConfig) -> bool:
+def _is_distributed(trainer: DictConfig) -> bool:
     return trainer.get("strategy") not in (None, "auto")
 
 
-def _num_devices(trainer: DictConfig) -> bool:
+def _wants_several_devices(trainer: DictConfig) -> bool:
     devices = trainer.devices
     one = len(devices) == 1 if isinstance(devices, ListConfig) else str(devices) == "1"
     return not one or trainer.get("num_nodes", 1) != 1
-
-
-def check_model_numbers(config: DictConfig) -> None:
-    """Raise `BoneAgeError` for a number that is none, or is out of its range."""
-    check_data_numbers(config)
-    check_number("optimizer.lr", config.optimizer.get("lr", 0), 0, whole=False)
 
 
 def find_warm_start(config: DictConfig) -> Path | None:

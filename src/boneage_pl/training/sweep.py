@@ -1,11 +1,11 @@
 """Results of a sweep: table and summary."""
 
+import csv
 import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import yaml
 
 from boneage_pl.training.runs import HYDRA_OVERRIDES, SUMMARY, runs_of_sweep
@@ -26,7 +26,10 @@ def summarize_sweep(folder: Path) -> None:
     """Write what the runs below a sweep's folder came to as its sweep.csv, and print it."""
     if runs := [_read(run) for run in runs_of_sweep(folder)]:
         rows = [{"run": r.folder.name, "best_val_mae": r.best_val_mae, **r.overrides} for r in runs]
-        pd.DataFrame(rows).to_csv(folder / "sweep.csv", index=False)
+        with (folder / "sweep.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+            writer.writeheader()
+            writer.writerows(rows)
         print(format_sweep(runs))
 
 
