@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.training.run_dir import is_running, run_dir_lock
+from boneage_pl.training.run_dir import diff_configs, is_running, run_dir_lock
 from boneage_pl.training.runs import experiment_of, find_checkpoint, newest_run, run_of
 
 
@@ -70,3 +70,14 @@ def test_empty_name_is_refused(tmp_path: Path):
     """As in `ckpt=`, where a shell's variable was empty."""
     with pytest.raises(BoneAgeError, match=r"^ckpt=: that folder has no"):
         find_checkpoint("", tmp_path)
+
+
+def test_places_and_loggers_are_no_other_experiment():
+    one = {
+        "seed": 1,
+        "output_dir": "a",
+        "logger": {"csv": {"save_dir": "a/x"}},
+        "trainer": {"strategy": "auto"},
+    }
+    other = {"seed": 2, "output_dir": "b", "logger": {}, "trainer": {"strategy": {"_target_": "DDP"}}}
+    assert diff_configs(one, other) == ["seed"]

@@ -119,7 +119,7 @@ class EpochTensorBoardLogger(TensorBoardLogger):
 
     @rank_zero_only  # type: ignore[untyped-decorator]
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write one epoch's points, and those of before that could not be."""
+        """Write one epoch's points, after those of earlier epochs that failed."""
         self._waiting.append((step or 0, metrics))
         try:
             for at, values in self._waiting:

@@ -71,7 +71,7 @@ def save_hydra_files(config: DictConfig, run: Path) -> None:
 
 def diff_configs(one: Any, other: Any, at: str = "") -> list[str]:
     """Return the dotted keys that two plain configurations differ in, but for what may change."""
-    if at in RESUMABLE_OPTIONS:
+    if at in RESUMABLE_OPTIONS or at == "logger":  # which changes nothing of what is trained
         return []
     if isinstance(one, dict) and isinstance(other, dict):
         keys = [*one, *(key for key in other if key not in one)]
