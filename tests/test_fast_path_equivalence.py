@@ -167,6 +167,7 @@ def test_bfloat16_differs_like_rounded_input(data: Callable[..., BoneAgeDataModu
     assert loss < 0.02
 
 
+@pytest.mark.slow
 def test_bfloat16_bounds_detect_fault(data: Callable[..., BoneAgeDataModule]):
     """An image that is mirrored in the one step alone."""
     _, cosine = against_float32(data(), 3, fast=True, disturbed=lambda image: image.flip(-1))

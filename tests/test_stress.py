@@ -4,7 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_stress_share():
     done = subprocess.run(
         [sys.executable, "-m", "tests.stress", "--quick", "--seed", "1"],  # the same each time

@@ -2,7 +2,6 @@
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from boneage_pl.cli.checks import check_number
 from boneage_pl.cli.entrypoint import run_command
 from boneage_pl.utils.optional import require_installed
 from boneage_pl.webapp.address import check_address
@@ -15,10 +14,6 @@ def app(config: DictConfig) -> None:
         BoneAgeError: an option that cannot be right, an extra that is missing, or a checkpoint that cannot be
             read.
     """
-    check_number("max_upload_mb", config.max_upload_mb, 1)
-    check_number("max_images", config.max_images, 1)
-    if config.port is not None:
-        check_number("port", config.port, 1, below=65536)
     host = str(config.host)
     check_address(host, config.port)
     for module in ("gradio", "captum"):

@@ -7,10 +7,9 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from urllib3 import Retry
 
-from boneage_pl.cli.checks import check_number
 from boneage_pl.cli.entrypoint import INTERRUPTED_MESSAGE, run_command
 from boneage_pl.data.tables.spec import data_root
 from boneage_pl.errors import BoneAgeError
@@ -31,7 +30,6 @@ Nothing has been fetched. Once you have read the terms and accept them, go on wi
 
   {command}
 """
-_NUMBERS = ("training.count", "validation.count", "retries", "retry_wait", "unpack_factor", "unpack_limit")
 
 
 def download(config: DictConfig) -> None:
@@ -46,9 +44,6 @@ def download(config: DictConfig) -> None:
     if config.accept_terms is not True:
         print(_TERMS.format(command=_command()))
         sys.exit(2)
-    for name in _NUMBERS:
-        check_number(name, OmegaConf.select(config, name, default=0), 0, whole=False)
-    check_number("timeout", config.timeout, 0.001, whole=False)
     for radiographs in _radiograph_sets(config):
         with translate_disk_errors(radiographs.root):
             radiographs.root.mkdir(parents=True, exist_ok=True)

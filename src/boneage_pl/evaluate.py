@@ -2,7 +2,6 @@
 
 from omegaconf import DictConfig
 
-from boneage_pl.cli.checks import check_data_numbers
 from boneage_pl.cli.entrypoint import run_command
 from boneage_pl.errors import BoneAgeError
 
@@ -16,7 +15,6 @@ def evaluate(config: DictConfig) -> None:
     Raises:
         BoneAgeError: an option that cannot be right, or see `evaluate_checkpoints`.
     """
-    check_data_numbers(config)
     for name, choices in (("subset", SUBSETS), ("leakage", LEAKAGE_POLICIES), ("robustness", (True, False))):
         if config[name] not in choices:
             there = ", ".join(str(c).lower() for c in choices if c is not None)

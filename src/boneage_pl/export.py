@@ -4,7 +4,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
-from boneage_pl.cli.checks import check_data_numbers, check_number
 from boneage_pl.cli.entrypoint import run_command
 from boneage_pl.deploy.options import resolve_format
 from boneage_pl.training.runs import find_checkpoints
@@ -16,9 +15,6 @@ def export(config: DictConfig) -> None:
     Raises:
         BoneAgeError: an option that cannot be right, or see `export_model`.
     """
-    check_data_numbers(config)
-    check_number("verify_count", config.verify_count, 2)
-    check_number("max_mae_increase", config.max_mae_increase, 0, whole=False)
     names = list(config.ckpt) if isinstance(config.ckpt, ListConfig) else [config.ckpt]
     paths = find_checkpoints(names, Path(config.output_dir))
     kind = resolve_format(config, len(paths))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from boneage_pl.cli.checks import check_number
 from boneage_pl.cli.entrypoint import run_command
 from boneage_pl.data.tables.spec import DatasetSpec
 from boneage_pl.errors import BoneAgeError
@@ -29,7 +28,6 @@ def predict(config: DictConfig) -> None:
             be read.
         SystemExit: with 3 if some images failed.
     """
-    check_number("batch_size", config.batch_size, 1)
     tables = DatasetSpec(Path(), columns=config.data.columns, sheet=config.data.sheet)
     requests = expand_inputs(_listed_images(config.images), config.sex, tables)
     with open_writer(config.out and expand_path(str(config.out)), config.interval_level) as output:

@@ -5,7 +5,6 @@ import logging
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from boneage_pl.cli.checks import check_data_numbers
 from boneage_pl.cli.entrypoint import INTERRUPTED_MESSAGE, run_command
 from boneage_pl.data.cache.build import open_dataset
 from boneage_pl.data.images.bit_depth import describe_bit_depths
@@ -24,7 +23,6 @@ def prepare(config: DictConfig) -> None:
         BoneAgeError: see `load_table` and `build_cache`; or rows and images that cannot be used,
             reported together after the others are cached.
     """
-    check_data_numbers(config)
     data = config.data
     spec, frame = DatasetSpec.from_config(data), ResizeSpec.from_config(data)
     if data.get("phantom"):

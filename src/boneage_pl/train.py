@@ -104,6 +104,8 @@ def _train(cfg: DictConfig, run: Path, index: DatasetIndex | None) -> Summary:
         precision=precision,
         input=get_input_spec(network),
         split=data.record,
+        epoch=0,
+        validation={},
         start=before.start if before else None,
         root=str(expand_path(cfg.data.root).absolute()),
         bit_depths=data.bit_depths,

@@ -78,9 +78,9 @@ def test_help_imports_no_torch(tmp_path: Path, arguments: list[str]):
         (["+experiment=v1", "data.image_size=106"], "use 107 pixels or more"),
         (
             ["+experiment=v1", "data.batch_size=0"],
-            "data.batch_size=0: it must be a whole number of 1 or more",
+            "data.batch_size=0: it must be greater than or equal to 1",
         ),
-        (["+experiment=v1", "optimizer.lr=fast"], "optimizer.lr=fast: it must be a number of 0 or more"),
+        (["+experiment=v1", "optimizer.lr=fast"], "optimizer.lr=fast: it must be a valid number"),
         (["+experiment=v1", "trainer.max_epochs=0"], "trainer.max_epochs=0"),
         (["+experiment=v1", "seed=-1"], "seed=-1"),
         (["+experiment=v1", "model.hidden_features=0"], "model.hidden_features=0: it must be"),

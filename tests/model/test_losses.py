@@ -3,7 +3,6 @@ import torch
 from torch.distributions import Normal
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.model.inference import compute_loss, decode_months
 from boneage_pl.model.losses import AgeDistributionLoss
 
 
@@ -19,7 +18,7 @@ def output(numbers: list[float], means: list[float], deviation: float = 5.0) -> 
 def test_decode_averages_regression_and_distribution():
     found = output([100.0, 50.0], [120.0, 60.0])
     for weight, wanted in ((0.5, [110.0, 55.0]), (0.0, [120.0, 60.0]), (1.0, [100.0, 50.0])):
-        months = decode_months(found, AgeDistributionLoss(regression_weight=weight))
+        months = AgeDistributionLoss(regression_weight=weight).decode_months(found)
         torch.testing.assert_close(months, torch.tensor(wanted), atol=0.02, rtol=0)
 
 
@@ -27,7 +26,7 @@ def test_perfect_network_is_unbiased_at_both_ends():
     ages = torch.tensor([1.0, 4.0, 12.0, 120.0, 228.0, 240.0])
     loss = AgeDistributionLoss()
     labels = -0.5 * ((loss.middles - ages.unsqueeze(1)) / loss.label_sigma) ** 2  # what cross-entropy learns
-    months = decode_months(torch.cat([ages.unsqueeze(1), labels], 1), loss)
+    months = loss.decode_months(torch.cat([ages.unsqueeze(1), labels], 1))
     torch.testing.assert_close(months, ages, atol=0.02, rtol=0)
 
 
@@ -42,9 +41,9 @@ def test_std_is_of_the_distribution():
 
 def test_loss_is_least_at_truth():
     loss = AgeDistributionLoss(label_sigma=5.0)
-    right = compute_loss(output([120.0], [120.0]), torch.tensor([120.0]), loss)
+    right = loss(output([120.0], [120.0]), torch.tensor([120.0]))
     for number, mean in ((110.0, 120.0), (120.0, 110.0)):
-        assert compute_loss(output([number], [mean]), torch.tensor([120.0]), loss) > right + 0.1
+        assert loss(output([number], [mean]), torch.tensor([120.0])) > right + 0.1
     entropy = Normal(0.0, 5.0).entropy()
     assert right == pytest.approx(0.5 * float(entropy), abs=0.01)
 
@@ -56,16 +55,16 @@ def test_loss_trains_from_scratch():
     optimizer = torch.optim.Adam([free], 0.5)
     for _ in range(200):
         optimizer.zero_grad()
-        compute_loss(free, ages, loss).backward()
+        loss(free, ages).backward()
         optimizer.step()
-    torch.testing.assert_close(decode_months(free.detach(), loss), ages, atol=0.5, rtol=0)
+    torch.testing.assert_close(loss.decode_months(free.detach()), ages, atol=0.5, rtol=0)
 
 
 def test_loss_rejects_wrong_output_shape():
     with pytest.raises(
         BoneAgeError, match=r"\[2, 1\].*takes 277 numbers.*\n.*model=backbone model.num_outputs=277"
     ):
-        decode_months(torch.zeros(2, 1), AgeDistributionLoss())
+        AgeDistributionLoss().decode_months(torch.zeros(2, 1))
 
 
 @pytest.mark.parametrize("wrong", [{"label_sigma": 0}, {"regression_weight": 2}, {"num_bins": 1}])

@@ -40,7 +40,7 @@ WRONG = {
     "config.trainer.max_epochs: ": config(trainer={}),
     "config.model._target_: ": config(model={"image_size": 107}),
     "input: .*mean and a deviation": {"input": {"mean": (0.5,), "std": (0.2, 0.2)}},
-    "input.std.0: ": {"input": {"mean": (0.5,), "std": (0.0,)}},
+    "input: .*above 0": {"input": {"mean": (0.5,), "std": (0.0,)}},
     "input.mean": {"input": {"mean": "half", "std": (0.5,)}},
     "validation: .*several lengths": {
         "validation": {"id": ["3"], "male": [1], "bone_age": [30.0], "predicted": []}

@@ -1,44 +1,111 @@
-"""Range checks of configuration values."""
+"""The schema of the configuration's numbers, of all commands."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from omegaconf import DictConfig
+from annotated_types import Ge, Gt, Le, Lt
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from typing_extensions import TypedDict
 
-from boneage_pl.errors import BoneAgeError
+from boneage_pl.errors import BoneAgeError, first_line
 
-MAX_SEED = 2**32  # NumPy takes seeds below it
-
-
-def check_number(
-    name: str, value: Any, lowest: float, *, whole: bool = True, below: float = float("inf")
-) -> None:
-    """Raise `BoneAgeError` unless `value` is a number (`whole`: an integer) in [lowest, below)."""
-    kind = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not kind or not lowest <= value < below:
-        what = "a whole number" if whole else "a number"
-        most = "" if below == float("inf") else f" and below {below}"
-        raise BoneAgeError(f"{name}={value}: it must be {what} of {lowest} or more{most}.")
+_Positive = Annotated[int, Ge(1)]
+_Whole = Annotated[int, Ge(0)]
+_Seed = Annotated[int, Ge(0), Lt(2**32)]  # NumPy's seeds are below
+_Number = Annotated[float, Ge(0), Lt(float("inf"))]
+_Share = Annotated[float, Gt(0), Le(1)]
 
 
-def check_data_numbers(config: DictConfig) -> None:
-    """Check the numbers of a data set's configuration; where `null` is allowed, it passes."""
-    data = config.data
-    check_number("seed", config.seed, 0, below=MAX_SEED)
-    for name, lowest in (
-        ("batch_size", 1),
-        ("image_size", 1),
-        ("age_bins", 1),
-        ("samples_per_group", 2),
-        ("fold", 1),
-    ):
-        check_number(f"data.{name}", data[name], lowest)
-    check_number("data.val_fraction", data.val_fraction, 0, whole=False)
-    for name, lowest in (("split_seed", 0), ("num_workers", 0), ("cache_workers", 1), ("prefetch_factor", 1)):
-        if data[name] is not None:
-            check_number(f"data.{name}", data[name], lowest)
-    if isinstance(phantom := data.get("phantom"), DictConfig):
-        for name, lowest in (("count", 1), ("size", 1), ("seed", 0)):
-            if phantom.get(name) is not None:
-                check_number(f"data.phantom.{name}", phantom[name], lowest, below=MAX_SEED)
-        if phantom.get("skeleton_age") is not None:
-            check_number("data.phantom.skeleton_age", phantom.skeleton_age, 0, whole=False)
+class _Phantom(TypedDict, total=False):
+    count: _Positive | None
+    size: _Positive | None
+    seed: _Seed | None
+    skeleton_age: _Number | None
+
+
+class _Data(TypedDict, total=False):
+    batch_size: _Positive
+    image_size: _Positive
+    age_bins: _Positive
+    samples_per_group: Annotated[int, Ge(2)]
+    val_fraction: _Number
+    fold: _Positive
+    split_seed: _Whole | None
+    num_workers: _Whole | None
+    cache_workers: _Positive | None
+    prefetch_factor: _Positive | None
+    phantom: _Phantom | None
+
+
+class _Optimizer(TypedDict, total=False):
+    lr: _Number
+
+
+class _Trainer(TypedDict, total=False):
+    max_epochs: _Positive
+    accumulate_grad_batches: _Positive
+    check_val_every_n_epoch: _Positive
+    limit_train_batches: _Positive | _Share | None
+    limit_val_batches: _Positive | _Share | None
+    fast_dev_run: bool | _Whole
+
+
+class _Archives(TypedDict, total=False):
+    count: _Number
+
+
+class Options(TypedDict, total=False):
+    """Options that are numbers, wherever a command has them; its other options are not looked at."""
+
+    seed: _Seed
+    data: _Data
+    optimizer: _Optimizer
+    trainer: _Trainer
+    batch_size: _Positive
+    interval_level: Annotated[float, Ge(0.001), Lt(1)]
+    verify_count: Annotated[int, Ge(2)]
+    max_mae_increase: _Number
+    max_upload_mb: _Positive
+    max_images: _Positive
+    port: Annotated[int, Ge(1), Lt(65536)] | None
+    training: _Archives
+    validation: _Archives | None
+    timeout: Annotated[float, Ge(0.001)]
+    retries: _Number
+    retry_wait: _Number
+    unpack_factor: _Number
+    unpack_limit: _Number
+
+
+def check_numbers(config: DictConfig) -> None:
+    """Raise `BoneAgeError` for the first option of a configuration that is not a number in its range."""
+    from pydantic import TypeAdapter, ValidationError  # slow to import
+
+    values: dict[str, Any] = {}
+    try:
+        for key in Options.__annotations__:
+            if key in config and not OmegaConf.is_missing(config, key):
+                node = config[key]
+                values[key] = (
+                    OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+                )
+        TypeAdapter(Options).validate_python(values, strict=True)
+    except OmegaConfBaseException as error:
+        raise BoneAgeError(first_line(error)) from error
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        option = _option(values, errors[0]["loc"])
+        reasons = [e["msg"] for e in errors if _option(values, e["loc"]) == option]
+        why = ", or ".join(reason.replace("Input should", "it must", 1) for reason in reasons)
+        raise BoneAgeError(f"{option}={OmegaConf.select(config, option)}: {why}.") from error
+
+
+def _option(values: Any, location: tuple[Any, ...]) -> str:
+    """Return the option that an error is about, without the alternatives of its type."""
+    path = []
+    for key in location:
+        if not isinstance(values, dict) or key not in values:
+            break
+        path.append(key)
+        values = values[key]
+    return ".".join(path)

@@ -5,10 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boneage_pl.cli.checks import check_number
 from boneage_pl.errors import BoneAgeError, first_line
 from boneage_pl.model.backbones import create_backbone
-from boneage_pl.model.layers import Float32Linear
+from boneage_pl.model.layers import Float32Linear, check_widths
 
 
 class BackboneRegressor(nn.Module):
@@ -51,9 +50,8 @@ class BackboneRegressor(nn.Module):
         super().__init__()
         if channels not in (1, 3):
             raise BoneAgeError(f"model.channels={channels}: it must be 3 or 1.")
-        check_number("model.sex_features", sex_features, 1)
-        check_number("model.hidden_features", hidden_features, 0)
-        check_number("model.num_outputs", num_outputs, 1)
+        check_widths(1, sex_features=sex_features, num_outputs=num_outputs)
+        check_widths(0, hidden_features=hidden_features)
         with torch.device("cpu"):  # not the meta device: some constructors compute with the values
             self.backbone, self.input = create_backbone(
                 backbone, channels, weights, allow_download, backbone_kwargs or {}

@@ -16,8 +16,8 @@ _LATE = 8  # cells a side, at least; our choice: fewer show no part of a hand
 def feature_map_sizes(network: nn.Module, side: int) -> dict[str, int]:
     """Return the side of each feature map, by the name of the module whose output it is, in their order.
 
-    Of a module whose output is a map, what it is made of is left out, for that may be one branch of several;
-    but for those that come one after the other (`nn.Sequential`).
+    Modules inside one whose output is a map are left out, as they may be one branch of several, except in an
+    `nn.Sequential`.
 
     Args:
         network: image and male → output; it is run once, on black.
@@ -52,24 +52,24 @@ def _parents(name: str) -> list[str]:
 
 
 def ood_layer(network: nn.Module, side: int) -> str | None:
-    """Name the last map of at least an eighth of the image's side: edges and textures, and where they are.
+    """Return the last map of at least an eighth of the image's side: edges and textures, and where they are.
 
-    What lies deeper was made to ignore what does not tell the age, and with it much of what tells a hand from
-    other things. `None` for a network without such maps.
+    Deeper maps were trained to ignore much of what distinguishes a hand from other things. `None` for a
+    network without such maps.
     """
     names = [name for name, cells in feature_map_sizes(network, side).items() if cells * _EARLY >= side]
     return names[-1] if names else None
 
 
 def gradcam_layer(network: nn.Module, side: int) -> str | None:
-    """Name the last map of at least 8 × 8 cells; where all have fewer, the largest; `None` where none is."""
+    """Return the last map of at least 8 × 8 cells, or else the largest; `None` where there is none."""
     maps = feature_map_sizes(network, side)
     names = [name for name, cells in maps.items() if cells >= _LATE]
     return names[-1] if names else max(maps, key=lambda name: maps[name], default=None)
 
 
 class FeatureHook:
-    """Keeps what a module last gave out, averaged over 4 × 4 cells, while its block is open.
+    """Keeps a module's last output, averaged over 4 × 4 cells, while its block is open.
 
     Args:
         network: that the module is part of.

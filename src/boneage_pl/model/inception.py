@@ -4,10 +4,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import Inception_V3_Weights, inception_v3
 
-from boneage_pl.cli.checks import check_number
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.input_spec import NORMALIZATIONS, SYMMETRIC, InputSpec
-from boneage_pl.model.layers import Float32Linear
+from boneage_pl.model.layers import Float32Linear, check_widths
 from boneage_pl.model.pretrained import IMAGENET, fetch_file, load_weights, read_state_dict
 
 SMALLEST_IMAGE = 107  # pixels; one fewer leaves a 1 × 1 feature map, nothing for the 2 × 2 pool
@@ -52,8 +51,7 @@ class InceptionRegressor(nn.Module):
     ) -> None:
         super().__init__()
         check_image_size(image_size)
-        check_number("model.sex_features", sex_features, 1)
-        check_number("model.hidden_features", hidden_features, 1)
+        check_widths(1, sex_features=sex_features, hidden_features=hidden_features)
         if normalization not in (None, *NORMALIZATIONS):
             raise BoneAgeError(
                 f"model.normalization={normalization}: it must be null, {' or '.join(NORMALIZATIONS)}."

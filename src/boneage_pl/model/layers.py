@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
+from boneage_pl.errors import BoneAgeError
+
 
 class Float32Linear(nn.Linear):
     """A linear layer in float32, whatever the rest is in: bfloat16's step is half a month from 64 on."""
@@ -36,6 +38,13 @@ class SameConv2d(nn.Conv2d):
             weight = torch.cat([torch.zeros_like(weight[:, :, :, :1]), weight], dim=3)
         padding = [(total + 1) // 2 for total in totals]
         return conv2d(input, weight, self.bias, self.stride, padding, groups=self.groups)
+
+
+def check_widths(lowest: int, **widths: int) -> None:
+    """Raise `BoneAgeError` for a number of units that is not an integer of `lowest` or more."""
+    for name, width in widths.items():
+        if type(width) is not int or width < lowest:
+            raise BoneAgeError(f"model.{name}={width}: it must be a whole number of {lowest} or more.")
 
 
 def is_depthwise(network: nn.Module) -> bool:

@@ -8,16 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torchmetrics import MeanAbsoluteError, MetricCollection
+from torchmetrics import MeanAbsoluteError
 
 from boneage_pl.data.dataset import Batch
 from boneage_pl.data.transforms.compose import Compose, hashed_uniform
 from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
 from boneage_pl.model.distributed import average_batchnorm_statistics, gather
-from boneage_pl.model.inference import InferenceModule, Loss, compute_loss, decode_months
+from boneage_pl.model.inference import InferenceModule, Loss
 from boneage_pl.model.optim import OptimizerFactory, SchedulerFactory, base_lr, load_optimizer_state
 
 log = logging.getLogger(__name__)
+
+VAL_METRICS = ("val_mae", "val_mae_girls", "val_mae_boys")
 
 
 class BoneAgeModule(L.LightningModule):
@@ -59,13 +61,10 @@ class BoneAgeModule(L.LightningModule):
         self.mixup = mixup
         self.optimizer_state = optimizer_state
         self.compiled = False
-        metrics = MetricCollection({"mae": MeanAbsoluteError()})
-        self.train_metrics = metrics.clone(prefix="train_")
-        self.val_metrics = metrics.clone(prefix="val_")
-        self.val_girls = metrics.clone("val_", "_girls")
-        self.val_boys = metrics.clone("val_", "_boys")
-        # The latest validation's predictions: row in the split's side → months.
-        self._reset_validation_outputs()
+        self.train_mae = MeanAbsoluteError()
+        self.val_mae = nn.ModuleList(MeanAbsoluteError() for _ in VAL_METRICS)
+        # the latest validation's predictions: row in the split's side, months
+        self.validation: dict[str, list[Any]] = {"row": [], "predicted": []}
 
     @property
     def network(self) -> nn.Module:
@@ -105,23 +104,20 @@ class BoneAgeModule(L.LightningModule):
         if self.mixup is not None:
             drawn = self.train_transforms.num_random  # random numbers that the transforms have used
             batch = self.mixup(batch, hashed_uniform(batch["key"], drawn + self.mixup.num_random)[:, drawn:])
-        output, loss = self(batch["image"], batch["male"]), self.inference.loss
-        self.train_metrics.update(decode_months(output, loss).detach(), batch["bone_age"])
+        output = self(batch["image"], batch["male"])
+        self.train_mae.update(self.inference.decode_months(output).detach(), batch["bone_age"])
         if self.trainer.is_last_batch:  # once: logging costs more than a small network's step
-            self.log_dict(self.train_metrics, on_step=False, on_epoch=True, logger=False)
-        return compute_loss(output, batch["bone_age"], loss)
+            self.log("train_mae", self.train_mae, on_step=False, on_epoch=True, logger=False)
+        return self.inference.compute_loss(output, batch["bone_age"])
 
     def on_train_epoch_start(self) -> None:
         """Drop the last epoch's predictions: this one may not be validated."""
-        self._reset_validation_outputs()
+        self.validation = {"row": [], "predicted": []}
         self._allow_compiling(True)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Compile no more in this epoch."""
         self._allow_compiling(False)
-
-    def _reset_validation_outputs(self) -> None:
-        self.validation: dict[str, list[Any]] = {"row": [], "predicted": []}
 
     @property
     def validation_outputs(self) -> bool:
@@ -141,23 +137,23 @@ class BoneAgeModule(L.LightningModule):
     def validation_step(self, batch: Batch, _batch_index: int) -> None:
         """Predict a validation batch."""
         predicted, std = self.inference.predict_with_std(batch["image"], batch["male"], batch["key"])
-        predicted = predicted.clone()  # the next batch overwrites the output of a CUDA graph
-        self.val_metrics.update(predicted, batch["bone_age"])
-        rows = {"row": batch["row"], "bone_age": batch["bone_age"], "boys": batch["male"] > 0.5}
-        predictions = {"predicted": predicted, **({} if std is None else {"predicted_std": std})}
-        self._predictions.append({**rows, **predictions})
+        kept = {name: batch[name] for name in ("row", "bone_age", "male")}
+        kept["predicted"] = predicted.clone()  # the next batch overwrites the output of a CUDA graph
+        if std is not None:
+            kept["predicted_std"] = std.clone()
+        self._predictions.append(kept)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation MAEs and keep the predictions for the checkpoint and the figures."""
         parts = self._predictions
         every = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        months, boys, predicted = every.pop("bone_age"), every.pop("boys"), every["predicted"]
-        # By sex here rather than in the steps: indexing by sex would synchronize the GPU in each.
-        self.val_boys.update(predicted[boys], months[boys])
-        self.val_girls.update(predicted[~boys], months[~boys])
-        for metrics in (self.val_metrics, self.val_girls, self.val_boys):
-            self.log_dict(metrics.compute(), logger=False)
-            metrics.reset()
+        months, boys, predicted = every.pop("bone_age"), every.pop("male") > 0.5, every["predicted"]
+        subsets = (torch.ones_like(boys), ~boys, boys)
+        for name, metric, rows in zip(VAL_METRICS, self.val_mae, subsets, strict=True):
+            assert isinstance(metric, MeanAbsoluteError)
+            metric.update(predicted[rows], months[rows])
+            self.log(name, metric.compute(), logger=False)  # of all processes
+            metric.reset()
         kept = [v.float().tolist() if v.is_floating_point() else v.tolist() for v in every.values()]
         columns = zip(*sorted(gather(list(zip(*kept, strict=True)))), strict=True)
         self.validation = dict(zip(every, map(list, columns), strict=True))
@@ -177,15 +173,8 @@ class BoneAgeModule(L.LightningModule):
             return optimizer
         plateau = isinstance(scheduler, ReduceLROnPlateau)  # needs the metric of a validation
         every = self.trainer.check_val_every_n_epoch if plateau else 1
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {
-                "scheduler": scheduler,
-                "monitor": "val_mae",
-                "interval": self.interval,
-                "frequency": every,
-            },
-        }
+        steps = {"scheduler": scheduler, "interval": self.interval, "frequency": every, "monitor": "val_mae"}
+        return {"optimizer": optimizer, "lr_scheduler": steps}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step a scheduler where Lightning does, except a plateau scheduler; see `on_train_epoch_end`."""

@@ -8,19 +8,17 @@ from boneage_pl.errors import BoneAgeError
 
 
 class AgeDistributionLoss(nn.Module):
-    """A number of months, and beside it how likely each month is, learned together.
+    """L1 loss of a regression, and cross-entropy of a distribution over months, with one network.
 
-    The label is a normal distribution over the months (label distribution; Gao et al., IEEE TIP
-    2017), which cross-entropy compares with the network's; the number by its absolute error. The answer is
-    the mean of the two.
+    The label of the distribution is a normal one (label distribution learning; Gao et al., IEEE TIP 2017).
+    The prediction is the weighted mean of the regression and the distribution's mean.
 
     Args:
-        num_bins: M, how many months there are: the distribution is over the middles 0.5, 1.5, … from `first`.
-        first: lowest month. Three standard deviations below 0, and as many above the oldest child, leave the
-            labels whole: cut off, they would be biased towards the middle (1 month would mean 3.1).
+        num_bins: M, one for each month from `first` on.
+        first: lowest month. Three standard deviations below 0, and as many above the oldest child, keep the
+            labels whole: cut off, they would be biased towards the middle (3.1 for 1 month).
         label_sigma: standard deviation of the label's distribution, in months.
-        regression_weight: share of the number in loss and answer; 0 leaves the distribution alone, 1 the
-            number.
+        regression_weight: of the regression in loss and prediction, 0 to 1.
         l1_scale: months of absolute error that weigh as much as 1 of cross-entropy.
     """
 
@@ -57,19 +55,16 @@ class AgeDistributionLoss(nn.Module):
     def forward(self, output: Tensor, bone_age: Tensor) -> Tensor:
         """Return the loss: [B, 1 + M] and months [B] → one number."""
         number, logits = self._split_output(output)
-        expected = (-0.5 * ((self.middles - bone_age.unsqueeze(1)) / self.label_sigma) ** 2).softmax(
-            1
-        )  # [B, M]
-        apart = F.l1_loss(number, bone_age) / self.l1_scale
-        return self.regression_weight * apart + (1 - self.regression_weight) * F.cross_entropy(
-            logits, expected
-        )
+        distance = (self.middles - bone_age.unsqueeze(1)) / self.label_sigma  # [B, M]
+        labels = (-0.5 * distance.square()).softmax(1)
+        l1 = F.l1_loss(number, bone_age) / self.l1_scale
+        return self.regression_weight * l1 + (1 - self.regression_weight) * F.cross_entropy(logits, labels)
 
     def _split_output(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        wanted = 1 + len(self.middles)
-        if output.dim() != 2 or output.shape[1] != wanted:
+        size = 1 + len(self.middles)
+        if output.dim() != 2 or output.shape[1] != size:
             raise BoneAgeError(
-                f"model: its output is {list(output.shape)}, and loss=distribution takes {wanted} numbers an "
-                f"image.\nA network that has them: model=backbone model.num_outputs={wanted}"
+                f"model: its output is {list(output.shape)}, and loss=distribution takes {size} numbers an "
+                f"image.\nA network that has them: model=backbone model.num_outputs={size}"
             )
         return output[:, 0], output[:, 1:]

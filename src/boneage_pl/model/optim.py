@@ -57,9 +57,7 @@ def _group_parameters(
     backbone = getattr(network, "backbone", None)
     if decay < 1:
         if not isinstance(backbone, nn.Module) or not hasattr(backbone, "group_matcher"):
-            raise BoneAgeError(
-                "optimizer.layer_decay: only a network of timm's has layers to tell: model=backbone."
-            )
+            raise BoneAgeError("optimizer.layer_decay: needs the layers of a timm network: model=backbone.")
         groups += param_groups_layer_decay(
             backbone, weight_decay, weight_decay_exclude_1d=no_decay_1d, layer_decay=decay
         )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil, inf, isfinite
 from typing import Any
 
-from boneage_pl.cli.checks import check_number
+from boneage_pl.errors import BoneAgeError
 from boneage_pl.training.metadata import CheckpointMetadata
 
 AGES = (  # bone age in months below which each ends
@@ -105,7 +105,8 @@ def calibrate(records: Sequence[CheckpointMetadata], level: float = 0.9) -> Conf
 
 def check_coverage_level(level: float) -> None:
     """Raise `BoneAgeError` for a level that is none."""
-    check_number("interval_level", level, 0.001, whole=False, below=1)
+    if not isinstance(level, int | float) or not 0.001 <= level < 1:
+        raise BoneAgeError(f"interval_level={level}: it must be 0.001 or more, and below 1.")
 
 
 def _validation_points(record: CheckpointMetadata) -> dict[str, tuple[bool, float, float]]:

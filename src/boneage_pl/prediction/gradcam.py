@@ -15,7 +15,6 @@ from boneage_pl.data.images.radiograph import stem_of
 from boneage_pl.data.images.resize import Pixels
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.feature_maps import gradcam_layer
-from boneage_pl.model.inference import decode_months
 from boneage_pl.prediction.ensemble import EnsembleMember
 from boneage_pl.prediction.types import Prediction
 from boneage_pl.utils.files import atomic_path
@@ -60,7 +59,7 @@ def grad_cam(member: EnsembleMember, pixels: Pixels, *, male: bool) -> Heatmap |
     boy = torch.tensor([float(male)], device=place)
 
     def months(image: Tensor) -> Tensor:
-        return decode_months(network(image, boy), reader.loss).float()
+        return reader.decode_months(network(image, boy)).float()
 
     with torch.enable_grad():
         attribution = grad_cam(months, network.get_submodule(layer)).attribute(seen.requires_grad_(True))

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -26,16 +26,10 @@ from boneage_pl.training.trusted_targets import check_trusted_targets, iter_targ
 log = logging.getLogger(__name__)
 
 PREFIX = "inference.network."  # before the names of a network's weights in a checkpoint
-STORAGE_MEMBER = "/data/"  # in the names of the parts that hold them, before a number
-_CHUNK = 2**22  # bytes
 
 
-def check_zip_integrity(path: Path, but: str = "") -> None:
-    """Read a checkpoint's bytes once.
-
-    Args:
-        path: of the file.
-        but: parts whose name has this in it are left for later; none where it is empty.
+def check_zip_integrity(path: Path) -> None:
+    """Read a checkpoint's bytes once and compare their checksums, which PyTorch does not.
 
     Raises:
         ValueError: it is damaged, or its parts are compressed, as PyTorch's are not and a bomb's would be.
@@ -46,55 +40,28 @@ def check_zip_integrity(path: Path, but: str = "") -> None:
             raise ValueError("its parts are compressed, which PyTorch's are not")
         if sum(part.file_size for part in parts) > path.stat().st_size:
             raise ValueError("its parts overlap")
-        _check_members(archive, [part for part in parts if not but or but not in part.filename])
-
-
-def check_tensors(path: Path, tensors: list[Tensor]) -> None:
-    """Do the same with the tensors of a state alone: they are numbered as they come, and it is the first."""
-    sizes = list(
-        {
-            tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors
-        }.values()
-    )
-    with ZipFile(path) as archive:
-        every = {
-            part.filename.rpartition(STORAGE_MEMBER)[2]: part
-            for part in archive.infolist()
-            if STORAGE_MEMBER in part.filename
-        }
-        parts = [every.get(str(number)) for number in range(len(sizes))]
-        theirs = [part for part in parts if part is not None]
-        if [part.file_size for part in theirs] != sizes:  # another order: all are looked at
-            theirs = list(every.values())
-        _check_members(archive, theirs)
-
-
-def _check_members(archive: ZipFile, parts: list[ZipInfo]) -> None:
-    for part in parts:
-        with archive.open(part) as content:
-            try:
-                while content.read(_CHUNK):  # at its end zipfile compares the checksum
-                    pass
-            except BadZipFile:
-                raise ValueError(f"it is damaged, {part.filename} first") from None
+        if damaged := archive.testzip():
+            raise ValueError(f"it is damaged, {damaged} first")
 
 
 @dataclass
 class Checkpoint:
-    """A checkpoint's weights and what it says of itself."""
+    """A checkpoint's content; its tensors keep the file mapped."""
 
     path: Path
     weights: dict[str, Tensor]
     metadata: CheckpointMetadata
-    training: dict[str, Any] = field(default_factory=dict)  # what Lightning goes on from
+    training: dict[str, Any] = field(
+        default_factory=dict
+    )  # Lightning's state of optimizer, scheduler and loops
     ood_statistics: Any = None  # see `boneage_pl.prediction.ood`; `None` before the training has ended
 
     def release(self) -> None:
-        """Forget the tensors, which keep the file mapped, once they have been copied."""
+        """Drop the tensors, once they have been copied."""
         self.weights, self.training = {}, {}
 
 
-# What Lightning goes on from, and as what.
+# Lightning's state, and its types
 TRAINING: dict[str, type] = {
     "epoch": int,
     "global_step": int,
@@ -104,14 +71,10 @@ TRAINING: dict[str, type] = {
 }
 
 
-def load_checkpoint(path: Path, *, training: bool = True) -> Checkpoint:
-    """Read a checkpoint of this project, or weights that were shared of one.
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of this project, or a safetensors export of one; the file stays mapped.
 
     What a file pickles beyond tensors and plain values is never run.
-
-    Args:
-        path: of the file, which stays mapped.
-        training: whether what training goes on from, two thirds of the file, is wanted too.
 
     Raises:
         BoneAgeError: not a checkpoint, damaged, or not one of this project's.
@@ -120,10 +83,8 @@ def load_checkpoint(path: Path, *, training: bool = True) -> Checkpoint:
         if path.suffix == SUFFIX:
             weights, values, ood_statistics = load_shared_weights(path)
             return Checkpoint(path, weights, CheckpointMetadata.from_dict(values), {}, ood_statistics)
-        check_zip_integrity(path, "" if training else STORAGE_MEMBER)
+        check_zip_integrity(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        if not training:
-            check_tensors(path, list(content["state_dict"].values()))
         weights = {
             name.removeprefix(PREFIX): value
             for name, value in content["state_dict"].items()
@@ -132,7 +93,7 @@ def load_checkpoint(path: Path, *, training: bool = True) -> Checkpoint:
         record = CheckpointMetadata.from_dict(content["boneage_pl"])
         if not all(isinstance(value, Tensor) for value in weights.values()):
             raise TypeError("tensors in its weights")
-        rest = {key: content.get(key) for key in TRAINING} if training else {}
+        rest = {key: content.get(key) for key in TRAINING}
         return Checkpoint(path, weights, record, rest, content.get("ood_statistics"))
     except pickle.UnpicklingError as error:
         raise BoneAgeError(
@@ -148,13 +109,6 @@ def load_checkpoint(path: Path, *, training: bool = True) -> Checkpoint:
         ) from error
 
 
-def check_types(values: dict[str, Any], kinds: dict[str, type]) -> None:
-    """Raise `KeyError` or `TypeError` for a value that is missing or of another kind."""
-    for key, kind in kinds.items():
-        if not isinstance(values[key], kind):
-            raise TypeError(f"a {kind.__name__} as {key}")
-
-
 def load_for_inference(path: Path, trusted_config: Any = None) -> tuple[InferenceModule, Checkpoint]:
     """Return the module that predicts as a checkpoint's run did in its validation, and the checkpoint.
 
@@ -167,7 +121,7 @@ def load_for_inference(path: Path, trusted_config: Any = None) -> tuple[Inferenc
     Raises:
         BoneAgeError: see `load_checkpoint`, `check_trusted_targets` and `build_network`.
     """
-    checkpoint = load_checkpoint(path, training=False)
+    checkpoint = load_checkpoint(path)
     config = checkpoint.metadata.config
     try:
         named = OmegaConf.create({group: config[group] for group in ("model", "loss", "transforms")})
@@ -209,7 +163,7 @@ def build_network(checkpoint: Checkpoint, model: DictConfig, *, mapped: bool = F
                 f"which its weights do not fit.\nTo match it, pass data.image_size={side}"
             ) from error
         raise BoneAgeError(
-            f"{checkpoint.path} says that it was made with this network, and its weights do not fit:\n"
+            f"{checkpoint.path}: its weights do not fit the network that it names:\n"
             f"{' '.join(str(error).split())[:300]}"
         ) from error
     if get_input_spec(network) != checkpoint.metadata.input:

@@ -21,7 +21,6 @@ from boneage_pl.training.checkpoint import (
     Checkpoint,
     build_network,
     check_same_architecture,
-    check_types,
     load_checkpoint,
 )
 from boneage_pl.training.history import EpochMetrics, MetricsHistory
@@ -38,21 +37,19 @@ log = logging.getLogger(__name__)
 def latest_checkpoint(run: Path) -> Checkpoint | None:
     """Return the newest whole checkpoint of a run, or `None` if it has saved none yet.
 
-    A damaged one is named, and the one before it taken: the epochs since are trained again.
-
     Raises:
         BoneAgeError: there are checkpoints, and all are damaged.
     """
-    there = [run / name for name in (LAST, PREVIOUS, BEST) if (run / name).exists()]
-    for path in there:
+    existing = [run / name for name in (LAST, PREVIOUS, BEST) if (run / name).exists()]
+    for path in existing:
         try:
             checkpoint = load_checkpoint(path)
-            if checkpoint.metadata.epochs is not None:
-                return checkpoint
-            raise BoneAgeError(f"{path} does not say which epochs it has seen.")
+            if checkpoint.metadata.epochs is None:
+                raise BoneAgeError(f"{path} does not list its epochs.")
+            return checkpoint
         except BoneAgeError as error:
-            log.warning("%s\nThe one before it is used.", error)
-    if there:
+            log.warning("%s\nThe one before it is used; the epochs since are trained again.", error)
+    if existing:
         raise BoneAgeError(f"{run}: none of its checkpoints can be read. Start the experiment anew.")
     return None
 
@@ -60,35 +57,34 @@ def latest_checkpoint(run: Path) -> Checkpoint | None:
 def restore_best(run: Path, state: Checkpoint, history: MetricsHistory) -> None:
     """Make `best.ckpt` what it was when `state` was saved.
 
-    The run may have been cut off between the two, or the file may have been damaged since. Then it is made
-    again of the epochs that are still there; if the best is not, that is logged, and `history` marks it as
-    lost, so that the run ends with the best that it has.
+    The run may have been killed between the two, or the file damaged since: it is copied from the checkpoint
+    of that epoch, where there is one. Where there is none, `history` marks the epoch as lost, and the best of
+    the others is taken.
     """
-    wanted, whole = history.best, _epoch_of(run / BEST)
-    if wanted is None or whole == wanted["epoch"]:
+    best, saved = history.best, _last_epoch(run / BEST)
+    if best is None or saved == best["epoch"]:
         return
-    there = {_epoch_of(path): path for path in (run / BEST, run / PREVIOUS, state.path)}
-    while history.best is not None and history.best["epoch"] not in there:
+    available = {_last_epoch(path): path for path in (run / BEST, run / PREVIOUS, state.path)}
+    while history.best is not None and history.best["epoch"] not in available:
         history.best["lost"] = True
-    if history.best is not wanted:
-        instead = f"epoch {history.best['epoch']}" if history.best else "the next that is validated"
+    if history.best is not best:
         log.warning(
-            "%s, of epoch %d with a validation MAE of %.4f months, is damaged or missing, and its weights "
-            "are nowhere else.\nThe best epoch from here on is %s.",
+            "%s is damaged or missing: epoch %d, with a validation MAE of %.4f months, is lost.\nThe best "
+            "epoch is now %s.",
             run / BEST,
-            wanted["epoch"],
-            wanted["val_mae"],
-            instead,
+            best["epoch"],
+            best["val_mae"],
+            history.best["epoch"] if history.best else "the next that is validated",
         )
-    if whole is None and (run / BEST).exists():  # not ours to throw away
+    if saved is None and (run / BEST).exists():  # not ours to delete
         (run / BEST).replace((run / BEST).with_suffix(".damaged"))
-    if history.best is not None and history.best["epoch"] != whole:
+    if history.best is not None and history.best["epoch"] != saved:
         with atomic_path(run / BEST) as beside:
-            shutil.copyfile(there[history.best["epoch"]], beside)
+            shutil.copyfile(available[history.best["epoch"]], beside)
 
 
-def _epoch_of(path: Path) -> int | None:
-    """Return the epoch whose end a checkpoint is; `None` if it is damaged, or from before the first."""
+def _last_epoch(path: Path) -> int | None:
+    """Return the last epoch of a checkpoint; `None` if it is damaged or has none."""
     try:
         epochs = load_checkpoint(path).metadata.epochs
     except BoneAgeError:
@@ -97,19 +93,21 @@ def _epoch_of(path: Path) -> int | None:
 
 
 def check_training_state(checkpoint: Checkpoint, optimizer: Optimizer) -> None:
-    """Raise `BoneAgeError` unless `checkpoint` holds what `optimizer` goes on from, in its shapes."""
+    """Raise `BoneAgeError` unless Lightning can resume `optimizer` from a checkpoint."""
     try:
-        check_types(checkpoint.training, TRAINING)
+        for key, kind in TRAINING.items():
+            if not isinstance(checkpoint.training[key], kind):
+                raise TypeError(key)
         shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
         (state,) = checkpoint.training["optimizer_states"]
         for number, moments in state["state"].items():
             if any(m.dim() and m.shape != shapes[number] for m in moments.values() if isinstance(m, Tensor)):
-                raise ValueError("another shape")
+                raise ValueError("shape")
         if not isinstance(checkpoint.training["loops"]["fit_loop"], dict):
-            raise TypeError("the loop")
+            raise TypeError("fit_loop")
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise BoneAgeError(
-            f"{checkpoint.path} lacks what training goes on from.\n"
+            f"{checkpoint.path} has no state that training can be resumed from.\n"
             "Start a new run from its weights: ckpt= and that file."
         ) from error
 
@@ -163,7 +161,7 @@ class InitialState:
 
     @property
     def resumed_metadata(self) -> CheckpointMetadata | None:
-        """What a resumed run's checkpoint says of itself."""
+        """The metadata of a resumed run's checkpoint."""
         return self.checkpoint.metadata if self.checkpoint and self.resumed else None
 
     @property
@@ -186,16 +184,14 @@ class InitialState:
         return self.checkpoint.training["optimizer_states"][0]  # type: ignore[no-any-return]
 
     def describe(self, cfg: DictConfig) -> str:
-        """Name a new run's initial weights; empty for a network without an option `weights`."""
-        if self.resumed:
+        """Describe a new run's initial weights; empty for a network without an option `weights`."""
+        if self.resumed or (self.checkpoint is None and "weights" not in cfg.model):
             return ""
-        if self.checkpoint is not None:
-            state = ", with its optimizer's state" if cfg.optimizer.get("state") else ""
-            return f"initial weights: {self.checkpoint.path}{state}"
-        if "weights" not in cfg.model:
-            return ""
-        names = {None: "random", "imagenet": "ImageNet's"}
-        return f"initial weights: {names.get(cfg.model.weights, cfg.model.weights)}"
+        if self.checkpoint is None:
+            names = {None: "random", "imagenet": "ImageNet's"}
+            return f"initial weights: {names.get(cfg.model.weights, cfg.model.weights)}"
+        state = ", with its optimizer's state" if cfg.optimizer.get("state") else ""
+        return f"initial weights: {self.checkpoint.path}{state}"
 
     def check(self, optimizer: Optimizer) -> None:
         """Raise `BoneAgeError` unless the checkpoint's state fits the optimizer; then release its tensors."""
@@ -210,11 +206,11 @@ class InitialState:
         log.info("validation MAE of %s before the first step: %.4f months", self.checkpoint.path, val_mae)
         return WarmStart(self.checkpoint.metadata.experiment, str(self.checkpoint.path), val_mae)
 
-    def log_start(self, run: Path, max_epochs: int, arithmetic: dict[str, Any]) -> None:
+    def log_start(self, run: Path, max_epochs: int, numerics: dict[str, Any]) -> None:
         """Log that a run is resumed, and differences of its hardware."""
         if self.resumed_metadata:
             log.info("continuing %s after %d of %d epochs", run, len(self.epochs), max_epochs)
-            warn_if_numerics_differ(self.resumed_metadata.numerics, arithmetic)
+            warn_if_numerics_differ(self.resumed_metadata.numerics, numerics)
 
 
 def _check_same_optimizer(start: Checkpoint, target: str) -> None:
@@ -243,10 +239,7 @@ def write_run_files(
     skipped: pd.DataFrame,
     epochs: EpochLogger,
 ) -> None:
-    """Write the split, what was left out and run.json; a run that goes on has what its checkpoint knew.
-
-    Says beforehand if the disk may not hold what will be saved.
-    """
+    """Write split.csv, skipped.csv and run.json; of a resumed run also metrics.csv and best.ckpt."""
     warn_if_low_disk_space(network, run)
     split.to_csv(run / "split.csv", index=False)
     if len(skipped):

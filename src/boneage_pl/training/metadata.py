@@ -2,22 +2,133 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from typing import Annotated, Any, NotRequired
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.data.split import BALANCED
 from boneage_pl.model.input_spec import InputSpec
 from boneage_pl.training.history import EpochMetrics
+
+_Whole = Annotated[int, Field(strict=True, ge=0)]
+_Positive = Annotated[int, Field(strict=True, gt=0)]
+_Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Numbers = Sequence[bool | int | float]  # of a network that diverged, also NaN and infinity
+_Names = Annotated[list[str], Field(min_length=1)]
+
+
+class _Stored(TypedDict):
+    """A table of which these keys are checked, and others kept."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+
+class _Model(_Stored):
+    _target_: str
+
+
+class _Data(_Stored):
+    root: str
+    image_size: _Positive
+
+
+class _Trainer(_Stored):
+    max_epochs: _Positive
+
+
+class _Config(_Stored):
+    seed: _Whole
+    model: _Model
+    data: _Data
+    optimizer: dict[str, Any]
+    trainer: _Trainer
+
+
+class _Epoch(_Stored):
+    epoch: _Whole
+    train_mae: float
+    val_mae: float | None
+    lr: float
+
+
+class _Medians(_Stored):
+    all: float
+    girls: float
+    boys: float
+
+
+class _Population(_Stored):
+    counts: list[_Whole]
+    medians: _Medians
+
+
+class _Inherited(_Stored):
+    ids: list[str]
+    sha256: list[str]
+
+
+class _Validation(_Stored):
+    id: list[str]
+    male: _Numbers
+    bone_age: _Numbers
+    predicted: _Numbers
+
+
+class _Split(_Stored):
+    protocol: str
+    age_bins: _Positive
+    samples_per_group: _Positive
+    val_fraction: _Finite
+    seed: _Whole
+    edges: list[_Finite]
+    train: _Names
+    validation: _Names
+    file_sha256: dict[str, str]
+    pixel_sha256: NotRequired[dict[str, str]]
+    draws: NotRequired[list[Sequence[_Whole]]]
+    inherited_training_images: NotRequired[_Inherited]
+    population: NotRequired[_Population]
+
+
+def _check_input(spec: InputSpec) -> InputSpec:
+    if not len(spec.mean) == len(spec.std) > 0 or not all(map(isfinite, spec.mean)) or not min(spec.std) > 0:
+        raise ValueError("a mean and a deviation above 0 for each channel are needed")
+    return spec
+
+
+def _check_lengths(columns: _Validation) -> _Validation:
+    if len({len(values) for values in columns.values()}) != 1:  # type: ignore[arg-type]
+        raise ValueError("its columns have several lengths")
+    return columns
+
+
+def _check_epochs(rows: list[_Epoch]) -> list[_Epoch]:
+    if [row["epoch"] for row in rows] != list(range(len(rows))):
+        raise ValueError("its rows are not in the order of their epochs")
+    return rows
+
+
+def _check_split(split: _Split) -> _Split:
+    edges, bins = split["edges"], split["age_bins"]
+    if len(edges) != bins + 1 or sorted(edges) != edges:
+        raise ValueError(f"its edges are not the {bins + 1} ascending ones of its age_bins")
+    hashes, train, validation = split["file_sha256"], set(split["train"]), set(split["validation"])
+    if unknown := (train | validation) - set(hashes):
+        raise ValueError(f"file_sha256 lacks {len(unknown)} of its images")
+    apart = {hashes[i] for i in train}.isdisjoint(hashes[i] for i in validation)
+    if split["protocol"] in ("disjoint", "natural") and not apart:
+        raise ValueError(f"its protocol is {split['protocol']}, and its two sides share images")
+    if "population" in split and len(split["population"]["counts"]) != 2 * bins:
+        raise ValueError("population.counts are not those of its groups")
+    return split
+
+
+def _stored_as(schema: Any) -> GetPydanticSchema:
+    """Validate a plain table by a schema that readers need not see."""
+    return GetPydanticSchema(lambda _, handler: handler(schema))
 
 
 @dataclass
@@ -31,39 +142,42 @@ class WarmStart:
 
 @dataclass
 class CheckpointMetadata:
-    """A checkpoint's record: with the weights, all that is needed to use it alone.
+    """What a checkpoint says beside its weights: all that is needed to use it alone.
 
     Args:
         version: of this project.
-        experiment: the experiment's name.
+        experiment: its name.
         config: the run's whole configuration, resolved.
-        precision: Lightning's name of the arithmetic it was trained in.
-        input: what the network wants to see.
-        split: the split, see `split_to_dict`.
-        start: what the run started from; `None` for random weights.
-        numerics: what the last bits of a sum depend on, see `utils.hardware`.
+        precision: Lightning's name of the arithmetic of the training.
+        input: the network's normalization.
+        split: see `split_to_dict`.
         epoch: the epoch that the checkpoint is the end of; 0 also before the first.
+        validation: the latest validation's rows and predictions: `id, male, bone_age, predicted`, and
+            `predicted_std` where the loss has one.
         epochs: the epochs so far; `None` in those from before it was recorded.
-        validation: the latest validation's rows and answers, `id, male, bone_age, predicted`, and `spread`
-            where the loss knows one.
-        root: what `data.root` named, as an absolute path.
-        bit_depths: bits that 16-bit images were read as, see `boneage_pl.data.images.bit_depth`; none in
-            older ones.
+        start: the warm start; `None` without `ckpt=`.
+        numerics: what the last bits of a sum depend on, see `utils.hardware`.
+        root: `data.root` as an absolute path.
+        bit_depths: bits that 16-bit images were read as, see `boneage_pl.data.images.bit_depth`.
     """
 
     version: str
     experiment: str
-    config: dict[str, Any]
+    config: Annotated[dict[str, Any], _stored_as(_Config)]
     precision: str
-    input: InputSpec
-    split: dict[str, Any]
+    input: Annotated[InputSpec, AfterValidator(_check_input)]
+    split: Annotated[dict[str, Any], _stored_as(Annotated[_Split, AfterValidator(_check_split)])]
+    epoch: _Whole
+    validation: Annotated[
+        dict[str, list[Any]], _stored_as(Annotated[_Validation, AfterValidator(_check_lengths)])
+    ]
+    epochs: Annotated[
+        list[EpochMetrics] | None, _stored_as(Annotated[list[_Epoch], AfterValidator(_check_epochs)] | None)
+    ] = None
     start: WarmStart | None = None
     numerics: dict[str, Any] = field(default_factory=dict)
-    epoch: int = 0
-    epochs: list[EpochMetrics] | None = None
-    validation: dict[str, list[Any]] = field(default_factory=dict)
     root: str = ""
-    bit_depths: list[int] = field(default_factory=list)
+    bit_depths: list[_Positive] = field(default_factory=list)
 
     @property
     def image_size(self) -> int:
@@ -97,153 +211,11 @@ class CheckpointMetadata:
             ValueError: naming the first field that is missing, or is not what it must be.
         """
         try:
-            _SCHEMA.validate_python(values, strict=True)
+            return _ADAPTER.validate_python(values)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "its record"
             raise ValueError(f"{where}: {first['msg']}") from error
-        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
-        spec, start = values["input"], values.get("start")
-        return cls(
-            **{
-                **known,
-                "input": InputSpec(tuple(spec["mean"]), tuple(spec["std"])),
-                "start": WarmStart(**start) if start else None,
-                "numerics": values.get("numerics") or {},
-            }
-        )
 
 
-def _check_input(spec: "_Input") -> "_Input":
-    if not 0 < len(spec["mean"]) == len(spec["std"]):
-        raise ValueError("a mean and a deviation for each channel are needed")
-    return spec
-
-
-def _check_lengths(columns: "_Validation") -> "_Validation":
-    if len({len(values) for values in columns.values()}) != 1:  # type: ignore[arg-type]
-        raise ValueError("its columns have several lengths")
-    return columns
-
-
-def _check_epochs(rows: list["_Epoch"]) -> list["_Epoch"]:
-    if [row["epoch"] for row in rows] != list(range(len(rows))):
-        raise ValueError("its rows are not in the order of their epochs")
-    return rows
-
-
-def _check_split(split: "_Split") -> "_Split":
-    edges, bins = split["edges"], split["age_bins"]
-    if len(edges) != bins + 1 or sorted(edges) != edges:
-        raise ValueError(f"its edges are not the {bins + 1} ascending ones of its age_bins")
-    hashes, train, validation = split["file_sha256"], set(split["train"]), set(split["validation"])
-    if unknown := (train | validation) - set(hashes):
-        raise ValueError(f"file_sha256 lacks {len(unknown)} of its images")
-    apart = {hashes[i] for i in train}.isdisjoint(hashes[i] for i in validation)
-    if split["protocol"] in ("disjoint", "natural") and not apart:
-        raise ValueError(f"its protocol is {split['protocol']}, and its two sides share images")
-    if "population" in split and len(split["population"]["counts"]) != 2 * bins:
-        raise ValueError("population.counts are not those of its groups")
-    return split
-
-
-_Numbers = Sequence[bool | int | float]  # of a network that diverged, also NaN and infinity
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
-_Names = Annotated[list[str], Field(min_length=1)]
-
-
-class _Input(TypedDict):
-    mean: Sequence[_Finite]
-    std: Sequence[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
-
-
-class _Model(TypedDict):
-    _target_: str
-
-
-class _Data(TypedDict):
-    root: str
-    image_size: PositiveInt
-
-
-class _Trainer(TypedDict):
-    max_epochs: PositiveInt
-
-
-class _Epoch(TypedDict):
-    epoch: int
-    train_mae: float
-    val_mae: float | None
-    lr: float
-
-
-class _Start(TypedDict):
-    experiment: str
-    ckpt: str
-    val_mae: float
-
-
-class _Medians(TypedDict):
-    all: float
-    girls: float
-    boys: float
-
-
-class _Population(TypedDict):
-    counts: list[NonNegativeInt]
-    medians: _Medians
-
-
-class _Inherited(TypedDict):
-    ids: list[str]
-    sha256: list[str]
-
-
-class _Validation(TypedDict):
-    id: list[str]
-    male: _Numbers
-    bone_age: _Numbers
-    predicted: _Numbers
-
-
-class _Config(TypedDict):
-    seed: NonNegativeInt
-    model: _Model
-    data: _Data
-    optimizer: dict[str, Any]
-    trainer: _Trainer
-
-
-class _Split(TypedDict):
-    protocol: str
-    age_bins: PositiveInt
-    samples_per_group: PositiveInt
-    val_fraction: _Finite
-    seed: NonNegativeInt
-    edges: list[_Finite]
-    train: _Names
-    validation: _Names
-    file_sha256: dict[str, str]
-    pixel_sha256: NotRequired[dict[str, str]]
-    draws: NotRequired[list[Sequence[NonNegativeInt]]]
-    inherited_training_images: NotRequired[_Inherited]
-    population: NotRequired[_Population]
-
-
-class _Metadata(TypedDict):
-    version: str
-    experiment: str
-    config: _Config
-    precision: str
-    input: Annotated[_Input, AfterValidator(_check_input)]
-    split: Annotated[_Split, AfterValidator(_check_split)]
-    epoch: NonNegativeInt
-    validation: Annotated[_Validation, AfterValidator(_check_lengths)]
-    epochs: NotRequired[Annotated[list[_Epoch], AfterValidator(_check_epochs)] | None]
-    start: NotRequired[_Start | None]
-    numerics: NotRequired[dict[str, Any]]
-    root: NotRequired[str]
-    bit_depths: NotRequired[list[PositiveInt]]
-
-
-_SCHEMA = TypeAdapter(_Metadata)  # what it does not name may be there
+_ADAPTER = TypeAdapter(CheckpointMetadata)

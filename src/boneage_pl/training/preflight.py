@@ -18,13 +18,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 
 from boneage_pl.cli import CONF_DIR
-from boneage_pl.cli.checks import check_data_numbers, check_number
+from boneage_pl.cli.checks import check_numbers
 from boneage_pl.cli.entrypoint import exit_on_error
 from boneage_pl.cli.overrides import expand_home, next_command, same_command, to_grammar
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.training.run_dir import (
     check_run_dir,
-    create_run_dir,
     is_rank_zero,
     lock_run_dir,
     save_hydra_files,
@@ -82,29 +81,13 @@ def check_trainer(trainer: DictConfig) -> None:
         raise BoneAgeError(
             f"trainer.strategy={strategy}: runs are trained on one device, or on several with trainer=ddp."
         )
-    check_number("trainer.max_epochs", trainer.max_epochs, 1)
-    check_number("trainer.accumulate_grad_batches", trainer.accumulate_grad_batches, 1)
-    for name in ("limit_train_batches", "limit_val_batches"):
-        _check_fraction(f"trainer.{name}", trainer.get(name))
     every = trainer.get("check_val_every_n_epoch", 1)
-    check_number("trainer.check_val_every_n_epoch", every, 1)
     if trainer.max_epochs % every and not trainer.get("fast_dev_run"):
         raise BoneAgeError(
             f"trainer.check_val_every_n_epoch={every}: of {trainer.max_epochs} epochs the last would not be "
             f"validated.\nTake a divisor of trainer.max_epochs, or trainer.max_epochs="
             f"{every * max(1, round(trainer.max_epochs / every))}."
         )
-    if not isinstance(batches := trainer.get("fast_dev_run", False), bool):
-        check_number("trainer.fast_dev_run", batches, 0)
-
-
-def _check_fraction(name: str, value: Any) -> None:
-    """Check a number of batches, or a share of them."""
-    if value is None:
-        return
-    check_number(name, value, 0, whole=not isinstance(value, float))
-    if value == 0 or (isinstance(value, float) and value > 1):
-        raise BoneAgeError(f"{name}={value}: it must be a whole number of 1 or more, or a share up to 1.0.")
 
 
 def apply_fast_dev_run(config: DictConfig) -> None:
@@ -127,7 +110,7 @@ def _exit_on_any_error() -> Iterator[None]:
 
 @contextmanager
 def _known_to_hydra(config: DictConfig) -> Iterator[None]:
-    """Set Hydra's configuration, as Hydra does next: a run folder's name asks for it. It may be changed."""
+    """Set Hydra's configuration, as Hydra does next: the run folder's name needs it. It may be changed."""
     HydraConfig.instance().set_config(config)
     with read_write(config.hydra):
         yield
@@ -159,7 +142,7 @@ class Preflight(Callback):
             else:
                 find_warm_start(config)
             if is_rank_zero():  # before Hydra writes: of two commands with one folder one changes nothing
-                config.hydra.run.dir = str(create_run_dir(run) if dated else lock_run_dir(run))
+                config.hydra.run.dir = str(lock_run_dir(unique_dir(run) if dated else run))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Refuse a sweep that no run of could be right."""
@@ -206,7 +189,7 @@ class Preflight(Callback):
             run.rmdir()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Say what a sweep came to, and write it as sweep.csv."""
+        """Print the results of a sweep, and write sweep.csv."""
         summarize_sweep(Path(config.hydra.sweep.dir))
 
 
@@ -242,8 +225,7 @@ def check_options(config: DictConfig) -> None:
         )
     if not isinstance(config.get("callbacks"), DictConfig) or "checkpoint" not in config.callbacks:
         raise BoneAgeError("callbacks: without callbacks.checkpoint nothing of a run would be kept.")
-    check_data_numbers(config)
-    check_number("optimizer.lr", config.optimizer.get("lr", 0), 0, whole=False)
+    check_numbers(config)
     check_devices(config)
     check_trainer(config.trainer)
     normalize_precision(config.trainer.get("precision", AUTO))

@@ -166,7 +166,7 @@ def hardware() -> dict[str, Any]:
 
 
 def data_fingerprint(table: Any, hashes: dict[str, str]) -> dict[str, Any]:
-    """Return what tells one data set from another: how many rows, and hashes of the table and of the images.
+    """Return a data set's number of rows, and hashes of its table and its images.
 
     Args:
         table: `id, bone_age, male`, a row an image.

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from boneage_pl.cli import CONF_DIR
-from boneage_pl.cli.checks import check_number
+from boneage_pl.cli.checks import check_numbers
 from boneage_pl.cli.overrides import quote_override, resume_command
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.training.run_dir import RESUMABLE_OPTIONS, is_running, load_run_config, to_plain
@@ -48,14 +48,13 @@ def expand_resume(arguments: list[str]) -> DictConfig:
             f"resume={run}: {', '.join(wrong)} would make it another experiment. A run goes on as it began;\n"
             "what may change is where and on what it runs, and trainer.max_epochs."
         )
-    if "trainer.max_epochs" in options:
-        check_number("trainer.max_epochs", options["trainer.max_epochs"], 1)
     check_trusted_targets(_resolved(config, run), options)
     for key, value in options.items():
         OmegaConf.update(config, key, value)
+    check_numbers(config)
     if (run / SUMMARY).exists() and "trainer.max_epochs" not in options:
         raise BoneAgeError(
-            f"resume={run}: that run is finished. To train it for longer, say to which epoch:\n"
+            f"resume={run}: that run is finished. To train it for longer, set its last epoch:\n"
             f"  {resume_command(run)} trainer.max_epochs={_epochs(config) + 10}"
         )
     if (option := options.get("trainer.max_epochs")) and option < (done := _epochs_trained(run)):
@@ -102,7 +101,7 @@ def _typed_overrides(arguments: list[str]) -> dict[str, Any]:
             raise BoneAgeError(f"{argument}: {str(error).splitlines()[0]}") from error
         key = parsed.key_or_group
         if key == "resume" and not parsed.value():
-            raise BoneAgeError("resume= is empty: name a run's folder, or say latest.")
+            raise BoneAgeError("resume= is empty: name a run's folder, or latest.")
         if key == "ckpt":
             raise BoneAgeError(
                 "ckpt= and resume= exclude each other: ckpt= starts a new run from a checkpoint's weights,\n"
@@ -127,7 +126,7 @@ def _find_run(name: str, outputs: Path) -> Path:
 
 
 def _set_up_hydra(run: Path) -> None:
-    """Tell Hydra of the run's folder, experiment and options; of its record nothing else is used.
+    """Set Hydra up with the run's folder, experiment and options; nothing else of its record is used.
 
     How logs are written comes from conf/ anew: a logging configuration can name any code.
     """

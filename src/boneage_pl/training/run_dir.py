@@ -127,83 +127,77 @@ def to_plain(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
 LOCK = ".lock"
 
 _locked: dict[Path, FileLock] = {}
-_created: dict[Path, list[Path]] = {}  # the folders that this process has made for a run, the innermost first
+_created: list[Path] = []  # folders made by this process, each after its parent
 
 
 def is_rank_zero() -> bool:
-    """Whether this process speaks and decides for its run: of a distributed one only the first does."""
+    """Whether this is the first process of its run: it alone writes and prints."""
     ranks = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # as Lightning reads them
     rank = next((os.environ[name] for name in ranks if name in os.environ), "0")
     return rank == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def lock_run_dir(run: Path) -> Path:
-    """Keep every other training out of a run's folder, which is made, until this process ends; return it.
+    """Make a run's folder, lock it against other trainings until this process ends, and return it.
 
     Raises:
-        BoneAgeError: one is at work there, or the folder cannot be written.
+        BoneAgeError: another process trains there, or the folder cannot be written.
     """
     if run.resolve() in _locked:
         return run
     lock = FileLock(run / LOCK)  # the system's own: it ends with the process that holds it
-    made = [folder for folder in (run, *run.parents) if not folder.exists()]
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BoneAgeError(f"{run} is being trained by another process.") from None
-    except OSError as error:
-        raise BoneAgeError(
-            f"{run} cannot be written: {error.strerror}. Choose another hydra.run.dir."
-        ) from error
+    with _translate_write_errors(run):
+        _make_dir(run, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise BoneAgeError(f"{run} is being trained by another process.") from None
     _locked[run.resolve()] = lock
-    _created[run.resolve()] = [folder.absolute() for folder in made]
     return run
 
 
-def create_run_dir(run: Path) -> Path:
-    """Do the same with a folder that nobody has: `run`, or where that is taken its name with a number.
-
-    Raises:
-        BoneAgeError: it cannot be written.
-    """
-    made = [folder.absolute() for folder in run.parents if not folder.exists()]
-    folder = unique_dir(run)
-    lock_run_dir(folder)
-    _created[folder.resolve()] = [folder.absolute(), *made]
-    return folder
-
-
-def unique_dir(wanted: Path) -> Path:
-    """Make and return a folder that was not there: of commands in one second each has one of its own.
+def unique_dir(path: Path) -> Path:
+    """Make and return a new folder: `path`, or where that exists its name with a number.
 
     Raises:
         BoneAgeError: it cannot be written.
     """
     for number in count(1):
-        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            if not folder.is_dir():
-                raise BoneAgeError(f"{folder} is in the way: it is no folder.") from None
-        except OSError as error:
-            raise BoneAgeError(
-                f"{folder} cannot be written: {error.strerror}. Choose another hydra.run.dir."
-            ) from error
+        folder = path if number == 1 else path.with_name(f"{path.name}_{number}")
+        with _translate_write_errors(folder):
+            try:
+                _make_dir(folder, exist_ok=False)
+                return folder
+            except FileExistsError:
+                if not folder.is_dir():
+                    raise
     raise AssertionError
 
 
+def _make_dir(folder: Path, *, exist_ok: bool) -> None:
+    missing = [f.absolute() for f in (folder, *folder.parents) if not f.exists()]
+    folder.mkdir(parents=True, exist_ok=exist_ok)
+    _created.extend(reversed(missing))
+
+
+@contextmanager
+def _translate_write_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BoneAgeError(
+            f"{folder} cannot be written: {error.strerror}. Choose another hydra.run.dir."
+        ) from error
+
+
 def remove_empty_run_dir(run: Path) -> None:
-    """Remove what this process has made for a run that it then refused, and nothing that was there before."""
-    made = _created.get(run.resolve(), [])
-    if run.absolute() not in made or not run.is_dir():
+    """Remove the folders that this process made for a run that was then refused."""
+    if run.absolute() not in _created or not run.is_dir():
         return
     if {entry.name for entry in run.iterdir()} <= {".hydra", LOCK, "boneage_pl.log"}:
         shutil.rmtree(run, ignore_errors=True)
-        for folder in made[1:]:
-            with suppress(OSError):  # other runs are in it
+        for folder in reversed(_created):
+            with suppress(OSError):  # it has other runs
                 folder.rmdir()
 
 

@@ -27,16 +27,16 @@ def save_shared_weights(
     ood_statistics: Any,
     kind: torch.dtype | None = None,
 ) -> None:
-    """Write weights and what a checkpoint says of itself as one file.
+    """Write a network's weights and a checkpoint's metadata as one file.
 
-    Folders of this machine are left out of the record: of a path that begins at the root its last part stays.
+    Of absolute paths in the metadata the last part alone is written.
 
     Args:
         path: of the file, ending with `.safetensors`.
         weights: of the network, by name.
-        record: what the checkpoint says of itself.
-        ood_statistics: what it knows of its images, see `boneage_pl.prediction.ood`; or nothing.
-        kind: what the network's matrices and filters are stored as; they are computed with as float32.
+        record: the checkpoint's metadata.
+        ood_statistics: see `boneage_pl.prediction.ood`; or `None`.
+        kind: dtype that matrices and filters are stored as; they are loaded as float32.
 
     Raises:
         OSError: the file cannot be written.
@@ -49,14 +49,14 @@ def save_shared_weights(
         tensors[f"ood_statistics{at}"] = _to_stored(value, None)
         return {_TENSOR: f"ood_statistics{at}"}
 
-    said = {
+    header = {
         "record": _map_values({**record.to_dict(), "root": ""}, lambda _, value: _without_folder(value)),
         "ood_statistics": _map_values(ood_statistics, without_tensor),
         "sha256": _digest(tensors),
     }
     with atomic_path(path) as beside:
         try:
-            save_file(tensors, beside, metadata={"format": "pt", FORMAT: json.dumps(said)})
+            save_file(tensors, beside, metadata={"format": "pt", FORMAT: json.dumps(header)})
         except SafetensorError as error:  # what the library makes of a full disk
             raise OSError(str(error)) from error
         beside.chmod(0o644)  # the library's own is for its owner alone
@@ -71,13 +71,13 @@ def load_shared_weights(path: Path) -> tuple[dict[str, Tensor], Any, Any]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            said = json.loads((file.metadata() or {}).get(FORMAT, "null"))
+            header = json.loads((file.metadata() or {}).get(FORMAT, "null"))
         tensors = load_file(path)
     except (SafetensorError, ValueError, RecursionError) as error:
         raise ValueError(f"it is no safetensors file ({error})") from error
-    if not isinstance(said, dict):
+    if not isinstance(header, dict):
         raise ValueError("it holds weights of something else")
-    if _digest(tensors) != said.get("sha256"):
+    if _digest(tensors) != header.get("sha256"):
         raise ValueError("it is damaged")
 
     def with_tensor(_: str, value: Any) -> Any:
@@ -88,15 +88,14 @@ def load_shared_weights(path: Path) -> tuple[dict[str, Tensor], Any, Any]:
         for name, value in tensors.items()
         if name.startswith(_NETWORK)
     }
-    return weights, said.get("record"), _map_values(said.get("ood_statistics"), with_tensor)
+    return weights, header.get("record"), _map_values(header.get("ood_statistics"), with_tensor)
 
 
 def _to_stored(value: Tensor, kind: torch.dtype | None) -> Tensor:
     """Return a tensor as it is stored, a copy.
 
-    What has one dimension stays as it is, for it takes no room: biases, and what BatchNorm knows of each
-    channel, whose variance may be beyond float16's 65,504 (in three layers after 30 epochs at
-    0.01). So does what is too large otherwise.
+    Vectors stay as they are: they are small, and a BatchNorm variance may be beyond float16's 65,504 (in
+    three layers after 30 epochs at 0.01). So does every tensor with such values.
     """
     if kind and value.is_floating_point() and value.ndim > 1:
         smaller = value.to(kind)

@@ -258,7 +258,7 @@ def test_invalid_data_numbers_are_refused(root: Path, option: str):
     process = command(root, option)
     _, err = process.communicate()
     assert process.returncode == 2
-    assert f"{option}: it must be a whole number" in err
+    assert f"{option}: it must be" in err
 
 
 # images of more than 8 bits

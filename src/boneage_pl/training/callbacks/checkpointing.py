@@ -144,7 +144,7 @@ def checkpoint_bytes(network: nn.Module) -> int:
 
 
 def warn_if_low_disk_space(network: nn.Module, run: Path) -> None:
-    """Say beforehand if the disk may not hold what will be saved."""
+    """Warn before the training if the disk may be too small for the checkpoints."""
     needed, free = checkpoint_bytes(network), shutil.disk_usage(run).free
     if free < needed:
         log.warning(

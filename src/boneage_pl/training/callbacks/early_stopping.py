@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 class EarlyStopping(callbacks.EarlyStopping):
-    """Lightning's early stopping, which says why, and lets a run that had stopped train no further."""
+    """Lightning's early stopping, which logs its reason, and stops a resumed run again."""
 
     @property
     def has_stopped(self) -> bool:
@@ -23,7 +23,7 @@ class EarlyStopping(callbacks.EarlyStopping):
         trainer.should_stop = trainer.should_stop or self.has_stopped
 
     def on_train_end(self, *_: Any) -> None:
-        """Say why."""
+        """Log the reason."""
         if not self.has_stopped:
             return
         why = {

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 # TensorBoard's name of each validation error, and the metric's
 VALIDATION = {"val": "val_mae", "val_girls": "val_mae_girls", "val_boys": "val_mae_boys"}
-# Months between the highest and the lowest answer of a network that has collapsed; our choice.
+# Months between the highest and the lowest prediction of a network that has collapsed; our choice.
 CONSTANT_MONTHS = 0.1
 COLUMNS, SHOWN_EPOCHS = 8, 6  # of the sheet of training images
 
@@ -66,54 +66,40 @@ class EpochLogger(Callback):
         """Write the epoch."""
         assert isinstance(module, BoneAgeModule)
         value = {name: float(metric) for name, metric in trainer.callback_metrics.items()}
-        row = {
-            "epoch": trainer.current_epoch,
-            "train_mae": value["train_mae"],
-            "val_mae": value["val_mae"] if module.validation_outputs else None,
-            "lr": self.lr,
-        }
-        self.history.rows.append(row)
+        epoch, validated = trainer.current_epoch, module.validation_outputs
+        val_mae = value["val_mae"] if validated else None
+        self.history.rows.append(
+            {"epoch": epoch, "train_mae": value["train_mae"], "val_mae": val_mae, "lr": self.lr}
+        )
         if not trainer.is_global_zero:
             return
         self.write()
 
         rate = self.images / (self.stopped - self.started)
-        measured = f"{row['val_mae']:9.3f}" if module.validation_outputs else " " * 9
-        line = "%5d  %9.3f  %s %s  %9.2e  %8.1f"
-        log.info(
-            line,
-            row["epoch"],
-            row["train_mae"],
-            measured,
-            "*" if self.history.ends_with_best else " ",
-            self.lr,
-            rate,
-        )
+        measured = f"{val_mae:9.3f} {'*' if self.history.ends_with_best else ' '}" if validated else " " * 11
+        log.info("%5d  %9.3f  %s  %9.2e  %8.1f", epoch, value["train_mae"], measured, self.lr, rate)
         points: dict[str, Any] = {
-            "mae/train": row["train_mae"],
+            "mae/train": value["train_mae"],
             "training/lr": self.lr,
             "training/images_per_second": rate,
         }
-        if module.validation_outputs:
-            self._warn_if_constant_predictions(
-                trainer.current_epoch, float(np.ptp(module.validation["predicted"]))
-            )
+        if validated:
+            self._warn_if_constant_predictions(epoch, float(np.ptp(module.validation["predicted"])))
             points |= {f"mae/{name}": value[key] for name, key in VALIDATION.items()}
         with log_write_errors(self.record.path):
-            self.record.epoch(trainer.current_epoch, time.perf_counter() - self.started, rate)
-        # on the disk before the checkpoint that says that this epoch is over
-        log_epoch(trainer.loggers, points, trainer.current_epoch)
+            self.record.epoch(epoch, time.perf_counter() - self.started, rate)
+        log_epoch(trainer.loggers, points, epoch)  # on the disk before the checkpoint of this epoch
 
-    def _warn_if_constant_predictions(self, epoch: int, apart: float) -> None:
-        """Say once if the answers to all validation images are alike."""
-        if apart < CONSTANT_MONTHS and not self.collapsed:
+    def _warn_if_constant_predictions(self, epoch: int, spread: float) -> None:
+        """Warn once if all validation images get the same prediction."""
+        if spread < CONSTANT_MONTHS and not self.collapsed:
             self.collapsed = True
             log.warning(
-                "epoch %d answers the same for every validation image (within %.2f months): nothing of the\n"
-                "pictures reaches the answers. If it stays so, try a lower optimizer.lr, the warm-up of\n"
+                "epoch %d predicts the same for every validation image (within %.2f months): they do not\n"
+                "depend on the images. If it stays so, try a lower optimizer.lr, the warm-up of\n"
                 "scheduler=cosine, or trainer.gradient_clip_val=1.",
                 epoch,
-                apart,
+                spread,
             )
 
     def write(self) -> None:
@@ -123,24 +109,20 @@ class EpochLogger(Callback):
 
 
 def check_monitors(callbacks: list[Callback]) -> None:
-    """Refuse a callback that waits for a metric that there is not, before anything is trained.
-
-    Raises:
-        BoneAgeError: naming it and the metrics that there are.
-    """
+    """Raise `BoneAgeError` for a callback that monitors a metric that is not logged."""
     metrics = ["train_mae", *VALIDATION.values()]
     if not all(type(c).__module__.startswith(("lightning.", "boneage_pl.")) for c in callbacks):
         return  # one of a user's own may log more
     for callback in callbacks:
-        if (wanted := getattr(callback, "monitor", None)) is not None and wanted not in metrics:
-            raise BoneAgeError(
-                f"callbacks: {type(callback).__name__} monitors {wanted}; there are {', '.join(metrics)}."
-            )
+        metric = getattr(callback, "monitor", None)
+        if metric is not None and metric not in metrics:
+            name = type(callback).__name__
+            raise BoneAgeError(f"callbacks: {name} monitors {metric}; there are {', '.join(metrics)}.")
 
 
 @contextmanager
 def log_write_errors(what: Path | str) -> Iterator[None]:
-    """Say what cannot be written, and go on: a full disk ends no training."""
+    """Log a write error and go on: a full disk ends no training."""
     try:
         yield
     except OSError as error:
@@ -148,12 +130,12 @@ def log_write_errors(what: Path | str) -> Iterator[None]:
 
 
 class SaveMetadata(Callback):
-    """Adds to every checkpoint, as plain values, what is needed to use it alone.
+    """Adds the metadata to every checkpoint, as plain values.
 
     Args:
-        record: the run's description; what changes from epoch to epoch is added.
-        validation_rows: `id, male, bone_age` of the validation rows, in the order they are measured in.
-        history: the epochs, as far as they go.
+        record: the run's metadata; the epoch's are added.
+        validation_rows: `id, male, bone_age` of the validation rows.
+        history: the epochs so far.
     """
 
     def __init__(
@@ -166,14 +148,13 @@ class SaveMetadata(Callback):
     def on_save_checkpoint(
         self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the record and the latest validation's answers."""
+        """Add the metadata with the latest validation's predictions."""
         assert isinstance(module, BoneAgeModule)
-        rows: Any = self.rows.iloc[module.validation["row"]]
+        predictions = dict(module.validation)
+        rows: Any = self.rows.iloc[predictions.pop("row")].to_dict("list")
+        epochs = list(self.history.rows)
         record = replace(
-            self.record,
-            epoch=trainer.current_epoch,
-            epochs=list(self.history.rows),
-            validation={**rows.to_dict("list"), **{k: v for k, v in module.validation.items() if k != "row"}},
+            self.record, epoch=trainer.current_epoch, epochs=epochs, validation={**rows, **predictions}
         )
         checkpoint["boneage_pl"] = record.to_dict()
 
@@ -194,7 +175,7 @@ class SeedEachEpoch(Callback):
 
 
 class SampleGrid(Callback):
-    """Shows in TensorBoard, before the first step, the training images as the network sees them."""
+    """Shows augmented training images in TensorBoard before the first step."""
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Draw eight samples, spread over the training rows, as six epochs show them."""

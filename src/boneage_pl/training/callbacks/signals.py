@@ -106,7 +106,7 @@ class GracefulStop(Callback):
 
 
 def print_stopped(number: int, run: Path) -> None:
-    """Tell how to go on."""
+    """Log the command that resumes the run."""
     log.info("\nstopped by %s; go on with\n  %s", signal.Signals(number).name, resume_command(run))
 
 
