@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from boneage_pl.cli import CONF_DIR
+from boneage_pl.cli.checks import check_numbers
 from boneage_pl.data.tables.load import read_table
 from boneage_pl.download import download
 from boneage_pl.errors import BoneAgeError
@@ -68,7 +69,9 @@ def here(site: Site, root: Path, *more: str) -> None:
     """Run the command's task in this process: as `start`, but quick."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        download(compose("download", typed(site, root, *more)))
+        config = compose("download", typed(site, root, *more))
+    check_numbers(config)
+    download(config)
 
 
 def assert_complete(root: Path) -> None:

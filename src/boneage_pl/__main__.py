@@ -18,7 +18,7 @@ from boneage_pl.errors import BoneAgeError
 from boneage_pl.training.preflight import check_options, check_typed_trainer_options
 from boneage_pl.training.resume import expand_resume
 from boneage_pl.training.run_dir import is_rank_zero, remove_empty_run_dir
-from boneage_pl.training.runs import LAST
+from boneage_pl.training.runs import LAST, PREVIOUS
 from boneage_pl.training.sweep import summarize_sweep
 from boneage_pl.utils.files import expand_path
 
@@ -51,7 +51,8 @@ def _needs_imagenet(config: DictConfig) -> bool:
 
 
 def _is_resumed() -> bool:
-    return (Path(HydraConfig.get().runtime.output_dir) / LAST).exists()
+    run = Path(HydraConfig.get().runtime.output_dir)
+    return (run / LAST).exists() or (run / PREVIOUS).exists()
 
 
 def print_setup(config: DictConfig) -> "DatasetIndex | None":

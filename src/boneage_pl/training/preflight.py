@@ -35,11 +35,10 @@ from boneage_pl.utils.precision import AUTO, normalize_precision
 
 _EPOCHS = "a run counts whole epochs: trainer.max_epochs, and trainer.limit_train_batches for shorter ones."
 _OWN = "a run does this in its own way, by epoch and in its folder."
+_EVALUATE = "boneage_pl.evaluate tests a trained model."
 REJECTED_OPTIONS = {
     **dict.fromkeys(("max_steps", "min_steps", "max_time"), _EPOCHS),
-    **dict.fromkeys(
-        ("limit_test_batches", "limit_predict_batches"), "boneage_pl.evaluate tests a trained model."
-    ),
+    **dict.fromkeys(("limit_test_batches", "limit_predict_batches"), _EVALUATE),
     "overfit_batches": "it validates on training images: use trainer.limit_train_batches instead.",
     "val_check_interval": "trainer.check_val_every_n_epoch validates more seldom.",
     "logger": "loggers are options of their own: logger=csv.",
@@ -55,7 +54,7 @@ _FIXED = {"inference_mode": False, "use_distributed_sampler": False}
 
 
 def check_typed_trainer_options(arguments: list[str]) -> None:
-    """Raise `BoneAgeError` for a Trainer option that a run does not take, before Hydra says it has none."""
+    """Raise `BoneAgeError` for a Trainer option that is not used here, before Hydra calls it unknown."""
     for argument in arguments:
         key = argument.lstrip("+~").partition("=")[0]
         if (name := key.removeprefix("trainer.")) != key and name in REJECTED_OPTIONS.keys() - _FIXED.keys():
@@ -67,15 +66,13 @@ def _rejection(name: Any) -> BoneAgeError:
 
 
 def check_trainer(trainer: DictConfig) -> None:
-    """Raise `BoneAgeError` for an option of the Trainer that cannot be, or that a run does not take."""
+    """Raise `BoneAgeError` for an option of the Trainer that is unknown, not used here, or out of range."""
     known = yaml.safe_load((CONF_DIR / "trainer" / "default.yaml").read_text(encoding="utf-8"))
     for name, value in trainer.items():
         if name in REJECTED_OPTIONS and value != _FIXED.get(str(name)):
             raise _rejection(name)
         if name not in known and name not in REJECTED_OPTIONS:
-            raise BoneAgeError(
-                f"trainer.{name!s}: there is no such option; --cfg job prints those that there are."
-            )
+            raise BoneAgeError(f"trainer.{name!s}: there is no such option; --cfg job lists them.")
     strategy = trainer.get("strategy")
     if isinstance(strategy, str) and strategy != "auto" and not strategy.startswith("ddp"):
         raise BoneAgeError(
@@ -119,8 +116,8 @@ def _known_to_hydra(config: DictConfig) -> Iterator[None]:
 class Preflight(Callback):
     """Checks the composed configuration before Hydra, or anything else, writes into a run's folder.
 
-    A refusal exits, and changes nothing that was there. Of the runs of a sweep Hydra would write `.hydra/`
-    before they are checked, so that this is done here.
+    A refusal exits and changes nothing. Hydra would write `.hydra/` of a sweep's run before the check, so it
+    is written here.
     """
 
     def __init__(self) -> None:
@@ -201,7 +198,7 @@ def temporary_run_dir() -> str:
 
 
 def check_options(config: DictConfig) -> None:
-    """Raise `BoneAgeError` for a configuration that cannot be right, of a new run or of one that goes on."""
+    """Raise `BoneAgeError` for a configuration that cannot be right, of a new or a resumed run."""
     for group in ("data", "model", "loss", "sampler", "optimizer", "trainer"):
         if not isinstance(config.get(group), DictConfig) or "_target_" not in config[group]:
             raise BoneAgeError(f"{group}={config.get(group)}: it must name an object to build, its _target_.")
@@ -209,10 +206,8 @@ def check_options(config: DictConfig) -> None:
     known = {*base, *(name for entry in base["defaults"] if isinstance(entry, dict) for name in entry)}
     if unknown := [str(key) for key in config if key not in known]:
         near = get_close_matches(unknown[0], known, 1)
-        raise BoneAgeError(
-            f"{unknown[0]}: there is no such option, and what stands there would be used nowhere."
-            + (f" Did you mean {near[0]}?" if near else "")
-        )
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise BoneAgeError(f"{unknown[0]}: there is no such option; its settings would be ignored.{hint}")
     transforms = config.get("transforms")
     if not isinstance(transforms, DictConfig) or not {*transforms} <= {"train", "validation", "mixup"}:
         raise BoneAgeError(

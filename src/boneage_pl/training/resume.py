@@ -53,9 +53,10 @@ def expand_resume(arguments: list[str]) -> DictConfig:
         OmegaConf.update(config, key, value)
     check_numbers(config)
     if (run / SUMMARY).exists() and "trainer.max_epochs" not in options:
+        longer = OmegaConf.select(config, "trainer.max_epochs", default=0) + 10
         raise BoneAgeError(
             f"resume={run}: that run is finished. To train it for longer, set its last epoch:\n"
-            f"  {resume_command(run)} trainer.max_epochs={_epochs(config) + 10}"
+            f"  {resume_command(run)} trainer.max_epochs={longer}"
         )
     if (option := options.get("trainer.max_epochs")) and option < (done := _epochs_trained(run)):
         raise BoneAgeError(f"trainer.max_epochs={option}: {done} epochs are trained already.")
@@ -80,16 +81,9 @@ def _epochs_trained(run: Path) -> int:
 
 def _resolved(config: DictConfig, run: Path) -> Any:
     try:
-        return OmegaConf.to_container(
-            config, resolve=True
-        )  # an interpolation may make a dictionary of a text
+        return to_plain(config)  # an interpolation may make a dictionary of a text
     except OmegaConfBaseException as error:
         raise BoneAgeError(f"{run}/.hydra/config.yaml cannot be resolved: {error}") from error
-
-
-def _epochs(config: DictConfig) -> int:
-    epochs = OmegaConf.select(config, "trainer.max_epochs")
-    return epochs if isinstance(epochs, int) else 0
 
 
 def _typed_overrides(arguments: list[str]) -> dict[str, Any]:

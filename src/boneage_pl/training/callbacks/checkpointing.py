@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints so that a file under its final name is whole.
 
-    Straight into the file, which is four times as fast as by way of memory, as Lightning does it. The best
-    checkpoint is often the last one too: its second name is a hard link, for no file is changed in place. The
-    last one but one is kept as `previous.ckpt`. A write error is logged, and `failed` is set.
+    It writes straight into the file, which is four times as fast as through memory, as Lightning does. A
+    checkpoint that is both best and last is one file with a hard link. The last but one is kept as
+    `previous.ckpt`. A write error is logged, and sets `failed`.
     """
 
     def __init__(self) -> None:
@@ -43,11 +43,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as beside:
-                if not self._link(step, beside):
+                latest_step, latest = self._latest or (None, path)
+                if latest_step != step or not _hardlink(latest, beside):
                     with beside.open("wb") as file:
                         torch.save(checkpoint, file)
                 if path.name == LAST.name and path.exists() and self._latest != (step, path):
-                    _hardlink_or_move(path, path.with_name(PREVIOUS.name))
+                    path.replace(path.with_name(PREVIOUS.name))  # a killed run resumes from it
         except (OSError, RuntimeError) as error:  # PyTorch's writer turns what the disk says into the second
             self.failed = True
             log.error(
@@ -60,23 +61,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             self.failed = False
             self._latest = step, path
 
-    def _link(self, step: int, beside: Path) -> bool:
-        if self._latest is None or self._latest[0] != step:
-            return False
-        try:
-            beside.hardlink_to(self._latest[1])
-        except OSError:  # not every file system has links
-            return False
-        return True
 
-
-def _hardlink_or_move(path: Path, other: Path) -> None:
-    """Let `other` name the file at `path` too, or alone where the file system has no links."""
+def _hardlink(path: Path, other: Path) -> bool:
+    """Let `other` name the file at `path` too, if the file system has links."""
     try:
-        with atomic_path(other) as beside:
-            beside.hardlink_to(path)
+        other.hardlink_to(path)
     except OSError:
-        path.replace(other)
+        return False
+    return True
 
 
 class SaveBestAndLast(Checkpoint):
