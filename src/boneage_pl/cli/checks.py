@@ -55,7 +55,7 @@ class _Archives(TypedDict, total=False):
 
 
 class Options(TypedDict, total=False):
-    """Options that are numbers, wherever a command has them; its other options are not looked at."""
+    """The numbers among the options of all commands; other options are not checked."""
 
     seed: _Seed
     data: _Data
@@ -70,7 +70,7 @@ class Options(TypedDict, total=False):
     port: Annotated[int, Ge(1), Lt(65536)] | None
     training: _Archives
     validation: _Archives | None
-    timeout: Annotated[float, Ge(0.001)]
+    timeout: Annotated[float, Ge(0.001), Lt(float("inf"))]
     retries: _Number
     retry_wait: _Number
     unpack_factor: _Number

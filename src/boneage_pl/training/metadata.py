@@ -94,7 +94,8 @@ class _Split(_Stored):
 
 
 def _check_input(spec: InputSpec) -> InputSpec:
-    if not len(spec.mean) == len(spec.std) > 0 or not all(map(isfinite, spec.mean)) or not min(spec.std) > 0:
+    finite = all(map(isfinite, (*spec.mean, *spec.std)))
+    if not finite or not 0 < len(spec.mean) == len(spec.std) or min(spec.std) <= 0:
         raise ValueError("a mean and a deviation above 0 for each channel are needed")
     return spec
 
@@ -142,11 +143,11 @@ class WarmStart:
 
 @dataclass
 class CheckpointMetadata:
-    """What a checkpoint says beside its weights: all that is needed to use it alone.
+    """All that a checkpoint has beside its weights to be used alone.
 
     Args:
         version: of this project.
-        experiment: its name.
+        experiment: the experiment's name.
         config: the run's whole configuration, resolved.
         precision: Lightning's name of the arithmetic of the training.
         input: the network's normalization.

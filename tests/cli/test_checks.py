@@ -1,0 +1,31 @@
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from boneage_pl.cli.checks import check_numbers
+from boneage_pl.errors import BoneAgeError
+
+
+@pytest.mark.parametrize(
+    ("config", "option"),
+    [
+        ({"optimizer": {"lr": float("nan")}}, "optimizer.lr=nan"),
+        ({"optimizer": {"lr": "0,1"}}, "optimizer.lr=0,1"),
+        ({"data": {"phantom": {"size": True}}}, "data.phantom.size=True"),
+        ({"data": {"batch_size": 3.0}}, "data.batch_size=3.0"),
+        ({"data": {"batch_size": None}}, "data.batch_size=None"),
+        ({"trainer": {"limit_train_batches": 1.5}}, "trainer.limit_train_batches=1.5"),
+        ({"trainer": {"fast_dev_run": -1}}, "trainer.fast_dev_run=-1"),
+        ({"data": "x"}, "data=x"),
+        ({"seed": "${nothing}"}, "nothing"),
+    ],
+)
+def test_option_out_of_range_is_named(config: dict[str, Any], option: str):
+    with pytest.raises(BoneAgeError, match=option.replace(".", r"\.")):
+        check_numbers(OmegaConf.create(config))
+
+
+def test_shares_nulls_and_missing_options_pass():
+    trainer = {"limit_val_batches": 0.5, "limit_train_batches": None, "fast_dev_run": True}
+    check_numbers(OmegaConf.create({"trainer": trainer, "data": {"num_workers": None}, "batch_size": "???"}))
