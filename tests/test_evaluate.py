@@ -27,7 +27,7 @@ class Home:
         self.path = path
         self.forks = forks
         for name, options in (("a", []), ("b", ["optimizer.lr=0.003"])):
-            command = ["+experiment=v1", *TINY[:-1], "trainer.max_epochs=3", *options]
+            command = ["+experiment=v1", *TINY, "trainer.max_epochs=3", *options]
             self.forks.run(*command, f"hydra.run.dir=outputs/{name}", cwd=path)
         self.root = path / "data" / "phantom"
         self.table = pd.read_csv(self.root / "boneage-training-dataset.csv", dtype={"id": str})
@@ -181,7 +181,7 @@ def test_unmapped_columns_are_named(home: Home):
 
 def test_compare_with_needs_no_own_validation_images(home: Home):
     """It only must not have been trained on those that are asked."""
-    home.forks.run("+experiment=v1", *TINY[:-1], "data.seed=3", "hydra.run.dir=outputs/c", cwd=home.path)
+    home.forks.run("+experiment=v1", *TINY, "data.seed=3", "hydra.run.dir=outputs/c", cwd=home.path)
     result = home.evaluate("ckpt=outputs/a", "compare_with=outputs/c", check=False)
     assert result.returncode == 2
     assert "of the 20 images were trained on by outputs/c/checkpoints/best.ckpt (id" in result.stderr
@@ -191,7 +191,7 @@ def test_compare_with_needs_no_own_validation_images(home: Home):
 
 def test_inherited_training_images_count_as_leakage(home: Home):
     """v2 of a split of its own has v1's weights, and so v1's images."""
-    options = [o for o in TINY[:-1] if not o.startswith("trainer.max_epochs")]
+    options = [o for o in TINY if not o.startswith("trainer.max_epochs")]
     home.forks.run(
         "+experiment=v2",
         "ckpt=outputs/a",

@@ -12,17 +12,13 @@ from tests.conftest import SMALL_PHANTOM, Result, run_command
 from tests.helpers.compare_runs import differing
 from tests.helpers.fork_server import CHECKOUT, Forks
 
-OWN = [
-    "model._target_=tests.helpers.tiny_models.Tiny",
-    "callbacks.brake._target_=tests.helpers.tiny_models.Brake",
-]
+OWN = "model._target_=tests.helpers.tiny_models.Tiny"
 TINY = [
     *SMALL_PHANTOM,
     "data.batch_size=8",
     "trainer.max_epochs=6",
     "optimizer.lr=0.001",
-    OWN[0],
-    f"+{OWN[1]}",
+    OWN,
 ]
 STEPS = 8  # an epoch
 V2 = [
@@ -83,8 +79,8 @@ def v2(home: Home, v1: Path) -> Path:
 def test_resume_after_kills_equals_uninterrupted_run(home: Home, v1: Path):
     fresh = ["+experiment=v1", *TINY, "hydra.run.dir=outputs/killed"]
     home.cut_off(*fresh, step=2)
-    home.cut_off("resume=latest", *OWN, step=3 * STEPS + 2)
-    result = home.run("resume=latest", *OWN)
+    home.cut_off("resume=latest", OWN, step=3 * STEPS + 2)
+    result = home.run("resume=latest", OWN)
     assert "continuing outputs/killed after 3 of 6 epochs" in result.stdout
     assert differing(home.outputs / "killed", v1) == []
     assert (home.outputs / "killed" / "boneage_pl.log").read_text().count("v1: data/phantom") == 3
@@ -98,7 +94,7 @@ def test_resume_warns_of_other_threads(home: Home):
     before = torch.get_num_threads()
     other = 1 if before > 1 else 2
     env = {"OMP_NUM_THREADS": str(other), "PYTHONPATH": str(CHECKOUT)}
-    more = [f"resume={run}", "trainer.max_epochs=2", *OWN]
+    more = [f"resume={run}", "trainer.max_epochs=2", OWN]
     said = run_command(*more, cwd=home.path, **env).stdout
     assert f"computed with threads {other}; before with threads {before}: the run goes on, but not" in said
     sessions = json.loads((home.path / run / "run.json").read_text())["sessions"]
@@ -111,7 +107,7 @@ def test_resume_keeps_lowered_rate(home: Home, v2: Path):
     home.cut_off(*V2, *TINY, "hydra.run.dir=outputs/cut2", step=3 * STEPS + 2)
     (home.outputs / "v1" / "checkpoints").rename(home.path / "gone")  # its start is not needed any more
     try:
-        home.run("resume=outputs/cut2", *OWN)
+        home.run("resume=outputs/cut2", OWN)
     finally:
         (home.path / "gone").rename(home.outputs / "v1" / "checkpoints")
     assert differing(home.outputs / "cut2", v2) == []
@@ -121,8 +117,8 @@ def test_resume_keeps_lowered_rate(home: Home, v2: Path):
 def test_resume_keeps_schedule_and_augmentation(home: Home):
     home.run(*MODERN, *TINY, "hydra.run.dir=outputs/modern")
     home.cut_off(*MODERN, *TINY, "hydra.run.dir=outputs/cut3", step=2 * STEPS + 2)
-    home.cut_off("resume=latest", *OWN, step=2 * STEPS + 2, by="term")
-    home.run("resume=outputs/cut3", *OWN)
+    home.cut_off("resume=latest", OWN, step=2 * STEPS + 2, by="term")
+    home.run("resume=outputs/cut3", OWN)
     assert differing(home.outputs / "cut3", home.outputs / "modern") == []
     rates = [
         line.split(",")[3] for line in (home.outputs / "modern" / "metrics.csv").read_text().splitlines()
@@ -143,11 +139,11 @@ def test_resume_after_early_stop_trains_no_further(home: Home):
     assert json.loads((whole / "report" / "summary.json").read_text())["epochs"] == 3
     home.cut_off(*command, "hydra.run.dir=outputs/cut4", step=STEPS + 2)
     in_report = json.dumps([("figure", 1, "kill")])
-    killed = home.forks.start("boneage_pl", "resume=outputs/cut4", *OWN, cwd=home.path, FAULT_PLAN=in_report)
+    killed = home.forks.start("boneage_pl", "resume=outputs/cut4", OWN, cwd=home.path, FAULT_PLAN=in_report)
     assert killed.wait().returncode == -signal.SIGKILL
-    home.run("resume=outputs/cut4", *OWN)
+    home.run("resume=outputs/cut4", OWN)
     assert differing(home.outputs / "cut4", whole) == []
-    more = home.run("resume=outputs/cut4", "trainer.max_epochs=9", *OWN).stdout
+    more = home.run("resume=outputs/cut4", "trainer.max_epochs=9", OWN).stdout
     assert "stopped early: after epoch 2" in more
 
 
@@ -187,12 +183,12 @@ def test_second_ctrl_c_stops_at_once(home: Home):
 def test_extended_run_equals_longer_run(home: Home, v1: Path):
     short = [o for o in TINY if "max_epochs" not in o]
     home.run("+experiment=v1", *short, "trainer.max_epochs=4", "hydra.run.dir=outputs/grown")
-    result = home.run("resume=outputs/grown", *OWN, check=False)
+    result = home.run("resume=outputs/grown", OWN, check=False)
     assert result.returncode == 2
     assert "that run is finished" in result.stderr
-    more = ["resume=outputs/grown", "trainer.max_epochs=6", *OWN]
+    more = ["resume=outputs/grown", "trainer.max_epochs=6", OWN]
     home.cut_off(*more, step=STEPS + 2)  # it is unfinished again, and goes on to six
-    home.run("resume=outputs/grown", *OWN)
+    home.run("resume=outputs/grown", OWN)
     assert differing(home.outputs / "grown", v1) == []
 
 
@@ -205,20 +201,16 @@ def test_damaged_last_falls_back_to_previous(home: Home, v1: Path):
     middle = len(content) // 2
     content[middle : middle + 100] = bytes(100)  # longer than the padding between tensors
     last.write_bytes(content)
-    result = home.run("resume=outputs/damaged", *OWN)
+    result = home.run("resume=outputs/damaged", OWN)
     assert "last.ckpt cannot be read as a checkpoint" in result.stdout
     assert "after 2 of 6 epochs" in result.stdout
     assert differing(home.outputs / "damaged", v1) == []
 
 
 def test_image_damaged_during_training_is_named(home: Home):
-    command = [
-        "+experiment=v1",
-        *TINY,
-        "data.root=data/bad",
-        "data.cache=false",
-        "+callbacks.brake.seconds=0.05",
-    ]
+    brake = "callbacks.brake._target_=tests.helpers.tiny_models.Brake"
+    slow = [f"+{brake}", "+callbacks.brake.seconds=0.05"]
+    command = ["+experiment=v1", *TINY, *slow, "data.root=data/bad", "data.cache=false"]
     running = home.forks.start("boneage_pl", *command, "hydra.run.dir=outputs/bad", cwd=home.path)
     metrics = home.outputs / "bad" / "metrics.csv"
     while not metrics.exists():
@@ -233,7 +225,7 @@ def test_image_damaged_during_training_is_named(home: Home):
     assert "python -m boneage_pl resume=outputs/bad" in result.stderr
     assert "Traceback" not in result.stderr
     image.write_bytes(whole)
-    assert "continuing outputs/bad" in home.run("resume=outputs/bad", *OWN).stdout
+    assert "continuing outputs/bad" in home.run("resume=outputs/bad", OWN, brake).stdout
 
 
 @pytest.mark.parametrize(
@@ -246,7 +238,7 @@ def test_image_damaged_during_training_is_named(home: Home):
             ["resume=outputs/v1", "trainer.max_epochs=9"],
             "names model._target_=tests.helpers.tiny_models.Tiny",
         ),
-        (["resume=outputs/v1", "trainer.max_epochs=2", *OWN], "6 epochs are trained already"),
+        (["resume=outputs/v1", "trainer.max_epochs=2", OWN], "6 epochs are trained already"),
         (["resume="], "resume= is empty"),
         (["resume=latest", "output_dir=elsewhere"], "there is no unfinished run under elsewhere/"),
         (["+experiment=v1", *TINY, "hydra.run.dir=outputs/v1"], "outputs/v1 already holds a run"),
