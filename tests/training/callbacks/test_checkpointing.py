@@ -1,5 +1,7 @@
 """Checkpoints on the disk."""
 
+import errno
+import os
 import resource
 import shutil
 from pathlib import Path
@@ -55,6 +57,22 @@ def test_failed_save_keeps_older_file(tmp_path: Path, caplog: pytest.LogCaptureF
     files.save_checkpoint({"epoch": 2, "global_step": 2}, path)
     assert not files.failed
     assert [torch.load(tmp_path / f"{name}.ckpt")["epoch"] for name in ("last", "previous")] == [2, 0]
+
+
+def test_failed_flush_keeps_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A disk may take the bytes and refuse them when they are flushed."""
+    files = AtomicCheckpointIO()
+    path = tmp_path / "last.ckpt"
+    files.save_checkpoint({"epoch": 0, "global_step": 0}, path)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    files.save_checkpoint({"epoch": 1, "global_step": 1}, path)
+    assert files.failed
+    assert torch.load(path)["epoch"] == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_low_disk_space_is_logged(

@@ -1,6 +1,7 @@
 """Save the best and last checkpoint, atomically."""
 
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         step = checkpoint["global_step"]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path) as beside:
+            with atomic_path(path, flush=False) as beside:
                 latest_step, latest = self._latest or (None, path)
                 if latest_step != step or not _hardlink(latest, beside):
                     with beside.open("wb") as file:
                         torch.save(checkpoint, file)
+                        file.flush()
+                        os.fsync(file.fileno())  # before the last one is moved: a disk may fail only here
                 if path.name == LAST.name and path.exists() and self._latest != (step, path):
                     path.replace(path.with_name(PREVIOUS.name))  # a killed run resumes from it
         except (OSError, RuntimeError) as error:  # PyTorch's writer turns what the disk says into the second
