@@ -82,8 +82,8 @@ def test_fine_tuning_at_other_size_with_layer_decay(home: Path, forks: Forks):
     assert {group["weight_decay"] for group in groups} == {0.0, 0.05}
 
 
-def test_affine_reduces_larger_images(home: Path, forks: Forks):
-    options = [*SMALL, "data.image_size=96", "transforms.train.affine.size=64", "trainer.max_epochs=1"]
+def test_network_takes_smaller_images(home: Path, forks: Forks):
+    options = [*SMALL, "data.image_size=96", "transforms.train.size.size=64", "trainer.max_epochs=1"]
     forks.run("+experiment=v3", *options, "hydra.run.dir=outputs/reduced/x", cwd=home)
     for name, *further in (("evaluate", "out=reduced"), ("export", "format=onnx", "out=reduced.onnx")):
         done = forks.start(f"boneage_pl.{name}", "ckpt=outputs/reduced/x", *further, cwd=home).wait()
@@ -93,7 +93,7 @@ def test_affine_reduces_larger_images(home: Path, forks: Forks):
     numbers = json.loads((home / "reduced" / "metrics.json").read_text())
     assert numbers["overall"]["mae"]["value"] == pytest.approx(float(epoch["val_mae"]), abs=1e-3)
     weights = torch.load(home / "outputs" / "reduced" / "x" / "checkpoints" / "best.ckpt", weights_only=True)
-    assert weights["boneage_pl"]["config"]["transforms"]["train"]["affine"]["size"] == 64
+    assert weights["boneage_pl"]["config"]["transforms"]["train"]["size"]["size"] == 64
 
 
 def test_distribution_loss_names_required_outputs(home: Path, forks: Forks):

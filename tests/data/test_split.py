@@ -112,6 +112,39 @@ def test_trained_images_and_copies_do_not_validate(shape, seed, protocol):
     pd.testing.assert_frame_equal(usual, other)
 
 
+@given(shape=tables, seed=st.integers(0, 99), protocol=st.sampled_from(["disjoint", "natural"]))
+@settings(max_examples=40, deadline=None)
+def test_images_of_a_patient_stay_on_one_side(shape, seed, protocol):
+    """Patients have images of several ages; one image that two patients share links these too."""
+    bins, counts = shape
+    table = table_of(counts, bins)
+    rng = np.random.default_rng(seed)
+    table["patient"] = rng.choice(["p", *(f"p{k}" for k in range(len(table)))], len(table))
+    table.loc[rng.random(len(table)) < 0.2, "patient"] = None
+    contents = dict(zip(table["id"], table["id"], strict=True)) | {"i0": "shared", "i3": "shared"}
+    options = {"age_bins": bins, "samples_per_group": 8, "val_fraction": 0.25, "seed": seed}
+    try:
+        split = make_split(table, **options, protocol=protocol, pixel_sha256=contents)
+    except BoneAgeError:  # a group is of too few patients
+        return
+    drawn = split.merge(table[["id", "patient"]])
+    sides = drawn.assign(content=drawn["id"].map(contents)).groupby
+    for key in ("patient", "content"):
+        assert sides(key)["subset"].nunique().max() == 1
+    if protocol == "natural":
+        assert sorted(split["id"]) == sorted(table["id"])
+
+
+@pytest.mark.parametrize("protocol", ["disjoint", "natural"])
+def test_patients_of_several_ages_are_divided_once(protocol):
+    table = table_of([2, 2], 1).assign(male=False, bone_age=[0.0, 100.0, 1.0, 99.0])
+    table["patient"] = ["a", "a", "b", "b"]  # each at both ages
+    split = make_split(table, protocol=protocol, age_bins=2, samples_per_group=4)
+    sides = split.merge(table[["id", "patient"]]).groupby("subset")
+    assert sides["patient"].nunique().to_dict() == {"train": 1, "validation": 1}
+    assert sides["group"].nunique().to_dict() == {"train": 2, "validation": 2}
+
+
 def test_fully_trained_group_is_named():
     table = table_of([5, 5, 5, 5], 2)
     trained = table["id"][:5].tolist()

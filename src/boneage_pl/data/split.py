@@ -8,7 +8,7 @@
 - `natural`: as `disjoint`, but each held-out image validates once, at the table's own ages and sexes. An
   image that is alone in its group is trained on.
 
-`disjoint` and `natural` keep one image under two ids on one side.
+`disjoint` and `natural` keep all images of a patient, and one image under two ids, on one side.
 """
 
 from collections.abc import Collection, Mapping
@@ -18,6 +18,8 @@ from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from boneage_pl.data.sampling import Sampling, balanced, rows_per_group
 from boneage_pl.data.tables.validate import format_list
@@ -67,7 +69,8 @@ def make_split(
     Of a table of one sex there are the `age_bins` groups of that sex.
 
     Args:
-        table: columns `id` (str, unique), `bone_age` (months), `male` (bool); its row order does not matter.
+        table: columns `id` (str, unique), `bone_age` (months), `male` (bool) and, where known, `patient`; its
+            row order does not matter.
         protocol: `disjoint`, `natural` or `published`, see the module's text.
         age_bins: number of equal-width age bins.
         samples_per_group: rows of each group in the result.
@@ -77,11 +80,11 @@ def make_split(
             where that is a whole number, all together have every image of groups with at least two; not of
             `published`.
         seed: with the table, all that the result depends on.
-        pixel_sha256: what each id's image shows; `None` where every id has an image of its own.
+        pixel_sha256: digest of each id's pixels; `None` where every id has an image of its own.
         sampler: how many of the training rows each group has; not of `published`. If they are
             redrawn each epoch, see `draws_each_epoch`, the split has each training image once.
-        training_images: ids of images that are not to validate, nor others that show the same; not of
-            `published`.
+        training_images: ids of images that are not to validate, nor others of their patients or that show
+            the same; not of `published`.
 
     Returns:
         `id, bone_age, male, group, subset`, subset being `train` or `validation`; for each group exactly
@@ -99,34 +102,43 @@ def make_split(
     table = table.sort_values("id", kind="stable").reset_index(drop=True)
     edges = age_edges(table["bone_age"], age_bins)
     groups = assign_groups(table, edges)
-    shown = table["id"].map(pixel_sha256) if pixel_sha256 else table["id"]
+    units = link_images(table, pixel_sha256)
     if protocol in BALANCED:
-        check_group_sizes(table, shown, edges, samples_per_group, val_fraction)
+        check_group_sizes(table, units, edges, samples_per_group, val_fraction)
     if protocol == "published":
         share = n_validation / samples_per_group
         return _to_split(
             _published_split(table.assign(group=groups), age_bins, samples_per_group, share, seed)
         )
-    taken = shown.isin(set(shown[table["id"].isin(set(training_images))])).to_numpy()
+    taken = units.isin(set(units[table["id"].isin(set(training_images))])).to_numpy()
 
+    # a patient of several ages is divided with the group of the first row
+    home = groups.groupby(units).transform("first")
     there = sorted(groups.unique())
     generators = {group: np.random.default_rng([seed, group]) for group in there}
-    train, validation = {}, {}
+    held_out, kept = [], []
     for group, rng in generators.items():
-        images = rng.permutation(np.flatnonzero(groups == group))
+        images = rng.permutation(np.flatnonzero(home == group))
         images = images[np.argsort(taken[images], kind="stable")]  # what may validate first
-        free = shown[images[~taken[images]]].nunique()
-        held_out, images = _split_group(images, shown.to_numpy()[images], val_fraction, fold, free)
-        if not held_out and protocol == "disjoint":
-            why = f"were trained on by the checkpoint: none of them can be in data.fold={fold}"
-            if free:
-                why = f"are too few for data.fold={fold}: with data.val_fraction={val_fraction:g} it has none"
-            raise BoneAgeError(
-                f"The images of {group_name(group, edges)} {why}.\n"
-                "With data.split_protocol=natural that group does without."
-            )
-        validation[group], train[group] = images[:held_out], images[held_out:]
-        if protocol == "disjoint":
+        free = units[images[~taken[images]]].nunique()
+        count, images = _split_group(images, units.to_numpy()[images], val_fraction, fold, free)
+        held_out.append(images[:count])
+        kept.append(images[count:])
+    validation, train = (
+        {group: rows[groups[rows] == group] for group in there}
+        for rows in (np.concatenate(held_out), np.concatenate(kept))
+    )
+    if protocol == "disjoint":
+        for group, rng in generators.items():
+            if not len(validation[group]):
+                why = f"were trained on by the checkpoint: none of them can be in data.fold={fold}"
+                if not taken[groups == group].all():
+                    why = (
+                        f"are too few for data.fold={fold}: data.val_fraction={val_fraction:g} gives it none"
+                    )
+                raise _side_error(group, edges, why)
+            if not len(train[group]):
+                raise _side_error(group, edges, f"are all of patients that validate in data.fold={fold}")
             validation[group] = _sample_rows(validation[group], n_validation, rng)
     if not any(map(len, validation.values())):
         if taken.any():
@@ -145,6 +157,32 @@ def make_split(
         for subset, rows in (("train", train[group]), ("validation", validation[group]))
     ]
     return _to_split(pd.concat(parts))
+
+
+def link_images(table: pd.DataFrame, pixel_sha256: Mapping[str, str] | None) -> pd.Series:
+    """Return a label for each row; rows of one patient or one image, also through others, have the same.
+
+    Args:
+        table: `id` and, where known, `patient`.
+        pixel_sha256: digest of each id's pixels; `None` where every id has an image of its own.
+    """
+    shown = pd.factorize(table["id"].map(pixel_sha256) if pixel_sha256 else table["id"])[0]
+    if "patient" not in table:
+        return pd.Series(shown, table.index)
+    patient = pd.factorize(table["patient"])[0]  # -1: not known
+    rows = np.arange(len(table))
+    known = patient >= 0
+    linked = np.concatenate([shown, shown.max() + 1 + patient[known]])
+    edges = (np.ones(len(linked)), (np.concatenate([rows, rows[known]]), len(rows) + linked))
+    size = len(rows) + linked.max() + 1
+    return pd.Series(connected_components(coo_array(edges, (size, size)))[1][: len(rows)], table.index)
+
+
+def _side_error(group: int, edges: list[float], why: str) -> BoneAgeError:
+    return BoneAgeError(
+        f"The images of {group_name(group, edges)} {why}.\n"
+        "With data.split_protocol=natural that group does without."
+    )
 
 
 def draws_each_epoch(protocol: str, sampler: Sampling) -> bool:
@@ -247,23 +285,23 @@ def _validation_rows(protocol: str, age_bins: int, samples_per_group: int, val_f
 
 
 def check_group_sizes(
-    table: pd.DataFrame, shown: pd.Series, edges: list[float], samples: int, share: float
+    table: pd.DataFrame, units: pd.Series, edges: list[float], samples: int, share: float
 ) -> None:
     """Refuse a table with a group of fewer than two images, and name the options that work with it.
 
     Args:
         table: `bone_age`, `male`.
-        shown: what each row's image shows.
+        units: of images, one of which cannot be on the other side of the split.
         edges: of the age bins, months.
         samples: wanted of each group.
         share: of them that validates.
     """
     bins = len(edges) - 1
-    counts = _images_per_group(table, shown, edges)
+    counts = _images_per_group(table, units, edges)
     few = {count: [group for group, n in counts.items() if n == count] for count in (0, 1)}
     if not few[0] and not few[1]:
         return
-    works = suggest_split_options(table, shown, bins, samples, share)
+    works = suggest_split_options(table, units, bins, samples, share)
     ages = table["bone_age"]
     if ages.min() == ages.max():
         raise BoneAgeError(f"All bone ages are {ages.min():g} months, which is one age bin.\n{works}")
@@ -279,9 +317,9 @@ def check_group_sizes(
     )
 
 
-def _images_per_group(table: pd.DataFrame, shown: pd.Series, edges: list[float]) -> dict[int, int]:
-    """Return how many different images each group has, of the sexes that the table has."""
-    counts = shown.groupby(assign_groups(table, edges)).nunique()
+def _images_per_group(table: pd.DataFrame, units: pd.Series, edges: list[float]) -> dict[int, int]:
+    """Return how many images each group has that can be divided, of the sexes that the table has."""
+    counts = units.groupby(assign_groups(table, edges)).nunique()
     bins = len(edges) - 1
     return {
         bins * sex + age_bin: int(counts.get(bins * sex + age_bin, 0))
@@ -291,17 +329,17 @@ def _images_per_group(table: pd.DataFrame, shown: pd.Series, edges: list[float])
 
 
 def suggest_split_options(
-    table: pd.DataFrame, shown: pd.Series, bins: int, samples: int, share: float
+    table: pd.DataFrame, units: pd.Series, bins: int, samples: int, share: float
 ) -> str:
     """Return what makes every group large enough: fewer age bins, or fewer rows."""
     for fewer in range(bins - 1, 0, -1):
-        counts = _images_per_group(table, shown, age_edges(table["bone_age"], fewer))
+        counts = _images_per_group(table, units, age_edges(table["bone_age"], fewer))
         if min(counts.values()) > 1:
             each = max(-(-len(table) // len(counts)), 2)  # about every image once
             each = next((n for n in range(each, samples) if 0 < round(n * share) < n), samples)
             return f"What works with this table: data.age_bins={fewer} data.samples_per_group={each}"
     sex = table["male"].astype(bool)
-    few = [name for name, of in (("girl", ~sex), ("boy", sex)) if shown[of].nunique() == 1]
+    few = [name for name, of in (("girl", ~sex), ("boy", sex)) if units[of].nunique() == 1]
     return (
         f"No number of age bins works: there is a single {' and a single '.join(few)}, and each sex needs "
         "two images.\nAdd images, or take the rows of that sex out: a table of one sex can be trained on."

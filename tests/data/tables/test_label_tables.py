@@ -294,6 +294,25 @@ def test_page_documents_both_kinds():
     assert len(results) - results.count("read") >= 5
 
 
+@pytest.mark.parametrize(
+    ("header", "columns", "patients"),
+    [
+        ("id,patient_id,boneage,sex", {}, ["a", None]),
+        ("id,visit,boneage,sex", {"patient": "Visit"}, ["a", None]),
+        ("patient_id,visit,boneage,sex", {}, None),  # it is the id
+    ],
+)
+def test_patient_is_read(tmp_path: Path, header: str, columns: dict[str, str], patients: Any):
+    (tmp_path / "table.csv").write_text(f"{header}\n1377,a,180,F\n1378,,12,M\n")
+    for name in ("1377", "1378"):
+        (tmp_path / f"{name}.png").touch()
+    table, issues = load_table(DatasetSpec(tmp_path, columns=columns))
+    assert not issues
+    assert (
+        table["patient"].replace({float("nan"): None}).tolist() if "patient" in table else None
+    ) == patients
+
+
 def test_log_names_counts_and_columns(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     write(
         tmp_path,

@@ -73,7 +73,9 @@ def test_low_resolution_loses_detail_at_each_scale(hands: Tensor):
         for drawn, antialias in ((0.1, True), (0.9, False)):
             small = F.interpolate(plain, (side, side), mode="bilinear", antialias=antialias)
             lost = LowResolution(0.5, (0.5, 0.75))(hands[:1], torch.tensor([[0.4, level, drawn]]))
-            assert torch.equal(lost, F.interpolate(small, (96, 96), mode="bilinear"))
+            assert torch.equal(lost, F.interpolate(small, (96, 96), mode="bilinear", antialias=True))
+            network = LowResolution(0.5, (0.5, 0.75), 64)(hands[:1], torch.tensor([[0.4, level, drawn]]))
+            assert torch.equal(network, F.interpolate(small, (64, 64), mode="bilinear", antialias=True))
     assert torch.equal(LowResolution(0.5)(hands[:1], torch.tensor([[0.6, 0.1, 0.1]])), plain)
 
 
@@ -85,7 +87,7 @@ def test_affine_rotates_like_pillow(hands: Tensor):
     assert difference[4:-4, 4:-4].mean() < 1.5  # of 255; the two place pixels half a one apart at the edges
 
 
-def test_affine_scales_shifts_flips_and_resizes(hands: Tensor):
+def test_affine_scales_shifts_and_flips(hands: Tensor):
     still = torch.full((1, 6), 0.5)
     larger = still.clone()
     larger[0, 2] = 0.999999
@@ -101,10 +103,15 @@ def test_affine_scales_shifts_flips_and_resizes(hands: Tensor):
     assert found[..., 72:].max() < 1e-4  # black comes in
     mirrored = RandomAffine(flip=1.0)(hands, hashed_uniform(keys(8), 6))
     torch.testing.assert_close(mirrored, hands.flip(3).float() / 255, atol=1e-4, rtol=0)
-    small = RandomAffine(size=64)(hands, hashed_uniform(keys(8), 6))
-    assert small.shape == (8, 1, 64, 64)
-    torch.testing.assert_close(small, Resize(64)(hands), atol=1e-4, rtol=0)  # as a validation sees it
+
+
+def test_resize_is_antialiased_like_pillow(hands: Tensor):
+    small = Image.fromarray(hands[0, 0].numpy()).resize((64, 64), Image.Resampling.BILINEAR)
+    wanted = torch.from_numpy(np.asarray(small).astype(np.float32)) / 255
+    torch.testing.assert_close(Resize(64)(hands)[0, 0], wanted, atol=0.004, rtol=0)  # rounded to bytes, twice
     assert Resize()(hands) is hands
+    unreduced = LowResolution(0.0, size=64)(hands, torch.zeros(8, 3))
+    assert torch.equal(unreduced, Resize(64)(hands))  # training sees what validation sees
 
 
 @pytest.mark.parametrize(

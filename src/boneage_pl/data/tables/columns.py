@@ -16,8 +16,9 @@ ALIASES = {
     "bone_age": "boneage groundtruthboneage skeletalage",
     "male": "male sex gender patientsex",
     "female": "female",
+    "patient": "patient patientid child childid subject subjectid",  # where it is not the id
 }
-_ROLES = {"id": "the id", "bone_age": "the bone age", "sex": "the sex"}
+_ROLES = {"id": "the id", "bone_age": "the bone age", "sex": "the sex", "patient": "the patient"}
 _UNITS: dict[AgeUnit, set[str]] = {"months": {"months", "month"}, "years": {"years", "year", "yrs"}}
 # By these words a column's name states that it is about a sex, and for which one 1 and true stand.
 _ABOUT_SEX = re.compile(r"female|girl|(?<![a-z])(sex|gender|male|boy)")
@@ -33,7 +34,7 @@ class NotALabelTableError(BoneAgeError):
 
 
 def find_columns(header: Sequence[str], spec: DatasetSpec) -> dict[str, list[str]]:
-    """Return the columns that could be the `id`, the `bone_age` and the `sex` (`male` or `female`).
+    """Return the columns that could be the `id`, `bone_age`, `sex` (`male` or `female`) and `patient`.
 
     They are those that `spec` names, else those that are recognized.
     """
@@ -70,7 +71,8 @@ def check_columns(
     """
     found = find_columns(header, spec)
     about_sex = found["sex"] or any(_ABOUT_SEX.search(name.lower()) for name in header)
-    needed = list(_ROLES) if ages else ["id", "sex"] if about_sex else ["id"]
+    needed = ["id", "bone_age", "sex"] if ages else ["id", "sex"] if about_sex else ["id"]
+    needed += ["patient"] if spec.columns.get("patient") else []
     if missing := [role for role in needed if not found[role]]:
         raise _missing_error(path, header, missing, spec)
     for role in needed:

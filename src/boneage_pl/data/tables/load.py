@@ -87,10 +87,12 @@ def match_rows(table: LabelTable, match: Callable[[pd.Series], dict[str, list[st
         match: ids → images, see `match_images`.
 
     Returns:
-        `cell` (the id as the table has it), `id` (without folders and suffix) and `paths`, by line.
+        `cell` (the id as the table has it), `id` (without folders and suffix), `paths` and, where another
+        column has it, `patient` (missing where its cell is empty), by line.
 
     Raises:
-        BoneAgeError: several columns could be the id, and not exactly one finds an image for every row.
+        BoneAgeError: several columns could be the id, and not exactly one finds an image for every row; or
+            several could be the patient.
     """
     paths = {}
     for name in table.columns["id"]:
@@ -109,7 +111,14 @@ def match_rows(table: LabelTable, match: Callable[[pd.Series], dict[str, list[st
     ids = parts.map(lambda split: _DECIMALS.sub("", split[1]))
     if ids.nunique() < parts.nunique():  # the folders tell them apart
         ids = parts.map(lambda split: "/".join([*split[0], split[1]]))
-    return pd.DataFrame({"cell": cells, "id": ids, "paths": paths[name]}, index=cells.index)
+    rows = pd.DataFrame({"cell": cells, "id": ids, "paths": paths[name]}, index=cells.index)
+    patient = [column for column in table.columns["patient"] if column != name]
+    if len(patient) > 1:
+        raise BoneAgeError(
+            f"{table.path}: more than one column could be the patient: {', '.join(patient)}.\n"
+            + format_options(columns__patient="<column>")
+        )
+    return rows.assign(patient=table.rows[patient[0]].replace("", None)) if patient else rows
 
 
 def read_table(root: Path) -> pd.DataFrame:
@@ -131,8 +140,9 @@ def load_table(spec: DatasetSpec) -> tuple[pd.DataFrame, DataIssues]:
     for the id, the bone age and the sex (see `ALIASES`), and an image for each row at any depth.
 
     Returns:
-        The rows that can be used, one an image: `id` (str), `bone_age` (months, float), `male` (bool), `path`
-        (str); and what is wrong with the others. No image has been opened.
+        The rows that can be used, one an image: `id` (str), `bone_age` (months, float), `male` (bool),
+        `patient` (str, where the table has it), `path` (str); and what is wrong with the others. No image has
+        been opened.
 
     Raises:
         BoneAgeError: no table, several that could be meant, columns, units or codes that are not known, or no
@@ -160,4 +170,5 @@ def load_table(spec: DatasetSpec) -> tuple[pd.DataFrame, DataIssues]:
         "id with more than one image", zip(several["id"], several["paths"].str.join(", "), strict=True)
     )
     table = table[count == 1].assign(path=lambda rows: rows["paths"].str[0].astype(str))
-    return table[["id", "bone_age", "male", "path"]].reset_index(drop=True), issues
+    columns = ["id", "bone_age", "male", *table.columns.intersection(["patient"]), "path"]
+    return table[columns].reset_index(drop=True), issues

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boneage_pl.data.transforms.compose import apply_where, as_float, per_image, to_normal
+from boneage_pl.data.transforms.compose import apply_where, as_float, per_image, resize, to_normal
 
 
 class GaussianBlur:
@@ -59,28 +59,29 @@ class GaussianNoise:
 
 
 class LowResolution:
-    """Reduces a share of the images and enlarges them again, half of them antialiased and half not.
+    """Reduce a share of the images, half of them antialiased and half not, and resize all to one size.
 
     Args:
-        p: of the images.
-        scales: shares of the side that they are reduced to, each as often.
+        p: probability that an image is reduced.
+        scales: shares of the side that it is reduced to, each as often.
+        size: side of the result in pixels, resized with antialiasing; `None` for as large as the images.
     """
 
     num_random = 3
 
-    def __init__(self, p: float, scales: Sequence[float] = (0.5, 0.75)) -> None:
-        self.p, self.scales = p, tuple(scales)
+    def __init__(self, p: float, scales: Sequence[float] = (0.5, 0.75), size: int | None = None) -> None:
+        self.p, self.scales, self.size = p, tuple(scales), size
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
-        """Reduce [B, 1, H, W] by [B, 3] → float32 [B, 1, H, W]."""
+        """Reduce [B, 1, H, W] by [B, 3] → float32 [B, 1, size, size]."""
         pixels = as_float(images)
         apply, level, smooth = random.unbind(1)
         level = torch.where(apply < self.p, (level * len(self.scales)).long(), -1)  # -1: as it is
-        result = pixels
+        size = (self.size, self.size) if self.size else pixels.shape[2:]
+        result = resize(pixels, size)
         for k, share in enumerate(self.scales):
             small = [max(round(share * n), 1) for n in pixels.shape[2:]]
             fine, coarse = (F.interpolate(pixels, small, mode="bilinear", antialias=a) for a in (True, False))
-            reduced = apply_where(smooth, 0.5, fine, coarse)
-            again = F.interpolate(reduced, pixels.shape[2:], mode="bilinear")
+            again = resize(apply_where(smooth, 0.5, fine, coarse), size)
             result = torch.where(per_image(level == k), again, result)
         return result
