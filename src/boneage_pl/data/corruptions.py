@@ -16,7 +16,7 @@ from torch import Tensor
 
 from boneage_pl.data.images.resize import Pixels, Resampling
 from boneage_pl.data.transforms.compose import as_float
-from boneage_pl.data.transforms.degradation import GaussianBlur, GaussianNoise, LowResolution
+from boneage_pl.data.transforms.degradation import GaussianBlur, GaussianNoise, RandomResampling
 from boneage_pl.data.transforms.geometric import RandomAffine, RandomHorizontalFlip
 from boneage_pl.data.transforms.intensity import IntensityJitter, RandomInversion
 from boneage_pl.data.transforms.occlusion import RandomMarker
@@ -75,9 +75,9 @@ CORRUPTIONS: dict[str, Corruption] = {
     "high contrast": fixed(IntensityJitter(contrast=0.5), 0.5, 1.0, 0.5),
     "inverted": invert,
     "blurred": fixed(GaussianBlur(1.0, max_sigma=0.01), 0.0, 1.0),
-    "half resolution": fixed(LowResolution(1.0, [0.5]), 0.0, 0.0, 0.0),
-    "reduced to ¾, antialiased": fixed(LowResolution(1.0, [0.75]), 0.0, 0.0, 0.0),
-    "reduced to ¾, not antialiased": fixed(LowResolution(1.0, [0.75]), 0.0, 0.0, 1.0),
+    "half resolution": fixed(RandomResampling(1.0, [0.5]), 0.0, 0.0, 0.0),
+    "reduced to ¾, antialiased": fixed(RandomResampling(1.0, [0.75]), 0.0, 0.0, 0.0),
+    "reduced to ¾, not antialiased": fixed(RandomResampling(1.0, [0.75]), 0.0, 0.0, 0.5),
     "noisy": fixed(GaussianNoise(1.0, max_sigma=15 / 255), 0.0, 1.0, 0.5),
     "with a marker": fixed(RandomMarker(1.0, 0.125, 0.125), 0.0, 1.0, 0.0, 0.0625, 0.1),
     "inside a black frame": fixed(RandomAffine(scale=1 / 3), 0.5, 0.5, 0.0, 0.5, 0.5, 0.5),  # ¾ of the side

@@ -1,13 +1,14 @@
 """Image degradation: blur, noise and low resolution."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boneage_pl.data.transforms.compose import apply_where, as_float, per_image, resize, to_normal
+from boneage_pl.data.transforms.compose import apply_where, as_float, per_image, to_normal
 
 
 class GaussianBlur:
@@ -58,13 +59,17 @@ class GaussianNoise:
         return apply_where(random[:, 0], self.p, noisy.clamp(0, 1), pixels)
 
 
-class LowResolution:
-    """Reduce a share of the images, half of them antialiased and half not, and resize all to one size.
+class RandomResampling:
+    """Resample a share of the images to a smaller side by a random filter, and then all to one size.
+
+    The filters are those that other software reduces radiographs by: Pillow's BOX, BILINEAR, BICUBIC and
+    LANCZOS, and the same kernels without antialiasing, of which the first is the nearest pixel and the second
+    the default of OpenCV and PyTorch. Then all become `size` as by `Resize`.
 
     Args:
         p: probability that an image is reduced.
         scales: shares of the side that it is reduced to, each as often.
-        size: side of the result in pixels, resized with antialiasing; `None` for as large as the images.
+        size: side of the result in pixels; `None` for as large as the images.
     """
 
     num_random = 3
@@ -73,15 +78,63 @@ class LowResolution:
         self.p, self.scales, self.size = p, tuple(scales), size
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
-        """Reduce [B, 1, H, W] by [B, 3] → float32 [B, 1, size, size]."""
+        """Resample square images [B, 1, S, S] by [B, 3] → float32 [B, 1, size, size]."""
         pixels = as_float(images)
-        apply, level, smooth = random.unbind(1)
-        level = torch.where(apply < self.p, (level * len(self.scales)).long(), -1)  # -1: as it is
-        size = (self.size, self.size) if self.size else pixels.shape[2:]
-        result = resize(pixels, size)
-        for k, share in enumerate(self.scales):
-            small = [max(round(share * n), 1) for n in pixels.shape[2:]]
-            fine, coarse = (F.interpolate(pixels, small, mode="bilinear", antialias=a) for a in (True, False))
-            again = resize(apply_where(smooth, 0.5, fine, coarse), size)
-            result = torch.where(per_image(level == k), again, result)
-        return result
+        side = pixels.shape[-1]
+        apply, level, kind = random.unbind(1)
+        scales = ((level * len(self.scales)).long() * len(FILTERS) + (kind * len(FILTERS)).long()) + 1
+        every = _resampling_matrices(side, self.scales, self.size or side, pixels.device)
+        matrix = every[torch.where(apply < self.p, scales, 0)]  # [B, size, S]
+        return (matrix @ pixels[:, 0] @ matrix.mT).clamp(0, 1).unsqueeze(1)
+
+
+@lru_cache(maxsize=8)
+def _resampling_matrices(side: int, scales: tuple[float, ...], size: int, device: torch.device) -> Tensor:
+    """Return what `Resize` alone does, and for each scale and filter what it does behind these."""
+    matrices = [resampling_matrix(side, size)]
+    for scale in scales:
+        small = max(round(scale * side), 1)
+        enlarge = resampling_matrix(small, size)
+        matrices += [enlarge @ resampling_matrix(side, small, *kind) for kind in FILTERS]
+    return torch.stack(matrices).float().to(device)
+
+
+def resampling_matrix(
+    source: int, target: int, kernel: Callable[[Tensor], Tensor] | None = None, antialias: bool = True
+) -> Tensor:
+    """Return the matrix that resamples a line of pixels: float64 [target, source].
+
+    Args:
+        source: pixels of the line.
+        target: pixels of the result.
+        kernel: weights by distance in pixels; `None` for the bilinear one.
+        antialias: whether the kernel spans pixels of the result where these are wider.
+    """
+    scale = source / target
+    middles = (torch.arange(target).double() + 0.5) * scale - 0.5
+    distance = torch.arange(source).double() - middles.unsqueeze(1)
+    weights = (kernel or _bilinear)(distance / (max(scale, 1) if antialias else 1))
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _box(x: Tensor) -> Tensor:
+    return ((x > -0.5) & (x <= 0.5)).double()
+
+
+def _bilinear(x: Tensor) -> Tensor:
+    return (1 - x.abs()).clamp(min=0)
+
+
+def _bicubic(x: Tensor) -> Tensor:
+    x = x.abs()
+    near, far = (1.5 * x - 2.5) * x**2 + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, far) * (x < 2)
+
+
+def _lanczos(x: Tensor) -> Tensor:
+    return torch.sinc(x) * torch.sinc(x / 3) * (x.abs() < 3)
+
+
+FILTERS = [
+    (kernel, antialias) for antialias in (True, False) for kernel in (_bilinear, _box, _bicubic, _lanczos)
+]
