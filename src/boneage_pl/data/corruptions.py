@@ -6,17 +6,19 @@ Santomartino et al. (Radiology: Artificial Intelligence, 2024); how strong each 
 
 from collections.abc import Callable
 from functools import partial
-from io import BytesIO
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from boneage_pl.data.images.resize import Pixels, Resampling
 from boneage_pl.data.transforms.compose import as_float
-from boneage_pl.data.transforms.degradation import GaussianBlur, GaussianNoise, RandomResampling
+from boneage_pl.data.transforms.degradation import (
+    GaussianBlur,
+    GaussianNoise,
+    JPEGCompression,
+    RandomResampling,
+)
 from boneage_pl.data.transforms.geometric import RandomAffine, RandomHorizontalFlip
 from boneage_pl.data.transforms.intensity import IntensityJitter, RandomInversion
 from boneage_pl.data.transforms.occlusion import RandomMarker
@@ -50,17 +52,6 @@ def _multiply(images: Tensor, factor: float) -> Tensor:
     return (as_float(images) * factor).clamp(max=1)
 
 
-def compress_jpeg(pixels: Pixels, quality: int) -> Pixels:
-    """Write images as JPEG files of this quality, and read them again."""
-
-    def compress(image: Pixels) -> Any:
-        file = BytesIO()
-        Image.fromarray(image).save(file, "JPEG", quality=quality)
-        return np.asarray(Image.open(file))
-
-    return np.stack([compress(p) for p in pixels.reshape(-1, *pixels.shape[-2:])]).reshape(pixels.shape)
-
-
 CORRUPTIONS: dict[str, Corruption] = {
     "rotated by −10°": rotation(-10),
     "rotated by +10°": rotation(10),
@@ -81,7 +72,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "noisy": fixed(GaussianNoise(1.0, max_sigma=15 / 255), 0.0, 1.0, 0.5),
     "with a marker": fixed(RandomMarker(1.0, 0.125, 0.125), 0.0, 1.0, 0.0, 0.0625, 0.1),
     "inside a black frame": fixed(RandomAffine(scale=1 / 3), 0.5, 0.5, 0.0, 0.5, 0.5, 0.5),  # ¾ of the side
-    "JPEG quality 20": partial(compress_jpeg, quality=20),
+    "JPEG quality 20": fixed(JPEGCompression(1.0, (20, 20)), 0.0, 0.0),
 }
 
 # Originals brought into the square by other software, see `ResizeSpec`.

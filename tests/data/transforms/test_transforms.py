@@ -1,5 +1,6 @@
 """Each augmentation does what it says to each image by its own numbers, and nothing where told nothing."""
 
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from boneage_pl.data.transforms.degradation import (
     FILTERS,
     GaussianBlur,
     GaussianNoise,
+    JPEGCompression,
     RandomResampling,
     resampling_matrix,
 )
@@ -37,6 +39,7 @@ KINDS: list[tuple[Any, Any]] = [
     (RandomInversion(0), RandomInversion(1)),
     (GaussianBlur(0), GaussianBlur(1, 0.05)),
     (GaussianNoise(0), GaussianNoise(1, 0.2)),
+    (JPEGCompression(0), JPEGCompression(1, (20, 40))),
     (RandomResampling(0), RandomResampling(1)),
     (RandomErasing(0), RandomErasing(1, 0.5)),
     (RandomBorder(0), RandomBorder(1, 0.4)),
@@ -71,6 +74,18 @@ def test_transforms_change_each_image_alone(nothing: Any, something: Any, hands:
     again = Compose([something])(hands[:1].expand(8, -1, -1, -1), keys(8, seed=1))
     kinds = {RandomInversion: 1}.get(type(something), 7)
     assert len(again.flatten(1).unique(dim=0)) >= kinds
+
+
+def test_jpeg_compression_is_that_of_pillow():
+    hand = np.array(render_radiograph(60, True, seed=0, index=1, size=101))
+    for quality in (10, 20, 50, 75, 95):
+        step = JPEGCompression(0.5, (quality, quality))
+        found = step(torch.from_numpy(hand)[None, None], torch.tensor([[0.4, 0.5]]))[0, 0].numpy() * 255
+        file = BytesIO()
+        Image.fromarray(hand).save(file, "JPEG", quality=quality)
+        wanted = np.asarray(Image.open(file)).astype(float)
+        assert np.abs(found - wanted).mean() < 0.3  # whose cosines are integers
+        assert np.abs(found - wanted).mean() < np.abs(wanted - hand).mean() / 4
 
 
 PILLOW = (Image.Resampling.BILINEAR, Image.Resampling.BOX, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)

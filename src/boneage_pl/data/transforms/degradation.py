@@ -59,6 +59,53 @@ class GaussianNoise:
         return apply_where(random[:, 0], self.p, noisy.clamp(0, 1), pixels)
 
 
+class JPEGCompression:
+    """Compress a share of the images as JPEG does gray ones, by the tables of its standard (ITU-T T.81, K.1).
+
+    Args:
+        p: probability that an image is compressed.
+        quality: libjpeg's, lowest and highest.
+    """
+
+    num_random = 2
+
+    def __init__(self, p: float, quality: tuple[float, float] = (20, 95)) -> None:
+        self.p, (self.low, self.high) = p, quality
+
+    def __call__(self, images: Tensor, random: Tensor) -> Tensor:
+        """Compress [B, 1, H, W] by [B, 2] → float32 [B, 1, H, W]."""
+        pixels = as_float(images)
+        height, width = pixels.shape[2:]
+        quality = (self.low + (self.high - self.low) * random[:, 1]).round()
+        scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)
+        table = ((_LUMINANCE.to(pixels.device) * scale.view(-1, 1, 1) + 50) / 100).floor().clamp(1, 255)
+        table, dct = table.view(-1, 1, 1, 8, 8), _DCT.to(pixels.device)
+        padded = F.pad(pixels, (0, -width % 8, 0, -height % 8), "replicate")
+        blocks = (255 * padded[:, 0]).round().unfold(1, 8, 8).unfold(2, 8, 8) - 128  # [B, H / 8, W / 8, 8, 8]
+        kept = (dct @ blocks @ dct.T / table).round() * table
+        restored = (dct.T @ kept @ dct + 128).round().clamp(0, 255) / 255
+        whole = restored.transpose(2, 3).reshape(padded.shape)[:, :, :height, :width]
+        return apply_where(random[:, 0], self.p, whole, pixels)
+
+
+_LUMINANCE = torch.tensor(
+    [
+        [16, 11, 10, 16, 24, 40, 51, 61],
+        [12, 12, 14, 19, 26, 58, 60, 55],
+        [14, 13, 16, 24, 40, 57, 69, 56],
+        [14, 17, 22, 29, 51, 87, 80, 62],
+        [18, 22, 37, 56, 68, 109, 103, 77],
+        [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101],
+        [72, 92, 95, 98, 112, 100, 103, 99],
+    ]
+)
+_FREQUENCY = torch.arange(8).view(-1, 1)
+_DCT = (math.pi / 8 * _FREQUENCY * (torch.arange(8) + 0.5)).cos() / torch.where(
+    _FREQUENCY == 0, math.sqrt(8), 2
+)
+
+
 class RandomResampling:
     """Resample a share of the images to a smaller side by a random filter, and then all to one size.
 
