@@ -68,16 +68,18 @@ def test_each_step_changes_one_part():
         {"transforms"},
         {"transforms"},
         {"model", "loss"},
+        {"transforms", "data.image_size", "tta"},
     ]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_steps_keep_trainable_images(name: str):
-    transforms = instantiate(composed(name).transforms, "transforms")
-    pictures = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8)
+    config = composed(name)
+    transforms = instantiate(config.transforms, "transforms")
+    pictures = torch.randint(0, 256, (2, 1, *[config.data.image_size] * 2), dtype=torch.uint8)
     for side in ("train", "validation"):
         seen = Compose.from_config(transforms[side])(pictures, torch.tensor([1, 2]))
-        assert seen.shape == pictures.shape
+        assert seen.shape == (2, 1, 128, 128)
 
 
 @pytest.mark.slow

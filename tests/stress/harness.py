@@ -49,6 +49,7 @@ V3 = Recipe(
         *_COMMON,
         "model.backbone=test_efficientnet",
         "model.weights=null",
+        "transforms.train.size.size=64",
         "model.dropout=0.2",
         "optimizer.layer_decay=0.8",
         "transforms.mixup={_target_:boneage_pl.data.transforms.mixup.CMixup,p:0.5,sigma:30}",

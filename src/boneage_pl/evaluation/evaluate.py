@@ -49,7 +49,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
     if not on_gpu("auto"):
         keep_freed_memory()
     outputs = Path(config.output_dir)
-    views = parse_tta(config.tta)
+    parse_tta(config.tta)  # refused before anything is loaded
     names = list(config.ckpt) if isinstance(config.ckpt, ListConfig) else [config.ckpt]
     if not names:
         raise BoneAgeError("ckpt=[]: name at least one checkpoint.")
@@ -61,7 +61,11 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
     )  # what cannot be read is refused before asking
     folder = _folder(config, checkpoints[0].path, "validation" if dataset.own else "all", started)
 
-    every = [_predict(c, dataset, config, views, stress=config.robustness) for c in checkpoints]
+    views = [parse_tta(config.tta, c.metadata) for c in checkpoints]
+    every = [
+        _predict(c, dataset, config, tta, stress=config.robustness)
+        for c, tta in zip(checkpoints, views, strict=True)
+    ]
     answers = _predictions_table(dataset, ensemble_mean(every), checkpoints[0])
     answers = add_intervals(answers, [c.metadata for c in checkpoints])
     further = ReportSections(
@@ -72,7 +76,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
         _add_member_metrics(further, answers, [_checkpoint_name(c) for c in checkpoints], every)
     timings = [one.timing for one in every]
     if rival:
-        other = _predict(rival, dataset, config, stress=False)
+        other = _predict(rival, dataset, config, parse_tta(None, rival.metadata), stress=False)
         theirs, timings = other.months(), [*timings, other.timing]
     if theirs is not None:
         further.paired_comparison = compare_predictions(answers, str(file or _checkpoint_name(rival)), theirs)
@@ -82,7 +86,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
 
     first = checkpoints[0].metadata
     about = ReportContext(
-        title=_title(checkpoints, dataset, len(views)),
+        title=_title(checkpoints, dataset, max(map(len, views))),
         subset=dataset.describe,
         data=str(dataset.spec.root),
         checkpoints=[_checkpoint_name(c) for c in checkpoints],
@@ -114,7 +118,7 @@ def _predict(
     checkpoint: Checkpoint,
     dataset: EvaluationSet,
     config: DictConfig,
-    views: Sequence[TTATransform] = (),
+    views: Sequence[TTATransform],
     *,
     stress: bool,
 ) -> CheckpointPredictions:
@@ -197,7 +201,7 @@ def _title(checkpoints: Sequence[Checkpoint], dataset: EvaluationSet, views: int
     experiments = ", ".join(dict.fromkeys(c.metadata.experiment for c in checkpoints))
     several = f"the mean of {len(checkpoints)} checkpoints of " if len(checkpoints) > 1 else ""
     on = "its own validation images" if dataset.own else f"all of {dataset.spec.root.name}"
-    looked = f", each looked at in {1 + views} views" if views else ""
+    looked = f", mean over {1 + views} views of each image" if views else ""
     return f"Bone age: {several}{experiments}, {on}{looked}"
 
 

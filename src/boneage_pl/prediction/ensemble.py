@@ -42,7 +42,7 @@ class EnsembleMember:
 
     Args:
         path: of the checkpoint.
-        tta: test-time augmentations that are averaged with the image itself.
+        tta: see `parse_tta`.
         device: see `BatchPredictor`.
         trusted_config: see `load`.
 
@@ -53,14 +53,14 @@ class EnsembleMember:
     def __init__(
         self,
         path: Path,
-        tta: Sequence[TTATransform] = (),
+        tta: Any = None,
         device: str | None = None,
         trusted_config: Any = None,
     ) -> None:
         self.path = path
         reader, checkpoint = load_for_inference(path, trusted_config)
         self.metadata: CheckpointMetadata = checkpoint.metadata
-        self.tta = list(tta)
+        self.tta = parse_tta(tta, self.metadata)
         self.predictor = BatchPredictor(reader, self.metadata.precision, device)
         self.ood_detector: OODDetector | None = load_ood_detector(checkpoint, self.predictor)
 
@@ -93,12 +93,19 @@ class EnsembleMember:
         return MemberOutput(average_predictions(every), is_ood, resolution_mismatch)
 
 
-def parse_tta(named: Any) -> list[TTATransform]:
-    """Return the transforms that `tta` names: `flip`, degrees to rotate by, or a list of both.
+def parse_tta(named: Any, metadata: CheckpointMetadata | None = None) -> list[TTATransform]:
+    """Return the test-time augmentations whose predictions are averaged with that of the image itself.
+
+    Args:
+        named: `flip`, degrees to rotate by, or a list of both; `None` for those of the checkpoint's
+            experiment.
+        metadata: of the checkpoint.
 
     Raises:
         BoneAgeError: it is something else.
     """
+    if named is None:
+        named = metadata.config.get("tta") if metadata else None
     listed = [] if named is None else [named] if isinstance(named, str | int | float) else list(named)
     transforms: list[TTATransform] = []
     for view in listed:

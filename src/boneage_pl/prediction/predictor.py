@@ -73,8 +73,8 @@ class BoneAgePredictor:
             ckpt: a checkpoint's path, a run's folder or an experiment's name, or a sweep's folder: all its
                 runs; or several of these.
             interval_level: share of new images whose age an interval is to hold.
-            tta: each picture is looked at in further ways and the answers averaged: `"flip"`, degrees to
-                turn it by, or a list of these.
+            tta: test-time augmentations: `"flip"`, degrees to rotate by, or a list of both; `None` for those
+                of each checkpoint's experiment, `[]` for none.
             output_dir: folder in which experiment names are looked up.
             device: `None` for a GPU where there is one.
             trusted_config: a configuration of the user's own whose objects a checkpoint may name, see `load`.
@@ -83,10 +83,10 @@ class BoneAgePredictor:
             BoneAgeError: there is no such checkpoint, it cannot be read, or an option cannot be right.
         """
         check_coverage_level(interval_level)
-        ways = parse_tta(tta)
+        parse_tta(tta)  # refused before anything is loaded
         names = [ckpt] if isinstance(ckpt, str | PathLike) else list(ckpt)
         paths = find_checkpoints(names, Path(output_dir))
-        return cls([EnsembleMember(path, ways, device, trusted_config) for path in paths], interval_level)
+        return cls([EnsembleMember(path, tta, device, trusted_config) for path in paths], interval_level)
 
     def predict(self, images: ImageInput | Sequence[ImageInput], sex: Any = None) -> list[Prediction]:
         """Return an answer for each image, or two where the sex is unknown.
