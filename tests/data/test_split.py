@@ -145,6 +145,16 @@ def test_patients_of_several_ages_are_divided_once(protocol):
     assert sides["group"].nunique().to_dict() == {"train": 2, "validation": 2}
 
 
+def test_patients_of_many_images_validate_no_more_often():
+    table = table_of([300], 1).assign(male=False)
+    table["patient"] = [f"p{k // 4}" if k < 200 else f"q{k}" for k in range(300)]  # 50 of four, 100 of one
+    split = make_split(table, protocol="natural", age_bins=1, val_fraction=0.2)
+    patients = split.merge(table[["id", "patient"]]).drop_duplicates("patient")
+    validate = patients.loc[patients["subset"] == "validation", "patient"]
+    assert len(validate) == 30
+    assert 4 <= validate.str.startswith("p").sum() <= 16  # 10 expected; 2.2 is the standard deviation
+
+
 def test_fully_trained_group_is_named():
     table = table_of([5, 5, 5, 5], 2)
     trained = table["id"][:5].tolist()

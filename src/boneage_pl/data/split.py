@@ -113,12 +113,15 @@ def make_split(
     taken = units.isin(set(units[table["id"].isin(set(training_images))])).to_numpy()
 
     # a patient of several ages is divided with the group of the first row
-    home = groups.groupby(units).transform("first")
+    first = pd.Series(np.arange(len(table))).groupby(units).transform("min").to_numpy()
+    home = groups.to_numpy()[first]
     there = sorted(groups.unique())
     generators = {group: np.random.default_rng([seed, group]) for group in there}
     held_out, kept = [], []
     for group, rng in generators.items():
         images = rng.permutation(np.flatnonzero(home == group))
+        drawn = {image: at for at, image in enumerate(images)}  # by one row of each: not the more, the sooner
+        images = np.array(sorted(images, key=lambda image: drawn[first[image]]), dtype=np.int64)
         images = images[np.argsort(taken[images], kind="stable")]  # what may validate first
         free = units[images[~taken[images]]].nunique()
         count, images = _split_group(images, units.to_numpy()[images], val_fraction, fold, free)

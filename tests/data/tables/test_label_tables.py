@@ -313,6 +313,14 @@ def test_patient_is_read(tmp_path: Path, header: str, columns: dict[str, str], p
     ) == patients
 
 
+def test_patient_that_is_also_a_file_is_not_the_id(tmp_path: Path):
+    (tmp_path / "table.csv").write_text("id,patient,boneage,sex\n1377,1377,180,F\n1377_1,1377,180,F\n")
+    for name in ("1377", "1377_1"):
+        (tmp_path / f"{name}.png").touch()
+    table = read_table(tmp_path)
+    assert table[["id", "patient"]].to_numpy().tolist() == [["1377", "1377"], ["1377_1", "1377"]]
+
+
 def test_log_names_counts_and_columns(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     write(
         tmp_path,

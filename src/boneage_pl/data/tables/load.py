@@ -80,7 +80,7 @@ def _normalize(name: str) -> str:
 
 
 def match_rows(table: LabelTable, match: Callable[[pd.Series], dict[str, list[str]]]) -> pd.DataFrame:
-    """Return the ids of a table's rows, from the column whose every row finds an image, and their images.
+    """Return the ids of a table's rows, from the column whose rows find an image each, and these images.
 
     Args:
         table: with one column or more that could be the id.
@@ -99,6 +99,9 @@ def match_rows(table: LabelTable, match: Callable[[pd.Series], dict[str, list[st
         matches = match(table.rows[name])
         paths[name] = [matches.get(cell, []) for cell in table.rows[name]]
     whole = [name for name, rows in paths.items() if all(len(row) == 1 for row in rows)]
+    own = [name for name in whole if len({row[0] for row in paths[name]}) == len(table.rows)]
+    if len(own) == 1:  # in the others rows share an image, as those of a patient do
+        whole = own
     if len(paths) > 1 and (not whole or any(paths[name] != paths[whole[0]] for name in whole)):
         raise BoneAgeError(
             f"{table.path}: more than one column could be the id, {', '.join(paths)}, and "
