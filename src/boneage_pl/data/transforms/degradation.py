@@ -78,8 +78,8 @@ class JPEGCompression:
         height, width = pixels.shape[2:]
         quality = (self.low + (self.high - self.low) * random[:, 1]).round()
         scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)
-        table = ((_LUMINANCE.to(pixels.device) * scale.view(-1, 1, 1) + 50) / 100).floor().clamp(1, 255)
-        table, dct = table.view(-1, 1, 1, 8, 8), _DCT.to(pixels.device)
+        luminance, dct = _jpeg_tables(pixels.device)
+        table = ((luminance * scale.view(-1, 1, 1, 1, 1) + 50) / 100).floor().clamp(1, 255)  # [B, 1, 1, 8, 8]
         padded = F.pad(pixels, (0, -width % 8, 0, -height % 8), "replicate")
         blocks = (255 * padded[:, 0]).round().unfold(1, 8, 8).unfold(2, 8, 8) - 128  # [B, H / 8, W / 8, 8, 8]
         kept = (dct @ blocks @ dct.T / table).round() * table
@@ -100,10 +100,14 @@ _LUMINANCE = torch.tensor(
         [72, 92, 95, 98, 112, 100, 103, 99],
     ]
 )
-_FREQUENCY = torch.arange(8).view(-1, 1)
-_DCT = (math.pi / 8 * _FREQUENCY * (torch.arange(8) + 0.5)).cos() / torch.where(
-    _FREQUENCY == 0, math.sqrt(8), 2
-)
+
+
+@lru_cache(maxsize=8)
+def _jpeg_tables(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the luminance table and the orthonormal cosine transform, [8, 8] each, kept on the device."""
+    k = torch.arange(8).view(-1, 1)
+    dct = (math.pi / 8 * k * (torch.arange(8) + 0.5)).cos() / torch.where(k == 0, math.sqrt(8), 2)
+    return _LUMINANCE.to(device), dct.to(device)
 
 
 class RandomResampling:
