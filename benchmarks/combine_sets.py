@@ -12,22 +12,17 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.make_test_split import write_set
 from boneage_pl.data.tables.load import read_table
 
 
-def combine(roots: list[Path], folder: Path) -> pd.DataFrame:
-    """Write the combined data set, and return its table: `id, boneage, male, patient`."""
-    (folder / "images").mkdir(parents=True)
-    parts = []
-    for number, root in enumerate(roots):
-        table = read_table(root)
-        ids = table["id"] if number == 0 else table["id"] + f"_{number}"
-        for i, path in zip(ids, table["path"], strict=True):
-            (folder / "images" / f"{i}{Path(path).suffix}").symlink_to(Path(path).resolve())
-        parts.append(table.assign(id=ids, patient=table["id"]))
-    combined = pd.concat(parts).rename(columns={"bone_age": "boneage"})[["id", "boneage", "male", "patient"]]
-    combined.to_csv(folder / "train.csv", index=False)
-    return combined
+def combine(roots: list[Path]) -> pd.DataFrame:
+    """Return the rows of all sets, with ids of their own: `id, bone_age, male, patient, path`."""
+    tables = [read_table(root) for root in roots]
+    return pd.concat(
+        table.assign(patient=table["id"], id=table["id"] + (f"_{number}" if number else ""))
+        for number, table in enumerate(tables)
+    )
 
 
 def main() -> None:
@@ -36,7 +31,10 @@ def main() -> None:
     parser.add_argument("roots", type=Path, nargs="+", help="data sets")
     parser.add_argument("folder", type=Path, help="where to write; must not exist")
     options = parser.parse_args()
-    table = combine(options.roots, options.folder)
+    if options.folder.exists():
+        parser.error(f"{options.folder} exists already")
+    table = combine(options.roots)
+    write_set(options.folder, table)
     print(f"{options.folder}: {len(table)} images of {table['patient'].nunique()} children")
 
 

@@ -4,8 +4,9 @@
     python -m benchmarks.make_test_split data/rsna512 data/rsna512_parts --as data/rsna100_parts
 
 Writes `development/` and `test/` (15 % of the images, at the ages and sexes of the table), data sets of their
-own that link the images. Images whose files are alike, byte for byte, stay on one side. The same seed
-always gives the same parts; `--as` holds out what other parts of the same children do.
+own that link the images. Images of a patient, where the table names one, stay on one side, and so do files
+that are alike, byte for byte. The same seed always gives the same parts; `--as` holds out what other parts of
+the same children do.
 """
 
 import argparse
@@ -15,23 +16,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from boneage_pl.data.split import link_images
 from boneage_pl.data.tables.load import read_table
 
 
-def write_part(folder: Path, rows: pd.DataFrame) -> None:
-    """Write a data set of some of a table's rows, with links to their images."""
+def write_set(folder: Path, rows: pd.DataFrame) -> None:
+    """Write a data set of the rows of a table (`id, bone_age, male, path`), with links to their images."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    for path in rows["path"]:
-        link = folder / "images" / Path(path).name
+    for i, path in zip(rows["id"], rows["path"], strict=True):
+        link = folder / "images" / f"{i}{Path(path).suffix}"
         if not link.is_symlink():
             link.symlink_to(Path(path).resolve())
-    csv = rows.rename(columns={"bone_age": "boneage"})[["id", "boneage", "male"]]
+    csv = rows.rename(columns={"bone_age": "boneage"}).drop(columns="path")
     csv.to_csv(folder / "train.csv", index=False)
 
 
-def held_out(contents: pd.Series, share: float, seed: int) -> np.ndarray:
-    """Return which rows are held out, [N] of bool: `share` of the different contents."""
-    codes, different = pd.factorize(contents)
+def held_out(units: pd.Series, share: float, seed: int) -> np.ndarray:
+    """Return which rows are held out, [N] of bool: `share` of the different units."""
+    codes, different = pd.factorize(units)
     chosen = np.random.default_rng(seed).permutation(len(different))[: round(share * len(different))]
     return np.isin(codes, chosen)
 
@@ -46,13 +48,17 @@ def main() -> None:
     parser.add_argument("--as", type=Path, dest="like", help="parts whose test/ has the ids to hold out")
     options = parser.parse_args()
     table = read_table(options.root).sort_values("id").reset_index(drop=True)
-    contents = table["path"].map(lambda path: hashlib.sha256(Path(path).read_bytes()).hexdigest())
-    out = held_out(contents, options.share, options.seed)
+    contents = {
+        i: hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        for i, path in zip(table["id"], table["path"], strict=True)
+    }
+    units = link_images(table, contents)
+    out = held_out(units, options.share, options.seed)
     if options.like:
         theirs = read_table(options.like / "test")["id"]
-        out = contents.isin(contents[table["id"].isin(theirs)]).to_numpy()
+        out = units.isin(units[table["id"].isin(theirs)]).to_numpy()
     for name, rows in (("development", table[~out]), ("test", table[out])):
-        write_part(options.folder / name, rows)
+        write_set(options.folder / name, rows)
         print(
             f"{options.folder / name}: {len(rows)} images, {rows['male'].mean():.0%} boys, "
             f"mean bone age {rows['bone_age'].mean():.1f} months"

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from benchmarks.combine_sets import combine
+from benchmarks.make_test_split import write_set
 from boneage_pl.data.tables.load import read_table
 
 
@@ -13,7 +14,7 @@ def test_children_of_two_sets_are_patients_of_one(tmp_path: Path):
             (tmp_path / name / f"{i}.png").write_text(f"{name} {i}")
         rows = "".join(f"{i},{100 + k},M\n" for k, i in enumerate(ids))
         (tmp_path / name / "table.csv").write_text(f"id,boneage,sex\n{rows}")
-    combine([tmp_path / "small", tmp_path / "large", tmp_path / "large"], tmp_path / "both")
+    write_set(tmp_path / "both", combine([tmp_path / "small", tmp_path / "large", tmp_path / "large"]))
     table = read_table(tmp_path / "both").set_index("id")
     patients = {"a": "a", "b": "b", "c": "c", "b_1": "b", "c_1": "c", "b_2": "b", "c_2": "c"}
     assert table["patient"].to_dict() == patients

@@ -19,7 +19,6 @@ def app(config: DictConfig) -> None:
     for module in ("gradio", "captum"):
         require_installed(module, "the page", "app")
     names = config.ckpt if isinstance(config.ckpt, ListConfig) else [config.ckpt]
-    views = config.tta
     from boneage_pl.prediction.predictor import BoneAgePredictor  # imports torch
     from boneage_pl.webapp.server import serve
     from boneage_pl.webapp.service import PredictionService
@@ -27,7 +26,7 @@ def app(config: DictConfig) -> None:
     model = BoneAgePredictor.load(
         [str(name) for name in names],
         interval_level=config.interval_level,
-        tta=list(views) if isinstance(views, ListConfig) else views,
+        tta=config.tta,
         output_dir=config.output_dir,
         trusted_config=OmegaConf.to_container(config, resolve=False),
     )

@@ -36,11 +36,10 @@ def predict(config: DictConfig) -> None:
 
         if not on_gpu("auto"):
             keep_freed_memory()
-        views = config.tta
         model = BoneAgePredictor.load(
             _listed_images(config.ckpt),
             interval_level=config.interval_level,
-            tta=list(views) if isinstance(views, ListConfig) else views,
+            tta=config.tta,
             output_dir=config.output_dir,
             trusted_config=OmegaConf.to_container(config, resolve=False),
         )

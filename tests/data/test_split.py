@@ -145,6 +145,22 @@ def test_patients_of_several_ages_are_divided_once(protocol):
     assert sides["group"].nunique().to_dict() == {"train": 2, "validation": 2}
 
 
+def test_group_that_patients_of_another_take_to_one_side_is_named():
+    table = table_of([6], 1).assign(male=False, bone_age=[0.0, 1.0, 2.0, 3.0, 99.0, 100.0])
+    table["patient"] = ["p", "q", "r", "s", "p", "q"]  # the older group has p and q alone
+    found = set()
+    for seed in range(30):
+        try:
+            split = make_split(table, age_bins=2, samples_per_group=4, val_fraction=0.5, seed=seed)
+        except BoneAgeError as error:
+            assert "girls of 50.0 to 100.0 months" in str(error)  # noqa: PT017 - other seeds divide it
+            found.add("train" if "patients that validate" in str(error) else "validation")
+        else:
+            found.add("both")
+            assert split.groupby(["group", "subset"]).size().tolist() == [2, 2, 2, 2]
+    assert found == {"train", "validation", "both"}
+
+
 def test_patients_of_many_images_validate_no_more_often():
     table = table_of([300], 1).assign(male=False)
     table["patient"] = [f"p{k // 4}" if k < 200 else f"q{k}" for k in range(300)]  # 50 of four, 100 of one

@@ -112,34 +112,25 @@ def make_split(
         )
     taken = units.isin(set(units[table["id"].isin(set(training_images))])).to_numpy()
 
-    # a patient of several ages is divided with the group of the first row
-    first = pd.Series(np.arange(len(table))).groupby(units).transform("min").to_numpy()
-    home = groups.to_numpy()[first]
     there = sorted(groups.unique())
     generators = {group: np.random.default_rng([seed, group]) for group in there}
     held_out, kept = [], []
-    for group, rng in generators.items():
-        images = rng.permutation(np.flatnonzero(home == group))
-        drawn = {image: at for at, image in enumerate(images)}  # by one row of each: not the more, the sooner
-        images = np.array(sorted(images, key=lambda image: drawn[first[image]]), dtype=np.int64)
-        images = images[np.argsort(taken[images], kind="stable")]  # what may validate first
-        free = units[images[~taken[images]]].nunique()
-        count, images = _split_group(images, units.to_numpy()[images], val_fraction, fold, free)
-        held_out.append(images[:count])
-        kept.append(images[count:])
+    for group, rng in generators.items():  # a patient of several ages is divided with the first row's
+        first = rng.permutation(np.flatnonzero((units == units.index) & (groups == group)))
+        first = first[np.argsort(taken[first], kind="stable")]  # what may validate first
+        validates, trains = _split_group(first, val_fraction, fold, free=int((~taken[first]).sum()))
+        held_out.append(validates)
+        kept.append(trains)
     validation, train = (
         {group: rows[groups[rows] == group] for group in there}
-        for rows in (np.concatenate(held_out), np.concatenate(kept))
+        for rows in (_rows_of(np.concatenate(part), units.to_numpy()) for part in (held_out, kept))
     )
     if protocol == "disjoint":
         for group, rng in generators.items():
             if not len(validation[group]):
-                why = f"were trained on by the checkpoint: none of them can be in data.fold={fold}"
-                if not taken[groups == group].all():
-                    why = (
-                        f"are too few for data.fold={fold}: data.val_fraction={val_fraction:g} gives it none"
-                    )
-                raise _side_error(group, edges, why)
+                few = f"are too few for data.fold={fold}: data.val_fraction={val_fraction:g} gives it none"
+                seen = f"were trained on by the checkpoint: none of them can be in data.fold={fold}"
+                raise _side_error(group, edges, seen if taken[groups == group].all() else few)
             if not len(train[group]):
                 raise _side_error(group, edges, f"are all of patients that validate in data.fold={fold}")
             validation[group] = _sample_rows(validation[group], n_validation, rng)
@@ -163,22 +154,29 @@ def make_split(
 
 
 def link_images(table: pd.DataFrame, pixel_sha256: Mapping[str, str] | None) -> pd.Series:
-    """Return a label for each row; rows of one patient or one image, also through others, have the same.
+    """Return the position of the first row that each is linked to by patient or image, also through others.
 
     Args:
-        table: `id` and, where known, `patient`.
+        table: `id` and, where known, `patient`; its index counts from 0.
         pixel_sha256: digest of each id's pixels; `None` where every id has an image of its own.
     """
-    shown = pd.factorize(table["id"].map(pixel_sha256) if pixel_sha256 else table["id"])[0]
-    if "patient" not in table:
-        return pd.Series(shown, table.index)
-    patient = pd.factorize(table["patient"])[0]  # -1: not known
     rows = np.arange(len(table))
-    known = patient >= 0
-    linked = np.concatenate([shown, shown.max() + 1 + patient[known]])
-    edges = (np.ones(len(linked)), (np.concatenate([rows, rows[known]]), len(rows) + linked))
-    size = len(rows) + linked.max() + 1
-    return pd.Series(connected_components(coo_array(edges, (size, size)))[1][: len(rows)], table.index)
+    linked = pd.factorize(table["id"].map(pixel_sha256) if pixel_sha256 else table["id"])[0]
+    if "patient" in table:
+        patient = pd.factorize(table["patient"])[0] + linked.max() + 1  # the one below: not known
+        known = patient > linked.max()
+        links = np.concatenate([linked, patient[known]]) + len(rows)  # nodes behind those of the rows
+        edges = np.ones(len(links)), (np.concatenate([rows, rows[known]]), links)
+        linked = connected_components(coo_array(edges, (links.max() + 1,) * 2))[1][: len(rows)]
+    return pd.Series(rows).groupby(linked).transform("min")
+
+
+def _rows_of(first: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Return all rows of the units that begin with these rows, in their order."""
+    place = np.full(len(units), -1)
+    place[first] = np.arange(len(first))
+    rows = np.flatnonzero(place[units] >= 0)
+    return rows[np.argsort(place[units[rows]], kind="stable")]
 
 
 def _side_error(group: int, edges: list[float], why: str) -> BoneAgeError:
@@ -238,22 +236,15 @@ def _published_split(table: pd.DataFrame, bins: int, samples: int, share: float,
     return rows.assign(subset=np.where(rows.index.isin(validation), "validation", "train"))
 
 
-def _split_group(
-    images: np.ndarray, shown: np.ndarray, share: float, fold: int, free: int
-) -> tuple[int, np.ndarray]:
-    """Return how many of a group's images validate, and the images in an order that keeps copies together.
-
-    Of its different pictures the first `free` may validate.
-    """
-    codes, different = pd.factorize(shown)
-    start, end = (round(len(different) * share * at) for at in (fold - 1, fold))
-    if len(different) * share < 1:  # of these few, one each in the first folds
-        start, end = (min(at, len(different)) for at in (fold - 1, fold))
-    if free:
-        codes = np.where(codes < free, (codes - start) % free, codes)
-    order = np.argsort(codes, kind="stable")
-    held_out = min(end - start, len(different) - 1, free)
-    return int((codes < held_out).sum()), images[order]
+def _split_group(first: np.ndarray, share: float, fold: int, free: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of a group's units validate and which train; the first `free` of them may validate."""
+    count = len(first)
+    start, end = (round(count * share * at) for at in (fold - 1, fold))
+    if count * share < 1:  # of these few, one each in the first folds
+        start, end = (min(at, count) for at in (fold - 1, fold))
+    first = np.concatenate([np.roll(first[:free], -start), first[free:]])
+    held_out = max(min(end - start, count - 1, free), 0)
+    return first[:held_out], first[held_out:]
 
 
 def check_fold(fold: int, share: float) -> None:

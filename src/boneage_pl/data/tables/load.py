@@ -87,12 +87,10 @@ def match_rows(table: LabelTable, match: Callable[[pd.Series], dict[str, list[st
         match: ids → images, see `match_images`.
 
     Returns:
-        `cell` (the id as the table has it), `id` (without folders and suffix), `paths` and, where another
-        column has it, `patient` (missing where its cell is empty), by line.
+        `cell` (the id as the table has it), `id` (without folders and suffix) and `paths`, by line.
 
     Raises:
-        BoneAgeError: several columns could be the id, and not exactly one finds an image for every row; or
-            several could be the patient.
+        BoneAgeError: several columns could be the id, and not exactly one finds an image for every row.
     """
     paths = {}
     for name in table.columns["id"]:
@@ -114,14 +112,22 @@ def match_rows(table: LabelTable, match: Callable[[pd.Series], dict[str, list[st
     ids = parts.map(lambda split: _DECIMALS.sub("", split[1]))
     if ids.nunique() < parts.nunique():  # the folders tell them apart
         ids = parts.map(lambda split: "/".join([*split[0], split[1]]))
-    rows = pd.DataFrame({"cell": cells, "id": ids, "paths": paths[name]}, index=cells.index)
-    patient = [column for column in table.columns["patient"] if column != name]
-    if len(patient) > 1:
+    return pd.DataFrame({"cell": cells, "id": ids, "paths": paths[name]}, index=cells.index)
+
+
+def _read_patients(table: LabelTable, cells: pd.Series) -> pd.DataFrame:
+    """Return the column `patient`, missing where its cell is empty; no column where only the id is there.
+
+    Raises:
+        BoneAgeError: several columns could be it.
+    """
+    names = [name for name in table.columns["patient"] if not table.rows[name].equals(cells)]
+    if len(names) > 1:
         raise BoneAgeError(
-            f"{table.path}: more than one column could be the patient: {', '.join(patient)}.\n"
+            f"{table.path}: more than one column could be the patient: {', '.join(names)}.\n"
             + format_options(columns__patient="<column>")
         )
-    return rows.assign(patient=table.rows[patient[0]].replace("", None)) if patient else rows
+    return table.rows[names].replace("", None).set_axis(["patient"] * len(names), axis=1)
 
 
 def read_table(root: Path) -> pd.DataFrame:
@@ -165,7 +171,8 @@ def load_table(spec: DatasetSpec) -> tuple[pd.DataFrame, DataIssues]:
             "An image is named by its id or its path: pass the folder that has both as data.root, or\n"
             "another column as data.columns.id=<column>."
         )
-    table = validate_rows(label_table, rows["id"], issues).join(rows)
+    patients = _read_patients(label_table, rows["cell"])
+    table = validate_rows(label_table, rows["id"], issues).join(rows).join(patients)
     count = table["paths"].map(len)
     without, several = table[count == 0], table[count > 1]
     issues.add(f"row without its image under {root}", zip(without["id"], without["cell"], strict=True))
@@ -173,5 +180,5 @@ def load_table(spec: DatasetSpec) -> tuple[pd.DataFrame, DataIssues]:
         "id with more than one image", zip(several["id"], several["paths"].str.join(", "), strict=True)
     )
     table = table[count == 1].assign(path=lambda rows: rows["paths"].str[0].astype(str))
-    columns = ["id", "bone_age", "male", *table.columns.intersection(["patient"]), "path"]
+    columns = ["id", "bone_age", "male", *patients.columns, "path"]
     return table[columns].reset_index(drop=True), issues

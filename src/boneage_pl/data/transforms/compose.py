@@ -8,12 +8,11 @@ images, such as torchvision's deterministic transforms, have no `num_random`.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 BITS = 53  # of a key that are random
 _GOLDEN = -0x61C8864680B583EB  # 2⁶⁴ / the golden ratio, as a signed number
@@ -90,13 +89,6 @@ def _logical_shift(values: Tensor, by: int) -> Tensor:
 def as_float(images: Tensor) -> Tensor:
     """Return images in [0, 1]: uint8 or floating point [B, 1, H, W] → float32."""
     return images.float() if images.is_floating_point() else images.float() / 255
-
-
-def resize(images: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize images bilinearly and antialiased: [B, 1, H, W] → float32 [B, 1, *size]."""
-    if list(images.shape[2:]) == list(size):
-        return as_float(images)
-    return F.interpolate(as_float(images), tuple(size), mode="bilinear", antialias=True)
 
 
 def to_signed(random: Tensor) -> Tensor:

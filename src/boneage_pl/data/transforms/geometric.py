@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from boneage_pl.data.transforms.compose import as_float, log_uniform_factor, resize, to_signed
+from boneage_pl.data.transforms.compose import as_float, log_uniform_factor, to_signed
 
 
 class RandomHorizontalFlip:
@@ -85,5 +85,7 @@ class Resize:
         self.size = size
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Resize [B, 1, H, W] → float32 [B, 1, size, size]; unchanged where there is no size."""
-        return images if self.size is None else resize(images, (self.size, self.size))
+        """Resize [B, 1, H, W] → float32 [B, 1, size, size]; unchanged where that is their size."""
+        if self.size in (None, images.shape[-1]):
+            return images
+        return F.interpolate(as_float(images), (self.size, self.size), mode="bilinear", antialias=True)
