@@ -68,7 +68,7 @@ def choose(page: Page, file: Path) -> None:
 
 
 def enter_until(page: Page, text: str) -> None:
-    """Press Enter until `text` is shown; one right after `fill` may come before Gradio has taken the value."""
+    """Press Enter until `text` is shown: right after `fill`, Gradio may not have taken the value yet."""
     for _ in range(8):
         page.keyboard.press("Enter")
         with suppress(AssertionError):
