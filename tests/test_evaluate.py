@@ -100,6 +100,13 @@ def test_report_has_interval_coverage(home: Home):
     assert parts["all"] == pytest.approx(inside.mean())
     assert parts["boys"] == pytest.approx(inside[answers["male"]].mean())
     assert parts["under 5 years"] == pytest.approx(inside[answers["bone_age"] < 60].mean())
+    for name, low, high in (
+        ("under 5 years", 0, 60),
+        ("5 to 10 years", 60, 120),
+        ("over 14 years", 168, 999),
+    ):
+        of_region = inside[answers["predicted"].between(low, high, inclusive="left")]
+        assert of_region.empty or parts[f"predicted {name}"] == pytest.approx(of_region.mean())
     assert "Prediction intervals" in (home.path / "sure" / "report.html").read_text()
 
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from boneage_pl.data.split import assign_groups, group_name
 from boneage_pl.evaluation.metrics import Values, agreement, mean, with_intervals
-from boneage_pl.prediction.conformal import AGES
+from boneage_pl.prediction.conformal import AGES, age_region
 
 SCHEMA = 3  # of metrics.json: raise it when a key changes its meaning
 BOOTSTRAP_DRAWS = 2000
@@ -80,7 +80,7 @@ def compute_metrics(
             and sexes of the source table, says something else.
     """
     weights = population_weights(answers, population) if population and balanced else None
-    years = age_band(answers)
+    years = age_region(answers["bone_age"])
     groups = [group_name(g, edges) for g in range(2 * len(edges) - 2)]
     return {
         "schema": SCHEMA,
@@ -97,11 +97,6 @@ def compute_metrics(
         "by_group": _by(answers, answers["group"], groups),
         "baselines": _baselines(answers, population) if population else [],
     }
-
-
-def age_band(answers: pd.DataFrame) -> NDArray[np.int64]:
-    """Return which of `AGES` each row's bone age is in."""
-    return np.digitize(answers["bone_age"], [until for _, until in AGES[:-1]])
 
 
 def metrics_of(answers: pd.DataFrame, base: Values | None = None) -> dict[str, dict[str, float | None]]:

@@ -1,39 +1,43 @@
 """Coverage of prediction intervals, and how well predicted uncertainty ranks errors."""
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from boneage_pl.evaluation.breakdown import BOOTSTRAP_DRAWS, age_band, to_json_numbers
+from boneage_pl.evaluation.breakdown import BOOTSTRAP_DRAWS, to_json_numbers
 from boneage_pl.evaluation.metrics import Values, mean, with_intervals
-from boneage_pl.prediction.conformal import AGES, calibrate
+from boneage_pl.prediction.conformal import AGES, age_region, calibrate
 from boneage_pl.training.metadata import CheckpointMetadata
 
 LEVEL = 0.9
 
 
 def add_intervals(answers: pd.DataFrame, records: Sequence[CheckpointMetadata]) -> pd.DataFrame:
-    """Return answers with the columns `low` and `high`, the ends of each interval as `predict` gives them.
+    """Return predictions with `lower` and `upper`, the ends of their intervals as `predict` gives them.
 
     Args:
         answers: see `predictions_frame`.
         records: of the checkpoints.
     """
     intervals = calibrate(records, LEVEL)
-    widths = [
-        np.nan if not np.isfinite(months) else intervals.half_width(months, male=male)
-        for months, male in zip(answers["predicted"].tolist(), answers["male"].tolist(), strict=True)
+    columns = {"predicted_std": repeat(None), **answers}
+    rows = zip(*(columns[name] for name in ("predicted", "male", "predicted_std")), strict=False)
+    ends = [
+        intervals.interval(months, male=male, std=std) if np.isfinite(months) else (None, None)
+        for months, male, std in rows
     ]
-    half = np.array(widths, float)
     return answers.assign(
-        lower=(answers["predicted"] - half).clip(lower=0), upper=answers["predicted"] + half
+        **dict(zip(("lower", "upper"), np.array(ends, float).reshape(-1, 2).T, strict=True))
     )
 
 
 def measure_interval_coverage(answers: pd.DataFrame, *, own: bool) -> dict[str, Any] | None:
     """Return the share of ages inside their intervals, and how wide these are; `None` where there are none.
+
+    Of all, by sex, by bone age, and by predicted age, by which the intervals are calibrated.
 
     Args:
         answers: see `add_intervals`.
@@ -44,7 +48,9 @@ def measure_interval_coverage(answers: pd.DataFrame, *, own: bool) -> dict[str, 
         return None
     parts = [("all", np.ones(len(known), dtype=bool))]
     parts += [(name, (known["male"] == male).to_numpy()) for name, male in (("girls", False), ("boys", True))]
-    parts += [(name, age_band(known) == at) for at, (name, _) in enumerate(AGES)]
+    for column, prefix in (("bone_age", ""), ("predicted", "predicted ")):
+        region = age_region(known[column])
+        parts += [(f"{prefix}{name}", region == at) for at, (name, _) in enumerate(AGES)]
     rows = [_coverage_row(name, known[mask]) for name, mask in parts if mask.any()]
     return {"level": LEVEL, "own": own, "parts": rows}
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, ListConfig
 
 from boneage_pl.data.tables.validate import SEXES
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.evaluation.breakdown import age_band, metrics_of
+from boneage_pl.evaluation.breakdown import metrics_of
 from boneage_pl.evaluation.comparison import (
     Table,
     config_differences,
@@ -35,7 +35,7 @@ from boneage_pl.evaluation.paired_test import (
 from boneage_pl.evaluation.reference_results import curves_caption, published_stages
 from boneage_pl.evaluation.run_results import RunResults, load_run_results
 from boneage_pl.evaluation.templating import figure_to_png, render, with_interval
-from boneage_pl.prediction.conformal import AGES
+from boneage_pl.prediction.conformal import AGES, age_region
 from boneage_pl.training.run_dir import unique_dir
 from boneage_pl.training.runs import HYDRA_OVERRIDES, newest_run, shortest_path
 from boneage_pl.utils.files import atomic_write, expand_path
@@ -244,7 +244,7 @@ def paired_tests_by_subgroup(answers: Mapping[str, pd.DataFrame]) -> Table:
 def _subgroups(rows: pd.DataFrame) -> Iterator[tuple[str, Any]]:
     """Yield parts of the images by name: all, by sex where it is known, by age, by both."""
     sexes = {"girls": ~rows["male"].astype(bool), "boys": rows["male"].astype(bool)} if "male" in rows else {}
-    bands = {name: age_band(rows) == at for at, (name, _) in enumerate(AGES)}
+    bands = {name: age_region(rows["bone_age"]) == at for at, (name, _) in enumerate(AGES)}
     yield "all", np.ones(len(rows), dtype=bool)
     yield from sexes.items()
     yield from bands.items()
