@@ -2,7 +2,7 @@
 
 import pytest
 
-from boneage_pl.webapp.growth_reference import skeletal_age_sd
+from boneage_pl.prediction.growth_reference import skeletal_age_sd
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ def test_years_and_months(months: float, said: str):
 def test_console_line_has_interval_and_flags():
     answer = Prediction("a.dcm", True, 124.3, 100.2, 148.4, ["right_hand"], ["mirrored"], 130.0)
     assert format_prediction(answer, 0.9) == (
-        "a.dcm (M): 10 y 4 m (124.3 months), 90% between 100 and 148; 130 months old  [right_hand]"
+        "a.dcm (M): 10 y 4 m (124.3 months), 90% between 100 and 148; "
+        "130 months old, -6 (-0.6 SD)  [right_hand]"
     )
     assert format_prediction(Prediction("b.png", error="cut short"), 0.9) == "b.png: no answer: cut short"
 
@@ -44,6 +46,14 @@ def test_csv_row_has_every_column():
         "100.200",
         "130.000",
     )
+
+
+def test_name_that_is_no_text_is_escaped(tmp_path: Path):
+    with open_writer(tmp_path / "out.csv") as output:
+        output.write(Prediction(os.fsdecode(b"M\xfcller.png"), False, 10.0))
+        output.write(Prediction("z.png", False, 10.0))
+    rows = (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()
+    assert [row.split(",")[0] for row in rows] == ["path", r"M\udcfcller.png", "z.png"]
 
 
 def test_flags_are_explained_once(capsys: pytest.CaptureFixture[str]):

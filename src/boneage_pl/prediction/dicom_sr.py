@@ -1,6 +1,7 @@
 """DICOM structured reports of predictions."""
 
 import logging
+import re
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -14,92 +15,83 @@ from boneage_pl.prediction.types import Prediction
 from boneage_pl.utils.files import atomic_path
 from boneage_pl.utils.optional import import_optional
 
-DEVICE_NAME = "boneage_pl"
-# What says who it is, when and where: a report may leave the first empty (PS3.3 C.7.1.1 and C.7.2.1, type 2),
-# and needs none of the others, which highdicom would copy
-_EMPTY_TAGS = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-)
-_IDENTIFYING_TAGS = (
-    "StudyDescription",
-    "InstitutionName",
-    "InstitutionAddress",
-    "InstitutionalDepartmentName",
-    "StationName",
-    "DeviceSerialNumber",
-    "PatientAge",
-    "PatientComments",
-    "OtherPatientIDs",
-    "OtherPatientNames",
-)
+NAME = "boneage_pl"
+_SCHEME = "99BONEAGE_PL"  # codes of our own begin with 99 (PS3.16, 8)
+_UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+# Type 2 of the patient and the study (PS3.3 C.7.1.1, C.7.2.1): there, if only empty
+_IDENTIFYING = ("PatientName", "PatientID", "AccessionNumber", "ReferringPhysicianName", "StudyID")
+_TIMES = {"PatientBirthDate": r"\d{8}", "StudyDate": r"\d{8}", "StudyTime": r"\d{2,6}(\.\d{1,6})?"}
 
 
 def needs_highdicom() -> None:
     """Import highdicom, see `import_optional`, and let it speak of errors alone."""
     import_optional("highdicom", "dicom_sr=true", "dicom")
     logging.getLogger("highdicom").setLevel(logging.ERROR)
+    # once for all: `warnings.catch_warnings` is not safe in threads
+    warnings.filterwarnings("ignore", module=r"(highdicom|pydicom)\.")
 
 
 def write_dicom_sr(answer: Prediction, model: str, level: float, *, identify: bool) -> Path:
-    """Write a Comprehensive 3D SR beside an answer's DICOM file, as `<name>_F.sr.dcm`, and return its path.
+    """Write a Comprehensive 3D SR beside a prediction's DICOM file, as `<name>_F.sr.dcm`; return its path.
 
-    The bone age is LOINC 37362-1 in UCUM `mo`, with the algorithm's name and version (TID 4019); the
-    verification flag is UNVERIFIED.
+    The bone age is LOINC 37362-1 in UCUM `mo`, with the algorithm's name and version (TID 4019); beside it
+    the ends of its interval and the difference to the chronological age, and the quality flags as coded
+    evaluations. The verification flag is UNVERIFIED.
 
     Args:
         answer: with months.
         model: what the algorithm was, such as the experiment's name.
-        level: of the answer's interval.
+        level: of the prediction's interval.
         identify: whether patient and study are named as in the image, which a PACS needs to file it by; else
-            the report points to the image by its UIDs alone.
+            the report points to the image by its UIDs and has the sex alone.
 
     Raises:
-        BoneAgeError: highdicom is not installed, the file is no DICOM that has what a report needs, or a
-            report is there already.
+        BoneAgeError: highdicom is not installed, the image is out-of-distribution, the file is no DICOM that
+            has what a report needs, or a report is there already.
     """
     needs_highdicom()
     source = Path(answer.path)
     path = source.with_name(f"{stem_of(source)}_{answer.sex}.sr.dcm")
+    if "out_of_distribution" in answer.flags:
+        raise BoneAgeError("dicom_sr=true: out_of_distribution, which is not reported as a measurement.")
     if path.exists():
         raise BoneAgeError(f"dicom_sr=true: {path} is there already, and nothing is written over.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            report = _report(_image(source, identify=identify), answer, model, level)
-        except BoneAgeError:
-            raise
-        except Exception as error:  # highdicom and pydicom raise whatever comes up
-            raise BoneAgeError(
-                f"dicom_sr=true: {source} lacks what a report needs ({' '.join(str(error).split())[:120]})."
-            ) from error
-        try:
-            with atomic_path(path) as beside:
-                report.save_as(beside)
-        except OSError as error:
-            raise BoneAgeError(f"dicom_sr=true: {path} cannot be written: {error.strerror}.") from error
+    try:
+        report = _report(_evidence(source, identify=identify), answer, model, level)
+    except BoneAgeError:
+        raise
+    except Exception as error:  # highdicom and pydicom raise whatever comes up
+        raise BoneAgeError(
+            f"dicom_sr=true: {source} lacks what a report needs ({' '.join(str(error).split())[:120]})."
+        ) from error
+    try:
+        with atomic_path(path) as beside:
+            report.save_as(beside)
+    except OSError as error:
+        raise BoneAgeError(f"dicom_sr=true: {path} cannot be written: {error.strerror}.") from error
     return path
 
 
-def _image(path: Path, *, identify: bool) -> Any:
-    """Return an image's tags; identifying ones only if `identify`."""
-    from pydicom import dcmread
+def _evidence(path: Path, *, identify: bool) -> Any:
+    """Return the tags of an image that a report repeats, in UTF-8; highdicom would copy many more."""
+    from pydicom import Dataset, dcmread
 
-    dataset = dcmread(BytesIO(read_file(path)), force=True, stop_before_pixels=True)
-    if "SOPInstanceUID" not in dataset:
+    image = dcmread(BytesIO(read_file(path)), force=True, stop_before_pixels=True)
+    if "SOPInstanceUID" not in image:
         raise BoneAgeError(f"dicom_sr=true: {path} is no DICOM file, and a report points to one.")
-    for name in _EMPTY_TAGS:
-        if not identify or name not in dataset:
-            setattr(dataset, name, "")
-    for name in () if identify else _IDENTIFYING_TAGS:
-        dataset.pop(name, None)
-    return dataset
+    kept = Dataset()
+    kept.SpecificCharacterSet = "ISO_IR 192"
+    for name in _UIDS:
+        uid = image[name].value
+        if not uid.is_valid:
+            raise ValueError(f"{name} is no UID")
+        setattr(kept, name, uid)
+    sex = str(image.get("PatientSex", ""))
+    kept.PatientSex = sex if sex in ("F", "M", "O") else ""
+    for name in (*_IDENTIFYING, *_TIMES):
+        text = str(image.get(name) or "") if identify else ""
+        setattr(kept, name, text if re.fullmatch(_TIMES.get(name, ".*"), text) else "")
+    return kept
 
 
 def _report(image: Any, answer: Prediction, model: str, level: float) -> Any:
@@ -108,34 +100,61 @@ def _report(image: Any, answer: Prediction, model: str, level: float) -> Any:
     from pydicom.sr.codedict import codes
 
     uid = hd.UID()
-    algorithm = sr.AlgorithmIdentification(
-        name=f"{DEVICE_NAME} {model}",
-        version=__version__,
-        family=codes.DCM.ArtificialIntelligence,
-        parameters=_parameters(answer, level),
-    )
-    source = sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)
-    age = sr.Measurement(
-        name=sr.CodedConcept("37362-1", "LN", "XR Bone age"),
-        value=round(float(answer.months or 0), 2),
-        unit=codes.UCUM.Month,
-    )
+    bone_age = sr.CodedConcept("37362-1", "LN", "XR Bone age")
+    percent = f"{level:.3g}"
+
+    def own_code(value: str, meaning: str = "") -> Any:
+        return sr.CodedConcept(value, _SCHEME, meaning or value.replace("_", " "))
+
+    values = [
+        (bone_age, answer.months, codes.UCUM.Month),
+        (
+            own_code("lower", f"Lower end of the {percent} prediction interval"),
+            answer.lower,
+            codes.UCUM.Month,
+        ),
+        (
+            own_code("upper", f"Upper end of the {percent} prediction interval"),
+            answer.upper,
+            codes.UCUM.Month,
+        ),
+        (
+            own_code("age_difference", "Bone age minus chronological age"),
+            answer.age_difference,
+            codes.UCUM.Month,
+        ),
+        (
+            own_code("age_difference_sd", "The same in standard deviations"),
+            answer.age_difference_sd,
+            codes.UCUM.NoUnits,
+        ),
+    ]
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=hd.UID(), identifier="Bone age"),
-        algorithm_id=algorithm,
-        measurements=[age],
+        algorithm_id=sr.AlgorithmIdentification(
+            name=f"{NAME} {model}",
+            version=__version__,
+            family=codes.DCM.ArtificialIntelligence,
+            parameters=[f"sex {answer.sex}"],
+        ),
+        measurements=[
+            sr.Measurement(name=name, value=round(float(value), 2), unit=unit)
+            for name, value, unit in values
+            if value is not None
+        ],
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(own_code("quality_flag"), own_code(flag)) for flag in answer.flags
+        ],
         finding_sites=[sr.FindingSite(anatomic_location=codes.SCT.Hand)],
-        source_images=[source],
+        source_images=[sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)],
     )
     observer = sr.ObserverContext(
         observer_type=codes.DCM.Device,
-        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-            uid=hd.UID(), name=DEVICE_NAME
-        ),
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(uid=hd.UID(), name=NAME),
     )
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer),
-        procedure_reported=sr.CodedConcept("37362-1", "LN", "XR Bone age"),
+        procedure_reported=bone_age,
         imaging_measurements=[group],
         title=codes.DCM.ImagingMeasurementReport,
     )
@@ -146,15 +165,8 @@ def _report(image: Any, answer: Prediction, model: str, level: float) -> Any:
         series_instance_uid=hd.UID(),
         sop_instance_uid=uid,
         instance_number=1,
-        manufacturer=DEVICE_NAME,
+        manufacturer=NAME,
         is_complete=True,
         is_final=False,
         is_verified=False,
     )
-
-
-def _parameters(answer: Prediction, level: float) -> list[str]:
-    values = [f"sex {answer.sex}"]
-    if answer.lower is not None and answer.upper is not None:
-        values.append(f"{level:.0%} interval {answer.lower:.1f} to {answer.upper:.1f} months")
-    return [*values, *(f"flag {name}" for name in answer.flags)]

@@ -8,48 +8,27 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.prediction.types import QUALITY_FLAGS, Prediction
 
-COLUMNS = [
-    "path",
-    "sex",
-    "months",
-    "years_months",
-    "lower",
-    "upper",
-    "flags",
-    "error",
-    "chronological_age",
-    "notes",
-    "predicted_std",
-]
+COLUMNS = list(Prediction("").to_dict())
 # Predictions; our choice: a flag's meaning is printed with so many, and once at the end of more.
 MAX_CONSOLE_LINES = 10
+
+_ESCAPED = "backslashreplace"  # names of files are bytes, not always UTF-8
 
 T = TypeVar("T")
 
 
 def prediction_cells(answer: Prediction) -> list[str]:
-    """Return an answer as a row of the table: months with three decimals, lists joined by semicolons."""
-    return [
-        answer.path,
-        answer.sex,
-        _number(answer.months),
-        answer.years_months,
-        _number(answer.lower),
-        _number(answer.upper),
-        ";".join(answer.flags),
-        answer.error,
-        _number(answer.chronological_age),
-        ";".join(answer.notes),
-        _number(answer.std),
-    ]
+    """Return a prediction as a row of the table: numbers with three decimals, lists joined by semicolons."""
+    return [_cell(value) for value in answer.to_dict().values()]
 
 
 def format_prediction(answer: Prediction, level: float) -> str:
@@ -62,13 +41,17 @@ def format_prediction(answer: Prediction, level: float) -> str:
         if answer.lower is not None and answer.upper is not None:
             parts += f", {level:.0%} between {answer.lower:.0f} and {answer.upper:.0f}"
         if answer.chronological_age is not None:
-            parts += f"; {answer.chronological_age:.0f} months old"
+            parts += f"; {answer.chronological_age:.0f} months old, {answer.age_difference:+.0f}"
+        if answer.age_difference_sd is not None:
+            parts += f" ({answer.age_difference_sd:+.1f} SD)"
     doubts = f"  [{', '.join(answer.flags)}]" if answer.flags else ""
     return f"{name}: {parts}{doubts}"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ";".join(value)
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 class PredictionWriter:
@@ -127,6 +110,8 @@ def open_writer(out: Path | None, level: float = 0.9) -> Iterator[PredictionWrit
         SystemExit: nobody reads any more, as after `| head`.
     """
     terminal = sys.stdout.isatty()
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors=_ESCAPED)
     try:
         if out is None:
             yield (
@@ -138,7 +123,7 @@ def open_writer(out: Path | None, level: float = 0.9) -> Iterator[PredictionWrit
             return
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
-            file = out.open("x", encoding="utf-8", newline="")
+            file = out.open("x", encoding="utf-8", errors=_ESCAPED, newline="")
         except FileExistsError:
             raise BoneAgeError(f"out={out} is there already, and nothing is written over.") from None
         except OSError as error:

@@ -3,13 +3,17 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from boneage_pl.prediction.growth_reference import skeletal_age_sd
+
 # Why a prediction may be wrong, and what to do about it.
 QUALITY_FLAGS = {
     "out_of_distribution": "unlike the training radiographs: do not rely on the prediction",
     "resolution_mismatch": "finer or coarser than the training images: resize it the way they were, or train "
     "on images like it",
+    "rotated": "turned by a quarter or half turn: turn it upright and predict again",
     "inverted": "bones were dark: the image was inverted, and the prediction is of the result",
     "right_hand": "the file's laterality is right: the image was mirrored",
+    "sex_mismatch": "the file's own sex is the other: the prediction is for the sex that was given",
     "blank_image": "all of it is one gray value",
 }
 
@@ -51,6 +55,45 @@ class Prediction:
     def years_months(self) -> str:
         """The bone age as people say it: `10 y 4 m`."""
         return "" if self.months is None else format_years_months(self.months)
+
+    @property
+    def age_difference(self) -> float | None:
+        """Bone age minus chronological age in months; `None` where one is not known."""
+        if self.months is None or self.chronological_age is None:
+            return None
+        return self.months - self.chronological_age
+
+    @property
+    def age_difference_sd(self) -> float | None:
+        """The same in standard deviations; `None` where `skeletal_age_sd` has none."""
+        if self.age_difference is None or self.chronological_age is None or self.male is None:
+            return None
+        sd = skeletal_age_sd(self.chronological_age, male=self.male)
+        return None if sd is None else self.age_difference / sd
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the columns of `predict`'s table.
+
+        Example:
+            >>> row = Prediction("hand.dcm", male=False, months=124.3, chronological_age=108.0).to_dict()
+            >>> row["sex"], row["years_months"], round(row["age_difference"], 1)
+            ('F', '10 y 4 m', 16.3)
+        """
+        return {
+            "path": self.path,
+            "sex": self.sex,
+            "months": self.months,
+            "years_months": self.years_months,
+            "lower": self.lower,
+            "upper": self.upper,
+            "flags": self.flags,
+            "error": self.error,
+            "chronological_age": self.chronological_age,
+            "age_difference": self.age_difference,
+            "age_difference_sd": self.age_difference_sd,
+            "notes": self.notes,
+            "predicted_std": self.std,
+        }
 
 
 def format_years_months(months: float) -> str:

@@ -14,10 +14,10 @@ from PIL import Image
 from boneage_pl.data.images.resize import Pixels
 from boneage_pl.evaluation.templating import environment
 from boneage_pl.prediction.gradcam import colorize
+from boneage_pl.prediction.growth_reference import SOURCE, skeletal_age_sd
 from boneage_pl.prediction.output import COLUMNS, prediction_cells
 from boneage_pl.prediction.predictor import PredictionResult
 from boneage_pl.prediction.types import QUALITY_FLAGS, Prediction, format_years_months
-from boneage_pl.webapp.growth_reference import SOURCE, skeletal_age_sd
 from boneage_pl.webapp.service import PredictionService, SessionImage
 
 WIDTH = 640
@@ -66,14 +66,7 @@ class Axis:
 
 
 _THUMB = 72  # pixels
-_TITLES = {
-    "out_of_distribution": "Out of distribution",
-    "resolution_mismatch": "Resolution mismatch",
-    "inverted": "Was inverted",
-    "right_hand": "A right hand",
-    "blank_image": "Empty",
-}
-_COMMON = {"flags": QUALITY_FLAGS, "titles": _TITLES, "years": format_years_months, "source": SOURCE}
+_COMMON = {"flags": QUALITY_FLAGS, "years": format_years_months, "source": SOURCE}
 
 
 def render_prediction(
