@@ -22,15 +22,18 @@ from boneage_pl.data.corruptions import CORRUPTIONS
 from boneage_pl.data.phantom import write_phantom
 from boneage_pl.data.tables.load import read_table
 from boneage_pl.prediction.types import Prediction
-from tests.helpers.non_hand_images import others
+from tests.helpers.non_hand_images import edited, others
 
 COUNT, CHANGED = 1000, 300
-FLAGS = ("out_of_distribution", "resolution_mismatch", "inverted")
+FLAGS = ("out_of_distribution", "rotated", "resolution_mismatch", "inverted")
 
 
-def row(name: str, answers: Sequence[Prediction]) -> None:
+def row(name: str, answers: Sequence[Prediction], plain: Sequence[Prediction] = ()) -> None:
+    """Print the share that each flag is raised for, and by how many months predictions differ on average."""
     shares = [np.mean([flag in answer.flags for answer in answers]) for flag in FLAGS]
-    print(f"| {name} | {' | '.join(f'{share:.1%}' for share in shares)} |", flush=True)
+    moved = [abs(one.months - other.months) for one, other in zip(answers, plain, strict=False)]
+    cells = [*(f"{share:.1%}" for share in shares), f"{np.mean(moved):.1f}" if moved else "–"]
+    print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def unseen(model: BoneAgePredictor, root: Path) -> pd.DataFrame:
@@ -83,14 +86,18 @@ def main() -> None:
         answers = coverage(model, table)
         few = table.iloc[:CHANGED]
         squares = [member.resize_spec.apply(Image.open(path).convert("L")) for path in few["path"]]
-        print(f"\n| pictures | {' | '.join(FLAGS)} |\n| --- | --- | --- | --- |")
+        print(f"\n| pictures | {' | '.join(FLAGS)} | months moved |\n|{' --- |' * (len(FLAGS) + 2)}")
         row("not seen before", answers)
-        print(f"| … any flag | {np.mean([bool(a.flags) for a in answers]):.1%} | | |")
+        print(f"| … any flag | {np.mean([bool(a.flags) for a in answers]):.1%} |{' |' * (len(FLAGS))}")
         known = member.ood_detector
         if known:  # these are changed in the square: the size of their file says nothing
             member.ood_detector = replace(known, scale_range=None)
         for name, change in CORRUPTIONS.items():
-            row(name, model.predict([np.ascontiguousarray(change(s)) for s in squares], sexes(few)))
+            changed = [np.ascontiguousarray(change(square)) for square in squares]
+            row(name, model.predict(changed, sexes(few)), answers)
+        ways = [edited(square) for square in squares]
+        for name in ways[0]:
+            row(name, model.predict([way[name] for way in ways], sexes(few)), answers)
         member.ood_detector = known
         if options.originals:
             larger = read_table(options.originals)

@@ -1,6 +1,7 @@
 """Radiographs in, answers out: the command as a user types it, on what people have."""
 
 import csv
+import doctest
 import io
 import shutil
 import signal
@@ -14,6 +15,10 @@ from PIL import Image
 from pydicom import dcmread
 
 from boneage_pl import BoneAgePredictor
+from boneage_pl.data.images.radiograph import Radiograph
+from boneage_pl.data.images.resize import ResizeSpec
+from boneage_pl.prediction.predictor import PredictionResult, _invert
+from boneage_pl.prediction.types import Prediction, PredictionRequest
 from tests.helpers.dicom_files import write_dicom
 from tests.helpers.fork_server import Forks
 from tests.helpers.trained_run import MODEL, OWN, Home, home_of
@@ -149,6 +154,7 @@ def test_non_hands_are_flagged(home: Home, tmp_path: Path):
     assert rows.pop("hand")["flags"] == ""
     negative = rows.pop("negative")
     assert negative["flags"] == "inverted"
+    assert "rotated" in rows.pop("upside_down")["flags"]
     assert all("out_of_distribution" in row["flags"] for row in rows.values()), rows
     answers = {Path(a.path).stem: a for a in home.model().predict(str(tmp_path), "F")}
     assert answers["negative"].months == pytest.approx(answers["hand"].months, abs=1e-3)  # it was undone
@@ -161,6 +167,23 @@ def test_other_resolution_is_flagged(home: Home):
     assert np.mean(["resolution_mismatch" in answer.flags for answer in answers]) > 0.9
 
 
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_turned_hands_are_flagged(home: Home, turns: int):
+    validation = [home.images / f"{i}.png" for i in home.record["validation"]["id"]]
+    turned = [np.rot90(np.asarray(Image.open(path)), turns).copy() for path in validation]
+    answers = home.model().predict(turned, "F")
+    assert np.mean(["rotated" in answer.flags for answer in answers]) >= 0.95
+
+
+def test_negative_is_inverted_before_it_is_padded():
+    spec = ResizeSpec(64, "pad")
+    film = Radiograph(Image.fromarray(np.full((64, 32), 255 - 40, np.uint8)))
+    result = PredictionResult(PredictionRequest(film), Prediction(""), {spec: spec.apply(film.image)}, film)
+    pixels = _invert(result).pixels[spec]
+    assert (pixels[:, 20:44] == 40).all()
+    assert (pixels[:, :12] == 0).all()
+
+
 def test_ood_false_positive_rate(home: Home):
     """Of 80 phantoms that neither trained nor set a limit, as many as a limit of 98 % each lets expect."""
     split = home.record["split"]
@@ -171,6 +194,14 @@ def test_ood_false_positive_rate(home: Home):
     assert np.mean([bool(answer.flags) for answer in answers]) < 0.12
 
 
+def test_docstring_example_runs(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    shutil.copy(home.images / "1.png", tmp_path / "hand.png")
+    monkeypatch.chdir(tmp_path)
+    names = {"model": home.model(), "np": np, "Image": Image}
+    (example,) = doctest.DocTestFinder().find(BoneAgePredictor.predict, globs=names)
+    assert doctest.DocTestRunner().run(example) == (0, 4)
+
+
 def test_python_api_example(home: Home):
     model = home.model()
     girl, boy = model.predict(str(home.images / "1.png"), "unknown")
@@ -178,8 +209,10 @@ def test_python_api_example(home: Home):
     assert girl.lower <= girl.months <= girl.upper
     assert girl.years_months == f"{round(girl.months) // 12} y {round(girl.months) % 12} m"
     picture = Image.open(home.images / "1.png")
-    several = model.predict([picture, np.asarray(picture), home.images / "1.png"], ["F", "F", "M"])
-    assert [a.months for a in several] == pytest.approx([girl.months, girl.months, boy.months], abs=1e-3)
+    file = home.images / "1.png"
+    several = model.predict([picture, np.asarray(picture), file.read_bytes(), file], ["F", "F", "F", "M"])
+    assert [a.months for a in several] == pytest.approx([girl.months] * 3 + [boy.months], abs=1e-3)
+    assert model.predict(b"no picture", "F")[0].error
     assert "must be uint8 or uint16" in model.predict(np.ones((40, 40)), "F")[0].error
     with pytest.raises(ValueError, match="3 images and 2 sexes"):
         model.predict([picture] * 3, ["F", "M"])

@@ -17,6 +17,9 @@ def others(hand: Picture) -> dict[str, Picture]:
         "noise": rng.integers(0, 256, (160, 160), dtype=np.uint8),
         "nearly black": rng.integers(0, 3, (160, 160), dtype=np.uint8),
         "drawn chest film": chest(),
+        "drawn foot": bones(FOOT),
+        "drawn knee": bones(KNEE),
+        "drawn elbow": bones(ELBOW),
         "photograph of a hand, drawn": photograph(hand),
     }
 
@@ -42,3 +45,60 @@ def photograph(hand: np.ndarray) -> np.ndarray:
     skin = 1 / (1 + np.exp(-(soft[:, :, None] - 45) / 6))
     seen = np.array([150, 110, 80]) * (1 - skin) + np.array([224, 172, 140]) * skin
     return (seen + np.random.default_rng(0).normal(0, 5, seen.shape)).clip(0, 255).astype(np.uint8)
+
+
+# Bones as lines: their points in hundredths of the side, and their width.
+Line = tuple[tuple[tuple[int, int], ...], int]
+FOOT: list[Line] = [
+    *(
+        (((x, 48), (x - 3 + at, 26), (x - 4 + at, 12 + 2 * at)), 4)
+        for at, x in enumerate((38, 45, 52, 58, 64))
+    ),
+    *((((36 + 7 * at, 54), (41 + 6 * at, 60)), 7) for at in range(4)),
+    (((46, 66), (52, 74)), 14),
+    (((50, 78), (52, 92)), 13),
+]
+KNEE: list[Line] = [
+    (((50, 0), (50, 38)), 13),
+    (((38, 44), (62, 44)), 14),
+    (((36, 56), (64, 56)), 10),
+    (((49, 60), (49, 100)), 13),
+    (((64, 62), (66, 100)), 5),
+]
+ELBOW: list[Line] = [
+    (((10, 12), (44, 46)), 12),
+    (((40, 52), (54, 40)), 13),
+    (((52, 54), (92, 78)), 7),
+    (((50, 62), (88, 92)), 8),
+    (((44, 60), (52, 66)), 11),
+]
+
+
+def bones(lines: list[Line], side: int = 512) -> Picture:
+    """A drawn film of other bones: soft tissue about them, marrow darker than their walls."""
+    film = Image.new("L", (side, side), 12)
+    draw = ImageDraw.Draw(film)
+    for wider, gray in ((16, 70), (0, 185), (-3, 150)):
+        for points, width in lines:
+            scaled = [(x * side / 100, y * side / 100) for x, y in points]
+            radius = max(width + wider, 1) * side / 200
+            draw.line(scaled, gray, round(2 * radius), joint="curve")
+            for x, y in scaled:
+                draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=gray)
+    noise = np.random.default_rng(0).normal(0, 3, (side, side))
+    return (np.asarray(film.filter(ImageFilter.GaussianBlur(2))) + noise).clip(0, 255).astype(np.uint8)
+
+
+def edited(hand: Picture) -> dict[str, Picture]:
+    """Return a radiograph [H, W] as people bring it: framed, written on, beside the other hand."""
+    side = hand.shape[0]
+    written = Image.fromarray(hand)
+    for at in range(3):
+        ImageDraw.Draw(written).text(
+            (4, 4 + at * side // 12), "ID 4711  LEFT HAND  9Y", fill=255, font_size=side / 14
+        )
+    return {
+        "in a white frame": np.pad(hand, side // 16, constant_values=255),
+        "text burnt in": np.asarray(written),
+        "both hands": np.concatenate([hand, hand[:, ::-1]], axis=1),
+    }

@@ -32,3 +32,16 @@ def test_folder_without_radiographs_names_its_files(tmp_path: Path):
     (tmp_path / "a.zip").touch()
     with pytest.raises(BoneAgeError, match=r"no radiograph in it; left out: 1 \.zip"):
         expand_inputs([str(tmp_path)])
+
+
+def test_pattern_walks_folders_and_takes_each_file_once(tmp_path: Path):
+    for name in ("1/a.png", "1/deep/b.png", "2/c.png", "notes.docx"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for pattern, names in {"*": "abc", "**/*": "abc", "1*": "ab", "*/*.png": "ac", "[1]/deep": "b"}.items():
+        found = [request.image.stem for request in expand_inputs([f"{tmp_path}/{pattern}"])]
+        assert sorted(found) == list(names), pattern
+    (tmp_path / "empty" / "deep").mkdir(parents=True)
+    for nothing in ("empty/*", "*.docx", "nowhere*"):
+        with pytest.raises(BoneAgeError, match=r"no radiograph in it|nothing matches it"):
+            expand_inputs([f"{tmp_path}/{nothing}"])

@@ -10,6 +10,7 @@ from boneage_pl.prediction.ood import (
     LowRankGaussian,
     OODDetector,
     fit_ood_detector,
+    fit_orientation,
     power_spectrum_features,
     scale_ratio,
 )
@@ -46,22 +47,40 @@ def test_fit_is_deterministic_and_keeps_rng():
 
 def test_detector_round_trips():
     cloud = LowRankGaussian.fit(points(300, 1), points(300, 2), 6)
-    kept = OODDetector("layer", cloud, cloud, (0.5, 1.0)).to_dict()
+    turns = np.random.default_rng(0).normal(size=(41, 4)).astype(np.float32)
+    kept = OODDetector("layer", cloud, cloud, (0.5, 1.0), turns).to_dict()
     read = OODDetector.from_dict(kept)
+    assert (read.orientation == turns).all()
+    del kept["orientation"]  # of a checkpoint from before it was learned
+    assert not OODDetector.from_dict(kept).flag_features(points(9, 5))["rotated"].any()
     assert (read.features.mahalanobis(points(9, 5)) == cloud.mahalanobis(points(9, 5))).all()
     assert (read.layer, read.scale_range, read.spectrum.limit) == ("layer", (0.5, 1.0), cloud.limit)
 
 
-@pytest.mark.parametrize("spoil", ["layer", "spectrum", "mean", "variances", "limit"])
+@pytest.mark.parametrize("spoil", ["layer", "spectrum", "orientation", "mean", "variances", "limit"])
 def test_invalid_statistics_are_refused(spoil: str):
     cloud = LowRankGaussian.fit(points(300, 1), points(300, 2), 6)
     kept = OODDetector("layer", cloud, cloud).to_dict()
-    if spoil in kept:
+    if spoil == "layer":
         del kept[spoil]
+    elif spoil in kept:
+        kept[spoil] = torch.zeros(3, 4) if spoil == "orientation" else "x"
     else:
         kept["features"][spoil] = torch.zeros(3) if spoil != "limit" else "far"
     with pytest.raises(ValueError, match=r"not what it must be|do not fit|far"):
         OODDetector.from_dict(kept)
+
+
+def test_turned_points_are_told():
+    """Each turn moves what lies where: here, the coordinates by ten."""
+    where = np.linspace(0, 40, 40, dtype=np.float32)
+    turned = [np.roll(points(300, turns) + where, 10 * turns, axis=1) for turns in range(4)]
+    features = LowRankGaussian.fit(turned[0], points(300, 9) + where, 6)
+    known = OODDetector("layer", features, features, None, fit_orientation(features, turned))
+    new = points(1000, 5) + where
+    assert known.flag_features(new)["rotated"].mean() < 0.02
+    for turns in (1, 2, 3):
+        assert known.flag_features(np.roll(new, 10 * turns, axis=1))["rotated"].mean() > 0.98
 
 
 def test_degenerate_features_do_not_fail():

@@ -1,40 +1,21 @@
 """One checkpoint of an ensemble, with test-time augmentation."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from boneage_pl.data.corruptions import flip, rotation
 from boneage_pl.data.images.resize import Pixels, ResizeSpec
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.feature_maps import FeatureHook
 from boneage_pl.model.inference import BatchPredictor, PredictionBatch, average_predictions
-from boneage_pl.prediction.ood import OODDetector
+from boneage_pl.prediction.ood import Flags, OODDetector
 from boneage_pl.prediction.ood_reference import load_ood_detector
 from boneage_pl.training.checkpoint import load_for_inference
 from boneage_pl.training.metadata import CheckpointMetadata
 
 TTATransform = Callable[[Pixels], Pixels]
 _MAX_ROTATION = 45  # degrees; our choice: a hand on its side is another picture
-
-
-@dataclass
-class MemberOutput:
-    """Output of one checkpoint for a batch.
-
-    Args:
-        predictions: the mean over test-time augmentations.
-        is_ood: [B], whether an image is out-of-distribution; `None` without a detector.
-        resolution_mismatch: [B], whether it is finer or coarser; `None` without a detector.
-    """
-
-    predictions: PredictionBatch
-    is_ood: NDArray[np.bool_] | None
-    resolution_mismatch: NDArray[np.bool_] | None
 
 
 class EnsembleMember:
@@ -71,26 +52,25 @@ class EnsembleMember:
 
     def predict_batch(
         self, pixels: Pixels, male: Sequence[bool], sizes: Sequence[tuple[int, int]]
-    ) -> MemberOutput:
-        """Predict a batch.
+    ) -> tuple[PredictionBatch, Flags]:
+        """Return the mean over test-time augmentations, and the flags that its detector can tell.
 
         Args:
             pixels: uint8 [B, side, side].
             male: whether each is of a boy.
             sizes: of their files, width and height.
         """
-        detector = self.ood_detector
-        is_ood = resolution_mismatch = None
+        detector, flags = self.ood_detector, {}
         if detector and detector.features:
             with FeatureHook(self.predictor.module.network, detector.layer) as tap:
                 every = [self.predictor(pixels, male)]
-            is_ood = detector.is_ood(tap.features.numpy())
+            flags = detector.flag_features(tap.features.numpy())
         else:
             every = [self.predictor(pixels, male)]
         if detector:
-            resolution_mismatch = ~detector.matches_resolution(pixels, sizes, self.resize_spec.mode)
+            flags["resolution_mismatch"] = ~detector.matches_resolution(pixels, sizes, self.resize_spec.mode)
         every += [self.predictor(view(pixels), male) for view in self.tta]
-        return MemberOutput(average_predictions(every), is_ood, resolution_mismatch)
+        return average_predictions(every), flags
 
 
 def parse_tta(named: Any, metadata: CheckpointMetadata | None = None) -> list[TTATransform]:

@@ -119,34 +119,39 @@ def expand_inputs(
 
 
 def _expand_one(name: str, path: Path, male: Any, spec: DatasetSpec | None) -> Iterable[PredictionRequest]:
-    if os.path.isdir(path):  # noqa: PTH112 — a Path raises where a name is too long
-        others: Counter[str] = Counter()
-        listed = _images_below(path, others)
-        first = next(listed, None)
-        if first is None:
-            there = f"; left out: {_format_kinds(others)}" if others else ""
-            raise BoneAgeError(f"images={name}: no radiograph in it{there}.")
-        return (PredictionRequest(file, male) for file in chain([first], listed))
-    if path.suffix.lower() in TABLE_SUFFIXES and os.path.isfile(path):  # noqa: PTH113
-        return requests_from_table(path, male, spec)
-    if os.path.lexists(path):
+    is_folder = os.path.isdir(path)  # noqa: PTH112 — a Path raises where a name is too long
+    if not is_folder and os.path.lexists(path):
+        if path.suffix.lower() in TABLE_SUFFIXES:
+            return requests_from_table(path, male, spec)
         return [PredictionRequest(path, male)]
-    matching = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 — a pattern may be absolute
-    if not matching:
+    found = [str(path)] if is_folder else sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
+    if not found:
         raise BoneAgeError(f"images={name}: there is no such file or folder, and nothing matches it.")
-    files = [Path(file) for file in matching if not Path(file).is_dir()]
-    return [PredictionRequest(file, male) for file in files]
+    others: Counter[str] = Counter()
+    files = _images_of(name, found, others)
+    first = next(files, None)
+    if first is None:
+        there = f"; left out: {_format_kinds(others)}" if others else ""
+        raise BoneAgeError(f"images={name}: no radiograph in it{there}.")
+    return (PredictionRequest(file, male) for file in chain([first], files))
 
 
-def _images_below(folder: Path, others: Counter[str]) -> Iterator[Path]:
-    """Yield what may be radiographs below a folder; the rest is counted by kind, and logged at the end."""
-    for path in iter_files(folder):
+def _images_of(name: str, found: list[str], others: Counter[str]) -> Iterator[Path]:
+    """Yield each file that may be a radiograph, once, of files and of folders with all below them.
+
+    The rest is counted by kind, and logged at the end.
+    """
+    seen = set()
+    for path in chain.from_iterable(iter_files(Path(one)) if Path(one).is_dir() else [one] for one in found):
+        if path in seen:
+            continue
+        seen.add(path)
         if kind := other_kind(path):
             others[kind] += 1
         else:
             yield Path(path)
     if others:
-        log.info("%s: left out %s", folder, _format_kinds(others))
+        log.info("%s: left out %s", name, _format_kinds(others))
 
 
 def _format_kinds(others: Counter[str]) -> str:

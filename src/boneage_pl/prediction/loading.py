@@ -22,9 +22,9 @@ class LoadedImage:
     Args:
         request: whose image it is.
         radiograph: as it was opened; `None` where it could not be.
-        pixels: by square, uint8 [side, side].
-        error: why there are none.
-        flags: of what could not be opened.
+        pixels: by size, uint8 [side, side].
+        error: why there are none; else empty.
+        flags: quality flags of what could not be opened.
     """
 
     request: PredictionRequest
@@ -35,53 +35,51 @@ class LoadedImage:
 
 
 def load_images(
-    questions: Iterable[PredictionRequest],
-    frames: Sequence[ResizeSpec],
-    levels: Sequence[int],
+    requests: Iterable[PredictionRequest],
+    specs: Sequence[ResizeSpec],
+    bit_depths: Sequence[int],
     threads: int,
     *,
     overlap: bool = False,
 ) -> Iterator[LoadedImage]:
-    """Yield each question's picture in their order; no more than `PREFETCH` are held.
+    """Yield the image of each request in their order; no more than `PREFETCH` are held.
 
     Decoders let go of Python, so that threads share the cores.
 
     Args:
-        questions: prediction requests.
-        frames: the squares.
-        levels: see `load_radiograph`.
+        requests: prediction requests.
+        specs: the sizes that the images are brought to.
+        bit_depths: see `load_radiograph`.
         threads: that decode; 0 to decode in this one.
-        overlap: whether others are decoded while one is looked at, as where a GPU looks. A network on the
-            same cores is slowed more than that saves: its threads wait for each other at every layer.
+        overlap: whether images are decoded while others are predicted, as where a GPU predicts. A network on
+            the same cores is slowed more than that saves: its threads wait for each other at every layer.
     """
-    read = partial(_load_image, frames=frames, levels=levels)
+    load = partial(_load_image, specs=specs, bit_depths=bit_depths)
     if threads == 0:
-        yield from map(read, questions)
+        yield from map(load, requests)
         return
-    coming = iter(questions)
+    coming = iter(requests)
     with ThreadPoolExecutor(threads) as pool:
         try:
             if overlap:
-                yield from bounded_map(pool, read, coming, PREFETCH)
+                yield from bounded_map(pool, load, coming, PREFETCH)
             else:
-                while part := list(pool.map(read, islice(coming, PREFETCH))):
+                while part := list(pool.map(load, islice(coming, PREFETCH))):
                     yield from part
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _load_image(
-    question: PredictionRequest, frames: Sequence[ResizeSpec], levels: Sequence[int]
+    request: PredictionRequest, specs: Sequence[ResizeSpec], bit_depths: Sequence[int]
 ) -> LoadedImage:
-    if question.error:
-        return LoadedImage(question, error=question.error)
+    if request.error:
+        return LoadedImage(request, error=request.error)
     try:
-        radiograph = load_radiograph(question.image, levels)
-        pixels = {frame: frame.apply(radiograph.image) for frame in frames}
-        return LoadedImage(question, radiograph, pixels)
+        radiograph = load_radiograph(request.image, bit_depths)
+        return LoadedImage(request, radiograph, {spec: spec.apply(radiograph.image) for spec in specs})
     except BadImageError as error:
-        return LoadedImage(
-            question, error=error.reason, flags=["blank_image"] if error.reason == BLANK_IMAGE else []
-        )
+        flags = ["blank_image"] if error.reason == BLANK_IMAGE else []
+        return LoadedImage(request, error=error.reason, flags=flags)
     except (Exception, RecursionError) as error:  # one file of thousands must not end the others
-        return LoadedImage(question, error=f"cannot be read ({type(error).__name__})")
+        return LoadedImage(request, error=f"cannot be read ({type(error).__name__})")

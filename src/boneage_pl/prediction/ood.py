@@ -1,15 +1,16 @@
-"""Out-of-distribution detection by features, power spectrum and size.
+"""Out-of-distribution detection by features, power spectrum and size; and which way is up.
 
 Two distances from the training's images, each with a limit that a given share of the validation's keeps: of
 the features that the network itself sees early on (edges, textures, and where they are), and of the power
 spectrum (how fine the picture is). And how many pixels its file had for the network's square, since an
-enlarged copy cannot be as fine as the original. Nothing in it knows what a cat is.
+enlarged copy cannot be as fine as the original. A linear classifier of the same features, which has seen the
+training's images turned, tells a quarter or half turn. Nothing in it knows what a cat is.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ from boneage_pl.utils.progress import progress
 CALIBRATION_COVERAGE = 0.98
 MAX_IMAGES = 1500  # training images that are looked at, and validation images; our choice: more change little
 _MIN_IMAGES = 60  # of each; with fewer a limit hangs on one image
+_TURNED_IMAGES = 400  # training images that are looked at in each turn; our choice, 200 did as well
+_RIDGE = 100.0  # of the classifier; our choice: 10 and 1000 did as well (docs/PREDICTION.md)
+_MAX_SCORE = 5.0  # deviations; our choice: no single feature decides which way is up
 _RANK = 64  # in which distances are counted in deviations; our choice, see docs/PREDICTION.md
 _BANDS = (0.20, 0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.60, 0.71)  # cycles a pixel; our choice, measured too
 _TOLERANCE = 1.1  # between files' sizes; our choice: a tenth more or fewer pixels is not seen
@@ -34,6 +38,7 @@ _BATCH = 32
 
 Values = NDArray[np.float32]
 Images = Sequence[Pixels] | Pixels  # uint8 [N, side, side]
+Flags = dict[str, NDArray[np.bool_]]  # [B], by the name of a quality flag
 
 
 @dataclass
@@ -58,7 +63,7 @@ class LowRankGaussian:
     directions: Values
     variances: Values
     residual_variance: float
-    limit: float = float("inf")
+    limit: float = inf
 
     @classmethod
     def fit(cls, points: Values, others: Values, directions: int) -> "LowRankGaussian":
@@ -76,47 +81,22 @@ class LowRankGaussian:
         rest = max((total - float(variances.sum())) / left, _MIN_VARIANCE) if left else 0.0
         cloud = cls(mean, scale, vectors[:, :count].contiguous().numpy(), variances, rest)
         distances = np.sort(cloud.mahalanobis(others))
-        rank = ceil((len(distances) + 1) * CALIBRATION_COVERAGE)  # as in `intervals`
+        rank = ceil((len(distances) + 1) * CALIBRATION_COVERAGE)  # as in `conformal`
         cloud.limit = float(distances[min(rank, len(distances)) - 1])
         return cloud
 
+    def standardize(self, points: Values) -> Values:
+        """Return points [N, D] in deviations from the mean."""
+        return (points - self.mean) / self.scale
+
     def mahalanobis(self, points: Values) -> Values:
         """Return how far points [N, D] lie from it: [N]; 1 is usual."""
-        scaled = (points - self.mean) / self.scale
+        scaled = self.standardize(points)
         along = scaled @ self.directions
         square = (along**2 / self.variances).sum(1)
         if self.residual_variance:
             square = square + ((scaled**2).sum(1) - (along**2).sum(1)).clip(0) / self.residual_variance
         return np.sqrt(square / self.mean.size)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as tensors and numbers."""
-        arrays = {name: getattr(self, name) for name in ("mean", "scale", "directions", "variances")}
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
-        return {**tensors, "residual_variance": self.residual_variance, "limit": self.limit}
-
-    @classmethod
-    def from_dict(cls, values: Any) -> "LowRankGaussian":
-        """Read what `to_dict` wrote.
-
-        Raises:
-            ValueError: it is something else.
-        """
-        try:
-            mean, scale, directions, variances = (
-                values[name].to(torch.float32).numpy()
-                for name in ("mean", "scale", "directions", "variances")
-            )
-            whole = (
-                mean.shape == scale.shape == directions.shape[:1] and variances.shape == directions.shape[1:]
-            )
-            if not whole or mean.ndim != 1 or not (scale > 0).all() or not (variances > 0).all():
-                raise ValueError("its parts do not fit")
-            return cls(
-                mean, scale, directions, variances, float(values["residual_variance"]), float(values["limit"])
-            )
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise ValueError(f"what it knows of its images is not what it must be ({error})") from error
 
 
 @dataclass
@@ -129,26 +109,38 @@ class OODDetector:
         spectrum: of the training images.
         scale_range: the least and the most pixels that their files had, see `scale_ratio`; `None` if not
             known.
+        orientation: [D + 1, 4], of standardized features and 1, the scores of quarter turns; `None` if not
+            known.
     """
 
     layer: str
     features: LowRankGaussian | None
     spectrum: LowRankGaussian
     scale_range: tuple[float, float] | None = None
+    orientation: Values | None = None
 
-    def is_ood(self, features: Values) -> NDArray[np.bool_]:
-        """Return whether each picture lies outside what is familiar, by its features [B, D]: [B].
+    def flag_features(self, points: Values) -> Flags:
+        """Return which images are `out_of_distribution` or `rotated` by a quarter or half turn.
+
+        Args:
+            points: [B, D], their features.
 
         Raises:
             BoneAgeError: they are not of the map that was learned from.
         """
-        assert self.features is not None
-        if features.shape[1:] != self.features.mean.shape:
+        known = self.features
+        assert known is not None
+        if points.shape[1:] != known.mean.shape:
             raise BoneAgeError(
-                f"what the checkpoint knows of its images is of {self.features.mean.size} features, and its "
-                f"network's {self.layer} gives {features.shape[-1]}: it was not made by this project."
+                f"what the checkpoint knows of its images is of {known.mean.size} features, and its "
+                f"network's {self.layer} gives {points.shape[-1]}: it was not made by this project."
             )
-        return ~(self.features.mahalanobis(features) <= self.features.limit)  # what is no number is strange
+        is_ood = ~(known.mahalanobis(points) <= known.limit)  # what is no number is strange
+        turns = 0 if self.orientation is None else (_with_bias(known, points) @ self.orientation).argmax(1)
+        return {
+            "out_of_distribution": is_ood,
+            "rotated": np.broadcast_to(np.not_equal(turns, 0), len(points)),
+        }
 
     def matches_resolution(
         self, pixels: Images, sizes: Sequence[tuple[int, int]], fit: ResizeMode
@@ -163,21 +155,13 @@ class OODDetector:
         fine = self.spectrum.mahalanobis(power_spectrum_features(pixels)) <= self.spectrum.limit
         if self.scale_range:
             least, most = self.scale_range[0] / _TOLERANCE, self.scale_range[1] * _TOLERANCE
-            side = pixels[0].shape[-1]
-            details = [scale_ratio(size, side, fit) for size in sizes]
-            fine &= np.array([least <= detail <= most for detail in details])
+            ratios = np.array([scale_ratio(size, pixels[0].shape[-1], fit) for size in sizes])
+            fine &= (least <= ratios) & (ratios <= most)
         return fine
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as a checkpoint keeps it."""
-        features = self.features.to_dict() if self.features else None
-        detail = list(self.scale_range) if self.scale_range else None
-        return {
-            "layer": self.layer,
-            "features": features,
-            "spectrum": self.spectrum.to_dict(),
-            "scale_range": detail,
-        }
+        """Return it as a checkpoint keeps it: tensors, numbers and words."""
+        return {name: _to_stored(value) for name, value in vars(self).items()}
 
     @classmethod
     def from_dict(cls, values: Any) -> "OODDetector | None":
@@ -189,12 +173,43 @@ class OODDetector:
         if values is None:
             return None
         try:
-            features = None if values["features"] is None else LowRankGaussian.from_dict(values["features"])
-            least, most = values["scale_range"] or (None, None)
-            detail = None if least is None or most is None else (float(least), float(most))
-            return cls(str(values["layer"]), features, LowRankGaussian.from_dict(values["spectrum"]), detail)
-        except (KeyError, TypeError) as error:
+            features, spectrum = (
+                None if values[name] is None else _read_gaussian(values[name])
+                for name in ("features", "spectrum")
+            )
+            scale_range = values["scale_range"] and tuple(float(end) for end in values["scale_range"])
+            orientation = values.get("orientation")
+            if orientation is not None:
+                orientation = orientation.float().numpy()
+                if features is None or orientation.shape != (features.mean.size + 1, 4):
+                    raise ValueError("its parts do not fit")
+            if spectrum is None or (scale_range and len(scale_range) != 2):
+                raise ValueError("a part is missing")
+            return cls(str(values["layer"]), features, spectrum, scale_range, orientation)
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
             raise ValueError(f"what it knows of its images is not what it must be ({error})") from error
+
+
+def _to_stored(value: Any) -> Any:
+    if isinstance(value, LowRankGaussian):
+        return {name: _to_stored(part) for name, part in vars(value).items()}
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(value))
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _read_gaussian(values: Any) -> LowRankGaussian:
+    parts: dict[str, Any] = {
+        one.name: float(values[one.name]) if one.type is float else values[one.name].float().numpy()
+        for one in fields(LowRankGaussian)
+    }
+    found = LowRankGaussian(**parts)
+    shapes = found.mean.shape == found.scale.shape == found.directions.shape[:1], found.mean.ndim == 1
+    if not all(shapes) or found.variances.shape != found.directions.shape[1:]:
+        raise ValueError("its parts do not fit")
+    if not (found.scale > 0).all() or not (found.variances > 0).all():
+        raise ValueError("a deviation is not above 0")
+    return found
 
 
 def scale_ratio(size: tuple[int, int], side: int, fit: ResizeMode) -> float:
@@ -218,26 +233,59 @@ def fit_ood_detector(
     spectrum = LowRankGaussian.fit(
         power_spectrum_features(train), power_spectrum_features(validation), len(_BANDS)
     )
-    detail = (min(details), max(details)) if details else None
+    detector = OODDetector("", None, spectrum, (min(details), max(details)) if details else None)
     layer = ood_layer(ask.module.network, train[0].shape[-1])
     if layer is None:
-        return OODDetector("", None, spectrum, detail)
+        return detector
+    every = _batches(train)
+    few = _batches(train[:: -(-len(train) // _TURNED_IMAGES)])
     # a network that was trained on mirrored pictures knows them too
-    batches = [*_batches(train), *(batch[:, :, ::-1] for batch in _batches(train)), *_batches(validation)]
-    features = []
-    with FeatureHook(ask.module.network, layer) as tap:
-        for batch in progress(batches, len(batches), "fitting out-of-distribution statistics", "batches"):
-            ask(np.ascontiguousarray(batch), [False] * len(batch))
-            features.append(tap.features.numpy())
-    points = np.concatenate(features)
-    if not np.isfinite(points).all():  # its training diverged: it knows nothing
-        return OODDetector("", None, spectrum, detail)
-    seen = 2 * len(train)
-    return OODDetector(layer, LowRankGaussian.fit(points[:seen], points[seen:], _RANK), spectrum, detail)
+    parts = [every, [batch[:, :, ::-1] for batch in every], _batches(validation)]
+    parts += [[np.rot90(batch, turns, (1, 2)) for batch in few] for turns in (1, 2, 3)]
+    found = _features_of(ask, layer, parts)
+    if not all(np.isfinite(points).all() for points in found):  # its training diverged: it knows nothing
+        return detector
+    upright = np.concatenate(found[:2])
+    detector.layer, detector.features = layer, LowRankGaussian.fit(upright, found[2], _RANK)
+    detector.orientation = fit_orientation(detector.features, [upright, *found[3:]])
+    return detector
 
 
 def _batches(images: Images) -> list[Pixels]:
     return [np.asarray(images[at : at + _BATCH]) for at in range(0, len(images), _BATCH)]
+
+
+def _features_of(ask: BatchPredictor, layer: str, parts: list[list[Pixels]]) -> list[Values]:
+    """Return the features [N, D] of each part's batches."""
+    batches = [(at, batch) for at, part in enumerate(parts) for batch in part]
+    found: list[list[Values]] = [[] for _ in parts]
+    with FeatureHook(ask.module.network, layer) as tap:
+        for at, batch in progress(batches, len(batches), "fitting out-of-distribution statistics", "batches"):
+            ask(np.ascontiguousarray(batch), [False] * len(batch))
+            found[at].append(tap.features.numpy())
+    return [np.concatenate(part) for part in found]
+
+
+def fit_orientation(features: LowRankGaussian, turned: list[Values]) -> Values:
+    """Return the ridge regression of the turn on features: [D + 1, 4].
+
+    Args:
+        features: of upright images.
+        turned: [N, D] for each of four turns; each weighs alike.
+    """
+    points = _with_bias(features, np.concatenate(turned))
+    weights = np.concatenate([np.full(len(part), 1 / len(part), np.float32) for part in turned])
+    weights /= weights.mean()
+    turns = np.eye(len(turned), dtype=np.float32)[np.repeat(np.arange(len(turned)), [len(p) for p in turned])]
+    weighted = (points * weights[:, None]).T
+    return np.linalg.solve(
+        weighted @ points + _RIDGE * np.eye(points.shape[1], dtype=np.float32), weighted @ turns
+    )
+
+
+def _with_bias(features: LowRankGaussian, points: Values) -> Values:
+    scores = features.standardize(points).clip(-_MAX_SCORE, _MAX_SCORE)
+    return np.concatenate([scores, np.ones((len(points), 1), np.float32)], axis=1)
 
 
 def power_spectrum_features(images: Images) -> Values:

@@ -1,8 +1,8 @@
 """`BoneAgePredictor`: bone ages of radiographs, from one checkpoint or several."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from math import isfinite
 from os import PathLike
 from pathlib import Path
@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ImageOps
 
 from boneage_pl.data.images.radiograph import ImageInput, Radiograph
 from boneage_pl.data.images.resize import Pixels, ResizeSpec
 from boneage_pl.model.inference import PredictionBatch, average_predictions
 from boneage_pl.prediction.conformal import ConformalIntervals, calibrate, check_coverage_level
-from boneage_pl.prediction.ensemble import EnsembleMember, MemberOutput, parse_tta
+from boneage_pl.prediction.ensemble import EnsembleMember, parse_tta
 from boneage_pl.prediction.inputs import expand_inputs, parse_sex
 from boneage_pl.prediction.loading import LoadedImage, load_images
+from boneage_pl.prediction.ood import Flags
 from boneage_pl.prediction.types import Prediction, PredictionRequest
 from boneage_pl.training.runs import find_checkpoints
 from boneage_pl.utils.processes import cores
@@ -28,12 +30,12 @@ MISSING_SEX_MESSAGE = "no sex is known: say sex=F, sex=M or sex=unknown, or give
 
 @dataclass
 class PredictionResult:
-    """An answer, and the picture that it is of.
+    """A prediction and its image.
 
     Args:
-        request: what was predicted.
-        prediction: to it.
-        pixels: by square, uint8 [side, side], as the networks saw it; nothing where there is no answer.
+        request: what was asked for.
+        prediction: of the image, for one sex.
+        pixels: by size, uint8 [side, side], as the networks saw it; empty where there is no image.
         radiograph: as it was opened; `None` where it could not be.
     """
 
@@ -44,11 +46,11 @@ class PredictionResult:
 
 
 class BoneAgePredictor:
-    """A trained checkpoint, or several whose answers are averaged.
+    """A trained checkpoint, or an ensemble whose predictions are averaged.
 
     Args:
         members: the checkpoints.
-        interval_level: of the intervals, see `ConformalIntervals`.
+        level: of the intervals, see `ConformalIntervals`.
     """
 
     def __init__(self, members: Sequence[EnsembleMember], level: float = 0.9) -> None:
@@ -89,19 +91,28 @@ class BoneAgePredictor:
         return cls([EnsembleMember(path, tta, device, trusted_config) for path in paths], interval_level)
 
     def predict(self, images: ImageInput | Sequence[ImageInput], sex: Any = None) -> list[Prediction]:
-        """Return an answer for each image, or two where the sex is unknown.
+        """Return the prediction of each image, or one for each sex where it is unknown.
 
-        A file that cannot be read has one too, without months and with its `error`.
+        That of a file that cannot be read has an `error` instead of months.
 
         Args:
-            images: a file, a folder, a pattern, a table (see `expand_inputs`), a Pillow image or an array of
-                gray values [H, W]; or a list of these.
+            images: a file, a folder, a pattern, a table (see `expand_inputs`), a file's bytes, a Pillow image
+                or an array of gray values [H, W]; or a list of these.
             sex: `"F"`, `"M"` or `"unknown"`, of all or of each; `None` where the files or a table say.
 
         Raises:
             BoneAgeError: a name under which there is nothing, or a sex that is none.
+
+        Example:
+            >>> girl, boy = model.predict("hand.png", sex="unknown")
+            >>> girl.sex, boy.sex, girl.lower <= girl.months <= girl.upper
+            ('F', 'M', True)
+            >>> array = np.asarray(Image.open("hand.png"))
+            >>> [round(one.months) for one in model.predict([array, array], ["F", "M"])] == [
+            ...     round(girl.months), round(boy.months)]
+            True
         """
-        single = isinstance(images, str | PathLike) or not isinstance(images, Sequence)
+        single = isinstance(images, str | PathLike | bytes) or not isinstance(images, Sequence)
         listed: list[Any] = [images] if single else list(images)  # type: ignore[arg-type, list-item]
         several = isinstance(sex, Sequence | np.ndarray) and not isinstance(sex, str)
         sexes = list(sex) if several else [sex] * len(listed)
@@ -129,35 +140,38 @@ class BoneAgePredictor:
         start = list(islice(coming, 2))
         threads = cores() if len(start) > 1 else 0
         gpu = self.members[0].predictor.device.type != "cpu"
-        every = load_images(_chain(start, coming), self.resize_specs, first.bit_depths, threads, overlap=gpu)
+        every = load_images(chain(start, coming), self.resize_specs, first.bit_depths, threads, overlap=gpu)
         while part := list(islice(every, batch)):
             yield from self._predict_chunk(part)
 
-    def _predict_chunk(self, part: list[LoadedImage]) -> Iterator[PredictionResult]:
-        rows = [(squares, male) for squares in part for male in _sexes(squares)]
-        shown = [(at, squares, male) for at, (squares, male) in enumerate(rows) if _has_input(squares, male)]
-        answers = [_to_prediction(squares, male) for squares, male in rows]
-        pixels = [dict(squares.pixels) for squares, _ in rows]
-        if shown:
-            every = [squares for _, squares, _ in shown]
-            male = [bool(m) for _, _, m in shown]
-            stacked = {f: np.stack([s.pixels[f] for s in every]) for f in self.resize_specs}
-            sizes = [s.radiograph.image.size for s in every if s.radiograph]
-            batch, is_ood, mismatch, inverted = self._predict_or_invert(stacked, male, sizes)
-            for k, (at, _, _) in enumerate(shown):
-                flags = [
-                    ("inverted", inverted[k]),
-                    ("out_of_distribution", is_ood[k]),
-                    ("resolution_mismatch", mismatch[k]),
-                ]
-                self._fill_prediction(answers[at], batch, k, [name for name, there in flags if there])
-                if inverted[k]:
-                    pixels[at] = {frame: 255 - of_one for frame, of_one in pixels[at].items()}
-        for (squares, _), answer, of_one in zip(rows, answers, pixels, strict=True):
-            yield PredictionResult(squares.request, answer, of_one, squares.radiograph)
+    def _predict_chunk(self, part: list[LoadedImage]) -> list[PredictionResult]:
+        results = [
+            PredictionResult(loaded.request, _to_prediction(loaded, male), loaded.pixels, loaded.radiograph)
+            for loaded in part
+            for male in _sexes(loaded)
+        ]
+        if shown := [result for result in results if not result.prediction.error]:
+            self._fill_predictions(shown)
+        return results
 
-    def _fill_prediction(self, answer: Prediction, batch: PredictionBatch, k: int, flags: list[str]) -> None:
-        answer.flags += flags
+    def _fill_predictions(self, results: list[PredictionResult]) -> None:
+        """Predict; an out-of-distribution image whose negative is in-distribution is taken for a negative."""
+        batch, flags = self._average_members(results)
+        odd = np.flatnonzero(flags.get("out_of_distribution", [])).tolist()
+        negatives = [_invert(results[at]) for at in odd]
+        found = [(result, batch, flags, at) for at, result in enumerate(results)]
+        if negatives:
+            of_negatives, their_flags = self._average_members(negatives)
+            for k, at in enumerate(odd):
+                if not their_flags["out_of_distribution"][k]:
+                    results[at].pixels = negatives[k].pixels
+                    results[at].prediction.flags.append("inverted")
+                    found[at] = (results[at], of_negatives, their_flags, k)
+        for result, predicted, raised, at in found:
+            result.prediction.flags += [name for name, applies in raised.items() if applies[at]]
+            self._fill_prediction(result.prediction, predicted, at)
+
+    def _fill_prediction(self, answer: Prediction, batch: PredictionBatch, k: int) -> None:
         months = float(batch.months[k])
         if not isfinite(months):
             answer.error = "the network's answer is no number: its training diverged"
@@ -165,75 +179,49 @@ class BoneAgePredictor:
         answer.months = months
         answer.std = None if batch.std is None else float(batch.std[k])
         assert answer.male is not None
-        if (width := self.intervals.half_width(months, male=answer.male)) is not None:
-            answer.lower, answer.upper = max(months - width, 0.0), months + width
+        answer.lower, answer.upper = self.intervals.interval(months, male=answer.male, std=answer.std)
 
-    def _predict_or_invert(
-        self, pixels: dict[ResizeSpec, Pixels], male: list[bool], sizes: list[tuple[int, int]]
-    ) -> tuple[PredictionBatch, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return predictions, OOD and resolution flags, and which images had to be inverted: [B].
-
-        An out-of-distribution image whose negative is in-distribution is taken for a negative.
-        """
-        predictions, is_ood, mismatch = self._average_members(pixels, male, sizes)
-        inverted = np.zeros(len(male), dtype=bool)
-        odd = np.flatnonzero(is_ood)
-        if len(odd):
-            negatives = {frame: 255 - every[odd] for frame, every in pixels.items()}
-            theirs, still, _ = self._average_members(
-                negatives, [male[k] for k in odd], [sizes[k] for k in odd]
-            )
-            right = odd[~still]
-            for ours, of_negatives in zip(predictions, theirs, strict=True):
-                if ours is not None and of_negatives is not None:
-                    ours[right] = of_negatives[~still]
-            inverted[right], is_ood[right] = True, False
-        return predictions, is_ood, mismatch, inverted
-
-    def _average_members(
-        self, pixels: dict[ResizeSpec, Pixels], male: list[bool], sizes: list[tuple[int, int]]
-    ) -> tuple[PredictionBatch, NDArray[np.bool_], NDArray[np.bool_]]:
-        looked = [member.predict_batch(pixels[member.resize_spec], male, sizes) for member in self.members]
-        return (
-            average_predictions([one.predictions for one in looked]),
-            _majority(looked, "is_ood", len(male)),
-            _majority(looked, "resolution_mismatch", len(male)),
-        )
+    def _average_members(self, results: list[PredictionResult]) -> tuple[PredictionBatch, Flags]:
+        """Return the mean prediction, and the flags of more than half of the members that can tell."""
+        pixels = {spec: np.stack([result.pixels[spec] for result in results]) for spec in self.resize_specs}
+        male = [bool(result.prediction.male) for result in results]
+        sizes = [result.radiograph.image.size for result in results if result.radiograph]
+        outputs = [member.predict_batch(pixels[member.resize_spec], male, sizes) for member in self.members]
+        votes: dict[str, list[NDArray[np.bool_]]] = {}
+        for _, flags in outputs:
+            for name, raised in flags.items():
+                votes.setdefault(name, []).append(raised)
+        flags = {name: np.mean(every, axis=0) > 0.5 for name, every in votes.items()}
+        return average_predictions([predictions for predictions, _ in outputs]), flags
 
 
-def _chain(start: list[PredictionRequest], rest: Iterator[PredictionRequest]) -> Iterator[PredictionRequest]:
-    yield from start
-    yield from rest
+def _invert(result: PredictionResult) -> PredictionResult:
+    """Return the result of the image's negative; it is inverted before it is padded."""
+    assert result.radiograph is not None
+    image = ImageOps.invert(result.radiograph.image)
+    return replace(result, pixels={spec: spec.apply(image) for spec in result.pixels})
 
 
-def _majority(looked: list[MemberOutput], what: str, count: int) -> NDArray[np.bool_]:
-    """Return what more than half of the members say, of those that can tell."""
-    votes = [vote for one in looked if (vote := getattr(one, what)) is not None]
-    if not votes:
-        return np.zeros(count, dtype=bool)
-    return np.mean(votes, axis=0) > 0.5
-
-
-def _sexes(squares: LoadedImage) -> list[bool | None]:
+def _sexes(loaded: LoadedImage) -> list[bool | None]:
     """Return the sexes to predict an image for."""
-    male = squares.request.male
+    male = loaded.request.male
     if male == "unknown":
-        return [None] if squares.error else [False, True]
-    if male is None and squares.radiograph and squares.radiograph.tags:
-        return [squares.radiograph.tags.male]
+        return [None] if loaded.error else [False, True]
+    if male is None and loaded.radiograph and loaded.radiograph.tags:
+        return [loaded.radiograph.tags.male]
     return [male]
 
 
-def _has_input(squares: LoadedImage, male: bool | None) -> bool:
-    return male is not None and not squares.error
-
-
-def _to_prediction(squares: LoadedImage, male: bool | None) -> Prediction:
-    answer = Prediction(squares.request.path, male, flags=list(squares.flags), error=squares.error)
-    if radiograph := squares.radiograph:
+def _to_prediction(loaded: LoadedImage, male: bool | None) -> Prediction:
+    answer = Prediction(loaded.request.path, male, flags=list(loaded.flags), error=loaded.error)
+    if radiograph := loaded.radiograph:
         answer.notes = list(radiograph.notes)
-        answer.flags += ["right_hand"] if radiograph.mirrored else []
-        answer.chronological_age = radiograph.tags.age if radiograph.tags else None
+        tags = radiograph.tags
+        answer.chronological_age = tags.age if tags else None
+        stated = tags.male if tags and loaded.request.male != "unknown" else None
+        mismatch = stated is not None and stated != male
+        flags = {"right_hand": radiograph.mirrored, "sex_mismatch": mismatch}
+        answer.flags += [name for name, applies in flags.items() if applies]
     if male is None and not answer.error:
         answer.error = MISSING_SEX_MESSAGE
     return answer

@@ -22,7 +22,7 @@ from boneage_pl.data.images.dicom import DicomTags, decode_dicom, is_dicom
 from boneage_pl.data.images.resize import Pixels, ResizeSpec
 from boneage_pl.data.tables.spec import IMAGE_SUFFIXES
 
-ImageInput = str | PathLike[str] | Image.Image | NDArray[Any]
+ImageInput = str | PathLike[str] | bytes | Image.Image | NDArray[Any]
 
 
 def stem_of(path: Path | str) -> str:
@@ -55,8 +55,8 @@ def load_radiograph(source: ImageInput, bit_depths: Sequence[int] = ()) -> Radio
     """Load a radiograph from a file or from memory; training, evaluation and prediction all do it here.
 
     Args:
-        source: a path; a Pillow image; an array of gray values [H, W], uint8, uint16, int16 or int32; or of
-            colors [H, W, 3], uint8 or uint16.
+        source: a path; a file's bytes; a Pillow image; an array of gray values [H, W], uint8, uint16, int16
+            or int32; or of colors [H, W, 3], uint8 or uint16.
         bit_depths: see `boneage_pl.data.images.decode.to_grayscale`.
 
     Raises:
@@ -64,6 +64,8 @@ def load_radiograph(source: ImageInput, bit_depths: Sequence[int] = ()) -> Radio
     """
     if isinstance(source, np.ndarray | Image.Image):
         return _from_memory(source, bit_depths)
+    if isinstance(source, bytes):
+        return decode_radiograph(source, "the bytes in memory", bit_depths)
     return decode_radiograph(read_file(Path(source)), str(source), bit_depths)
 
 
