@@ -21,6 +21,7 @@ from boneage_pl import BoneAgePredictor
 from boneage_pl.data.corruptions import CORRUPTIONS
 from boneage_pl.data.phantom import write_phantom
 from boneage_pl.data.tables.load import read_table
+from boneage_pl.prediction.conformal import AGES, age_region
 from boneage_pl.prediction.types import Prediction
 from tests.helpers.non_hand_images import edited, others
 
@@ -55,12 +56,15 @@ def coverage(model: BoneAgePredictor, table: pd.DataFrame) -> list[Prediction]:
     true, male = table["bone_age"].to_numpy(float), table["male"].to_numpy(bool)
     inside = (low <= true) & (true <= high)
     mae, width = np.abs(months - true).mean(), np.mean(high - low)
-    print(f"\n{len(table)} images, MAE {mae:.2f}, intervals {width:.1f} months wide\n")
+    print(f"\n{len(table)} images, MAE {mae:.2f}, intervals {width:.1f} months wide")
+    if answers[0].std is not None:
+        half = np.array([model.intervals.half_width(a.months, male=a.male) for a in answers])
+        share = (abs(months - true) <= half).mean()
+        print(f"without the predicted deviation {2 * half.mean():.1f}, which hold {share:.1%}")
     parts = {"all": male | ~male, "girls": ~male, "boys": male}
-    parts |= {
-        f"{a}-{b} months": (true >= a) & (true < b) for a, b in ((0, 60), (60, 120), (120, 168), (168, 240))
-    }
-    print("| part | images | inside |\n| --- | --- | --- |")
+    for kind, age in (("", true), ("predicted ", months)):
+        parts |= {f"{kind}{name}": age_region(age) == at for at, (name, _) in enumerate(AGES)}
+    print("\n| part | images | inside |\n| --- | --- | --- |")
     for name, part in parts.items():
         if part.any():
             print(f"| {name} | {part.sum()} | {inside[part].mean():.1%} |")
