@@ -1,0 +1,107 @@
+"""Variants of v3 at once on one GPU, which a network this small does not fill: what does each bring?
+
+    python -m benchmarks.v3_gpu data/mixed_development --keep docs/records/v3_gpu.json [--minutes 9]
+
+Every variant is `+experiment=v3` and one thing more. All validate on the same images, so that each is tested
+against v3 itself, paired. What has not ended in time is stopped, and goes on when the command is given again.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import markdown_table
+from benchmarks.save_measurement import keep
+from boneage_pl.evaluation.comparison import diff_options
+from boneage_pl.evaluation.run_results import load_run_results
+from boneage_pl.evaluation.templating import with_interval
+from boneage_pl.training.runs import SUMMARY
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "v3": (),
+    "48 epochs": ("trainer.max_epochs=48",),
+    "160 px": ("transforms.train.size.size=160",),
+    "192 px": ("transforms.train.size.size=192",),
+    "Lite1": ("model.backbone=tf_efficientnet_lite1",),
+    "Lite2": ("model.backbone=tf_efficientnet_lite2",),
+    "batches of 128": ("data.batch_size=128", "optimizer.lr=0.0025"),
+    "weights and order of seed 2": ("data.split_seed=1", "seed=2"),
+}
+
+
+def train_together(commands: dict[str, list[str]], folder: Path, seconds: float) -> None:
+    """Run the commands at the same time, each with a log in the folder, and stop those that take longer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + seconds
+    running = []
+    for name, command in commands.items():
+        with (folder / f"{name}.log").open("a") as log:
+            running.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
+    for process in running:
+        try:
+            process.wait(max(until - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            process.terminate()
+    for process in running:
+        process.wait()
+
+
+def measured(folder: Path) -> list[dict[str, Any]]:
+    """Return what came of each variant so far: its epochs' MAE in months, and the difference to v3."""
+    found = []
+    for name in VARIANTS:
+        if not (folder / name / "metrics.csv").exists():
+            continue
+        run = load_run_results(folder / name)
+        both = name != "v3" and (folder / "v3" / SUMMARY).exists()
+        test = diff_options(run, load_run_results(folder / "v3")) if both else {}
+        row = {"variant": name, "mae": run.mae, "epochs": [epoch["val_mae"] for epoch in run.history.rows]}
+        found.append({**row, "difference": test.get("difference"), "minutes": run.minutes})
+    return found
+
+
+def show(found: list[dict[str, Any]]) -> None:
+    """Print the table in Markdown."""
+    rows = [
+        (
+            row["variant"],
+            str(len(row["epochs"])),
+            with_interval(row["mae"]),
+            with_interval(row["difference"], sign="+"),
+            f"{row['minutes']:.1f}" if row["minutes"] else "not ended",
+        )
+        for row in found
+    ]
+    markdown_table.show(("v3 with", "epochs", "MAE, months", "less v3's", "minutes"), *rows)
+
+
+def main() -> None:
+    """Train what has not been trained and print what came of it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("root", type=Path, help="folder of the radiographs")
+    parser.add_argument("--minutes", type=float, default=9)
+    parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=VARIANTS, metavar="NAME")
+    parser.add_argument("--also", nargs="+", default=[], help="options of every run: trainer.max_epochs=1")
+    parser.add_argument("--folder", type=Path, default=Path("outputs/v3_gpu"))
+    parser.add_argument("--keep", type=Path, help="write what came of it here too")
+    options = parser.parse_args()
+    always = [sys.executable, "-m", "boneage_pl", "+experiment=v3", f"data.root={options.root}"]
+    commands = {
+        name: [*always, *VARIANTS[name], *options.also, f"hydra.run.dir={options.folder / name}"]
+        for name in options.only
+        if not (options.folder / name / SUMMARY).exists()
+    }
+    train_together(commands, options.folder, 60 * options.minutes)
+    found = measured(options.folder)
+    show(found)
+    if options.keep:
+        keep(options.keep, {"variants": found})
+
+
+if __name__ == "__main__":
+    main()
