@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--originals", type=Path)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    model = BoneAgePredictor.load(options.ckpt)
+    model = BoneAgePredictor.load(options.ckpt, tta=[])  # as the intervals were calibrated
     member = model.members[0]
     with tempfile.TemporaryDirectory() as folder:
         if options.root is None:
