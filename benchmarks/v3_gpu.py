@@ -59,7 +59,8 @@ def measured(folder: Path) -> list[dict[str, Any]]:
         both = name != "v3" and (folder / "v3" / SUMMARY).exists()
         test = diff_options(run, load_run_results(folder / "v3")) if both else {}
         row = {"variant": name, "mae": run.mae, "epochs": [epoch["val_mae"] for epoch in run.history.rows]}
-        found.append({**row, "difference": test.get("difference"), "minutes": run.minutes})
+        minutes = run.minutes if run.summary else None  # only of what has ended
+        found.append({**row, "difference": test.get("difference"), "minutes": minutes})
     return found
 
 

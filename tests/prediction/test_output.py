@@ -1,5 +1,6 @@
 """What people and programs read of an answer."""
 
+import doctest
 import errno
 import io
 import os
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from boneage_pl.errors import BoneAgeError
+from boneage_pl.prediction import types
 from boneage_pl.prediction.output import (
     COLUMNS,
     PredictionWriter,
@@ -33,6 +35,10 @@ def test_console_line_has_interval_and_flags():
         "130 months old, -6 (-0.6 SD)  [right_hand]"
     )
     assert format_prediction(Prediction("b.png", error="cut short"), 0.9) == "b.png: no answer: cut short"
+
+
+def test_docstring_example_runs():
+    assert doctest.testmod(types) == (0, 2)
 
 
 def test_csv_row_has_every_column():

@@ -23,8 +23,8 @@ def add_intervals(answers: pd.DataFrame, records: Sequence[CheckpointMetadata]) 
         records: of the checkpoints.
     """
     intervals = calibrate(records, LEVEL)
-    columns = {"predicted_std": repeat(None), **answers}
-    rows = zip(*(columns[name] for name in ("predicted", "male", "predicted_std")), strict=False)
+    stds = answers.get("predicted_std", repeat(None))
+    rows = zip(answers["predicted"], answers["male"], stds, strict=False)
     ends = [
         intervals.interval(months, male=male, std=std) if np.isfinite(months) else (None, None)
         for months, male, std in rows

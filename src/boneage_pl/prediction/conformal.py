@@ -23,7 +23,7 @@ AGES = (  # bone age in months below which each ends
 )
 # Images of a group; our choice: of so many, the coverage of 90 % is met to 3 points (Beta's deviation).
 MIN_GROUP = 100
-_MIN_IMAGES = 20  # in all groups; below it even 90 % hangs on one or two images
+_MIN_IMAGES = 20  # in all groups; below it even the quantile of 90 % is that of one or two images
 _ENDS = [end for _, end in AGES[:-1]]
 
 
@@ -33,7 +33,7 @@ class ConformalIntervals:
     The score is the absolute error, divided by the predicted standard deviation where the model has one (Lei
     et al., J Am Stat Assoc 2018). Groups are calibrated by themselves (Mondrian; Vovk 2012), by the
     *predicted* age, which is known for a new image too. They are a partition: a region of ages with too few
-    images is merged with the smaller of its neighbours, and is divided by sex where both sexes have enough,
+    images is merged with the smaller of its neighbors, and is divided by sex where both sexes have enough,
     so that each group holds its share. The promise is for new images drawn as the calibration's were; that
     these have also chosen the epoch makes it a little too narrow.
 
@@ -148,9 +148,9 @@ def _validation_rows(record: CheckpointMetadata) -> dict[str, list[Any]]:
     """Return sex, bone age, prediction and its deviation by what an image shows, if it was not trained on."""
     shown = record.split.get("pixel_sha256") or record.split["file_sha256"]
     trained = {shown.get(i, i) for i in record.split["train"]}
-    columns = {"predicted_std": repeat(None), **record.validation}
     names = ("id", "male", "bone_age", "predicted", "predicted_std")
-    rows = {shown.get(i, i): row for i, *row in zip(*(columns[name] for name in names), strict=False)}
+    columns = [record.validation.get(name, repeat(None)) for name in names]
+    rows = {shown.get(i, i): row for i, *row in zip(*columns, strict=False)}
     return {content: row for content, row in rows.items() if content not in trained}
 
 

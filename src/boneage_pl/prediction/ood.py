@@ -28,7 +28,9 @@ CALIBRATION_COVERAGE = 0.98
 MAX_IMAGES = 1500  # training images that are looked at, and validation images; our choice: more change little
 _MIN_IMAGES = 60  # of each; with fewer a limit hangs on one image
 _TURNED_IMAGES = 400  # training images that are looked at in each turn; our choice, 200 did as well
-_RIDGE = 100.0  # of the classifier; our choice: 10 and 1000 did as well (docs/PREDICTION.md)
+_RIDGE = (
+    100.0  # of the classifier; our choice: with 10 it did as well, with 1000 it flagged more upright hands
+)
 _MAX_SCORE = 5.0  # deviations; our choice: no single feature decides which way is up
 _RANK = 64  # in which distances are counted in deviations; our choice, see docs/PREDICTION.md
 _BANDS = (0.20, 0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.60, 0.71)  # cycles a pixel; our choice, measured too
