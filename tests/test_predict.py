@@ -17,8 +17,8 @@ from pydicom import dcmread
 from boneage_pl import BoneAgePredictor
 from boneage_pl.data.images.radiograph import Radiograph
 from boneage_pl.data.images.resize import ResizeSpec
-from boneage_pl.prediction.predictor import PredictionResult, _invert
-from boneage_pl.prediction.types import Prediction, PredictionRequest
+from boneage_pl.prediction.predictor import _invert
+from boneage_pl.prediction.types import Prediction, PredictionRequest, PredictionResult
 from tests.helpers.dicom_files import write_dicom
 from tests.helpers.fork_server import Forks
 from tests.helpers.trained_run import MODEL, OWN, Home, home_of

@@ -15,7 +15,8 @@ from boneage_pl.prediction.output import open_writer
 from boneage_pl.utils.files import expand_path
 
 if TYPE_CHECKING:
-    from boneage_pl.prediction.predictor import BoneAgePredictor, PredictionResult
+    from boneage_pl.prediction.predictor import BoneAgePredictor
+    from boneage_pl.prediction.types import PredictionResult
 
 PARTIAL_FAILURE = 3  # exit status if some images failed
 
@@ -51,7 +52,7 @@ def predict(config: DictConfig) -> None:
                 except BoneAgeError as error:  # of this image; the others go on
                     reading.prediction.error = str(error)
             output.write(reading.prediction)
-    if output.unanswered:
+    if output.failed:
         sys.exit(PARTIAL_FAILURE)
 
 

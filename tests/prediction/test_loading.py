@@ -48,7 +48,7 @@ def test_unreadable_image_is_a_result(tmp_path: Path):
         PredictionRequest(3),
     ]
     found = list(load_images(asked, [ResizeSpec(10)], [], 2))
-    assert [one.error.split(" (")[0] for one in found] == [
+    assert [one.prediction.error.split(" (")[0] for one in found] == [
         "none of PNG, JPEG, TIFF, WEBP, JPEG2000, BMP",
         "unreadable",
         "odd",

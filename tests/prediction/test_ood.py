@@ -45,29 +45,36 @@ def test_fit_is_deterministic_and_keeps_rng():
     assert (torch.get_rng_state() == before).all()
 
 
+def detector(orientation: np.ndarray | None = None) -> OODDetector:
+    spectra = power_spectrum_features(np.random.default_rng(0).integers(0, 256, (300, 32, 32), np.uint8))
+    features = LowRankGaussian.fit(points(300, 1), points(300, 2), 6)
+    return OODDetector("layer", features, LowRankGaussian.fit(spectra, spectra, 6), (0.5, 1.0), orientation)
+
+
 def test_detector_round_trips():
-    cloud = LowRankGaussian.fit(points(300, 1), points(300, 2), 6)
     turns = np.random.default_rng(0).normal(size=(41, 4)).astype(np.float32)
-    kept = OODDetector("layer", cloud, cloud, (0.5, 1.0), turns).to_dict()
+    known = detector(turns)
+    kept = known.to_dict()
     read = OODDetector.from_dict(kept)
     assert (read.orientation == turns).all()
     del kept["orientation"]  # of a checkpoint from before it was learned
     assert not OODDetector.from_dict(kept).flag_features(points(9, 5))["rotated"].any()
-    assert (read.features.mahalanobis(points(9, 5)) == cloud.mahalanobis(points(9, 5))).all()
-    assert (read.layer, read.scale_range, read.spectrum.limit) == ("layer", (0.5, 1.0), cloud.limit)
+    assert (read.features.mahalanobis(points(9, 5)) == known.features.mahalanobis(points(9, 5))).all()
+    assert (read.layer, read.scale_range, read.spectrum.limit) == ("layer", (0.5, 1.0), known.spectrum.limit)
 
 
-@pytest.mark.parametrize("spoil", ["layer", "spectrum", "orientation", "mean", "variances", "limit"])
+@pytest.mark.parametrize(
+    "spoil", ["layer", "spectrum", "orientation", "scale_range", "mean", "scale", "variances", "limit"]
+)
 def test_invalid_statistics_are_refused(spoil: str):
-    cloud = LowRankGaussian.fit(points(300, 1), points(300, 2), 6)
-    kept = OODDetector("layer", cloud, cloud).to_dict()
+    kept = detector().to_dict()
     if spoil == "layer":
         del kept[spoil]
     elif spoil in kept:
-        kept[spoil] = torch.zeros(3, 4) if spoil == "orientation" else "x"
+        kept[spoil] = torch.zeros(3, 4) if spoil == "orientation" else ["x"]
     else:
-        kept["features"][spoil] = torch.zeros(3) if spoil != "limit" else "far"
-    with pytest.raises(ValueError, match=r"not what it must be|do not fit|far"):
+        kept["features"][spoil] = torch.zeros(40 if spoil == "scale" else 3) if spoil != "limit" else "far"
+    with pytest.raises(ValueError, match="damaged"):
         OODDetector.from_dict(kept)
 
 

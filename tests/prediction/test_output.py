@@ -31,10 +31,10 @@ def test_years_and_months(months: float, said: str):
 def test_console_line_has_interval_and_flags():
     answer = Prediction("a.dcm", True, 124.3, 100.2, 148.4, ["right_hand"], ["mirrored"], 130.0)
     assert format_prediction(answer, 0.9) == (
-        "a.dcm (M): 10 y 4 m (124.3 months), 90% between 100 and 148; "
+        "a.dcm (M): 10 y 4 m (124.3 months), 90 % between 100 and 148; "
         "130 months old, -6 (-0.6 SD)  [right_hand]"
     )
-    assert format_prediction(Prediction("b.png", error="cut short"), 0.9) == "b.png: no answer: cut short"
+    assert format_prediction(Prediction("b.png", error="cut short"), 0.9) == "b.png: no prediction: cut short"
 
 
 def test_docstring_example_runs():
@@ -71,7 +71,7 @@ def test_flags_are_explained_once(capsys: pytest.CaptureFixture[str]):
     said = capsys.readouterr().err
     assert said.count(QUALITY_FLAGS["out_of_distribution"]) == 1
     assert "out_of_distribution (20)" in said
-    assert "20 predicted, 1 not" in said
+    assert "20 predicted, 1 failed" in said
     assert len(table.getvalue().splitlines()) == 22
 
 

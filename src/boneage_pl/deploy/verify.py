@@ -116,20 +116,20 @@ def _from_files(config: DictConfig, member: EnsembleMember) -> VerificationSet:
     frame, levels = member.resize_spec, member.metadata.bit_depths
     loaded: list[tuple[NDArray[np.uint8], bool]] = []
     refused = []
-    for at, squares in enumerate(load_images(expand_inputs(listed), [frame], levels, cores())):
-        if squares.error:
-            refused.append(f"{squares.request.path}: {squares.error}")
+    # a file that does not say is tried with both sexes: a prediction is only compared with itself
+    for result in load_images(expand_inputs(listed, "unknown"), [frame], levels, cores()):
+        if result.prediction.error:
+            refused.append(f"{result.request.path}: {result.prediction.error}")
             continue
-        known = squares.request.male
-        # of a file that does not say, one sex and the other by turns: an answer is only compared with itself
-        loaded.append((squares.pixels[frame], known if isinstance(known, bool) else at % 2 == 1))
+        loaded.append((result.pixels[frame], bool(result.prediction.male)))
         if len(loaded) == 2 * config.verify_count:
             break
-    if len(loaded) < 2:
+    half = len(loaded) // 2
+    if not half:
         why = f"\n{refused[0]}" if refused else ""
-        raise BoneAgeError(f"verify_images={named}: {len(loaded)} can be read, and two are needed.{why}")
-    words = f"{len(loaded[::2])} of the images that verify_images names"
-    return VerificationSet(words, _to_batch(loaded[::2], frame), _to_batch(loaded[1::2], frame))
+        raise BoneAgeError(f"verify_images={named}: no image of it can be read.{why}")
+    words = f"{half} pairs of image and sex that verify_images names"
+    return VerificationSet(words, _to_batch(loaded[:half], frame), _to_batch(loaded[half:], frame))
 
 
 def _to_batch(samples: Sequence[tuple[NDArray[np.uint8], bool]], frame: ResizeSpec) -> ImageBatch:

@@ -99,30 +99,17 @@ def _report(image: Any, answer: Prediction, model: str, level: float) -> Any:
     from highdicom import sr
     from pydicom.sr.codedict import codes
 
-    uid = hd.UID()
-    bone_age = sr.CodedConcept("37362-1", "LN", "XR Bone age")
-    percent = f"{level:.3g}"
-
     def own_code(value: str, meaning: str = "") -> Any:
         return sr.CodedConcept(value, _SCHEME, meaning or value.replace("_", " "))
 
+    bone_age = sr.CodedConcept("37362-1", "LN", "XR Bone age")
+    end = f"end of the {100 * level:g} % prediction interval"
+    month = codes.UCUM.Month
     values = [
-        (bone_age, answer.months, codes.UCUM.Month),
-        (
-            own_code("lower", f"Lower end of the {percent} prediction interval"),
-            answer.lower,
-            codes.UCUM.Month,
-        ),
-        (
-            own_code("upper", f"Upper end of the {percent} prediction interval"),
-            answer.upper,
-            codes.UCUM.Month,
-        ),
-        (
-            own_code("age_difference", "Bone age minus chronological age"),
-            answer.age_difference,
-            codes.UCUM.Month,
-        ),
+        (bone_age, answer.months, month),
+        (own_code("lower", f"Lower {end}"), answer.lower, month),
+        (own_code("upper", f"Upper {end}"), answer.upper, month),
+        (own_code("age_difference", "Bone age minus chronological age"), answer.age_difference, month),
         (
             own_code("age_difference_sd", "The same in standard deviations"),
             answer.age_difference_sd,
@@ -163,7 +150,7 @@ def _report(image: Any, answer: Prediction, model: str, level: float) -> Any:
         content=content[0],
         series_number=9000,  # our choice: behind the images
         series_instance_uid=hd.UID(),
-        sop_instance_uid=uid,
+        sop_instance_uid=hd.UID(),
         instance_number=1,
         manufacturer=NAME,
         is_complete=True,

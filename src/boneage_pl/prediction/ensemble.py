@@ -9,8 +9,7 @@ from boneage_pl.data.images.resize import Pixels, ResizeSpec
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.feature_maps import FeatureHook
 from boneage_pl.model.inference import BatchPredictor, PredictionBatch, average_predictions
-from boneage_pl.prediction.ood import Flags, OODDetector
-from boneage_pl.prediction.ood_reference import load_ood_detector
+from boneage_pl.prediction.ood import Flags, load_ood_detector
 from boneage_pl.training.checkpoint import load_for_inference
 from boneage_pl.training.metadata import CheckpointMetadata
 
@@ -43,7 +42,7 @@ class EnsembleMember:
         self.metadata: CheckpointMetadata = checkpoint.metadata
         self.tta = parse_tta(tta, self.metadata)
         self.predictor = BatchPredictor(reader, self.metadata.precision, device)
-        self.ood_detector: OODDetector | None = load_ood_detector(checkpoint, self.predictor)
+        self.ood_detector = load_ood_detector(checkpoint, self.predictor)
 
     @property
     def resize_spec(self) -> ResizeSpec:

@@ -1,6 +1,7 @@
 """Grad-CAM heatmaps."""
 
-import math
+from itertools import chain, count
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def needs_captum() -> Any:
 
 
 def grad_cam(member: EnsembleMember, pixels: Pixels, *, male: bool) -> Heatmap | None:
-    """Return how much each part of a picture raised the answer, or lowered it where it is negative.
+    """Return how much each part of an image raised the prediction, or lowered it where it is negative.
 
     Grad-CAM (Selvaraju et al., ICCV 2017) of the months, signed, in the last feature map that has 8 × 8 cells
     or more; in float32, whatever it was trained in.
@@ -47,30 +48,30 @@ def grad_cam(member: EnsembleMember, pixels: Pixels, *, male: bool) -> Heatmap |
     Raises:
         BoneAgeError: captum is not installed.
     """
-    grad_cam = needs_captum().LayerGradCam
-    reader, place = member.predictor.module, member.predictor.device
-    network = reader.network
-    layer = gradcam_layer(network, pixels.shape[-1])
+    layer_gradcam = needs_captum().LayerGradCam
+    module, device = member.predictor.module, member.predictor.device
+    layer = gradcam_layer(module.network, pixels.shape[-1])
     if layer is None:
         return None
-    with torch.no_grad():
-        image = torch.from_numpy(pixels.copy()).to(place)[None, None]
-        seen = reader.preprocess(image)
-    boy = torch.tensor([float(male)], device=place)
+    sex = torch.tensor([float(male)], device=device)
 
     def months(image: Tensor) -> Tensor:
-        return reader.decode_months(network(image, boy)).float()
+        return module.decode_months(module.network(image, sex)).float()
 
+    with torch.no_grad():
+        image = module.preprocess(torch.from_numpy(pixels.copy()).to(device)[None, None])
     with torch.enable_grad():
-        attribution = grad_cam(months, network.get_submodule(layer)).attribute(seen.requires_grad_(True))
-    return attribution[0, 0].detach().float().cpu().numpy()
+        maps = layer_gradcam(months, module.network.get_submodule(layer)).attribute(
+            image.requires_grad_(True)
+        )
+    return maps[0, 0].detach().float().cpu().numpy()
 
 
 class GradCAMWriter:
-    """Writes a picture of where the first of the checkpoints looked, for each answer.
+    """Writes an overlay of the first checkpoint's Grad-CAM for each prediction.
 
     Args:
-        folder: where they go; made if it is missing. A picture that is there already is kept.
+        folder: where they go; made if it is missing. A file that is there already is kept.
         member: the checkpoint.
 
     Raises:
@@ -86,16 +87,18 @@ class GradCAMWriter:
             raise BoneAgeError(f"gradcam_dir={folder} cannot be made: {error.strerror}.") from error
 
     def write(self, answer: Prediction, pixels: Pixels) -> Path:
-        """Write the picture of an answer, and return its path.
+        """Write a prediction's overlay, and return its path.
 
         Raises:
-            BoneAgeError: the network has no map that could be shown, or the picture cannot be written.
+            BoneAgeError: the network has no such feature map, or the file cannot be written.
         """
         assert answer.male is not None
         heatmap = grad_cam(self.member, pixels, male=answer.male)
         if heatmap is None:
             raise BoneAgeError("gradcam_dir=: this network has no feature maps to look at.")
-        path = self._free(f"{stem_of(answer.path) or 'picture'}_{answer.sex}")
+        stem = f"{stem_of(answer.path) or 'image'}_{answer.sex}"
+        numbered = (self.folder / f"{stem}{n}.png" for n in chain([""], map("_{}".format, count(2))))
+        path = next(path for path in numbered if not path.exists())
         try:
             with atomic_path(path) as beside:
                 overlay(pixels, heatmap, answer).savefig(beside, format="png", dpi=100)
@@ -103,47 +106,39 @@ class GradCAMWriter:
             raise BoneAgeError(f"{path} cannot be written: {error.strerror}.") from error
         return path
 
-    def _free(self, stem: str) -> Path:
-        path = self.folder / f"{stem}.png"
-        number = 2
-        while path.exists():
-            path = self.folder / f"{stem}_{number}.png"
-            number += 1
-        return path
 
-
-def colorize(heatmap: Heatmap, strongest: float = 1.0) -> Pixels:
-    """Return a map's colors, red where the answer was raised and blue where it was lowered.
+def colorize(heatmap: Heatmap, max_alpha: float = 1.0) -> Pixels:
+    """Return a map's colors, red where the prediction was raised and blue where it was lowered.
 
     Args:
         heatmap: [h, w].
-        strongest: opacity of the strongest cell; the others' are in proportion.
+        max_alpha: opacity of the strongest cell; the others' are in proportion.
 
     Returns:
-        uint8 [h, w, 4], the last of them opacity.
+        uint8 [h, w, 4], RGBA.
     """
-    scaled = heatmap / (float(np.abs(heatmap).max()) or math.inf)
+    scaled = heatmap / (float(np.abs(heatmap).max()) or inf)
     colors: Pixels = mpl.colormaps[_COLORS]((scaled + 1) / 2, bytes=True)
-    colors[..., 3] = np.rint(255 * strongest * np.abs(scaled))
+    colors[..., 3] = np.rint(255 * max_alpha * np.abs(scaled))
     return colors
 
 
 def overlay(pixels: Pixels, heatmap: Heatmap, answer: Prediction) -> Figure:
-    """Draw a map over its picture, cell by cell: nothing is smoothed into a resolution that it has not."""
+    """Draw a map over its image, cell by cell: nothing is smoothed into a resolution that it has not."""
     side = pixels.shape[0]
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    plain, seen = figure.subplots(1, 2)
-    for axes in (plain, seen):
-        axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
-        axes.set_axis_off()
-    colors = mpl.colormaps[_COLORS]
-    seen.imshow(colorize(heatmap, _MAX_ALPHA), interpolation="nearest", extent=(0, side, side, 0))
     height, width = heatmap.shape
-    plain.set_title(f"{answer.years_months} ({answer.months:.1f} months), {answer.sex}", fontsize=10)
-    cell = f"each {side / height:.0f} px of the {side}"
-    seen.set_title(
-        f"raised the answer (red), lowered it (blue)\n{height} × {width} cells, {cell}", fontsize=10
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for one in axes:
+        one.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
+        one.set_axis_off()
+    axes[1].imshow(colorize(heatmap, _MAX_ALPHA), interpolation="nearest", extent=(0, side, side, 0))
+    axes[0].set_title(f"{answer.years_months} ({answer.months:.1f} months), {answer.sex}", fontsize=10)
+    axes[1].set_title(
+        "raised the prediction (red), lowered it (blue)\n"
+        f"{height} × {width} cells, each {side / height:.0f} px of the {side}",
+        fontsize=10,
     )
-    bar = mpl.cm.ScalarMappable(mpl.colors.Normalize(-1, 1), colors)
-    figure.colorbar(bar, ax=seen, shrink=0.7, label="of the strongest cell")
+    scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(-1, 1), mpl.colormaps[_COLORS])
+    figure.colorbar(scale, ax=axes[1], shrink=0.7, label="of the strongest cell")
     return figure

@@ -2,36 +2,17 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 
 from boneage_pl.data.images.decode import BLANK_IMAGE, BadImageError
-from boneage_pl.data.images.radiograph import Radiograph, load_radiograph
-from boneage_pl.data.images.resize import Pixels, ResizeSpec
-from boneage_pl.prediction.types import PredictionRequest
+from boneage_pl.data.images.radiograph import load_radiograph
+from boneage_pl.data.images.resize import ResizeSpec
+from boneage_pl.prediction.types import Prediction, PredictionRequest, PredictionResult
 from boneage_pl.utils.processes import bounded_map
 
 PREFETCH = 64  # images decoded ahead; our choice: two batches
-
-
-@dataclass
-class LoadedImage:
-    """The image of one request, resized for each network.
-
-    Args:
-        request: whose image it is.
-        radiograph: as it was opened; `None` where it could not be.
-        pixels: by size, uint8 [side, side].
-        error: why there are none; else empty.
-        flags: quality flags of what could not be opened.
-    """
-
-    request: PredictionRequest
-    radiograph: Radiograph | None = None
-    pixels: dict[ResizeSpec, Pixels] = field(default_factory=dict)
-    error: str = ""
-    flags: list[str] = field(default_factory=list)
+MISSING_SEX_MESSAGE = "no sex is known: say sex=F, sex=M or sex=unknown, or give it in a table"
 
 
 def load_images(
@@ -41,10 +22,11 @@ def load_images(
     threads: int,
     *,
     overlap: bool = False,
-) -> Iterator[LoadedImage]:
-    """Yield the image of each request in their order; no more than `PREFETCH` are held.
+) -> Iterator[PredictionResult]:
+    """Yield what there is to predict of each request, in order: an image and a sex, or an error.
 
-    Decoders let go of Python, so that threads share the cores.
+    Of an unknown sex it is both. No more than `PREFETCH` images are held. Decoders release the interpreter's
+    lock, so that threads share the cores.
 
     Args:
         requests: prediction requests.
@@ -56,30 +38,48 @@ def load_images(
     """
     load = partial(_load_image, specs=specs, bit_depths=bit_depths)
     if threads == 0:
-        yield from map(load, requests)
+        yield from chain.from_iterable(map(load, requests))
         return
     coming = iter(requests)
     with ThreadPoolExecutor(threads) as pool:
         try:
             if overlap:
-                yield from bounded_map(pool, load, coming, PREFETCH)
+                yield from chain.from_iterable(bounded_map(pool, load, coming, PREFETCH))
             else:
                 while part := list(pool.map(load, islice(coming, PREFETCH))):
-                    yield from part
+                    yield from chain.from_iterable(part)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _load_image(
     request: PredictionRequest, specs: Sequence[ResizeSpec], bit_depths: Sequence[int]
-) -> LoadedImage:
-    if request.error:
-        return LoadedImage(request, error=request.error)
+) -> list[PredictionResult]:
+    radiograph, pixels, flags, error = None, {}, [], request.error
     try:
-        radiograph = load_radiograph(request.image, bit_depths)
-        return LoadedImage(request, radiograph, {spec: spec.apply(radiograph.image) for spec in specs})
-    except BadImageError as error:
-        flags = ["blank_image"] if error.reason == BLANK_IMAGE else []
-        return LoadedImage(request, error=error.reason, flags=flags)
-    except (Exception, RecursionError) as error:  # one file of thousands must not end the others
-        return LoadedImage(request, error=f"cannot be read ({type(error).__name__})")
+        if not error:
+            radiograph = load_radiograph(request.image, bit_depths)
+            pixels = {spec: spec.apply(radiograph.image) for spec in specs}
+    except BadImageError as problem:
+        error, flags = problem.reason, ["blank_image"] if problem.reason == BLANK_IMAGE else []
+    except Exception as problem:  # one file of thousands must not end the others
+        error = f"cannot be read ({type(problem).__name__})"
+    tags = radiograph.tags if radiograph else None
+    stated = tags.male if tags else None
+    sexes: list[bool | None] = [None] if error else [False, True]
+    if request.male != "unknown":
+        sexes = [stated if request.male is None else request.male]
+    results = []
+    for male in sexes:
+        answer = Prediction(request.path, male, flags=list(flags), error=error)
+        if radiograph:
+            answer.notes = list(radiograph.notes)
+            answer.chronological_age = tags.age if tags else None
+            if radiograph.mirrored:
+                answer.flags.append("right_hand")
+            if stated is not None and request.male not in ("unknown", stated, None):
+                answer.flags.append("sex_mismatch")
+        if male is None and not error:
+            answer.error = MISSING_SEX_MESSAGE
+        results.append(PredictionResult(request, answer, dict(pixels), radiograph))
+    return results

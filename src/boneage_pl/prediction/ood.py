@@ -1,40 +1,47 @@
-"""Out-of-distribution detection by features, power spectrum and size; and which way is up.
+"""Out-of-distribution detection, and which way is up: fitted when a training ends, kept in its checkpoint.
 
-Two distances from the training's images, each with a limit that a given share of the validation's keeps: of
-the features that the network itself sees early on (edges, textures, and where they are), and of the power
-spectrum (how fine the picture is). And how many pixels its file had for the network's square, since an
-enlarged copy cannot be as fine as the original. A linear classifier of the same features, which has seen the
-training's images turned, tells a quarter or half turn. Nothing in it knows what a cat is.
+Two distances from the training images, each with a limit that a given share of the validation's keeps: of
+early features (edges, textures, and where they are), and of the power spectrum (how fine the picture is). And
+how many pixels a file had for the network's square, since an enlarged copy cannot be as fine as the original.
+A linear classifier of the same features, fitted to turned training images, tells a quarter or half turn.
+Nothing in it knows what a cat is.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from math import ceil, inf
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
-from boneage_pl.data.images.resize import Pixels, ResizeMode
-from boneage_pl.errors import BoneAgeError
+from boneage_pl.data.images.decode import FORMATS
+from boneage_pl.data.images.resize import Pixels, ReadPixels, ResizeMode
+from boneage_pl.errors import BoneAgeError, first_line
 from boneage_pl.model.feature_maps import FeatureHook, ood_layer
 from boneage_pl.model.inference import BatchPredictor
+from boneage_pl.training.checkpoint import Checkpoint, load_for_inference
+from boneage_pl.utils.files import atomic_path
 from boneage_pl.utils.progress import progress
 
-# Of the validation's images that each limit lets pass; our choice: both together flag under 5 %.
-CALIBRATION_COVERAGE = 0.98
-MAX_IMAGES = 1500  # training images that are looked at, and validation images; our choice: more change little
+log = logging.getLogger(__name__)
+# All numbers are our choices, see docs/PREDICTION.md.
+CALIBRATION_COVERAGE = 0.98  # of the validation images that each limit lets pass: both flag under 5 %
+MAX_IMAGES = 1500  # training images that are looked at, and validation images: more change little
 _MIN_IMAGES = 60  # of each; with fewer a limit hangs on one image
-_TURNED_IMAGES = 400  # training images that are looked at in each turn; our choice, 200 did as well
-_RIDGE = (
-    100.0  # of the classifier; our choice: with 10 it did as well, with 1000 it flagged more upright hands
-)
-_MAX_SCORE = 5.0  # deviations; our choice: no single feature decides which way is up
-_RANK = 64  # in which distances are counted in deviations; our choice, see docs/PREDICTION.md
-_BANDS = (0.20, 0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.60, 0.71)  # cycles a pixel; our choice, measured too
-_TOLERANCE = 1.1  # between files' sizes; our choice: a tenth more or fewer pixels is not seen
+_TURNED_IMAGES = 400  # training images that are looked at in each turn; 200 did as well
+_RIDGE = 100.0  # penalty of the classifier; 10 did as well, 1000 flagged more upright hands
+_MAX_SCORE = 5.0  # deviations: no single feature decides which way is up
+_RANK = 64  # principal components of the features
+_BANDS = (0.20, 0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.60, 0.71)  # cycles a pixel
+_TOLERANCE = 1.1  # of a file's size: a tenth more or fewer pixels is not seen
 _MIN_VARIANCE = 1e-6  # of a variance, where points do not differ
 _BATCH = 32
 
@@ -45,16 +52,15 @@ Flags = dict[str, NDArray[np.bool_]]  # [B], by the name of a quality flag
 
 @dataclass
 class LowRankGaussian:
-    """Where points lie: a mean, the directions in which they spread most, and how far in all others.
+    """Probabilistic principal components of standardized points (Tipping and Bishop, J R Stat Soc B 1999).
 
-    The distance is Mahalanobis' with the small variances replaced by their mean, as probabilistic principal
-    components have it (Tipping and Bishop, J R Stat Soc B 1999); features were first used so to tell what a
-    network does not know by Lee et al. (NeurIPS 2018).
+    A Mahalanobis distance whose small variances are replaced by their mean; of features, it tells what a
+    network does not know (Lee et al., NeurIPS 2018).
 
     Args:
         mean: [D].
         scale: [D], each coordinate's deviation.
-        directions: [D, K], orthonormal, of the scaled points.
+        directions: [D, K], orthonormal.
         variances: [K] along them.
         residual_variance: mean variance in the other directions; 0 where there are none.
         limit: the distance beyond which a point is none of them.
@@ -68,31 +74,29 @@ class LowRankGaussian:
     limit: float = inf
 
     @classmethod
-    def fit(cls, points: Values, others: Values, directions: int) -> "LowRankGaussian":
-        """Describe points [N, D], with the limit that `CALIBRATION_COVERAGE` of `others` [M, D] keep."""
+    def fit(cls, points: Values, others: Values, rank: int) -> "LowRankGaussian":
+        """Fit points [N, D], with the limit that `CALIBRATION_COVERAGE` of `others` [M, D] keep."""
         mean, scale = points.mean(0), points.std(0)
         scale = np.maximum(scale, 1e-4 * scale.max() + 1e-12)
         scaled = torch.from_numpy((points - mean) / scale)
-        count = min(directions, points.shape[1], len(points) // 4)
+        rank = min(rank, points.shape[1], len(points) // 4)
         with torch.random.fork_rng(devices=[]):  # it begins with random directions: always the same
             torch.manual_seed(0)
-            _, spread, vectors = torch.svd_lowrank(scaled, q=min(count + 16, *scaled.shape), niter=4)
-        variances = (spread[:count] ** 2 / (len(points) - 1)).clamp(min=_MIN_VARIANCE).numpy()
-        left = points.shape[1] - count
-        total = float(scaled.var(0).sum())
-        rest = max((total - float(variances.sum())) / left, _MIN_VARIANCE) if left else 0.0
-        cloud = cls(mean, scale, vectors[:, :count].contiguous().numpy(), variances, rest)
-        distances = np.sort(cloud.mahalanobis(others))
-        rank = ceil((len(distances) + 1) * CALIBRATION_COVERAGE)  # as in `conformal`
-        cloud.limit = float(distances[min(rank, len(distances)) - 1])
-        return cloud
+            _, spread, vectors = torch.svd_lowrank(scaled, q=min(rank + 16, *scaled.shape), niter=4)
+        variances = (spread[:rank] ** 2 / (len(points) - 1)).clamp(min=_MIN_VARIANCE)
+        left = points.shape[1] - rank
+        rest = max(float(scaled.var(0).sum() - variances.sum()) / left, _MIN_VARIANCE) if left else 0.0
+        found = cls(mean, scale, vectors[:, :rank].contiguous().numpy(), variances.numpy(), rest)
+        distances = np.sort(found.mahalanobis(others))
+        found.limit = float(distances[min(ceil((len(others) + 1) * CALIBRATION_COVERAGE), len(others)) - 1])
+        return found
 
     def standardize(self, points: Values) -> Values:
         """Return points [N, D] in deviations from the mean."""
         return (points - self.mean) / self.scale
 
     def mahalanobis(self, points: Values) -> Values:
-        """Return how far points [N, D] lie from it: [N]; 1 is usual."""
+        """Return the distance of points [N, D], [N]; 1 is usual."""
         scaled = self.standardize(points)
         along = scaled @ self.directions
         square = (along**2 / self.variances).sum(1)
@@ -106,11 +110,10 @@ class OODDetector:
     """What a model knows of its images.
 
     Args:
-        layer: the module of its network whose output the features are of; nothing where it has no maps.
-        features: of the training images as they are and mirrored; `None` where it has no maps.
+        layer: the network's module whose output the features are of; empty where it has no maps.
+        features: of the training images and their mirror images; `None` where it has no maps.
         spectrum: of the training images.
-        scale_range: the least and the most pixels that their files had, see `scale_ratio`; `None` if not
-            known.
+        scale_range: the least and the most `scale_ratio` of their files; `None` if not known.
         orientation: [D + 1, 4], of standardized features and 1, the scores of quarter turns; `None` if not
             known.
     """
@@ -118,7 +121,7 @@ class OODDetector:
     layer: str
     features: LowRankGaussian | None
     spectrum: LowRankGaussian
-    scale_range: tuple[float, float] | None = None
+    scale_range: Sequence[float] | None = None
     orientation: Values | None = None
 
     def flag_features(self, points: Values) -> Flags:
@@ -128,144 +131,122 @@ class OODDetector:
             points: [B, D], their features.
 
         Raises:
-            BoneAgeError: they are not of the map that was learned from.
+            BoneAgeError: they are not of the map that was fitted.
         """
         known = self.features
         assert known is not None
         if points.shape[1:] != known.mean.shape:
             raise BoneAgeError(
-                f"what the checkpoint knows of its images is of {known.mean.size} features, and its "
+                f"the checkpoint's out-of-distribution statistics are of {known.mean.size} features, and its "
                 f"network's {self.layer} gives {points.shape[-1]}: it was not made by this project."
             )
-        is_ood = ~(known.mahalanobis(points) <= known.limit)  # what is no number is strange
+        is_ood = ~(known.mahalanobis(points) <= known.limit)  # also of what is no number
         turns = 0 if self.orientation is None else (_with_bias(known, points) @ self.orientation).argmax(1)
-        return {
-            "out_of_distribution": is_ood,
-            "rotated": np.broadcast_to(np.not_equal(turns, 0), len(points)),
-        }
+        rotated = np.broadcast_to(np.not_equal(turns, 0), len(points))
+        return {"out_of_distribution": is_ood, "rotated": rotated}
 
     def matches_resolution(
-        self, pixels: Images, sizes: Sequence[tuple[int, int]], fit: ResizeMode
+        self, pixels: Images, sizes: Sequence[tuple[int, int]], mode: ResizeMode
     ) -> NDArray[np.bool_]:
-        """Return whether each picture is as fine as the training's were: [B].
+        """Return whether each picture is as fine as the training images were: [B].
 
         Args:
             pixels: uint8 [B, side, side].
             sizes: of their files, width and height.
-            fit: how they were brought into the square.
+            mode: how they were resized.
         """
         fine = self.spectrum.mahalanobis(power_spectrum_features(pixels)) <= self.spectrum.limit
         if self.scale_range:
-            least, most = self.scale_range[0] / _TOLERANCE, self.scale_range[1] * _TOLERANCE
-            ratios = np.array([scale_ratio(size, pixels[0].shape[-1], fit) for size in sizes])
-            fine &= (least <= ratios) & (ratios <= most)
+            ratios = np.array([scale_ratio(size, pixels[0].shape[-1], mode) for size in sizes])
+            fine &= (self.scale_range[0] / _TOLERANCE <= ratios) & (
+                ratios <= self.scale_range[1] * _TOLERANCE
+            )
         return fine
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as a checkpoint keeps it: tensors, numbers and words."""
-        return {name: _to_stored(value) for name, value in vars(self).items()}
+        """Return it as a checkpoint keeps it: tensors, numbers and strings."""
+
+        def stored(value: Any) -> Any:
+            return torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+
+        return asdict(self, dict_factory=lambda items: {name: stored(value) for name, value in items})
 
     @classmethod
-    def from_dict(cls, values: Any) -> "OODDetector | None":
-        """Read what `to_dict` wrote; `None` of nothing.
+    def from_dict(cls, stored: Any) -> "OODDetector":
+        """Read what `to_dict` wrote, and try it.
 
         Raises:
             ValueError: it is something else.
         """
-        if values is None:
-            return None
+
+        def read(value: Any) -> Any:
+            if isinstance(value, dict):
+                return LowRankGaussian(**{name: read(part) for name, part in value.items()})
+            return value.float().numpy() if isinstance(value, Tensor) else value
+
         try:
-            features, spectrum = (
-                None if values[name] is None else _read_gaussian(values[name])
-                for name in ("features", "spectrum")
-            )
-            scale_range = values["scale_range"] and tuple(float(end) for end in values["scale_range"])
-            orientation = values.get("orientation")
-            if orientation is not None:
-                orientation = orientation.float().numpy()
-                if features is None or orientation.shape != (features.mean.size + 1, 4):
-                    raise ValueError("its parts do not fit")
-            if spectrum is None or (scale_range and len(scale_range) != 2):
-                raise ValueError("a part is missing")
-            return cls(str(values["layer"]), features, spectrum, scale_range, orientation)
-        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-            raise ValueError(f"what it knows of its images is not what it must be ({error})") from error
+            found = cls(**{name: read(value) for name, value in stored.items()})
+            black = np.zeros((2, 8, 8), np.uint8)
+            found.matches_resolution(black, [(8, 8)] * 2, "pad")
+            tried = [(found.spectrum, power_spectrum_features(black))]
+            if found.features:
+                points = np.zeros((2, found.features.mean.size), np.float32)
+                found.flag_features(points)
+                tried.append((found.features, points))
+            with np.errstate(all="ignore"):
+                known = [np.isfinite(one.mahalanobis(points) + one.limit).all() for one, points in tried]
+            if not all(known):
+                raise ValueError("a distance is no number")
+        except (TypeError, AttributeError, IndexError, ValueError) as error:
+            raise ValueError(f"its out-of-distribution statistics are damaged ({error})") from error
+        return found
 
 
-def _to_stored(value: Any) -> Any:
-    if isinstance(value, LowRankGaussian):
-        return {name: _to_stored(part) for name, part in vars(value).items()}
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(value))
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _read_gaussian(values: Any) -> LowRankGaussian:
-    parts: dict[str, Any] = {
-        one.name: float(values[one.name]) if one.type is float else values[one.name].float().numpy()
-        for one in fields(LowRankGaussian)
-    }
-    found = LowRankGaussian(**parts)
-    shapes = found.mean.shape == found.scale.shape == found.directions.shape[:1], found.mean.ndim == 1
-    if not all(shapes) or found.variances.shape != found.directions.shape[1:]:
-        raise ValueError("its parts do not fit")
-    if not (found.scale > 0).all() or not (found.variances > 0).all():
-        raise ValueError("a deviation is not above 0")
-    return found
-
-
-def scale_ratio(size: tuple[int, int], side: int, fit: ResizeMode) -> float:
+def scale_ratio(size: tuple[int, int], side: int, mode: ResizeMode) -> float:
     """Return how many of a file's pixels there are for one of the square's, along a line, at most 1."""
-    return min((max(size) if fit == "pad" else min(size)) / side, 1.0)
+    return min((max(size) if mode == "pad" else min(size)) / side, 1.0)
 
 
 def fit_ood_detector(
-    ask: BatchPredictor, train: Images, validation: Images, details: Sequence[float] = ()
+    predictor: BatchPredictor, train: Images, validation: Images, ratios: Sequence[float] = ()
 ) -> OODDetector | None:
-    """Return what a trained network knows of its images; `None` if they are too few to say.
+    """Fit what a trained network knows of its images; `None` if they are too few to say.
 
     Args:
-        ask: the network.
-        train: images that it was trained on, uint8 [N, H, W]: what is familiar.
+        predictor: the network.
+        train: images that it was trained on, uint8 [N, H, W].
         validation: others of their kind, uint8 [M, H, W]: they set the limits.
-        details: of the training images' files, see `scale_ratio`; none where they are not known.
+        ratios: `scale_ratio` of the training images' files; empty where they are not known.
     """
     if min(len(train), len(validation)) < _MIN_IMAGES:
         return None
-    spectrum = LowRankGaussian.fit(
-        power_spectrum_features(train), power_spectrum_features(validation), len(_BANDS)
-    )
-    detector = OODDetector("", None, spectrum, (min(details), max(details)) if details else None)
-    layer = ood_layer(ask.module.network, train[0].shape[-1])
+    spectrum, expected = power_spectrum_features(train), power_spectrum_features(validation)
+    detector = OODDetector("", None, LowRankGaussian.fit(spectrum, expected, len(_BANDS)))
+    detector.scale_range = [min(ratios), max(ratios)] if ratios else None
+    layer = ood_layer(predictor.module.network, train[0].shape[-1])
     if layer is None:
         return detector
-    every = _batches(train)
-    few = _batches(train[:: -(-len(train) // _TURNED_IMAGES)])
-    # a network that was trained on mirrored pictures knows them too
-    parts = [every, [batch[:, :, ::-1] for batch in every], _batches(validation)]
-    parts += [[np.rot90(batch, turns, (1, 2)) for batch in few] for turns in (1, 2, 3)]
-    found = _features_of(ask, layer, parts)
-    if not all(np.isfinite(points).all() for points in found):  # its training diverged: it knows nothing
-        return detector
-    upright = np.concatenate(found[:2])
-    detector.layer, detector.features = layer, LowRankGaussian.fit(upright, found[2], _RANK)
-    detector.orientation = fit_orientation(detector.features, [upright, *found[3:]])
+    with FeatureHook(predictor.module.network, layer) as hook:
+
+        def features(images: Images, turns: int = 0, *, flip: bool = False) -> Values:
+            found = []
+            starts = range(0, len(images), _BATCH)
+            for at in progress(starts, len(starts), "fitting out-of-distribution statistics", "batches"):
+                batch = np.rot90(np.asarray(images[at : at + _BATCH]), turns, (1, 2))
+                batch = batch[:, :, ::-1] if flip else batch
+                predictor(np.ascontiguousarray(batch), [False] * len(batch))
+                found.append(hook.features.numpy())
+            return np.concatenate(found)
+
+        # a network that was trained on mirrored pictures knows them too
+        upright = np.concatenate([features(train), features(train, flip=True)])
+        others = features(validation)
+        few = train[:: -(-len(train) // _TURNED_IMAGES)]
+        turned = [upright, *(features(few, turns) for turns in (1, 2, 3))]
+    if all(np.isfinite(points).all() for points in (others, *turned)):  # else its training diverged
+        detector.layer, detector.features = layer, LowRankGaussian.fit(upright, others, _RANK)
+        detector.orientation = fit_orientation(detector.features, turned)
     return detector
-
-
-def _batches(images: Images) -> list[Pixels]:
-    return [np.asarray(images[at : at + _BATCH]) for at in range(0, len(images), _BATCH)]
-
-
-def _features_of(ask: BatchPredictor, layer: str, parts: list[list[Pixels]]) -> list[Values]:
-    """Return the features [N, D] of each part's batches."""
-    batches = [(at, batch) for at, part in enumerate(parts) for batch in part]
-    found: list[list[Values]] = [[] for _ in parts]
-    with FeatureHook(ask.module.network, layer) as tap:
-        for at, batch in progress(batches, len(batches), "fitting out-of-distribution statistics", "batches"):
-            ask(np.ascontiguousarray(batch), [False] * len(batch))
-            found[at].append(tap.features.numpy())
-    return [np.concatenate(part) for part in found]
 
 
 def fit_orientation(features: LowRankGaussian, turned: list[Values]) -> Values:
@@ -276,18 +257,17 @@ def fit_orientation(features: LowRankGaussian, turned: list[Values]) -> Values:
         turned: [N, D] for each of four turns; each weighs alike.
     """
     points = _with_bias(features, np.concatenate(turned))
-    weights = np.concatenate([np.full(len(part), 1 / len(part), np.float32) for part in turned])
-    weights /= weights.mean()
-    turns = np.eye(len(turned), dtype=np.float32)[np.repeat(np.arange(len(turned)), [len(p) for p in turned])]
-    weighted = (points * weights[:, None]).T
+    counts = [len(part) for part in turned]
+    turns = np.eye(len(turned), dtype=np.float32).repeat(counts, axis=0)
+    weighted = points.T * (turns / counts).sum(1, dtype=np.float32) * (sum(counts) / len(counts))
     return np.linalg.solve(
-        weighted @ points + _RIDGE * np.eye(points.shape[1], dtype=np.float32), weighted @ turns
+        weighted @ points + _RIDGE * np.eye(len(weighted), dtype=np.float32), weighted @ turns
     )
 
 
 def _with_bias(features: LowRankGaussian, points: Values) -> Values:
     scores = features.standardize(points).clip(-_MAX_SCORE, _MAX_SCORE)
-    return np.concatenate([scores, np.ones((len(points), 1), np.float32)], axis=1)
+    return np.pad(scores, ((0, 0), (0, 1)), constant_values=1)
 
 
 def power_spectrum_features(images: Images) -> Values:
@@ -312,3 +292,65 @@ def _frequency_rings(height: int, width: int) -> tuple[Values, NDArray[np.int64]
     window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     return window, np.digitize(radius, _BANDS).ravel()
+
+
+def add_ood_statistics(path: Path, read: ReadPixels, paths: Mapping[str, str], config: Any) -> None:
+    """Fit a detector for a run's best checkpoint and store it there, unless it has one.
+
+    Args:
+        path: of the checkpoint.
+        read: ids → its images in its square.
+        paths: of the images' files by id, as far as they are known.
+        config: of the run, whose objects may be built: they have just been.
+    """
+    module, checkpoint = load_for_inference(path, config)
+    if checkpoint.ood_statistics is not None:
+        return
+    spec = checkpoint.metadata.resize_spec
+    train, validation = _sample_ids(checkpoint)
+    ratios = []
+    for file in (paths[i] for i in train if i in paths):
+        with suppress(Exception), Image.open(file, formats=FORMATS) as image:
+            ratios.append(scale_ratio(image.size, spec.size, spec.mode))
+    predictor = BatchPredictor(module, checkpoint.metadata.precision)
+    detector = fit_ood_detector(predictor, read(train), read(validation), ratios)
+    if detector is None:
+        return
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    content["ood_statistics"] = detector.to_dict()
+    try:
+        with atomic_path(path) as beside:
+            torch.save(content, beside)
+    except (OSError, RuntimeError) as error:  # PyTorch's writer turns what the disk says into the second
+        log.warning(
+            "%s has no out-of-distribution statistics: it cannot be written (%s)", path, first_line(error)
+        )
+
+
+def load_ood_detector(checkpoint: Checkpoint, predictor: BatchPredictor) -> OODDetector | None:
+    """Return a checkpoint's out-of-distribution detector; `None`, with a warning, if it has none.
+
+    Raises:
+        BoneAgeError: its statistics cannot be read.
+    """
+    if checkpoint.ood_statistics is None:
+        log.warning("%s has no out-of-distribution statistics (its training did not end).", checkpoint.path)
+        return None
+    try:
+        detector = OODDetector.from_dict(checkpoint.ood_statistics)
+        predictor.module.network.get_submodule(detector.layer)  # there must be one
+    except Exception as error:
+        raise BoneAgeError(
+            f"{checkpoint.path} cannot be read: {first_line(error)}\nDelete it if it is yours."
+        ) from error
+    return detector
+
+
+def _sample_ids(checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
+    """Return up to `MAX_IMAGES` training and validation ids; one of the same pixels, none of both."""
+    split = checkpoint.metadata.split
+    content = split.get("pixel_sha256") or split["file_sha256"]
+    sides = [{content.get(i, i): i for i in split[side]} for side in ("train", "validation")]
+    sides[1] = {key: i for key, i in sides[1].items() if key not in sides[0]}
+    train, validation = (list(side.values())[:: -(-len(side) // MAX_IMAGES) or 1] for side in sides)
+    return train, validation

@@ -32,20 +32,19 @@ def prediction_cells(answer: Prediction) -> list[str]:
 
 
 def format_prediction(answer: Prediction, level: float) -> str:
-    """Return an answer as a person reads it."""
-    name = f"{answer.path}{f' ({answer.sex})' if answer.sex else ''}"
-    if answer.months is None:
-        parts = f"no answer: {answer.error}"
-    else:
+    """Return a prediction as a line for people."""
+    parts = f"no prediction: {answer.error}"
+    if answer.months is not None:
         parts = f"{answer.years_months} ({answer.months:.1f} months)"
-        if answer.lower is not None and answer.upper is not None:
-            parts += f", {level:.0%} between {answer.lower:.0f} and {answer.upper:.0f}"
+        if answer.lower is not None:
+            parts += f", {100 * level:g} % between {answer.lower:.0f} and {answer.upper:.0f}"
         if answer.chronological_age is not None:
             parts += f"; {answer.chronological_age:.0f} months old, {answer.age_difference:+.0f}"
         if answer.age_difference_sd is not None:
             parts += f" ({answer.age_difference_sd:+.1f} SD)"
-    doubts = f"  [{', '.join(answer.flags)}]" if answer.flags else ""
-    return f"{name}: {parts}{doubts}"
+    sex = f" ({answer.sex})" if answer.sex else ""
+    flags = f"  [{', '.join(answer.flags)}]" if answer.flags else ""
+    return f"{answer.path}{sex}: {parts}{flags}"
 
 
 def _cell(value: Any) -> str:
@@ -55,55 +54,50 @@ def _cell(value: Any) -> str:
 
 
 class PredictionWriter:
-    """Writes each answer as it comes, and counts.
+    """Writes each prediction as it comes, and counts.
 
     Args:
         table: where rows go; `None` for lines on a terminal alone.
-        lines: where lines go; `None` where nobody reads them.
-        level: of the answers' intervals.
+        lines: where lines for people go; `None` where nobody reads them.
+        level: of the intervals.
     """
 
     def __init__(self, table: TextIO | None, lines: TextIO | None, level: float = 0.9) -> None:
-        self.table, self.lines = table, lines
-        self.rows = csv.writer(table, lineterminator="\n") if table else None
-        self.level = level
+        self.table, self.lines, self.level = table, lines, level
         self.flags: Counter[str] = Counter()
-        self.predicted = self.unanswered = 0
-        self._head = False
+        self.predicted = self.failed = 0
 
     def write(self, answer: Prediction) -> None:
-        """Write an answer."""
-        if self.rows and self.table:
-            if not self._head:
-                self.rows.writerow(COLUMNS)
-                self._head = True
-            self.rows.writerow(prediction_cells(answer))
+        """Write a prediction; before the first one the table's header."""
+        if self.table:
+            rows = csv.writer(self.table, lineterminator="\n")
+            if not self.predicted + self.failed:
+                rows.writerow(COLUMNS)
+            rows.writerow(prediction_cells(answer))
             self.table.flush()  # what is predicted is written, whatever comes
         if self.lines:
             tqdm.write(format_prediction(answer, self.level), self.lines)
         self.flags.update(answer.flags)
-        if answer.error:
-            self.unanswered += 1
-        else:
-            self.predicted += 1
+        self.failed += bool(answer.error)
+        self.predicted += not answer.error
 
-    def summary(self, readings: Iterable[T]) -> Iterator[T]:
-        """Yield what comes, under a bar on a terminal; at the end say on standard error what it was."""
+    def summary(self, results: Iterable[T]) -> Iterator[T]:
+        """Yield what comes, under a progress bar on a terminal; then summarize it on standard error."""
         start = time.perf_counter()
         shown = sys.stderr.isatty()
-        yield from tqdm(readings, unit=" images", disable=not shown, dynamic_ncols=True, leave=False, delay=2)
+        yield from tqdm(results, unit=" images", disable=not shown, dynamic_ncols=True, leave=False, delay=2)
         for name, count in self.flags.most_common():
             print(f"{name} ({count}): {QUALITY_FLAGS[name]}", file=sys.stderr)
-        total = self.predicted + self.unanswered
+        total = self.predicted + self.failed
         if total > MAX_CONSOLE_LINES:
             rate = total / (time.perf_counter() - start)
-            lost = f", {self.unanswered} not" if self.unanswered else ""
-            print(f"{self.predicted} predicted{lost}; {rate:.1f} a second", file=sys.stderr)
+            failed = f", {self.failed} failed" if self.failed else ""
+            print(f"{self.predicted} predicted{failed}; {rate:.1f} a second", file=sys.stderr)
 
 
 @contextmanager
 def open_writer(out: Path | None, level: float = 0.9) -> Iterator[PredictionWriter]:
-    """Open where answers go: the file `out`, or standard output; lines go to a terminal.
+    """Open where predictions go: the file `out`, or standard output; lines for people go to a terminal.
 
     Raises:
         BoneAgeError: the file is there already, or cannot be written.
@@ -112,33 +106,36 @@ def open_writer(out: Path | None, level: float = 0.9) -> Iterator[PredictionWrit
     terminal = sys.stdout.isatty()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors=_ESCAPED)
+    lines = sys.stdout if terminal else None
     try:
         if out is None:
-            yield (
-                PredictionWriter(None, sys.stdout, level)
-                if terminal
-                else PredictionWriter(sys.stdout, None, level)
-            )
+            yield PredictionWriter(None if terminal else sys.stdout, lines, level)
             sys.stdout.flush()
             return
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            file = out.open("x", encoding="utf-8", errors=_ESCAPED, newline="")
-        except FileExistsError:
-            raise BoneAgeError(f"out={out} is there already, and nothing is written over.") from None
-        except OSError as error:
-            raise BoneAgeError(f"out={out} cannot be written: {error.strerror}.") from error
-        try:
-            with file:
-                yield PredictionWriter(file, sys.stdout if terminal else None, level)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            raise BoneAgeError(f"out={out}: {error.strerror}; what was written of it is kept.") from error
-        except BaseException:
-            if out.stat().st_size == 0:  # nothing was predicted: the same command may start again
-                out.unlink()
-            raise
+        with _open_table(out) as table:
+            yield PredictionWriter(table, lines, level)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
         sys.exit(141)  # as shells have it for SIGPIPE
+
+
+@contextmanager
+def _open_table(out: Path) -> Iterator[TextIO]:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        file = out.open("x", encoding="utf-8", errors=_ESCAPED, newline="")
+    except FileExistsError:
+        raise BoneAgeError(f"out={out} is there already, and nothing is written over.") from None
+    except OSError as error:
+        raise BoneAgeError(f"out={out} cannot be written: {error.strerror}.") from error
+    try:
+        with file:
+            yield file
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise BoneAgeError(f"out={out}: {error.strerror}; what was written of it is kept.") from error
+    except BaseException:
+        if out.stat().st_size == 0:  # nothing was predicted: the same command may start again
+            out.unlink()
+        raise

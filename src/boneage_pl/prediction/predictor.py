@@ -1,7 +1,7 @@
 """`BoneAgePredictor`: bone ages of radiographs, from one checkpoint or several."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, islice
 from math import isfinite
 from os import PathLike
@@ -12,37 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageOps
 
-from boneage_pl.data.images.radiograph import ImageInput, Radiograph
-from boneage_pl.data.images.resize import Pixels, ResizeSpec
+from boneage_pl.data.images.radiograph import ImageInput
 from boneage_pl.model.inference import PredictionBatch, average_predictions
 from boneage_pl.prediction.conformal import ConformalIntervals, calibrate, check_coverage_level
 from boneage_pl.prediction.ensemble import EnsembleMember, parse_tta
 from boneage_pl.prediction.inputs import expand_inputs, parse_sex
-from boneage_pl.prediction.loading import LoadedImage, load_images
+from boneage_pl.prediction.loading import load_images
 from boneage_pl.prediction.ood import Flags
-from boneage_pl.prediction.types import Prediction, PredictionRequest
+from boneage_pl.prediction.types import Prediction, PredictionRequest, PredictionResult
 from boneage_pl.training.runs import find_checkpoints
 from boneage_pl.utils.processes import cores
 
 NamedImage = str | PathLike[str]
-MISSING_SEX_MESSAGE = "no sex is known: say sex=F, sex=M or sex=unknown, or give it in a table"
-
-
-@dataclass
-class PredictionResult:
-    """A prediction and its image.
-
-    Args:
-        request: what was asked for.
-        prediction: of the image, for one sex.
-        pixels: by size, uint8 [side, side], as the networks saw it; empty where there is no image.
-        radiograph: as it was opened; `None` where it could not be.
-    """
-
-    request: PredictionRequest
-    prediction: Prediction
-    pixels: dict[ResizeSpec, Pixels]
-    radiograph: Radiograph | None = None
 
 
 class BoneAgePredictor:
@@ -142,17 +123,9 @@ class BoneAgePredictor:
         gpu = self.members[0].predictor.device.type != "cpu"
         every = load_images(chain(start, coming), self.resize_specs, first.bit_depths, threads, overlap=gpu)
         while part := list(islice(every, batch)):
-            yield from self._predict_chunk(part)
-
-    def _predict_chunk(self, part: list[LoadedImage]) -> list[PredictionResult]:
-        results = [
-            PredictionResult(loaded.request, _to_prediction(loaded, male), loaded.pixels, loaded.radiograph)
-            for loaded in part
-            for male in _sexes(loaded)
-        ]
-        if shown := [result for result in results if not result.prediction.error]:
-            self._fill_predictions(shown)
-        return results
+            if shown := [result for result in part if not result.prediction.error]:
+                self._fill_predictions(shown)
+            yield from part
 
     def _fill_predictions(self, results: list[PredictionResult]) -> None:
         """Predict; an out-of-distribution image whose negative is in-distribution is taken for a negative."""
@@ -200,28 +173,3 @@ def _invert(result: PredictionResult) -> PredictionResult:
     assert result.radiograph is not None
     image = ImageOps.invert(result.radiograph.image)
     return replace(result, pixels={spec: spec.apply(image) for spec in result.pixels})
-
-
-def _sexes(loaded: LoadedImage) -> list[bool | None]:
-    """Return the sexes to predict an image for."""
-    male = loaded.request.male
-    if male == "unknown":
-        return [None] if loaded.error else [False, True]
-    if male is None and loaded.radiograph and loaded.radiograph.tags:
-        return [loaded.radiograph.tags.male]
-    return [male]
-
-
-def _to_prediction(loaded: LoadedImage, male: bool | None) -> Prediction:
-    answer = Prediction(loaded.request.path, male, flags=list(loaded.flags), error=loaded.error)
-    if radiograph := loaded.radiograph:
-        answer.notes = list(radiograph.notes)
-        tags = radiograph.tags
-        answer.chronological_age = tags.age if tags else None
-        stated = tags.male if tags and loaded.request.male != "unknown" else None
-        mismatch = stated is not None and stated != male
-        flags = {"right_hand": radiograph.mirrored, "sex_mismatch": mismatch}
-        answer.flags += [name for name, applies in flags.items() if applies]
-    if male is None and not answer.error:
-        answer.error = MISSING_SEX_MESSAGE
-    return answer

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from boneage_pl.data.images.radiograph import ImageInput, Radiograph
+from boneage_pl.data.images.resize import Pixels, ResizeSpec
 from boneage_pl.prediction.growth_reference import skeletal_age_sd
 
 # Why a prediction may be wrong, and what to do about it.
@@ -112,7 +114,7 @@ class PredictionRequest:
         error: why it cannot be predicted; else empty.
     """
 
-    image: Any
+    image: ImageInput
     male: bool | Literal["unknown"] | None = None
     error: str = ""
 
@@ -120,3 +122,20 @@ class PredictionRequest:
     def path(self) -> str:
         """The file's path as it was named; of a picture in memory nothing."""
         return str(self.image) if isinstance(self.image, str) or hasattr(self.image, "__fspath__") else ""
+
+
+@dataclass
+class PredictionResult:
+    """A prediction and its image.
+
+    Args:
+        request: what was asked for.
+        prediction: of the image, for one sex.
+        pixels: by size, uint8 [side, side], as the networks saw it; empty where there is no image.
+        radiograph: as it was opened; `None` where it could not be.
+    """
+
+    request: PredictionRequest
+    prediction: Prediction
+    pixels: dict[ResizeSpec, Pixels]
+    radiograph: Radiograph | None = None

@@ -16,8 +16,7 @@ from boneage_pl.evaluation.templating import environment
 from boneage_pl.prediction.gradcam import colorize
 from boneage_pl.prediction.growth_reference import SOURCE, skeletal_age_sd
 from boneage_pl.prediction.output import COLUMNS, prediction_cells
-from boneage_pl.prediction.predictor import PredictionResult
-from boneage_pl.prediction.types import QUALITY_FLAGS, Prediction, format_years_months
+from boneage_pl.prediction.types import QUALITY_FLAGS, Prediction, PredictionResult, format_years_months
 from boneage_pl.webapp.service import PredictionService, SessionImage
 
 WIDTH = 640

@@ -12,8 +12,8 @@ from PIL import Image
 from boneage_pl.data.images.dicom import DicomTags
 from boneage_pl.data.images.resize import Pixels
 from boneage_pl.prediction.gradcam import Heatmap, grad_cam
-from boneage_pl.prediction.predictor import BoneAgePredictor, PredictionResult
-from boneage_pl.prediction.types import PredictionRequest
+from boneage_pl.prediction.predictor import BoneAgePredictor
+from boneage_pl.prediction.types import PredictionRequest, PredictionResult
 
 ORIGINAL = 640  # pixels; our choice: the longest side of the picture that is shown beside the square
 _IMAGES_PER_TURN = 16  # our choice: pictures of a long list between which others are let in

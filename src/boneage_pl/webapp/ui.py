@@ -11,8 +11,8 @@ from typing import Any
 import gradio as gr
 
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.prediction.predictor import MISSING_SEX_MESSAGE, PredictionResult
-from boneage_pl.prediction.types import format_years_months
+from boneage_pl.prediction.loading import MISSING_SEX_MESSAGE
+from boneage_pl.prediction.types import PredictionResult, format_years_months
 from boneage_pl.webapp import model_info, rendering
 from boneage_pl.webapp.age_input import parse_age
 from boneage_pl.webapp.batch_upload import UploadedFile, unpack_uploads
