@@ -65,6 +65,7 @@ def test_help_imports_no_torch(tmp_path: Path, arguments: list[str]):
         (["+experiment=lr_failure"], "experiment=lr_failure: did you mean experiment=lr_0.1_failure?"),
         (["+experiment=v1", "data=phantm"], "data=phantm: did you mean data=phantom or data=phantom_small?"),
         (["+experiment=v1", "lr=0.1"], "lr: did you mean optimizer.lr?"),
+        (["+experiment=v3", "transforms.train.size.sise=9"], "transforms.train.size.size"),
         (["+experiment=v1", "data.workers=2"], "data.workers is data.num_workers"),
         (["+experiment=v1", "sampling=once"], "sampling is sampler"),
         (["+experiment=v1", "data.rooot=x"], "data.rooot: did you mean data.root or"),

@@ -1,5 +1,6 @@
 """`--help` and "did you mean" for overrides."""
 
+from contextlib import suppress
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -109,7 +110,8 @@ def config_dirs(arguments: list[str]) -> list[Path]:
 
 def suggest_overrides(arguments: list[str], config_name: str) -> list[str]:
     """Return the new or nearest name of each override that names no option, or no file of a group."""
-    keys = _config_keys(config_name)
+    groups = [a for a in arguments if group_choices(a.lstrip("+").partition("=")[0], arguments)]
+    keys = _config_keys(config_name, groups)
     hints = []
     for argument in arguments:
         typed = argument.lstrip("+")
@@ -143,11 +145,13 @@ def group_choices(group: str, arguments: list[str]) -> list[str]:
     return sorted({name for root in roots for name in config_files(root, group)})
 
 
-def _config_keys(config_name: str) -> list[str]:
-    GlobalHydra.instance().clear()  # of the command that has just been refused
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        config = compose(config_name)
-    return _dotted_keys(OmegaConf.to_container(config, resolve=False))
+def _config_keys(config_name: str, groups: list[str]) -> list[str]:
+    """Return the dotted names of all options, those of the chosen groups too where they can be composed."""
+    for overrides in (groups, []):
+        GlobalHydra.instance().clear()  # of the command that has just been refused
+        with suppress(HydraException), initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            return _dotted_keys(OmegaConf.to_container(compose(config_name, overrides), resolve=False))
+    return []
 
 
 def _dotted_keys(node: Any, at: str = "") -> list[str]:
