@@ -45,3 +45,11 @@ def test_pattern_walks_folders_and_takes_each_file_once(tmp_path: Path):
     for nothing in ("empty/*", "*.docx", "nowhere*"):
         with pytest.raises(BoneAgeError, match=r"no radiograph in it|nothing matches it"):
             expand_inputs([f"{tmp_path}/{nothing}"])
+
+
+def test_object_of_an_empty_class_may_be_a_radiograph(tmp_path: Path):
+    path = write_dicom(tmp_path / "a.dcm", ramp())
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.MediaStorageSOPClassUID = ""
+    dataset.save_as(path, enforce_file_format=False)
+    assert [request.image for request in expand_inputs([str(tmp_path)])] == [path]

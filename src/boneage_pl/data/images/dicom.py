@@ -38,7 +38,8 @@ _HAND = re.compile("HAND|WRIST|FINGER|THUMB|CARP|BONE ?AGE|^EXTREMITY|^UP.* EX")
 
 # pydicom's words may quote a patient's tags. Set once: `warnings.catch_warnings` is not safe in threads.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
-logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+logging.getLogger("pydicom").addHandler(logging.NullHandler())
+logging.getLogger("pydicom").propagate = False  # not its level, which it sets when it is imported
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,10 @@ def non_image_class(path: Path | str) -> str:
     try:
         from pydicom.filereader import read_file_meta_info
 
-        uid = read_file_meta_info(path).MediaStorageSOPClassUID
+        uid = read_file_meta_info(path).MediaStorageSOPClassUID  # text, where it is empty
+        return "" if uid.is_private or uid.name == uid or "Image" in uid.name else str(uid.name)
     except Exception:  # not installed, or damaged: decoding it says so
         return ""
-    return "" if uid.is_private or uid.name == uid or "Image" in uid.name else str(uid.name)
 
 
 def decode_dicom(content: bytes, name: str) -> tuple[Image.Image, DicomTags]:
