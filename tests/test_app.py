@@ -216,7 +216,7 @@ def test_batch_table_sorts_and_downloads(home: Home, site: Served, browser: Brow
         table = page.get_by_role("region", name="Answers")
         expect(table.get_by_role("row").filter(has_text="a/bad.png")).to_contain_text("none of PNG, JPEG")
         expect(table.get_by_role("row").filter(has_text="missing.png")).to_contain_text(
-            "no file is called like it"
+            "no file has this name"
         )
         expect(table.get_by_role("img")).to_have_count(4)
 

@@ -54,7 +54,7 @@ def test_table_gives_sexes_by_path_or_id(tmp_path: Path):
     assert asked["1377.png"] == (True, "")
     assert asked["s.zip/x/1378.png"] == (False, "")
     assert asked["3.png"] == (None, "")
-    assert "is called like it" in asked["9999"][1]
+    assert "has this name" in asked["9999"][1]
 
 
 def test_unreadable_table_is_refused_alone(tmp_path: Path):

@@ -19,6 +19,7 @@ from boneage_pl.utils.files import expand_path, filter_by_suffix, iter_files
 log = logging.getLogger(__name__)
 _UNKNOWN = {"unknown", "u", "o", "x"}  # cells of a sex that is not known; o is DICOM's "other"
 _INVALID = object()  # of a cell that is no sex
+_HEAD = 132  # bytes that tell DICOM
 
 
 def requests_from_table(table: Path, male: Any, spec: DatasetSpec | None = None) -> list[PredictionRequest]:
@@ -58,29 +59,23 @@ def requests_from_table(table: Path, male: Any, spec: DatasetSpec | None = None)
         if spec is not None:
             girls, boys = (stated.count(sex) for sex in (False, True))
             log.info("%s: %d girls and %d boys in %d rows by column %s", table, girls, boys, len(rows), name)
-    return [_to_request(*row) for row in zip(rows["cell"], rows["paths"], sexes, strict=True)]
-
-
-def _to_request(cell: str, paths: list[str], sex: Any) -> PredictionRequest:
-    error = "its sex is none of F, M, unknown" if sex is _INVALID else ""
-    if len(paths) != 1:
-        error = "several files are called like it" if paths else "no file is called like it"
-    if not cell:
-        error = "its path is empty"
-    return PredictionRequest(Path(paths[0] if paths else cell), None if sex is _INVALID else sex, error)
+    requests = []
+    for cell, paths, sex in zip(rows["cell"], rows["paths"], sexes, strict=True):
+        error = "its sex is none of F, M, unknown" if sex is _INVALID else ""
+        if len(paths) != 1:
+            error = "several files have this name" if paths else "no file has this name"
+        if not cell:
+            error = "its path is empty"
+        image = Path(paths[0] if paths else cell)
+        requests.append(PredictionRequest(image, None if sex is _INVALID else sex, error))
+    return requests
 
 
 def _existing_file(cell: str, folder: Path) -> str | None:
     """Return the path of a file that a cell names as it stands."""
     name = unquote(cell[7:]) if cell.lower().startswith("file://") else cell
-    for path in (os.path.join(folder, name), name):  # noqa: PTH118 — a Path raises where a name is too long
-        if os.path.isfile(path):  # noqa: PTH113
-            return path
-    return None
-
-
-SEXES = {"F": False, "M": True, "UNKNOWN": "unknown"}
-_HEAD = 132  # bytes that tell DICOM
+    paths = os.path.join(folder, name), name  # noqa: PTH118 — a Path raises where a name is too long
+    return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113
 
 
 def parse_sex(sex: Any) -> Any:
@@ -91,10 +86,10 @@ def parse_sex(sex: Any) -> Any:
     """
     if sex is None or isinstance(sex, bool):
         return sex
-    try:
-        return SEXES[str(sex).strip().upper()]
-    except KeyError:
-        raise BoneAgeError(f"sex={sex}: it is F, M or unknown.") from None
+    known = {"F": False, "M": True, "UNKNOWN": "unknown"}
+    if (named := str(sex).strip().upper()) not in known:
+        raise BoneAgeError(f"sex={sex}: it is F, M or unknown.")
+    return known[named]
 
 
 def expand_inputs(

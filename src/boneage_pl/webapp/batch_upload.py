@@ -16,7 +16,7 @@ from boneage_pl.prediction.types import PredictionRequest
 
 _DIRECTORY = 4 << 20  # bytes; our choice: of a zip file's list of contents, some forty thousand names
 _ZIP_ERRORS = (*CORRUPTION_ERRORS, RuntimeError, OSError)
-_MISSING = "no file is called like it"
+_MISSING = "no file has this name"
 
 
 @dataclass(frozen=True)
