@@ -78,7 +78,7 @@ def test_report_is_self_contained_with_caveats(home: Home):
     page = (home.path / "page" / "report.html").read_text()
     assert "These images\nalso selected the epoch" in page
     assert "These are synthetic radiographs" in page
-    assert "neither of the field's two tests" in unescape(page)
+    assert "not the RSNA 2017 test set" in unescape(page)
     assert "http" not in page  # it opens without a network
     assert (home.path / "page" / "bland_altman.png").stat().st_size > 5000
     record = json.loads((home.path / "page" / "run.json").read_text())
@@ -88,15 +88,16 @@ def test_report_is_self_contained_with_caveats(home: Home):
 
 def test_report_has_interval_coverage(home: Home):
     home.evaluate("ckpt=outputs/a", "out=sure_own")
-    own = numbers_of(home.path / "sure_own")["coverage"]
-    assert own["own"]
-    assert own["parts"][0]["covered"]["value"] >= 0.9  # of the images that set them
+    own = numbers_of(home.path / "sure_own")
+    assert (own["rows_seen_in_validation"], own["rows_seen_in_training"]) == (own["rows"], 0)
+    assert own["coverage"]["parts"][0]["covered"]["value"] >= 0.9  # of the images that set them
     home.evaluate("ckpt=outputs/a", "subset=all", "leakage=exclude", "out=sure")
-    coverage = numbers_of(home.path / "sure")["coverage"]
+    numbers = numbers_of(home.path / "sure")
+    coverage = numbers["coverage"]
+    assert (numbers["rows_seen_in_validation"], numbers["rows_seen_in_training"]) == (numbers["rows"], 0)
     answers = pd.read_csv(home.path / "sure" / "predictions.csv")
     inside = answers["bone_age"].between(answers["lower"], answers["upper"])
     parts = {part["name"]: part["covered"]["value"] for part in coverage["parts"]}
-    assert not coverage["own"]
     assert parts["all"] == pytest.approx(inside.mean())
     assert parts["boys"] == pytest.approx(inside[answers["male"]].mean())
     assert parts["under 5 years"] == pytest.approx(inside[answers["bone_age"] < 60].mean())

@@ -33,7 +33,7 @@ def answers() -> pd.DataFrame:
 
 
 def test_metrics_match_to_six_digits(answers: pd.DataFrame):
-    found = compute_metrics(answers, EDGES, None, balanced=False)
+    found = compute_metrics(answers, EDGES, None)
     true, predicted = (torch.tensor(answers[name].to_numpy()) for name in ("bone_age", "predicted"))
     error = (predicted - true).numpy()
     sd = stats.tstd(error)
@@ -62,7 +62,7 @@ def test_metrics_match_to_six_digits(answers: pd.DataFrame):
 
 
 def test_parts_are_sex_age_and_group(answers: pd.DataFrame):
-    found = compute_metrics(answers, EDGES, None, balanced=False)
+    found = compute_metrics(answers, EDGES, None)
     by_age = {part["name"]: part for part in found["by_age"]}
     errors = {"under 5 years": [2.5, 8.75, 8.75], "5 to 10 years": [11, 5.5]}
     errors |= {"10 to 14 years": [24, 4.5], "over 14 years": [8, 2]}
@@ -81,11 +81,11 @@ def test_parts_are_sex_age_and_group(answers: pd.DataFrame):
 
 def test_population_weights_match_source_groups(answers: pd.DataFrame):
     population = Population(EDGES, [10, 20, 30, 40], {"all": 100.0, "girls": 90.0, "boys": 110.0})
-    found = compute_metrics(answers, EDGES, population, balanced=True)
+    assert compute_metrics(answers, EDGES, population)["population_weighted"] is None
+    found = compute_metrics(answers.assign(stratum=answers["group"]), EDGES, population)
     by_group = answers["error"].abs().groupby(answers["group"]).mean()
     expected = np.average(by_group.sort_index(), weights=[10, 20, 30, 40])
     assert found["population_weighted"]["mae"]["value"] == pytest.approx(expected)
-    assert compute_metrics(answers, EDGES, population, balanced=False)["population_weighted"] is None
     constant, of_sex = found["baselines"]
     assert constant["mae"]["value"] == pytest.approx((answers["bone_age"] - 100).abs().mean())
     median = answers["male"].map({True: 110, False: 90})
@@ -93,7 +93,20 @@ def test_population_weights_match_source_groups(answers: pd.DataFrame):
 
 
 def test_empty_and_single_image_parts(answers: pd.DataFrame):
-    found = compute_metrics(answers.iloc[:1], EDGES, None, balanced=False)
+    found = compute_metrics(answers.iloc[:1], EDGES, None)
     assert found["by_sex"][0] == {"name": "girls", "rows": 0, "images": 0}
     assert found["by_sex"][1]["mae"] == {"value": 2.5, "low": None, "high": None}
     assert found["overall"]["pearson_r"]["value"] is None
+
+
+def test_strata_are_what_the_protocol_fixes(answers: pd.DataFrame):
+    rows = answers[["id", "male", "bone_age"]]
+    strata = {
+        protocol: predictions_frame(rows, answers["predicted"], EDGES, {}, set(), protocol=protocol)[
+            "stratum"
+        ]
+        for protocol in ("disjoint", "published", "natural")
+    }
+    assert (strata["disjoint"] == answers["group"]).all()
+    assert (strata["published"] == (answers["bone_age"] >= 114)).all()
+    assert not strata["natural"].any()

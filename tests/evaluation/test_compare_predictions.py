@@ -98,7 +98,7 @@ def test_differing_subgroup_is_found(
         "theirs": both.assign(error=both["predicted_theirs"] - both["bone_age"]),
     }
     head, *rows = paired_tests_by_subgroup(answers)
-    adjusted = {row[1]: float(row[head.index("p, of several tests")]) for row in rows}
+    adjusted = {row[1]: float(row[head.index("p (Holm)")]) for row in rows}
     assert len(adjusted) == 1 + 2 + 4 + 8
     assert {part for part, p in adjusted.items() if p < 0.05} == {
         "all",
@@ -107,6 +107,11 @@ def test_differing_subgroup_is_found(
         "boys over 14 years",
     }
     assert all(row[3].startswith("-") for row in rows if row[1] == "boys over 14 years")
+    third = answers["ours"].assign(error=answers["ours"]["error"] + 1)
+    head, *rows = paired_tests_by_subgroup({**answers, "third": third})
+    p = np.array([[float(row[head.index(name)]) for name in ("p", "p (Holm)")] for row in rows])
+    assert len(rows) == 3 * 15
+    assert p[p[:, 0].argmin(), 1] == pytest.approx(45 * p[:, 0].min(), abs=0.003)  # of the whole table
 
 
 def test_invalid_files_are_refused(tmp_path: Path, files: tuple[pd.DataFrame, pd.DataFrame]):

@@ -10,6 +10,7 @@ ANSWERS = pd.DataFrame(
         "male": [True, True, False, False],
         "bone_age": [12.0, 20.0, 12.0, 150.0],
         "predicted": [10.0, 26.0, 18.0, 140.0],
+        "image": range(4),
     }
 )
 

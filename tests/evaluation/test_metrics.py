@@ -107,3 +107,25 @@ def test_bootstrap_interval_covers_as_stated():
         _, low, high = with_intervals(lambda w, e=error: {"mae": mean(e, w)}, images, count=1000)["mae"]
         covered += low <= truth <= high
     assert 930 <= covered <= 970
+
+
+def test_interval_of_stratified_rows_covers_as_stated():
+    """Of 20 groups with 10 images each, whose errors differ; as if drawn at random it is too wide."""
+    rng = np.random.default_rng(3)
+    group = np.repeat(np.arange(20), 10)
+    sd = np.linspace(2, 40, 20)
+    truth = (sd * np.sqrt(2 / np.pi)).mean()
+    covered = widths = 0
+    for _ in range(1000):
+        error = np.abs(rng.normal(0, sd[group]))
+        _, low, high = mae_interval(error, group)
+        covered += low <= truth <= high
+        widths += high - low
+    assert 930 <= covered <= 970
+    plain = np.ptp(mae_interval(error, None)[1:])
+    assert plain > 1.05 * widths / 1000
+
+
+def mae_interval(error: np.ndarray, strata: np.ndarray | None) -> tuple[float, float, float]:
+    images = np.arange(len(error))
+    return with_intervals(lambda w: {"mae": mean(error, w)}, images, strata=strata, count=1000)["mae"]

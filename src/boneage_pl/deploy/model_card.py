@@ -19,6 +19,8 @@ from boneage_pl.training.provenance import load_run_json
 from boneage_pl.training.runs import run_of
 
 # Groups of the configuration that say how it was trained; the rest is the machine's or the data's.
+_REPORTED = {"data", "overall", "robustness", "rows", "images", "views"}
+_REPORTED |= {"rows_seen_in_training", "rows_seen_in_validation"}
 _TRAINING = ("model", "loss", "transforms", "sampler", "optimizer", "scheduler")
 
 
@@ -41,7 +43,7 @@ def write_model_card(
     record = member.metadata
     answers = add_intervals(validation_predictions(record), [record])
     population = Population.of(record.split)
-    numbers = compute_metrics(answers, record.split["edges"], population, balanced=record.balanced)
+    numbers = compute_metrics(answers, record.split["edges"], population)
     reports = list(_reported_metrics(checkpoint))
     network = member.predictor.module.network
     return (
@@ -51,10 +53,12 @@ def write_model_card(
             record=record,
             front=_front_matter(record, numbers),
             numbers=numbers,
-            coverage=measure_interval_coverage(answers, own=True),
+            coverage=measure_interval_coverage(answers),
             run=load_run_json(checkpoint),
-            stress=next((report["robustness"] for report in reports if report["robustness"]), []),
-            others=[report for report in reports if report["subset"].startswith("every image")],
+            stress=next(
+                (report["robustness"] for report in reports if _is_own(report) and report["robustness"]), []
+            ),
+            others=[report for report in reports if _is_unseen(report)],
             parameters=sum(value.numel() for value in network.parameters()),
             training=yaml.safe_dump({group: record.config[group] for group in _TRAINING}, sort_keys=False),
             resize=FORWARD_RULES[record.resize_spec.mode].format(side=record.resize_spec.size),
@@ -93,6 +97,15 @@ def _front_matter(record: CheckpointMetadata, numbers: dict[str, Any]) -> str:
     return yaml.safe_dump(front, sort_keys=False).rstrip()
 
 
+def _is_own(report: dict[str, Any]) -> bool:
+    """Whether it is of the validation images alone, each seen once, as the card's other numbers are."""
+    return bool(report["rows_seen_in_validation"] == report["rows"] and report["views"] == 1)
+
+
+def _is_unseen(report: dict[str, Any]) -> bool:
+    return not report["rows_seen_in_training"] and not report["rows_seen_in_validation"]
+
+
 def _reported_metrics(checkpoint: Path) -> Iterator[dict[str, Any]]:
     """Yield what evaluations of this checkpoint alone have left in its run's folder, the newest first."""
     files = run_of(checkpoint).glob("report_*/metrics.json")
@@ -102,7 +115,7 @@ def _reported_metrics(checkpoint: Path) -> Iterator[dict[str, Any]]:
             alone = (
                 len(metrics["checkpoints"]) == 1 and Path(metrics["checkpoints"][0]).name == checkpoint.name
             )
-            if alone and {"subset", "data", "overall", "robustness", "rows", "images"} <= set(metrics):
+            if alone and set(metrics) >= _REPORTED:
                 yield {**metrics, "data": Path(metrics["data"]).name}
         except (OSError, ValueError, KeyError, TypeError):
             continue  # one of another time, or of another program

@@ -1,5 +1,6 @@
 """Metrics overall, by sex, age and group; the numbers of metrics.json."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +45,10 @@ def predictions_frame(
     edges: list[float],
     contents: dict[str, str],
     seen: set[str],
+    *,
+    protocol: str = "",
 ) -> pd.DataFrame:
-    """Return the rows of predictions.csv, and which image each shows.
+    """Return the rows of predictions.csv, which image each shows, and its stratum.
 
     Args:
         rows: `id, male, bone_age` of the evaluated images.
@@ -53,9 +56,11 @@ def predictions_frame(
         edges: of the age groups.
         contents: what each id's image shows: two ids with one content are one image.
         seen: ids that the checkpoint was trained on.
+        protocol: of the split whose validation rows they are; else nothing.
 
     Returns:
-        `PREDICTION_COLUMNS`, and `image`: a number for each different image.
+        `PREDICTION_COLUMNS`; `image`, a number for each different image; `stratum`, of which a fixed number
+        of rows was drawn: of a `disjoint` split the group by sex and age, of a `published` one the age.
     """
     table = rows[["id", "male", "bone_age"]].reset_index(drop=True).copy()
     table["male"] = table["male"].astype(bool)
@@ -64,22 +69,23 @@ def predictions_frame(
     table["group"] = assign_groups(table, edges)
     table["seen_in_training"] = table["id"].isin(seen)
     table["image"] = pd.factorize(table["id"].map(lambda i: contents.get(i, i)))[0]
+    strata = {"disjoint": table["group"], "published": table["group"] % (len(edges) - 1)}
+    table["stratum"] = strata.get(protocol, 0)
     return table
 
 
 def compute_metrics(
-    answers: pd.DataFrame, edges: list[float], population: Population | None, *, balanced: bool
+    answers: pd.DataFrame, edges: list[float], population: Population | None
 ) -> dict[str, Any]:
-    """Return every number of the report as plain values; an interval is 95 %, over images.
+    """Return every number of the report as plain values; an interval is 95 %, see `bootstrap`.
 
     Args:
         answers: see `predictions_frame`.
         edges: of the age groups of the checkpoint's split.
-        population: what it was trained on; `None` where it does not say.
-        balanced: whether the rows were drawn alike from every group, so that `natural`, the same at the ages
-            and sexes of the source table, says something else.
+        population: what it was trained on; `None` where it does not say. Of balanced rows, the statistics are
+            given at its ages and sexes too.
     """
-    weights = population_weights(answers, population) if population and balanced else None
+    weights = population_weights(answers, population) if population and answers["stratum"].any() else None
     years = age_region(answers["bone_age"])
     groups = [group_name(g, edges) for g in range(2 * len(edges) - 2)]
     return {
@@ -89,7 +95,12 @@ def compute_metrics(
         "images": int(answers["image"].nunique()),
         "rows_seen_in_training": int(answers["seen_in_training"].sum()),
         "finite": bool(np.isfinite(answers["predicted"]).all()),
-        "bootstrap": {"draws": BOOTSTRAP_DRAWS, "of": "images", "interval": "95 %, percentile", "seed": 0},
+        "bootstrap": {
+            "draws": BOOTSTRAP_DRAWS,
+            "of": "images within groups" if answers["stratum"].any() else "images",
+            "interval": "95 %, percentile",
+            "seed": 0,
+        },
         "overall": metrics_of(answers),
         "population_weighted": None if weights is None else metrics_of(answers, weights),
         "by_sex": _by(answers, answers["male"].astype(int), ["girls", "boys"]),
@@ -99,14 +110,27 @@ def compute_metrics(
     }
 
 
-def metrics_of(answers: pd.DataFrame, base: Values | None = None) -> dict[str, dict[str, float | None]]:
-    """Return all of `agreement` for rows of a `predictions_frame`: value, low and high, null for NaN."""
-    true, predicted = (answers[name].to_numpy(float) for name in ("bone_age", "predicted"))
+def bootstrap(
+    answers: pd.DataFrame,
+    statistic: Callable[[Values], dict[str, Values]],
+    base: Values | None = None,
+    count: int = BOOTSTRAP_DRAWS,
+) -> dict[str, dict[str, float | None]]:
+    """Return statistics of rows of a `predictions_frame` with 95 % intervals, as JSON has them.
+
+    Images are resampled, within groups where rows were drawn by group; see `with_intervals`.
+    """
     images = pd.factorize(answers["image"])[0]
-    metrics = with_intervals(
-        lambda w: agreement(true, predicted, w), images, base=base, count=BOOTSTRAP_DRAWS
-    )
-    return {name: to_json_numbers(*values) for name, values in metrics.items()}
+    stratum = answers.get("stratum")
+    strata = None if stratum is None or not stratum.any() else stratum.to_numpy()
+    found = with_intervals(statistic, images, base=base, strata=strata, count=count)
+    return {name: to_json_numbers(*values) for name, values in found.items()}
+
+
+def metrics_of(answers: pd.DataFrame, base: Values | None = None) -> dict[str, dict[str, float | None]]:
+    """Return all of `agreement` for rows of a `predictions_frame`, see `bootstrap`."""
+    true, predicted = (answers[name].to_numpy(float) for name in ("bone_age", "predicted"))
+    return bootstrap(answers, lambda w: agreement(true, predicted, w), base)
 
 
 def population_weights(answers: pd.DataFrame, population: Population) -> Values | None:
@@ -154,10 +178,9 @@ def _baselines(answers: pd.DataFrame, population: Population) -> list[dict[str, 
             ),
         ),
     }
-    images = answers["image"].to_numpy()
     baselines = []
     for name, (months, what) in predictors.items():
         error = (months - answers["bone_age"]).abs().to_numpy(float)
-        metrics = with_intervals(lambda w, e=error: {"mae": mean(e, w)}, images, count=BOOTSTRAP_DRAWS)  # type: ignore[misc]
-        baselines.append({"name": name, "what": what, "mae": to_json_numbers(*metrics["mae"])})
+        metrics = bootstrap(answers, lambda w, e=error: {"mae": mean(e, w)})  # type: ignore[misc]
+        baselines.append({"name": name, "what": what, **metrics})
     return baselines

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from boneage_pl.evaluation.breakdown import BOOTSTRAP_DRAWS, to_json_numbers
-from boneage_pl.evaluation.metrics import Values, mean, with_intervals
+from boneage_pl.evaluation.breakdown import bootstrap
+from boneage_pl.evaluation.metrics import Values, mean
 from boneage_pl.prediction.conformal import AGES, age_region, calibrate
 from boneage_pl.training.metadata import CheckpointMetadata
 
@@ -34,14 +34,13 @@ def add_intervals(answers: pd.DataFrame, records: Sequence[CheckpointMetadata]) 
     )
 
 
-def measure_interval_coverage(answers: pd.DataFrame, *, own: bool) -> dict[str, Any] | None:
+def measure_interval_coverage(answers: pd.DataFrame) -> dict[str, Any] | None:
     """Return the share of ages inside their intervals, and how wide these are; `None` where there are none.
 
     Of all, by sex, by bone age, and by predicted age, by which the intervals are calibrated.
 
     Args:
         answers: see `add_intervals`.
-        own: whether these are the very images that set the intervals.
     """
     known = answers[answers["upper"].notna()]
     if known.empty:
@@ -52,7 +51,7 @@ def measure_interval_coverage(answers: pd.DataFrame, *, own: bool) -> dict[str, 
         region = age_region(known[column])
         parts += [(f"{prefix}{name}", region == at) for at, (name, _) in enumerate(AGES)]
     rows = [_coverage_row(name, known[mask]) for name, mask in parts if mask.any()]
-    return {"level": LEVEL, "own": own, "parts": rows}
+    return {"level": LEVEL, "parts": rows}
 
 
 def measure_std(answers: pd.DataFrame) -> dict[str, Any] | None:
@@ -75,20 +74,14 @@ def measure_std(answers: pd.DataFrame) -> dict[str, Any] | None:
         found = {name: mean(off, weights * of) for name, of in quarters.items()}
         return {**found, "least_less_surest": found["least_sure"] - found["surest"]}
 
-    intervals = with_intervals(maes, answers["image"].to_numpy(), count=BOOTSTRAP_DRAWS)
-    return {
-        "mean": float(spread.mean()),
-        **{name: to_json_numbers(*value) for name, value in intervals.items()},
-    }
+    return {"mean": float(spread.mean()), **bootstrap(answers, maes)}
 
 
 def _coverage_row(name: str, rows: pd.DataFrame) -> dict[str, Any]:
     inside = rows["bone_age"].between(rows["lower"], rows["upper"]).to_numpy().astype(np.float64)
-    images = pd.factorize(rows["image"])[0]
-    intervals = with_intervals(lambda w: {"covered": mean(inside, w)}, images, count=BOOTSTRAP_DRAWS)
     return {
         "name": name,
         "images": int(rows["image"].nunique()),
-        "covered": to_json_numbers(*intervals["covered"]),
+        **bootstrap(rows, lambda w: {"covered": mean(inside, w)}),
         "width": float((rows["upper"] - rows["lower"]).mean()),
     }

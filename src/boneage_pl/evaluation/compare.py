@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from glob import glob
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,8 @@ def _folders(name: str, outputs: Path) -> list[Path]:
         return [path]
     if run := newest_run(outputs, name):
         return [run]
-    at = Path(path.anchor)
-    folders = sorted(p for p in at.glob(str(path.relative_to(at))) if _is_run(p)) if "*" in name else []
+    found = sorted(glob(str(path), recursive=True))  # noqa: PTH207 — of any path, absolute or not
+    folders = [folder for folder in map(Path, found) if _is_run(folder)]
     if not folders:
         raise BoneAgeError(
             f"runs={name}: no run's folder, no experiment with a run under {outputs}/, and no pattern that "
@@ -220,24 +221,26 @@ def metrics_side_by_side(answers: Mapping[str, pd.DataFrame]) -> Table:
         name: [with_interval(of_one[key], sign="+" if key == "bias" else "") for key in STATISTICS]
         for name, of_one in metrics.items()
     }
-    return [["answers", "MAE, months", "bias", "RMSE"], *([name, *row] for name, row in cells.items())]
+    return [["predictions", "MAE, months", "bias", "RMSE"], *([name, *row] for name, row in cells.items())]
 
 
 def paired_tests_by_subgroup(answers: Mapping[str, pd.DataFrame]) -> Table:
     """Return a row for each two files and each part of the images: the difference of their MAE, and p.
 
-    p is also adjusted for the number of parts (Holm).
+    p is also adjusted for all tests of the table (Holm).
     """
-    table: Table = [["answers", "of", "images", "difference of MAE, months", "p", "p, of several tests"]]
-    for (one, these), (other, those) in combinations(answers.items(), 2):
-        tests = {part: paired_comparison(these[mask], those[mask]) for part, mask in _subgroups(these)}
-        made = [test["p"] for test in tests.values() if test["p"] is not None]
-        adjusted = iter(holm_correction(made))
-        for part, test in tests.items():
-            known = test["p"] is not None
-            p = [f"{test['p']:.4f}", f"{next(adjusted):.4f}"] if known else ["–", "–"]
-            difference = with_interval(test["difference"], sign="+") if known else "–"
-            table.append([f"{one} − {other}", part, str(test["images"]), difference, *p])
+    tests = [
+        (f"{one} − {other}", part, paired_comparison(these[mask], those[mask]))
+        for (one, these), (other, those) in combinations(answers.items(), 2)
+        for part, mask in _subgroups(these)
+    ]
+    adjusted = iter(holm_correction([test["p"] for *_, test in tests if test["p"] is not None]))
+    table: Table = [["predictions", "of", "images", "difference of MAE, months", "p", "p (Holm)"]]
+    for pair, part, test in tests:
+        known = test["p"] is not None
+        p = [f"{test['p']:.4f}", f"{next(adjusted):.4f}"] if known else ["–", "–"]
+        difference = with_interval(test["difference"], sign="+") if known else "–"
+        table.append([pair, part, str(test["images"]), difference, *p])
     return table
 
 

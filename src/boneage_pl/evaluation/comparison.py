@@ -24,7 +24,7 @@ Table = list[list[str]]  # its first row is the head
 
 def results_table(runs: Iterable[RunResults]) -> Table:
     """Return a row for each run: how far off it is, when it was best, its time, and what came of it."""
-    head = ["run", "best MAE, months", "epoch", "natural ages", "time", "device", "outcome"]
+    head = ["run", "best MAE, months", "epoch, from 0", "natural ages", "time", "device", "outcome"]
     return [head, *(_result_row(run) for run in runs)]
 
 
@@ -61,7 +61,7 @@ def paired_tests(runs: Iterable[RunResults]) -> Table:
     pairs = [(one, other, diff_options(one, other)) for one, other in combinations(runs, 2)]
     made = [test["p"] for _, _, test in pairs if test.get("p") is not None]
     adjusted = iter(holm_correction(made))
-    head = ["runs", "difference of MAE, months", "p", "p, of several tests", "images"]
+    head = ["runs", "difference of MAE, months", "p", "p (Holm)", "images"]
     return [head, *(_test(one, other, test, adjusted, len(made)) for one, other, test in pairs)]
 
 

@@ -46,14 +46,14 @@ def find_training_overlap(
     return overlap
 
 
-def count_selection_overlap(
+def count_validation_overlap(
     checkpoints: Sequence[Checkpoint],
     rows: pd.DataFrame,
     stores: dict[ResizeSpec, ImageCache],
     *,
     by_id: bool,
 ) -> int:
-    """Return how many rows show images that validated a checkpoint, and so chose the epoch it is of."""
+    """Return how many rows show images that validated a checkpoint."""
     overlap = set()
     for checkpoint in checkpoints:
         images = stores[checkpoint.metadata.resize_spec].images
@@ -119,7 +119,8 @@ class EvaluationSet:
         images: what is known of them, by id.
         seen: ids that show an image which a checkpoint was trained on.
         num_excluded: how many of them are not among the rows.
-        num_selection_rows: how many rows show images that chose the epoch of a checkpoint.
+        rows_seen_in_validation: how many rows show images that validated a checkpoint: they selected its
+            epoch and calibrated its intervals.
     """
 
     spec: DatasetSpec
@@ -131,7 +132,7 @@ class EvaluationSet:
     images: ImageIndex
     seen: set[str]
     num_excluded: int
-    num_selection_rows: int
+    rows_seen_in_validation: int
 
     @property
     def describe(self) -> str:
@@ -184,8 +185,8 @@ def select_evaluation_set(
     rows = apply_leakage_policy(config.leakage, rows, seen, trained)
     left_out = len(trained.difference(rows["id"]))
     synthetic = checkpoints[0].metadata.synthetic if own else bool(data.get("phantom"))
-    chose = count_selection_overlap(checkpoints, rows, stores, by_id=by_id)
-    return EvaluationSet(place, own, synthetic, table, rows, stores, images, trained, left_out, chose)
+    validated = count_validation_overlap(checkpoints, rows, stores, by_id=by_id)
+    return EvaluationSet(place, own, synthetic, table, rows, stores, images, trained, left_out, validated)
 
 
 def _data(config: DictConfig, record: CheckpointMetadata, typed: set[str], *, another: bool) -> DictConfig:

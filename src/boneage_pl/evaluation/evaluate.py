@@ -68,9 +68,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
     ]
     answers = _predictions_table(dataset, ensemble_mean(every), checkpoints[0])
     answers = add_intervals(answers, [c.metadata for c in checkpoints])
-    further = ReportSections(
-        coverage=measure_interval_coverage(answers, own=dataset.own), columns=["lower", "upper"]
-    )
+    further = ReportSections(coverage=measure_interval_coverage(answers), columns=["lower", "upper"])
     further.predicted_std = measure_std(answers)
     if len(every) > 1:
         _add_member_metrics(further, answers, [_checkpoint_name(c) for c in checkpoints], every)
@@ -92,8 +90,8 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
         checkpoints=[_checkpoint_name(c) for c in checkpoints],
         record=first,
         synthetic=dataset.synthetic,
-        num_selection_rows=dataset.num_selection_rows,
-        balanced=dataset.own and first.balanced,
+        rows_seen_in_validation=dataset.rows_seen_in_validation,
+        views=1 + max(map(len, views)),
         run=load_run_json(checkpoints[0].path),
         evaluation=describe_evaluation(started, config, dataset.rows, dataset.images.file_sha256, timings),
     )
@@ -161,9 +159,15 @@ def _predictions_table(dataset: EvaluationSet, batch: pd.DataFrame, checkpoint: 
     by_row = batch.loc[dataset.rows["id"]].reset_index(drop=True)
     edges = checkpoint.metadata.split["edges"]
     predicted = by_row.pop("months").to_numpy(float)
-    return predictions_frame(dataset.rows, predicted, edges, dataset.images.pixel_sha256, dataset.seen).join(
-        by_row
+    table = predictions_frame(
+        dataset.rows,
+        predicted,
+        edges,
+        dataset.images.pixel_sha256,
+        dataset.seen,
+        protocol=checkpoint.metadata.split["protocol"] if dataset.own else "",
     )
+    return table.join(by_row)
 
 
 def _checkpoint_name(checkpoint: Checkpoint | None) -> str:

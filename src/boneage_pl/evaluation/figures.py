@@ -10,7 +10,8 @@ from matplotlib import color_sequences
 from matplotlib.figure import Figure
 
 from boneage_pl.data.images.resize import Pixels
-from boneage_pl.evaluation.metrics import NORMAL_95, mean, with_intervals
+from boneage_pl.evaluation.breakdown import bootstrap
+from boneage_pl.evaluation.metrics import NORMAL_95, mean
 from boneage_pl.evaluation.reference_results import published_curves
 from boneage_pl.training.history import EpochMetrics
 from boneage_pl.utils.plots import image_grid
@@ -71,26 +72,16 @@ def error_by_age(answers: pd.DataFrame) -> Figure:
         year = (rows["bone_age"] // 12).astype(int)
         by_year = error.groupby(year).mean()
         axes.plot(by_year.index + 0.5, by_year, "o-", ms=4, color=color, label=sex)
-        image = rows["image"] if "image" in rows else pd.Series(range(len(rows)), rows.index)
         for at in by_year.index:
-            axes.vlines(
-                at + 0.5 + shift,
-                *_interval(error[year == at], image[year == at]),
-                color=color,
-                lw=1,
-                alpha=0.6,
-            )
+            part = error[year == at].to_numpy(float)
+            found = bootstrap(rows[year == at], lambda w, part=part: {"mae": mean(part, w)}, count=500)  # type: ignore[misc]
+            ends = np.array([found["mae"]["low"], found["mae"]["high"]], float)
+            axes.vlines(at + 0.5 + shift, *ends, color=color, lw=1, alpha=0.6)
     axes.set(xlabel="bone age (years)", ylabel="mean absolute error (months)", title=_title(answers))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
-
-
-def _interval(error: pd.Series, image: pd.Series) -> tuple[float, float]:
-    values = error.to_numpy(float)
-    intervals = with_intervals(lambda w: {"mae": mean(values, w)}, pd.factorize(image)[0], count=500)
-    return intervals["mae"][1:]
 
 
 def groups_heat_map(by_group: list[dict[str, Any]], edges: list[float]) -> Figure:

@@ -18,7 +18,8 @@ def paired_comparison(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
     """Compare two models' absolute errors on the images that both predicted.
 
     Args:
-        one, other: `id, error`, a row an answer, and where it is known `image`, which of them show one image.
+        one, other: `id, error`, a row for each prediction, and where known `image` and `stratum`, see
+            `predictions_frame`.
 
     Returns:
         `images` and `rows` that they share and whether these are `all` of both; `difference`, the first's MAE
@@ -38,7 +39,8 @@ def paired_comparison(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
     this, that = (rows["error"].abs().to_numpy(float) for rows in (first, second))
     if result["images"] < MIN_PAIRS or not np.isfinite(this - that).all():
         return {**result, "difference": None, "p": None}
-    tested = paired_difference(this, that, images)
+    drawn = same and "stratum" in first and first["stratum"].any()  # of shared images it is not known how
+    tested = paired_difference(this, that, images, strata=first["stratum"].to_numpy() if drawn else None)
     difference = to_json_numbers(tested["difference"], tested["low"], tested["high"])
     return {**result, "difference": difference, "p": tested["p"]}
 

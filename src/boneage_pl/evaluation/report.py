@@ -52,8 +52,9 @@ class ReportContext:
         checkpoints: files; several are averaged.
         record: of the first checkpoint.
         synthetic: whether the radiographs were drawn.
-        num_selection_rows: how many rows show images that also chose the checkpoint's epoch.
-        balanced: whether these rows were drawn alike from every group by sex and age.
+        rows_seen_in_validation: how many rows show images that validated a checkpoint: they selected its
+            epoch and calibrated its intervals.
+        views: of each image that predictions are the mean of.
         run: the content of the training's run.json, where there is one.
         evaluation: that of the evaluation's; empty where a training writes its own report.
     """
@@ -64,8 +65,8 @@ class ReportContext:
     checkpoints: list[str]
     record: CheckpointMetadata
     synthetic: bool
-    num_selection_rows: int
-    balanced: bool
+    rows_seen_in_validation: int
+    views: int = 1
     run: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
 
@@ -113,12 +114,14 @@ def write_report(
     more = further or ReportSections()
     split = about.record.split
     known = {*split["train"], *split["validation"]}
-    standing = identify_test_set(set(answers["id"]), known.__contains__)
+    standing = None if known & set(answers["id"]) else identify_test_set(answers["id"])
     numbers = {
         "subset": about.subset,
         "data": about.data,
         "checkpoints": about.checkpoints,
-        **compute_metrics(answers, split["edges"], Population.of(split), balanced=about.balanced),
+        **compute_metrics(answers, split["edges"], Population.of(split)),
+        "rows_seen_in_validation": about.rows_seen_in_validation,
+        "views": about.views,
         "test_set": standing.name if standing else None,
         "members": more.members,
         "paired_comparison": more.paired_comparison,
@@ -188,8 +191,7 @@ def write_training_report(
         checkpoints=[str(best.path)],
         record=replace(best.metadata, epochs=history.rows),
         synthetic=best.metadata.synthetic,
-        num_selection_rows=len(table),
-        balanced=best.metadata.balanced,
+        rows_seen_in_validation=len(table),
         run=ran,
     )
     return write_report(
@@ -206,5 +208,7 @@ def validation_predictions(record: CheckpointMetadata) -> pd.DataFrame:
     contents = split.get("pixel_sha256", split["file_sha256"])
     seen = training_rows(answers["id"], split)
     rows = pd.DataFrame({name: answers[name] for name in ("id", "male", "bone_age")})
-    table = predictions_frame(rows, answers["predicted"], split["edges"], contents, seen)
+    table = predictions_frame(
+        rows, answers["predicted"], split["edges"], contents, seen, protocol=split["protocol"]
+    )
     return table.assign(predicted_std=answers["predicted_std"]) if "predicted_std" in answers else table

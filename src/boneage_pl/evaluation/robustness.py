@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from boneage_pl.data.corruptions import CORRUPTIONS, RESAMPLING_CORRUPTIONS, Corruption
 from boneage_pl.data.images.resize import Pixels, ReadPixels, Resampling
-from boneage_pl.evaluation.breakdown import BOOTSTRAP_DRAWS, to_json_numbers
-from boneage_pl.evaluation.metrics import Values, mean, with_intervals
+from boneage_pl.evaluation.breakdown import bootstrap
+from boneage_pl.evaluation.metrics import Values, mean
 from boneage_pl.evaluation.predictions import UNCHANGED
 from boneage_pl.utils.plots import image_grid
 
@@ -47,7 +47,6 @@ def measure_robustness(answers: pd.DataFrame, months: Mapping[str, pd.Series]) -
     """
     true = answers["bone_age"].to_numpy(float)
     clean = answers["id"].map(months[UNCHANGED]).to_numpy(float)
-    images = answers["image"].to_numpy()
     rows = []
     for name, of_id in months.items():
         predicted = answers["id"].map(of_id).to_numpy(float)
@@ -60,8 +59,7 @@ def measure_robustness(answers: pd.DataFrame, months: Mapping[str, pd.Series]) -
         def means(weights: Values, values: dict[str, Values] = values) -> dict[str, Values]:
             return {key: mean(value, weights) for key, value in values.items()}
 
-        intervals = with_intervals(means, images, count=BOOTSTRAP_DRAWS)
-        rows.append({"name": name, **{key: to_json_numbers(*value) for key, value in intervals.items()}})
+        rows.append({"name": name, **bootstrap(answers, means)})
     return rows
 
 

@@ -9,7 +9,6 @@ from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema, TypeA
 from typing_extensions import TypedDict
 
 from boneage_pl.data.images.resize import ResizeSpec
-from boneage_pl.data.split import BALANCED
 from boneage_pl.model.input_spec import InputSpec
 from boneage_pl.training.history import EpochMetrics
 
@@ -189,11 +188,6 @@ class CheckpointMetadata:
     def resize_spec(self) -> ResizeSpec:
         """The square that the images were brought into."""
         return ResizeSpec.from_config(self.config["data"])
-
-    @property
-    def balanced(self) -> bool:
-        """Whether its validation rows come alike from every group by sex and age."""
-        return self.split["protocol"] in BALANCED
 
     @property
     def synthetic(self) -> bool:
