@@ -226,23 +226,19 @@ def fit_ood_detector(
     layer = ood_layer(predictor.module.network, train[0].shape[-1])
     if layer is None:
         return detector
+    # mirrored too, as in training; a sample of them in each quarter turn
+    few = train[:: -(-len(train) // _TURNED_IMAGES)]
+    views = [(train, 0, 1), (train, 0, -1), (validation, 0, 1), *((few, turns, 1) for turns in (1, 2, 3))]
+    batches = [(k, at) for k, (images, *_) in enumerate(views) for at in range(0, len(images), _BATCH)]
+    found: list[list[Values]] = [[] for _ in views]
     with FeatureHook(predictor.module.network, layer) as hook:
-
-        def features(images: Images, turns: int = 0, *, flip: bool = False) -> Values:
-            found = []
-            starts = range(0, len(images), _BATCH)
-            for at in progress(starts, len(starts), "fitting out-of-distribution statistics", "batches"):
-                batch = np.rot90(np.asarray(images[at : at + _BATCH]), turns, (1, 2))
-                batch = batch[:, :, ::-1] if flip else batch
-                predictor(np.ascontiguousarray(batch), [False] * len(batch))
-                found.append(hook.features.numpy())
-            return np.concatenate(found)
-
-        # a network that was trained on mirrored pictures knows them too
-        upright = np.concatenate([features(train), features(train, flip=True)])
-        others = features(validation)
-        few = train[:: -(-len(train) // _TURNED_IMAGES)]
-        turned = [upright, *(features(few, turns) for turns in (1, 2, 3))]
+        for k, at in progress(batches, len(batches), "fitting out-of-distribution statistics", "batches"):
+            images, turns, step = views[k]
+            batch = np.rot90(np.asarray(images[at : at + _BATCH]), turns, (1, 2))[:, :, ::step]
+            predictor(np.ascontiguousarray(batch), [False] * len(batch))
+            found[k].append(hook.features.numpy())
+    plain, mirrored, others, *turned = map(np.concatenate, found)
+    turned = [upright := np.concatenate([plain, mirrored]), *turned]
     if all(np.isfinite(points).all() for points in (others, *turned)):  # else its training diverged
         detector.layer, detector.features = layer, LowRankGaussian.fit(upright, others, _RANK)
         detector.orientation = fit_orientation(detector.features, turned)
