@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from boneage_pl.evaluation.calibration import measure_std
+from boneage_pl.evaluation.calibration import LEVELS, coverage_by_level, measure_std
+from boneage_pl.prediction.conformal import ConformalIntervals
 
 
 def answers(spread: np.ndarray, error: np.ndarray) -> pd.DataFrame:
@@ -31,3 +32,18 @@ def test_uninformative_std_does_not():
     diverged = answers(np.full(40, np.nan), np.full(40, np.nan))
     assert measure_std(diverged) is None  # metrics.json can hold no NaN
     assert measure_std(answers(np.ones(40), np.ones(40)).drop(columns="predicted_std")) is None
+
+
+def test_coverage_of_new_images_is_that_of_each_level():
+    rng = np.random.default_rng(2)
+    male, age, error = rng.random(16_000) > 0.5, rng.uniform(1, 228, 16_000), rng.normal(0, 10, 16_000)
+    old, new = slice(8000), slice(8000, None)
+    intervals = ConformalIntervals(male[old], (age + error)[old], abs(error[old]), None, 0.9)
+    rows = pd.DataFrame({"male": male, "bone_age": age, "predicted": age + error})[new]
+    found = coverage_by_level(rows, intervals)
+    assert [row["level"] for row in found] == list(LEVELS)
+    for row in found:
+        assert row["all"] == pytest.approx(row["level"], abs=0.03)
+        assert row["girls"] == pytest.approx(row["level"], abs=0.05)
+    few = ConformalIntervals(male[:9], age[:9], abs(error[:9]), None, 0.9)
+    assert coverage_by_level(rows, few) == []

@@ -10,7 +10,7 @@ import yaml
 from boneage_pl import __version__
 from boneage_pl.deploy.export_module import FORWARD_RULES
 from boneage_pl.evaluation.breakdown import Population, compute_metrics
-from boneage_pl.evaluation.calibration import add_intervals, measure_interval_coverage
+from boneage_pl.evaluation.calibration import LEVEL, add_intervals, measure_interval_coverage
 from boneage_pl.evaluation.report import validation_predictions
 from boneage_pl.evaluation.templating import environment
 from boneage_pl.prediction.predictor import BoneAgePredictor
@@ -41,7 +41,7 @@ def write_model_card(
     """
     (member,) = model.members
     record = member.metadata
-    answers = add_intervals(validation_predictions(record), [record])
+    answers = add_intervals(validation_predictions(record), model.intervals.at_level(LEVEL))
     population = Population.of(record.split)
     numbers = compute_metrics(answers, record.split["edges"], population)
     reports = list(_reported_metrics(checkpoint))

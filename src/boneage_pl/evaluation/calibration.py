@@ -1,6 +1,5 @@
 """Coverage of prediction intervals, and how well predicted uncertainty ranks errors."""
 
-from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
 
@@ -9,20 +8,19 @@ import pandas as pd
 
 from boneage_pl.evaluation.breakdown import bootstrap
 from boneage_pl.evaluation.metrics import Values, mean
-from boneage_pl.prediction.conformal import AGES, age_region, calibrate
-from boneage_pl.training.metadata import CheckpointMetadata
+from boneage_pl.prediction.conformal import AGES, ConformalIntervals, age_region
 
 LEVEL = 0.9
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)  # of the chart; our choice
 
 
-def add_intervals(answers: pd.DataFrame, records: Sequence[CheckpointMetadata]) -> pd.DataFrame:
+def add_intervals(answers: pd.DataFrame, intervals: ConformalIntervals) -> pd.DataFrame:
     """Return predictions with `lower` and `upper`, the ends of their intervals as `predict` gives them.
 
     Args:
         answers: see `predictions_frame`.
-        records: of the checkpoints.
+        intervals: of the checkpoints.
     """
-    intervals = calibrate(records, LEVEL)
     stds = answers.get("predicted_std", repeat(None))
     rows = zip(answers["predicted"], answers["male"], stds, strict=False)
     ends = [
@@ -32,6 +30,23 @@ def add_intervals(answers: pd.DataFrame, records: Sequence[CheckpointMetadata]) 
     return answers.assign(
         **dict(zip(("lower", "upper"), np.array(ends, float).reshape(-1, 2).T, strict=True))
     )
+
+
+def coverage_by_level(answers: pd.DataFrame, intervals: ConformalIntervals) -> list[dict[str, float]]:
+    """Return the share of ages inside intervals of several levels, of `all`, `girls` and `boys`.
+
+    Args:
+        answers: see `predictions_frame`.
+        intervals: of the checkpoints, of any level.
+    """
+    rows = []
+    for level in LEVELS:
+        known = add_intervals(answers, intervals.at_level(level)).dropna(subset=["upper"])
+        inside = known["bone_age"].between(known["lower"], known["upper"])
+        parts = {"all": inside, "girls": inside[~known["male"]], "boys": inside[known["male"]]}
+        if len(known):
+            rows.append({"level": level, **{name: float(part.mean()) for name, part in parts.items()}})
+    return rows
 
 
 def measure_interval_coverage(answers: pd.DataFrame) -> dict[str, Any] | None:

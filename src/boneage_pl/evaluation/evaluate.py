@@ -14,8 +14,15 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from boneage_pl.data.images.resize import ReadPixels
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.evaluation.breakdown import metrics_of, predictions_frame
-from boneage_pl.evaluation.calibration import add_intervals, measure_interval_coverage, measure_std
+from boneage_pl.evaluation.calibration import (
+    LEVEL,
+    add_intervals,
+    coverage_by_level,
+    measure_interval_coverage,
+    measure_std,
+)
 from boneage_pl.evaluation.eval_data import EvaluationSet, select_evaluation_set
+from boneage_pl.evaluation.figures import interval_coverage
 from boneage_pl.evaluation.paired_test import compare_predictions, read_predictions_csv
 from boneage_pl.evaluation.predictions import (
     UNCHANGED,
@@ -26,6 +33,7 @@ from boneage_pl.evaluation.predictions import (
 from boneage_pl.evaluation.report import ReportContext, ReportSections, write_report
 from boneage_pl.evaluation.robustness import measure_robustness, representative_image, robustness_figure
 from boneage_pl.evaluation.templating import with_interval
+from boneage_pl.prediction.conformal import calibrate
 from boneage_pl.prediction.ensemble import TTATransform, parse_tta
 from boneage_pl.training.checkpoint import Checkpoint, load_checkpoint
 from boneage_pl.training.provenance import describe_evaluation, load_run_json
@@ -67,9 +75,14 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
         for c, tta in zip(checkpoints, views, strict=True)
     ]
     answers = _predictions_table(dataset, ensemble_mean(every), checkpoints[0])
-    answers = add_intervals(answers, [c.metadata for c in checkpoints])
+    intervals = calibrate([c.metadata for c in checkpoints], LEVEL)
+    answers = add_intervals(answers, intervals)
     further = ReportSections(coverage=measure_interval_coverage(answers), columns=["lower", "upper"])
     further.predicted_std = measure_std(answers)
+    if further.coverage:
+        by_level = coverage_by_level(answers, intervals)
+        further.coverage["by_level"] = by_level
+        further.figures["interval_coverage"] = interval_coverage(by_level)
     if len(every) > 1:
         _add_member_metrics(further, answers, [_checkpoint_name(c) for c in checkpoints], every)
     timings = [one.timing for one in every]

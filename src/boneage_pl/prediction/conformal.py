@@ -54,6 +54,7 @@ class ConformalIntervals:
         level: float,
     ) -> None:
         self.images = len(male)
+        self._calibration = male, predicted, errors, std
         # (sex, region) → the quantile of its group's errors, and of their ratios to the deviation
         self._quantiles: dict[tuple[bool, int], tuple[float, float | None]] = {}
         least = ceil(level / (1 - level))  # of so many errors one is the quantile
@@ -66,6 +67,10 @@ class ConformalIntervals:
             ratio = None if std is None else _quantile(errors[group] / std[group], level)
             for cell in ((sex, at) for sex in sexes for at in regions):
                 self._quantiles[cell] = _quantile(errors[group], level), ratio
+
+    def at_level(self, level: float) -> "ConformalIntervals":
+        """Return intervals of another level from the same calibration images."""
+        return ConformalIntervals(*self._calibration, level)
 
     def half_width(self, months: float, *, male: bool, std: float | None = None) -> float | None:
         """Return half the width of a prediction's interval in months; `None` if it is not known.
