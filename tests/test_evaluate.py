@@ -316,7 +316,7 @@ def test_diverged_network_has_report(home: Home):
     [
         (["ckpt=nowhere"], "ckpt=nowhere: no such file"),
         (["ckpt=outputs/a", "subset=val"], "subset=val: there are validation, all"),
-        (["ckpt=outputs/a", "out=outputs/a"], "out=outputs/a holds something already"),
+        (["ckpt=outputs/a", "out=outputs/a"], "out=outputs/a is not empty"),
         (["ckpt=[]"], "name at least one checkpoint"),
         (["ckpt=outputs/a", "data.fold=2"], "data.fold=: the checkpoint's split and image size are used"),
         (["ckpt=outputs/a", "compare_with=nowhere"], "compare_with=nowhere: no such file"),

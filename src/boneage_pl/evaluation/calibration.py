@@ -70,26 +70,26 @@ def measure_interval_coverage(answers: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def measure_std(answers: pd.DataFrame) -> dict[str, Any] | None:
-    """Return the MAE of the quarter that the model is surest of, and of that which it is least sure of.
+    """Return the MAE of the quarter with the smallest predicted standard deviation, and with the largest.
 
     Args:
-        answers: see `predictions_frame`, with `spread`, months, where the model says it.
+        answers: see `predictions_frame`, with `predicted_std` in months where the model has one.
 
     Returns:
-        `mean` of the spread, months; `surest` and `least_sure`, the MAEs with their intervals, and
-        `least_less_surest`, their difference. `None` where there is no spread, or it is no number.
+        `mean` of the deviation, months; `surest` and `least_sure`, the MAEs with their intervals, and
+        `least_less_surest`, their difference. `None` where there is no deviation, or it is no number.
     """
     if "predicted_std" not in answers or not np.isfinite(answers["predicted_std"]).all():
         return None
-    spread, off = answers["predicted_std"].to_numpy(float), answers["error"].abs().to_numpy(float)
-    low, high = np.quantile(spread, [0.25, 0.75])
-    quarters = {"surest": spread <= low, "least_sure": spread >= high}
+    std, off = answers["predicted_std"].to_numpy(float), answers["error"].abs().to_numpy(float)
+    low, high = np.quantile(std, [0.25, 0.75])
+    quarters = {"surest": std <= low, "least_sure": std >= high}
 
     def maes(weights: Values) -> dict[str, Values]:
         found = {name: mean(off, weights * of) for name, of in quarters.items()}
         return {**found, "least_less_surest": found["least_sure"] - found["surest"]}
 
-    return {"mean": float(spread.mean()), **bootstrap(answers, maes)}
+    return {"mean": float(std.mean()), **bootstrap(answers, maes)}
 
 
 def _coverage_row(name: str, rows: pd.DataFrame) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def count_validation_overlap(
 def apply_leakage_policy(
     choice: str, rows: pd.DataFrame, seen: dict[Path, set[str]], every: set[str]
 ) -> pd.DataFrame:
-    """Return the rows to evaluate: all if none was trained on, or if leakage is allowed.
+    """Return the rows to evaluate: all if none was trained on, or if `choice` allows it.
 
     Args:
         choice: the leakage policy, `leakage`.
@@ -141,13 +141,13 @@ class EvaluationSet:
         return f"{images} but {self.num_excluded} that were trained on" if self.num_excluded else images
 
     def conditions(self, frame: ResizeSpec) -> dict[str, ReadPixels]:
-        """Return the ways that the images are shown in a stress test, in a square."""
+        """Return the conditions of a robustness test, see `build_conditions`, in a square."""
         paths = dict(zip(self.table["id"], self.table["path"], strict=True))
 
-        def redone(resampling: Resampling) -> ReadPixels:
+        def resample(resampling: Resampling) -> ReadPixels:
             return partial(load_resized, paths, replace(frame, resampling=resampling), self.images.bit_depths)
 
-        return build_conditions(self.stores[frame].read, redone)
+        return build_conditions(self.stores[frame].read, resample)
 
 
 def select_evaluation_set(

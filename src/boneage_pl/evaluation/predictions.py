@@ -21,11 +21,11 @@ UNCHANGED = "clean"
 
 @dataclass
 class CheckpointPredictions:
-    """One checkpoint's.
+    """One checkpoint's predictions.
 
     Args:
-        by_condition: by way that the pictures were shown, `clean` first.
-        ids: of the pictures.
+        by_condition: by the condition of the images, `clean` first.
+        ids: of the images.
         timing: `checkpoint, images, seconds, images_per_second`.
     """
 
@@ -33,64 +33,64 @@ class CheckpointPredictions:
     ids: list[str]
     timing: dict[str, Any]
 
-    def months(self, way: str = UNCHANGED) -> pd.Series:
+    def months(self, condition: str = UNCHANGED) -> pd.Series:
         """Return the months, by id."""
-        return pd.Series(self.by_condition[way].months, self.ids)
+        return pd.Series(self.by_condition[condition].months, self.ids)
 
 
 def predict_checkpoint(
     path: Path,
     rows: pd.DataFrame,
-    ways: Mapping[str, ReadPixels],
+    conditions: Mapping[str, ReadPixels],
     batch: int,
-    repeated: Any,
-    views: Sequence[TTATransform] = (),
+    trusted_config: Any,
+    tta: Sequence[TTATransform] = (),
 ) -> CheckpointPredictions:
-    """Ask a checkpoint about every image, as each way shows it.
+    """Predict every image with a checkpoint, in each condition.
 
     Args:
         path: of the checkpoint.
         rows: `id, male`; repeated ids are predicted once.
-        ways: by name, ids → uint8 [B, H, W] in the checkpoint's square; `clean` first.
+        conditions: by name, ids → uint8 [B, H, W] in the checkpoint's square; `clean` first.
         batch: images per batch.
-        repeated: see `load_for_inference`.
-        views: in which each picture is looked at too; the answers are averaged.
+        trusted_config: see `load_for_inference`.
+        tta: test-time augmentations whose predictions are averaged with that of the image itself.
 
     Raises:
         BoneAgeError: see `load_for_inference`.
     """
-    module, checkpoint = load_for_inference(path, repeated)
+    module, checkpoint = load_for_inference(path, trusted_config)
     once = rows.drop_duplicates("id")
     ids, male = once["id"].tolist(), once["male"].tolist()
-    looks: list[TTATransform | None] = [None, *views]
-    parts = [(way, slice(at, at + batch)) for way in ways for at in range(0, len(ids), batch)]
-    inference = BatchPredictor(module, checkpoint.metadata.precision)
-    batches: dict[str, list[PredictionBatch]] = {way: [] for way in ways}
+    parts = [(name, slice(at, at + batch)) for name in conditions for at in range(0, len(ids), batch)]
+    predictor = BatchPredictor(module, checkpoint.metadata.precision)
+    batches: dict[str, list[PredictionBatch]] = {name: [] for name in conditions}
     start = time.perf_counter()
-    for way, part in progress(parts, len(parts), f"asking {shortest_path(path.resolve())}", "batches"):
-        pixels = ways[way](ids[part])
-        shown = (np.stack([look(one) for one in pixels]) if look else pixels for look in looks)
-        batches[way].append(average_predictions([inference(one, male[part]) for one in shown]))
+    for name, part in progress(
+        parts, len(parts), f"predicting with {shortest_path(path.resolve())}", "batches"
+    ):
+        pixels = conditions[name](ids[part])
+        views = (pixels, *(np.stack([transform(one) for one in pixels]) for transform in tta))
+        batches[name].append(average_predictions([predictor(view, male[part]) for view in views]))
     seconds = time.perf_counter() - start
-    count = len(ways) * len(ids)
+    count = len(conditions) * len(ids)
     timing = {
         "checkpoint": str(path),
         "images": count,
         "seconds": round(seconds, 3),
         "images_per_second": round(count / seconds, 1),
     }
-    return CheckpointPredictions({way: _concatenate(every) for way, every in batches.items()}, ids, timing)
+    return CheckpointPredictions({name: _concatenate(every) for name, every in batches.items()}, ids, timing)
 
 
 def _concatenate(parts: list[PredictionBatch]) -> PredictionBatch:
-    """Return the answers about several batches as one."""
-    spreads = [part.std for part in parts if part.std is not None]
+    stds = [part.std for part in parts if part.std is not None]
     months = np.concatenate([part.months for part in parts])
-    return PredictionBatch(months, np.concatenate(spreads) if spreads else None)
+    return PredictionBatch(months, np.concatenate(stds) if stds else None)
 
 
-def ensemble_mean(every: list[CheckpointPredictions], way: str = UNCHANGED) -> pd.DataFrame:
-    """Return what several checkpoints say together, `months` and, where all have one, `spread`, by id."""
-    batches = average_predictions([one.by_condition[way] for one in every])
-    frame = pd.DataFrame({"months": batches.months}, every[0].ids)
-    return frame if batches.std is None else frame.assign(predicted_std=batches.std)
+def ensemble_mean(members: list[CheckpointPredictions], condition: str = UNCHANGED) -> pd.DataFrame:
+    """Return the mean of several checkpoints, `months` and, where all have one, `predicted_std`, by id."""
+    batch = average_predictions([one.by_condition[condition] for one in members])
+    frame = pd.DataFrame({"months": batch.months}, members[0].ids)
+    return frame if batch.std is None else frame.assign(predicted_std=batch.std)

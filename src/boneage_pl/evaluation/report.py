@@ -73,16 +73,16 @@ class ReportContext:
 
 @dataclass
 class ReportSections:
-    """What an evaluation may have found out beside the answers.
+    """What an evaluation may have measured beside the errors.
 
     Args:
         members: of several checkpoints, each one's `name` and statistics.
         paired_comparison: the comparison with another model, see `paired_comparison`, with `name`, `this` and
             `other`.
-        robustness: a row for each change of the pictures, see `measure_robustness`.
+        robustness: a row for each condition, see `measure_robustness`.
         figures: more figures by name.
-        coverage: of the answers' intervals, see `measure_interval_coverage`.
-        predicted_std: what the model's own doubts tell, see `measure_std`.
+        coverage: of the prediction intervals, see `measure_interval_coverage`.
+        predicted_std: how well it ranks errors, see `measure_std`.
         columns: more columns of predictions.csv.
         tables: more tables by file name.
     """
@@ -109,7 +109,7 @@ def write_report(
     Args:
         answers: as `predictions_frame` makes it.
         read: ids → uint8 [B, H, W], for the worst cases.
-        further: what else has been found out.
+        further: what else was measured.
     """
     more = further or ReportSections()
     split = about.record.split
@@ -202,7 +202,7 @@ def write_training_report(
 def validation_predictions(record: CheckpointMetadata) -> pd.DataFrame:
     """Return a checkpoint's predictions of its own validation rows, see `predictions_frame`.
 
-    With a column `spread`, months, if its loss predicts a standard deviation.
+    With `predicted_std` in months, if its loss predicts a standard deviation.
     """
     answers, split = record.validation, record.split
     contents = split.get("pixel_sha256", split["file_sha256"])

@@ -16,17 +16,17 @@ from boneage_pl.evaluation.predictions import UNCHANGED
 from boneage_pl.utils.plots import image_grid
 
 
-def build_conditions(read: ReadPixels, redone: Callable[[Resampling], ReadPixels]) -> dict[str, ReadPixels]:
-    """Return the ways that pictures are shown in a stress test, by name, the clean one first.
+def build_conditions(read: ReadPixels, resample: Callable[[Resampling], ReadPixels]) -> dict[str, ReadPixels]:
+    """Return the conditions of a robustness test by name, the clean one first.
 
     Args:
-        read: ids → pictures.
-        redone: the same from the original files, resampled otherwise.
+        read: ids → images.
+        resample: the same from the original files, resampled otherwise.
     """
     return {
         UNCHANGED: read,
         **{name: partial(_corrupt, read, change) for name, change in CORRUPTIONS.items()},
-        **{name: redone(resampling) for name, resampling in RESAMPLING_CORRUPTIONS.items()},
+        **{name: resample(resampling) for name, resampling in RESAMPLING_CORRUPTIONS.items()},
     }
 
 
@@ -35,15 +35,15 @@ def _corrupt(read: ReadPixels, change: Corruption, ids: Sequence[str]) -> Pixels
 
 
 def measure_robustness(answers: pd.DataFrame, months: Mapping[str, pd.Series]) -> list[dict[str, Any]]:
-    """Return a row for each way that the pictures were shown, with 95 % intervals over images.
+    """Return a row for each condition, with 95 % intervals, see `bootstrap`.
 
     Args:
         answers: see `predictions_frame`.
-        months: the answers by way of showing, `clean` first, and by id.
+        months: predictions by condition, `clean` first, and by id.
 
     Returns:
-        `name`; `mae` of the answers; `absolute_change`, how far they are on average from those for the clean
-        images, and `change`, the same with its sign.
+        `name`; `mae`; `absolute_change`, how far predictions are on average from those of the clean images,
+        and `change`, the same with its sign.
     """
     true = answers["bone_age"].to_numpy(float)
     clean = answers["id"].map(months[UNCHANGED]).to_numpy(float)
@@ -71,7 +71,10 @@ def representative_image(answers: pd.DataFrame, read: ReadPixels) -> str:
     return str(ids[int(read(ids).std(axis=(1, 2)).argmax())])
 
 
-def robustness_figure(i: str, ways: Mapping[str, ReadPixels], months: Mapping[str, pd.Series]) -> Figure:
-    """Show one image in all ways, with the answers for its id."""
-    pictures = np.concatenate([read([i]) for read in ways.values()])
-    return image_grid(pictures, [f"{name}\n{months[name][i]:.0f} months" for name in ways], columns=5)
+def robustness_figure(
+    i: str, conditions: Mapping[str, ReadPixels], months: Mapping[str, pd.Series]
+) -> Figure:
+    """Show one image in all conditions, with its predictions."""
+    images = np.concatenate([read([i]) for read in conditions.values()])
+    titles = [f"{name}\n{months[name][i]:.0f} months" for name in conditions]
+    return image_grid(images, titles, columns=3)
