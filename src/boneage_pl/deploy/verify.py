@@ -124,12 +124,15 @@ def _from_files(config: DictConfig, member: EnsembleMember) -> VerificationSet:
         loaded.append((result.pixels[frame], bool(result.prediction.male)))
         if len(loaded) == 2 * config.verify_count:
             break
-    half = len(loaded) // 2
-    if not half:
+    by_sex = [[one for one in loaded if one[1] == male] for male in (False, True)]
+    verification, calibration = ([*by_sex[0][start::2], *by_sex[1][start::2]] for start in (0, 1))
+    if not calibration:
         why = f"\n{refused[0]}" if refused else ""
-        raise BoneAgeError(f"verify_images={named}: no image of it can be read.{why}")
-    words = f"{half} pairs of image and sex that verify_images names"
-    return VerificationSet(words, _to_batch(loaded[:half], frame), _to_batch(loaded[half:], frame))
+        raise BoneAgeError(
+            f"verify_images={named}: {len(loaded)} can be read, and two of a sex are needed.{why}"
+        )
+    words = f"{len(verification)} pairs of image and sex that verify_images names"
+    return VerificationSet(words, _to_batch(verification, frame), _to_batch(calibration, frame))
 
 
 def _to_batch(samples: Sequence[tuple[NDArray[np.uint8], bool]], frame: ResizeSpec) -> ImageBatch:

@@ -10,13 +10,13 @@ from boneage_pl.prediction.predictor import BoneAgePredictor
 from boneage_pl.training.metadata import CheckpointMetadata
 from boneage_pl.training.runs import run_of
 
+# The report's largest errors are not shown: they are radiographs and ids of children.
 _FIGURES = {
-    "predicted_against_true": "Answers against bone ages",
-    "bland_altman": "Differences against the mean of both (Bland–Altman)",
+    "predicted_against_true": "Predicted against true bone age",
+    "bland_altman": "Error against the mean of both ages (Bland–Altman)",
     "error_by_age": "Error by age and sex",
-    "groups": "Error in each of the groups",
+    "groups": "Error of each group by sex and age",
     "learning_curves": "Error during training",
-    "worst_cases": "The largest errors",
 }
 _FIGURE = Markup(
     '<figure><img alt="{0}" src="data:image/png;base64,{1}"><figcaption>{0}</figcaption></figure>'
@@ -27,9 +27,11 @@ def format_model_line(model: BoneAgePredictor) -> str:
     """Return the model in a few words: what it is and how far off."""
     first = model.members[0].metadata
     if len(model.members) == 1:
+        content = first.split.get("pixel_sha256") or first.split["file_sha256"]
+        images = len({content.get(i, i) for i in first.validation["id"]})
         return (
             f"{first.experiment}, {first.image_size} pixels: off by {_mae(first):.1f} months on average on"
-            f" its {len(first.validation['id'])} validation images"
+            f" its {images} validation images"
         )
     every = ", ".join(
         f"{member.metadata.experiment} ({_mae(member.metadata):.1f})" for member in model.members
