@@ -302,7 +302,7 @@ def test_dicom_sr_round_trips_without_names(home: Home, tmp_path: Path):
     assert age.value == pytest.approx(float(rows[0]["months"]), abs=0.01)
     said = str(report)
     assert "boneage_pl v1" in said
-    for secret in ("Doe", "SECRET", "2010", "4711", "House", "Elsewhere", "Jane", "20200301"):
+    for secret in ("Doe", "SECRET", "20100301", "A-4711", "House", "Elsewhere", "Jane", "20200301"):
         assert secret not in said
     assert str(dcmread(tmp_path / "a.dcm").SOPInstanceUID) in said
     shutil.copy(path, tmp_path / "DICOMDIR")

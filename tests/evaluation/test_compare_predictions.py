@@ -121,7 +121,7 @@ def test_invalid_files_are_refused(tmp_path: Path, files: tuple[pd.DataFrame, pd
         (theirs.drop(columns="predicted"), "lacks predicted"),
         (theirs.assign(id="x" + theirs["id"]), "has none of the evaluated images"),
         (theirs.assign(bone_age=3.0), "another bone age"),
-        (theirs.assign(predicted="old"), "answers are no numbers"),
+        (theirs.assign(predicted="old"), "predictions are no numbers"),
         (theirs.assign(bone_age="12 y"), "bone ages are no numbers"),
     ):
         table.to_csv(file, index=False)

@@ -20,9 +20,9 @@ def test_predictions_are_matched_by_id(tmp_path: Path):
     ("content", "said"),
     [
         ("case,months\n1,2\n", "lacks id and predicted; its columns are case, months"),
-        ("id,predicted\n2,old\n", "1 answers are no numbers (id 2)"),
+        ("id,predicted\n2,old\n", "1 predictions are no numbers (id 2)"),
         ("id,predicted,bone_age\n2,61,5 years\n", "1 bone ages are no numbers (id 2)"),
-        ("id,predicted\n2,61\n2,62\n", "several answers for one image (id 2 first)"),
+        ("id,predicted\n2,61\n2,62\n", "several predictions for one image (id 2 first)"),
         ("id,predicted\n1,61\n", "has none of the evaluated images: its ids are like 1, these like 001"),
         (
             "id,predicted,bone_age\n2,61,160\n",

@@ -75,43 +75,45 @@ def predictions_frame(
 
 
 def compute_metrics(
-    answers: pd.DataFrame, edges: list[float], population: Population | None
+    predictions: pd.DataFrame, edges: list[float], population: Population | None
 ) -> dict[str, Any]:
     """Return every number of the report as plain values; an interval is 95 %, see `bootstrap`.
 
     Args:
-        answers: see `predictions_frame`.
+        predictions: see `predictions_frame`.
         edges: of the age groups of the checkpoint's split.
         population: what it was trained on; `None` where it does not say. Of balanced rows, the statistics are
             given at its ages and sexes too.
     """
-    weights = population_weights(answers, population) if population and answers["stratum"].any() else None
-    years = age_region(answers["bone_age"])
+    weights = (
+        population_weights(predictions, population) if population and predictions["stratum"].any() else None
+    )
+    years = age_region(predictions["bone_age"])
     groups = [group_name(g, edges) for g in range(2 * len(edges) - 2)]
     return {
         "schema": SCHEMA,
         "unit": "months",
-        "rows": len(answers),
-        "images": int(answers["image"].nunique()),
-        "rows_seen_in_training": int(answers["seen_in_training"].sum()),
-        "finite": bool(np.isfinite(answers["predicted"]).all()),
+        "rows": len(predictions),
+        "images": int(predictions["image"].nunique()),
+        "rows_seen_in_training": int(predictions["seen_in_training"].sum()),
+        "finite": bool(np.isfinite(predictions["predicted"]).all()),
         "bootstrap": {
             "draws": BOOTSTRAP_DRAWS,
-            "of": "images within groups" if answers["stratum"].any() else "images",
+            "of": "images within groups" if predictions["stratum"].any() else "images",
             "interval": "95 %, percentile",
             "seed": 0,
         },
-        "overall": metrics_of(answers),
-        "population_weighted": None if weights is None else metrics_of(answers, weights),
-        "by_sex": _by(answers, answers["male"].astype(int), ["girls", "boys"]),
-        "by_age": _by(answers, years, [name for name, _ in AGES]),
-        "by_group": _by(answers, answers["group"], groups),
-        "baselines": _baselines(answers, population) if population else [],
+        "overall": metrics_of(predictions),
+        "population_weighted": None if weights is None else metrics_of(predictions, weights),
+        "by_sex": _by(predictions, predictions["male"].astype(int), ["girls", "boys"]),
+        "by_age": _by(predictions, years, [name for name, _ in AGES]),
+        "by_group": _by(predictions, predictions["group"], groups),
+        "baselines": _baselines(predictions, population) if population else [],
     }
 
 
 def bootstrap(
-    answers: pd.DataFrame,
+    predictions: pd.DataFrame,
     statistic: Callable[[Values], dict[str, Values]],
     base: Values | None = None,
     count: int = BOOTSTRAP_DRAWS,
@@ -120,31 +122,31 @@ def bootstrap(
 
     Images are resampled, within groups where rows were drawn by group; see `with_intervals`.
     """
-    images = pd.factorize(answers["image"])[0]
-    stratum = answers.get("stratum")
+    images = pd.factorize(predictions["image"])[0]
+    stratum = predictions.get("stratum")
     strata = None if stratum is None or not stratum.any() else stratum.to_numpy()
     found = with_intervals(statistic, images, base=base, strata=strata, count=count)
     return {name: to_json_numbers(*values) for name, values in found.items()}
 
 
-def metrics_of(answers: pd.DataFrame, base: Values | None = None) -> dict[str, dict[str, float | None]]:
+def metrics_of(predictions: pd.DataFrame, base: Values | None = None) -> dict[str, dict[str, float | None]]:
     """Return all of `agreement` for rows of a `predictions_frame`, see `bootstrap`."""
-    true, predicted = (answers[name].to_numpy(float) for name in ("bone_age", "predicted"))
-    return bootstrap(answers, lambda w: agreement(true, predicted, w), base)
+    true, predicted = (predictions[name].to_numpy(float) for name in ("bone_age", "predicted"))
+    return bootstrap(predictions, lambda w: agreement(true, predicted, w), base)
 
 
-def population_weights(answers: pd.DataFrame, population: Population) -> Values | None:
+def population_weights(predictions: pd.DataFrame, population: Population) -> Values | None:
     """Return row weights that give each group by sex and age its share of the source table.
 
     Post-stratification (Holt and Smith, JRSS A 1979). `None` where a group of the table has no row here: the
-    answer for its children is not known.
+    prediction for its children is not known.
     """
     natural = np.array(population.counts, float)
-    here = np.bincount(answers["group"], minlength=len(natural)).astype(float)
+    here = np.bincount(predictions["group"], minlength=len(natural)).astype(float)
     if ((natural > 0) & (here == 0)).any():
         return None
     ratio = np.divide(natural / natural.sum(), here / here.sum(), out=np.zeros_like(natural), where=here > 0)
-    return ratio[answers["group"].to_numpy()]
+    return ratio[predictions["group"].to_numpy()]
 
 
 def to_json_numbers(value: float, low: float, high: float) -> dict[str, float | None]:
@@ -155,22 +157,22 @@ def to_json_numbers(value: float, low: float, high: float) -> dict[str, float | 
     }
 
 
-def _by(answers: pd.DataFrame, key: ArrayLike, names: list[str]) -> list[dict[str, Any]]:
-    """Return rows, images and statistics of each part of the answers; `key` numbers the parts from 0."""
+def _by(predictions: pd.DataFrame, key: ArrayLike, names: list[str]) -> list[dict[str, Any]]:
+    """Return rows, images and statistics of each part of the predictions; `key` numbers the parts from 0."""
     part = np.asarray(key, int)
     parts = []
     for at, name in enumerate(names):
-        rows = answers[part == at]
+        rows = predictions[part == at]
         numbers = {"name": name, "rows": len(rows), "images": int(rows["image"].nunique())}
         parts.append({**numbers, **(metrics_of(rows) if len(rows) else {})})
     return parts
 
 
-def _baselines(answers: pd.DataFrame, population: Population) -> list[dict[str, Any]]:
+def _baselines(predictions: pd.DataFrame, population: Population) -> list[dict[str, Any]]:
     medians = population.medians
-    of_sex = answers["male"].map({False: medians["girls"], True: medians["boys"]})
+    of_sex = predictions["male"].map({False: medians["girls"], True: medians["boys"]})
     predictors = {
-        "constant predictor": (pd.Series(medians["all"], answers.index), f"{medians['all']:.1f} months"),
+        "constant predictor": (pd.Series(medians["all"], predictions.index), f"{medians['all']:.1f} months"),
         "sex-median predictor": (
             of_sex,
             ", ".join(
@@ -180,7 +182,7 @@ def _baselines(answers: pd.DataFrame, population: Population) -> list[dict[str, 
     }
     baselines = []
     for name, (months, what) in predictors.items():
-        error = (months - answers["bone_age"]).abs().to_numpy(float)
-        metrics = bootstrap(answers, lambda w, e=error: {"mae": mean(e, w)})  # type: ignore[misc]
+        error = (months - predictions["bone_age"]).abs().to_numpy(float)
+        metrics = bootstrap(predictions, lambda w, e=error: {"mae": mean(e, w)})  # type: ignore[misc]
         baselines.append({"name": name, "what": what, **metrics})
     return baselines

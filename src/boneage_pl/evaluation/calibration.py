@@ -14,34 +14,34 @@ LEVEL = 0.9
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)  # of the chart; our choice
 
 
-def add_intervals(answers: pd.DataFrame, intervals: ConformalIntervals) -> pd.DataFrame:
+def add_intervals(predictions: pd.DataFrame, intervals: ConformalIntervals) -> pd.DataFrame:
     """Return predictions with `lower` and `upper`, the ends of their intervals as `predict` gives them.
 
     Args:
-        answers: see `predictions_frame`.
+        predictions: see `predictions_frame`.
         intervals: of the checkpoints.
     """
-    stds = answers.get("predicted_std", repeat(None))
-    rows = zip(answers["predicted"], answers["male"], stds, strict=False)
+    stds = predictions.get("predicted_std", repeat(None))
+    rows = zip(predictions["predicted"], predictions["male"], stds, strict=False)
     ends = [
         intervals.interval(months, male=male, std=std) if np.isfinite(months) else (None, None)
         for months, male, std in rows
     ]
-    return answers.assign(
+    return predictions.assign(
         **dict(zip(("lower", "upper"), np.array(ends, float).reshape(-1, 2).T, strict=True))
     )
 
 
-def coverage_by_level(answers: pd.DataFrame, intervals: ConformalIntervals) -> list[dict[str, float]]:
+def coverage_by_level(predictions: pd.DataFrame, intervals: ConformalIntervals) -> list[dict[str, float]]:
     """Return the share of ages inside intervals of several levels, of `all`, `girls` and `boys`.
 
     Args:
-        answers: see `predictions_frame`.
+        predictions: see `predictions_frame`.
         intervals: of the checkpoints, of any level.
     """
     rows = []
     for level in LEVELS:
-        known = add_intervals(answers, intervals.at_level(level)).dropna(subset=["upper"])
+        known = add_intervals(predictions, intervals.at_level(level)).dropna(subset=["upper"])
         inside = known["bone_age"].between(known["lower"], known["upper"])
         parts = {"all": inside, "girls": inside[~known["male"]], "boys": inside[known["male"]]}
         if len(known):
@@ -49,15 +49,15 @@ def coverage_by_level(answers: pd.DataFrame, intervals: ConformalIntervals) -> l
     return rows
 
 
-def measure_interval_coverage(answers: pd.DataFrame) -> dict[str, Any] | None:
+def measure_interval_coverage(predictions: pd.DataFrame) -> dict[str, Any] | None:
     """Return the share of ages inside their intervals, and how wide these are; `None` where there are none.
 
     Of all, by sex, by bone age, and by predicted age, by which the intervals are calibrated.
 
     Args:
-        answers: see `add_intervals`.
+        predictions: see `add_intervals`.
     """
-    known = answers[answers["upper"].notna()]
+    known = predictions[predictions["upper"].notna()]
     if known.empty:
         return None
     parts = [("all", np.ones(len(known), dtype=bool))]
@@ -69,19 +69,19 @@ def measure_interval_coverage(answers: pd.DataFrame) -> dict[str, Any] | None:
     return {"level": LEVEL, "parts": rows}
 
 
-def measure_std(answers: pd.DataFrame) -> dict[str, Any] | None:
+def measure_std(predictions: pd.DataFrame) -> dict[str, Any] | None:
     """Return the MAE of the quarter with the smallest predicted standard deviation, and with the largest.
 
     Args:
-        answers: see `predictions_frame`, with `predicted_std` in months where the model has one.
+        predictions: see `predictions_frame`, with `predicted_std` in months where the model has one.
 
     Returns:
         `mean` of the deviation, months; `surest` and `least_sure`, the MAEs with their intervals, and
         `least_less_surest`, their difference. `None` where there is no deviation, or it is no number.
     """
-    if "predicted_std" not in answers or not np.isfinite(answers["predicted_std"]).all():
+    if "predicted_std" not in predictions or not np.isfinite(predictions["predicted_std"]).all():
         return None
-    std, off = answers["predicted_std"].to_numpy(float), answers["error"].abs().to_numpy(float)
+    std, off = predictions["predicted_std"].to_numpy(float), predictions["error"].abs().to_numpy(float)
     low, high = np.quantile(std, [0.25, 0.75])
     quarters = {"surest": std <= low, "least_sure": std >= high}
 
@@ -89,7 +89,7 @@ def measure_std(answers: pd.DataFrame) -> dict[str, Any] | None:
         found = {name: mean(off, weights * of) for name, of in quarters.items()}
         return {**found, "least_less_surest": found["least_sure"] - found["surest"]}
 
-    return {"mean": float(std.mean()), **bootstrap(answers, maes)}
+    return {"mean": float(std.mean()), **bootstrap(predictions, maes)}
 
 
 def _coverage_row(name: str, rows: pd.DataFrame) -> dict[str, Any]:

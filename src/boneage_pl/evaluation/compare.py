@@ -176,7 +176,7 @@ STATISTICS = ("mae", "bias", "rmse")
 
 
 def compare_prediction_files(config: DictConfig) -> Path:
-    """Print how far off the answers of several files are on the images that all of them have, and write it.
+    """Compare files of predictions on the images that all of them have; print it, and write a page.
 
     Returns:
         The page.
@@ -197,14 +197,16 @@ def compare_prediction_files(config: DictConfig) -> Path:
     if not shared:
         raise BoneAgeError("predictions=: there is no image that all of these files have.")
     rows = table[table["id"].isin(shared)]
-    answers = {_short_name(path, paths): _with_predictions(rows, of_one) for path, of_one in months.items()}
-    tables = metrics_side_by_side(answers), paired_tests_by_subgroup(answers)
+    predictions = {
+        _short_name(path, paths): _with_predictions(rows, of_one) for path, of_one in months.items()
+    }
+    tables = metrics_side_by_side(predictions), paired_tests_by_subgroup(predictions)
     target = target_of(config)
     for shown in tables:
         log.info("%s\n", "\n".join(format_table(shown)))
     page = render(
         "predictions.html",
-        title="Bone age: answers compared",
+        title="Bone age: predictions compared",
         built=BUILT_BY,
         files={_short_name(path, paths): str(path) for path in paths},
         images=len(rows),
@@ -214,9 +216,9 @@ def compare_prediction_files(config: DictConfig) -> Path:
     return write_page(target, page)
 
 
-def metrics_side_by_side(answers: Mapping[str, pd.DataFrame]) -> Table:
+def metrics_side_by_side(predictions: Mapping[str, pd.DataFrame]) -> Table:
     """Return a row for each file: its MAE, bias and root mean squared error in months, with intervals."""
-    metrics = {name: metrics_of(rows) for name, rows in answers.items()}
+    metrics = {name: metrics_of(rows) for name, rows in predictions.items()}
     cells = {
         name: [with_interval(of_one[key], sign="+" if key == "bias" else "") for key in STATISTICS]
         for name, of_one in metrics.items()
@@ -224,14 +226,14 @@ def metrics_side_by_side(answers: Mapping[str, pd.DataFrame]) -> Table:
     return [["predictions", "MAE, months", "bias", "RMSE"], *([name, *row] for name, row in cells.items())]
 
 
-def paired_tests_by_subgroup(answers: Mapping[str, pd.DataFrame]) -> Table:
+def paired_tests_by_subgroup(predictions: Mapping[str, pd.DataFrame]) -> Table:
     """Return a row for each two files and each part of the images: the difference of their MAE, and p.
 
     p is also adjusted for all tests of the table (Holm).
     """
     tests = [
         (f"{one} − {other}", part, paired_comparison(these[mask], those[mask]))
-        for (one, these), (other, those) in combinations(answers.items(), 2)
+        for (one, these), (other, those) in combinations(predictions.items(), 2)
         for part, mask in _subgroups(these)
     ]
     adjusted = iter(holm_correction([test["p"] for *_, test in tests if test["p"] is not None]))

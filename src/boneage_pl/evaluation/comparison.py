@@ -86,7 +86,7 @@ def diff_options(one: RunResults, other: RunResults) -> dict[str, Any]:
     mine, theirs = one.predictions, other.predictions
     if mine is None or theirs is None:
         return _shown_value(one, other)
-    ages = (answers.drop_duplicates("id").set_index("id")["bone_age"] for answers in (mine, theirs))
+    ages = (predictions.drop_duplicates("id").set_index("id")["bone_age"] for predictions in (mine, theirs))
     if mismatched_ages(*ages):
         return {"why": "their data show other children under the same ids"}
     test = paired_comparison(_exclude_seen(mine), _exclude_seen(theirs))
@@ -95,7 +95,7 @@ def diff_options(one: RunResults, other: RunResults) -> dict[str, Any]:
     if test["images"] < MIN_PAIRS:
         few = f"only {test['images']}" if test["images"] else "no"
         return {**test, "why": f"{few} validation images in common"}
-    return {**test, "why": "answers that are not numbers"}
+    return {**test, "why": "predictions that are not numbers"}
 
 
 def _shown_value(one: RunResults, other: RunResults) -> dict[str, Any]:
@@ -108,11 +108,11 @@ def _shown_value(one: RunResults, other: RunResults) -> dict[str, Any]:
             value, low, high = (test["difference"][key] for key in ("value", "low", "high"))
             test["difference"] = {"value": -value, "low": -high, "high": -low}
         return test
-    return {"why": "records keep no answers by id, and these two were not recorded together"}
+    return {"why": "records keep no predictions by id, and these two were not recorded together"}
 
 
-def _exclude_seen(answers: pd.DataFrame) -> pd.DataFrame:
-    return answers[~answers["seen_in_training"].astype(bool)]
+def _exclude_seen(predictions: pd.DataFrame) -> pd.DataFrame:
+    return predictions[~predictions["seen_in_training"].astype(bool)]
 
 
 # What is of a run's report; its worst cases show radiographs, its predictions and its page name them.

@@ -74,24 +74,26 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
         for checkpoint, transforms in zip(checkpoints, tta, strict=True)
     ]
     intervals = calibrate([c.metadata for c in checkpoints], LEVEL)
-    answers = add_intervals(_predictions_table(dataset, ensemble_mean(members), checkpoints[0]), intervals)
-    sections = ReportSections(coverage=measure_interval_coverage(answers), columns=["lower", "upper"])
-    sections.predicted_std = measure_std(answers)
+    predictions = add_intervals(
+        _predictions_table(dataset, ensemble_mean(members), checkpoints[0]), intervals
+    )
+    sections = ReportSections(coverage=measure_interval_coverage(predictions), columns=["lower", "upper"])
+    sections.predicted_std = measure_std(predictions)
     if sections.coverage:
-        sections.coverage["by_level"] = coverage_by_level(answers, intervals)
+        sections.coverage["by_level"] = coverage_by_level(predictions, intervals)
         sections.figures["interval_coverage"] = interval_coverage(sections.coverage["by_level"])
     if len(members) > 1:
-        _add_member_metrics(sections, answers, [_checkpoint_name(c) for c in checkpoints], members)
+        _add_member_metrics(sections, predictions, [_checkpoint_name(c) for c in checkpoints], members)
     timings = [one.timing for one in members]
     if other:
-        predictions = _predict(other, dataset, config, parse_tta(None, other.metadata), robustness=False)
-        other_months, timings = predictions.months(), [*timings, predictions.timing]
+        of_other = _predict(other, dataset, config, parse_tta(None, other.metadata), robustness=False)
+        other_months, timings = of_other.months(), [*timings, of_other.timing]
     if other_months is not None:
         name = str(file or _checkpoint_name(other))
-        sections.paired_comparison = compare_predictions(answers, name, other_months)
+        sections.paired_comparison = compare_predictions(predictions, name, other_months)
     largest = max(dataset.stores, key=lambda spec: spec.size)
     if config.robustness:
-        _add_robustness(sections, answers, dataset.conditions(largest), members)
+        _add_robustness(sections, predictions, dataset.conditions(largest), members)
 
     first = checkpoints[0].metadata
     context = ReportContext(
@@ -106,7 +108,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
         run=load_run_json(checkpoints[0].path),
         evaluation=describe_evaluation(started, config, dataset.rows, dataset.images.file_sha256, timings),
     )
-    numbers, _ = write_report(folder, context, answers, dataset.stores[largest].read, sections)
+    numbers, _ = write_report(folder, context, predictions, dataset.stores[largest].read, sections)
     (folder / "run.json").write_text(json.dumps(context.evaluation, indent=1) + "\n", encoding="utf-8")
     _log_metrics(context.title, numbers)
     log.info("report\n  %s", folder / "report.html")
@@ -139,27 +141,32 @@ def _predict(
 
 
 def _add_member_metrics(
-    sections: ReportSections, answers: pd.DataFrame, names: list[str], members: list[CheckpointPredictions]
+    sections: ReportSections,
+    predictions: pd.DataFrame,
+    names: list[str],
+    members: list[CheckpointPredictions],
 ) -> None:
     """Add each member's statistics, and its predictions as a column."""
     for number, (name, one) in enumerate(zip(names, members, strict=True), 1):
         column = f"predicted_{number}"
-        answers[column] = answers["id"].map(one.months())
-        alone = answers.assign(predicted=answers[column], error=answers[column] - answers["bone_age"])
+        predictions[column] = predictions["id"].map(one.months())
+        alone = predictions.assign(
+            predicted=predictions[column], error=predictions[column] - predictions["bone_age"]
+        )
         sections.members.append({"name": name, **metrics_of(alone)})
         sections.columns.append(column)
 
 
 def _add_robustness(
     sections: ReportSections,
-    answers: pd.DataFrame,
+    predictions: pd.DataFrame,
     conditions: dict[str, ReadPixels],
     members: list[CheckpointPredictions],
 ) -> None:
     """Add the robustness table, all its predictions, and one hand in all conditions."""
     months = {condition: ensemble_mean(members, condition)["months"] for condition in conditions}
-    sections.robustness = measure_robustness(answers, months)
-    image = representative_image(answers, conditions[UNCHANGED])
+    sections.robustness = measure_robustness(predictions, months)
+    image = representative_image(predictions, conditions[UNCHANGED])
     sections.figures["robustness"] = robustness_figure(image, conditions, months)
     sections.tables["robustness.csv"] = pd.DataFrame(months).rename_axis("id").reset_index()
 

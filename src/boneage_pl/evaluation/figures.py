@@ -24,35 +24,35 @@ FEW_POINTS = 6  # of a curve: a line alone would not show them
 OUTLIER_FACTOR = 5  # times the curves' median: above that, as first epochs may be, is outside of the chart
 
 
-def predicted_against_true(answers: pd.DataFrame) -> Figure:
+def predicted_against_true(predictions: pd.DataFrame) -> Figure:
     """Plot predicted against true months by sex, with prediction intervals where there are any.
 
     Args:
-        answers: `male, bone_age, predicted`, and maybe `lower, upper`.
+        predictions: `male, bone_age, predicted`, and maybe `lower, upper`.
     """
     figure = Figure(figsize=(WIDTH, WIDTH), layout="constrained")
     axes = figure.subplots()
-    for sex, rows, style in _by_sex(answers):
+    for sex, rows, style in _by_sex(predictions):
         axes.plot(rows["bone_age"], rows["predicted"], label=sex, **style)
         if "lower" in rows:
             ends = rows["lower"], rows["upper"]
             axes.vlines(rows["bone_age"], *ends, color=style["color"], lw=0.5, alpha=0.15, zorder=0)
-    limit = max(answers["bone_age"].max() * 1.05, 12)
+    limit = max(predictions["bone_age"].max() * 1.05, 12)
     axes.plot([0, limit], [0, limit], color="0.4", lw=1)
-    finite = answers["predicted"][np.isfinite(answers["predicted"])]
+    finite = predictions["predicted"][np.isfinite(predictions["predicted"])]
     highest = min(max(limit, finite.max() * 1.05), 2 * limit) if len(finite) else limit
     axes.set(xlim=(0, limit), ylim=(min(0, finite.min()) if len(finite) else 0, highest))
     axes.set(xlabel="bone age (months)", ylabel="predicted (months)")
-    axes.set_title(_title(answers), fontsize=10)
+    axes.set_title(_title(predictions), fontsize=10)
     axes.legend(loc="upper left")
     return figure
 
 
-def bland_altman(answers: pd.DataFrame) -> Figure:
+def bland_altman(predictions: pd.DataFrame) -> Figure:
     """Plot each sex's errors against the mean of both ages, with bias and limits (Bland and Altman 1986)."""
     figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
     charts = figure.subplots(2, sharex=True, sharey=True)
-    for axes, (sex, rows, style) in zip(charts, _by_sex(answers), strict=True):
+    for axes, (sex, rows, style) in zip(charts, _by_sex(predictions), strict=True):
         axes.plot((rows["predicted"] + rows["bone_age"]) / 2, rows["error"], **style)
         bias, spread = rows["error"].mean(), NORMAL_95 * rows["error"].std()
         for at in (bias, bias - spread, bias + spread) if np.isfinite(spread) else ():
@@ -65,11 +65,11 @@ def bland_altman(answers: pd.DataFrame) -> Figure:
     return figure
 
 
-def error_by_age(answers: pd.DataFrame) -> Figure:
+def error_by_age(predictions: pd.DataFrame) -> Figure:
     """Plot the mean absolute error by year of age and sex, with 95 % bootstrap intervals, see `bootstrap`."""
     figure = Figure(figsize=(WIDTH, 4), layout="constrained")
     axes = figure.subplots()
-    for shift, (sex, rows, style) in zip((-0.1, 0.1), _by_sex(answers), strict=True):
+    for shift, (sex, rows, style) in zip((-0.1, 0.1), _by_sex(predictions), strict=True):
         error = (rows["predicted"] - rows["bone_age"]).abs()
         year = (rows["bone_age"] // 12).astype(int)
         by_year = error.groupby(year).mean()
@@ -81,7 +81,7 @@ def error_by_age(answers: pd.DataFrame) -> Figure:
             ends = np.array([found["mae"]["low"], found["mae"]["high"]], float)
             axes.vlines(at + 0.5 + shift, *ends, color=color, lw=1, alpha=0.6)
     axes.set(xlabel="bone age (years)", ylabel="mean absolute error (months)", ylim=(0, None))
-    axes.set_title(_title(answers), fontsize=10)
+    axes.set_title(_title(predictions), fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
@@ -161,30 +161,30 @@ def _smooth_curve(points: dict[int, float]) -> tuple[list[int], list[float]]:
     return list(points), list(points.values())
 
 
-def worst_cases(answers: pd.DataFrame, pixels: Pixels) -> Figure:
+def worst_cases(predictions: pd.DataFrame, pixels: Pixels) -> Figure:
     """Show images with their true and predicted ages.
 
     Args:
-        answers: as many rows as there are images, `id, male, bone_age, predicted`.
+        predictions: as many rows as there are images, `id, male, bone_age, predicted`.
         pixels: uint8 [B, H, W].
     """
     titles = [
         f"{row.id}: {'boy' if row.male else 'girl'}\ntrue {row.bone_age:.0f}, predicted {row.predicted:.0f}"
-        for row in answers.itertuples()
+        for row in predictions.itertuples()
     ]
     return image_grid(pixels, titles, columns=3)
 
 
-def _by_sex(answers: pd.DataFrame) -> list[tuple[str, pd.DataFrame, dict[str, Any]]]:
+def _by_sex(predictions: pd.DataFrame) -> list[tuple[str, pd.DataFrame, dict[str, Any]]]:
     """Return each sex's name, rows and style of points."""
-    male = answers["male"].astype(bool)
+    male = predictions["male"].astype(bool)
     style = {"ls": "", "ms": 3.5, "alpha": 0.5}
     return [
-        (sex, answers[male == boys], {**style, "color": color, "marker": marker})
+        (sex, predictions[male == boys], {**style, "color": color, "marker": marker})
         for sex, boys, color, marker in SEXES
     ]
 
 
-def _title(answers: pd.DataFrame) -> str:
-    mae = (answers["predicted"] - answers["bone_age"]).abs().mean(skipna=False)
-    return f"MAE {mae:.2f} months, {len(answers)} rows"
+def _title(predictions: pd.DataFrame) -> str:
+    mae = (predictions["predicted"] - predictions["bone_age"]).abs().mean(skipna=False)
+    return f"MAE {mae:.2f} months, {len(predictions)} rows"

@@ -24,7 +24,7 @@ def paired_comparison(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
     Returns:
         `images` and `rows` that they share and whether these are `all` of both; `difference`, the first's MAE
         less the other's in months with the ends of its interval, and `p`, see `paired_difference`. Both are
-        `None` where they share fewer than 20 images, or an answer is no number.
+        `None` where they share fewer than 20 images, or a prediction is no number.
     """
     same = sorted(one["id"]) == sorted(other["id"])
     if same:  # row by row, repeats as often as they count
@@ -65,7 +65,7 @@ def holm_correction(ps: list[float]) -> list[float]:
 
 
 REQUIRED_COLUMNS = ("id", "predicted")
-NUMBER_COLUMNS = {"predicted": "answers", "bone_age": "bone ages"}
+NUMBER_COLUMNS = {"predicted": "predictions", "bone_age": "bone ages"}
 
 
 def parse_numbers(table: pd.DataFrame, column: str, named: str) -> pd.Series:
@@ -92,8 +92,8 @@ def read_predictions_csv(path: Path, ids: pd.DataFrame, option: str = "compare_w
         option: that named the file.
 
     Raises:
-        BoneAgeError: not such a file; an answer or age that is no number; an id with two answers, or with
-            another age than the evaluation's; no id in common.
+        BoneAgeError: not such a file; a prediction or age that is no number; an id with two predictions, or
+            with another age than the evaluation's; no id in common.
     """
     try:
         table = pd.read_csv(path, dtype={"id": str})
@@ -108,7 +108,7 @@ def read_predictions_csv(path: Path, ids: pd.DataFrame, option: str = "compare_w
     table = table.assign(**{name: parse_numbers(table, name, f"{option}={path}") for name in known})
     months = table.drop_duplicates(["id", "predicted"]).set_index("id")["predicted"]
     if twice := months.index[months.index.duplicated()].tolist():
-        raise BoneAgeError(f"{option}={path} has several answers for one image (id {twice[0]} first).")
+        raise BoneAgeError(f"{option}={path} has several predictions for one image (id {twice[0]} first).")
     ages = ids.drop_duplicates("id").set_index("id")["bone_age"]
     shared = ages.index.intersection(months.index)
     if shared.empty:
@@ -126,24 +126,24 @@ def read_predictions_csv(path: Path, ids: pd.DataFrame, option: str = "compare_w
     return months[shared]
 
 
-def compare_predictions(answers: pd.DataFrame, name: str, months: pd.Series) -> dict[str, Any]:
-    """Compare answers with those of another model.
+def compare_predictions(predictions: pd.DataFrame, name: str, months: pd.Series) -> dict[str, Any]:
+    """Compare predictions with those of another model.
 
     Args:
-        answers: see `predictions_frame`.
+        predictions: see `predictions_frame`.
         name: of the other.
         months: the other's, by id; it may lack some.
 
     Returns:
         see `paired_comparison`; `name`, and the statistics of both on what they share, `this` and `other`.
     """
-    this = answers[answers["id"].isin(months.index)]
+    this = predictions[predictions["id"].isin(months.index)]
     predicted = this["id"].map(months)
     other = this.assign(predicted=predicted, error=predicted - this["bone_age"])
     return {
         "name": name,
         **paired_comparison(this, other),
-        "all": len(this) == len(answers),
+        "all": len(this) == len(predictions),
         "this": metrics_of(this),
         "other": metrics_of(other),
     }

@@ -100,26 +100,26 @@ class ReportSections:
 def write_report(
     folder: Path,
     about: ReportContext,
-    answers: pd.DataFrame,
+    predictions: pd.DataFrame,
     read: Callable[[Sequence[str]], Pixels],
     further: ReportSections | None = None,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Write a report into `folder`; return its numbers, and its figures by name as PNG files.
 
     Args:
-        answers: as `predictions_frame` makes it.
+        predictions: as `predictions_frame` makes it.
         read: ids → uint8 [B, H, W], for the worst cases.
         further: what else was measured.
     """
     more = further or ReportSections()
     split = about.record.split
     known = {*split["train"], *split["validation"]}
-    standing = None if known & set(answers["id"]) else identify_test_set(answers["id"])
+    standing = None if known & set(predictions["id"]) else identify_test_set(predictions["id"])
     numbers = {
         "subset": about.subset,
         "data": about.data,
         "checkpoints": about.checkpoints,
-        **compute_metrics(answers, split["edges"], Population.of(split)),
+        **compute_metrics(predictions, split["edges"], Population.of(split)),
         "rows_seen_in_validation": about.rows_seen_in_validation,
         "views": about.views,
         "test_set": standing.name if standing else None,
@@ -129,7 +129,7 @@ def write_report(
         "coverage": more.coverage,
         "predicted_std": more.predicted_std,
     }
-    figures = {**_figures(about, answers, numbers, read), **more.figures}
+    figures = {**_figures(about, predictions, numbers, read), **more.figures}
     images = {name: figure_to_png(figure) for name, figure in figures.items()}
     page = render(
         "report.html",
@@ -146,7 +146,7 @@ def write_report(
     )
     folder.mkdir(parents=True, exist_ok=True)
     columns = [*PREDICTION_COLUMNS, *more.columns, *(["predicted_std"] if more.predicted_std else [])]
-    tables = {"predictions.csv": answers[columns], **more.tables}
+    tables = {"predictions.csv": predictions[columns], **more.tables}
     for name, table in tables.items():
         table.to_csv(folder / name, index=False)
     (folder / "metrics.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
@@ -158,20 +158,20 @@ def write_report(
 
 def _figures(
     about: ReportContext,
-    answers: pd.DataFrame,
+    predictions: pd.DataFrame,
     numbers: dict[str, Any],
     read: Callable[[Sequence[str]], Pixels],
 ) -> dict[str, Figure]:
-    worst = answers.assign(size=answers["error"].abs()).sort_values(
+    worst = predictions.assign(size=predictions["error"].abs()).sort_values(
         "size", ascending=False, na_position="first"
     )
     worst = worst.drop_duplicates("image").head(WORST)
     epochs = about.record.epochs or []
     name = about.record.experiment
     return {
-        "predicted_against_true": predicted_against_true(answers),
-        "bland_altman": bland_altman(answers),
-        "error_by_age": error_by_age(answers),
+        "predicted_against_true": predicted_against_true(predictions),
+        "bland_altman": bland_altman(predictions),
+        "error_by_age": error_by_age(predictions),
         "groups": groups_heat_map(numbers["by_group"], about.record.split["edges"]),
         **({"learning_curves": learning_curves({name: epochs}, published_stages([name]))} if epochs else {}),
         "worst_cases": worst_cases(worst, read(worst["id"].tolist())),
@@ -204,11 +204,13 @@ def validation_predictions(record: CheckpointMetadata) -> pd.DataFrame:
 
     With `predicted_std` in months, if its loss predicts a standard deviation.
     """
-    answers, split = record.validation, record.split
+    predictions, split = record.validation, record.split
     contents = split.get("pixel_sha256", split["file_sha256"])
-    seen = training_rows(answers["id"], split)
-    rows = pd.DataFrame({name: answers[name] for name in ("id", "male", "bone_age")})
+    seen = training_rows(predictions["id"], split)
+    rows = pd.DataFrame({name: predictions[name] for name in ("id", "male", "bone_age")})
     table = predictions_frame(
-        rows, answers["predicted"], split["edges"], contents, seen, protocol=split["protocol"]
+        rows, predictions["predicted"], split["edges"], contents, seen, protocol=split["protocol"]
     )
-    return table.assign(predicted_std=answers["predicted_std"]) if "predicted_std" in answers else table
+    return (
+        table.assign(predicted_std=predictions["predicted_std"]) if "predicted_std" in predictions else table
+    )

@@ -34,22 +34,22 @@ def _corrupt(read: ReadPixels, change: Corruption, ids: Sequence[str]) -> Pixels
     return change(read(ids))
 
 
-def measure_robustness(answers: pd.DataFrame, months: Mapping[str, pd.Series]) -> list[dict[str, Any]]:
+def measure_robustness(predictions: pd.DataFrame, months: Mapping[str, pd.Series]) -> list[dict[str, Any]]:
     """Return a row for each condition, with 95 % intervals, see `bootstrap`.
 
     Args:
-        answers: see `predictions_frame`.
+        predictions: see `predictions_frame`.
         months: predictions by condition, `clean` first, and by id.
 
     Returns:
         `name`; `mae`; `absolute_change`, how far predictions are on average from those of the clean images,
         and `change`, the same with its sign.
     """
-    true = answers["bone_age"].to_numpy(float)
-    clean = answers["id"].map(months[UNCHANGED]).to_numpy(float)
+    true = predictions["bone_age"].to_numpy(float)
+    clean = predictions["id"].map(months[UNCHANGED]).to_numpy(float)
     rows = []
     for name, of_id in months.items():
-        predicted = answers["id"].map(of_id).to_numpy(float)
+        predicted = predictions["id"].map(of_id).to_numpy(float)
         values = {
             "mae": np.abs(predicted - true),
             "absolute_change": np.abs(predicted - clean),
@@ -59,13 +59,13 @@ def measure_robustness(answers: pd.DataFrame, months: Mapping[str, pd.Series]) -
         def means(weights: Values, values: dict[str, Values] = values) -> dict[str, Values]:
             return {key: mean(value, weights) for key, value in values.items()}
 
-        rows.append({"name": name, **bootstrap(answers, means)})
+        rows.append({"name": name, **bootstrap(predictions, means)})
     return rows
 
 
-def representative_image(answers: pd.DataFrame, read: ReadPixels) -> str:
+def representative_image(predictions: pd.DataFrame, read: ReadPixels) -> str:
     """Return the id of an image to show: about the median error, and the most contrast."""
-    ordered = answers.drop_duplicates("image").sort_values(["error", "id"])["id"]
+    ordered = predictions.drop_duplicates("image").sort_values(["error", "id"])["id"]
     middle = len(ordered) // 2
     ids = ordered.iloc[max(middle - 10, 0) : middle + 11].tolist()
     return str(ids[int(read(ids).std(axis=(1, 2)).argmax())])

@@ -31,7 +31,7 @@ def needs_highdicom() -> None:
     warnings.filterwarnings("ignore", module=r"(highdicom|pydicom)\.")
 
 
-def write_dicom_sr(answer: Prediction, model: str, level: float, *, identify: bool) -> Path:
+def write_dicom_sr(prediction: Prediction, model: str, level: float, *, identify: bool) -> Path:
     """Write a Comprehensive 3D SR beside a prediction's DICOM file, as `<name>_F.sr.dcm`; return its path.
 
     The bone age is LOINC 37362-1 in UCUM `mo`, with the algorithm's name and version (TID 4019); beside it
@@ -39,7 +39,7 @@ def write_dicom_sr(answer: Prediction, model: str, level: float, *, identify: bo
     evaluations. The verification flag is UNVERIFIED.
 
     Args:
-        answer: with months.
+        prediction: with months.
         model: what the algorithm was, such as the experiment's name.
         level: of the prediction's interval.
         identify: whether patient and study are named as in the image, which a PACS needs to file it by; else
@@ -50,14 +50,14 @@ def write_dicom_sr(answer: Prediction, model: str, level: float, *, identify: bo
             has what a report needs, or a report is there already.
     """
     needs_highdicom()
-    source = Path(answer.path)
-    path = source.with_name(f"{stem_of(source)}_{answer.sex}.sr.dcm")
-    if "out_of_distribution" in answer.flags:
+    source = Path(prediction.path)
+    path = source.with_name(f"{stem_of(source)}_{prediction.sex}.sr.dcm")
+    if "out_of_distribution" in prediction.flags:
         raise BoneAgeError("dicom_sr=true: out_of_distribution, which is not reported as a measurement.")
     if path.exists():
         raise BoneAgeError(f"dicom_sr=true: {path} is there already, and nothing is written over.")
     try:
-        report = _report(_evidence(source, identify=identify), answer, model, level)
+        report = _report(_evidence(source, identify=identify), prediction, model, level)
     except BoneAgeError:
         raise
     except Exception as error:  # highdicom and pydicom raise whatever comes up
@@ -94,7 +94,7 @@ def _evidence(path: Path, *, identify: bool) -> Any:
     return kept
 
 
-def _report(image: Any, answer: Prediction, model: str, level: float) -> Any:
+def _report(image: Any, prediction: Prediction, model: str, level: float) -> Any:
     import highdicom as hd
     from highdicom import sr
     from pydicom.sr.codedict import codes
@@ -106,13 +106,13 @@ def _report(image: Any, answer: Prediction, model: str, level: float) -> Any:
     end = f"end of the {100 * level:g} % prediction interval"
     month = codes.UCUM.Month
     values = [
-        (bone_age, answer.months, month),
-        (own_code("lower", f"Lower {end}"), answer.lower, month),
-        (own_code("upper", f"Upper {end}"), answer.upper, month),
-        (own_code("age_difference", "Bone age minus chronological age"), answer.age_difference, month),
+        (bone_age, prediction.months, month),
+        (own_code("lower", f"Lower {end}"), prediction.lower, month),
+        (own_code("upper", f"Upper {end}"), prediction.upper, month),
+        (own_code("age_difference", "Bone age minus chronological age"), prediction.age_difference, month),
         (
             own_code("age_difference_sd", "The same in standard deviations"),
-            answer.age_difference_sd,
+            prediction.age_difference_sd,
             codes.UCUM.NoUnits,
         ),
     ]
@@ -122,7 +122,7 @@ def _report(image: Any, answer: Prediction, model: str, level: float) -> Any:
             name=f"{NAME} {model}",
             version=__version__,
             family=codes.DCM.ArtificialIntelligence,
-            parameters=[f"sex {answer.sex}"],
+            parameters=[f"sex {prediction.sex}"],
         ),
         measurements=[
             sr.Measurement(name=name, value=round(float(value), 2), unit=unit)
@@ -130,7 +130,7 @@ def _report(image: Any, answer: Prediction, model: str, level: float) -> Any:
             if value is not None
         ],
         qualitative_evaluations=[
-            sr.QualitativeEvaluation(own_code("quality_flag"), own_code(flag)) for flag in answer.flags
+            sr.QualitativeEvaluation(own_code("quality_flag"), own_code(flag)) for flag in prediction.flags
         ],
         finding_sites=[sr.FindingSite(anatomic_location=codes.SCT.Hand)],
         source_images=[sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)],

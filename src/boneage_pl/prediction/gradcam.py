@@ -86,22 +86,22 @@ class GradCAMWriter:
         except OSError as error:
             raise BoneAgeError(f"gradcam_dir={folder} cannot be made: {error.strerror}.") from error
 
-    def write(self, answer: Prediction, pixels: Pixels) -> Path:
+    def write(self, prediction: Prediction, pixels: Pixels) -> Path:
         """Write a prediction's overlay, and return its path.
 
         Raises:
             BoneAgeError: the network has no such feature map, or the file cannot be written.
         """
-        assert answer.male is not None
-        heatmap = grad_cam(self.member, pixels, male=answer.male)
+        assert prediction.male is not None
+        heatmap = grad_cam(self.member, pixels, male=prediction.male)
         if heatmap is None:
             raise BoneAgeError("gradcam_dir=: this network has no feature maps to look at.")
-        stem = f"{stem_of(answer.path) or 'image'}_{answer.sex}"
+        stem = f"{stem_of(prediction.path) or 'image'}_{prediction.sex}"
         numbered = (self.folder / f"{stem}{n}.png" for n in chain([""], map("_{}".format, count(2))))
         path = next(path for path in numbered if not path.exists())
         try:
             with atomic_path(path) as beside:
-                overlay(pixels, heatmap, answer).savefig(beside, format="png", dpi=100)
+                overlay(pixels, heatmap, prediction).savefig(beside, format="png", dpi=100)
         except OSError as error:
             raise BoneAgeError(f"{path} cannot be written: {error.strerror}.") from error
         return path
@@ -123,7 +123,7 @@ def colorize(heatmap: Heatmap, max_alpha: float = 1.0) -> Pixels:
     return colors
 
 
-def overlay(pixels: Pixels, heatmap: Heatmap, answer: Prediction) -> Figure:
+def overlay(pixels: Pixels, heatmap: Heatmap, prediction: Prediction) -> Figure:
     """Draw a map over its image, cell by cell: nothing is smoothed into a resolution that it has not."""
     side = pixels.shape[0]
     height, width = heatmap.shape
@@ -133,7 +133,9 @@ def overlay(pixels: Pixels, heatmap: Heatmap, answer: Prediction) -> Figure:
         one.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
         one.set_axis_off()
     axes[1].imshow(colorize(heatmap, _MAX_ALPHA), interpolation="nearest", extent=(0, side, side, 0))
-    axes[0].set_title(f"{answer.years_months} ({answer.months:.1f} months), {answer.sex}", fontsize=10)
+    axes[0].set_title(
+        f"{prediction.years_months} ({prediction.months:.1f} months), {prediction.sex}", fontsize=10
+    )
     axes[1].set_title(
         "raised the prediction (red), lowered it (blue)\n"
         f"{height} × {width} cells, each {side / height:.0f} px of the {side}",

@@ -71,15 +71,15 @@ def _load_image(
         sexes = [stated if request.male is None else request.male]
     results = []
     for male in sexes:
-        answer = Prediction(request.path, male, flags=list(flags), error=error)
+        prediction = Prediction(request.path, male, flags=list(flags), error=error)
         if radiograph:
-            answer.notes = list(radiograph.notes)
-            answer.chronological_age = tags.age if tags else None
+            prediction.notes = list(radiograph.notes)
+            prediction.chronological_age = tags.age if tags else None
             if radiograph.mirrored:
-                answer.flags.append("right_hand")
+                prediction.flags.append("right_hand")
             if stated is not None and request.male not in ("unknown", stated, None):
-                answer.flags.append("sex_mismatch")
+                prediction.flags.append("sex_mismatch")
         if male is None and not error:
-            answer.error = MISSING_SEX_MESSAGE
-        results.append(PredictionResult(request, answer, dict(pixels), radiograph))
+            prediction.error = MISSING_SEX_MESSAGE
+        results.append(PredictionResult(request, prediction, dict(pixels), radiograph))
     return results

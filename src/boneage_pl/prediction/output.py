@@ -26,25 +26,25 @@ _ESCAPED = "backslashreplace"  # names of files are bytes, not always UTF-8
 T = TypeVar("T")
 
 
-def prediction_cells(answer: Prediction) -> list[str]:
+def prediction_cells(prediction: Prediction) -> list[str]:
     """Return a prediction as a row of the table: numbers with three decimals, lists joined by semicolons."""
-    return [_cell(value) for value in answer.to_dict().values()]
+    return [_cell(value) for value in prediction.to_dict().values()]
 
 
-def format_prediction(answer: Prediction, level: float) -> str:
+def format_prediction(prediction: Prediction, level: float) -> str:
     """Return a prediction as a line for people."""
-    parts = f"no prediction: {answer.error}"
-    if answer.months is not None:
-        parts = f"{answer.years_months} ({answer.months:.1f} months)"
-        if answer.lower is not None:
-            parts += f", {100 * level:g} % between {answer.lower:.0f} and {answer.upper:.0f}"
-        if answer.chronological_age is not None:
-            parts += f"; {answer.chronological_age:.0f} months old, {answer.age_difference:+.0f}"
-        if answer.age_difference_sd is not None:
-            parts += f" ({answer.age_difference_sd:+.1f} SD)"
-    sex = f" ({answer.sex})" if answer.sex else ""
-    flags = f"  [{', '.join(answer.flags)}]" if answer.flags else ""
-    return f"{answer.path}{sex}: {parts}{flags}"
+    parts = f"no prediction: {prediction.error}"
+    if prediction.months is not None:
+        parts = f"{prediction.years_months} ({prediction.months:.1f} months)"
+        if prediction.lower is not None:
+            parts += f", {100 * level:g} % between {prediction.lower:.0f} and {prediction.upper:.0f}"
+        if prediction.chronological_age is not None:
+            parts += f"; {prediction.chronological_age:.0f} months old, {prediction.age_difference:+.0f}"
+        if prediction.age_difference_sd is not None:
+            parts += f" ({prediction.age_difference_sd:+.1f} SD)"
+    sex = f" ({prediction.sex})" if prediction.sex else ""
+    flags = f"  [{', '.join(prediction.flags)}]" if prediction.flags else ""
+    return f"{prediction.path}{sex}: {parts}{flags}"
 
 
 def _cell(value: Any) -> str:
@@ -67,19 +67,19 @@ class PredictionWriter:
         self.flags: Counter[str] = Counter()
         self.predicted = self.failed = 0
 
-    def write(self, answer: Prediction) -> None:
+    def write(self, prediction: Prediction) -> None:
         """Write a prediction; before the first one the table's header."""
         if self.table:
             rows = csv.writer(self.table, lineterminator="\n")
             if not self.predicted + self.failed:
                 rows.writerow(COLUMNS)
-            rows.writerow(prediction_cells(answer))
+            rows.writerow(prediction_cells(prediction))
             self.table.flush()  # what is predicted is written, whatever comes
         if self.lines:
-            tqdm.write(format_prediction(answer, self.level), self.lines)
-        self.flags.update(answer.flags)
-        self.failed += bool(answer.error)
-        self.predicted += not answer.error
+            tqdm.write(format_prediction(prediction, self.level), self.lines)
+        self.flags.update(prediction.flags)
+        self.failed += bool(prediction.error)
+        self.predicted += not prediction.error
 
     def summary(self, results: Iterable[T]) -> Iterator[T]:
         """Yield what comes, under a progress bar on a terminal; then summarize it on standard error."""

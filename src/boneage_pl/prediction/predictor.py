@@ -144,15 +144,17 @@ class BoneAgePredictor:
             result.prediction.flags += [name for name, applies in raised.items() if applies[at]]
             self._fill_prediction(result.prediction, predicted, at)
 
-    def _fill_prediction(self, answer: Prediction, batch: PredictionBatch, k: int) -> None:
+    def _fill_prediction(self, prediction: Prediction, batch: PredictionBatch, k: int) -> None:
         months = float(batch.months[k])
         if not isfinite(months):
-            answer.error = "the network's answer is no number: its training diverged"
+            prediction.error = "the network's prediction is no number: its training diverged"
             return
-        answer.months = months
-        answer.std = None if batch.std is None else float(batch.std[k])
-        assert answer.male is not None
-        answer.lower, answer.upper = self.intervals.interval(months, male=answer.male, std=answer.std)
+        prediction.months = months
+        prediction.std = None if batch.std is None else float(batch.std[k])
+        assert prediction.male is not None
+        prediction.lower, prediction.upper = self.intervals.interval(
+            months, male=prediction.male, std=prediction.std
+        )
 
     def _average_members(self, results: list[PredictionResult]) -> tuple[PredictionBatch, Flags]:
         """Return the mean prediction, and the flags of more than half of the members that can tell."""
