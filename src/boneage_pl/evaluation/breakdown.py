@@ -139,7 +139,7 @@ def population_weights(predictions: pd.DataFrame, population: Population) -> Val
     """Return row weights that give each group by sex and age its share of the source table.
 
     Post-stratification (Holt and Smith, JRSS A 1979). `None` where a group of the table has no row here: the
-    prediction for its children is not known.
+    error for its children is not known.
     """
     natural = np.array(population.counts, float)
     here = np.bincount(predictions["group"], minlength=len(natural)).astype(float)
