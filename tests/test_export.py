@@ -278,7 +278,7 @@ def test_example_script_runs(home: Exports, onnx: Path, tmp_path: Path):
         (["format=onnx", "verify_images=nowhere", "out=b.onnx"], "there is no such file or folder"),
         (
             ["format=onnx", "verify_images=a.onnx", "out=b.onnx"],
-            "two of a sex are needed",
+            "two are needed",
         ),
         ([], "Missing required option format="),
     ],

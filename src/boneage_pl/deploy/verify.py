@@ -124,13 +124,11 @@ def _from_files(config: DictConfig, member: EnsembleMember) -> VerificationSet:
         loaded.append((result.pixels[frame], bool(result.prediction.male)))
         if len(loaded) == 2 * config.verify_count:
             break
-    by_sex = [[one for one in loaded if one[1] == male] for male in (False, True)]
-    verification, calibration = ([*by_sex[0][start::2], *by_sex[1][start::2]] for start in (0, 1))
-    if not calibration:
+    if len(loaded) < 2:
         why = f"\n{refused[0]}" if refused else ""
-        raise BoneAgeError(
-            f"verify_images={named}: {len(loaded)} can be read, and two of a sex are needed.{why}"
-        )
+        raise BoneAgeError(f"verify_images={named}: {len(loaded)} can be read, and two are needed.{why}")
+    loaded.sort(key=lambda pair: pair[1])  # so that both halves have both sexes
+    verification, calibration = loaded[::2], loaded[1::2]
     words = f"{len(verification)} pairs of image and sex that verify_images names"
     return VerificationSet(words, _to_batch(verification, frame), _to_batch(calibration, frame))
 

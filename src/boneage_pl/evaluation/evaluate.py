@@ -193,7 +193,10 @@ def _checkpoint_name(checkpoint: Checkpoint | None) -> str:
 
 def _log_metrics(title: str, numbers: dict[str, Any]) -> None:
     mae, rows, images = with_interval(numbers["overall"]["mae"]), numbers["rows"], numbers["images"]
-    log.info("%s\n  MAE %s months, 95 %% interval over images; %d rows, %d images", title, mae, rows, images)
+    over = numbers["bootstrap"]["of"]
+    log.info(
+        "%s\n  MAE %s months, 95 %% interval over %s; %d rows, %d images", title, mae, over, rows, images
+    )
     if numbers["population_weighted"]:
         log.info(
             "  %s at the source table's ages and sexes", with_interval(numbers["population_weighted"]["mae"])
