@@ -47,8 +47,8 @@ bench: setup  ## the project against a plain pipeline, side by side, the CPU's r
 gpu: setup  ## training and prediction speed on the GPU (8 minutes); writes docs/records
 	$(PY) -m benchmarks.gpu
 
-reproduction: setup  ## docs/RESULTS_REPRODUCTION.md from the records of the runs
-	$(PY) -m boneage_pl.compare 'runs=docs/records/*' format=markdown template=docs/results_reproduction.md.jinja out=docs/RESULTS_REPRODUCTION.md
+reproduction: setup  ## fill the tables of docs/RESULTS_REPRODUCTION.md from the records of the runs
+	$(PY) -m benchmarks.fill_tables docs/RESULTS_REPRODUCTION.md
 
 tensorboard: setup  ## the curves of every run under outputs/
 	$(VENV)/bin/tensorboard --logdir outputs

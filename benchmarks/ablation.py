@@ -15,13 +15,12 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import markdown_table
 from benchmarks.reproduction import train
 from benchmarks.save_measurement import keep
-from boneage_pl.evaluation.comparison import diff_options
+from boneage_pl.evaluation.comparison import compare_pair
 from boneage_pl.evaluation.paired_test import holm_correction
-from boneage_pl.evaluation.run_results import load_run_results
-from boneage_pl.evaluation.templating import with_interval
+from boneage_pl.evaluation.run_results import load_results
+from boneage_pl.evaluation.templating import format_table, with_interval
 from boneage_pl.training.runs import SUMMARY
 
 CONF = Path(__file__).parent / "conf"
@@ -43,9 +42,9 @@ def measured(folder: Path, seed: int) -> list[dict[str, Any]]:
         if not (run / SUMMARY).exists():
             before = None
             continue
-        now = load_run_results(run)
+        now = load_results(run)
         trained = (pd.read_csv(run / "split.csv")["subset"] == "train").sum() * now.epochs
-        test: dict[str, Any] = diff_options(now, before) if before else {}
+        test: dict[str, Any] = compare_pair(now, before) if before else {}
         found.append(
             {
                 "step": words_of(step),
@@ -87,7 +86,7 @@ def show(steps: list[dict[str, Any]]) -> None:
     """Print a table in Markdown for each seed."""
     for seed in dict.fromkeys(step["seed"] for step in steps):
         print(f"\nseed {seed}\n")
-        markdown_table.show(*table_of([step for step in steps if step["seed"] == seed]))
+        print(format_table(table_of([step for step in steps if step["seed"] == seed]), markdown=True))
 
 
 def main() -> None:

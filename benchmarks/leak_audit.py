@@ -129,20 +129,6 @@ def on_new_images(folder: Path) -> dict[str, Any]:
     return {name: paired_comparison(answers["published", name], answers["disjoint", name]) for name in RUNS}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the scores as a table."""
-    head = ("protocol", "run", "own validation", "of it trained on", "of it not", "set aside", "gap")
-    lines = [head, ("---",) * len(head)]
-    for row in rows:
-        parts = [
-            f"{part['mae']:.2f} ({part['rows']} rows)" if part["rows"] else "–"
-            for part in (row["trained_on"], row["not_trained_on"])
-        ]
-        scores = with_interval(row["own"]), *parts, with_interval(row["aside"])
-        lines.append((row["protocol"], row["run"], *scores, f"{row['gap']:+.2f}"))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def main() -> None:
     """Set aside, train, score."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -157,7 +143,10 @@ def main() -> None:
     train(options.folder, options.size, options.epochs, options.seed)
     rows = score(options.folder)
     print("MAE in months, every group weighing alike; in brackets 95 % intervals over images")
-    print(table(rows))
+    for row in rows:
+        print(
+            row["protocol"], row["run"], with_interval(row["own"]), "set aside", with_interval(row["aside"])
+        )
     for name, months in memory(rows).items():
         print(f"{name}: {months:+.2f} months of the published-style score are memory")
     pairs = on_new_images(options.folder)

@@ -13,11 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import markdown_table
 from benchmarks.save_measurement import keep
-from boneage_pl.evaluation.comparison import diff_options
-from boneage_pl.evaluation.run_results import load_run_results
-from boneage_pl.evaluation.templating import with_interval
+from boneage_pl.evaluation.comparison import compare_pair
+from boneage_pl.evaluation.run_results import load_results
+from boneage_pl.evaluation.templating import format_table, with_interval
 from boneage_pl.training.runs import SUMMARY
 
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -55,9 +54,9 @@ def measured(folder: Path) -> list[dict[str, Any]]:
     for name in VARIANTS:
         if not (folder / name / "metrics.csv").exists():
             continue
-        run = load_run_results(folder / name)
+        run = load_results(folder / name)
         both = name != "v3" and (folder / "v3" / SUMMARY).exists()
-        test = diff_options(run, load_run_results(folder / "v3")) if both else {}
+        test = compare_pair(run, load_results(folder / "v3")) if both else {}
         row = {"variant": name, "mae": run.mae, "epochs": [epoch["val_mae"] for epoch in run.history.rows]}
         minutes = run.minutes if run.summary else None  # only of what has ended
         found.append({**row, "difference": test.get("difference"), "minutes": minutes})
@@ -76,7 +75,8 @@ def show(found: list[dict[str, Any]]) -> None:
         )
         for row in found
     ]
-    markdown_table.show(("v3 with", "epochs", "MAE, months", "less v3's", "minutes"), *rows)
+    head = ("v3 with", "epochs", "MAE, months", "less v3's", "minutes")
+    print(format_table([head, *rows], markdown=True))
 
 
 def main() -> None:

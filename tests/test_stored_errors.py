@@ -1,4 +1,4 @@
-"""Errors kept of held-out images are answers again for whoever has the images, and for nobody else."""
+"""Errors kept of held-out images are predictions again for whoever has the images, and for nobody else."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from benchmarks.stored_errors import give, keep, pair
+from benchmarks.stored_errors import compare, give, keep
 from boneage_pl.errors import BoneAgeError
 
 ROWS = pd.DataFrame({"id": ["10", "9", "200"], "boneage": [120.0, 36.5, 200.0], "male": [True, False, True]})
@@ -52,19 +52,16 @@ def test_stored_errors_are_tested_without_images(tmp_path: Path):
     off = np.random.default_rng(0).normal(0, 10, 200).round(2)
     one, worse = kept(tmp_path / "one.csv", off), kept(tmp_path / "worse.csv", off + np.sign(off))
     same = kept(tmp_path / "same.csv", off)
-    head, first, second, third = pair(one, [worse, one, same])
-    assert head[2] == "less one's"
-    assert first[0] == "one"
-    assert float(first[1].split()[0]) == pytest.approx(np.abs(off).mean(), abs=0.01)
-    assert second[0] == "worse"
-    assert second[2:] == ("+1.00 (+1.00 to +1.00)", "0.0004")  # of two tests: 2 × 2 / 10,001
-    assert third[0] == "same"
-    assert third[2:] == ("+0.00 (+0.00 to +0.00)", "1.0000")
+    results, tests = compare(one, [worse, one, same])
+    assert [row[0] for row in results[1:]] == ["one", "worse", "same"]
+    assert float(results[1][1].split()[0]) == pytest.approx(np.abs(off).mean(), abs=0.01)
+    second, third = tests[1:]
+    assert second[:2] == ["worse − one", "+1.00 (+1.00 to +1.00)"]
+    assert second[3] == "0.0004"  # of two tests: 2 × 2 / 10,001
+    assert third[1:4] == ["+0.00 (+0.00 to +0.00)", "1.0000", "1.0000"]
 
 
-def test_mismatched_or_few_errors_are_not_paired(tmp_path: Path):
+def test_mismatched_errors_are_refused(tmp_path: Path):
     off = np.zeros(30)
     with pytest.raises(BoneAgeError, match="not of the images of"):
-        pair(kept(tmp_path / "one.csv", off), [kept(tmp_path / "other.csv", off, first=1)])
-    with pytest.raises(BoneAgeError, match="of 19 images; fewer than 20 say nothing"):
-        pair(kept(tmp_path / "few.csv", off[:19]), [kept(tmp_path / "others.csv", off[:19])])
+        compare(kept(tmp_path / "one.csv", off), [kept(tmp_path / "other.csv", off, first=1)])

@@ -15,6 +15,7 @@ from boneage_pl.prediction.conformal import AGES, age_region
 SCHEMA = 3  # of metrics.json: raise it when a key changes its meaning
 BOOTSTRAP_DRAWS = 2000
 PREDICTION_COLUMNS = ["id", "male", "bone_age", "predicted", "error", "group", "seen_in_training"]
+PREDICTION_COLUMNS += ["image", "stratum"]  # with which a comparison has the report's own intervals
 
 
 @dataclass
@@ -88,7 +89,6 @@ def compute_metrics(
     weights = (
         population_weights(predictions, population) if population and predictions["stratum"].any() else None
     )
-    years = age_region(predictions["bone_age"])
     groups = [group_name(g, edges) for g in range(2 * len(edges) - 2)]
     return {
         "schema": SCHEMA,
@@ -103,13 +103,29 @@ def compute_metrics(
             "interval": "95 %, percentile",
             "seed": 0,
         },
-        "overall": metrics_of(predictions),
+        **metrics_by_part(predictions),
         "population_weighted": None if weights is None else metrics_of(predictions, weights),
-        "by_sex": _by(predictions, predictions["male"].astype(int), ["girls", "boys"]),
-        "by_age": _by(predictions, years, [name for name, _ in AGES]),
         "by_group": _by(predictions, predictions["group"], groups),
         "baselines": _baselines(predictions, population) if population else [],
     }
+
+
+def metrics_by_part(predictions: pd.DataFrame) -> dict[str, Any]:
+    """Return the metrics `overall`, `by_sex` where sexes are known, and `by_age`, see `metrics_of`.
+
+    Args:
+        predictions: `id, bone_age, predicted`, and maybe `male`, `image`, `stratum`, see `predictions_frame`.
+    """
+    return {
+        "overall": metrics_of(predictions),
+        "by_sex": _by(predictions, predictions["male"], ["girls", "boys"]) if "male" in predictions else [],
+        "by_age": _by(predictions, age_region(predictions["bone_age"]), [name for name, _ in AGES]),
+    }
+
+
+def image_numbers(predictions: pd.DataFrame) -> NDArray[np.int64]:
+    """Return each row's image, numbered from 0: by content where that is known, else by id."""
+    return pd.factorize(predictions["image" if "image" in predictions else "id"])[0]
 
 
 def bootstrap(
@@ -122,7 +138,7 @@ def bootstrap(
 
     Images are resampled, within groups where rows were drawn by group; see `with_intervals`.
     """
-    images = pd.factorize(predictions["image"])[0]
+    images = image_numbers(predictions)
     stratum = predictions.get("stratum")
     strata = None if stratum is None or not stratum.any() else stratum.to_numpy()
     found = with_intervals(statistic, images, base=base, strata=strata, count=count)
@@ -163,7 +179,7 @@ def _by(predictions: pd.DataFrame, key: ArrayLike, names: list[str]) -> list[dic
     parts = []
     for at, name in enumerate(names):
         rows = predictions[part == at]
-        numbers = {"name": name, "rows": len(rows), "images": int(rows["image"].nunique())}
+        numbers = {"name": name, "rows": len(rows), "images": len(set(image_numbers(rows)))}
         parts.append({**numbers, **(metrics_of(rows) if len(rows) else {})})
     return parts
 

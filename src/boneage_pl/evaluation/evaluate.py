@@ -23,7 +23,8 @@ from boneage_pl.evaluation.calibration import (
 )
 from boneage_pl.evaluation.eval_data import EvaluationSet, select_evaluation_set
 from boneage_pl.evaluation.figures import interval_coverage
-from boneage_pl.evaluation.paired_test import compare_predictions, read_predictions_csv
+from boneage_pl.evaluation.paired_test import paired_comparison
+from boneage_pl.evaluation.prediction_files import predictions_for, with_error
 from boneage_pl.evaluation.predictions import (
     UNCHANGED,
     CheckpointPredictions,
@@ -50,8 +51,8 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
     """Evaluate the checkpoints that `ckpt` names, write the report, and return its folder.
 
     Raises:
-        BoneAgeError: see `load_checkpoint`, `select_evaluation_set` and `read_predictions_csv`; a folder that
-            is not empty.
+        BoneAgeError: see `load_checkpoint`, `select_evaluation_set` and `predictions_for`; a folder that is
+            not empty.
     """
     started = datetime.now()
     if not on_gpu("auto"):
@@ -65,7 +66,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
     file, other = _load_other_model(config, outputs)
     dataset = select_evaluation_set(config, checkpoints, [other] if other else [])
     # refused before anything is predicted
-    other_months = read_predictions_csv(file, dataset.rows) if file else None
+    other_months = predictions_for(file, dataset.rows, "compare_with") if file else None
     folder = _folder(config, checkpoints[0].path, "validation" if dataset.own else "all", started)
 
     tta = [parse_tta(config.tta, c.metadata) for c in checkpoints]
@@ -90,7 +91,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
         other_months, timings = of_other.months(), [*timings, of_other.timing]
     if other_months is not None:
         name = str(file or _checkpoint_name(other))
-        sections.paired_comparison = compare_predictions(predictions, name, other_months)
+        sections.paired_comparison = {"name": name, **_compare(predictions, other_months)}
     largest = max(dataset.stores, key=lambda spec: spec.size)
     if config.robustness:
         _add_robustness(sections, predictions, dataset.conditions(largest), members)
@@ -123,6 +124,20 @@ def _load_other_model(config: DictConfig, outputs: Path) -> tuple[Path | None, C
     if path.suffix.lower() == ".csv":
         return path, None
     return None, load_checkpoint(find_checkpoint(str(config.compare_with), outputs, option="compare_with"))
+
+
+def _compare(predictions: pd.DataFrame, months: pd.Series) -> dict[str, Any]:
+    """Return the `paired_comparison` with another model, and the metrics of both on what they share.
+
+    Args:
+        predictions: see `predictions_frame`.
+        months: the other's, by id; it may lack some.
+    """
+    this = predictions[predictions["id"].isin(months.index)]
+    other = with_error(this.assign(predicted=this["id"].map(months)))
+    paired = paired_comparison(this, other)
+    whole = len(this) == len(predictions)
+    return {**paired, "all": whole, "this": metrics_of(this), "other": metrics_of(other)}
 
 
 def _predict(

@@ -20,6 +20,7 @@ WIDTH = 5.2  # inches: of a phone's 390 pixels, 75 an inch, so that 10 points ar
 # apart in gray too, and by their markers
 SEXES = (("girls", False, "#e0813a", "o"), ("boys", True, "#1c4a80", "^"))
 COLORS = color_sequences["tab10"]  # of runs
+MARKERS = "os^Dv*PX"
 FEW_POINTS = 6  # of a curve: a line alone would not show them
 OUTLIER_FACTOR = 5  # times the curves' median: above that, as first epochs may be, is outside of the chart
 
@@ -154,6 +155,39 @@ def learning_curves(runs: dict[str, list[EpochMetrics]], published: Iterable[str
     charts[0].set_ylim(0, 1.1 * max(near, default=0) or 1)
     handles, labels = charts[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
+    return figure
+
+
+def error_by_part(metrics: dict[str, dict[str, Any]]) -> Figure:
+    """Plot the MAE of several models with its 95 % interval: all images, by sex and by age.
+
+    Args:
+        metrics: by the model's name, see `metrics_by_part`; of one without, there is nothing to plot.
+    """
+    rows = {
+        name: [{"name": "all", **of["overall"]}, *of.get("by_sex", []), *of.get("by_age", [])]
+        for name, of in metrics.items()
+        if "overall" in of
+    }
+    parts = list(dict.fromkeys(row["name"] for of_one in rows.values() for row in of_one))
+    figure = Figure(figsize=(WIDTH, 1.5 + 0.14 * len(parts) * (1 + len(rows))), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, of_one) in enumerate(rows.items()):
+        shown = [row for row in of_one if row.get("mae") and row["mae"]["value"] is not None]
+        places = [parts.index(row["name"]) + (number + 0.5) / (len(rows) + 0.5) for row in shown]
+        color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
+        values = [row["mae"]["value"] for row in shown]
+        axes.plot(values, places, ls="", ms=5, label=name, color=color, marker=marker)
+        ends = np.array([[row["mae"]["low"], row["mae"]["high"]] for row in shown], float).reshape(-1, 2)
+        axes.hlines(places, *ends.T, color=color, lw=1.2)
+    axes.set_yticks(np.arange(len(parts)) + 0.5, parts)
+    axes.set(ylim=(len(parts), 0), xlim=(0, None), xlabel="mean absolute error (months)")
+    for line in range(1, len(parts)):
+        axes.axhline(line, color="0.85", lw=0.8)
+    axes.grid(axis="x", alpha=0.3)
+    axes.tick_params(axis="y", length=0)
+    if rows:
+        figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     return figure
 
 

@@ -1,13 +1,11 @@
 """Compare two models on the same images: permutation test, Holm correction."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from boneage_pl.errors import BoneAgeError
-from boneage_pl.evaluation.breakdown import metrics_of, to_json_numbers
+from boneage_pl.evaluation.breakdown import image_numbers, to_json_numbers
 from boneage_pl.evaluation.metrics import paired_difference
 
 MIN_PAIRS = 20  # shared images: a test of fewer says nothing
@@ -34,7 +32,7 @@ def paired_comparison(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
         first, second = (
             rows[rows["id"].isin(shared)].drop_duplicates("id").sort_values("id") for rows in (one, other)
         )
-    images = pd.factorize(first["image" if "image" in first else "id"])[0]
+    images = image_numbers(first)
     result: dict[str, Any] = {"images": len(set(images)), "rows": len(first), "all": same}
     this, that = (rows["error"].abs().to_numpy(float) for rows in (first, second))
     if result["images"] < MIN_PAIRS or not np.isfinite(this - that).all():
@@ -45,14 +43,18 @@ def paired_comparison(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
     return {**result, "difference": difference, "p": tested["p"]}
 
 
-def mismatched_ages(one: pd.Series, other: pd.Series) -> list[str]:
-    """Return the ids that two tables share and give bone ages more than a month apart: other children.
+def mismatched_ages(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """Return the ids that two tables `id, bone_age` share with ages over a month apart: other children.
 
-    Args:
-        one, other: months by id.
+    Returns:
+        the ages of `one` and `other`, months, by id.
     """
-    shared = one.index.intersection(other.index)
-    return [i for i in shared if not abs(one[i] - other[i]) <= SAME_AGE]
+    ages = {
+        name: table.drop_duplicates("id").set_index("id")["bone_age"]
+        for name, table in (("one", one), ("other", other))
+    }
+    both = pd.concat(ages, axis=1, join="inner")
+    return both[~((both["one"] - both["other"]).abs() <= SAME_AGE)]
 
 
 def holm_correction(ps: list[float]) -> list[float]:
@@ -62,88 +64,3 @@ def holm_correction(ps: list[float]) -> list[float]:
     adjusted = np.empty(len(ps))
     adjusted[order] = np.minimum(stepped, 1)
     return [float(p) for p in adjusted]
-
-
-REQUIRED_COLUMNS = ("id", "predicted")
-NUMBER_COLUMNS = {"predicted": "predictions", "bone_age": "bone ages"}
-
-
-def parse_numbers(table: pd.DataFrame, column: str, named: str) -> pd.Series:
-    """Return one of the columns `NUMBER_COLUMNS` of a table with ids as numbers.
-
-    Raises:
-        BoneAgeError: a cell is no number; the error names `named`.
-    """
-    values = pd.to_numeric(table[column], errors="coerce")
-    if values.isna().any():
-        first = table["id"][values.isna()].iloc[0]
-        raise BoneAgeError(
-            f"{named}: {values.isna().sum()} {NUMBER_COLUMNS[column]} are no numbers (id {first})."
-        )
-    return values
-
-
-def read_predictions_csv(path: Path, ids: pd.DataFrame, option: str = "compare_with") -> pd.Series:
-    """Return the months of a predictions.csv, by id, for the images of an evaluation.
-
-    Args:
-        path: of a CSV file with the columns `id` and `predicted`; where it has `bone_age`, that is compared.
-        ids: `id, bone_age`.
-        option: that named the file.
-
-    Raises:
-        BoneAgeError: not such a file; a prediction or age that is no number; an id with two predictions, or
-            with another age than the evaluation's; no id in common.
-    """
-    try:
-        table = pd.read_csv(path, dtype={"id": str})
-    except (OSError, ValueError) as error:
-        raise BoneAgeError(f"{option}={path} cannot be read as a table: {error}") from error
-    if missing := [name for name in REQUIRED_COLUMNS if name not in table]:
-        raise BoneAgeError(
-            f"{option}={path} lacks {' and '.join(missing)}; its columns are {', '.join(table.columns)}.\n"
-            "A predictions.csv has an id and what was predicted, in months, in each row."
-        )
-    known = [name for name in NUMBER_COLUMNS if name in table]
-    table = table.assign(**{name: parse_numbers(table, name, f"{option}={path}") for name in known})
-    months = table.drop_duplicates(["id", "predicted"]).set_index("id")["predicted"]
-    if twice := months.index[months.index.duplicated()].tolist():
-        raise BoneAgeError(f"{option}={path} has several predictions for one image (id {twice[0]} first).")
-    ages = ids.drop_duplicates("id").set_index("id")["bone_age"]
-    shared = ages.index.intersection(months.index)
-    if shared.empty:
-        raise BoneAgeError(
-            f"{option}={path} has none of the evaluated images: its ids are like {months.index[0]}, "
-            f"these like {ages.index[0]}."
-        )
-    if "bone_age" in table:
-        theirs = table.drop_duplicates("id").set_index("id")["bone_age"]
-        if apart := mismatched_ages(theirs, ages):
-            raise BoneAgeError(
-                f"{option}={path} has another bone age for {len(apart)} of the {len(shared)} images "
-                f"(id {apart[0]}: {theirs[apart[0]]:g} and here {ages[apart[0]]:g} months): other children?"
-            )
-    return months[shared]
-
-
-def compare_predictions(predictions: pd.DataFrame, name: str, months: pd.Series) -> dict[str, Any]:
-    """Compare predictions with those of another model.
-
-    Args:
-        predictions: see `predictions_frame`.
-        name: of the other.
-        months: the other's, by id; it may lack some.
-
-    Returns:
-        see `paired_comparison`; `name`, and the statistics of both on what they share, `this` and `other`.
-    """
-    this = predictions[predictions["id"].isin(months.index)]
-    predicted = this["id"].map(months)
-    other = this.assign(predicted=predicted, error=predicted - this["bone_age"])
-    return {
-        "name": name,
-        **paired_comparison(this, other),
-        "all": len(this) == len(predictions),
-        "this": metrics_of(this),
-        "other": metrics_of(other),
-    }

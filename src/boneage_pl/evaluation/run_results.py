@@ -1,4 +1,4 @@
-"""Read the results of a run's folder or of a committed record."""
+"""Read the results of a run's folder, of a committed record, or of a file of predictions."""
 
 import json
 from dataclasses import dataclass, field
@@ -9,6 +9,8 @@ import pandas as pd
 from omegaconf.errors import OmegaConfBaseException
 
 from boneage_pl.errors import BoneAgeError
+from boneage_pl.evaluation.breakdown import metrics_by_part
+from boneage_pl.evaluation.prediction_files import read_predictions, with_error
 from boneage_pl.training.history import EpochMetrics, MetricsHistory
 from boneage_pl.training.run_dir import is_running, load_run_config, to_plain
 from boneage_pl.training.runs import HYDRA_OVERRIDES, SUMMARY, experiment_of
@@ -18,25 +20,25 @@ PAIRED_TESTS = "paired_tests.json"  # a record's tests against others, by their 
 
 @dataclass
 class RunResults:
-    """What came of a run; an MAE is in months, on its own validation rows.
+    """What a run, or another model, reached; an MAE is in months, on its own validation rows.
 
     Args:
-        folder: of the run, or of its record.
+        path: folder of the run or of its record, or the file of predictions.
         name: that no other of a comparison has.
-        config: its configuration as it was written, not resolved, by dotted key.
+        config: its configuration as it was written, not resolved, by dotted key; a file has none.
         history: its epochs as far as they go.
         running: whether a process is at work in it.
         summary: the content of summary.json; `None` until the run is finished.
-        metrics: that of the report's metrics.json; empty until then.
+        metrics: that of the report's metrics.json; empty until then. Of a file `overall`, `by_sex`, `by_age`.
         predictions: that of the report's predictions.csv; `None` until then, and in a record.
         run: that of run.json.
         paired_tests: of a record, see `paired_comparison`, by the other's name.
     """
 
-    folder: Path
+    path: Path
     name: str
-    config: dict[str, Any]
-    history: MetricsHistory
+    config: dict[str, Any] = field(default_factory=dict)
+    history: MetricsHistory = field(default_factory=MetricsHistory)
     running: bool = False
     summary: dict[str, Any] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -48,7 +50,7 @@ class RunResults:
     def experiment(self) -> str:
         """The experiment's name, "–" where nothing tells it."""
         known = (self.summary or {}).get("experiment") or self.run.get("experiment")
-        return str(known or experiment_of(self.folder) or "–")
+        return str(known or experiment_of(self.path) or "–")
 
     @property
     def best(self) -> EpochMetrics | None:
@@ -63,11 +65,6 @@ class RunResults:
         return {"value": self.best["val_mae"], "low": None, "high": None} if self.best else None
 
     @property
-    def population_weighted_mae(self) -> dict[str, Any] | None:
-        """The same at the ages and sexes of the source table, where that is something else."""
-        return self.metrics["population_weighted"]["mae"] if self.metrics.get("population_weighted") else None
-
-    @property
     def epochs(self) -> int:
         """How many epochs it has trained."""
         return len(self.history.rows)
@@ -79,13 +76,15 @@ class RunResults:
         return int(now.get("max_epochs", self.config["trainer.max_epochs"]))
 
     @property
-    def start(self) -> dict[str, Any] | None:
-        """What it started from, see `WarmStart`; `None` for random weights and until it ends."""
-        return (self.summary or {}).get("start")
+    def finished(self) -> bool:
+        """Whether all of its predictions are made."""
+        return self.summary is not None or self.path.is_file()
 
     @property
     def state(self) -> str:
         """Its verdict, or how far it is."""
+        if self.path.is_file():
+            return "a file of predictions"
         if self.summary is not None:
             return str(self.summary["verdict"])
         if not self.epochs:
@@ -99,25 +98,53 @@ class RunResults:
         return sum(row["seconds"] for row in self.run.get("epochs", [])) / 60 or None
 
     @property
-    def device(self) -> str:
-        """What it was trained on, in the last session."""
+    def device(self) -> str | None:
+        """What it was trained on, in the last session; `None` where it is not recorded."""
         sessions = self.run.get("sessions", [])
         if not sessions:
-            return "not recorded"
+            return None
         hardware = sessions[-1]["hardware"]
         return ", ".join(hardware["gpus"]) or f"CPU, {hardware['cores']} cores"
 
-    def epoch(self, number: int) -> EpochMetrics:
-        """Return an epoch's row of metrics.csv."""
-        return self.history.rows[number]
 
+def load_results(path: Path, option: str = "runs") -> RunResults:
+    """Read a run's folder, finished or not, a record of it, or a file of predictions.
 
-def load_run_results(folder: Path) -> RunResults:
-    """Read a run's folder, finished or not, or a record of it.
+    Args:
+        path: of it.
+        option: that named it, for the error.
 
     Raises:
-        BoneAgeError: it holds neither, or what it holds cannot be read.
+        BoneAgeError: it is none of these, or what it holds cannot be read; see `read_predictions`.
     """
+    if path.is_file():
+        return RunResults(path, path.stem, predictions=read_predictions(path, option))
+    return _load_run(path)
+
+
+def add_known_ages(results: list[RunResults]) -> None:
+    """Give files of predictions the bone ages that others have for their images, and metrics.
+
+    Raises:
+        BoneAgeError: nobody has an age for a file's images.
+    """
+    known = [r.predictions for r in results if r.predictions is not None and "bone_age" in r.predictions]
+    for one in results:
+        if not one.path.is_file() or one.predictions is None:
+            continue
+        if "error" not in one.predictions:
+            ages = pd.concat(known or [pd.DataFrame({"id": [], "bone_age": []})]).drop_duplicates("id")
+            columns = [name for name in ("id", "bone_age", "male") if name in ages]
+            table = one.predictions.drop(columns=columns[1:], errors="ignore").merge(ages[columns], on="id")
+            if table.empty:
+                raise BoneAgeError(
+                    f"{one.path}: no other has bone ages (id, bone_age) for its images, and it has none."
+                )
+            one.predictions = with_error(table)
+        one.metrics = metrics_by_part(one.predictions)
+
+
+def _load_run(folder: Path) -> RunResults:
     record = (folder / "config.yaml").is_file()
     if not (record or (folder / HYDRA_OVERRIDES).is_file() or (folder / "metrics.csv").is_file()):
         raise BoneAgeError(f"{folder} holds no run, and no record of one.")

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from functools import partial
 from io import BytesIO
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
+
+Table = list[list[str]]  # its first row is the head
 
 
 def render(template: str, **content: Any) -> str:
@@ -32,9 +35,20 @@ def environment(package: str, *, escaped: bool) -> Environment:
         "number": number,
         "share": percent,
         "base64": _base64,
+        "markdown": partial(format_table, markdown=True),
         "json": partial(json.dumps, indent=1),
     }
     return jinja
+
+
+def format_table(table: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
+    """Return a table's lines for a terminal, or in Markdown; the first row is the head."""
+    if markdown:
+        head, *body = ([cell.replace("|", "\\|") for cell in row] for row in table)
+        return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table)
+    return "\n".join(lines)
 
 
 def figure_to_png(figure: Figure, dpi: int = 150) -> bytes:
@@ -48,10 +62,11 @@ def with_interval(value: dict[str, Any] | None, digits: int = 2, sign: str = "",
     """Return "5.59 (5.31 to 5.88)" of a value and the ends of its interval; "–" of what is no number."""
     if value is None or value["value"] is None:
         return "–"
-    shown = f"{value['value']:{sign}.{digits}f}{unit}"
+    form = f"{sign}z.{digits}f"  # z: no -0.00
+    shown = f"{value['value']:{form}}{unit}"
     if value["low"] is None or value["high"] is None:
         return shown
-    return f"{shown} ({value['low']:{sign}.{digits}f} to {value['high']:{sign}.{digits}f})"
+    return f"{shown} ({value['low']:{form}} to {value['high']:{form}})"
 
 
 def _cell(shown: str) -> Markup:
