@@ -53,7 +53,7 @@ def write_model_card(
             record=record,
             front=_front_matter(record, numbers),
             numbers=numbers,
-            coverage=measure_interval_coverage(answers),
+            coverage=measure_interval_coverage(answers, model.intervals),
             run=load_run_json(checkpoint),
             stress=next(
                 (report["robustness"] for report in reports if _is_own(report) and report["robustness"]), []

@@ -14,8 +14,6 @@ from boneage_pl.prediction.conformal import AGES, age_region
 
 SCHEMA = 3  # of metrics.json: raise it when a key changes its meaning
 BOOTSTRAP_DRAWS = 2000
-PREDICTION_COLUMNS = ["id", "male", "bone_age", "predicted", "error", "group", "seen_in_training"]
-PREDICTION_COLUMNS += ["image", "stratum"]  # with which a comparison has the report's own intervals
 
 
 @dataclass
@@ -60,8 +58,9 @@ def predictions_frame(
         protocol: of the split whose validation rows they are; else nothing.
 
     Returns:
-        `PREDICTION_COLUMNS`; `image`, a number for each different image; `stratum`, of which a fixed number
-        of rows was drawn: of a `disjoint` split the group by sex and age, of a `published` one the age.
+        `id, male, bone_age, predicted, error, group, seen_in_training`; `image`, a number for each different
+        image; `stratum`, of which a fixed number of rows was drawn: of a `disjoint` split the group by sex
+        and age, of a `published` one the age.
     """
     table = rows[["id", "male", "bone_age"]].reset_index(drop=True).copy()
     table["male"] = table["male"].astype(bool)

@@ -32,30 +32,18 @@ def add_intervals(predictions: pd.DataFrame, intervals: ConformalIntervals) -> p
     )
 
 
-def coverage_by_level(predictions: pd.DataFrame, intervals: ConformalIntervals) -> list[dict[str, float]]:
-    """Return the share of ages inside intervals of several levels, of `all`, `girls` and `boys`.
-
-    Args:
-        predictions: see `predictions_frame`.
-        intervals: of the checkpoints, of any level.
-    """
-    rows = []
-    for level in LEVELS:
-        known = add_intervals(predictions, intervals.at_level(level)).dropna(subset=["upper"])
-        inside = known["bone_age"].between(known["lower"], known["upper"])
-        parts = {"all": inside, "girls": inside[~known["male"]], "boys": inside[known["male"]]}
-        if len(known):
-            rows.append({"level": level, **{name: float(part.mean()) for name, part in parts.items()}})
-    return rows
-
-
-def measure_interval_coverage(predictions: pd.DataFrame) -> dict[str, Any] | None:
+def measure_interval_coverage(
+    predictions: pd.DataFrame, intervals: ConformalIntervals
+) -> dict[str, Any] | None:
     """Return the share of ages inside their intervals, and how wide these are; `None` where there are none.
-
-    Of all, by sex, by bone age, and by predicted age, by which the intervals are calibrated.
 
     Args:
         predictions: see `add_intervals`.
+        intervals: of the checkpoints.
+
+    Returns:
+        `level`; `parts`: of all, by sex, by bone age, and by predicted age, by which they are calibrated;
+        `by_level`: the share of `all`, `girls` and `boys` inside intervals of other levels.
     """
     known = predictions[predictions["upper"].notna()]
     if known.empty:
@@ -66,7 +54,29 @@ def measure_interval_coverage(predictions: pd.DataFrame) -> dict[str, Any] | Non
         region = age_region(known[column])
         parts += [(f"{prefix}{name}", region == at) for at, (name, _) in enumerate(AGES)]
     rows = [_coverage_row(name, known[mask]) for name, mask in parts if mask.any()]
-    return {"level": LEVEL, "parts": rows}
+    return {"level": LEVEL, "parts": rows, "by_level": coverage_by_level(predictions, intervals)}
+
+
+def _coverage_row(name: str, rows: pd.DataFrame) -> dict[str, Any]:
+    inside = rows["bone_age"].between(rows["lower"], rows["upper"]).to_numpy().astype(np.float64)
+    return {
+        "name": name,
+        "images": int(rows["image"].nunique()),
+        **bootstrap(rows, lambda w: {"covered": mean(inside, w)}),
+        "width": float((rows["upper"] - rows["lower"]).mean()),
+    }
+
+
+def coverage_by_level(predictions: pd.DataFrame, intervals: ConformalIntervals) -> list[dict[str, float]]:
+    """Return the share of ages inside intervals of several levels, of `all`, `girls` and `boys`."""
+    rows = []
+    for level in LEVELS:
+        known = add_intervals(predictions, intervals.at_level(level)).dropna(subset=["upper"])
+        inside = known["bone_age"].between(known["lower"], known["upper"])
+        parts = {"all": inside, "girls": inside[~known["male"]], "boys": inside[known["male"]]}
+        if len(known):
+            rows.append({"level": level, **{name: float(part.mean()) for name, part in parts.items()}})
+    return rows
 
 
 def measure_std(predictions: pd.DataFrame) -> dict[str, Any] | None:
@@ -90,13 +100,3 @@ def measure_std(predictions: pd.DataFrame) -> dict[str, Any] | None:
         return {**found, "least_less_surest": found["least_sure"] - found["surest"]}
 
     return {"mean": float(std.mean()), **bootstrap(predictions, maes)}
-
-
-def _coverage_row(name: str, rows: pd.DataFrame) -> dict[str, Any]:
-    inside = rows["bone_age"].between(rows["lower"], rows["upper"]).to_numpy().astype(np.float64)
-    return {
-        "name": name,
-        "images": int(rows["image"].nunique()),
-        **bootstrap(rows, lambda w: {"covered": mean(inside, w)}),
-        "width": float((rows["upper"] - rows["lower"]).mean()),
-    }

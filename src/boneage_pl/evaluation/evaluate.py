@@ -11,18 +11,10 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from boneage_pl.data.images.resize import ReadPixels
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.evaluation.breakdown import metrics_of, predictions_frame
-from boneage_pl.evaluation.calibration import (
-    LEVEL,
-    add_intervals,
-    coverage_by_level,
-    measure_interval_coverage,
-    measure_std,
-)
+from boneage_pl.evaluation.calibration import LEVEL, add_intervals, measure_interval_coverage
 from boneage_pl.evaluation.eval_data import EvaluationSet, select_evaluation_set
-from boneage_pl.evaluation.figures import interval_coverage
 from boneage_pl.evaluation.paired_test import paired_comparison
 from boneage_pl.evaluation.prediction_files import predictions_for, with_error
 from boneage_pl.evaluation.predictions import (
@@ -31,13 +23,19 @@ from boneage_pl.evaluation.predictions import (
     ensemble_mean,
     predict_checkpoint,
 )
-from boneage_pl.evaluation.report import ReportContext, ReportSections, write_report
+from boneage_pl.evaluation.report import ReportContext, write_report
 from boneage_pl.evaluation.robustness import measure_robustness, representative_image, robustness_figure
 from boneage_pl.evaluation.templating import with_interval
 from boneage_pl.prediction.conformal import calibrate
 from boneage_pl.prediction.ensemble import TTATransform, parse_tta
 from boneage_pl.training.checkpoint import Checkpoint, load_checkpoint
-from boneage_pl.training.provenance import describe_evaluation, load_run_json
+from boneage_pl.training.provenance import (
+    SCHEMA,
+    data_fingerprint,
+    environment,
+    format_time,
+    load_run_json,
+)
 from boneage_pl.training.runs import find_checkpoint, find_checkpoints, run_of, shortest_path
 from boneage_pl.utils.files import expand_path
 from boneage_pl.utils.hardware import keep_freed_memory, on_gpu
@@ -78,38 +76,40 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
     predictions = add_intervals(
         _predictions_table(dataset, ensemble_mean(members), checkpoints[0]), intervals
     )
-    sections = ReportSections(coverage=measure_interval_coverage(predictions), columns=["lower", "upper"])
-    sections.predicted_std = measure_std(predictions)
-    if sections.coverage:
-        sections.coverage["by_level"] = coverage_by_level(predictions, intervals)
-        sections.figures["interval_coverage"] = interval_coverage(sections.coverage["by_level"])
+    measured: dict[str, Any] = {"coverage": measure_interval_coverage(predictions, intervals)}
     if len(members) > 1:
-        _add_member_metrics(sections, predictions, [_checkpoint_name(c) for c in checkpoints], members)
+        measured["members"] = _add_members(predictions, members)
     timings = [one.timing for one in members]
     if other:
         of_other = _predict(other, dataset, config, parse_tta(None, other.metadata), robustness=False)
         other_months, timings = of_other.months(), [*timings, of_other.timing]
     if other_months is not None:
         name = str(file or _checkpoint_name(other))
-        sections.paired_comparison = {"name": name, **_compare(predictions, other_months)}
+        measured["paired_comparison"] = {"name": name, **_compare(predictions, other_months)}
     largest = max(dataset.stores, key=lambda spec: spec.size)
+    figures, months = {}, {}
     if config.robustness:
-        _add_robustness(sections, predictions, dataset.conditions(largest), members)
+        conditions = dataset.conditions(largest)
+        months = {condition: ensemble_mean(members, condition)["months"] for condition in conditions}
+        measured["robustness"] = measure_robustness(predictions, months)
+        image = representative_image(predictions, conditions[UNCHANGED])
+        figures["robustness"] = robustness_figure(image, conditions, months)
 
-    first = checkpoints[0].metadata
     context = ReportContext(
         title=_title(checkpoints, dataset, max(map(len, tta))),
         subset=dataset.describe,
         data=str(dataset.spec.root),
         checkpoints=[_checkpoint_name(c) for c in checkpoints],
-        record=first,
+        record=checkpoints[0].metadata,
         synthetic=dataset.synthetic,
         rows_seen_in_validation=dataset.rows_seen_in_validation,
         views=1 + max(map(len, tta)),
         run=load_run_json(checkpoints[0].path),
-        evaluation=describe_evaluation(started, config, dataset.rows, dataset.images.file_sha256, timings),
+        evaluation=_describe(started, config, dataset, timings),
     )
-    numbers, _ = write_report(folder, context, predictions, dataset.stores[largest].read, sections)
+    numbers, _ = write_report(folder, context, predictions, dataset.stores[largest].read, measured, figures)
+    if months:
+        pd.DataFrame(months).rename_axis("id").to_csv(folder / "robustness.csv")
     (folder / "run.json").write_text(json.dumps(context.evaluation, indent=1) + "\n", encoding="utf-8")
     _log_metrics(context.title, numbers)
     log.info("report\n  %s", folder / "report.html")
@@ -155,35 +155,15 @@ def _predict(
     return predict_checkpoint(checkpoint.path, dataset.rows, conditions, config.data.batch_size, trusted, tta)
 
 
-def _add_member_metrics(
-    sections: ReportSections,
-    predictions: pd.DataFrame,
-    names: list[str],
-    members: list[CheckpointPredictions],
-) -> None:
-    """Add each member's statistics, and its predictions as a column."""
-    for number, (name, one) in enumerate(zip(names, members, strict=True), 1):
-        column = f"predicted_{number}"
-        predictions[column] = predictions["id"].map(one.months())
-        alone = predictions.assign(
-            predicted=predictions[column], error=predictions[column] - predictions["bone_age"]
-        )
-        sections.members.append({"name": name, **metrics_of(alone)})
-        sections.columns.append(column)
-
-
-def _add_robustness(
-    sections: ReportSections,
-    predictions: pd.DataFrame,
-    conditions: dict[str, ReadPixels],
-    members: list[CheckpointPredictions],
-) -> None:
-    """Add the robustness table, all its predictions, and one hand in all conditions."""
-    months = {condition: ensemble_mean(members, condition)["months"] for condition in conditions}
-    sections.robustness = measure_robustness(predictions, months)
-    image = representative_image(predictions, conditions[UNCHANGED])
-    sections.figures["robustness"] = robustness_figure(image, conditions, months)
-    sections.tables["robustness.csv"] = pd.DataFrame(months).rename_axis("id").reset_index()
+def _add_members(predictions: pd.DataFrame, members: list[CheckpointPredictions]) -> list[dict[str, Any]]:
+    """Add each member's predictions as a column `predicted_1` …, and return its name and metrics."""
+    metrics = []
+    for number, one in enumerate(members, 1):
+        months = predictions["id"].map(one.months())
+        predictions[f"predicted_{number}"] = months
+        alone = with_error(predictions.assign(predicted=months))
+        metrics.append({"name": one.timing["checkpoint"], **metrics_of(alone)})
+    return metrics
 
 
 def _predictions_table(dataset: EvaluationSet, batch: pd.DataFrame, checkpoint: Checkpoint) -> pd.DataFrame:
@@ -199,6 +179,23 @@ def _predictions_table(dataset: EvaluationSet, batch: pd.DataFrame, checkpoint: 
         protocol=split["protocol"] if dataset.own else "",
     )
     return table.join(by_row)
+
+
+def _describe(
+    started: datetime, config: DictConfig, dataset: EvaluationSet, timings: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the run.json of an evaluation."""
+    once = dataset.rows.drop_duplicates("id")
+    hashes = {i: dataset.images.file_sha256[i] for i in once["id"]}
+    times = {"started": format_time(started), "last_written": format_time(datetime.now())}
+    return {
+        "schema": SCHEMA,
+        "seed": config.seed,
+        "data": data_fingerprint(once, hashes),
+        "config": OmegaConf.to_container(config, resolve=True),
+        "sessions": [{**times, **environment()}],
+        "predictions": timings,
+    }
 
 
 def _checkpoint_name(checkpoint: Checkpoint | None) -> str:

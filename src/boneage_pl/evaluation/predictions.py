@@ -75,7 +75,7 @@ def predict_checkpoint(
     seconds = time.perf_counter() - start
     count = len(conditions) * len(ids)
     timing = {
-        "checkpoint": str(path),
+        "checkpoint": str(shortest_path(path.resolve())),
         "images": count,
         "seconds": round(seconds, 3),
         "images_per_second": round(count / seconds, 1),

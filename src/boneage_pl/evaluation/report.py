@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 from boneage_pl.data.datamodule import BoneAgeDataModule
 from boneage_pl.data.images.resize import Pixels
 from boneage_pl.data.split_record import training_rows
-from boneage_pl.evaluation.breakdown import PREDICTION_COLUMNS, Population, compute_metrics, predictions_frame
+from boneage_pl.evaluation.breakdown import Population, compute_metrics, predictions_frame
 from boneage_pl.evaluation.calibration import measure_std
 from boneage_pl.evaluation.figures import (
     bland_altman,
     error_by_age,
     groups_heat_map,
+    interval_coverage,
     learning_curves,
     predicted_against_true,
     worst_cases,
@@ -71,50 +72,28 @@ class ReportContext:
     evaluation: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass
-class ReportSections:
-    """What an evaluation may have measured beside the errors.
-
-    Args:
-        members: of several checkpoints, each one's `name` and statistics.
-        paired_comparison: the comparison with another model, see `paired_comparison`, with `name`, `this` and
-            `other`.
-        robustness: a row for each condition, see `measure_robustness`.
-        figures: more figures by name.
-        coverage: of the prediction intervals, see `measure_interval_coverage`.
-        predicted_std: how well it ranks errors, see `measure_std`.
-        columns: more columns of predictions.csv.
-        tables: more tables by file name.
-    """
-
-    members: list[dict[str, Any]] = field(default_factory=list)
-    paired_comparison: dict[str, Any] | None = None
-    robustness: list[dict[str, Any]] = field(default_factory=list)
-    figures: dict[str, Figure] = field(default_factory=dict)
-    coverage: dict[str, Any] | None = None
-    predicted_std: dict[str, Any] | None = None
-    columns: list[str] = field(default_factory=list)
-    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-
-
 def write_report(
     folder: Path,
     about: ReportContext,
     predictions: pd.DataFrame,
     read: Callable[[Sequence[str]], Pixels],
-    further: ReportSections | None = None,
+    measured: dict[str, Any] | None = None,
+    figures: dict[str, Figure] | None = None,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Write a report into `folder`; return its numbers, and its figures by name as PNG files.
 
     Args:
-        predictions: as `predictions_frame` makes it.
+        folder: of the report.
+        about: what it is about.
+        predictions: see `predictions_frame`; further columns are written to predictions.csv too.
         read: ids → uint8 [B, H, W], for the worst cases.
-        further: what else was measured.
+        measured: further content of metrics.json: `members` of an ensemble, each one's `name` and metrics;
+            `paired_comparison` with another model; `robustness`; `coverage`.
+        figures: more figures by name.
     """
-    more = further or ReportSections()
     split = about.record.split
     known = {*split["train"], *split["validation"]}
-    standing = None if known & set(predictions["id"]) else identify_test_set(predictions["id"])
+    test_set = None if known & set(predictions["id"]) else identify_test_set(predictions["id"])
     numbers = {
         "subset": about.subset,
         "data": about.data,
@@ -122,22 +101,20 @@ def write_report(
         **compute_metrics(predictions, split["edges"], Population.of(split)),
         "rows_seen_in_validation": about.rows_seen_in_validation,
         "views": about.views,
-        "test_set": standing.name if standing else None,
-        "members": more.members,
-        "paired_comparison": more.paired_comparison,
-        "robustness": more.robustness,
-        "coverage": more.coverage,
-        "predicted_std": more.predicted_std,
+        "test_set": test_set.name if test_set else None,
+        "predicted_std": measure_std(predictions),
+        **{"members": [], "paired_comparison": None, "robustness": [], "coverage": None},
+        **(measured or {}),
     }
-    figures = {**_figures(about, predictions, numbers, read), **more.figures}
-    images = {name: figure_to_png(figure) for name, figure in figures.items()}
+    drawn = {**_figures(about, predictions, numbers, read), **(figures or {})}
+    images = {name: figure_to_png(figure) for name, figure in drawn.items()}
     page = render(
         "report.html",
         title=about.title,
         about=about,
         numbers=numbers,
         images=images,
-        test_set_here=standing,
+        test_set_here=test_set,
         test_sets=(TEST, VALIDATION),
         reproduced=REPRODUCED,
         curves_caption=curves_caption([about.record.experiment]),
@@ -145,10 +122,7 @@ def write_report(
         configuration=yaml.safe_dump(about.record.config, sort_keys=False),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    columns = [*PREDICTION_COLUMNS, *more.columns, *(["predicted_std"] if more.predicted_std else [])]
-    tables = {"predictions.csv": predictions[columns], **more.tables}
-    for name, table in tables.items():
-        table.to_csv(folder / name, index=False)
+    predictions.to_csv(folder / "predictions.csv", index=False)
     (folder / "metrics.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     for name, image in images.items():
         (folder / f"{name}.png").write_bytes(image)
@@ -166,16 +140,19 @@ def _figures(
         "size", ascending=False, na_position="first"
     )
     worst = worst.drop_duplicates("image").head(WORST)
-    epochs = about.record.epochs or []
-    name = about.record.experiment
-    return {
+    figures = {
         "predicted_against_true": predicted_against_true(predictions),
         "bland_altman": bland_altman(predictions),
         "error_by_age": error_by_age(predictions),
         "groups": groups_heat_map(numbers["by_group"], about.record.split["edges"]),
-        **({"learning_curves": learning_curves({name: epochs}, published_stages([name]))} if epochs else {}),
         "worst_cases": worst_cases(worst, read(worst["id"].tolist())),
     }
+    if epochs := about.record.epochs:
+        name = about.record.experiment
+        figures["learning_curves"] = learning_curves({name: epochs}, published_stages([name]))
+    if coverage := numbers["coverage"]:
+        figures["interval_coverage"] = interval_coverage(coverage["by_level"])
+    return figures
 
 
 def write_training_report(
@@ -194,9 +171,7 @@ def write_training_report(
         rows_seen_in_validation=len(table),
         run=ran,
     )
-    return write_report(
-        run / "report", about, table, data.read, ReportSections(predicted_std=measure_std(table))
-    )[1]
+    return write_report(run / "report", about, table, data.read)[1]
 
 
 def validation_predictions(record: CheckpointMetadata) -> pd.DataFrame:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from boneage_pl import __version__
 from boneage_pl.training.metadata import CheckpointMetadata
@@ -36,7 +35,7 @@ class RunLog:
 
     def __init__(self, path: Path, fixed: dict[str, Any], keep: int) -> None:
         before = _read(path)
-        session = {"started": _format_time(datetime.now()), "first_epoch": keep, **environment()}
+        session = {"started": format_time(datetime.now()), "first_epoch": keep, **environment()}
         self.path = path
         self.content: dict[str, Any] = {
             "schema": SCHEMA,
@@ -67,32 +66,8 @@ class RunLog:
 
     def write(self) -> None:
         """Write the file."""
-        self.content["sessions"][-1]["last_written"] = _format_time(datetime.now())
+        self.content["sessions"][-1]["last_written"] = format_time(datetime.now())
         atomic_write(self.path, json.dumps(self.content, indent=1) + "\n")
-
-
-def describe_evaluation(
-    started: datetime, config: DictConfig, rows: Any, hashes: dict[str, str], predicted: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """Return the run.json of an evaluation.
-
-    Args:
-        started: when.
-        config: its configuration.
-        rows: `id, bone_age, male` of the evaluated images.
-        hashes: SHA-256 of each image's file by id.
-        predicted: for each checkpoint the number of images, and the time taken.
-    """
-    once = rows.drop_duplicates("id")
-    times = {"started": _format_time(started), "last_written": _format_time(datetime.now())}
-    return {
-        "schema": SCHEMA,
-        "seed": config.seed,
-        "data": data_fingerprint(once, {i: hashes[i] for i in once["id"]}),
-        "config": OmegaConf.to_container(config, resolve=True),
-        "sessions": [{**times, **environment()}],
-        "predictions": predicted,
-    }
 
 
 def load_run_json(checkpoint: Path) -> dict[str, Any]:
@@ -109,7 +84,8 @@ def _read(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _format_time(time: datetime) -> str:
+def format_time(time: datetime) -> str:
+    """Return a time in ISO 8601, with its zone."""
     return time.astimezone().isoformat(timespec="seconds")
 
 
