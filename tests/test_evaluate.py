@@ -239,9 +239,13 @@ def test_challenge_tables_are_read(home: Home):
     table = pd.DataFrame(
         {"Case ID": [4360, 4361], "Sex": ["M", "F"], "Ground truth bone age (months)": [50.5, 120]}
     )
+    table = table.assign(chronological_age=[60.0, None])
     table.to_excel(root / "Bone age ground truth.xlsx", index=False)
-    home.evaluate("ckpt=outputs/a", f"data.root={root}", "out=tested")
-    assert pd.read_csv(home.path / "tested" / "predictions.csv")["bone_age"].tolist() == [50.5, 120]
+    home.evaluate("ckpt=outputs/a", f"data.root={root}", "out=tested", FIGURES="1")
+    tested = pd.read_csv(home.path / "tested" / "predictions.csv")
+    assert tested["bone_age"].tolist() == [50.5, 120]
+    assert tested["chronological_age"].fillna(-1).tolist() == [60, -1]
+    assert (home.path / "tested" / "error_by_chronological_age.png").stat().st_size > 5000
 
     root = home.other("named", ids)
     (root / "t.csv").write_text("Patient;Alter;weiblich?;Geschlecht\n4360;50;x;M\n4361;120;y;F\n")

@@ -222,7 +222,7 @@ def _images(
         log.warning("%d rows or images are left out:\n%s", len(issues), issues.summary())
     if usable.empty:
         raise BoneAgeError(f"{issues.source}: no row can be used.")
-    return usable[["id", "male", "bone_age", "path"]].reset_index(drop=True), caches
+    return usable.reset_index(drop=True), caches
 
 
 def _own_rows(checkpoints: Sequence[Checkpoint], table: pd.DataFrame, images: ImageIndex) -> pd.DataFrame:

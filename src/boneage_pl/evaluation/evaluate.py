@@ -178,6 +178,9 @@ def _predictions_table(dataset: EvaluationSet, batch: pd.DataFrame, checkpoint: 
         dataset.seen,
         protocol=split["protocol"] if dataset.own else "",
     )
+    if "chronological_age" in dataset.table:
+        ages = dataset.table.set_index("id")["chronological_age"]
+        table = table.assign(chronological_age=table["id"].map(ages))
     return table.join(by_row)
 
 

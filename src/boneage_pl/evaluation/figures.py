@@ -88,6 +88,21 @@ def error_by_age(predictions: pd.DataFrame) -> Figure:
     return figure
 
 
+def error_by_chronological_age(predictions: pd.DataFrame) -> Figure:
+    """Plot errors against chronological age by sex, with each sex's mean by year."""
+    figure = Figure(figsize=(WIDTH, 4), layout="constrained")
+    axes = figure.subplots()
+    for sex, rows, style in _by_sex(predictions.dropna(subset=["chronological_age"])):
+        axes.plot(rows["chronological_age"] / 12, rows["error"], label=sex, **{**style, "alpha": 0.3})
+        by_year = rows.groupby(rows["chronological_age"] // 12)["error"].mean()
+        axes.plot(by_year.index + 0.5, by_year, f"{style['marker']}-", ms=5, color=style["color"])
+    axes.axhline(0, color="0.4", lw=1)
+    axes.set(xlabel="chronological age (years)", ylabel="predicted − true (months)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
 def interval_coverage(by_level: list[dict[str, float]]) -> Figure:
     """Plot the share of ages inside their intervals against the interval's level, see `coverage_by_level`."""
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
@@ -141,12 +156,12 @@ def learning_curves(runs: dict[str, list[EpochMetrics]], published: Iterable[str
             points = {row["epoch"]: row[key] for row in rows if row[key] is not None}
             dots = "." if len(points) < FEW_POINTS else ""
             style = {"ls": line, "color": COLORS[number % len(COLORS)], "marker": dots}
-            axes.plot(*_smooth_curve(points), label=name if apart else f"{name}, {words}", **style)
+            axes.plot([*points], [*points.values()], label=name if apart else f"{name}, {words}", **style)
             shown += [value for value in points.values() if np.isfinite(value)]
         for name, shade in zip(published, ("0.1", "0.45", "0.75"), strict=False):
             points = {epoch: of[key == "val_mae"] for epoch, of in published_curves()[name].items()}
             label = f"published {name}" + ("" if apart else f", {words}")
-            axes.plot(*_smooth_curve(points), marker, ms=4, color=shade, label=label)
+            axes.plot([*points], [*points.values()], marker, ms=4, color=shade, label=label)
             shown += points.values()
         axes.set(xlabel="epoch", ylabel="mean absolute error (months)", title=words if apart else None)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -189,10 +204,6 @@ def error_by_part(metrics: dict[str, dict[str, Any]]) -> Figure:
     if rows:
         figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     return figure
-
-
-def _smooth_curve(points: dict[int, float]) -> tuple[list[int], list[float]]:
-    return list(points), list(points.values())
 
 
 def worst_cases(predictions: pd.DataFrame, pixels: Pixels) -> Figure:

@@ -18,6 +18,7 @@ from boneage_pl.evaluation.calibration import measure_std
 from boneage_pl.evaluation.figures import (
     bland_altman,
     error_by_age,
+    error_by_chronological_age,
     groups_heat_map,
     interval_coverage,
     learning_curves,
@@ -150,6 +151,8 @@ def _figures(
     if epochs := about.record.epochs:
         name = about.record.experiment
         figures["learning_curves"] = learning_curves({name: epochs}, published_stages([name]))
+    if "chronological_age" in predictions and predictions["chronological_age"].notna().any():
+        figures["error_by_chronological_age"] = error_by_chronological_age(predictions)
     if coverage := numbers["coverage"]:
         figures["interval_coverage"] = interval_coverage(coverage["by_level"])
     return figures

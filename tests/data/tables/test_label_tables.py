@@ -313,6 +313,25 @@ def test_patient_is_read(tmp_path: Path, header: str, columns: dict[str, str], p
     ) == patients
 
 
+@pytest.mark.parametrize(
+    ("name", "ages", "months"),
+    [
+        ("Chronological Age (months)", ["170.5", ""], [170.5, None]),
+        ("chronological_age_years", ["14.5", "old"], [174, None]),
+        ("ChronologicalAge", ["150", "11"], [150, 11]),
+        ("ChronologicalAge", ["14.5", "11"], None),  # years or months?
+    ],
+)
+def test_chronological_age_is_read(tmp_path: Path, name: str, ages: list[str], months: Any):
+    (tmp_path / "table.csv").write_text(f"id,{name},boneage,sex\n1377,{ages[0]},180,F\n1378,{ages[1]},12,M\n")
+    for image in ("1377", "1378"):
+        (tmp_path / f"{image}.png").touch()
+    table, issues = load_table(DatasetSpec(tmp_path))
+    assert not issues
+    read = table["chronological_age"].astype(object) if "chronological_age" in table else None
+    assert (None if read is None else read.where(read.notna(), None).tolist()) == months
+
+
 def test_patient_that_is_also_a_file_is_not_the_id(tmp_path: Path):
     (tmp_path / "table.csv").write_text("id,patient,boneage,sex\n1377,1377,180,F\n1377_1,1377,180,F\n")
     for name in ("1377", "1377_1"):

@@ -17,8 +17,11 @@ ALIASES = {
     "male": "male sex gender patientsex",
     "female": "female",
     "patient": "patient patientid child childid subject subjectid",  # where it is not the id
+    "chronological_age": "chronologicalage chronage",
 }
+OPTIONAL = ("patient", "chronological_age")
 _ROLES = {"id": "the id", "bone_age": "the bone age", "sex": "the sex", "patient": "the patient"}
+_ROLES["chronological_age"] = "the chronological age"
 _UNITS: dict[AgeUnit, set[str]] = {"months": {"months", "month"}, "years": {"years", "year", "yrs"}}
 # By these words a column's name states that it is about a sex, and for which one 1 and true stand.
 _ABOUT_SEX = re.compile(r"female|girl|(?<![a-z])(sex|gender|male|boy)")
@@ -34,7 +37,7 @@ class NotALabelTableError(BoneAgeError):
 
 
 def find_columns(header: Sequence[str], spec: DatasetSpec) -> dict[str, list[str]]:
-    """Return the columns that could be the `id`, `bone_age`, `sex` (`male` or `female`) and `patient`.
+    """Return the columns that could be the `id`, `bone_age`, `sex` (`male` or `female`) and so on.
 
     They are those that `spec` names, else those that are recognized.
     """
@@ -48,7 +51,7 @@ def find_columns(header: Sequence[str], spec: DatasetSpec) -> dict[str, list[str
             found[role] = []
         else:
             keys = {name: split_unit(name)[0] for name in header}
-            if role != "bone_age":
+            if not role.endswith("age"):
                 keys = {name: re.sub(r"[\W_]", "", name.lower()) for name in header}
             found[role] = [name for name in header if keys[name] in aliases.split()]
     return found | {"sex": found["male"] + found["female"]}
@@ -72,7 +75,7 @@ def check_columns(
     found = find_columns(header, spec)
     about_sex = found["sex"] or any(_ABOUT_SEX.search(name.lower()) for name in header)
     needed = ["id", "bone_age", "sex"] if ages else ["id", "sex"] if about_sex else ["id"]
-    needed += ["patient"] if spec.columns.get("patient") else []
+    needed += [role for role in OPTIONAL if spec.columns.get(role)]
     if missing := [role for role in needed if not found[role]]:
         raise _missing_error(path, header, missing, spec)
     for role in needed:

@@ -1,5 +1,6 @@
 """Load the label table and match its ids to image files."""
 
+import logging
 import os
 import re
 import unicodedata
@@ -10,12 +11,15 @@ from urllib.parse import unquote
 
 import pandas as pd
 
+from boneage_pl.data.tables.columns import OPTIONAL, split_unit
 from boneage_pl.data.tables.discover import find_label_table, unsupported_files
 from boneage_pl.data.tables.parse import LabelTable
 from boneage_pl.data.tables.spec import IMAGE_SUFFIXES, DatasetSpec, format_options
-from boneage_pl.data.tables.validate import DataIssues, validate_rows
+from boneage_pl.data.tables.validate import DataIssues, age_unit, parse_ages, validate_rows
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.files import filter_by_suffix, iter_files
+
+log = logging.getLogger(__name__)
 
 _IMAGE_FOLDER = f"{os.sep}boneage-training-dataset{os.sep}"
 _SUFFIX = re.compile(f"({'|'.join(map(re.escape, IMAGE_SUFFIXES))})$", re.IGNORECASE)
@@ -115,19 +119,31 @@ def match_rows(table: LabelTable, match: Callable[[pd.Series], dict[str, list[st
     return pd.DataFrame({"cell": cells, "id": ids, "paths": paths[name]}, index=cells.index)
 
 
-def _read_patients(table: LabelTable, cells: pd.Series) -> pd.DataFrame:
-    """Return the column `patient`, missing where its cell is empty; no column where only the id is there.
+def _read_optional(table: LabelTable, cells: pd.Series) -> pd.DataFrame:
+    """Return the columns `patient` and `chronological_age` (months) of those that are there, by line.
+
+    A cell is missing where it is empty, or no age. The column of the ids is no patient's. Chronological ages
+    whose unit is not known are not used; that is logged.
 
     Raises:
-        BoneAgeError: several columns could be it.
+        BoneAgeError: several columns could be one of them.
     """
-    names = [name for name in table.columns["patient"] if not table.rows[name].equals(cells)]
-    if len(names) > 1:
-        raise BoneAgeError(
-            f"{table.path}: more than one column could be the patient: {', '.join(names)}.\n"
-            + format_options(columns__patient="<column>")
-        )
-    return table.rows[names].replace("", None).set_axis(["patient"] * len(names), axis=1)
+    found = pd.DataFrame(index=table.rows.index)
+    for role in OPTIONAL:
+        names = [name for name in table.columns[role] if not table.rows[name].equals(cells)]
+        if len(names) > 1:
+            raise BoneAgeError(
+                f"{table.path}: more than one column could be the {role.replace('_', ' ')}: "
+                f"{', '.join(names)}.\n" + format_options(**{f"columns__{role}": "<column>"})
+            )
+        for name in names:
+            if role == "patient":
+                found[role] = table.rows[name].replace("", None)
+            elif unit := split_unit(name)[1] or age_unit(table, name):
+                found[role] = parse_ages(table.rows[name], unit)
+            else:
+                log.warning("%s: %s is not used; years or months? Call it %s_years", table.path, name, name)
+    return found
 
 
 def read_table(root: Path) -> pd.DataFrame:
@@ -149,9 +165,9 @@ def load_table(spec: DatasetSpec) -> tuple[pd.DataFrame, DataIssues]:
     for the id, the bone age and the sex (see `ALIASES`), and an image for each row at any depth.
 
     Returns:
-        The rows that can be used, one an image: `id` (str), `bone_age` (months, float), `male` (bool),
-        `patient` (str, where the table has it), `path` (str); and what is wrong with the others. No image has
-        been opened.
+        The rows that can be used, one an image: `id` (str), `bone_age` (months, float), `male` (bool), where
+        the table has them `patient` (str) and `chronological_age` (months), `path` (str); and what is wrong
+        with the others. No image has been opened.
 
     Raises:
         BoneAgeError: no table, several that could be meant, columns, units or codes that are not known, or no
@@ -171,8 +187,8 @@ def load_table(spec: DatasetSpec) -> tuple[pd.DataFrame, DataIssues]:
             "An image is named by its id or its path: pass the folder that has both as data.root, or\n"
             "another column as data.columns.id=<column>."
         )
-    patients = _read_patients(label_table, rows["cell"])
-    table = validate_rows(label_table, rows["id"], issues).join(rows).join(patients)
+    optional = _read_optional(label_table, rows["cell"])
+    table = validate_rows(label_table, rows["id"], issues).join(rows).join(optional)
     count = table["paths"].map(len)
     without, several = table[count == 0], table[count > 1]
     issues.add(f"row without its image under {root}", zip(without["id"], without["cell"], strict=True))
@@ -180,5 +196,5 @@ def load_table(spec: DatasetSpec) -> tuple[pd.DataFrame, DataIssues]:
         "id with more than one image", zip(several["id"], several["paths"].str.join(", "), strict=True)
     )
     table = table[count == 1].assign(path=lambda rows: rows["paths"].str[0].astype(str))
-    columns = ["id", "bone_age", "male", *patients.columns, "path"]
+    columns = ["id", "bone_age", "male", *optional.columns, "path"]
     return table[columns].reset_index(drop=True), issues

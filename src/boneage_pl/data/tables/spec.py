@@ -16,7 +16,7 @@ IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".jp2", ".j2k", ".bmp"),
     *DICOM_SUFFIXES,
 )
-_COLUMN_KEYS = ("id", "bone_age", "male", "female", "sex_values", "patient")
+_COLUMN_KEYS = ("id", "bone_age", "male", "female", "sex_values", "patient", "chronological_age")
 _PLAIN = re.compile(r"[\w./-]+|<.*>", re.ASCII)  # what Hydra and the shell take without quotes
 
 
@@ -27,9 +27,9 @@ class DatasetSpec:
     Args:
         root: the folder of the images.
         table: the table's path, relative to `root` or else to the working folder; `None` to find it.
-        columns: names of the columns `id`, `bone_age`, `male` or `female`, and `patient` where they are not
-            recognized; and `sex_values`, the codes of the sex: `{1: male, 2: female}`, or
-            `{male: 1, female: 2}`.
+        columns: names of the columns `id`, `bone_age`, `male` or `female`, `patient` and
+            `chronological_age` where they are not recognized; and `sex_values`, the codes of the sex:
+            `{1: male, 2: female}`, or `{male: 1, female: 2}`.
         age_unit: of the bone ages; `None` where the column says so, or they exceed `MAX_YEARS`.
         sheet: of a spreadsheet with several tables.
     """

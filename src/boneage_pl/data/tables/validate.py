@@ -167,6 +167,16 @@ def _parse_age(cell: str) -> float | None:
     return 12 * float(years or 0) + float(months or 0)
 
 
+def age_unit(table: LabelTable, column: str) -> AgeUnit | None:
+    """Return the unit of a column of ages: that of `data.age_unit`, of its name, or months.
+
+    `None` where none is stated, and the ages could be years.
+    """
+    oldest = pd.to_numeric(table.rows[column].str.replace(",", "."), errors="coerce").max()
+    unit = table.spec.age_unit or split_unit(column)[1]
+    return unit or (None if oldest <= MAX_YEARS else "months")
+
+
 def validate_rows(table: LabelTable, ids: pd.Series, issues: DataIssues) -> pd.DataFrame:
     """Parse the rows of a label table; those that cannot be used go to `issues`, with their first problem.
 
@@ -185,16 +195,15 @@ def validate_rows(table: LabelTable, ids: pd.Series, issues: DataIssues) -> pd.D
     """
     rows, spec, (age,), (sex,) = table.rows, table.spec, table.columns["bone_age"], table.columns["sex"]
     cells, sexes = rows[age], rows[sex]
-    unit = spec.age_unit or split_unit(age)[1]
-    oldest = pd.to_numeric(cells.str.replace(",", "."), errors="coerce").max()
-    if unit is None and oldest <= MAX_YEARS:
+    if (unit := age_unit(table, age)) is None:
+        oldest = pd.to_numeric(cells.str.replace(",", "."), errors="coerce").max()
         raise BoneAgeError(
             f"{table.path}: the oldest bone age in column {age} is {oldest:g}.\n"
             "If these are decimal years (5.25 is 5 years and 3 months), pass data.age_unit=years;\n"
             "if they are months of infants, pass data.age_unit=months."
         )
     male = parse_sexes(table, sexes)
-    ages = parse_ages(cells, unit or "months")
+    ages = parse_ages(cells, unit)
     distinct = pd.DataFrame({"id": ids, "age": ages, "male": male}).drop_duplicates()["id"]
     problems = {
         "row with an empty id": ids == "",
