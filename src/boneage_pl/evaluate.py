@@ -1,4 +1,4 @@
-"""The command that asks checkpoints about radiographs with known ages, and writes a report."""
+"""Evaluate checkpoints on radiographs with known ages, and write a report."""
 
 from omegaconf import DictConfig
 

@@ -1,7 +1,7 @@
 """Select the images of an evaluation, and apply the leakage policy."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,51 +28,44 @@ from boneage_pl.training.metadata import CheckpointMetadata
 log = logging.getLogger(__name__)
 
 
-def find_training_overlap(
+def find_overlap(
     checkpoints: Sequence[Checkpoint],
     rows: pd.DataFrame,
     stores: dict[ResizeSpec, ImageCache],
+    images_of: Callable[[dict[str, Any]], SeenImages],
     *,
     by_id: bool,
 ) -> dict[Path, set[str]]:
-    """Return, by checkpoint, the ids of images that it was trained on."""
+    """Return, by checkpoint, the ids of rows that show images of its split record.
+
+    Args:
+        checkpoints: whose images are looked for.
+        rows: `id`.
+        stores: the prepared images by square.
+        images_of: which images of a split record.
+        by_id: whether an id is the same child in both.
+    """
     overlap = {}
     for checkpoint in checkpoints:
-        images = stores[checkpoint.metadata.resize_spec].images
-        trained = SeenImages.training_images(checkpoint.metadata.split)
-        overlap[checkpoint.path] = trained.overlap(
+        images, seen = stores[checkpoint.metadata.resize_spec].images, images_of(checkpoint.metadata.split)
+        overlap[checkpoint.path] = seen.overlap(
             rows["id"], images.file_sha256, images.pixel_sha256, by_id=by_id
         )
     return overlap
 
 
-def count_validation_overlap(
-    checkpoints: Sequence[Checkpoint],
-    rows: pd.DataFrame,
-    stores: dict[ResizeSpec, ImageCache],
-    *,
-    by_id: bool,
-) -> int:
-    """Return how many rows show images that validated a checkpoint."""
-    overlap = set()
-    for checkpoint in checkpoints:
-        images = stores[checkpoint.metadata.resize_spec].images
-        validated = SeenImages.from_side(checkpoint.metadata.split, "validation")
-        overlap |= validated.overlap(rows["id"], images.file_sha256, images.pixel_sha256, by_id=by_id)
-    return int(rows["id"].isin(overlap).sum())
-
-
-def apply_leakage_policy(
-    choice: str, rows: pd.DataFrame, seen: dict[Path, set[str]], every: set[str]
-) -> pd.DataFrame:
+def apply_leakage_policy(choice: str, rows: pd.DataFrame, seen: dict[Path, set[str]]) -> pd.DataFrame:
     """Return the rows to evaluate: all if none was trained on, or if `choice` allows it.
 
     Args:
         choice: the leakage policy, `leakage`.
         rows: candidates.
         seen: ids that were trained on, by checkpoint.
-        every: those of all.
+
+    Raises:
+        BoneAgeError: some were trained on and may not, or all are excluded.
     """
+    every = set().union(*seen.values())
     if not every or choice == "allow":
         return rows
     if choice == "exclude":
@@ -82,13 +75,12 @@ def apply_leakage_policy(
             raise BoneAgeError("Nothing is left: every image was trained on.")
         return rows
     trained = ", ".join(str(path) for path, ids in seen.items() if ids)
-    same = (
-        "\nIf they are other children under the same ids: leakage=content_only." if choice == "error" else ""
-    )
+    same = "\nIf they are other children under the same ids: leakage=content_only."
     raise BoneAgeError(
         f"{len(every)} of the {rows['id'].nunique()} images were trained on by {trained} "
         f"(id {format_list(sorted(every), 5)}): their errors would flatter it.\n"
-        f"Leave them out with leakage=exclude, or keep and mark them with leakage=allow.{same}"
+        "Leave them out with leakage=exclude, or keep and mark them with leakage=allow."
+        + (same if choice == "error" else "")
     )
 
 
@@ -180,12 +172,14 @@ def select_evaluation_set(
     images = stores[checkpoints[0].metadata.resize_spec].images
     rows = _own_rows(checkpoints, table, images) if own else table[["id", "male", "bone_age"]]
     by_id = config.leakage != "content_only"
-    seen = find_training_overlap(everyone, rows, stores, by_id=by_id)
+    seen = find_overlap(everyone, rows, stores, SeenImages.training_images, by_id=by_id)
     trained = set().union(*seen.values())
-    rows = apply_leakage_policy(config.leakage, rows, seen, trained)
+    rows = apply_leakage_policy(config.leakage, rows, seen)
     left_out = len(trained.difference(rows["id"]))
     synthetic = checkpoints[0].metadata.synthetic if own else bool(data.get("phantom"))
-    validated = count_validation_overlap(checkpoints, rows, stores, by_id=by_id)
+    validation = partial(SeenImages.from_side, subset="validation")
+    selected = set().union(*find_overlap(checkpoints, rows, stores, validation, by_id=by_id).values())
+    validated = int(rows["id"].isin(selected).sum())
     return EvaluationSet(place, own, synthetic, table, rows, stores, images, trained, left_out, validated)
 
 

@@ -25,14 +25,14 @@ from boneage_pl.evaluation.predictions import (
 )
 from boneage_pl.evaluation.report import ReportContext, write_report
 from boneage_pl.evaluation.robustness import measure_robustness, representative_image, robustness_figure
-from boneage_pl.evaluation.templating import with_interval
+from boneage_pl.evaluation.templating import environment
 from boneage_pl.prediction.conformal import calibrate
 from boneage_pl.prediction.ensemble import TTATransform, parse_tta
 from boneage_pl.training.checkpoint import Checkpoint, load_checkpoint
 from boneage_pl.training.provenance import (
     SCHEMA,
     data_fingerprint,
-    environment,
+    describe_environment,
     format_time,
     load_run_json,
 )
@@ -41,8 +41,6 @@ from boneage_pl.utils.files import expand_path
 from boneage_pl.utils.hardware import keep_freed_memory, on_gpu
 
 log = logging.getLogger(__name__)
-
-STD_QUARTERS = {"surest": "surest", "least_sure": "least sure"}
 
 
 def evaluate_checkpoints(config: DictConfig) -> Path:
@@ -111,8 +109,8 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
     if months:
         pd.DataFrame(months).rename_axis("id").to_csv(folder / "robustness.csv")
     (folder / "run.json").write_text(json.dumps(context.evaluation, indent=1) + "\n", encoding="utf-8")
-    _log_metrics(context.title, numbers)
-    log.info("report\n  %s", folder / "report.html")
+    console = environment("boneage_pl.evaluation", escaped=False).get_template("console.txt")
+    log.info("%s", console.render(title=context.title, report=folder / "report.html", **numbers).rstrip())
     return folder
 
 
@@ -196,7 +194,7 @@ def _describe(
         "seed": config.seed,
         "data": data_fingerprint(once, hashes),
         "config": OmegaConf.to_container(config, resolve=True),
-        "sessions": [{**times, **environment()}],
+        "sessions": [{**times, **describe_environment()}],
         "predictions": timings,
     }
 
@@ -204,37 +202,6 @@ def _describe(
 def _checkpoint_name(checkpoint: Checkpoint | None) -> str:
     assert checkpoint is not None
     return str(shortest_path(checkpoint.path.resolve()))
-
-
-def _log_metrics(title: str, numbers: dict[str, Any]) -> None:
-    mae, rows, images = with_interval(numbers["overall"]["mae"]), numbers["rows"], numbers["images"]
-    over = numbers["bootstrap"]["of"]
-    log.info(
-        "%s\n  MAE %s months, 95 %% interval over %s; %d rows, %d images", title, mae, over, rows, images
-    )
-    if numbers["population_weighted"]:
-        log.info(
-            "  %s at the source table's ages and sexes", with_interval(numbers["population_weighted"]["mae"])
-        )
-    for row in (*numbers["members"], *numbers["baselines"]):
-        log.info("  %s %s", with_interval(row["mae"]), row["name"])
-    if coverage := numbers["coverage"]:
-        whole = coverage["parts"][0]
-        level, inside = 100 * coverage["level"], 100 * whole["covered"]["value"]
-        log.info("  %.1f %% of the ages in %g %% intervals, %.1f months wide", inside, level, whole["width"])
-    if std := numbers["predicted_std"]:
-        maes = [f"{with_interval(std[part])} in the {name} quarter" for part, name in STD_QUARTERS.items()]
-        log.info(
-            "  predicted standard deviation %.1f months on average; MAE %s", std["mean"], ", ".join(maes)
-        )
-    if paired := numbers["paired_comparison"]:
-        difference = with_interval(paired["difference"], sign="+")
-        tested = "" if paired["p"] is None else f", p = {paired['p']:.4f}"
-        log.info("  %s from that of %s, %d images%s", difference, paired["name"], paired["images"], tested)
-    width = max((len(row["name"]) for row in numbers["robustness"]), default=0)
-    for row in numbers["robustness"]:
-        shown = [with_interval(row[key]) for key in ("mae", "absolute_change")]
-        log.info("  %-*s  MAE %s, mean absolute change %s", width, row["name"], *shown)
 
 
 def _title(checkpoints: Sequence[Checkpoint], dataset: EvaluationSet, augmentations: int) -> str:

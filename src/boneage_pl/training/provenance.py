@@ -35,7 +35,7 @@ class RunLog:
 
     def __init__(self, path: Path, fixed: dict[str, Any], keep: int) -> None:
         before = _read(path)
-        session = {"started": format_time(datetime.now()), "first_epoch": keep, **environment()}
+        session = {"started": format_time(datetime.now()), "first_epoch": keep, **describe_environment()}
         self.path = path
         self.content: dict[str, Any] = {
             "schema": SCHEMA,
@@ -89,7 +89,7 @@ def format_time(time: datetime) -> str:
     return time.astimezone().isoformat(timespec="seconds")
 
 
-def environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Return versions, the checkout's commit, and the hardware, as plain values."""
     return {
         "boneage_pl": __version__,
