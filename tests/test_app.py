@@ -305,13 +305,15 @@ def test_malicious_uploads_are_handled(home: Home, site: Served, count: int):
 
 def test_page_leaks_and_fetches_nothing(home: Home, site: Served):
     caller = Caller(site.url)
-    for path in ("/etc/passwd", "http://example.com/x.png", home.ckpt):
+    for path in ("/etc/passwd", "http://example.com/x.png", home.ckpt, home.images / "7.png"):
         assert caller.http.get(f"/gradio_api/file={path}").status_code == 404
         assert caller.ask(ONE, [named(str(path), "x.png"), None, "F", "", "", ""]) is None
+        stream = {**named(str(path), "x.png"), "is_stream": True}
+        assert "no longer there" in caller.ask(ONE, [stream, None, "F", "", "", ""])[-1]
     assert caller.http.get("/gradio_api/info").status_code == 404
     large = caller.upload(("large.png", bytes(5 << 20)))
     assert large.status_code == 413
-    assert "no more than 4 are taken at once" in large.json()["detail"]
+    assert "no more than 4 MB are taken at once" in large.json()["detail"]
     picture = (home.images / "7.png").read_bytes()
     said = caller.many(("many.zip", zipped({f"{n}.png": picture for n in range(31)})))
     assert "more than 30 pictures" in said

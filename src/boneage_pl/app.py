@@ -1,10 +1,11 @@
-"""The command that serves a trained model as a page in the browser."""
+"""Serve a trained model: a page for the browser and a REST API."""
+
+import os
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from boneage_pl.cli.entrypoint import run_command
 from boneage_pl.utils.optional import require_installed
-from boneage_pl.webapp.address import check_address
 
 
 def app(config: DictConfig) -> None:
@@ -14,13 +15,13 @@ def app(config: DictConfig) -> None:
         BoneAgeError: an option that cannot be right, an extra that is missing, or a checkpoint that cannot be
             read.
     """
-    host = str(config.host)
-    check_address(host, config.port)
-    for module in ("gradio", "captum"):
-        require_installed(module, "the page", "app")
+    for module in ("captum", "fastapi_offline", *(["gradio"] if config.page else [])):
+        require_installed(module, "the server", "app")
+    from boneage_pl.webapp.server import bind, serve
+
+    bound = bind(str(config.host), config.port)  # before the model is loaded
     names = config.ckpt if isinstance(config.ckpt, ListConfig) else [config.ckpt]
     from boneage_pl.prediction.predictor import BoneAgePredictor  # imports torch
-    from boneage_pl.webapp.server import serve
     from boneage_pl.webapp.service import PredictionService
 
     model = BoneAgePredictor.load(
@@ -32,10 +33,13 @@ def app(config: DictConfig) -> None:
     )
     serve(
         PredictionService(model, config.interval_level),
-        host,
-        config.port,
-        config.max_upload_mb,
-        config.max_images,
+        bound,
+        max_bytes=config.max_upload_mb << 20,
+        max_images=config.max_images,
+        page=config.page,
+        token=config.token or os.environ.get("BONEAGE_TOKEN"),
+        root_path=config.root_path,
+        allowed_hosts=config.allowed_hosts,
     )
 
 

@@ -141,11 +141,13 @@ def test_equal_or_odd_names_are_all_kept(tmp_path: Path):
         "<b>é{{x}}.png": PNG,
         "x" * 300 + ".png": PNG,
         "../up.png": PNG,
+        "1": PNG,
+        "7": PNG,
     }
     laid = dropped(tmp_path, names)
     asked = list(laid.requests("unknown"))
     assert [laid.display_name(question.path) for question in asked] == list(names)
-    assert len({question.path for question in asked}) == 5
+    assert len({question.path for question in asked}) == len(names)
     assert all(Path(question.path).read_bytes() == PNG for question in asked)
     assert all(Path(question.path).is_relative_to(laid.folder) for question in asked)
 

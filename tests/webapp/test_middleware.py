@@ -1,7 +1,9 @@
-"""What stands before the server lets through what the page asks for, and nothing else."""
+"""The filter before the server lets through what the page and the API ask for, and nothing else."""
 
 import asyncio
+import base64
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,44 +12,63 @@ import pytest
 from boneage_pl.webapp.middleware import RequestFilter
 from boneage_pl.webapp.uploads import Uploads
 
+MB = 1 << 20
 
-def asked(tmp_path: Path, path: str, method: str = "GET", **headers: str) -> tuple[int, Any]:
-    async def app(_: Any, __: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b'["/up', "more_body": True})
-        await send({"type": "http.response.body", "body": b'load"]'})
 
-    said: list[Any] = []
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Read the whole body, and answer with a file's path as Gradio does."""
+    while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+        pass
+    if message["type"] == "http.disconnect":
+        raise ConnectionError("the client is gone")
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": scope["uploaded"], "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def answered(
+    path: str,
+    method: str = "GET",
+    *,
+    uploads: Uploads | None = None,
+    token: str | None = None,
+    body: Iterable[bytes] = (b"",),
+    uploaded: list[str] | None = None,
+    **headers: str,
+) -> tuple[int, Any]:
+    """Return status and body of a request that comes in parts."""
+    parts = [{"type": "http.request", "body": part, "more_body": True} for part in body]
+    parts[-1]["more_body"] = False
+    sent: list[Any] = []
 
     async def send(message: Any) -> None:
-        said.append(message)
+        sent.append(message)
 
     async def receive() -> Any:
-        return {}
+        return parts.pop(0)
 
-    uploads = Uploads(tmp_path)
     head = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "path": path, "method": method, "headers": head}
-    asyncio.run(RequestFilter(app, uploads, 1 << 21)(scope, receive, send))
-    assert dict(uploads._waiting) == (
-        {"/upload": 1} if path == "/gradio_api/upload" and len(said) == 3 else {}
-    )
-    return said[0]["status"], b"".join(part.get("body", b"") for part in said[1:])
+    scope["uploaded"] = json.dumps(uploaded or []).encode()
+    asyncio.run(RequestFilter(app, 2 * MB, uploads, token)(scope, receive, send))
+    return sent[0]["status"], json.loads(b"".join(part.get("body", b"") for part in sent[1:]))
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/",
-        "/config",
-        "/assets/index-x.js",
-        "/theme.css",
-        "/gradio_api/heartbeat/a1",
-        "/gradio_api/queue/data",
-    ],
-)
-def test_page_requests_pass(tmp_path: Path, path: str):
-    assert asked(tmp_path, path)[0] == 200
+PAGE = [
+    "/",
+    "/config",
+    "/assets/index-x.js",
+    "/theme.css",
+    "/gradio_api/heartbeat/a1",
+    "/gradio_api/queue/data",
+]
+API = ["/api/v1/predict", "/api/v1/model", "/healthz", "/metrics", "/docs", "/openapi.json"]
+
+
+def test_page_and_api_requests_pass(tmp_path: Path):
+    for path in (*PAGE, *API):
+        assert answered(path, uploads=Uploads(tmp_path))[0] == 200, path
+        assert answered(path)[0] == (200 if path in API else 404), path  # without the page
 
 
 @pytest.mark.parametrize(
@@ -61,21 +82,49 @@ def test_page_requests_pass(tmp_path: Path, path: str):
         "/gradio_api/component_server",
         "/gradio_api/call/look",
         "/assets/../secret",
-        "/docs",
+        "/api/v2/predict",
         "/\n",
     ],
 )
 def test_other_requests_are_refused(tmp_path: Path, path: str):
-    assert asked(tmp_path, path)[0] == 404
+    assert answered(path, uploads=Uploads(tmp_path))[0] == 404
 
 
-def test_uploads_are_tracked_and_limited(tmp_path: Path):
-    upload = "/gradio_api/upload"
-    assert asked(tmp_path, upload, "POST", content_length="2000000")[0] == 200
-    status, body = asked(tmp_path, upload, "POST", content_length="9000000")
-    assert (status, json.loads(body)["detail"]) == (
-        413,
-        "That is 8 MB, and no more than 2 are taken at once.",
-    )
-    assert asked(tmp_path, upload, "POST")[0] == 411
-    assert asked(tmp_path, "/gradio_api/queue/join", "POST", content_length="2000000")[0] == 413
+@pytest.mark.parametrize(
+    ("path", "most"), [("/gradio_api/upload", 3), ("/api/v1/predict", 3), ("/gradio_api/queue/join", 1)]
+)
+def test_bodies_are_limited_as_they_arrive(tmp_path: Path, path: str, most: int):
+    def post(megabytes: int, **headers: str) -> tuple[int, Any]:
+        return answered(path, "POST", uploads=Uploads(tmp_path), body=[bytes(MB)] * megabytes, **headers)
+
+    assert post(most)[0] == 200
+    status, problem = post(most + 1)  # chunked: nobody says how long it is
+    assert status == 413
+    assert "no more than 2 MB" in problem["detail"]
+    assert post(most + 1, content_length="10")[0] == 413  # it lies
+    assert post(1, content_length=str(10 * MB))[0] == 413
+
+
+def test_uploads_get_places_of_their_own(tmp_path: Path):
+    uploads = Uploads(tmp_path)
+    paths = []
+    shared = tmp_path / "checksum" / "x.png"
+    for _ in range(2):  # of two visitors, whose files Gradio stores under one name
+        shared.parent.mkdir()
+        shared.write_bytes(b"x")
+        paths += answered("/gradio_api/upload", "POST", uploads=uploads, uploaded=[str(shared)])[1]
+    assert len(set(paths)) == 2
+    assert not shared.exists()
+    assert all(uploads.contains(Path(path)) and Path(path).name == "x.png" for path in paths)
+    call = json.dumps({"data": [[{"path": paths[0]}], "F"]}).encode()
+    answered("/gradio_api/queue/join", "POST", uploads=uploads, body=[call[:20], call[20:]])
+    assert uploads._waiting == {Path(paths[0])}
+
+
+def test_token_is_needed_but_for_health():
+    basic = base64.b64encode(b"anyone:secret").decode()
+    for header in ("Bearer secret", f"Basic {basic}"):
+        assert answered("/metrics", token="secret", authorization=header)[0] == 200
+    for header in ("", "secret", "Bearer", "Bearer secret2", "Basic secret", "Basic ÿ", "Digest secret"):
+        assert answered("/api/v1/model", token="secret", authorization=header)[0] == 401, header
+    assert answered("/healthz", token="secret")[0] == 200

@@ -1,9 +1,11 @@
+import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from boneage_pl.webapp.uploads import _MAX_ITEMS, MAX_AGE_SECONDS, TTLCache, Uploads
+from boneage_pl.webapp.uploads import _MAX_ITEMS, MAX_AGE_SECONDS, MAX_WAIT_SECONDS, TTLCache, Uploads
 
 
 @pytest.fixture
@@ -13,16 +15,32 @@ def uploads(tmp_path: Path) -> Uploads:
     return Uploads(tmp_path)
 
 
-def test_shared_upload_is_deleted_after_last_use(uploads: Uploads):
-    path = uploads.folder / "abc" / "x.png"
-    uploads.add([str(path)])
-    uploads.add([str(path)])
-    with uploads.release([path]):
+def test_upload_is_deleted_after_use(uploads: Uploads):
+    path = Path(uploads.claim(str(uploads.folder / "abc" / "x.png")))
+    with suppress(ValueError), uploads.release([path]):
         assert uploads.contains(path)
-    assert uploads.contains(path)
-    with pytest.raises(ValueError, match="the answer failed"), uploads.release([path]):
-        raise ValueError("the answer failed")
-    assert list(uploads.folder.iterdir()) == []
+        raise ValueError("the prediction failed")
+    assert not path.parent.exists()
+
+
+def test_stored_file_goes_when_nothing_arrives(uploads: Uploads):
+    shared = uploads.folder / "abc" / "x.png"
+    with uploads.arriving():
+        with uploads.arriving():
+            first = Path(uploads.claim(str(shared)))
+        second = Path(uploads.claim(str(shared)))  # of a visitor with the same file
+    assert not shared.exists()
+    assert first != second
+    assert uploads.contains(first)
+    assert uploads.contains(second)
+
+
+def test_nothing_else_is_deleted(uploads: Uploads, tmp_path_factory: pytest.TempPathFactory):
+    outside = tmp_path_factory.mktemp("outside") / "secret.png"
+    outside.write_bytes(b"x")
+    with uploads.release([outside]):
+        pass
+    assert outside.exists()
 
 
 def test_only_uploads_are_tracked(uploads: Uploads, tmp_path_factory: pytest.TempPathFactory):
@@ -37,11 +55,23 @@ def test_only_uploads_are_tracked(uploads: Uploads, tmp_path_factory: pytest.Tem
 def test_abandoned_upload_expires(uploads: Uploads):
     half = uploads.folder / "tmp123"  # of an upload that was too large
     half.write_bytes(b"half")
+    queued = Path(uploads.claim(str(uploads.folder / "abc" / "x.png")))
+    shutil.rmtree(uploads.folder / "abc")
+    uploads.keep([queued])
     now = time.time()
     uploads.delete_expired(now + MAX_AGE_SECONDS - 10)
     assert half.exists()
     uploads.delete_expired(now + MAX_AGE_SECONDS + 10)
+    assert list(uploads.folder.iterdir()) == [queued.parent]
+    uploads.delete_expired(now + MAX_WAIT_SECONDS + 10)
     assert list(uploads.folder.iterdir()) == []
+
+
+def test_swept_folder_is_made_again(uploads: Uploads):
+    shutil.rmtree(uploads.folder)
+    uploads.delete_expired()
+    with uploads.room() as room:
+        assert room.is_dir()
 
 
 def test_unpacked_files_are_deleted(uploads: Uploads):

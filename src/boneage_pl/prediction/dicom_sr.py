@@ -32,13 +32,41 @@ def needs_highdicom() -> None:
 
 
 def write_dicom_sr(prediction: Prediction, model: str, level: float, *, identify: bool) -> Path:
-    """Write a Comprehensive 3D SR beside a prediction's DICOM file, as `<name>_F.sr.dcm`; return its path.
+    """Write `build_dicom_sr` beside a prediction's DICOM file, as `<name>_F.sr.dcm`; return its path.
+
+    Args:
+        prediction: with months, of a file.
+        model: see `build_dicom_sr`, as `level` and `identify`.
+
+    Raises:
+        BoneAgeError: see `build_dicom_sr`; or a report is there already, or cannot be written.
+    """
+    source = Path(prediction.path)
+    path = source.with_name(f"{stem_of(source)}_{prediction.sex}.sr.dcm")
+    try:
+        if path.exists():
+            raise BoneAgeError(f"{path} is there already, and nothing is written over.")
+        content = build_dicom_sr(read_file(source), prediction, model, level, identify=identify)
+        with atomic_path(path) as beside:
+            beside.write_bytes(content)
+    except BoneAgeError as error:
+        raise BoneAgeError(f"dicom_sr=true: {source}: {error}") from error
+    except OSError as error:
+        raise BoneAgeError(f"dicom_sr=true: {path} cannot be written: {error.strerror}.") from error
+    return path
+
+
+def build_dicom_sr(
+    image: bytes, prediction: Prediction, model: str, level: float, *, identify: bool
+) -> bytes:
+    """Return the content of a Comprehensive 3D SR about a prediction.
 
     The bone age is LOINC 37362-1 in UCUM `mo`, with the algorithm's name and version (TID 4019); beside it
     the ends of its interval and the difference to the chronological age, and the quality flags as coded
     evaluations. The verification flag is UNVERIFIED.
 
     Args:
+        image: the content of the DICOM file that was predicted.
         prediction: with months.
         model: what the algorithm was, such as the experiment's name.
         level: of the prediction's interval.
@@ -46,39 +74,30 @@ def write_dicom_sr(prediction: Prediction, model: str, level: float, *, identify
             the report points to the image by its UIDs and has the sex alone.
 
     Raises:
-        BoneAgeError: highdicom is not installed, the image is out-of-distribution, the file is no DICOM that
-            has what a report needs, or a report is there already.
+        BoneAgeError: highdicom is not installed, the image is out-of-distribution, or the file is no DICOM
+            that has what a report needs.
     """
     needs_highdicom()
-    source = Path(prediction.path)
-    path = source.with_name(f"{stem_of(source)}_{prediction.sex}.sr.dcm")
     if "out_of_distribution" in prediction.flags:
-        raise BoneAgeError("dicom_sr=true: out_of_distribution, which is not reported as a measurement.")
-    if path.exists():
-        raise BoneAgeError(f"dicom_sr=true: {path} is there already, and nothing is written over.")
+        raise BoneAgeError("out_of_distribution, which is not reported as a measurement.")
+    file = BytesIO()
     try:
-        report = _report(_evidence(source, identify=identify), prediction, model, level)
+        _report(_evidence(image, identify=identify), prediction, model, level).save_as(file)
     except BoneAgeError:
         raise
     except Exception as error:  # highdicom and pydicom raise whatever comes up
-        raise BoneAgeError(
-            f"dicom_sr=true: {source} lacks what a report needs ({' '.join(str(error).split())[:120]})."
-        ) from error
-    try:
-        with atomic_path(path) as beside:
-            report.save_as(beside)
-    except OSError as error:
-        raise BoneAgeError(f"dicom_sr=true: {path} cannot be written: {error.strerror}.") from error
-    return path
+        lacks = " ".join(str(error).split())[:120]
+        raise BoneAgeError(f"it lacks what a report needs ({lacks}).") from error
+    return file.getvalue()
 
 
-def _evidence(path: Path, *, identify: bool) -> Any:
+def _evidence(content: bytes, *, identify: bool) -> Any:
     """Return the tags of an image that a report repeats, in UTF-8; highdicom would copy many more."""
     from pydicom import Dataset, dcmread
 
-    image = dcmread(BytesIO(read_file(path)), force=True, stop_before_pixels=True)
+    image = dcmread(BytesIO(content), force=True, stop_before_pixels=True)
     if "SOPInstanceUID" not in image:
-        raise BoneAgeError(f"dicom_sr=true: {path} is no DICOM file, and a report points to one.")
+        raise BoneAgeError("it is no DICOM file, and a report points to one.")
     kept = Dataset()
     kept.SpecificCharacterSet = "ISO_IR 192"
     for name in _UIDS:

@@ -1,6 +1,7 @@
 """Unpack uploads of several files, zip archives and tables."""
 
 import os
+import secrets
 import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -89,9 +90,10 @@ def unpack_uploads(files: Sequence[UploadedFile], folder: Path, pictures: int, r
         BoneAgeError: nothing was dropped, or more pictures than are taken.
     """
     laid = UploadBatch(folder)
+    apart = folder / secrets.token_hex(8)  # files have any name, but not this
     for number, file in enumerate(files):
-        part = folder / str(number)  # names need not differ
-        part.mkdir()
+        part = apart / str(number)  # names need not differ
+        part.mkdir(parents=True)
         if file.name.lower().endswith(".zip"):
             room = _unzip(file, part, laid, room)
         elif _is_table(Path(file.name).suffix.lower()):

@@ -1,10 +1,12 @@
-"""ASGI middleware that allow-lists endpoints and limits upload sizes."""
+"""ASGI middleware: an allow-list of paths, a token, and limits of size that hold."""
 
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
+from boneage_pl.webapp.api import is_authorized
 from boneage_pl.webapp.uploads import Uploads
 
 Message = MutableMapping[str, Any]
@@ -12,72 +14,134 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-# What the page asks for. The server has more: it would hand out files, and fetch other hosts' for anyone.
-_ALLOWED_PATHS = re.compile(
-    r"/|/config|/theme\.css|/favicon\.ico|/(assets|static)/[\w./@-]+"
+_API = r"/api/v1/(predict|model)|/healthz|/metrics|/docs|/openapi\.json|/static-offline-docs/[\w.-]+"
+# What the page asks for. Gradio has more: it would hand out files, and fetch other hosts' for anyone.
+_PAGE = (
+    r"|/|/config|/theme\.css|/favicon\.ico|/(assets|static)/[\w./@-]+"
     r"|/gradio_api/(startup-events|upload|upload_progress|queue/join|queue/data|reset|cancel|heartbeat/[\w-]+)"
 )
-_UPLOAD = "/gradio_api/upload"
-_MAX_REQUEST_BYTES = 1 << 20  # bytes of any other request; our choice: they are a few hundred
+_UPLOAD, _JOIN = "/gradio_api/upload", "/gradio_api/queue/join"
+_FORM_BYTES = (
+    1 << 20
+)  # of a form beside its files, and of any other request; our choice: they are a few hundred
 
 
 class RequestFilter:
-    """Refuses other requests than the page's, and larger ones than it should make.
+    """Refuses other requests than those of the page and the API, and larger ones than they should make.
 
     Args:
         app: that answers.
-        uploads: registers files that arrive.
-        most: bytes of one upload, all of its files together.
+        max_bytes: of one upload, all of its files together.
+        uploads: registers the page's files as they arrive; `None` without the page.
+        token: that clients must have; `None` for all of them. A browser asks for it as a password.
     """
 
-    def __init__(self, app: App, uploads: Uploads, most: int) -> None:
-        self.app, self.uploads, self.most = app, uploads, most
+    def __init__(
+        self, app: App, max_bytes: int, uploads: Uploads | None = None, token: str | None = None
+    ) -> None:
+        self.app, self.max_bytes, self.uploads, self.token = app, max_bytes, uploads, token
+        self._allowed = re.compile(_API + (_PAGE if uploads else ""))
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request, as ASGI has it."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        path = scope.get("path", "")
-        if scope["type"] != "http" or not _ALLOWED_PATHS.fullmatch(path) or ".." in path:
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        if scope["type"] != "http" or not self._allowed.fullmatch(path) or ".." in path:
             await _send_error(send, 404, "There is no such thing here.")
             return
-        uploading = path == _UPLOAD
-        if problem := self._too_large(scope, self.most if uploading else _MAX_REQUEST_BYTES):
-            await _send_error(send, *problem)
+        headers = dict(scope["headers"])
+        given = headers.get(b"authorization", b"").decode("latin-1")
+        if self.token and path != "/healthz" and not is_authorized(given, self.token):
+            await _send_error(
+                send, 401, "A token is needed.", (b"www-authenticate", b'Basic realm="boneage_pl"')
+            )
             return
-        await self.app(scope, receive, self._track_upload(send) if uploading else send)
+        most = _FORM_BYTES + (self.max_bytes if path in (_UPLOAD, "/api/v1/predict") else 0)
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > most:
+            await _send_error(send, 413, self._too_large())
+            return
+        counted = _Counted(receive, send, most, record=path == _JOIN)
+        try:
+            if path == _UPLOAD and self.uploads:
+                with self.uploads.arriving():
+                    await self.app(scope, counted.receive, _claim_files(self.uploads, counted.send))
+            else:
+                await self.app(scope, counted.receive, counted.send)
+        except Exception:
+            if not counted.exceeded:
+                raise
+        if counted.exceeded and not counted.started:
+            await _send_error(send, 413, self._too_large())
+        if path == _JOIN and self.uploads:
+            self.uploads.keep(_named_files(bytes(counted.body)))
 
-    def _too_large(self, scope: Message, most: int) -> tuple[int, str] | None:
-        if scope["method"] in ("GET", "HEAD"):
-            return None
-        length = dict(scope["headers"]).get(b"content-length", b"")
-        if not length.isdigit():
-            return 411, "An upload must say how long it is."
-        if int(length) > most:
-            return 413, f"That is {int(length) >> 20} MB, and no more than {most >> 20} are taken at once."
-        return None
-
-    def _track_upload(self, send: Send) -> Send:
-        """Return a `send` that reads along which files have arrived."""
-        body = bytearray()
-        status = 0
-
-        async def noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            elif message["type"] == "http.response.body" and status == 200:
-                body.extend(message.get("body", b""))
-                if not message.get("more_body"):
-                    self.uploads.add(json.loads(body))
-            await send(message)
-
-        return noted
+    def _too_large(self) -> str:
+        return f"That is too large: no more than {self.max_bytes >> 20} MB are taken at once."
 
 
-async def _send_error(send: Send, status: int, words: str) -> None:
+def _claim_files(uploads: Uploads, send: Send) -> Send:
+    """Return a `send` that gives files which have arrived places of their own, and names these instead."""
+    body = bytearray()
+    start: Message = {}
+
+    async def claimed(message: Message) -> None:
+        nonlocal start
+        if message["type"] == "http.response.start":
+            start = message
+            return
+        body.extend(message.get("body", b""))
+        if message.get("more_body"):
+            return
+        content = bytes(body)
+        if start["status"] == 200:
+            content = json.dumps([uploads.claim(path) for path in json.loads(content)]).encode()
+        head = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]
+        await send({**start, "headers": [*head, (b"content-length", str(len(content)).encode())]})
+        await send({"type": "http.response.body", "body": content})
+
+    return claimed
+
+
+class _Counted:
+    """Counts a request's bytes as they arrive; past the limit the client is gone for the application."""
+
+    def __init__(self, receive: Receive, send: Send, most: int, *, record: bool) -> None:
+        self._receive, self._send, self._left, self._record = receive, send, most, record
+        self.body = bytearray()
+        self.started = self.exceeded = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        part = message.get("body", b"")
+        self._left -= len(part)
+        if self._left < 0:
+            self.exceeded = True
+            return {"type": "http.disconnect"}
+        if self._record:
+            self.body += part
+        return message
+
+    async def send(self, message: Message) -> None:
+        if self.started or not self.exceeded:
+            self.started = True
+            await self._send(message)
+
+
+def _named_files(body: bytes) -> list[Path]:
+    """Return the files that a call of the page names, of its request's body."""
+    try:
+        values = json.loads(body)["data"]
+        listed = [one for value in values for one in (value if isinstance(value, list) else [value])]
+        return [Path(one["path"]) for one in listed if isinstance(one, dict) and "path" in one]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+async def _send_error(send: Send, status: int, words: str, *headers: tuple[bytes, bytes]) -> None:
     body = json.dumps({"detail": words}).encode()
-    head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
     await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": body})

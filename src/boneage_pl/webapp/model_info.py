@@ -27,14 +27,12 @@ def format_model_line(model: BoneAgePredictor) -> str:
     """Return the model in a few words: what it is and how far off."""
     first = model.members[0].metadata
     if len(model.members) == 1:
-        content = first.split.get("pixel_sha256") or first.split["file_sha256"]
-        images = len({content.get(i, i) for i in first.validation["id"]})
         return (
-            f"{first.experiment}, {first.image_size} pixels: off by {_mae(first):.1f} months on average on"
-            f" its {images} validation images"
+            f"{first.experiment}, {first.image_size} pixels: off by {validation_mae(first):.1f} months on"
+            f" average on its {count_validation_images(first)} validation images"
         )
     every = ", ".join(
-        f"{member.metadata.experiment} ({_mae(member.metadata):.1f})" for member in model.members
+        f"{member.metadata.experiment} ({validation_mae(member.metadata):.1f})" for member in model.members
     )
     return f"the mean of {len(model.members)} models, off by {every} months on their validation images"
 
@@ -60,10 +58,16 @@ def model_figures(model: BoneAgePredictor) -> str:
     return Markup('<div class="figures">{}</div>').format(Markup("").join(figures))
 
 
-def _mae(record: CheckpointMetadata) -> float:
-    answers = record.validation
-    pairs = zip(answers["predicted"], answers["bone_age"], strict=True)
-    return sum(abs(predicted - true) for predicted, true in pairs) / max(len(answers["id"]), 1)
+def count_validation_images(record: CheckpointMetadata) -> int:
+    """Return how many different images validated a checkpoint."""
+    content = record.split.get("pixel_sha256") or record.split["file_sha256"]
+    return len({content.get(i, i) for i in record.validation["id"]})
+
+
+def validation_mae(record: CheckpointMetadata) -> float:
+    """Return a checkpoint's MAE on its own validation rows, in months."""
+    pairs = zip(record.validation["predicted"], record.validation["bone_age"], strict=True)
+    return sum(abs(predicted - true) for predicted, true in pairs) / max(len(record.validation["id"]), 1)
 
 
 def _content(path: Path) -> str:

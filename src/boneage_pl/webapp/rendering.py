@@ -101,7 +101,7 @@ def render_table(
     rows = [
         {
             "answer": r.prediction,
-            "picture": _png(_thumbnail(desk.has_gradcam(r))) if r.prediction.months is not None else "",
+            "picture": _png(_thumbnail(desk.pixels(r))) if r.prediction.months is not None else "",
         }
         for r in readings
     ]
@@ -129,13 +129,13 @@ def _prediction_context(
         return {"answer": answer}
     assert answer.male is not None
     sd = skeletal_age_sd(age, male=answer.male) if age is not None else None
-    heatmap = desk.grad_cam(looked, reading)
+    heatmap = desk.cached_grad_cam(looked, reading)
     return {
         "answer": answer,
         "axis": Axis(max(answer.upper or answer.months, age or 0)),
         "difference": None if age is None else answer.months - age,
         "sd": sd,
-        "seen": _png(Image.fromarray(desk.has_gradcam(reading))),
+        "seen": _png(Image.fromarray(desk.pixels(reading))),
         "where": "" if heatmap is None else _png(Image.fromarray(colorize(heatmap), "RGBA")),
         "cells": None if heatmap is None else heatmap.shape,
     }

@@ -1,11 +1,13 @@
-"""Serve predictions one request at a time."""
+"""One model for everyone who asks: requests that wait together share batches."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from threading import Lock
+from queue import SimpleQueue
+from threading import Lock, Thread
 
 from PIL import Image
 
@@ -16,7 +18,8 @@ from boneage_pl.prediction.predictor import BoneAgePredictor
 from boneage_pl.prediction.types import PredictionRequest, PredictionResult
 
 ORIGINAL = 640  # pixels; our choice: the longest side of the picture that is shown beside the square
-_IMAGES_PER_TURN = 16  # our choice: pictures of a long list between which others are let in
+_IMAGES_PER_TURN = 16  # our choice: images of a long list between which others are let in
+_BATCH = 32  # images that are predicted together at most
 
 
 @dataclass
@@ -40,8 +43,16 @@ class SessionImage:
     maps: dict[bool, Heatmap | None] = field(default_factory=dict)
 
 
+@dataclass
+class _Job:
+    requests: Sequence[PredictionRequest]
+    done: "Future[list[PredictionResult]]" = field(default_factory=Future)
+
+
 class PredictionService:
-    """A model that several people ask.
+    """A model that several clients use at once.
+
+    One thread predicts; while it does, requests wait, and those that wait together are predicted together.
 
     Args:
         model: of one or several checkpoints; Grad-CAM is of the first.
@@ -50,14 +61,47 @@ class PredictionService:
 
     def __init__(self, model: BoneAgePredictor, level: float) -> None:
         self.model, self.level = model, level
-        self._lock = Lock()
+        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        self._lock = Lock()  # of the model: predictions and Grad-CAM take turns
+        Thread(target=self._work, daemon=True, name="predictions").start()
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for their turn."""
+        return self._jobs.qsize()
+
+    def predict(self, requests: Sequence[PredictionRequest]) -> list[PredictionResult]:
+        """Return the results of requests, in order; two of an image whose sex is `unknown`."""
+        job = _Job(requests)
+        self._jobs.put(job)
+        return job.done.result()
+
+    def _work(self) -> None:
+        while True:
+            jobs = [self._jobs.get()]
+            while sum(len(job.requests) for job in jobs) < _BATCH and not self._jobs.empty():
+                jobs.append(self._jobs.get())  # no other thread takes any
+            self._run(jobs)
+
+    def _run(self, jobs: list[_Job]) -> None:
+        results: dict[int, list[PredictionResult]] = {id(r): [] for job in jobs for r in job.requests}
+        try:
+            with self._lock:
+                for result in self.model.predict_iter([r for job in jobs for r in job.requests]):
+                    results[id(result.request)].append(result)
+        except Exception as error:  # it is raised where the call waits
+            if len(jobs) > 1:  # one of them is at fault, and the others are not
+                for job in jobs:
+                    self._run([job])
+            else:
+                jobs[0].done.set_exception(error)
+            return
+        for job in jobs:
+            job.done.set_result([result for r in job.requests for result in results[id(r)]])
 
     def predict_one(self, path: Path, name: str) -> SessionImage:
         """Predict an image for both sexes: the sex may be entered later."""
-        with self._lock:
-            readings = [
-                _with_name(r, name) for r in self.model.predict_iter([PredictionRequest(path, "unknown")])
-            ]
+        readings = [_with_name(r, name) for r in self.predict([PredictionRequest(path, "unknown")])]
         radiograph = readings[0].radiograph
         if radiograph is None:
             return SessionImage(name, readings)
@@ -66,27 +110,29 @@ class PredictionService:
         kept = [replace(reading, radiograph=None) for reading in readings]  # decoded, it may be large
         return SessionImage(name, kept, _encode_jpeg(shown), radiograph.image.size, radiograph.tags)
 
-    def grad_cam(self, looked: SessionImage, reading: PredictionResult) -> Heatmap | None:
-        """Return where the network looked, see `grad_cam`."""
-        male = reading.prediction.male
-        assert male is not None
-        if male not in looked.maps:
-            with self._lock:
-                looked.maps[male] = grad_cam(self.model.members[0], self.has_gradcam(reading), male=male)
-        return looked.maps[male]
-
-    def has_gradcam(self, reading: PredictionResult) -> Pixels:
-        """Return what the first network saw."""
-        return reading.pixels[self.model.members[0].resize_spec]
-
     def predict_many(self, requests: Iterable[PredictionRequest]) -> Iterator[PredictionResult]:
-        """Yield the answers to a list."""
+        """Yield the results of a long list; others have their turns between its parts."""
         coming = iter(requests)
         while part := list(islice(coming, _IMAGES_PER_TURN)):
-            with self._lock:
-                results = list(self.model.predict_iter(part))
-            for reading in results:
-                yield replace(reading, radiograph=None)
+            for result in self.predict(part):
+                yield replace(result, radiograph=None)
+
+    def grad_cam(self, result: PredictionResult) -> Heatmap | None:
+        """Return where the first network looked, see `grad_cam`."""
+        assert result.prediction.male is not None
+        with self._lock:
+            return grad_cam(self.model.members[0], self.pixels(result), male=result.prediction.male)
+
+    def cached_grad_cam(self, looked: SessionImage, result: PredictionResult) -> Heatmap | None:
+        """Return the same for an image that is kept."""
+        male = bool(result.prediction.male)
+        if male not in looked.maps:
+            looked.maps[male] = self.grad_cam(result)
+        return looked.maps[male]
+
+    def pixels(self, result: PredictionResult) -> Pixels:
+        """Return what the first network saw, uint8 [side, side]."""
+        return result.pixels[self.model.members[0].resize_spec]
 
 
 def _with_name(reading: PredictionResult, name: str) -> PredictionResult:

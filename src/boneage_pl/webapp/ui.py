@@ -22,23 +22,24 @@ from boneage_pl.webapp.uploads import TTLCache, Uploads
 log = logging.getLogger(__name__)
 
 
-def file_dropzone(**options: Any) -> gr.File:
+def file_dropzone(uploads: Uploads, **options: Any) -> gr.File:
     """Return a component whose value is a list of `UploadedFile`.
 
     Methods are replaced on the component: for a class of our own Gradio writes a stub beside this file.
 
     Args:
+        uploads: whose files it takes.
         options: of Gradio's component.
     """
     zone = gr.File(elem_classes="drop", **options)
-    move = zone.async_move_resource_to_block_cache
 
-    async def refusing(path: str | Path | None) -> str | None:
-        if path is not None and "://" in str(path):  # Gradio would fetch it
-            raise gr.Error("Only files that are dropped here are read.")
-        return await move(path)
+    async def checked(path: str | Path | None) -> str | None:
+        if path is not None and not uploads.contains(Path(path)):
+            # a mounted Gradio would read any file of this machine, and fetch any other's
+            raise gr.Error("Only files that are dropped here are read.", print_exception=False)
+        return None if path is None else str(path)
 
-    zone.async_move_resource_to_block_cache = refusing  # type: ignore[method-assign, assignment]
+    zone.async_move_resource_to_block_cache = checked  # type: ignore[method-assign, assignment]
     zone.preprocess = _files  # type: ignore[method-assign, assignment]
     return zone
 
@@ -115,7 +116,7 @@ def _single_tab(desk: PredictionService, uploads: Uploads, kept: TTLCache[Sessio
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             file = file_dropzone(
-                label="Radiograph: PNG, JPEG, TIFF or DICOM", file_count="single", height=140
+                uploads, label="Radiograph: PNG, JPEG, TIFF or DICOM", file_count="single", height=140
             )
             sex = gr.Radio(_ONE, value="unknown", label="Sex of the child")
             age = gr.Textbox(label="Chronological age, if known", placeholder="9 y 2 m, 9.5 y or 110 m")
@@ -170,7 +171,9 @@ def _single_tab(desk: PredictionService, uploads: Uploads, kept: TTLCache[Sessio
 
 
 def _batch_tab(desk: PredictionService, uploads: Uploads, limits: Limits) -> None:
-    files = file_dropzone(label="Radiographs, a zip file, a table", file_count="multiple", height=180)
+    files = file_dropzone(
+        uploads, label="Radiographs, a zip file, a table", file_count="multiple", height=180
+    )
     sex = gr.Radio(_MANY, value="table", label="Sex of the children")
     button = gr.Button("Read the bone ages", variant="primary")
     answers = _is_live(rendering.render_message(_HELP_MANY, "quiet"))

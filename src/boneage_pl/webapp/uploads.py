@@ -1,25 +1,27 @@
 """Uploaded files and the images of a session, and when they are deleted."""
 
+import os
 import secrets
 import shutil
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Generic, TypeVar
 
-_ROOM = "unpacked_"
-MAX_AGE_SECONDS = 600  # seconds; our choice: unused files are deleted after that
+_OWN, _ROOM = "upload_", "unpacked_"
+MAX_AGE_SECONDS = 600  # our choice: unused files are deleted after that
+MAX_WAIT_SECONDS = 3600  # our choice: the same of files that wait in a queue
 
 
 class Uploads:
-    """The folder of uploads, with a use count for each file.
+    """The folder of uploads.
 
-    Gradio stores identical files under one path, so a file is deleted only after the last request that
-    uses it.
+    Gradio stores identical files under one path, called by their content. Each upload gets a folder of its
+    own with a name that nobody can guess, so that only who has dropped a file can name it.
 
     Args:
         folder: empty, and nobody else's.
@@ -27,32 +29,65 @@ class Uploads:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._waiting: Counter[str] = Counter()
+        self._waiting: set[Path] = set()
+        self._arriving = 0
         self._lock = Lock()
 
-    def add(self, paths: Iterable[str]) -> None:
-        """Take note of files that are there now."""
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """Delete what Gradio has stored at the end of the block, unless other uploads still arrive."""
         with self._lock:
-            self._waiting.update(paths)
+            self._arriving += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._arriving -= 1
+                if not self._arriving:
+                    self._delete(lambda path: not path.name.startswith((_OWN, _ROOM)))
+
+    def claim(self, path: str) -> str:
+        """Give a file that has arrived a folder of its own, and return its path there."""
+        own = self.folder / f"{_OWN}{secrets.token_hex(16)}"
+        own.mkdir(parents=True)
+        target = own / Path(path).name
+        try:
+            os.link(path, target)
+        except OSError:  # a disk without links
+            shutil.copyfile(path, target)
+        return str(target)
 
     @contextmanager
     def release(self, paths: Iterable[Path]) -> Iterator[None]:
-        """Delete uploads at the end of the block, but for those that somebody else waits for."""
+        """Delete uploads at the end of the block."""
+        paths = [path for path in paths if self.contains(path)]
         try:
             yield
         finally:
             for path in paths:
-                self._let_go(path)
+                with suppress(OSError):
+                    path.unlink()
+                    path.parent.rmdir()
+            with self._lock:
+                self._waiting.difference_update(paths)
+
+    def keep(self, paths: Iterable[Path]) -> None:
+        """Note that uploads wait in a queue: they are not abandoned."""
+        with self._lock:
+            self._waiting.update(paths)
 
     def contains(self, path: Path) -> bool:
-        """Whether a path is that of an upload."""
+        """Whether a path is that of an upload, see `claim`."""
         with suppress(OSError, ValueError):
-            return path.resolve().is_relative_to(self.folder.resolve()) and path.is_file()
+            own = path.resolve().parent
+            inside = own.parent == self.folder.resolve() and own.name.startswith(_OWN)
+            return inside and path.is_file()
         return False
 
     @contextmanager
     def room(self) -> Iterator[Path]:
         """Yield a folder for what is unpacked; it is deleted at the end."""
+        self.folder.mkdir(parents=True, exist_ok=True)  # the system may have swept its temporary folder
         with TemporaryDirectory(prefix=_ROOM, dir=self.folder) as folder:
             yield Path(folder)
 
@@ -62,27 +97,22 @@ class Uploads:
         Args:
             now: the time, as `time.time` gives it.
         """
-        before = (now or time.time()) - MAX_AGE_SECONDS
+        now = now or time.time()
+        with self._lock:
+            waiting = {path.parent for path in self._waiting}
+
+        def is_abandoned(path: Path) -> bool:
+            age = MAX_WAIT_SECONDS if path in waiting else MAX_AGE_SECONDS
+            return not path.name.startswith(_ROOM) and path.lstat().st_mtime < now - age
+
+        self._delete(is_abandoned)
+
+    def _delete(self, chosen: Callable[[Path], bool]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         for path in list(self.folder.iterdir()):
             with suppress(OSError):  # somebody else was faster
-                if path.name.startswith(_ROOM) or path.lstat().st_mtime >= before:
-                    continue
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-        with self._lock:
-            self._waiting = Counter({path: n for path, n in self._waiting.items() if Path(path).exists()})
-
-    def _let_go(self, path: Path) -> None:
-        with self._lock:
-            self._waiting[str(path)] -= 1
-            if self._waiting[str(path)] > 0:
-                return
-            del self._waiting[str(path)]
-            with suppress(OSError):
-                path.unlink()
-                path.parent.rmdir()  # one of its own, called by a checksum
+                if chosen(path):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 _MAX_ITEMS = 200  # our choice: people who look at once; each picture takes up to a megabyte

@@ -1,0 +1,296 @@
+"""REST API: predictions as JSON or DICOM SR, the model, health and metrics."""
+
+import base64
+import hmac
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from io import BytesIO
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, FastAPI, File, Form, Header, HTTPException, Request, Response, UploadFile
+from fastapi.responses import PlainTextResponse
+from fastapi_offline import FastAPIOffline
+from PIL import Image
+from pydantic import BaseModel, Field
+
+from boneage_pl import __version__
+from boneage_pl.errors import BoneAgeError
+from boneage_pl.prediction.conformal import check_coverage_level
+from boneage_pl.prediction.dicom_sr import build_dicom_sr
+from boneage_pl.prediction.gradcam import colorize
+from boneage_pl.prediction.inputs import parse_sex
+from boneage_pl.prediction.types import Prediction, PredictionRequest, PredictionResult
+from boneage_pl.webapp.age_input import parse_age
+from boneage_pl.webapp.model_info import count_validation_images, validation_mae
+from boneage_pl.webapp.service import PredictionService
+
+DICOM = "application/dicom"
+MAX_WAITING = 64  # calls that wait for their turn; our choice: more are refused with 503
+
+
+class PredictedAge(BaseModel):
+    """The bone age of one image, for one sex; ages in months."""
+
+    path: str = Field(description="the file's name")
+    sex: Literal["F", "M", ""] = Field(description="that it is predicted for; empty if none is known")
+    months: float | None = Field(description="bone age; null with an error")
+    years_months: str = Field(description="the same as people say it")
+    lower: float | None = Field(description="lower end of the prediction interval")
+    upper: float | None = Field(description="its upper end")
+    flags: list[str] = Field(description="why it may be wrong, such as out_of_distribution")
+    error: str = Field(description="why there is no prediction; else empty")
+    chronological_age: float | None
+    age_difference: float | None = Field(description="bone age minus chronological age")
+    age_difference_sd: float | None = Field(description="the same in standard deviations of skeletal age")
+    notes: list[str] = Field(description="what was done to the image, or is known about it")
+    predicted_std: float | None = Field(description="of models that predict a distribution")
+    gradcam: str | None = Field(None, description="heatmap as a PNG file in Base64, if asked for")
+
+
+class Predictions(BaseModel):
+    """One prediction of each file, or two where the sex is unknown."""
+
+    model: str
+    interval_level: float
+    predictions: list[PredictedAge]
+
+
+class Member(BaseModel):
+    """A checkpoint of the model."""
+
+    experiment: str
+    image_size: int = Field(description="pixels")
+    validation_images: int
+    validation_mae: float = Field(description="months")
+    synthetic: bool = Field(description="trained on drawn radiographs: of real hands it knows nothing")
+
+
+class ModelInfo(BaseModel):
+    """The model that predicts."""
+
+    version: str = Field(description="of boneage_pl")
+    interval_level: float
+    members: list[Member]
+    intended_use: str = "A research result. Not a medical device; not for diagnosis or treatment."
+
+
+class Problem(BaseModel):
+    """Why a request is refused."""
+
+    detail: str
+
+
+class Metrics:
+    """Counts requests by path and status, and their seconds, in Prometheus' text format."""
+
+    def __init__(self, service: PredictionService) -> None:
+        self.service = service
+        self.requests: Counter[tuple[str, int]] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    async def measure(
+        self, request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        """Answer a request, and count it."""
+        start, status = time.perf_counter(), 500
+        try:
+            response = await call_next(request)
+            status = response.status_code
+            return response
+        finally:
+            route = getattr(request.scope.get("route"), "path", "other")
+            self.requests[route, status] += 1
+            self.seconds[route] += time.perf_counter() - start
+
+    def text(self) -> str:
+        """Return all of them."""
+        lines = ["# TYPE boneage_requests_total counter"]
+        lines += [
+            f'boneage_requests_total{{path="{path}",status="{status}"}} {count}'
+            for (path, status), count in sorted(self.requests.items())
+        ]
+        errors = sum(count for (_, status), count in self.requests.items() if status >= 500)
+        lines += ["# TYPE boneage_errors_total counter", f"boneage_errors_total {errors}"]
+        lines += ["# TYPE boneage_request_seconds_total counter"]
+        lines += [
+            f'boneage_request_seconds_total{{path="{path}"}} {seconds:.6f}'
+            for path, seconds in sorted(self.seconds.items())
+        ]
+        lines += ["# TYPE boneage_queue gauge", f"boneage_queue {self.service.waiting}"]
+        return "\n".join(lines) + "\n"
+
+
+def create_api(service: PredictionService, max_images: int, root_path: str = "") -> FastAPI:
+    """Return the application.
+
+    Args:
+        service: predicts.
+        max_images: of one request.
+        root_path: of a reverse proxy, such as `/boneage`.
+    """
+    app = FastAPIOffline(
+        title="boneage_pl",
+        version=__version__,
+        description="Bone ages, in months, from hand radiographs. A research result, not a medical device.",
+        root_path=root_path,
+        redoc_url=None,
+    )
+    metrics = Metrics(service)
+    app.middleware("http")(metrics.measure)
+
+    def check_request(request: Request) -> None:
+        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+            raise HTTPException(415, "Post a form with files: multipart/form-data.")
+        if service.waiting >= MAX_WAITING:
+            raise HTTPException(
+                503, f"{service.waiting} requests wait already; try again later.", {"Retry-After": "5"}
+            )
+
+    problems: dict[int | str, dict[str, Any]] = {
+        code: {"model": Problem, "description": words}
+        for code, words in (
+            (413, "too large, or too many files"),
+            (415, "no multipart form"),
+            (503, "too many requests wait"),
+        )
+    }
+
+    @app.post(
+        "/api/v1/predict",
+        response_model=Predictions,
+        responses={200: {"content": {DICOM: {}}}, **problems},
+        dependencies=[Depends(check_request)],
+    )
+    def predict(
+        files: Annotated[list[UploadFile], File(description="radiographs: PNG, JPEG, TIFF, DICOM …")],
+        sex: Annotated[
+            Literal["F", "M", "unknown"] | None,
+            Form(description="of all; by default that of each DICOM file"),
+        ] = None,
+        chronological_age: Annotated[str, Form(description="9 y 2 m, 9.5 y or 110 m")] = "",
+        birth_date: Annotated[
+            str, Form(description="with radiograph_date instead of an age: 2014-05-30")
+        ] = "",
+        radiograph_date: Annotated[str, Form()] = "",
+        interval_level: Annotated[float | None, Form(description="coverage of the intervals")] = None,
+        gradcam: Annotated[bool, Form(description="add heatmaps of where the network looked")] = False,
+        identify: Annotated[bool, Form(description="name patient and study in a DICOM SR")] = False,
+        accept: Annotated[str, Header(include_in_schema=False)] = "",
+    ) -> Any:
+        """Predict bone ages. A file that cannot be read is an item with an error.
+
+        With `Accept: application/dicom` and one DICOM file of known sex the answer is a structured report.
+        """
+        if len(files) > max_images:
+            raise HTTPException(413, f"{len(files)} files; no more than {max_images} are taken at once.")
+        try:
+            age = parse_age(chronological_age, birth_date, radiograph_date)
+            level = service.level if interval_level is None else interval_level
+            check_coverage_level(level)
+        except BoneAgeError as error:
+            raise HTTPException(422, str(error)) from error
+        contents = [file.file.read() for file in files]
+        requests = [PredictionRequest(content, parse_sex(sex)) for content in contents]
+        names = {id(request): file.filename or "" for request, file in zip(requests, files, strict=True)}
+        results = service.predict(requests)
+        predictions = [_complete(service, r, names[id(r.request)], age, level) for r in results]
+        if DICOM in accept:
+            return _structured_report(service, contents, predictions, level, identify=identify)
+        items = [PredictedAge(**prediction.to_dict()) for prediction in predictions]
+        if gradcam:
+            for item, result in zip(items, results, strict=True):
+                item.gradcam = _heatmap(service, result)
+        return Predictions(model=_model_name(service), interval_level=level, predictions=items)
+
+    @app.get("/api/v1/model")
+    def model() -> ModelInfo:
+        """Describe the model."""
+        records = [member.metadata for member in service.model.members]
+        members = [
+            Member(
+                experiment=record.experiment,
+                image_size=record.image_size,
+                validation_images=count_validation_images(record),
+                validation_mae=validation_mae(record),
+                synthetic=record.synthetic,
+            )
+            for record in records
+        ]
+        return ModelInfo(version=__version__, interval_level=service.level, members=members)
+
+    @app.get("/healthz", response_class=PlainTextResponse)
+    def healthz() -> str:
+        """Say that the server is up and the model loaded."""
+        return "ok\n"
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    def metrics_text() -> str:
+        """Return requests, errors, seconds and the queue, for Prometheus."""
+        return metrics.text()
+
+    return app
+
+
+def _complete(
+    service: PredictionService, result: PredictionResult, name: str, age: float | None, level: float
+) -> Prediction:
+    """Return a prediction with its file's name, the age that was given, and the interval of a level."""
+    prediction = replace(result.prediction, path=name)
+    if age is not None:
+        prediction = replace(prediction, chronological_age=age)
+    if prediction.months is not None and prediction.male is not None and level != service.level:
+        lower, upper = service.model.intervals.at_level(level).interval(
+            prediction.months, male=prediction.male, std=prediction.std
+        )
+        prediction = replace(prediction, lower=lower, upper=upper)
+    return prediction
+
+
+def _structured_report(
+    service: PredictionService,
+    contents: list[bytes],
+    predictions: list[Prediction],
+    level: float,
+    *,
+    identify: bool,
+) -> Response:
+    if len(contents) != 1 or len(predictions) != 1:
+        raise HTTPException(
+            422, "A DICOM SR is of one file and one sex: post one, with sex F or M if it has none."
+        )
+    (content,), (prediction,) = contents, predictions
+    if prediction.error:
+        raise HTTPException(422, f"{prediction.path}: {prediction.error}")
+    try:
+        report = build_dicom_sr(content, prediction, _model_name(service), level, identify=identify)
+    except BoneAgeError as error:
+        raise HTTPException(422, f"{prediction.path}: {error}") from error
+    return Response(report, media_type=DICOM)
+
+
+def _heatmap(service: PredictionService, result: PredictionResult) -> str | None:
+    heatmap = None if result.prediction.months is None else service.grad_cam(result)
+    if heatmap is None:
+        return None
+    file = BytesIO()
+    Image.fromarray(colorize(heatmap), "RGBA").save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _model_name(service: PredictionService) -> str:
+    return ", ".join(dict.fromkeys(member.metadata.experiment for member in service.model.members))
+
+
+def is_authorized(header: str, token: str) -> bool:
+    """Whether an `Authorization` header has the token: as a bearer's, or as the password of any user."""
+    scheme, _, given = header.partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(given, validate=True).decode().partition(":")[2]
+        except ValueError:
+            return False
+    elif scheme.lower() != "bearer":
+        return False
+    return hmac.compare_digest(given.encode(), token.encode())
