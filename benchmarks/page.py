@@ -1,9 +1,10 @@
-"""How long the page lets people wait, from the upload to the answer with its overlays.
+"""How long the page and the API let people wait.
 
     python -m benchmarks.page [--sizes 128 500]
 
-Serves networks of one step (their weights are of no account here) as the command does, and asks them by HTTP
-about a radiograph as large as the originals: one by one, and twenty at once. Prints a table in Markdown.
+Serves networks of one step (their weights are of no account here) as the command does, and calls them by HTTP
+with a radiograph as large as the originals. Prints two tables in Markdown: the page, from the upload to the
+prediction with its overlays; and the API with 1, 4 and 16 clients, beside `BoneAgePredictor` alone.
 """
 
 import argparse
@@ -12,17 +13,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
+
+import httpx
 
 from benchmarks.inference_latency import write_checkpoint
 from benchmarks.speed import draw_original, machine
+from boneage_pl import BoneAgePredictor
+from boneage_pl.evaluation.templating import format_table
+from boneage_pl.prediction.types import PredictionRequest
 from tests.webapp.http_client import Caller, free_port
 
 ROUNDS = 10
 PEOPLE = 20
+CLIENTS = (1, 4, 16)
+CALLS = 96  # of the API, by each number of clients
 
 
 def seconds(do: Callable[[], object]) -> float:
@@ -30,6 +39,74 @@ def seconds(do: Callable[[], object]) -> float:
     begun = time.perf_counter()
     do()
     return time.perf_counter() - begun
+
+
+@contextmanager
+def served(ckpt: Path) -> Iterator[tuple[str, subprocess.Popen[str], float]]:
+    """Serve a checkpoint; yield its address, its process, and how long it took to start."""
+    port = free_port()
+    begun = time.perf_counter()
+    command = [sys.executable, "-m", "boneage_pl.app", f"ckpt={ckpt}", f"port={port}"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout
+        while "Ctrl-C" not in server.stdout.readline():
+            assert server.poll() is None
+        yield f"http://127.0.0.1:{port}", server, time.perf_counter() - begun
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait()
+
+
+def page_row(ckpt: Path, size: int, picture: bytes) -> list[str]:
+    """Return the page's row for a checkpoint."""
+    with served(ckpt) as (url, server, started):
+        callers = [Caller(url) for _ in range(PEOPLE)]
+
+        def ask(caller: Caller) -> None:
+            assert "bone age <b>" in caller.one("hand.png", picture)
+
+        first = seconds(lambda: ask(callers[0]))
+        each = [seconds(lambda: ask(callers[0])) for _ in range(ROUNDS)]
+        with ThreadPoolExecutor(PEOPLE) as people:
+            crowd = seconds(lambda: list(people.map(ask, callers)))
+        memory = int(Path(f"/proc/{server.pid}/status").read_text().partition("VmRSS:")[2].split()[0]) / 2**20
+    one = f"{median(each):.2f} s (the first {first:.2f})"
+    return [
+        f"{size} px",
+        f"{started:.1f} s",
+        one,
+        f"{max(each):.2f} s",
+        f"{crowd:.1f} s",
+        f"{memory:.1f} GiB",
+    ]
+
+
+def api_rows(ckpt: Path, size: int, picture: bytes) -> Iterator[list[str]]:
+    """Yield the API's rows for a checkpoint, the model alone first."""
+    model = BoneAgePredictor.load(ckpt)
+    requests = [PredictionRequest(picture, False) for _ in range(CALLS)]
+    list(model.predict_iter(requests[:4]))
+    alone = CALLS / seconds(lambda: list(model.predict_iter(requests)))
+    yield [f"{size} px", "predict, in batches", "–", "–", f"{alone:.1f}", "1"]
+    one = [seconds(lambda: list(model.predict_iter(requests[:1]))) for _ in range(ROUNDS)]
+    yield [f"{size} px", "predict, one by one", f"{median(one):.3f} s", "–", f"{1 / median(one):.1f}", "–"]
+    with served(ckpt) as (url, *_):
+        client = httpx.Client(base_url=url, timeout=600, limits=httpx.Limits(max_connections=16))
+
+        def call(_: int) -> float:
+            form = {"files": [("files", ("hand.png", picture))], "data": {"sex": "F"}}
+            return seconds(lambda: client.post("/api/v1/predict", **form).raise_for_status())  # type: ignore[arg-type]
+
+        call(0)
+        for clients in CLIENTS:
+            with ThreadPoolExecutor(clients) as people:
+                begun = time.perf_counter()
+                each = list(people.map(call, range(CALLS)))
+                rate = CALLS / (time.perf_counter() - begun)
+            p95 = quantiles(each, n=20)[-1]
+            shown = [f"{median(each):.3f} s", f"{p95:.3f} s", f"{rate:.1f}", f"{rate / alone:.2f}"]
+            yield [f"{size} px", f"API, {clients} clients", *shown]
 
 
 def main() -> None:
@@ -44,40 +121,22 @@ def main() -> None:
         draw_original((folder / "hand.png", 120, True, 1))
         picture = (folder / "hand.png").read_bytes()
         print(f"{machine()}\n")
-        print(f"| image size | start | one answer | the slowest of {ROUNDS} | {PEOPLE} at once | memory |")
-        print("| --- | --- | --- | --- | --- | --- |", flush=True)
+        page = [
+            [
+                "image size",
+                "start",
+                "one prediction",
+                f"the slowest of {ROUNDS}",
+                f"{PEOPLE} at once",
+                "memory",
+            ]
+        ]
+        api = [["image size", "", "p50", "p95", "images/s", "of predict's"]]
         for size in options.sizes:
-            print(row(write_checkpoint(folder, size), size, picture), flush=True)
-
-
-def row(ckpt: Path, size: int, picture: bytes) -> str:
-    """Serve a checkpoint, ask it, and return the table's row."""
-    port = free_port()
-    begun = time.perf_counter()
-    command = [sys.executable, "-m", "boneage_pl.app", f"ckpt={ckpt}", f"port={port}"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout
-        while "Ctrl-C" not in server.stdout.readline():
-            assert server.poll() is None
-        started = time.perf_counter() - begun
-        callers = [Caller(f"http://127.0.0.1:{port}") for _ in range(PEOPLE)]
-
-        def ask(caller: Caller) -> None:
-            assert "bone age <b>" in caller.one("hand.png", picture)
-
-        first = seconds(lambda: ask(callers[0]))
-        each = [seconds(lambda: ask(callers[0])) for _ in range(ROUNDS)]
-        with ThreadPoolExecutor(PEOPLE) as people:
-            crowd = seconds(lambda: list(people.map(ask, callers)))
-        memory = int(Path(f"/proc/{server.pid}/status").read_text().partition("VmRSS:")[2].split()[0]) / 2**20
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait()
-    return (
-        f"| {size} px | {started:.1f} s | {median(each):.2f} s (the first {first:.2f}) | {max(each):.2f} s"
-        f" | {crowd:.1f} s | {memory:.1f} GiB |"
-    )
+            ckpt = write_checkpoint(folder, size)
+            page.append(page_row(ckpt, size, picture))
+            api += api_rows(ckpt, size, picture)
+        print(format_table(page, markdown=True), format_table(api, markdown=True), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -187,11 +187,11 @@ def test_dicom_fills_sex_and_age(site: Served, browser: Browser, tmp_path: Path)
         expect(page.get_by_role("heading", name="Girl: bone age")).to_be_visible()
         expect(page.get_by_role("radio", name="Girl")).to_be_checked()
         expect(page.get_by_role("textbox", name="Chronological age")).to_have_value("10 y 0 m")
-        doubts = page.get_by_role("list", name="What makes the answer doubtful")
+        doubts = page.get_by_role("list", name="What makes the prediction doubtful")
         expect(doubts).to_contain_text("Right hand. The file's laterality is right: the image was mirrored.")
         expect(doubts).to_contain_text("do not rely on the prediction")
         drop(page, {"name": EVIL, "mimeType": "image/png", "buffer": b"no picture"})
-        expect(page.get_by_role("heading", name="No answer")).to_be_visible()
+        expect(page.get_by_role("heading", name="No prediction")).to_be_visible()
         expect(page.get_by_text(EVIL)).to_be_visible()
         expect(page.get_by_text("None of PNG, JPEG")).to_be_visible()
         expect(page.get_by_role("radio", name="Not known")).to_be_checked()  # the other child's is not kept
@@ -213,7 +213,7 @@ def test_batch_table_sorts_and_downloads(home: Home, site: Served, browser: Brow
         expect(page.get_by_text("table", exact=True)).to_be_visible()  # the list of files
         page.get_by_role("button", name="Read the bone ages").click()
         expect(page.get_by_role("heading", name="4 of 6 predicted")).to_be_visible()
-        table = page.get_by_role("region", name="Answers")
+        table = page.get_by_role("region", name="Predictions")
         expect(table.get_by_role("row").filter(has_text="a/bad.png")).to_contain_text("none of PNG, JPEG")
         expect(table.get_by_role("row").filter(has_text="missing.png")).to_contain_text(
             "no file has this name"
@@ -291,7 +291,7 @@ def test_malicious_uploads_are_handled(home: Home, site: Served, count: int):
     before = site.memory()
     for name, content in files:
         said = caller.one(name, content)
-        assert "bone age <b>" in said or "No answer" in said, (name, said)
+        assert "bone age <b>" in said or "No prediction" in said, (name, said)
     assert "megapixels" in caller.one("huge.png", bomb())
     assert "left" in caller.many(("bomb.zip", zipped({"x.png": bytes(20 << 20)})))
     assert "leads out of the folder" in caller.many(("out.zip", zipped({"../../out.png": good})))
@@ -317,6 +317,8 @@ def test_page_leaks_and_fetches_nothing(home: Home, site: Served):
     picture = (home.images / "7.png").read_bytes()
     said = caller.many(("many.zip", zipped({f"{n}.png": picture for n in range(31)})))
     assert "more than 30 pictures" in said
+    table = "path,sex\n" + "7.png,F\n" * 31
+    assert "more than 30 pictures" in caller.many(("7.png", picture), ("rows.csv", table.encode()))
     assert site.uploads() == []
 
 

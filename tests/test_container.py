@@ -29,10 +29,20 @@ def test_image_has_what_installation_reads():
     assert read | {"constraints.txt"} == {name for names in COPIED for name in names}
 
 
-def test_entrypoint_is_predict():
-    (entry,) = (line for line in LINES if line.startswith("ENTRYPOINT"))
-    _, *command = json.loads(entry.removeprefix("ENTRYPOINT"))
-    assert command == ["-m", "boneage_pl.predict"]
-    said = subprocess.run([sys.executable, *command, "--help"], capture_output=True, text=True)
-    assert said.returncode == 0
-    assert "Predict bone age from radiographs" in said.stdout
+def test_container_serves_by_default():
+    found = {
+        word: json.loads(line.removeprefix(word))
+        for line in LINES
+        for word in ("ENTRYPOINT", "CMD")
+        if line.startswith(word)
+    }
+    assert "USER boneage" in LINES
+    assert any(line.startswith("HEALTHCHECK") and "/healthz" in line for line in LINES)
+    _, *entry = found["ENTRYPOINT"]
+    module, *options = found["CMD"]
+    assert (entry, module) == (["-m"], "boneage_pl.app")
+    said = subprocess.run(
+        [sys.executable, "-m", module, *options, "--cfg", "job"], capture_output=True, text=True
+    )
+    assert said.returncode == 0, said.stderr
+    assert "host: 0.0.0.0" in said.stdout

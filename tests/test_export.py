@@ -7,8 +7,10 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx as onnx_library
 import onnxruntime
 import pandas as pd
 import pytest
@@ -84,6 +86,17 @@ def test_onnx_matches_training_predictions(home: Exports, onnx: Path, batch: int
     best = pd.read_csv(home.path / "outputs" / "a" / "metrics.csv")["val_mae"].min()
     assert home.mae(months) == pytest.approx(best, abs=1e-3)
     assert np.abs(months - stored).max() < 0.01
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_onnx_is_of_old_opset_and_ir(home: Exports, precision: str):
+    home.export("format=onnx", f"out={precision}_old.onnx", f"precision={precision}", "max_mae_increase=100")
+    model = onnx_library.load(home.path / f"{precision}_old.onnx")
+    onnx_library.checker.check_model(model)
+    assert model.ir_version == 8
+    ((domain, version),) = [(o.domain, o.version) for o in model.opset_import]
+    assert domain == ""
+    assert version <= 18  # 17 but for a mean over axes, which this network has
 
 
 def test_torch_export_matches(home: Exports, onnx: Path):
@@ -259,7 +272,26 @@ def test_example_script_runs(home: Exports, onnx: Path, tmp_path: Path):
         months, width = (float(word) for word in line.split() if word.replace(".", "").isdigit())
         assert abs(months - answer.months) < 1
         assert abs(width - (answer.upper - answer.months)) < 0.06
-    assert len([line for line in EXAMPLE.read_text().split('"""')[2].splitlines() if line]) <= 21
+    turned = Image.open(files[0]).convert("L").transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it clockwise to see it upright
+    turned.save(tmp_path / "turned.png", exif=exif)
+    found = run(str(EXAMPLE), str(onnx), "M", str(tmp_path / "turned.png")).stdout
+    assert abs(float(found.split()[1]) - answers[0].months) < 1
+    Image.fromarray(np.zeros((200, 200), np.uint16)).save(tmp_path / "deep.png")
+    refused = run(str(EXAMPLE), str(onnx), "M", str(tmp_path / "deep.png"))
+    assert refused.returncode != 0
+    assert "no 8-bit image" in refused.stderr
+
+
+@pytest.mark.parametrize("mode", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("size", [(130, 201), (201, 130), (64, 64), (107, 107)])
+def test_example_resizes_as_the_training(mode: Any, size: tuple[int, int]):
+    names: dict[str, Any] = {}
+    exec(EXAMPLE.read_text().partition("\nfile, sex")[0], names)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, size[::-1], np.uint8))
+    square = np.asarray(names["to_square"](image, 107, mode))
+    assert (square == ResizeSpec(107, mode).apply(image)).all()
 
 
 @pytest.mark.parametrize(

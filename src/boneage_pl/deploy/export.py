@@ -16,10 +16,10 @@ from boneage_pl.deploy.model_card import write_model_card
 from boneage_pl.deploy.onnx import (
     NUM_FLOAT32_CONVS,
     convert_to_float16,
+    finish_onnx,
     needs_onnx,
     open_onnx,
     quantize_int8,
-    set_metadata,
     write_onnx,
 )
 from boneage_pl.deploy.options import MODEL_CARD, ExportFormat, output_path
@@ -51,7 +51,7 @@ class ExportJob:
     Args:
         model: that is exported.
         exported: the same as one network.
-        reference: what PyTorch answers in float32.
+        reference: what PyTorch predicts in float32.
         verification: the images that everything is tried on.
         precision: of the numbers.
         interval_level: of the intervals.
@@ -70,9 +70,9 @@ class ExportJob:
     trusted_config: Any
     checks: list[ExportCheck]
 
-    def check(self, name: str, path: Path, ask: PredictFn) -> ExportCheck:
+    def check(self, name: str, path: Path, predict: PredictFn) -> ExportCheck:
         """Try what has been written."""
-        self.checks.append(check_export(name, ask, self.verification, megabytes(path)))
+        self.checks.append(check_export(name, predict, self.verification, megabytes(path)))
         return self.checks[-1]
 
 
@@ -80,7 +80,7 @@ def write_onnx_export(job: ExportJob, path: Path) -> None:
     """Write an ONNX file."""
     whole = path if job.precision == "float32" else path.with_name(f"float32_{path.name}")
     write_onnx(job.exported, whole)
-    set_metadata(whole, model_metadata(job.model, job.interval_level, "float32"))
+    finish_onnx(whole, model_metadata(job.model, job.interval_level, "float32"))
     exact = job.check("float32", whole, open_onnx(whole))
     assert_parity(exact, job.reference)
     if job.precision == "float32":
@@ -88,13 +88,13 @@ def write_onnx_export(job: ExportJob, path: Path) -> None:
     metadata = model_metadata(job.model, job.interval_level, job.precision)
     if job.precision == "float16":
         convert_to_float16(whole, path)
-        set_metadata(path, metadata)
+        finish_onnx(path, metadata)
         assert_accuracy(job.check("float16", path, open_onnx(path)), exact, job.max_mae_increase)
         return
-    known = predict_images(open_onnx(whole), job.verification.calibration, "asking about what calibrates")
+    known = predict_images(open_onnx(whole), job.verification.calibration, "predicting what calibrates")
     for name, stem in {"int8": 0, f"int8 but {NUM_FLOAT32_CONVS} first": NUM_FLOAT32_CONVS}.items():
         quantize_int8(whole, path, job.verification.calibration, known, stem)
-        set_metadata(path, metadata)
+        finish_onnx(path, metadata)
         check = job.check(name, path, open_onnx(path))
         if mae_increase(check, exact) <= job.max_mae_increase:
             return
@@ -108,7 +108,7 @@ def write_torch_export(job: ExportJob, path: Path) -> None:
 
 
 def write_safetensors_export(job: ExportJob, path: Path) -> None:
-    """Write weights to share, with what the checkpoint says of itself."""
+    """Write weights to share, with the checkpoint's metadata."""
     (member,) = job.model.members
     kind = torch.float16 if job.precision == "float16" else None
     known = member.ood_detector.to_dict() if member.ood_detector else None
@@ -139,7 +139,7 @@ def export_model(config: DictConfig, kind: ExportFormat, paths: Sequence[Path]) 
 
     Raises:
         BoneAgeError: a checkpoint that cannot be read, an extra that is missing, images that are not there,
-            answers that are not the checkpoint's, or a disk that does not take the file.
+            predictions that are not the checkpoint's, or a disk that is full.
     """
     if kind.name == "onnx":
         needs_onnx()

@@ -49,7 +49,7 @@ class ExportModule(nn.Module):
         return months[0] if len(months) == 1 else torch.stack(months).mean(0)
 
     def predict(self, image: NDArray[np.uint8], male: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Answer as PyTorch does."""
+        """Predict with PyTorch."""
         with torch.inference_mode():
             return self(torch.from_numpy(image), torch.from_numpy(male)).numpy()
 
@@ -80,7 +80,7 @@ def translate_export_errors(option: str) -> Iterator[None]:
 
 
 def model_metadata(model: BoneAgePredictor, level: float, precision: str) -> dict[str, str]:
-    """Return what a file says of the model that it holds, for programs that know no more of it."""
+    """Return a file's metadata: all that a program needs to use the model."""
     first = model.members[0].metadata
     frame = first.resize_spec
     return {

@@ -41,9 +41,9 @@ def write_model_card(
     """
     (member,) = model.members
     record = member.metadata
-    answers = add_intervals(validation_predictions(record), model.intervals.at_level(LEVEL))
+    predictions = add_intervals(validation_predictions(record), model.intervals.at_level(LEVEL))
     population = Population.of(record.split)
-    numbers = compute_metrics(answers, record.split["edges"], population)
+    numbers = compute_metrics(predictions, record.split["edges"], population)
     reports = list(_reported_metrics(checkpoint))
     network = member.predictor.module.network
     return (
@@ -53,7 +53,7 @@ def write_model_card(
             record=record,
             front=_front_matter(record, numbers),
             numbers=numbers,
-            coverage=measure_interval_coverage(answers, model.intervals),
+            coverage=measure_interval_coverage(predictions, model.intervals),
             run=load_run_json(checkpoint),
             stress=next(
                 (report["robustness"] for report in reports if _is_own(report) and report["robustness"]), []
@@ -92,7 +92,7 @@ def _front_matter(record: CheckpointMetadata, numbers: dict[str, Any]) -> str:
             }
         ],
     }
-    if mae is None:  # its answers are no numbers
+    if mae is None:  # its predictions are no numbers
         del front["model-index"]
     return yaml.safe_dump(front, sort_keys=False).rstrip()
 

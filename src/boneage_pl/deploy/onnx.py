@@ -18,6 +18,8 @@ from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.optional import import_optional
 from boneage_pl.utils.processes import cores
 
+OPSET, IR_VERSION = 17, 8  # that ONNX Runtime takes from 1.16 on, and in browsers
+EXPORTED_OPSET = 18  # PyTorch's exporter writes it without a conversion
 MAX_PROTOBUF_BYTES = 1.9e9  # a file is one protocol buffer, which holds 2 GiB
 _INPUTS, _OUTPUT = ("image", "male"), "months"
 _FLOAT32_OPS = (
@@ -26,7 +28,7 @@ _FLOAT32_OPS = (
 NUM_FLOAT32_CONVS = (
     5  # convolutions that stay whole where all in 8 bits cost too much; our choice, see docs/EXPORT.md
 )
-_MIN_CALIBRATION = 20  # answers that a slope is taken from
+_MIN_CALIBRATION = 20  # predictions that a slope is fitted to
 
 
 def needs_onnx() -> None:
@@ -55,6 +57,7 @@ def write_onnx(model: ExportModule, path: Path) -> None:
             dynamic_shapes={"image": any_batch, "male": any_batch},
             input_names=list(_INPUTS),
             output_names=[_OUTPUT],
+            opset_version=EXPORTED_OPSET,
             external_data=False,
             verbose=False,
         )
@@ -63,10 +66,16 @@ def write_onnx(model: ExportModule, path: Path) -> None:
         program.save(path)
 
 
-def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
-    """Add what a file says of its model, and name the size that varies."""
+def finish_onnx(path: Path, metadata: Mapping[str, str]) -> None:
+    """Add a file's metadata, name the size that varies, and let older runtimes take it.
+
+    Opset 17 and IR 8 where all operators are of these; domains that no operator is of are not named.
+    """
     onnx = import_optional("onnx", "format=onnx", "onnx")
+    tools = import_optional("onnxruntime.transformers.onnx_model", "format=onnx", "onnx")
     model = onnx.load(path)
+    with _silence_onnxruntime():
+        tools.OnnxModel(model).topological_sort()  # a conversion to float16 leaves them in disorder
     del model.metadata_props[:]
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
@@ -75,6 +84,13 @@ def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
             value.type.tensor_type.shape.dim[0].dim_param = "batch"
     for node in model.graph.node:  # the exporter's notes, with the paths of this machine's files
         del node.metadata_props[:]
+    own = [node for node in model.graph.node if node.domain in ("", "ai.onnx")]
+    since = max(onnx.defs.get_schema(node.op_type, EXPORTED_OPSET).since_version for node in own)
+    domains = {node.domain for node in model.graph.node}
+    kept = [o for o in model.opset_import if o.domain in domains and o.domain != ""]
+    del model.opset_import[:]
+    model.opset_import.extend([onnx.helper.make_opsetid("", max(since, OPSET)), *kept])
+    model.ir_version = IR_VERSION
     onnx.save(model, path)
 
 
@@ -92,13 +108,13 @@ def quantize_int8(
     """Write `path` with 8 bits: weights by channel, activations in the ranges that images show.
 
     Static quantization (Jacob et al., CVPR 2018) as ONNX Runtime does it. Small matrices stay in float32,
-    among them the one that gives the months. Rounding shifts and shrinks the answers a little alike; the line
-    that undoes it on the calibration images, by least squares, is the last step (docs/EXPORT.md).
+    among them the one that gives the months. Rounding shifts and shrinks all predictions a little alike; the
+    line that undoes it on the calibration images, by least squares, is the last step (docs/EXPORT.md).
 
     Args:
         path, to: files.
         calibration: images that show the ranges.
-        exact: what `path` answers about them, float64 [N] in months.
+        exact: what `path` predicts of them, float64 [N] in months.
         stem: convolutions, from the first, that stay in float32 too.
     """
     quantization = import_optional("onnxruntime.quantization", "precision=int8", "onnx")
@@ -131,7 +147,7 @@ def open_onnx(path: Path) -> PredictFn:
 
 
 class _CalibrationReader:
-    """Hands out images one at a time, as the calibration asks for them."""
+    """Yields images one at a time, as ONNX Runtime's calibration reads them."""
 
     def __init__(self, pictures: ImageBatch) -> None:
         self.pictures, self.at = pictures, 0
@@ -145,7 +161,7 @@ class _CalibrationReader:
 
 
 def fit_linear_correction(rounded: NDArray[np.float64], exact: NDArray[np.float64]) -> tuple[float, float]:
-    """Return slope and height of the line from rounded to exact answers; of few the slope is 1."""
+    """Return slope and height of the line from rounded to exact predictions; of few the slope is 1."""
     slope = 1.0
     if len(exact) >= _MIN_CALIBRATION and rounded.std() > 1:
         slope = float(np.polyfit(rounded, exact, 1)[0])
@@ -153,7 +169,7 @@ def fit_linear_correction(rounded: NDArray[np.float64], exact: NDArray[np.float6
 
 
 def append_linear_correction(path: Path, slope: float, height: float) -> None:
-    """Let a file's answers be slope · answer + height."""
+    """Append slope · months + height to a file."""
     onnx = import_optional("onnx", "precision=int8", "onnx")
     model = onnx.load(path)
     for node in model.graph.node:
@@ -184,7 +200,7 @@ def float32_nodes(path: Path, stem: int) -> list[str]:
 
 @contextmanager
 def _silence_onnxruntime() -> Iterator[None]:
-    """Keep the tools' notes to their developers from the user, whose answers are what counts."""
+    """Silence the tools' notes to their developers."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -16,7 +16,7 @@ METADATA_FILE = "boneage_pl.json"  # among the files inside
 
 
 def write_program(model: ExportModule, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a model in float32, whose batch may have any size, with what it says of itself."""
+    """Write a model in float32, whose batch may have any size, with its metadata."""
     any_batch = {0: torch.export.Dim.DYNAMIC}
     with translate_export_errors("format=torch_export"), torch.no_grad():
         shapes = {"image": any_batch, "male": any_batch}
@@ -32,8 +32,8 @@ def open_program(path: Path) -> PredictFn:
         warnings.simplefilter("ignore")  # that its tensors are views of the file
         module = torch.export.load(path).module()
 
-    def ask(image: NDArray[np.uint8], male: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(image: NDArray[np.uint8], male: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
             return module(torch.from_numpy(image), torch.from_numpy(male)).numpy()
 
-    return ask
+    return predict

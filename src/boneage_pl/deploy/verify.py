@@ -83,8 +83,8 @@ def build_verification_set(config: DictConfig, members: Sequence[EnsembleMember]
 
 def _from_validation(config: DictConfig, members: Sequence[EnsembleMember]) -> VerificationSet:
     every = [Checkpoint(member.path, {}, member.metadata) for member in members]
-    asking = DictConfig({"data": config.data, "subset": "validation", "leakage": "allow"})
-    dataset = select_evaluation_set(asking, every[:1], every[1:])
+    options = DictConfig({"data": config.data, "subset": "validation", "leakage": "allow"})
+    dataset = select_evaluation_set(options, every[:1], every[1:])
     record, frame = members[0].metadata, members[0].resize_spec
     rows, words = dataset.rows.drop_duplicates("id"), "of its validation images"
     # an image that validated the first may have trained another, or itself under the published protocol
@@ -116,7 +116,7 @@ def _from_files(config: DictConfig, member: EnsembleMember) -> VerificationSet:
     frame, levels = member.resize_spec, member.metadata.bit_depths
     loaded: list[tuple[NDArray[np.uint8], bool]] = []
     refused = []
-    # a file that does not say is tried with both sexes: a prediction is only compared with itself
+    # a file of unknown sex is tried with both: a prediction is only compared with itself
     for result in load_images(expand_inputs(listed, "unknown"), [frame], levels, cores()):
         if result.prediction.error:
             refused.append(f"{result.request.path}: {result.prediction.error}")
@@ -151,15 +151,15 @@ _SECONDS = 0.1  # that each speed is measured, three times; the fastest counts
 
 @dataclass
 class ExportCheck:
-    """One way of asking.
+    """The check of one export.
 
     Args:
         name: of it.
-        months: float64 [N], its answers on the trial's images.
+        months: float64 [N], its predictions on the trial's images.
         megabytes: of its file.
         rate: images a second in batches of 16.
         latency: milliseconds for one image.
-        errors: float64 [N], how far each answer is off in months; `None` where the ages are not known.
+        errors: float64 [N], predicted − true in months; `None` where the ages are not known.
     """
 
     name: str
@@ -182,45 +182,47 @@ class ExportCheck:
 TABLE_HEAD = f"{'':<18}{'MB':>8}{'images/s':>10}{'ms/image':>9}{'MAE':>9}  cost, 95 % interval"
 
 
-def predict_images(ask: PredictFn, pictures: ImageBatch, doing: str) -> NDArray[np.float64]:
-    """Return the months that `ask` answers: float64 [N]."""
+def predict_images(predict: PredictFn, pictures: ImageBatch, doing: str) -> NDArray[np.float64]:
+    """Return the months that `predict` returns: float64 [N]."""
     parts = [slice(at, at + BATCH) for at in range(0, len(pictures), BATCH)]
-    every = [ask(pictures.image[p], pictures.male[p]) for p in progress(parts, len(parts), doing, "batches")]
+    every = [
+        predict(pictures.image[p], pictures.male[p]) for p in progress(parts, len(parts), doing, "batches")
+    ]
     return np.concatenate(every).astype(float)
 
 
-def check_export(name: str, ask: PredictFn, trial: VerificationSet, megabytes: float) -> ExportCheck:
+def check_export(name: str, predict: PredictFn, trial: VerificationSet, megabytes: float) -> ExportCheck:
     """Ask about the trial's images, and measure how fast."""
-    months = predict_images(ask, trial.images, f"asking {name}")
+    months = predict_images(predict, trial.images, f"predicting with {name}")
     off = None if trial.bone_age is None else np.abs(months - trial.bone_age)
-    rate = BATCH / seconds_per_batch(ask, trial.images, BATCH)
-    return ExportCheck(name, months, megabytes, rate, 1000 * seconds_per_batch(ask, trial.images, 1), off)
+    rate = BATCH / seconds_per_batch(predict, trial.images, BATCH)
+    return ExportCheck(name, months, megabytes, rate, 1000 * seconds_per_batch(predict, trial.images, 1), off)
 
 
-def seconds_per_batch(ask: PredictFn, pictures: ImageBatch, batch: int) -> float:
+def seconds_per_batch(predict: PredictFn, pictures: ImageBatch, batch: int) -> float:
     """Return the seconds that a batch of so many images takes on this machine's CPU."""
     at = np.arange(batch) % len(pictures)
     image, male = pictures.image[at], pictures.male[at]
-    ask(image, male)
+    predict(image, male)
     best = float("inf")
     for _ in range(3):
         start, times = time.perf_counter(), 0
         while times == 0 or time.perf_counter() - start < _SECONDS:
-            ask(image, male)
+            predict(image, male)
             times += 1
         best = min(best, (time.perf_counter() - start) / times)
     return best
 
 
 def assert_parity(check: ExportCheck, reference: ExportCheck) -> float:
-    """Return the largest difference between answers in months.
+    """Return the largest difference between predictions in months.
 
     Raises:
-        BoneAgeError: it is over 0.05, or an answer is no number.
+        BoneAgeError: it is over 0.05, or a prediction is no number.
     """
     if not np.isfinite(reference.months).all():
         raise BoneAgeError(
-            "the network's answers are no numbers: its training diverged. Nothing was written."
+            "the network's predictions are no numbers: its training diverged. Nothing was written."
         )
     largest = float(np.abs(check.months - reference.months).max())
     if not largest <= PARITY_MONTHS:
@@ -232,7 +234,7 @@ def assert_parity(check: ExportCheck, reference: ExportCheck) -> float:
 
 
 def mae_increase(check: ExportCheck, exact: ExportCheck) -> float:
-    """Return what a precision costs: in months of MAE; without ages, how far answers move on average."""
+    """Return what a precision costs: in months of MAE; without ages, how far predictions move on average."""
     return float(_bootstrap_mae_increase(check, exact).mean())
 
 

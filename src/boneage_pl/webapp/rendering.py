@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO, StringIO
-from typing import Any, cast
+from typing import Any
 
 from markupsafe import Markup
 from PIL import Image
@@ -69,49 +69,58 @@ _COMMON = {"flags": QUALITY_FLAGS, "years": format_years_months, "source": SOURC
 
 
 def render_prediction(
-    desk: PredictionService, looked: SessionImage, male: bool | None, age: float | None
+    service: PredictionService, session: SessionImage, male: bool | None, age: float | None
 ) -> str:
     """Render the predictions of one image.
 
     Args:
-        desk: the service that predicted.
-        looked: what came of it.
+        service: the service that predicted.
+        session: what came of it.
         male: the sex that was chosen; `None` for both.
         age: chronological, in months; `None` where it is not known.
     """
-    readings = [r for r in looked.readings if male in (None, r.prediction.male) or r.prediction.error]
-    frame = desk.model.members[0].resize_spec
-    results = [_prediction_context(desk, looked, reading, age) for reading in readings]
-    part = frame.visible_box(*looked.size) if looked.size != (0, 0) else None
+    chosen = [r for r in session.results if male in (None, r.prediction.male) or r.prediction.error]
+    frame = service.model.members[0].resize_spec
+    results = [_prediction_context(service, session, result, age) for result in chosen]
+    part = frame.visible_box(*session.size) if session.size != (0, 0) else None
     return _render(
-        "answer.html", looked=looked, results=results, part=part, frame=frame, level=desk.level, age=age
+        "prediction.html",
+        session=session,
+        results=results,
+        part=part,
+        frame=frame,
+        level=service.level,
+        age=age,
     )
 
 
+def table_row(service: PredictionService, result: PredictionResult) -> dict[str, Any]:
+    """Return a row of the table: the prediction, and a small picture of what the network saw."""
+    predicted = result.prediction.months is not None
+    picture = _png(_thumbnail(service.pixels(result))) if predicted else ""
+    return {"prediction": result.prediction, "picture": picture}
+
+
 def render_table(
-    desk: PredictionService, readings: Sequence[PredictionResult], refused: Sequence[tuple[str, str]]
+    service: PredictionService, rows: Sequence[dict[str, Any]], refused: Sequence[tuple[str, str]]
 ) -> str:
-    """Return a table of many answers.
+    """Return a table of many predictions.
 
     Args:
-        desk: the service that predicted.
-        readings: of the pictures, called by their owners' names.
+        service: the service that predicted.
+        rows: see `table_row`.
         refused: names of what could not be predicted, and why.
     """
-    rows = [
-        {
-            "answer": r.prediction,
-            "picture": _png(_thumbnail(desk.pixels(r))) if r.prediction.months is not None else "",
-        }
-        for r in readings
-    ]
-    rows += [{"answer": Prediction(name, error=why), "picture": ""} for name, why in refused]
-    predictions = cast(list[Prediction], [row["answer"] for row in rows])
-    return _render("table.html", rows=rows, level=desk.level, csv=_csv(predictions), predictions=predictions)
+    failed = [{"prediction": Prediction(name, error=why), "picture": ""} for name, why in refused]
+    rows = [*rows, *failed]
+    predictions = [row["prediction"] for row in rows]
+    return _render(
+        "table.html", rows=rows, level=service.level, csv=_csv(predictions), predictions=predictions
+    )
 
 
 def render_header(model: str, *, synthetic: bool) -> str:
-    """Return the top of the page: what answers, and what it is not."""
+    """Return the top of the page: which model it is, and what it is not."""
     return _render("head.html", model=model, synthetic=synthetic)
 
 
@@ -121,21 +130,21 @@ def render_message(text: str, kind: str = "problem") -> str:
 
 
 def _prediction_context(
-    desk: PredictionService, looked: SessionImage, reading: PredictionResult, age: float | None
+    service: PredictionService, session: SessionImage, result: PredictionResult, age: float | None
 ) -> dict[str, Any]:
-    """Return what the template says of an answer."""
-    answer = reading.prediction
-    if answer.months is None:
-        return {"answer": answer}
-    assert answer.male is not None
-    sd = skeletal_age_sd(age, male=answer.male) if age is not None else None
-    heatmap = desk.cached_grad_cam(looked, reading)
+    """Return what the template shows of a prediction."""
+    prediction = result.prediction
+    if prediction.months is None:
+        return {"prediction": prediction}
+    assert prediction.male is not None
+    sd = skeletal_age_sd(age, male=prediction.male) if age is not None else None
+    heatmap = service.cached_grad_cam(session, result)
     return {
-        "answer": answer,
-        "axis": Axis(max(answer.upper or answer.months, age or 0)),
-        "difference": None if age is None else answer.months - age,
+        "prediction": prediction,
+        "axis": Axis(max(prediction.upper or prediction.months, age or 0)),
+        "difference": None if age is None else prediction.months - age,
         "sd": sd,
-        "seen": _png(Image.fromarray(desk.pixels(reading))),
+        "seen": _png(Image.fromarray(service.pixels(result))),
         "where": "" if heatmap is None else _png(Image.fromarray(colorize(heatmap), "RGBA")),
         "cells": None if heatmap is None else heatmap.shape,
     }
@@ -153,11 +162,13 @@ def _png(image: Image.Image) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _csv(answers: Sequence[Prediction]) -> str:
+def _csv(predictions: Sequence[Prediction]) -> str:
     file = StringIO()
     rows = csv.writer(file, lineterminator="\n")
     rows.writerow(COLUMNS)
-    rows.writerows([_escape_cell(cell) for cell in prediction_cells(answer)] for answer in answers)
+    rows.writerows(
+        [_escape_cell(cell) for cell in prediction_cells(prediction)] for prediction in predictions
+    )
     return base64.b64encode(file.getvalue().encode()).decode()
 
 

@@ -28,7 +28,7 @@ class SessionImage:
 
     Args:
         name: what its owner calls it.
-        readings: a girl's and a boy's; or one that says why there is no answer.
+        results: a girl's and a boy's; or one that says why there is none.
         original: the picture as it was opened, reduced; a JPEG file's bytes.
         size: of the picture as it was opened, width and height.
         tags: of a DICOM file.
@@ -36,7 +36,7 @@ class SessionImage:
     """
 
     name: str
-    readings: list[PredictionResult]
+    results: list[PredictionResult]
     original: bytes = b""
     size: tuple[int, int] = (0, 0)
     tags: DicomTags | None = None
@@ -101,13 +101,13 @@ class PredictionService:
 
     def predict_one(self, path: Path, name: str) -> SessionImage:
         """Predict an image for both sexes: the sex may be entered later."""
-        readings = [_with_name(r, name) for r in self.predict([PredictionRequest(path, "unknown")])]
-        radiograph = readings[0].radiograph
+        results = [_with_name(r, name) for r in self.predict([PredictionRequest(path, "unknown")])]
+        radiograph = results[0].radiograph
         if radiograph is None:
-            return SessionImage(name, readings)
+            return SessionImage(name, results)
         shown = radiograph.image.copy()
         shown.thumbnail((ORIGINAL, ORIGINAL))
-        kept = [replace(reading, radiograph=None) for reading in readings]  # decoded, it may be large
+        kept = [replace(result, radiograph=None) for result in results]  # decoded, it may be large
         return SessionImage(name, kept, _encode_jpeg(shown), radiograph.image.size, radiograph.tags)
 
     def predict_many(self, requests: Iterable[PredictionRequest]) -> Iterator[PredictionResult]:
@@ -118,25 +118,25 @@ class PredictionService:
                 yield replace(result, radiograph=None)
 
     def grad_cam(self, result: PredictionResult) -> Heatmap | None:
-        """Return where the first network looked, see `grad_cam`."""
+        """Return where the first network session, see `grad_cam`."""
         assert result.prediction.male is not None
         with self._lock:
             return grad_cam(self.model.members[0], self.pixels(result), male=result.prediction.male)
 
-    def cached_grad_cam(self, looked: SessionImage, result: PredictionResult) -> Heatmap | None:
+    def cached_grad_cam(self, session: SessionImage, result: PredictionResult) -> Heatmap | None:
         """Return the same for an image that is kept."""
         male = bool(result.prediction.male)
-        if male not in looked.maps:
-            looked.maps[male] = self.grad_cam(result)
-        return looked.maps[male]
+        if male not in session.maps:
+            session.maps[male] = self.grad_cam(result)
+        return session.maps[male]
 
     def pixels(self, result: PredictionResult) -> Pixels:
         """Return what the first network saw, uint8 [side, side]."""
         return result.pixels[self.model.members[0].resize_spec]
 
 
-def _with_name(reading: PredictionResult, name: str) -> PredictionResult:
-    return replace(reading, prediction=replace(reading.prediction, path=name))
+def _with_name(result: PredictionResult, name: str) -> PredictionResult:
+    return replace(result, prediction=replace(result.prediction, path=name))
 
 
 def _encode_jpeg(image: Image.Image) -> bytes:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -85,24 +86,24 @@ class Limits:
 
 
 def build_ui(
-    desk: PredictionService, uploads: Uploads, kept: TTLCache[SessionImage], limits: Limits
+    service: PredictionService, uploads: Uploads, kept: TTLCache[SessionImage], limits: Limits
 ) -> gr.Blocks:
     """Return the page.
 
     Args:
-        desk: the prediction service.
+        service: the prediction service.
         uploads: where dropped files lie.
-        kept: the pictures that people look at.
+        kept: the images of open pages.
         limits: what is taken at once.
     """
     with gr.Blocks(title="Bone age", analytics_enabled=False) as page:
-        gr.HTML(_head(desk), elem_classes="page")
+        gr.HTML(_head(service), elem_classes="page")
         with gr.Tab("One radiograph"):
-            _single_tab(desk, uploads, kept)
+            _single_tab(service, uploads, kept)
         with gr.Tab("Several"):
-            _batch_tab(desk, uploads, limits)
+            _batch_tab(service, uploads, limits)
         with gr.Tab("This model") as tab:
-            _model_tab(desk, tab)
+            _model_tab(service, tab)
     return page
 
 
@@ -111,7 +112,7 @@ def style() -> str:
     return _file("page.css")
 
 
-def _single_tab(desk: PredictionService, uploads: Uploads, kept: TTLCache[SessionImage]) -> None:
+def _single_tab(service: PredictionService, uploads: Uploads, kept: TTLCache[SessionImage]) -> None:
     name = gr.State(None)
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
@@ -124,19 +125,21 @@ def _single_tab(desk: PredictionService, uploads: Uploads, kept: TTLCache[Sessio
                 born = gr.Textbox(label="Date of birth", placeholder="2014-05-30")
                 seen = gr.Textbox(label="Date of the radiograph", placeholder="2024-01-31")
         with gr.Column(scale=5, min_width=300):
-            answer = _is_live(rendering.render_message(_HELP, "quiet"))
+            output = _is_live(rendering.render_message(_HELP, "quiet"))
     entered: list[Any] = [sex, age, born, seen]
 
     @_catch_errors
     def show(name: str | None, sex: str, age: str, born: str, seen: str) -> str:
-        looked = kept.get(name)
-        if looked is None:
+        session = kept.get(name)
+        if session is None:
             return rendering.render_message(_HELP if name is None else _GONE, "quiet")
         try:
             months, problem = parse_age(age or "", born or "", seen or ""), ""
-        except BoneAgeError as error:  # the answer stays while an age is being written
+            if session.tags and session.tags.age is not None and age == format_years_months(session.tags.age):
+                months = session.tags.age  # the file's own, which the field shows in whole months
+        except BoneAgeError as error:  # the prediction stays while an age is being written
             months, problem = None, rendering.render_message(str(error))
-        return problem + rendering.render_prediction(desk, looked, _SEX.get(sex), months)
+        return problem + rendering.render_prediction(service, session, _SEX.get(sex), months)
 
     def look(dropped: list[UploadedFile], before: str | None, *entered: str) -> tuple[Any, ...]:
         if not dropped:
@@ -150,7 +153,7 @@ def _single_tab(desk: PredictionService, uploads: Uploads, kept: TTLCache[Sessio
                     rendering.render_message("The upload is no longer there: drop it again."),
                 )
             try:
-                found = desk.predict_one(dropped[0].path, dropped[0].name)
+                found = service.predict_one(dropped[0].path, dropped[0].name)
             except Exception:
                 return None, *entered, None, _unexpected_error()
         if before is not None:  # what was entered was about another child
@@ -165,18 +168,18 @@ def _single_tab(desk: PredictionService, uploads: Uploads, kept: TTLCache[Sessio
 
     event_options: Any = {"show_progress": "minimal", "concurrency_id": "one", "concurrency_limit": 4}
     event_options["api_visibility"] = "private"
-    file.upload(look, [file, name, *entered], [name, *entered, file, answer], **event_options)
+    file.upload(look, [file, name, *entered], [name, *entered, file, output], **event_options)
     changes = [sex.input, *(event for box in entered[1:] for event in (box.submit, box.blur))]
-    gr.on(changes, show, [name, *entered], answer, trigger_mode="always_last", **event_options)
+    gr.on(changes, show, [name, *entered], output, trigger_mode="always_last", **event_options)
 
 
-def _batch_tab(desk: PredictionService, uploads: Uploads, limits: Limits) -> None:
+def _batch_tab(service: PredictionService, uploads: Uploads, limits: Limits) -> None:
     files = file_dropzone(
         uploads, label="Radiographs, a zip file, a table", file_count="multiple", height=180
     )
     sex = gr.Radio(_MANY, value="table", label="Sex of the children")
     button = gr.Button("Read the bone ages", variant="primary")
-    answers = _is_live(rendering.render_message(_HELP_MANY, "quiet"))
+    table = _is_live(rendering.render_message(_HELP_MANY, "quiet"))
 
     @_catch_errors
     def read(dropped: list[UploadedFile], sex: str, progress: gr.Progress) -> str:
@@ -184,13 +187,17 @@ def _batch_tab(desk: PredictionService, uploads: Uploads, limits: Limits) -> Non
         if len(here) < len(dropped):
             raise BoneAgeError("Some of the uploads are no longer there: drop them again.")
         with uploads.release([file.path for file in here]), uploads.room() as folder:
-            laid = unpack_uploads(here, folder, limits.images, limits.unpacked)
-            requests = list(laid.requests({**_SEX, "unknown": "unknown"}.get(sex)))
-            readings = []
-            for reading in desk.predict_many(requests):
-                readings.append(_display_name(reading, laid.display_name(reading.prediction.path)))
-                progress((len(readings), len(requests)), unit="pictures")
-        return rendering.render_table(desk, readings, laid.errors)
+            batch = unpack_uploads(here, folder, limits.images, limits.unpacked)
+            sexes = {**_SEX, "unknown": "unknown"}.get(sex)
+            requests = list(islice(batch.requests(sexes), limits.images + 1))
+            if len(requests) > limits.images:  # of a table, whose rows may name one file again and again
+                raise BoneAgeError(f"These are more than {limits.images} pictures: drop fewer at a time.")
+            rows = []
+            for result in service.predict_many(requests):
+                named = _display_name(result, batch.display_name(result.prediction.path))
+                rows.append(rendering.table_row(service, named))
+                progress((len(rows), len(requests)), unit="pictures")
+        return rendering.render_table(service, rows, batch.errors)
 
     def read_all(
         dropped: list[UploadedFile],
@@ -202,31 +209,34 @@ def _batch_tab(desk: PredictionService, uploads: Uploads, limits: Limits) -> Non
     button.click(
         read_all,
         [files, sex],
-        [files, answers],
-        show_progress_on=answers,
+        [files, table],
+        show_progress_on=table,
         concurrency_id="several",
         concurrency_limit=2,
         api_visibility="private",
     )
 
 
-def _model_tab(desk: PredictionService, tab: gr.Tab) -> None:
+def _model_tab(service: PredictionService, tab: gr.Tab) -> None:
     card, figures = gr.Markdown("", elem_classes=["page", "card"]), gr.HTML("", elem_classes="page")
     kept: list[str] = []
 
     def tell() -> tuple[str, str]:
         if not kept:
             kept.extend(
-                (model_info.model_card_markdown(desk.model, desk.level), model_info.model_figures(desk.model))
+                (
+                    model_info.model_card_markdown(service.model, service.level),
+                    model_info.model_figures(service.model),
+                )
             )
         return kept[0], kept[1]
 
     tab.select(tell, None, [card, figures], concurrency_limit=1, api_visibility="private")
 
 
-def _display_name(reading: PredictionResult, name: str) -> PredictionResult:
-    error = _NO_SEX if reading.prediction.error == MISSING_SEX_MESSAGE else reading.prediction.error
-    return replace(reading, prediction=replace(reading.prediction, path=name, error=error))
+def _display_name(result: PredictionResult, name: str) -> PredictionResult:
+    error = _NO_SEX if result.prediction.error == MISSING_SEX_MESSAGE else result.prediction.error
+    return replace(result, prediction=replace(result.prediction, path=name, error=error))
 
 
 def _catch_errors(do: Callable[..., str]) -> Callable[..., str]:
@@ -246,7 +256,7 @@ def _catch_errors(do: Callable[..., str]) -> Callable[..., str]:
 
 def _unexpected_error() -> str:
     """Say that the fault is ours; whoever serves the page can see which."""
-    log.exception("the page could not answer")
+    log.exception("the page failed")
     return rendering.render_message("Prediction failed because of a program error; see the log.")
 
 
@@ -255,9 +265,9 @@ def _is_live(value: str) -> gr.HTML:
     return gr.HTML(value, js_on_load=_file("page.js"), elem_classes="page")
 
 
-def _head(desk: PredictionService) -> str:
-    synthetic = any(member.metadata.synthetic for member in desk.model.members)
-    return rendering.render_header(model_info.format_model_line(desk.model), synthetic=synthetic)
+def _head(service: PredictionService) -> str:
+    synthetic = any(member.metadata.synthetic for member in service.model.members)
+    return rendering.render_header(model_info.format_model_line(service.model), synthetic=synthetic)
 
 
 def _file(name: str) -> str:
