@@ -8,6 +8,12 @@ from boneage_pl.errors import BoneAgeError
 from boneage_pl.webapp.server import bind
 
 
+def test_socket_is_known_to_be_of_tcp():
+    """For others asyncio does not switch Nagle's delay off, and each response takes 40 ms more."""
+    with bind("127.0.0.1", None) as bound:
+        assert bound.proto == socket.IPPROTO_TCP
+
+
 def test_first_free_port_is_taken():
     first, second = bind("127.0.0.1", None), bind("127.0.0.1", None)
     try:

@@ -4,7 +4,6 @@ import base64
 import hmac
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from io import BytesIO
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ from fastapi.responses import PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from PIL import Image
 from pydantic import BaseModel, Field
+from starlette.formparsers import MultiPartParser
 
 from boneage_pl import __version__
 from boneage_pl.errors import BoneAgeError
@@ -27,6 +27,7 @@ from boneage_pl.webapp.model_info import count_validation_images, validation_mae
 from boneage_pl.webapp.service import PredictionService
 
 DICOM = "application/dicom"
+SPOOL_BYTES = 64 << 20  # of a posted file that stays in memory: it is read into it anyway
 MAX_WAITING = 64  # calls that wait for their turn; our choice: more are refused with 503
 
 
@@ -90,19 +91,11 @@ class Metrics:
         self.requests: Counter[tuple[str, int]] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
-    async def measure(
-        self, request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        """Answer a request, and count it."""
-        start, status = time.perf_counter(), 500
-        try:
-            response = await call_next(request)
-            status = response.status_code
-            return response
-        finally:
-            route = getattr(request.scope.get("route"), "path", "other")
-            self.requests[route, status] += 1
-            self.seconds[route] += time.perf_counter() - start
+    def count(self, path: str, status: int, seconds: float) -> None:
+        """Count a request; those of the page are one path."""
+        path = path if path.startswith(("/api/", "/healthz", "/metrics")) else "page"
+        self.requests[path, status] += 1
+        self.seconds[path] += seconds
 
     def text(self) -> str:
         """Return all of them."""
@@ -122,6 +115,28 @@ class Metrics:
         return "\n".join(lines) + "\n"
 
 
+class MeasureRequests:
+    """ASGI middleware that counts requests in `Metrics`."""
+
+    def __init__(self, app: Any, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request, and count it."""
+        start, status = time.perf_counter(), 500
+
+        async def noted(message: Any) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        finally:
+            if scope["type"] == "http":
+                self.metrics.count(scope["path"], status, time.perf_counter() - start)
+
+
 def create_api(service: PredictionService, max_images: int, root_path: str = "") -> FastAPI:
     """Return the application.
 
@@ -138,7 +153,8 @@ def create_api(service: PredictionService, max_images: int, root_path: str = "")
         redoc_url=None,
     )
     metrics = Metrics(service)
-    app.middleware("http")(metrics.measure)
+    app.add_middleware(MeasureRequests, metrics=metrics)
+    MultiPartParser.spool_max_size = SPOOL_BYTES
 
     def check_request(request: Request) -> None:
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
@@ -194,7 +210,7 @@ def create_api(service: PredictionService, max_images: int, root_path: str = "")
         contents = [file.file.read() for file in files]
         requests = [PredictionRequest(content, parse_sex(sex)) for content in contents]
         names = {id(request): file.filename or "" for request, file in zip(requests, files, strict=True)}
-        results = service.predict(requests)
+        results = list(service.predict_many(requests))
         predictions = [_complete(service, r, names[id(r.request)], age, level) for r in results]
         if DICOM in accept:
             return _structured_report(service, contents, predictions, level, identify=identify)

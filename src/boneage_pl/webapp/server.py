@@ -39,10 +39,10 @@ def bind(host: str, port: int | None) -> socket.socket:
     at = f"host={host}" + (f" port={port}" if port else "")
     for number in [port] if port else range(_FIRST_PORT, _FIRST_PORT + _PORTS):
         try:
-            family, kind, _, _, address = socket.getaddrinfo(
+            family, kind, protocol, _, address = socket.getaddrinfo(
                 host.strip("[]"), number, type=socket.SOCK_STREAM
             )[0]
-            bound = socket.socket(family, kind)
+            bound = socket.socket(family, kind, protocol)  # asyncio sends at once if it is TCP's
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
             try:
                 bound.bind(address)
