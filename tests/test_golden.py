@@ -2,7 +2,8 @@
 
 In float32 they hang on the last bit: from one and the same seed the fifth differs by 11 % between one thread
 and two, so each is held as far as it can be (measured with one and two threads, AVX-512 and AVX2). In float64
-the same differ by 3e-9 of their size, and are held closely.
+they differ by 3e-9 of their size between these; on a CPU with AMX the first differs by 3e-10, and Adam's first
+steps make 2e-5, 0.001, 0.003 and 0.03 of it.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ LOSSES = {
     ),
     "64-true": (
         [127.17037697055166, 675.8873079681487, 112.34410714134664, 120.07312424304116, 74.55656289792957],
-        [1e-10, 1e-6, 1e-6, 1e-6, 1e-6],
+        [1e-8, 1e-4, 0.005, 0.01, 0.1],
     ),
 }
 

@@ -151,3 +151,14 @@ def test_concurrent_clients_get_their_own(home: Home, client: httpx.Client):
 
     with ThreadPoolExecutor(20) as people:
         assert all(people.map(one, names * 2))
+
+
+def test_reverse_proxy_may_serve_it_under_a_path(home: Home):
+    """One that strips the path: the page and the description name it, and all is there without it."""
+    with served(home, "root_path=/boneage") as site:
+        client = httpx.Client(base_url=site.url, timeout=60)
+        assert client.get("/openapi.json").json()["servers"] == [{"url": "/boneage"}]
+        assert client.get("/config").json()["root"].endswith("/boneage")
+        file = ("7.png", (home.images / "7.png").read_bytes())
+        assert predict(client, file, sex="F").json()["predictions"][0]["months"] is not None
+        assert 'path="/api/v1/predict",status="200"} 1' in client.get("/metrics").text

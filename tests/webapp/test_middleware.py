@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from boneage_pl.webapp.middleware import RequestFilter
+from boneage_pl.webapp.metrics import Metrics
+from boneage_pl.webapp.middleware import MAX_SERVING, RequestFilter
 from boneage_pl.webapp.uploads import Uploads
 
 MB = 1 << 20
@@ -32,6 +33,7 @@ def answered(
     *,
     uploads: Uploads | None = None,
     token: str | None = None,
+    metrics: Metrics | None = None,
     body: Iterable[bytes] = (b"",),
     uploaded: list[str] | None = None,
     **headers: str,
@@ -50,7 +52,9 @@ def answered(
     head = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "path": path, "method": method, "headers": head}
     scope["uploaded"] = json.dumps(uploaded or []).encode()
-    asyncio.run(RequestFilter(app, 2 * MB, uploads, token)(scope, receive, send))
+    metrics = metrics or Metrics()
+    asyncio.run(RequestFilter(app, metrics, 2 * MB, uploads, token)(scope, receive, send))
+    assert metrics.serving in (0, MAX_SERVING)
     return sent[0]["status"], json.loads(b"".join(part.get("body", b"") for part in sent[1:]))
 
 
@@ -128,3 +132,19 @@ def test_token_is_needed_but_for_health():
     for header in ("", "secret", "Bearer", "Bearer secret2", "Basic secret", "Basic ÿ", "Digest secret"):
         assert answered("/api/v1/model", token="secret", authorization=header)[0] == 401, header
     assert answered("/healthz", token="secret")[0] == 200
+
+
+def test_more_predictions_than_threads_are_refused_unread():
+    busy = Metrics()
+    busy.serving = MAX_SERVING
+    assert answered("/api/v1/predict", "POST", metrics=busy)[0] == 503
+    assert answered("/healthz", metrics=busy)[0] == 200
+
+
+def test_metrics_have_few_names():
+    metrics = Metrics()
+    for path in ("/api/v1/predict", "/assets/x.js", '/api/"}evil', "/healthz"):
+        metrics.count(path, 200, 0.5)
+    text = metrics.text()
+    assert 'boneage_requests_total{path="other",status="200"} 2' in text
+    assert "evil" not in text

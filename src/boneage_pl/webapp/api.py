@@ -1,9 +1,6 @@
 """REST API: predictions as JSON or DICOM SR, the model, health and metrics."""
 
 import base64
-import hmac
-import time
-from collections import Counter, defaultdict
 from dataclasses import replace
 from io import BytesIO
 from typing import Annotated, Any, Literal
@@ -23,12 +20,12 @@ from boneage_pl.prediction.gradcam import colorize
 from boneage_pl.prediction.inputs import parse_sex
 from boneage_pl.prediction.types import Prediction, PredictionRequest, PredictionResult
 from boneage_pl.webapp.age_input import parse_age
+from boneage_pl.webapp.metrics import Metrics
 from boneage_pl.webapp.model_info import count_validation_images, validation_mae
 from boneage_pl.webapp.service import PredictionService
 
 DICOM = "application/dicom"
 SPOOL_BYTES = 64 << 20  # of a posted file that stays in memory: it is read into it anyway
-MAX_WAITING = 64  # calls that wait for their turn; our choice: more are refused with 503
 
 
 class PredictedAge(BaseModel):
@@ -83,65 +80,12 @@ class Problem(BaseModel):
     detail: str
 
 
-class Metrics:
-    """Counts requests by path and status, and their seconds, in Prometheus' text format."""
-
-    def __init__(self, service: PredictionService) -> None:
-        self.service = service
-        self.requests: Counter[tuple[str, int]] = Counter()
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-
-    def count(self, path: str, status: int, seconds: float) -> None:
-        """Count a request; those of the page are one path."""
-        path = path if path.startswith(("/api/", "/healthz", "/metrics")) else "page"
-        self.requests[path, status] += 1
-        self.seconds[path] += seconds
-
-    def text(self) -> str:
-        """Return all of them."""
-        lines = ["# TYPE boneage_requests_total counter"]
-        lines += [
-            f'boneage_requests_total{{path="{path}",status="{status}"}} {count}'
-            for (path, status), count in sorted(self.requests.items())
-        ]
-        errors = sum(count for (_, status), count in self.requests.items() if status >= 500)
-        lines += ["# TYPE boneage_errors_total counter", f"boneage_errors_total {errors}"]
-        lines += ["# TYPE boneage_request_seconds_total counter"]
-        lines += [
-            f'boneage_request_seconds_total{{path="{path}"}} {seconds:.6f}'
-            for path, seconds in sorted(self.seconds.items())
-        ]
-        lines += ["# TYPE boneage_queue gauge", f"boneage_queue {self.service.waiting}"]
-        return "\n".join(lines) + "\n"
-
-
-class MeasureRequests:
-    """ASGI middleware that counts requests in `Metrics`."""
-
-    def __init__(self, app: Any, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer a request, and count it."""
-        start, status = time.perf_counter(), 500
-
-        async def noted(message: Any) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
-        try:
-            await self.app(scope, receive, noted)
-        finally:
-            if scope["type"] == "http":
-                self.metrics.count(scope["path"], status, time.perf_counter() - start)
-
-
-def create_api(service: PredictionService, max_images: int, root_path: str = "") -> FastAPI:
-    """Return the application.
+def create_api(service: PredictionService, metrics: Metrics, max_images: int, root_path: str = "") -> FastAPI:
+    """Return the application. What waits for nothing is async: it is answered while all threads predict.
 
     Args:
         service: predicts.
+        metrics: that it shows.
         max_images: of one request.
         root_path: of a reverse proxy, such as `/boneage`.
     """
@@ -152,17 +96,11 @@ def create_api(service: PredictionService, max_images: int, root_path: str = "")
         root_path=root_path,
         redoc_url=None,
     )
-    metrics = Metrics(service)
-    app.add_middleware(MeasureRequests, metrics=metrics)
     MultiPartParser.spool_max_size = SPOOL_BYTES
 
-    def check_request(request: Request) -> None:
+    async def check_form(request: Request) -> None:
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             raise HTTPException(415, "Post a form with files: multipart/form-data.")
-        if service.waiting >= MAX_WAITING:
-            raise HTTPException(
-                503, f"{service.waiting} requests wait already; try again later.", {"Retry-After": "5"}
-            )
 
     problems: dict[int | str, dict[str, Any]] = {
         code: {"model": Problem, "description": words}
@@ -177,7 +115,7 @@ def create_api(service: PredictionService, max_images: int, root_path: str = "")
         "/api/v1/predict",
         response_model=Predictions,
         responses={200: {"content": {DICOM: {}}}, **problems},
-        dependencies=[Depends(check_request)],
+        dependencies=[Depends(check_form)],
     )
     def predict(
         files: Annotated[list[UploadFile], File(description="radiographs: PNG, JPEG, TIFF, DICOM …")],
@@ -221,7 +159,7 @@ def create_api(service: PredictionService, max_images: int, root_path: str = "")
         return Predictions(model=_model_name(service), interval_level=level, predictions=items)
 
     @app.get("/api/v1/model")
-    def model() -> ModelInfo:
+    async def model() -> ModelInfo:
         """Describe the model."""
         records = [member.metadata for member in service.model.members]
         members = [
@@ -237,12 +175,12 @@ def create_api(service: PredictionService, max_images: int, root_path: str = "")
         return ModelInfo(version=__version__, interval_level=service.level, members=members)
 
     @app.get("/healthz", response_class=PlainTextResponse)
-    def healthz() -> str:
+    async def healthz() -> str:
         """Say that the server is up and the model loaded."""
         return "ok\n"
 
     @app.get("/metrics", response_class=PlainTextResponse)
-    def metrics_text() -> str:
+    async def metrics_text() -> str:
         """Return requests, errors, seconds and the queue, for Prometheus."""
         return metrics.text()
 
@@ -297,16 +235,3 @@ def _heatmap(service: PredictionService, result: PredictionResult) -> str | None
 
 def _model_name(service: PredictionService) -> str:
     return ", ".join(dict.fromkeys(member.metadata.experiment for member in service.model.members))
-
-
-def is_authorized(header: str, token: str) -> bool:
-    """Whether an `Authorization` header has the token: as a bearer's, or as the password of any user."""
-    scheme, _, given = header.partition(" ")
-    if scheme.lower() == "basic":
-        try:
-            given = base64.b64decode(given, validate=True).decode().partition(":")[2]
-        except ValueError:
-            return False
-    elif scheme.lower() != "bearer":
-        return False
-    return hmac.compare_digest(given.encode(), token.encode())

@@ -1,12 +1,14 @@
 """ASGI middleware: an allow-list of paths, a token, and limits of size that hold."""
 
+import base64
+import hmac
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from boneage_pl.webapp.api import is_authorized
+from boneage_pl.webapp.metrics import Metrics
 from boneage_pl.webapp.uploads import Uploads
 
 Message = MutableMapping[str, Any]
@@ -20,7 +22,8 @@ _PAGE = (
     r"|/|/config|/theme\.css|/favicon\.ico|/(assets|static)/[\w./@-]+"
     r"|/gradio_api/(startup-events|upload|upload_progress|queue/join|queue/data|reset|cancel|heartbeat/[\w-]+)"
 )
-_UPLOAD, _JOIN = "/gradio_api/upload", "/gradio_api/queue/join"
+_UPLOAD, _JOIN, _PREDICT = "/gradio_api/upload", "/gradio_api/queue/join", "/api/v1/predict"
+MAX_SERVING = 32  # predictions that are asked for at a time; our choice: more are refused with 503
 _FORM_BYTES = (
     1 << 20
 )  # of a form beside its files, and of any other request; our choice: they are a few hundred
@@ -30,16 +33,23 @@ class RequestFilter:
     """Refuses other requests than those of the page and the API, and larger ones than they should make.
 
     Args:
-        app: that answers.
+        app: the application.
+        metrics: has how many predictions are asked for now.
         max_bytes: of one upload, all of its files together.
         uploads: registers the page's files as they arrive; `None` without the page.
         token: that clients must have; `None` for all of them. A browser asks for it as a password.
     """
 
     def __init__(
-        self, app: App, max_bytes: int, uploads: Uploads | None = None, token: str | None = None
+        self,
+        app: App,
+        metrics: Metrics,
+        max_bytes: int,
+        uploads: Uploads | None = None,
+        token: str | None = None,
     ) -> None:
-        self.app, self.max_bytes, self.uploads, self.token = app, max_bytes, uploads, token
+        self.app, self.metrics, self.max_bytes = app, metrics, max_bytes
+        self.uploads, self.token = uploads, token
         self._allowed = re.compile(_API + (_PAGE if uploads else ""))
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -58,12 +68,18 @@ class RequestFilter:
                 send, 401, "A token is needed.", (b"www-authenticate", b'Basic realm="boneage_pl"')
             )
             return
-        most = _FORM_BYTES + (self.max_bytes if path in (_UPLOAD, "/api/v1/predict") else 0)
+        most = _FORM_BYTES + (self.max_bytes if path in (_UPLOAD, _PREDICT) else 0)
         length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > most:
             await _send_error(send, 413, self._too_large())
             return
+        if path == _PREDICT and self.metrics.serving >= MAX_SERVING:  # before its body is read
+            await _send_error(
+                send, 503, "Too many requests wait already; try again later.", (b"retry-after", b"5")
+            )
+            return
         counted = _Counted(receive, send, most, record=path == _JOIN)
+        self.metrics.serving += path == _PREDICT
         try:
             if path == _UPLOAD and self.uploads:
                 with self.uploads.arriving():
@@ -73,6 +89,8 @@ class RequestFilter:
         except Exception:
             if not counted.exceeded:
                 raise
+        finally:
+            self.metrics.serving -= path == _PREDICT
         if counted.exceeded and not counted.started:
             await _send_error(send, 413, self._too_large())
         if path == _JOIN and self.uploads:
@@ -145,3 +163,16 @@ async def _send_error(send: Send, status: int, words: str, *headers: tuple[bytes
     head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
     await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": body})
+
+
+def is_authorized(header: str, token: str) -> bool:
+    """Whether an `Authorization` header has the token: as a bearer's, or as the password of any user."""
+    scheme, _, given = header.partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(given, validate=True).decode().partition(":")[2]
+        except ValueError:
+            return False
+    elif scheme.lower() != "bearer":
+        return False
+    return hmac.compare_digest(given.encode(), token.encode())

@@ -17,6 +17,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.webapp.api import create_api
+from boneage_pl.webapp.metrics import MeasureRequests, Metrics
 from boneage_pl.webapp.middleware import App, RequestFilter
 from boneage_pl.webapp.service import PredictionService, SessionImage
 from boneage_pl.webapp.uploads import TTLCache, Uploads
@@ -92,14 +93,16 @@ def serve(
         # read by Gradio and by Hugging Face's hub, which it imports
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
         uploads, kept = Uploads(Path(folder)), TTLCache[SessionImage]()
-        api = create_api(service, max_images, root_path)
+        metrics = Metrics()
+        api = create_api(service, metrics, max_images, root_path)
         if page:
             _mount_page(api, service, uploads, kept, max_bytes, max_images, root_path)
         host, port = bound.getsockname()[:2]
         local = host in _LOCAL
         names = list(allowed_hosts or ((*_LOCAL, "[::1]") if local else ["*"]))
         app: App = TrustedHostMiddleware(api, names)  # type: ignore[assignment]
-        app = RequestFilter(app, max_bytes, uploads if page else None, token)
+        app = RequestFilter(app, metrics, max_bytes, uploads if page else None, token)
+        app = MeasureRequests(app, metrics)
         config = uvicorn.Config(
             app,  # type: ignore[arg-type]
             log_level="warning",

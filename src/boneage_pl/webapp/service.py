@@ -65,11 +65,6 @@ class PredictionService:
         self._lock = Lock()  # of the model: predictions and Grad-CAM take turns
         Thread(target=self._work, daemon=True, name="predictions").start()
 
-    @property
-    def waiting(self) -> int:
-        """How many calls wait for their turn."""
-        return self._jobs.qsize()
-
     def predict(self, requests: Sequence[PredictionRequest]) -> list[PredictionResult]:
         """Return the results of requests, in order; two of an image whose sex is `unknown`."""
         job = _Job(requests)

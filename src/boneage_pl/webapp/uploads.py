@@ -99,6 +99,7 @@ class Uploads:
         """
         now = now or time.time()
         with self._lock:
+            self._waiting = {path for path in self._waiting if path.exists()}
             waiting = {path.parent for path in self._waiting}
 
         def is_abandoned(path: Path) -> bool:
