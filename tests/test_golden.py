@@ -2,7 +2,7 @@
 
 In float32 they hang on the last bit: from one and the same seed the fifth differs by 11 % between one thread
 and two, so each is held as far as it can be (measured with one and two threads, AVX-512 and AVX2). In float64
-they differ by 3e-9 of their size between these; on a CPU with AMX the first differs by 3e-10, and Adam's first
+they differ by 3e-9 of their size between these; on a CPU with AMX the first differs by 3e-10, and Adam's
 steps make 2e-5, 0.001, 0.003 and 0.03 of it.
 """
 

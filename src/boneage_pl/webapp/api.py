@@ -14,7 +14,6 @@ from starlette.formparsers import MultiPartParser
 
 from boneage_pl import __version__
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.prediction.conformal import check_coverage_level
 from boneage_pl.prediction.dicom_sr import build_dicom_sr
 from boneage_pl.prediction.gradcam import colorize
 from boneage_pl.prediction.inputs import parse_sex
@@ -77,7 +76,7 @@ class ModelInfo(BaseModel):
 class Problem(BaseModel):
     """Why a request is refused."""
 
-    detail: str
+    detail: str | list[dict[str, Any]]
 
 
 def create_api(service: PredictionService, metrics: Metrics, max_images: int, root_path: str = "") -> FastAPI:
@@ -107,6 +106,7 @@ def create_api(service: PredictionService, metrics: Metrics, max_images: int, ro
         for code, words in (
             (413, "too large, or too many files"),
             (415, "no multipart form"),
+            (422, "a field that cannot be right"),
             (503, "too many requests wait"),
         )
     }
@@ -118,17 +118,20 @@ def create_api(service: PredictionService, metrics: Metrics, max_images: int, ro
         dependencies=[Depends(check_form)],
     )
     def predict(
-        files: Annotated[list[UploadFile], File(description="radiographs: PNG, JPEG, TIFF, DICOM …")],
+        files: Annotated[
+            list[UploadFile], File(min_length=1, description="radiographs: PNG, JPEG, TIFF, DICOM …")
+        ],
         sex: Annotated[
-            Literal["F", "M", "unknown"] | None,
-            Form(description="of all; by default that of each DICOM file"),
-        ] = None,
+            Literal["F", "M", "unknown", ""], Form(description="of all; empty: that of each DICOM file")
+        ] = "",
         chronological_age: Annotated[str, Form(description="9 y 2 m, 9.5 y or 110 m")] = "",
         birth_date: Annotated[
             str, Form(description="with radiograph_date instead of an age: 2014-05-30")
         ] = "",
         radiograph_date: Annotated[str, Form()] = "",
-        interval_level: Annotated[float | None, Form(description="coverage of the intervals")] = None,
+        interval_level: Annotated[
+            float, Form(ge=0.001, lt=1, description="coverage of the intervals")
+        ] = service.level,
         gradcam: Annotated[bool, Form(description="add heatmaps of where the network looked")] = False,
         identify: Annotated[bool, Form(description="name patient and study in a DICOM SR")] = False,
         accept: Annotated[str, Header(include_in_schema=False)] = "",
@@ -141,22 +144,20 @@ def create_api(service: PredictionService, metrics: Metrics, max_images: int, ro
             raise HTTPException(413, f"{len(files)} files; no more than {max_images} are taken at once.")
         try:
             age = parse_age(chronological_age, birth_date, radiograph_date)
-            level = service.level if interval_level is None else interval_level
-            check_coverage_level(level)
         except BoneAgeError as error:
             raise HTTPException(422, str(error)) from error
         contents = [file.file.read() for file in files]
-        requests = [PredictionRequest(content, parse_sex(sex)) for content in contents]
+        requests = [PredictionRequest(content, parse_sex(sex or None)) for content in contents]
         names = {id(request): file.filename or "" for request, file in zip(requests, files, strict=True)}
         results = list(service.predict_many(requests))
-        predictions = [_complete(service, r, names[id(r.request)], age, level) for r in results]
+        predictions = [_complete(service, r, names[id(r.request)], age, interval_level) for r in results]
         if DICOM in accept:
-            return _structured_report(service, contents, predictions, level, identify=identify)
+            return _structured_report(service, contents, predictions, interval_level, identify=identify)
         items = [PredictedAge(**prediction.to_dict()) for prediction in predictions]
         if gradcam:
             for item, result in zip(items, results, strict=True):
                 item.gradcam = _heatmap(service, result)
-        return Predictions(model=_model_name(service), interval_level=level, predictions=items)
+        return Predictions(model=_model_name(service), interval_level=interval_level, predictions=items)
 
     @app.get("/api/v1/model")
     async def model() -> ModelInfo:
