@@ -118,6 +118,7 @@ def test_upload_shows_prediction(home: Home, site: Served, browser: Browser):
         assert site.uploads() == []
 
 
+@pytest.mark.slow
 def test_heatmap_blends_by_keyboard(home: Home, site: Served, browser: Browser):
     with opened(browser, site.url) as page:
         zone = page.get_by_role("button", name="Click to upload or drop files")
@@ -143,7 +144,7 @@ def test_heatmap_blends_by_keyboard(home: Home, site: Served, browser: Browser):
         expect(page.get_by_role("button", name="Read the bone ages")).to_be_visible()
 
 
-@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_page_fits_phone_and_shows_crop(
     home: Home, site: Served, browser: Browser, tmp_path: Path, dark: bool
 ):
@@ -174,6 +175,7 @@ def test_page_fits_phone_and_shows_crop(
         assert width(page) == PHONE[0]
 
 
+@pytest.mark.slow
 def test_dicom_fills_sex_and_age(site: Served, browser: Browser, tmp_path: Path):
     file = tmp_path / "hand.dcm"
     write_dicom(
@@ -247,6 +249,7 @@ def test_batch_table_sorts_and_downloads(home: Home, site: Served, browser: Brow
         assert site.uploads() == []
 
 
+@pytest.mark.slow
 def test_model_tab_describes_model(site: Served, browser: Browser):
     with opened(browser, site.url) as page:
         page.get_by_role("tab", name="This model").click()
@@ -255,6 +258,7 @@ def test_model_tab_describes_model(site: Served, browser: Browser):
         expect(page.get_by_text("library_name")).to_have_count(0)  # what is for a hub
 
 
+@pytest.mark.slow
 def test_twenty_concurrent_users_are_served(home: Home, site: Served):
     """With the same file, which the server keeps under one name for all."""
     content = (home.images / "7.png").read_bytes()
@@ -265,6 +269,7 @@ def test_twenty_concurrent_users_are_served(home: Home, site: Served):
     assert site.uploads() == []
 
 
+@pytest.mark.slow
 def test_maximum_upload_count_is_accepted(home: Home, site: Served):
     files = [(f"{n}.png", (home.images / f"{n}.png").read_bytes()) for n in range(1, 31)]
     assert "<h2>30 of 30 predicted</h2>" in Caller(site.url).many(*files, sex="F")
@@ -278,13 +283,13 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, data) for name, data in parts)
 
 
-@pytest.mark.parametrize("count", [56, pytest.param(196, marks=pytest.mark.slow)])
-def test_malicious_uploads_are_handled(home: Home, site: Served, count: int):
+@pytest.mark.slow
+def test_malicious_uploads_are_handled(home: Home, site: Served):
     caller = Caller(site.url)
     good = (home.images / "7.png").read_bytes()
     draw = random.Random(22)
     files = [
-        (f"{n}.{draw.choice(['png', 'jpg', 'dcm', 'tif'])}", mutated(image(draw), draw)) for n in range(count)
+        (f"{n}.{draw.choice(['png', 'jpg', 'dcm', 'tif'])}", mutated(image(draw), draw)) for n in range(196)
     ]
     for _ in range(20):  # as much as it holds in use
         caller.one("good.png", good)

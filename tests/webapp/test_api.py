@@ -1,6 +1,9 @@
 """The REST API, by a client over HTTP."""
 
 import base64
+import random
+import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -15,6 +18,7 @@ from boneage_pl import __version__
 from tests.helpers.dicom_files import write_dicom
 from tests.helpers.fork_server import Forks
 from tests.helpers.trained_run import Home, home_of
+from tests.stress.fuzzing import image, mutated
 from tests.webapp.server_process import served
 
 
@@ -151,6 +155,36 @@ def test_concurrent_clients_get_their_own(home: Home, client: httpx.Client):
 
     with ThreadPoolExecutor(20) as people:
         assert all(people.map(one, names * 2))
+
+
+def test_killed_clients_leave_nothing(client: httpx.Client):
+    head = "POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\n"
+    head += "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000000\r\n\r\n--x\r\n"
+    for _ in range(40):  # more than are served at a time
+        with socket.create_connection((client.base_url.host, client.base_url.port)) as cut_short:
+            cut_short.sendall(head.encode() + bytes(10_000))
+    until = time.monotonic() + 30
+    while "boneage_queue 0" not in client.get("/metrics").text:
+        assert time.monotonic() < until
+    assert predict(client, ("notes.txt", b"no image"), sex="F").status_code == 200
+
+
+@pytest.mark.slow
+def test_hostile_files_are_items_with_errors(home: Home):
+    draw = random.Random(7)
+    good = (home.images / "7.png").read_bytes()
+    with served(home, "page=false") as site:
+        client = httpx.Client(base_url=site.url, timeout=120)
+        for _ in range(20):  # as much as it holds in use
+            predict(client, ("good.png", good), sex="F")
+        before = site.memory()
+        for n in range(200):
+            suffix = draw.choice(["png", "jpg", "dcm", "tif"])
+            answer = predict(client, (f"{n}.{suffix}", mutated(image(draw), draw)), sex="F")
+            (item,) = answer.json()["predictions"]
+            assert item["error"] or item["months"] is not None
+        assert site.memory() < 1.1 * before
+        assert predict(client, ("good.png", good), sex="F").json()["predictions"][0]["months"] is not None
 
 
 def test_reverse_proxy_may_serve_it_under_a_path(home: Home):
