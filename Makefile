@@ -6,7 +6,7 @@ PIP_ARGS ?=
 TWO  := -n 2 --dist loadfile --no-loadscope-reorder
 # The demonstration's runs lie apart, so that its v2 never starts from another v1. It trains at lower learning rates
 # than the published: at 0.01 nearly all of the first hidden layer dies within five steps, and there is no time to
-# recover from that in minutes. Chosen on seeds 1, 2 and 3, checked on 0, 4 and 5 (benchmarks/demo.py).
+# recover from that in minutes. Chosen on seeds 1, 2 and 3, checked on 0, 4 and 5 (experiments/demo.py).
 DEMO := data=phantom_small output_dir=outputs/demo seed=0
 
 .DEFAULT_GOAL := help
@@ -48,11 +48,11 @@ gpu: setup  ## training and prediction speed on the GPU (8 minutes); writes docs
 	$(PY) -m benchmarks.gpu
 
 reproduction: setup  ## fill the tables of docs/RESULTS_REPRODUCTION.md from the records of the runs
-	$(PY) -m benchmarks.fill_tables docs/RESULTS_REPRODUCTION.md
+	$(PY) -m experiments.fill_tables docs/RESULTS_REPRODUCTION.md
 
 tensorboard: setup  ## the curves of every run under outputs/
 	$(VENV)/bin/tensorboard --logdir outputs
 
 clean:  ## remove the environment, caches and builds; never touches outputs/ or data/
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
-	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks experiments -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import baseline_pipeline, inference_latency, speed
 from benchmarks.run_measurement import project_data
-from benchmarks.save_measurement import keep
+from experiments.save_measurement import keep
 
 Numbers = dict[str, float]
 

@@ -12,11 +12,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from benchmarks.ablation import CONF as STEPS_CONF
-from benchmarks.ablation import STEPS
 from boneage_pl.cli import CONF_DIR
 from boneage_pl.cli.instantiate import instantiate
 from boneage_pl.data.transforms.compose import Compose
+from experiments.ablation import CONF as STEPS_CONF
+from experiments.ablation import STEPS
 from tests.conftest import SMALL_PHANTOM
 
 ROOT = Path(__file__).parents[1]
@@ -93,7 +93,7 @@ def test_ablation_trains_missing_steps_and_prints_table(tmp_path: Path):
         "model.backbone=test_efficientnet",
         "model.weights=null",
     ]
-    command = [sys.executable, "-m", "benchmarks.ablation", str(tmp_path / "phantom")]
+    command = [sys.executable, "-m", "experiments.ablation", str(tmp_path / "phantom")]
     command += ["--folder", str(tmp_path / "runs"), "--also", *small]
     kept = str(tmp_path / "ablation.json")
     for steps in (["7"], ["7", "8"]):

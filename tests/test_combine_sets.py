@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from benchmarks.combine_sets import combine
-from benchmarks.make_test_split import write_set
 from boneage_pl.data.tables.load import read_table
+from experiments.combine_sets import combine
+from experiments.make_test_split import write_set
 
 
 def test_children_of_two_sets_are_patients_of_one(tmp_path: Path):

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from benchmarks.stored_errors import compare, give, keep
 from boneage_pl.errors import BoneAgeError
+from experiments.stored_errors import compare, give, keep
 
 ROWS = pd.DataFrame({"id": ["10", "9", "200"], "boneage": [120.0, 36.5, 200.0], "male": [True, False, True]})
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fill_tables import MARK, fill
 from boneage_pl.evaluation.records import FIGURES, MAX_BYTES
+from experiments.fill_tables import MARK, fill
 
 CHECKOUT = Path(__file__).parents[2]
 DOCS = CHECKOUT / "docs"

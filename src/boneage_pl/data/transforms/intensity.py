@@ -77,7 +77,7 @@ class FixPolarity:
     """Undoes negatives: exchanges black and white where the edge of a picture is brighter than its middle.
 
     Lines that are black from end to end, as `data.resize_mode=pad` adds, are no part of the picture. How
-    often it is right: `python -m benchmarks.polarity`.
+    often it is right: `python -m experiments.polarity`.
 
     Args:
         edge: share of the picture's side that is its edge, on each.

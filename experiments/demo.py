@@ -1,6 +1,6 @@
 """Whether `make demo` tells the published story, v2 better than v1, with other seeds too.
 
-    python -m benchmarks.demo --seeds 1 2 3 0 4 5
+    python -m experiments.demo --seeds 1 2 3 0 4 5
 
 Runs the two trainings that the Makefile names, four minutes a seed on 2 cores. The same command continues
 what was interrupted.
@@ -13,8 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.save_measurement import keep
 from boneage_pl.training.runs import SUMMARY
+from experiments.save_measurement import keep
 
 
 def trainings() -> list[list[str]]:

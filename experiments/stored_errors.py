@@ -1,8 +1,8 @@
 """Predictions of a held-out part, kept for everyone: errors by the order of the ids; no id, age or image.
 
-    python -m benchmarks.stored_errors keep outputs/…/predictions.csv docs/errors_test/v3.csv
-    python -m benchmarks.stored_errors give docs/errors_test/v3.csv data/rsna100_parts/test v3.csv
-    python -m benchmarks.stored_errors pair docs/errors_dev/v3.csv docs/errors_dev/*.csv
+    python -m experiments.stored_errors keep outputs/…/predictions.csv docs/errors_test/v3.csv
+    python -m experiments.stored_errors give docs/errors_test/v3.csv data/rsna100_parts/test v3.csv
+    python -m experiments.stored_errors pair docs/errors_dev/v3.csv docs/errors_dev/*.csv
 
 Whoever has the images has the ids and ages, and gets the predictions back: a file for
 `python -m boneage_pl.compare 'runs=[v3.csv,mine.csv]'`. Errors of other images are refused. The last

@@ -1,6 +1,6 @@
 """Variants of v3 at once on one GPU, which a network this small does not fill: what does each bring?
 
-    python -m benchmarks.v3_gpu data/mixed_development --keep docs/records/v3_gpu.json [--minutes 9]
+    python -m experiments.v3_gpu data/mixed_development --keep docs/records/v3_gpu.json [--minutes 9]
 
 Every variant is `+experiment=v3` and one thing more. All validate on the same images, so that each is tested
 against v3 itself, paired. What has not ended in time is stopped, and goes on when the command is given again.
@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.save_measurement import keep
 from boneage_pl.evaluation.comparison import compare_pair
 from boneage_pl.evaluation.run_results import load_results
 from boneage_pl.evaluation.templating import format_table, with_interval
 from boneage_pl.training.runs import SUMMARY
+from experiments.save_measurement import keep
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "v3": (),

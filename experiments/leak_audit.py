@@ -1,6 +1,6 @@
 """How much of a validation MAE under the published protocol is memory: two protocols, one held-out set.
 
-    python -m benchmarks.leak_audit data/rsna100
+    python -m experiments.leak_audit data/rsna100
 
 A tenth of every group's images is held out first. Then v1 and v2 are trained from random weights on the rest,
 under each protocol, with the same seed and budget. An interrupted command resumes.
@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.make_test_split import write_part
-from benchmarks.save_measurement import keep
 from boneage_pl.data.split import age_edges, assign_groups
 from boneage_pl.data.tables.load import read_table
 from boneage_pl.evaluation.metrics import with_intervals
 from boneage_pl.evaluation.paired_test import paired_comparison
 from boneage_pl.evaluation.templating import with_interval
 from boneage_pl.training.runs import BEST, SUMMARY
+from experiments.make_test_split import write_set
+from experiments.save_measurement import keep
 
 PROTOCOLS = ("published", "disjoint")
 RUNS = ("v1", "v2")
@@ -40,7 +40,7 @@ def set_aside(root: Path, folder: Path) -> None:
         rows = np.random.default_rng([0, group]).permutation(np.flatnonzero(groups == group))
         aside[rows[: max(round(len(rows) / 10), 1)]] = True
     for name, rows in (("kept", table[~aside]), ("aside", table[aside])):
-        write_part(folder / name, rows)
+        write_set(folder / name, rows)
 
 
 def train(folder: Path, size: int, epochs: list[int], seed: int) -> None:

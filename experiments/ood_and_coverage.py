@@ -1,6 +1,6 @@
 """How often an interval holds the age, and what is flagged: on images that a checkpoint has not seen.
 
-    python -m benchmarks.ood_and_coverage CKPT [--root FOLDER] [--originals FOLDER]
+    python -m experiments.ood_and_coverage CKPT [--root FOLDER] [--originals FOLDER]
 
 Without a folder of radiographs, 1,000 phantoms of another seed are drawn as large as the checkpoint's. With
 `originals`, the same radiographs as the checkpoint's, larger. Prints tables in Markdown (docs/PREDICTION.md).

@@ -1,6 +1,6 @@
 """How much of v1's first hidden layer survives the first steps at a learning rate.
 
-    python -m benchmarks.dead_units data/rsna100 --lr 0.01 0.001
+    python -m experiments.dead_units data/rsna100 --lr 0.01 0.001
 
 Prints, for each rate and seed, the share of the 1000 units that are above zero for any image of the batch.
 """
@@ -12,12 +12,12 @@ import lightning as L
 import torch
 from torch.nn import functional as F
 
-from benchmarks.save_measurement import keep
 from boneage_pl.data.datamodule import BoneAgeDataModule
 from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
 from boneage_pl.model.inception import InceptionRegressor
 from boneage_pl.model.input_spec import InputSpec, Normalize
+from experiments.save_measurement import keep
 
 
 def alive_after(data: BoneAgeDataModule, lr: float, seed: int, steps: int) -> float:

@@ -1,6 +1,6 @@
 """What each difference between the author's runs and the description is worth, one at a time.
 
-    python -m benchmarks.as_run data/rsna100 --keep docs/records/as_run.json
+    python -m experiments.as_run data/rsna100 --keep docs/records/as_run.json
 
 Trains v1 once, on pixels in [-1, 1] as the author's, then v2 from it with one difference each. An interrupted
 command resumes. Our choices, for a machine without a GPU: random weights, 107 pixels, 100 rows of each group,
@@ -13,9 +13,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reproduction import train
-from benchmarks.save_measurement import keep
 from boneage_pl.training.runs import SUMMARY
+from experiments.reproduction import train
+from experiments.save_measurement import keep
 
 FLIPS = 3  # validations with other random flips
 ONE_STEP = ("trainer.max_epochs=1", "trainer.limit_train_batches=1")  # for the validation before it

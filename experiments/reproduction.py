@@ -1,6 +1,6 @@
 """Train the published experiment and keep the records that docs/RESULTS_REPRODUCTION.md is built from.
 
-    python -m benchmarks.reproduction data/rsna100 --seeds 1 2 3 --keep docs/records
+    python -m experiments.reproduction data/rsna100 --seeds 1 2 3 --keep docs/records
 
 v1 with each seed, v2 from the best and from the worst of them, and the failure with the first seed. An
 interrupted command resumes; hours on 2 cores, so `--only v1` and the like train a part. From random weights,

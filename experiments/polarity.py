@@ -1,6 +1,6 @@
 """How often `FixPolarity` leaves a radiograph as it is, and undoes its negative.
 
-python -m benchmarks.polarity data/rsna512 [--count 400] [--size 128]
+python -m experiments.polarity data/rsna512 [--count 400] [--size 128]
 """
 
 import argparse

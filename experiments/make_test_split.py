@@ -1,7 +1,7 @@
 """Divide a data set once, by image: a part to develop on and a part that no choice is made on.
 
-    python -m benchmarks.make_test_split data/rsna100 data/rsna100_parts
-    python -m benchmarks.make_test_split data/rsna512 data/rsna512_parts --as data/rsna100_parts
+    python -m experiments.make_test_split data/rsna100 data/rsna100_parts
+    python -m experiments.make_test_split data/rsna512 data/rsna512_parts --as data/rsna100_parts
 
 Writes `development/` and `test/` (15 % of the images, at the ages and sexes of the table), data sets of their
 own that link the images. Images of a patient, where the table names one, stay on one side, and so do files

@@ -1,8 +1,8 @@
 """From the published recipe to v3, a step at a time, as it stands in docs/RESULTS_V3.md: what is each worth?
 
-    python -m benchmarks.ablation data/rsna100_parts/development --also trainer.max_epochs=12
+    python -m experiments.ablation data/rsna100_parts/development --also trainer.max_epochs=12
 
-Each step is the one before it and one thing more (benchmarks/conf/experiment/). All validate on the same
+Each step is the one before it and one thing more (experiments/conf/experiment/). All validate on the same
 images, so that each is tested against the one before, paired. The same command goes on where it was
 interrupted; hours on 2 cores, so `--steps 3 4` takes a part. Prints a table in Markdown of what there is, and
 with `--keep ablation.json` writes it down; with `--kept ablation.json` it prints what is written there.
@@ -15,13 +15,13 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.reproduction import train
-from benchmarks.save_measurement import keep
 from boneage_pl.evaluation.comparison import compare_pair
 from boneage_pl.evaluation.paired_test import holm_correction
 from boneage_pl.evaluation.run_results import load_results
 from boneage_pl.evaluation.templating import format_table, with_interval
 from boneage_pl.training.runs import SUMMARY
+from experiments.reproduction import train
+from experiments.save_measurement import keep
 
 CONF = Path(__file__).parent / "conf"
 STEPS = sorted((CONF / "experiment").glob("step_*.yaml"))

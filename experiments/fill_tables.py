@@ -1,6 +1,6 @@
 """Fill the marked tables of docs/RESULTS_REPRODUCTION.md from the records: `make reproduction`.
 
-    python -m benchmarks.fill_tables docs/RESULTS_REPRODUCTION.md
+    python -m experiments.fill_tables docs/RESULTS_REPRODUCTION.md
 
 Between `<!-- table: NAME RECORD ... -->` and `<!-- end -->` stands what the function NAME below makes of the
 records, whose paths begin in the page's folder. Everything else of the page is edited by hand.
@@ -86,7 +86,7 @@ def epochs(*records: Path) -> Table:
 
 
 def effects(record: Path) -> Table:
-    """Return what single differences between `as_run/*` and v1, v2 change, see `benchmarks.as_run`."""
+    """Return what single differences between `as_run/*` and v1, v2 change, see `experiments.as_run`."""
     found = _json(record)
     flips, v2 = found["flips"], found["v2"]
     plain = v2["none"]
@@ -113,20 +113,20 @@ def effects(record: Path) -> Table:
 
 
 def dead_units(record: Path) -> Table:
-    """Return the share of units that are active, by learning rate and seed, see `benchmarks.dead_units`."""
+    """Return the share of units that are active, by learning rate and seed, see `experiments.dead_units`."""
     found = _json(record)
     rows = [[f"{of['lr']}", *(f"{100 * share:.1f} %" for share in of["alive"])] for of in found["rates"]]
     return [["learning rate", *(f"seed {seed}" for seed in found["seeds"])], *rows]
 
 
 def demo(record: Path) -> Table:
-    """Return the demo's best errors by seed, see `benchmarks.demo`."""
+    """Return the demo's best errors by seed, see `experiments.demo`."""
     rows = [[f"{row['seed']}", f"{row['v1']:.2f}", f"{row['v2']:.2f}"] for row in _json(record)["seeds"]]
     return [["seed", "v1", "v2"], *rows]
 
 
 def leak_audit(record: Path) -> Table:
-    """Return what each protocol's v1 and v2 score, see `benchmarks.leak_audit`."""
+    """Return what each protocol's v1 and v2 score, see `experiments.leak_audit`."""
 
     def part(of: dict[str, Any]) -> str:
         return f"{of['mae']:.2f} ({of['rows']:,} rows)" if of["rows"] else "–"

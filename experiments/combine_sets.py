@@ -1,6 +1,6 @@
 """Combine data sets of the same children, at several resolutions for example, into one.
 
-    python -m benchmarks.combine_sets data/rsna100 data/rsna512 data/rsna512 data/rsna_mixed
+    python -m experiments.combine_sets data/rsna100 data/rsna512 data/rsna512 data/rsna_mixed
 
 Writes a table and links to the images. An id that several of the sets have is one child, the `patient` of the
 table, so that all of the child's images are on one side of a split. A set that is named twice weighs twice as
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.make_test_split import write_set
 from boneage_pl.data.tables.load import read_table
+from experiments.make_test_split import write_set
 
 
 def combine(roots: list[Path]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """How much of a validation error is BatchNorm's running statistics, and not the weights.
 
-    python -m benchmarks.bn_recalibration outputs/v1/<run> saved/*.ckpt
+    python -m experiments.bn_recalibration outputs/v1/<run> saved/*.ckpt
 
 For each checkpoint of a run (copy its last.ckpt at the end of every epoch) prints the MAE on the run's
 validation rows, in months, with the statistics as they were saved and with those of 16 training batches,
@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from benchmarks.save_measurement import keep
 from boneage_pl.data.datamodule import BoneAgeDataModule
 from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
 from boneage_pl.model.inference import InferenceModule
 from boneage_pl.training.checkpoint import load_for_inference
+from experiments.save_measurement import keep
 
 
 def mae(reader: InferenceModule, data: BoneAgeDataModule) -> float:
