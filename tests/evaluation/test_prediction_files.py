@@ -103,6 +103,14 @@ def test_runs_and_files_are_compared_alike(tmp_path: Path, files: tuple[pd.DataF
     assert (row[1], row[-1]) == ("+0.00 (+0.00 to +0.00)", "300 (all of both)")
 
 
+def test_columns_of_others_mean_nothing(tmp_path: Path, files: tuple[pd.DataFrame, pd.DataFrame]):
+    paths = [str(tmp_path / "*" / "predictions.csv")]
+    plain = compare(tmp_path, paths).read_text()
+    theirs = files[1].assign(error="large", image="hand", stratum="x", seen_in_training="no", group="a")
+    theirs.to_csv(tmp_path / "theirs" / "predictions.csv", index=False)
+    assert compare(tmp_path, paths).read_text() == plain
+
+
 def test_differing_part_is_found(tmp_path: Path, files: tuple[pd.DataFrame, pd.DataFrame]):
     ours, theirs = (table.merge(files[0][["id", "bone_age"]], on="id", suffixes=("", "_")) for table in files)
     runs = [

@@ -18,7 +18,7 @@ Pairs = Iterable[tuple[RunResults, RunResults]]
 
 
 def results_table(runs: Iterable[RunResults]) -> Table:
-    """Return a row for each run: its errors in months, its best epoch, its time, and what came of it.
+    """Return a row for each run: its errors in months, best epoch, time and outcome.
 
     Columns that nobody fills are left out.
     """

@@ -10,6 +10,7 @@ from boneage_pl.evaluation.paired_test import mismatched_ages
 
 REQUIRED = ("id", "predicted")
 _NUMBERS = {"predicted": "predictions", "bone_age": "bone ages"}
+_MARKS = ("seen_in_training", "image", "stratum")  # of an evaluation's file, as numbers or true and false
 
 
 def read_predictions(path: Path, option: str) -> pd.DataFrame:
@@ -20,8 +21,8 @@ def read_predictions(path: Path, option: str) -> pd.DataFrame:
         option: that named the file, for the error.
 
     Returns:
-        its columns; `bone_age` (months) and `male` (bool) are checked where they are there, and `error` is
-        predicted − true, months.
+        `id, predicted`; where they are there `bone_age` (months), `male` (bool), and an evaluation's own
+        `seen_in_training, image, stratum`; with ages `error`, predicted − true, months.
 
     Raises:
         BoneAgeError: not such a file; a prediction, age or sex that is none; an id with two predictions.
@@ -49,7 +50,9 @@ def read_predictions(path: Path, option: str) -> pd.DataFrame:
             first = table["id"][sexes.isna()].iloc[0]
             raise BoneAgeError(f"{option}={path}: male says no sex for {first}; it is True or False.")
         table["male"] = sexes.astype(bool)
-    table = table.drop_duplicates(["id", "predicted"])
+    kept = [name for name in (*REQUIRED, "bone_age", "male") if name in table]
+    kept += [name for name in _MARKS if name in table and table[name].dtype.kind in "biu"]
+    table = table[kept].drop_duplicates(["id", "predicted"])
     if (twice := table["id"].duplicated()).any():
         raise BoneAgeError(
             f"{option}={path} has several predictions for one image (id {table['id'][twice].iloc[0]} first)."

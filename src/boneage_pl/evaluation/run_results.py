@@ -132,7 +132,7 @@ def add_known_ages(results: list[RunResults]) -> None:
     for one in results:
         if not one.path.is_file() or one.predictions is None:
             continue
-        if "error" not in one.predictions:
+        if "bone_age" not in one.predictions:
             ages = pd.concat(known or [pd.DataFrame({"id": [], "bone_age": []})]).drop_duplicates("id")
             columns = [name for name in ("id", "bone_age", "male") if name in ages]
             table = one.predictions.drop(columns=columns[1:], errors="ignore").merge(ages[columns], on="id")

@@ -138,7 +138,7 @@ def create_api(service: PredictionService, metrics: Metrics, max_images: int, ro
     ) -> Any:
         """Predict bone ages. A file that cannot be read is an item with an error.
 
-        With `Accept: application/dicom` and one DICOM file of known sex the answer is a structured report.
+        With `Accept: application/dicom` and one DICOM file of known sex the response is a structured report.
         """
         if len(files) > max_images:
             raise HTTPException(413, f"{len(files)} files; no more than {max_images} are taken at once.")

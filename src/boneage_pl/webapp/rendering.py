@@ -75,7 +75,7 @@ def render_prediction(
 
     Args:
         service: the service that predicted.
-        session: what came of it.
+        session: the image and its predictions.
         male: the sex that was chosen; `None` for both.
         age: chronological, in months; `None` where it is not known.
     """

@@ -84,12 +84,15 @@ class PredictionService:
             with self._lock:
                 for result in self.model.predict_iter([r for job in jobs for r in job.requests]):
                     results[id(result.request)].append(result)
-        except Exception as error:  # it is raised where the call waits
+        except (
+            BaseException
+        ) as error:  # raised where the call waits; a decoder's panic, too: this thread goes on
             if len(jobs) > 1:  # one of them is at fault, and the others are not
                 for job in jobs:
                     self._run([job])
             else:
-                jobs[0].done.set_exception(error)
+                failed = error if isinstance(error, Exception) else RuntimeError(repr(error))
+                jobs[0].done.set_exception(failed)
             return
         for job in jobs:
             job.done.set_result([result for r in job.requests for result in results[id(r)]])
@@ -113,7 +116,7 @@ class PredictionService:
                 yield replace(result, radiograph=None)
 
     def grad_cam(self, result: PredictionResult) -> Heatmap | None:
-        """Return where the first network session, see `grad_cam`."""
+        """Return where the first network looked, see `grad_cam`."""
         assert result.prediction.male is not None
         with self._lock:
             return grad_cam(self.model.members[0], self.pixels(result), male=result.prediction.male)

@@ -135,8 +135,9 @@ def _single_tab(service: PredictionService, uploads: Uploads, kept: TTLCache[Ses
             return rendering.render_message(_HELP if name is None else _GONE, "quiet")
         try:
             months, problem = parse_age(age or "", born or "", seen or ""), ""
-            if session.tags and session.tags.age is not None and age == format_years_months(session.tags.age):
-                months = session.tags.age  # the file's own, which the field shows in whole months
+            known = session.tags.age if session.tags else None
+            if known is not None and not (born or seen) and age == format_years_months(known):
+                months = known  # the file's own, which the field shows in whole months
         except BoneAgeError as error:  # the prediction stays while an age is being written
             months, problem = None, rendering.render_message(str(error))
         return problem + rendering.render_prediction(service, session, _SEX.get(sex), months)

@@ -1,0 +1,54 @@
+"""What waits together is predicted together, and one fault is nobody else's."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from boneage_pl.prediction.types import Prediction, PredictionRequest, PredictionResult
+from boneage_pl.webapp.service import PredictionService
+
+
+class Panic(BaseException):
+    """What a decoder written in another language may raise."""
+
+
+class Model:
+    """Predicts an image's number as months, and panics at "bad"."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def predict_iter(self, requests: Iterable[PredictionRequest]) -> Iterator[PredictionResult]:
+        listed = list(requests)
+        self.batches.append(len(listed))
+        for request in listed:
+            if request.image == "bad":
+                raise Panic("damaged")
+            yield PredictionResult(request, Prediction(str(request.image), False, float(request.image)), {})
+
+
+def test_fault_is_raised_where_it_belongs_and_others_are_predicted():
+    model: Any = Model()
+    service = PredictionService(model, 0.9)
+
+    def one(image: str) -> float | str | None:
+        try:
+            return service.predict([PredictionRequest(image, False)])[0].prediction.months
+        except RuntimeError:
+            return "panic"
+
+    names = ["1", "bad", "2", "3", "bad", "4"] * 5
+    with ThreadPoolExecutor(len(names)) as people:
+        found = list(people.map(one, names))
+    assert found == ["panic" if name == "bad" else float(name) for name in names]
+    assert one("7") == 7  # its thread goes on
+
+
+def test_long_lists_take_turns():
+    model: Any = Model()
+    service = PredictionService(model, 0.9)
+    results = list(service.predict_many(PredictionRequest(str(n), False) for n in range(40)))
+    assert [result.prediction.months for result in results] == pytest.approx(range(40))
+    assert model.batches == [16, 16, 8]
