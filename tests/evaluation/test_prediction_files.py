@@ -95,7 +95,10 @@ def test_runs_and_files_are_compared_alike(tmp_path: Path, files: tuple[pd.DataF
     ours, _ = files
     run = make_run(tmp_path / "outputs" / "v1" / "a", ours.drop(columns="predicted"), 5.0)
     page = compare(
-        tmp_path, [str(run), str(tmp_path / "theirs" / "predictions.csv")], format="markdown", out=""
+        tmp_path,
+        [str(run), str(tmp_path / "theirs" / "predictions.csv")],
+        format="markdown",
+        out=str(tmp_path),
     )
     assert "| v1/a − predictions |" in page.read_text()
     one, other = load_results(run), load_results(run / "report" / "predictions.csv")
