@@ -91,5 +91,5 @@ def asking(side: str, folder: str, size: int, batch: int) -> dict[str, float]:
                 return compiled(torch.from_numpy(image), torch.from_numpy(male)).numpy()
     else:
         ask = open_onnx(at / f"{side}.onnx")
-    pictures = hands(size, batch)
-    return {"ms": 1000 * min(seconds_per_batch(ask, pictures, batch) for _ in range(3))}
+    images = hands(size, batch)
+    return {"ms": 1000 * min(seconds_per_batch(ask, images, batch) for _ in range(3))}

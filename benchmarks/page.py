@@ -58,13 +58,13 @@ def served(ckpt: Path) -> Iterator[tuple[str, subprocess.Popen[str], float]]:
         server.wait()
 
 
-def page_row(ckpt: Path, size: int, picture: bytes) -> list[str]:
+def page_row(ckpt: Path, size: int, image: bytes) -> list[str]:
     """Return the page's row for a checkpoint."""
     with served(ckpt) as (url, server, started):
         callers = [Caller(url) for _ in range(PEOPLE)]
 
         def ask(caller: Caller) -> None:
-            assert "bone age <b>" in caller.one("hand.png", picture)
+            assert "bone age <b>" in caller.one("hand.png", image)
 
         first = seconds(lambda: ask(callers[0]))
         each = [seconds(lambda: ask(callers[0])) for _ in range(ROUNDS)]
@@ -82,10 +82,10 @@ def page_row(ckpt: Path, size: int, picture: bytes) -> list[str]:
     ]
 
 
-def api_rows(ckpt: Path, size: int, picture: bytes) -> Iterator[list[str]]:
+def api_rows(ckpt: Path, size: int, image: bytes) -> Iterator[list[str]]:
     """Yield the API's rows for a checkpoint, the model alone first."""
     model = BoneAgePredictor.load(ckpt)
-    requests = [PredictionRequest(picture, False) for _ in range(CALLS)]
+    requests = [PredictionRequest(image, False) for _ in range(CALLS)]
     list(model.predict_iter(requests[:4]))
     alone = CALLS / seconds(lambda: list(model.predict_iter(requests)))
     yield [f"{size} px", "predict, in batches", "–", "–", f"{alone:.1f}", "1"]
@@ -95,7 +95,7 @@ def api_rows(ckpt: Path, size: int, picture: bytes) -> Iterator[list[str]]:
         client = httpx.Client(base_url=url, timeout=600, limits=httpx.Limits(max_connections=16))
 
         def call(_: int) -> float:
-            form = {"files": [("files", ("hand.png", picture))], "data": {"sex": "F"}}
+            form = {"files": [("files", ("hand.png", image))], "data": {"sex": "F"}}
             return seconds(lambda: client.post("/api/v1/predict", **form).raise_for_status())  # type: ignore[arg-type]
 
         call(0)
@@ -119,7 +119,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         draw_original((folder / "hand.png", 120, True, 1))
-        picture = (folder / "hand.png").read_bytes()
+        image = (folder / "hand.png").read_bytes()
         print(f"{machine()}\n")
         page = [
             [
@@ -134,8 +134,8 @@ def main() -> None:
         api = [["image size", "", "p50", "p95", "images/s", "of predict's"]]
         for size in options.sizes:
             ckpt = write_checkpoint(folder, size)
-            page.append(page_row(ckpt, size, picture))
-            api += api_rows(ckpt, size, picture)
+            page.append(page_row(ckpt, size, image))
+            api += api_rows(ckpt, size, image)
         print(format_table(page, markdown=True), format_table(api, markdown=True), sep="\n\n")
 
 

@@ -21,9 +21,9 @@ def main() -> None:
     stored = 0
     for i, row in enumerate(rows):
         start = time.perf_counter()
-        picture = render_radiograph(row.boneage, row.male, seed=0, index=i, size=size)
+        image = render_radiograph(row.boneage, row.male, seed=0, index=i, size=size)
         drawn = time.perf_counter()
-        stored += len(encode_png(picture))
+        stored += len(encode_png(image))
         drawing, encoding = drawing + drawn - start, encoding + time.perf_counter() - drawn
     each = 1000 / images
     print(f"{size} px: {images / (drawing + encoding):.1f} images/s on one core", end=" ")

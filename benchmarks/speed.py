@@ -55,7 +55,7 @@ def write_originals(root: Path) -> None:
 
 
 def write_noise(root: Path, count: int) -> None:
-    """Write pictures of noise, 16 × 16 pixels, of all ages and both sexes."""
+    """Write images of noise, 16 × 16 pixels, of all ages and both sexes."""
     images, rng = root / "boneage-training-dataset", np.random.default_rng(0)
     images.mkdir(parents=True)
     for i in range(1, count + 1):

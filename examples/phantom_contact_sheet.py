@@ -23,9 +23,9 @@ def contact_sheet() -> Image.Image:
         for i, age in enumerate(AGES):
             x, y = i % COLUMNS * TILE, (sex * rows + i // COLUMNS) * (TILE + CAPTION)
             # Drawn large and reduced, as a network sees it; the same index for both sexes shows one build.
-            picture = render_radiograph(age, male, seed=SEED, index=i)
-            picture = picture.resize((TILE - 4, TILE - 4), Image.Resampling.LANCZOS)
-            sheet.paste(picture, (x + 2, y + CAPTION))
+            image = render_radiograph(age, male, seed=SEED, index=i)
+            image = image.resize((TILE - 4, TILE - 4), Image.Resampling.LANCZOS)
+            sheet.paste(image, (x + 2, y + CAPTION))
             pen.text((x + 4, y + 3), f"{'boy' if male else 'girl'}, {_spoken(age)}", fill=0, font=font)
     return sheet
 

@@ -90,7 +90,7 @@ def main() -> None:
         answers = coverage(model, table)
         few = table.iloc[:CHANGED]
         squares = [member.resize_spec.apply(Image.open(path).convert("L")) for path in few["path"]]
-        print(f"\n| pictures | {' | '.join(FLAGS)} | months moved |\n|{' --- |' * (len(FLAGS) + 2)}")
+        print(f"\n| images | {' | '.join(FLAGS)} | months moved |\n|{' --- |' * (len(FLAGS) + 2)}")
         row("not seen before", answers)
         print(f"| … any flag | {np.mean([bool(a.flags) for a in answers]):.1%} |{' |' * (len(FLAGS))}")
         known = member.ood_detector
@@ -106,8 +106,8 @@ def main() -> None:
         if options.originals:
             larger = read_table(options.originals)
             row("originals of the checkpoint's copies", model.predict(larger["path"].tolist(), sexes(larger)))
-        for name, picture in others(squares[0]).items():
-            row(name, model.predict(picture, "F"))
+        for name, image in others(squares[0]).items():
+            row(name, model.predict(image, "F"))
 
 
 if __name__ == "__main__":

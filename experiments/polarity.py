@@ -15,15 +15,15 @@ from boneage_pl.data.tables.load import read_table
 from boneage_pl.data.transforms.intensity import FixPolarity
 
 
-def share(pictures: list[Image.Image], frame: ResizeSpec) -> float:
-    """Return the share of the pictures that are taken for negatives."""
-    images = torch.from_numpy(np.stack([frame.apply(picture) for picture in pictures])).unsqueeze(1)
+def share(radiographs: list[Image.Image], frame: ResizeSpec) -> float:
+    """Return the share of the radiographs that are taken for negatives."""
+    images = torch.from_numpy(np.stack([frame.apply(radiograph) for radiograph in radiographs])).unsqueeze(1)
     kept = FixPolarity()(images) == images / 255
     return float((~kept.flatten(1).all(1)).float().mean())
 
 
 def main() -> None:
-    """Ask it about pictures of a folder and their negatives, in both ways that they fill the square."""
+    """Ask it about radiographs of a folder and their negatives, in both ways that they fill the square."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -33,13 +33,13 @@ def main() -> None:
     options = parser.parse_args()
     table = read_table(options.root)
     some = table.sample(min(options.count, len(table)), random_state=0)
-    pictures = [Image.open(path).convert("L") for path in some["path"]]
-    negatives = [ImageOps.invert(picture) for picture in pictures]
-    print(f"{len(pictures)} pictures at {options.size} px: left as they are, and negatives undone")
+    radiographs = [Image.open(path).convert("L") for path in some["path"]]
+    negatives = [ImageOps.invert(radiograph) for radiograph in radiographs]
+    print(f"{len(radiographs)} radiographs at {options.size} px: left as they are, and negatives undone")
     for fit in ("pad", "crop"):
         frame = ResizeSpec(options.size, fit)
         print(
-            f"data.resize_mode={fit:4}  {1 - share(pictures, frame):7.2%}  {share(negatives, frame):7.2%}",
+            f"data.resize_mode={fit:4}  {1 - share(radiographs, frame):7.2%}  {share(negatives, frame):7.2%}",
             flush=True,
         )
 

@@ -76,9 +76,9 @@ def test_each_step_changes_one_part():
 def test_steps_keep_trainable_images(name: str):
     config = composed(name)
     transforms = instantiate(config.transforms, "transforms")
-    pictures = torch.randint(0, 256, (2, 1, *[config.data.image_size] * 2), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 1, *[config.data.image_size] * 2), dtype=torch.uint8)
     for side in ("train", "validation"):
-        seen = Compose.from_config(transforms[side])(pictures, torch.tensor([1, 2]))
+        seen = Compose.from_config(transforms[side])(images, torch.tensor([1, 2]))
         assert seen.shape == (2, 1, 128, 128)
 
 

@@ -22,7 +22,7 @@ from tests.data.images.test_decode import chunk
 from tests.helpers.dicom_files import write_dicom
 from tests.helpers.fork_server import Forks
 from tests.helpers.trained_run import OWN, Home, home_of
-from tests.stress.fuzzing import image, mutated
+from tests.stress.fuzzing import mutated, random_image
 from tests.webapp.browser import PHONE, chromium, opened
 from tests.webapp.http_client import ONE, Caller, named
 from tests.webapp.server_process import Served, served
@@ -132,10 +132,10 @@ def test_heatmap_blends_by_keyboard(home: Home, site: Served, browser: Browser):
         page.keyboard.press("Space")
         expect(page.get_by_role("heading", name="Boy: bone age")).to_have_count(1)
         expect(page.get_by_role("heading", name="Girl: bone age")).to_have_count(0)
-        slider = page.get_by_role("slider", name="where the model looked")
+        slider = page.get_by_role("slider", name="From the image to Grad-CAM")
         slider.focus()
         page.keyboard.press("End")
-        looked = page.get_by_alt_text("Where the model looked")
+        looked = page.get_by_alt_text("Grad-CAM: red")
         expect(looked).to_have_css("opacity", "1")
         page.keyboard.press("Home")
         expect(looked).to_have_css("opacity", "0")
@@ -192,7 +192,7 @@ def test_dicom_fills_sex_and_age(site: Served, browser: Browser, tmp_path: Path)
         doubts = page.get_by_role("list", name="What makes the prediction doubtful")
         expect(doubts).to_contain_text("Right hand. The file's laterality is right: the image was mirrored.")
         expect(doubts).to_contain_text("do not rely on the prediction")
-        drop(page, {"name": EVIL, "mimeType": "image/png", "buffer": b"no picture"})
+        drop(page, {"name": EVIL, "mimeType": "image/png", "buffer": b"no image"})
         expect(page.get_by_role("heading", name="No prediction")).to_be_visible()
         expect(page.get_by_text(EVIL)).to_be_visible()
         expect(page.get_by_text("None of PNG, JPEG")).to_be_visible()
@@ -203,7 +203,7 @@ def test_batch_table_sorts_and_downloads(home: Home, site: Served, browser: Brow
     with zipfile.ZipFile(tmp_path / "study.zip", "w") as study:
         study.write(home.images / "7.png", "a/7.png")
         study.write(home.images / "8.png", "a/8.png")
-        study.writestr("a/bad.png", b"no picture")
+        study.writestr("a/bad.png", b"no image")
     (tmp_path / "table.csv").write_text("path,sex\n9.png,M\nmissing.png,F\n")
     evil = {"name": EVIL, "mimeType": "image/png", "buffer": (home.images / "10.png").read_bytes()}
     with opened(browser, site.url) as page:
@@ -289,7 +289,8 @@ def test_malicious_uploads_are_handled(home: Home, site: Served):
     good = (home.images / "7.png").read_bytes()
     draw = random.Random(22)
     files = [
-        (f"{n}.{draw.choice(['png', 'jpg', 'dcm', 'tif'])}", mutated(image(draw), draw)) for n in range(196)
+        (f"{n}.{draw.choice(['png', 'jpg', 'dcm', 'tif'])}", mutated(random_image(draw), draw))
+        for n in range(196)
     ]
     for _ in range(20):  # as much as it holds in use
         caller.one("good.png", good)
@@ -319,11 +320,11 @@ def test_page_leaks_and_fetches_nothing(home: Home, site: Served):
     large = caller.upload(("large.png", bytes(5 << 20)))
     assert large.status_code == 413
     assert "no more than 4 MB are taken at once" in large.json()["detail"]
-    picture = (home.images / "7.png").read_bytes()
-    said = caller.many(("many.zip", zipped({f"{n}.png": picture for n in range(31)})))
-    assert "more than 30 pictures" in said
+    image = (home.images / "7.png").read_bytes()
+    said = caller.many(("many.zip", zipped({f"{n}.png": image for n in range(31)})))
+    assert "more than 30 images" in said
     table = "path,sex\n" + "7.png,F\n" * 31
-    assert "more than 30 pictures" in caller.many(("7.png", picture), ("rows.csv", table.encode()))
+    assert "more than 30 images" in caller.many(("7.png", image), ("rows.csv", table.encode()))
     assert site.uploads() == []
 
 

@@ -58,10 +58,8 @@ def test_intervals_cover_and_few_new_hands_are_flagged(demo: Path, fresh: pd.Dat
 def test_non_hands_are_flagged(demo: Path, fresh: pd.DataFrame):
     model = BoneAgePredictor.load("v1", output_dir=demo / "outputs" / "demo")
     hands = [np.asarray(Image.open(path).convert("L")) for path in fresh["path"][:40]]
-    for name, picture in others(hands[0]).items():
-        assert set(model.predict(picture, "F")[0].flags) & {"out_of_distribution", "resolution_mismatch"}, (
-            name
-        )
+    for name, image in others(hands[0]).items():
+        assert set(model.predict(image, "F")[0].flags) & {"out_of_distribution", "resolution_mismatch"}, name
     upside_down = model.predict([rotation(180)(hand) for hand in hands], "F")
     assert np.mean(["rotated" in answer.flags for answer in upside_down]) > 0.95
     negatives = model.predict([invert(hand) for hand in hands], "F")

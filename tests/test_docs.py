@@ -1,12 +1,30 @@
-"""What the README and the docs point to exists."""
+"""What the README and the docs point to exists, and their commands are right."""
 
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+from boneage_pl.cli import CONF_DIR
+from tests.conftest import SMALL_PHANTOM
+from tests.helpers.dicom_files import write_dicom
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """Return a page's commands of Python as words; `<…>` is `FOLDER`."""
+    lines = re.findall(r"^    (python .*?)(?:  +#.*)?$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    syntax = re.compile(r"\||\s\[|…")  # what may be left out, and alternatives: not to be typed
+    return [shlex.split(re.sub(r"<[^>]*>", "FOLDER", line)) for line in lines if not syntax.search(line)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -19,3 +37,72 @@ def test_paths_and_links_exist(page: Path):
     links = {page.parent / link for link in re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", text)}
     wanted = {path for path in paths | links if "NAME" not in path.name}
     assert [path for path in sorted(wanted) if not path.exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_sections_exist(page: Path):
+    for link, section in re.findall(r"\]\(([\w./-]*)#([\w-]+)\)", page.read_text(encoding="utf-8")):
+        target = (page.parent / link if link else page).read_text(encoding="utf-8")
+        headings = [
+            re.sub(r"[^\w -]", "", line).lower().replace(" ", "-")
+            for line in re.findall(r"^#+ (.*)$", target, re.MULTILINE)
+        ]
+        assert section in headings, link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_of_commands_exist(page: Path):
+    for _, _, module, *words in (c for c in commands_of(page) if c[1:3] and c[2].startswith("boneage_pl")):
+        top = module.partition(".")[2] or "config"
+        options = [
+            word for word in words if "=" in word and not word.startswith(("+experiment=gentle", "resume="))
+        ]
+        first = [re.sub(r"^(seed=\d+),.*", r"\1", option) for option in options]  # of a sweep
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            compose(
+                top,
+                overrides=first
+                if top != "config" or "+experiment" in str(first)
+                else [*first, "+experiment=v1"],
+            )
+
+
+@pytest.mark.slow
+def test_commands_of_the_readme_run_in_their_order(tmp_path: Path):
+    """As a newcomer pastes them, on small data and for an epoch; but for the download and the server."""
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    experiment = re.search(r"^    # @package _global_\n(?:    .*\n)+", readme, re.MULTILINE)
+    assert experiment
+    text = re.sub(r"^    ", "", experiment[0], flags=re.MULTILINE)
+    (tmp_path / "mine" / "experiment" / "gentle.yaml").write_text(text)
+    environment = {**os.environ, "BONEAGE_DATA": str(tmp_path / "data" / "phantom"), "PYTHONPATH": str(ROOT)}
+    small = [*SMALL_PHANTOM[3:], "trainer.max_epochs=1", "model.weights=null", "data.batch_size=20"]
+
+    def run(*words: str) -> None:
+        command = [sys.executable, *words[1:]]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+
+    phantom = [option for option in SMALL_PHANTOM if "phantom" in option]
+    run("python", "-m", "boneage_pl.prepare", *phantom)
+    folder = tmp_path / "data" / "phantom" / "boneage-training-dataset"
+    images = sorted(folder.glob("*.png"))
+    for name, kind in (("hand.png", None), ("study", "dcm")):
+        if kind is None:
+            (tmp_path / name).write_bytes(images[0].read_bytes())
+        else:
+            (tmp_path / name).mkdir()
+            write_dicom(tmp_path / name / "a.dcm", Image.open(images[1]))
+    (tmp_path / "others.csv").write_text("id,predicted\n" + "".join(f"{i.stem},100\n" for i in images))
+    for _, *words in commands_of(ROOT / "README.md"):
+        line = " ".join(words)
+        if "download" in line or "boneage_pl.app" in line:
+            continue
+        if words[1] == "boneage_pl" and "resume=latest" not in words:
+            words += small
+            if "v3" in line:
+                words += ["model.backbone=test_efficientnet", "transforms.train.size.size=null"]
+        options = [w.replace("data.root=FOLDER", f"data.root={folder.parent}") for w in words]
+        run("python", *[w.replace("images=FOLDER", f"images={folder}") for w in options])

@@ -158,7 +158,7 @@ def test_leakage_is_an_error_by_default(home: Home):
 
 
 def test_leaked_copy_under_other_id_is_detected(home: Home):
-    """Also where its file is another: the picture tells."""
+    """Also where its file is another: the image tells."""
     one, other = home.trained[:2]
     root = home.other("copies", {"900": one, "901": home.unseen[0], "902": other, other: home.unseen[1]})
     saved = root / "images" / "902.png"

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 
 from tests.conftest import SMALL_PHANTOM, Result
 
-# The published experiments, only smaller: fewer and smaller pictures, two epochs.
+# The published experiments, only smaller: fewer and smaller images, two epochs.
 SMALL = [
     *SMALL_PHANTOM,
     "data.batch_size=20",
@@ -171,7 +171,7 @@ def test_tensorboard_has_images(v1: tuple[Path, str]):
     events = EventAccumulator(str(v1[0]), size_guidance={"images": 0})
     events.Reload()
     names = {"training", "predicted_against_true", "error_by_age"}
-    assert {f"pictures/{name}" for name in names} <= set(events.Tags()["images"])
+    assert {f"images/{name}" for name in names} <= set(events.Tags()["images"])
 
 
 def test_tensorboard_layout_and_run_name(home: Path, v1: tuple[Path, str]):

@@ -161,7 +161,7 @@ def test_reduced_precision_reports_cost(home: Exports, onnx: Path, precision: st
 
 
 def test_excessive_cost_writes_nothing(home: Exports):
-    """Calibrated on a picture that is nearly black, 8 bits hold no other."""
+    """Calibrated on an image that is nearly black, 8 bits hold no other."""
     folder = home.path / "black"
     folder.mkdir()
     for name in ("0.png", "2.png"):  # every other one is asked, and the rest calibrate

@@ -1,4 +1,4 @@
-"""The age of a phantom can be read from its bones, from nothing else in the picture, and not at any rate."""
+"""The age of a phantom can be read from its bones, from nothing else in the image, and not at any rate."""
 
 import json
 from collections.abc import Callable

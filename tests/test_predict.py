@@ -22,7 +22,7 @@ from boneage_pl.prediction.types import Prediction, PredictionRequest, Predictio
 from tests.helpers.dicom_files import write_dicom
 from tests.helpers.fork_server import Forks
 from tests.helpers.trained_run import MODEL, OWN, Home, home_of
-from tests.stress.fuzzing import image, mutated
+from tests.stress.fuzzing import mutated, random_image
 
 Rows = list[dict[str, str]]
 
@@ -82,7 +82,7 @@ def test_bad_file_does_not_stop_others(home: Home, tmp_path: Path):
         shutil.copy(file, tmp_path / f"{at}.png")
     (tmp_path / "broken.png").write_bytes(good[0].read_bytes()[:500])
     (tmp_path / "empty.jpg").touch()
-    (tmp_path / "words.tif").write_text("no picture")
+    (tmp_path / "words.tif").write_text("no image")
     Image.new("L", (100, 100)).save(tmp_path / "black.png")
     result = home.predict(f"images={tmp_path}", "sex=M", check=3)
     rows = {Path(row["path"]).name: row for row in table(result.stdout)}
@@ -139,7 +139,7 @@ def test_non_hands_are_flagged(home: Home, tmp_path: Path):
 
     hand = Image.open(home.images / f"{home.record['validation']['id'][0]}.png").convert("L")
     rng = np.random.default_rng(0)
-    pictures = {
+    images = {
         "cat": Image.fromarray(data.chelsea()),
         "page": Image.fromarray(data.page()),
         "noise": Image.fromarray(rng.integers(0, 256, (128, 128), dtype=np.uint8)),
@@ -147,8 +147,8 @@ def test_non_hands_are_flagged(home: Home, tmp_path: Path):
         "upside_down": hand.rotate(180),
         "hand": hand,
     }
-    for name, picture in pictures.items():
-        picture.save(tmp_path / f"{name}.png")
+    for name, image in images.items():
+        image.save(tmp_path / f"{name}.png")
     Image.fromarray(255 - np.asarray(hand)).save(tmp_path / "negative.png")
     rows = {Path(r["path"]).stem: r for r in table(home.predict(f"images={tmp_path}", "sex=F").stdout)}
     assert rows.pop("hand")["flags"] == ""
@@ -208,14 +208,14 @@ def test_python_api_example(home: Home):
     assert (girl.sex, boy.sex) == ("F", "M")
     assert girl.lower <= girl.months <= girl.upper
     assert girl.years_months == f"{round(girl.months) // 12} y {round(girl.months) % 12} m"
-    picture = Image.open(home.images / "1.png")
+    image = Image.open(home.images / "1.png")
     file = home.images / "1.png"
-    several = model.predict([picture, np.asarray(picture), file.read_bytes(), file], ["F", "F", "F", "M"])
+    several = model.predict([image, np.asarray(image), file.read_bytes(), file], ["F", "F", "F", "M"])
     assert [a.months for a in several] == pytest.approx([girl.months] * 3 + [boy.months], abs=1e-3)
-    assert model.predict(b"no picture", "F")[0].error
+    assert model.predict(b"no image", "F")[0].error
     assert "must be uint8 or uint16" in model.predict(np.ones((40, 40)), "F")[0].error
     with pytest.raises(ValueError, match="3 images and 2 sexes"):
-        model.predict([picture] * 3, ["F", "M"])
+        model.predict([image] * 3, ["F", "M"])
 
 
 def test_tta_and_ensemble_are_averaged(home: Home, tmp_path: Path):
@@ -281,8 +281,8 @@ def test_gradcam_depends_on_weights(home: Home, tmp_path: Path):
     assert after.shape == before.shape
     assert abs(np.corrcoef(before.ravel(), after.ravel())[0, 1]) < 0.9
     home.predict(f"images={home.images}/3.png", "sex=F", f"gradcam_dir={tmp_path}/where")
-    with Image.open(tmp_path / "where" / "3_F.png") as picture:
-        assert picture.size[0] > 500
+    with Image.open(tmp_path / "where" / "3_F.png") as image:
+        assert image.size[0] > 500
 
 
 def test_dicom_sr_round_trips_without_names(home: Home, tmp_path: Path):
@@ -329,7 +329,7 @@ def test_mutated_files_are_handled(home: Home, tmp_path: Path):
     folder.mkdir()
     for number in range(150):
         draw = random.Random(number)
-        suffix, content = ("dcm", whole.read_bytes()) if number % 3 == 0 else ("png", image(draw))
+        suffix, content = ("dcm", whole.read_bytes()) if number % 3 == 0 else ("png", random_image(draw))
         (folder / f"{number:03}.{suffix}").write_bytes(mutated(content, draw))
     result = home.forks.start(
         "boneage_pl.predict", OWN, "ckpt=outputs/a", f"images={folder}", "sex=F", cwd=home.path

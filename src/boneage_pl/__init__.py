@@ -13,12 +13,12 @@ __version__ = "0.1.0"
 
 try:
     getpass.getuser()
-except (KeyError, OSError):  # a container's user who is not in /etc/passwd; PyTorch asks for a name
+except (KeyError, OSError):  # a container's user who is not in /etc/passwd; PyTorch needs a name
     os.environ["LOGNAME"] = f"user{os.getuid()}"
 
 
 def __getattr__(name: str) -> Any:
-    """Import what people use when they ask for it: it brings PyTorch along."""
+    """Import the Python API on first use: it brings PyTorch along."""
     if name == "BoneAgePredictor":
         from boneage_pl.prediction.predictor import BoneAgePredictor
 

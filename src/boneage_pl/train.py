@@ -52,7 +52,7 @@ def train(cfg: DictConfig, index: DatasetIndex | None = None) -> Summary:
 
     Args:
         cfg: the composed configuration.
-        index: the data set, where it has just been looked at.
+        index: the data set, where it was just read.
 
     Raises:
         BoneAgeError: data, a checkpoint or an option that cannot be right.

@@ -7,7 +7,7 @@ from boneage_pl.data import corruptions
 from boneage_pl.data.corruptions import CORRUPTIONS
 
 
-def pictures(side: int = 64) -> np.ndarray:
+def images(side: int = 64) -> np.ndarray:
     """Two hills off the middle, on a slope: nothing of them is symmetric."""
     y, x = np.mgrid[:side, :side] / side
     hills = [150 * np.exp(-((x - at) ** 2 + (y - 0.6) ** 2) * 12) for at in (0.35, 0.6)]
@@ -16,7 +16,7 @@ def pictures(side: int = 64) -> np.ndarray:
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_corruptions_are_pure_functions_of_each_image(name: str):
-    given = pictures()
+    given = images()
     given[:, 20:23, 20:40] = 255  # an edge, which a blur moves
     before = given.copy()
     once = CORRUPTIONS[name](given)
@@ -29,7 +29,7 @@ def test_corruptions_are_pure_functions_of_each_image(name: str):
 
 
 def test_geometry_is_exact_where_it_can_be():
-    given = pictures()
+    given = images()
     assert np.array_equal(CORRUPTIONS["rotated by 90°"](given), np.rot90(given, axes=(1, 2)))
     assert np.array_equal(CORRUPTIONS["rotated by 180°"](given), given[:, ::-1, ::-1])
     assert np.array_equal(CORRUPTIONS["mirrored"](given), given[:, :, ::-1])
@@ -43,7 +43,7 @@ def test_geometry_is_exact_where_it_can_be():
 
 
 def test_gray_values_change_as_defined():
-    given = pictures()
+    given = images()
     assert np.array_equal(CORRUPTIONS["darker"](given), np.rint(given * 0.6))
     assert CORRUPTIONS["brighter"](given).max() == 255  # and not 1.4 × 218 - 256
     assert np.array_equal(CORRUPTIONS["inverted"](given), 255 - given)

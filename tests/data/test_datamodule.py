@@ -302,7 +302,7 @@ def test_trained_image_under_other_id_is_detected(tmp_path: Path):
     origin = data_of(tmp_path / "a").record
     table = balanced_table(4)
     write_rsna(tmp_path / "b", table.assign(id=table["id"] + 1000))
-    for image in (tmp_path / "b").rglob("*.png"):  # the same pictures, renamed
+    for image in (tmp_path / "b").rglob("*.png"):  # the same images, renamed
         source = tmp_path / "a" / "boneage-training-dataset" / f"{int(image.stem) - 1000}.png"
         image.write_bytes(source.read_bytes())
     with pytest.raises(BoneAgeError, match="were trained on"):
@@ -339,7 +339,7 @@ def test_empty_root_is_not_working_folder():
         BoneAgeDataModule("")
 
 
-# one picture twice
+# one image twice
 
 
 @pytest.mark.parametrize("prepare", [True, False])
@@ -352,7 +352,7 @@ def test_copies_stay_on_one_side(tmp_path: Path, prepare: bool):
             tmp_path / FOLDER / f"{i + 1000}.png", compress_level=int(i) % 2
         )
     data = data_of(tmp_path, samples_per_group=8, cache=prepare)
-    sides = data.split.assign(picture=data.split["id"].astype(int) % 1000).groupby("picture")["subset"]
+    sides = data.split.assign(image=data.split["id"].astype(int) % 1000).groupby("image")["subset"]
     assert sides.nunique().max() == 1
     assert data.split["subset"].value_counts().to_dict() == {"train": 120, "validation": 40}
 

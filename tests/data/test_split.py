@@ -98,7 +98,7 @@ def test_trained_images_and_copies_do_not_validate(shape, seed, protocol):
     rng = np.random.default_rng(seed)
     trained = table["id"][rng.random(len(table)) < 0.6].tolist()
     contents = {i: i for i in table["id"]}
-    contents[table["id"][0]] = contents[table["id"][1]]  # a picture under two ids
+    contents[table["id"][0]] = contents[table["id"][1]]  # an image under two ids
     options = {"age_bins": bins, "samples_per_group": 8, "pixel_sha256": contents, "protocol": protocol}
     taken = {contents[i] for i in trained}
     try:
@@ -200,7 +200,7 @@ def test_folds_validate_every_image_once(shape, seed, folds):
     bins, counts = shape
     table = table_of(counts, bins)
     contents = {i: i for i in table["id"]}
-    contents[table["id"][0]] = contents[table["id"][1]]  # a picture under two ids
+    contents[table["id"][0]] = contents[table["id"][1]]  # an image under two ids
     options = {"age_bins": bins, "samples_per_group": 40, "val_fraction": 1 / folds, "seed": seed}
     held_out: list[str] = []
     for fold in range(1, folds + 1):

@@ -66,7 +66,7 @@ def test_formats_match_pytorch(network: type[nn.Module], side: int, tmp_path: Pa
     hands = [
         np.asarray(render_radiograph(20 + 40 * k, k % 2 == 0, seed=0, index=k, size=side)) for k in range(5)
     ]
-    rng = np.random.default_rng(0)  # a hundred pictures of five hands, each with its own grain
+    rng = np.random.default_rng(0)  # a hundred images of five hands, each with its own grain
     image = np.stack([hands[k % 5] ^ rng.integers(0, 8, (side, side), np.uint8) for k in range(100)])[:, None]
     male = (np.arange(100) % 2).astype(np.float32)
     torch.manual_seed(0)

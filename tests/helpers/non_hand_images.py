@@ -1,14 +1,14 @@
-"""Pictures that are no radiographs of a hand."""
+"""Images that are no radiographs of a hand."""
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from skimage import data
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 
-def others(hand: Picture) -> dict[str, Picture]:
+def others(hand: Pixels) -> dict[str, Pixels]:
     """Return some, by name: gray or in color; one is made of a radiograph [H, W]."""
     rng = np.random.default_rng(0)
     return {
@@ -26,8 +26,8 @@ def others(hand: Picture) -> dict[str, Picture]:
 
 def chest() -> np.ndarray:
     """A drawn chest film: lungs, spine, heart, ribs."""
-    picture = Image.new("L", (512, 512), 30)
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("L", (512, 512), 30)
+    draw = ImageDraw.Draw(image)
     draw.rounded_rectangle((40, 20, 472, 512), 60, fill=150)
     for lung in ((80, 70, 235, 430), (280, 70, 435, 430)):
         draw.ellipse(lung, fill=50)
@@ -36,7 +36,7 @@ def chest() -> np.ndarray:
     for y in range(50, 400, 40):
         draw.arc((70, y, 250, y + 90), 180, 360, fill=120, width=9)
         draw.arc((265, y, 445, y + 90), 180, 360, fill=120, width=9)
-    return np.asarray(picture.filter(ImageFilter.GaussianBlur(3)))
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(3)))
 
 
 def photograph(hand: np.ndarray) -> np.ndarray:
@@ -74,7 +74,7 @@ ELBOW: list[Line] = [
 ]
 
 
-def bones(lines: list[Line], side: int = 512) -> Picture:
+def bones(lines: list[Line], side: int = 512) -> Pixels:
     """A drawn film of other bones: soft tissue about them, marrow darker than their walls."""
     film = Image.new("L", (side, side), 12)
     draw = ImageDraw.Draw(film)
@@ -89,7 +89,7 @@ def bones(lines: list[Line], side: int = 512) -> Picture:
     return (np.asarray(film.filter(ImageFilter.GaussianBlur(2))) + noise).clip(0, 255).astype(np.uint8)
 
 
-def edited(hand: Picture) -> dict[str, Picture]:
+def edited(hand: Pixels) -> dict[str, Pixels]:
     """Return a radiograph [H, W] as people bring it: framed, written on, beside the other hand."""
     side = hand.shape[0]
     written = Image.fromarray(hand)

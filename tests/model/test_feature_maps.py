@@ -1,4 +1,4 @@
-"""Which of a network's maps are looked at: those that all of the picture goes through."""
+"""Which of a network's maps are looked at: those that all of the image goes through."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def test_layers_of_published_network(side: int, early: tuple[str, int], late: tu
     for found, (name, cells) in ((ood_layer(network, side), early), (gradcam_layer(network, side), late)):
         assert found == f"backbone.{name}"
         assert maps[found] == cells
-    assert not any("branch" in name for name in maps)  # a part of the picture's way is not the whole
+    assert not any("branch" in name for name in maps)  # a part of the image's way is not the whole
 
 
 def test_layers_of_custom_network():

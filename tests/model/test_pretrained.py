@@ -44,8 +44,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub" / "checkpoints"
 
 
-def seen(picture: np.ndarray, side: int = 224) -> torch.Tensor:
-    image = Image.fromarray(picture)
+def seen(array: np.ndarray, side: int = 224) -> torch.Tensor:
+    image = Image.fromarray(array)
     half = min(image.size) / 2
     box = (image.width / 2 - half, image.height / 2 - half, image.width / 2 + half, image.height / 2 + half)
     pixels = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box))
@@ -61,7 +61,7 @@ def test_packaged_weights_classify_cat_and_coffee(name: str):
     assert file
     weight, bias = list(torch.load(file, weights_only=True).values())[-2:]
     with torch.no_grad():
-        features = backbone.eval()(torch.cat([seen(picture) for picture in (data.chelsea(), data.coffee())]))
+        features = backbone.eval()(torch.cat([seen(image) for image in (data.chelsea(), data.coffee())]))
         cat, coffee = torch.nn.functional.linear(features, weight, bias).softmax(1)
     assert sum(cat[list(CATS)]) > 0.6
     assert coffee[ESPRESSO] > 0.6

@@ -1,4 +1,4 @@
-"""Pictures are decoded ahead, in order, and never many at once."""
+"""Images are decoded ahead, in order, and never many at once."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,19 +11,19 @@ from boneage_pl.prediction.loading import PREFETCH, load_images
 from boneage_pl.prediction.types import PredictionRequest
 
 
-def pictures(count: int, drawn: list[int]) -> Iterator[PredictionRequest]:
+def images(count: int, drawn: list[int]) -> Iterator[PredictionRequest]:
     for number in range(count):
         drawn.append(number)
-        picture = np.zeros((20, 20), np.uint8)
-        picture[:10, :] = number % 250 + 1
-        yield PredictionRequest(picture, False)
+        image = np.zeros((20, 20), np.uint8)
+        image[:10, :] = number % 250 + 1
+        yield PredictionRequest(image, False)
 
 
 @pytest.mark.parametrize("overlap", [True, False])
 @pytest.mark.parametrize("threads", [0, 1, 3])
 def test_order_is_kept_and_memory_bounded(threads: int, overlap: bool):
     drawn: list[int] = []
-    asked = pictures(2000, drawn)
+    asked = images(2000, drawn)
     for at, one in enumerate(load_images(asked, [ResizeSpec(10)], [], threads, overlap=overlap)):
         assert one.pixels[ResizeSpec(10)].max() > 0
         assert one.radiograph.image.getpixel((0, 0)) == at % 250 + 1
@@ -33,7 +33,7 @@ def test_order_is_kept_and_memory_bounded(threads: int, overlap: bool):
 
 def test_early_exit_stops_loading():
     drawn: list[int] = []
-    coming = load_images(pictures(100_000, drawn), [ResizeSpec(10)], [], 2)
+    coming = load_images(images(100_000, drawn), [ResizeSpec(10)], [], 2)
     next(coming)
     coming.close()
     assert len(drawn) <= PREFETCH + 2

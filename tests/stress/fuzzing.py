@@ -66,7 +66,7 @@ def _try(data: Path, number: int, seed: int) -> str:
 
 def _read_image(data: Path, number: int, draw: random.Random) -> str:
     path = data / f"{number}.{draw.choice(['png', 'jpg', 'jpeg'])}"
-    path.write_bytes(mutated(image(draw), draw))
+    path.write_bytes(mutated(random_image(draw), draw))
     try:
         ResizeSpec(107).apply(load_radiograph(path).image)
     except BadImageError:
@@ -94,8 +94,8 @@ def _read_table(data: Path, number: int, draw: random.Random) -> str:
     return "read"
 
 
-def image(draw: random.Random) -> bytes:
-    """Return a small picture in one of the formats, modes and sizes that files come in."""
+def random_image(draw: random.Random) -> bytes:
+    """Return a small image in one of the formats, modes and sizes that files come in."""
     # from 1 up; some very narrow ones, which resized by their short side would fill the memory
     sides = [draw.choice([1, 2, draw.randint(1, 200), draw.randint(1, 200)]), draw.randint(1, 200)]
     if draw.random() < 0.1:

@@ -41,7 +41,7 @@ class Caller:
         raise AssertionError("no answer")
 
     def one(self, name: str, content: bytes, sex: str = "F") -> str:
-        """Return what the page says of a picture."""
+        """Return what the page says of an image."""
         (path,) = self.upload((name, content)).json()
         return self.ask(ONE, [named(path, name), None, sex, "", "", ""])[-1]
 

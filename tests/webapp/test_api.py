@@ -18,7 +18,7 @@ from boneage_pl import __version__
 from tests.helpers.dicom_files import write_dicom
 from tests.helpers.fork_server import Forks
 from tests.helpers.trained_run import Home, home_of
-from tests.stress.fuzzing import image, mutated
+from tests.stress.fuzzing import mutated, random_image
 from tests.webapp.server_process import served
 
 
@@ -180,7 +180,7 @@ def test_hostile_files_are_items_with_errors(home: Home):
         before = site.memory()
         for n in range(200):
             suffix = draw.choice(["png", "jpg", "dcm", "tif"])
-            answer = predict(client, (f"{n}.{suffix}", mutated(image(draw), draw)), sex="F")
+            answer = predict(client, (f"{n}.{suffix}", mutated(random_image(draw), draw)), sex="F")
             (item,) = answer.json()["predictions"]
             assert item["error"] or item["months"] is not None
         assert site.memory() < 1.1 * before

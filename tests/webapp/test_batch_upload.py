@@ -1,4 +1,4 @@
-"""What people drop: pictures, zip files of every kind, tables."""
+"""What people drop: images, zip files of every kind, tables."""
 
 import io
 import struct
@@ -11,12 +11,12 @@ from PIL import Image
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.webapp.batch_upload import UploadBatch, UploadedFile, unpack_uploads
 
-PICTURE = io.BytesIO()
-Image.linear_gradient("L").save(PICTURE, "PNG")
-PNG = PICTURE.getvalue()
+FILE = io.BytesIO()
+Image.linear_gradient("L").save(FILE, "PNG")
+PNG = FILE.getvalue()
 
 
-def dropped(folder: Path, files: dict[str, bytes], pictures: int = 10, room: int = 1 << 20) -> UploadBatch:
+def dropped(folder: Path, files: dict[str, bytes], images: int = 10, room: int = 1 << 20) -> UploadBatch:
     """Lay out files as they arrive: each in a folder of its own."""
     listed = []
     for number, (name, content) in enumerate(files.items()):
@@ -26,7 +26,7 @@ def dropped(folder: Path, files: dict[str, bytes], pictures: int = 10, room: int
         listed.append(UploadedFile(path, name))
     laid = folder / "laid"
     laid.mkdir()
-    return unpack_uploads(listed, laid, pictures, room)
+    return unpack_uploads(listed, laid, images, room)
 
 
 def zipped(entries: dict[str, bytes]) -> bytes:
@@ -153,8 +153,8 @@ def test_equal_or_odd_names_are_all_kept(tmp_path: Path):
 
 
 def test_too_many_or_no_images_are_refused(tmp_path: Path):
-    with pytest.raises(BoneAgeError, match="more than 2 pictures"):
-        dropped(tmp_path, {"s.zip": zipped({f"{n}.png": PNG for n in range(3)})}, pictures=2)
+    with pytest.raises(BoneAgeError, match="more than 2 images"):
+        dropped(tmp_path, {"s.zip": zipped({f"{n}.png": PNG for n in range(3)})}, max_images=2)
     (tmp_path / "more").mkdir()
     with pytest.raises(BoneAgeError, match="Drop radiographs"):
         dropped(tmp_path / "more", {})

@@ -5,6 +5,7 @@ import base64
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -148,3 +149,16 @@ def test_metrics_have_few_names():
     text = metrics.text()
     assert 'boneage_requests_total{path="other",status="200"} 2' in text
     assert "evil" not in text
+
+
+def test_upload_needs_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    uploads = Uploads(tmp_path)
+    free = 17 * MB
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    for length, status in (("1000", 200), (str(2 * MB), 507)):
+        given = answered("/gradio_api/upload", "POST", uploads=uploads, content_length=length)
+        assert given[0] == status
+    free = 15 * MB
+    status, said = answered("/gradio_api/upload", "POST", uploads=uploads)  # in chunks
+    assert (status, said["detail"]) == (507, "The server's disk is full; try again later.")
+    assert answered("/api/v1/predict", "POST", uploads=uploads)[0] == 200  # in memory

@@ -50,6 +50,10 @@ def run_command(
             check_config_files(sys.argv[1:])
             check_config_choices(sys.argv[1:])
             run()
+    except ValueError as error:  # Hydra's, of two that exclude each other: --multirun --cfg
+        if begun:
+            raise
+        exit_with(BoneAgeError(str(error)))
     except SystemExit as stop:  # Hydra exits with 1 for what it refuses, as Python does for a crash
         if not begun and stop.code == 1:
             for hint in suggest_overrides(sys.argv[1:], config_name):

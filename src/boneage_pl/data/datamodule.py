@@ -62,7 +62,7 @@ class BoneAgeDataModule(L.LightningDataModule):
             that keeps in training every image that it was trained on.
         allow_leakage: with `origin`, accept validation images that the checkpoint trained on.
         table, columns, age_unit, sheet: how the table is found and read, see `DatasetSpec`.
-        on_invalid: whether rows and images that cannot be used are refused (`raise`) or left out (`skip`).
+        on_invalid: whether rows and images that cannot be used raise an error (`raise`) or left out (`skip`).
         cache: read the images from a cache that is built on first use (see `build_cache`), or decode the
             original files again for every sample. The tensors are the same.
         cache_dir: folder of the cache; `None` for `prepared/` inside `root`.
@@ -79,7 +79,7 @@ class BoneAgeDataModule(L.LightningDataModule):
         sampler: how many training rows are drawn from each group; redrawn each epoch, unless they are those
             of `published` or equally many of `disjoint`.
         origin: the split record of the checkpoint that training starts from.
-        index: the data set, where it has just been looked at.
+        index: the data set, where it was just read.
 
     After `setup`: `table` (a row an image), `split` (a row a sample), `record` (the split as plain values),
     `skipped` (what was left out: `id, problem, where`).
@@ -170,7 +170,7 @@ class BoneAgeDataModule(L.LightningDataModule):
         index = self._index()
         if self.cache and index.cache is None:
             if not index.issues:
-                self._make_split(index.table)  # what cannot be divided is refused before it is decoded
+                self._make_split(index.table)  # what cannot be divided is rejected before it is decoded
             index.cache = index.build_cache(self.cache_dir, self.resize_spec, self.cache_workers)
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002

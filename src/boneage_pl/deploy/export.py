@@ -184,7 +184,7 @@ def _export(
         )
         try:
             WRITERS[kind.name](job, aside)
-        finally:  # what is refused is shown too
+        finally:  # a rejected export is shown too
             rows = "\n".join(one.row(reference) for one in (reference, *tried))
             log.info("tried on %s, on the CPU\n%s\n%s", trial.description, TABLE_HEAD, rows)
         if MODEL_CARD in kind.extra_files:

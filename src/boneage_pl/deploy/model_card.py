@@ -30,11 +30,11 @@ def write_model_card(
     """Return the card of a model of one checkpoint, as Markdown with Hugging Face's front matter.
 
     Its sections are those of Mitchell et al. (Model Cards, FAT* 2019), with what CLAIM 2024 (Tejani et al.,
-    Radiology: Artificial Intelligence) asks of a report on imaging. Missing facts are marked
+    Radiology: Artificial Intelligence) requires of a report on imaging. Missing facts are marked
     as not recorded.
 
     Args:
-        checkpoint: its file; run.json and the reports are looked for in its run's folder.
+        checkpoint: its file; run.json and the reports are searched in its run folder.
         model: the same, loaded.
         level: of the intervals.
         precision: of the numbers in the file that it lies beside.

@@ -149,15 +149,15 @@ def open_onnx(path: Path) -> PredictFn:
 class _CalibrationReader:
     """Yields images one at a time, as ONNX Runtime's calibration reads them."""
 
-    def __init__(self, pictures: ImageBatch) -> None:
-        self.pictures, self.at = pictures, 0
+    def __init__(self, images: ImageBatch) -> None:
+        self.images, self.at = images, 0
 
     def get_next(self) -> dict[str, Any] | None:
-        if self.at == len(self.pictures):
+        if self.at == len(self.images):
             return None
         one = slice(self.at, self.at + 1)
         self.at += 1
-        return {"image": self.pictures.image[one], "male": self.pictures.male[one]}
+        return {"image": self.images.image[one], "male": self.images.male[one]}
 
 
 def fit_linear_correction(rounded: NDArray[np.float64], exact: NDArray[np.float64]) -> tuple[float, float]:

@@ -182,27 +182,25 @@ class ExportCheck:
 TABLE_HEAD = f"{'':<18}{'MB':>8}{'images/s':>10}{'ms/image':>9}{'MAE':>9}  cost, 95 % interval"
 
 
-def predict_images(predict: PredictFn, pictures: ImageBatch, doing: str) -> NDArray[np.float64]:
+def predict_images(predict: PredictFn, images: ImageBatch, doing: str) -> NDArray[np.float64]:
     """Return the months that `predict` returns: float64 [N]."""
-    parts = [slice(at, at + BATCH) for at in range(0, len(pictures), BATCH)]
-    every = [
-        predict(pictures.image[p], pictures.male[p]) for p in progress(parts, len(parts), doing, "batches")
-    ]
+    parts = [slice(at, at + BATCH) for at in range(0, len(images), BATCH)]
+    every = [predict(images.image[p], images.male[p]) for p in progress(parts, len(parts), doing, "batches")]
     return np.concatenate(every).astype(float)
 
 
 def check_export(name: str, predict: PredictFn, trial: VerificationSet, megabytes: float) -> ExportCheck:
-    """Ask about the trial's images, and measure how fast."""
+    """Predict the trial's images, and measure the speed."""
     months = predict_images(predict, trial.images, f"predicting with {name}")
     off = None if trial.bone_age is None else np.abs(months - trial.bone_age)
     rate = BATCH / seconds_per_batch(predict, trial.images, BATCH)
     return ExportCheck(name, months, megabytes, rate, 1000 * seconds_per_batch(predict, trial.images, 1), off)
 
 
-def seconds_per_batch(predict: PredictFn, pictures: ImageBatch, batch: int) -> float:
+def seconds_per_batch(predict: PredictFn, images: ImageBatch, batch: int) -> float:
     """Return the seconds that a batch of so many images takes on this machine's CPU."""
-    at = np.arange(batch) % len(pictures)
-    image, male = pictures.image[at], pictures.male[at]
+    at = np.arange(batch) % len(images)
+    image, male = images.image[at], images.male[at]
     predict(image, male)
     best = float("inf")
     for _ in range(3):

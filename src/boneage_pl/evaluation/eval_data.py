@@ -39,7 +39,7 @@ def find_overlap(
     """Return, by checkpoint, the ids of rows that show images of its split record.
 
     Args:
-        checkpoints: whose images are looked for.
+        checkpoints: whose images are searched.
         rows: `id`.
         stores: the prepared images by square.
         images_of: which images of a split record.
@@ -84,7 +84,7 @@ def apply_leakage_policy(choice: str, rows: pd.DataFrame, seen: dict[Path, set[s
     )
 
 
-# What a checkpoint remembers of its data, and an evaluation without data of its own takes from it.
+# Options that an evaluation without data of its own takes from the checkpoint.
 _DATA_OPTIONS = ("root", "table", "columns", "age_unit", "sheet", "on_invalid")
 # what an evaluation takes from the checkpoint alone
 _CHECKPOINT_OPTIONS = [
@@ -187,15 +187,15 @@ def _data(config: DictConfig, record: CheckpointMetadata, typed: set[str], *, an
     """Return the configuration of the data: the checkpoint's own, but for what is typed; or `another`."""
     if another or "data" in typed:
         return config.data
-    remembered = {name: record.config["data"].get(name, config.data.get(name)) for name in _DATA_OPTIONS}
+    stored = {name: record.config["data"].get(name, config.data.get(name)) for name in _DATA_OPTIONS}
     if record.root and Path(record.root).exists():  # the training may have been in another folder than this
-        remembered["root"] = record.root
+        stored["root"] = record.root
     store = record.config["data"].get("cache_dir")
     if store and Path(store).is_dir():  # an untrusted file creates no folder
-        remembered["cache_dir"] = store
+        stored["cache_dir"] = store
     data = config.data.copy()
     OmegaConf.set_struct(data, False)
-    data.update({**remembered, "phantom": None})  # an untrusted file generates nothing
+    data.update({**stored, "phantom": None})  # an untrusted file generates nothing
     for key in (key for key in typed if key.startswith("data.")):
         OmegaConf.update(data, key.removeprefix("data."), OmegaConf.select(config, key))
     return data

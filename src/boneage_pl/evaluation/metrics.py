@@ -1,7 +1,7 @@
 """Metrics and their bootstrap intervals.
 
 Every statistic takes row weights: a bootstrap draw is a weighting (how often each row was drawn), and so is a
-population (how many children each row stands for). Libraries that have these statistics take no weights, and
+population (the number of children per row). Libraries that have these statistics take no weights, and
 scipy's bootstrap no strata with repeated images; the tests compare the plain ones with theirs.
 All lengths are N rows, all ages and errors months, error = predicted − true.
 """

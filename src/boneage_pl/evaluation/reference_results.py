@@ -21,7 +21,7 @@ BEST_PUBLISHED = 5.5949  # months: v2 on its own validation rows, once more with
 # predictions that the notebook prints (whole months, no flip) and the challenge's ages.
 PUBLISHED_ON_TEST = (10.03, 8.72, 11.62)
 FAILURE_NOTE = (
-    "The failure at a rate of 0.1 was published as a picture: the training error begins near 11,500 months; "
+    "The failure at a rate of 0.1 was published as a figure: the training error begins near 11,500 months; "
     "the validation error falls from 62 to 41 about epoch 9, jumps to 70, and stays at 56.5, a constant's."
 )
 _COMPLETE = "complete"

@@ -157,7 +157,7 @@ def write_summary(
     if tensorboard is not None:
         for name, figure in figures.items():
             pixels = np.asarray(Image.open(BytesIO(figure)).convert("RGB"))
-            tensorboard.experiment.add_image(f"pictures/{name}", pixels, summary.epochs, dataformats="HWC")
+            tensorboard.experiment.add_image(f"images/{name}", pixels, summary.epochs, dataformats="HWC")
         # a step after the last epoch: a run cut off here and resumed purges it from TensorBoard
         tensorboard.log_hyperparams(
             _hyperparameters(record), {"result/best_val_mae": summary.best_val_mae}, step=summary.epochs

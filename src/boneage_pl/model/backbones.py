@@ -173,7 +173,7 @@ def _cached_file(config: Any) -> Path | None:
 
 def _check_hub() -> None:
     """Raise `OSError` if the hub that timm downloads from cannot be reached: it would retry for a minute."""
-    with suppress(HTTPError):  # which is an answer
+    with suppress(HTTPError):  # the host was reached
         urlopen(Request(constants.ENDPOINT, method="HEAD")).close()
 
 

@@ -14,7 +14,7 @@ from boneage_pl.training.checkpoint import load_for_inference
 from boneage_pl.training.metadata import CheckpointMetadata
 
 TTATransform = Callable[[Pixels], Pixels]
-_MAX_ROTATION = 45  # degrees; our choice: a hand on its side is another picture
+_MAX_ROTATION = 45  # degrees; our choice: a hand on its side is another image
 
 
 class EnsembleMember:

@@ -1,7 +1,7 @@
 """Out-of-distribution detection, and which way is up: fitted when a training ends, kept in its checkpoint.
 
 Two distances from the training images, each with a limit that a given share of the validation's keeps: of
-early features (edges, textures, and where they are), and of the power spectrum (how fine the picture is). And
+early features (edges, textures, and where they are), and of the power spectrum (how fine the image is). And
 how many pixels a file had for the network's square, since an enlarged copy cannot be as fine as the original.
 A linear classifier of the same features, fitted to turned training images, tells a quarter or half turn.
 Nothing in it knows what a cat is.
@@ -34,9 +34,9 @@ from boneage_pl.utils.progress import progress
 log = logging.getLogger(__name__)
 # All numbers are our choices, see docs/PREDICTION.md.
 CALIBRATION_COVERAGE = 0.98  # of the validation images that each limit lets pass: both flag under 5 %
-MAX_IMAGES = 1500  # training images that are looked at, and validation images: more change little
+MAX_IMAGES = 1500  # training images used, and validation images: more change little
 _MIN_IMAGES = 60  # of each; with fewer a limit hangs on one image
-_TURNED_IMAGES = 400  # training images that are looked at in each turn; 200 did as well
+_TURNED_IMAGES = 400  # training images used in each turn; 200 did as well
 _RIDGE = 100.0  # penalty of the classifier; 10 did as well, 1000 flagged more upright hands
 _MAX_SCORE = 5.0  # deviations: no single feature decides which way is up
 _RANK = 64  # principal components of the features
@@ -148,7 +148,7 @@ class OODDetector:
     def matches_resolution(
         self, pixels: Images, sizes: Sequence[tuple[int, int]], mode: ResizeMode
     ) -> NDArray[np.bool_]:
-        """Return whether each picture is as fine as the training images were: [B].
+        """Return whether each image is as fine as the training images were: [B].
 
         Args:
             pixels: uint8 [B, side, side].

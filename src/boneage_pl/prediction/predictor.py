@@ -114,7 +114,7 @@ class BoneAgePredictor:
 
         Args:
             requests: see `expand_inputs`.
-            batch: pictures that a network is shown at once.
+            batch: images in a network's batch.
         """
         first = self.members[0].metadata
         coming = iter(requests)

@@ -120,7 +120,7 @@ class PredictionRequest:
 
     @property
     def path(self) -> str:
-        """The file's path as it was named; of a picture in memory nothing."""
+        """The file's path as it was named; of an image in memory nothing."""
         return str(self.image) if isinstance(self.image, str) or hasattr(self.image, "__fspath__") else ""
 
 
@@ -129,7 +129,7 @@ class PredictionResult:
     """A prediction and its image.
 
     Args:
-        request: what was asked for.
+        request: of this prediction.
         prediction: of the image, for one sex.
         pixels: by size, uint8 [side, side], as the networks saw it; empty where there is no image.
         radiograph: as it was opened; `None` where it could not be.

@@ -17,7 +17,7 @@ from boneage_pl.errors import BoneAgeError, first_line
 log = logging.getLogger(__name__)
 
 # What stands in one chart of CUSTOM SCALARS. In TIME SERIES groups are in the order of their names, and the
-# first are open: the errors' is the first, and those of pictures, result and training follow.
+# first are open: the errors' is the first, and those of images, result and training follow.
 _LAYOUT = {
     "mean absolute error in months": {
         "training and validation": ["Multiline", ["mae/train$", "mae/val$"]],
@@ -87,7 +87,7 @@ def log_epoch(loggers: Iterable[Logger], points: Mapping[str, float], epoch: int
 
 
 def tensorboard_of(loggers: Iterable[Logger]) -> "EpochTensorBoardLogger | None":
-    """Return the one of TensorBoard among loggers, which pictures are shown in."""
+    """Return the one of TensorBoard among loggers, which images are shown in."""
     return next((logger for logger in loggers if isinstance(logger, EpochTensorBoardLogger)), None)
 
 

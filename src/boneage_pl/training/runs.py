@@ -39,7 +39,7 @@ def run_of(checkpoint: Path) -> Path:
 def newest_run(outputs: Path, experiment: str) -> Path | None:
     """Return the finished run of an experiment under `outputs` with the newest best.ckpt, or `None`.
 
-    Where none has finished, the newest of those that are being trained or were broken off; that is logged.
+    Where none has finished, the newest of those that are being trained or were interrupted; that is logged.
     """
     # an experiment in a folder of experiments has its runs that much deeper; a path is no experiment
     whole = not experiment or Path(experiment).is_absolute()
@@ -58,7 +58,7 @@ def newest_run(outputs: Path, experiment: str) -> Path | None:
 def find_checkpoint(ckpt: str, outputs: Path, option: str = "ckpt", name: Path = BEST) -> Path:
     """Return the checkpoint meant by a file's path, a run's folder or an experiment's name (its newest run).
 
-    A folder of shared weights stands for their file.
+    A folder of shared weights means their file.
 
     Args:
         ckpt: path or name.

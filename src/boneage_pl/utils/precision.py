@@ -10,7 +10,7 @@ def normalize_precision(precision: str | int) -> str:
     """Return the full name of a precision, such as `bf16-mixed` for `bf16`; `auto` stays.
 
     Raises:
-        BoneAgeError: another precision. Weights in half precision are refused: an optimizer's small steps
+        BoneAgeError: another precision. Weights in half precision are rejected: an optimizer's small steps
             would be lost in them.
     """
     name = _SHORT.get(str(precision), str(precision))

@@ -118,7 +118,7 @@ def check_main_guard() -> None:
 
     It would do the script's work a second time, and wait for its own caller.
     """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself asks
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself checks
         raise BoneAgeError(f"The preparation was started within its own process.\n{MAIN_GUARD_MESSAGE}")
 
 

@@ -43,7 +43,7 @@ class PredictedAge(BaseModel):
     age_difference_sd: float | None = Field(description="the same in standard deviations of skeletal age")
     notes: list[str] = Field(description="what was done to the image, or is known about it")
     predicted_std: float | None = Field(description="of models that predict a distribution")
-    gradcam: str | None = Field(None, description="heatmap as a PNG file in Base64, if asked for")
+    gradcam: str | None = Field(None, description="heatmap as a PNG file in Base64, if requested")
 
 
 class Predictions(BaseModel):
@@ -74,13 +74,13 @@ class ModelInfo(BaseModel):
 
 
 class Problem(BaseModel):
-    """Why a request is refused."""
+    """Why a request is rejected."""
 
     detail: str | list[dict[str, Any]]
 
 
 def create_api(service: PredictionService, metrics: Metrics, max_images: int, root_path: str = "") -> FastAPI:
-    """Return the application. What waits for nothing is async: it is answered while all threads predict.
+    """Return the application. What waits for nothing is async: it is served while all threads predict.
 
     Args:
         service: predicts.
@@ -132,7 +132,7 @@ def create_api(service: PredictionService, metrics: Metrics, max_images: int, ro
         interval_level: Annotated[
             float, Form(ge=0.001, lt=1, description="coverage of the intervals")
         ] = service.level,
-        gradcam: Annotated[bool, Form(description="add heatmaps of where the network looked")] = False,
+        gradcam: Annotated[bool, Form(description="add heatmaps (Grad-CAM)")] = False,
         identify: Annotated[bool, Form(description="name patient and study in a DICOM SR")] = False,
         accept: Annotated[str, Header(include_in_schema=False)] = "",
     ) -> Any:

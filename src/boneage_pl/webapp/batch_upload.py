@@ -34,7 +34,7 @@ class UploadBatch:
 
     Args:
         folder: it lies in.
-        names: what each picture is called by its owner, by its path.
+        names: what each image is called by its owner, by its path.
         tables: among it, and what they are called.
         errors: what cannot be predicted: name and reason.
     """
@@ -73,21 +73,21 @@ class UploadBatch:
             return []
 
     def display_name(self, path: str) -> str:
-        """Return what a picture is called by its owner."""
+        """Return what an image is called by its owner."""
         return self.names.get(Path(path), Path(path).name)
 
 
-def unpack_uploads(files: Sequence[UploadedFile], folder: Path, pictures: int, room: int) -> UploadBatch:
-    """Lay out what was dropped; a bad file or entry is refused by itself.
+def unpack_uploads(files: Sequence[UploadedFile], folder: Path, max_images: int, room: int) -> UploadBatch:
+    """Lay out what was dropped; a bad file or entry is rejected by itself.
 
     Args:
         files: that were dropped.
         folder: an empty one, beside them.
-        pictures: no more are taken.
+        max_images: no more are taken.
         room: bytes that zip files may unpack to, all together.
 
     Raises:
-        BoneAgeError: nothing was dropped, or more pictures than are taken.
+        BoneAgeError: nothing was dropped, or more images than are taken.
     """
     laid = UploadBatch(folder)
     apart = folder / secrets.token_hex(8)  # files have any name, but not this
@@ -100,8 +100,8 @@ def unpack_uploads(files: Sequence[UploadedFile], folder: Path, pictures: int, r
             laid.tables[_place_file(file, folder, part)] = file.name
         else:
             laid.names[_place_file(file, folder, part)] = file.name
-        if len(laid.names) > pictures:
-            raise BoneAgeError(f"These are more than {pictures} pictures: drop fewer at a time.")
+        if len(laid.names) > max_images:
+            raise BoneAgeError(f"These are more than {max_images} images: drop fewer at a time.")
     if not laid.names and not laid.errors:
         raise BoneAgeError("Drop radiographs, or a zip file of them.")
     return laid

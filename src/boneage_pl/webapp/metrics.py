@@ -8,7 +8,7 @@ _PATHS = ("/api/v1/predict", "/api/v1/model", "/healthz", "/metrics")
 
 
 class Metrics:
-    """Counts requests by path and status, and their seconds; `serving` predictions are asked for now."""
+    """Counts requests by path and status, and their seconds; `serving` predictions are in progress."""
 
     def __init__(self) -> None:
         self.serving = 0
@@ -42,7 +42,7 @@ class MeasureRequests:
         self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer a request, and count it."""
+        """Serve a request, and count it."""
         start, status = time.perf_counter(), 500
 
         async def noted(message: Any) -> None:

@@ -17,16 +17,14 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _API = r"/api/v1/(predict|model)|/healthz|/metrics|/docs|/openapi\.json|/static-offline-docs/[\w.-]+"
-# What the page asks for. Gradio has more: it would hand out files, and fetch other hosts' for anyone.
+# What the page requests. Gradio has more: it would hand out files, and fetch other hosts' for anyone.
 _PAGE = (
     r"|/|/config|/theme\.css|/favicon\.ico|/(assets|static)/[\w./@-]+"
     r"|/gradio_api/(startup-events|upload|upload_progress|queue/join|queue/data|reset|cancel|heartbeat/[\w-]+)"
 )
 _UPLOAD, _JOIN, _PREDICT = "/gradio_api/upload", "/gradio_api/queue/join", "/api/v1/predict"
-MAX_SERVING = 32  # predictions that are asked for at a time; our choice: more are refused with 503
-_FORM_BYTES = (
-    1 << 20
-)  # of a form beside its files, and of any other request; our choice: they are a few hundred
+MAX_SERVING = 32  # predictions in progress; our choice: more are rejected with 503
+_FORM_BYTES = 1 << 20  # of a form beside its files, and of any other request; our choice
 
 
 class RequestFilter:
@@ -34,10 +32,10 @@ class RequestFilter:
 
     Args:
         app: the application.
-        metrics: has how many predictions are asked for now.
+        metrics: counts the predictions in progress.
         max_bytes: of one upload, all of its files together.
         uploads: registers the page's files as they arrive; `None` without the page.
-        token: that clients must have; `None` for all of them. A browser asks for it as a password.
+        token: that clients need; `None` for none. A browser prompts for it as a password.
     """
 
     def __init__(
@@ -53,7 +51,7 @@ class RequestFilter:
         self._allowed = re.compile(_API + (_PAGE if uploads else ""))
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer a request, as ASGI has it."""
+        """Serve a request (ASGI)."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -70,8 +68,13 @@ class RequestFilter:
             return
         most = _FORM_BYTES + (self.max_bytes if path in (_UPLOAD, _PREDICT) else 0)
         length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > most:
+        if not length.isdigit():
+            length = b"0"  # it comes in chunks, which are counted
+        if int(length) > most:
             await _send_error(send, 413, self._too_large())
+            return
+        if path == _UPLOAD and self.uploads and not self.uploads.have_room(int(length)):
+            await _send_error(send, 507, "The server's disk is full; try again later.")
             return
         if path == _PREDICT and self.metrics.serving >= MAX_SERVING:  # before its body is read
             await _send_error(

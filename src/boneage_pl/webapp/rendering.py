@@ -95,10 +95,10 @@ def render_prediction(
 
 
 def table_row(service: PredictionService, result: PredictionResult) -> dict[str, Any]:
-    """Return a row of the table: the prediction, and a small picture of what the network saw."""
+    """Return a row of the table: the prediction, and a small image of what the network saw."""
     predicted = result.prediction.months is not None
-    picture = _png(_thumbnail(service.pixels(result))) if predicted else ""
-    return {"prediction": result.prediction, "picture": picture}
+    thumbnail = _png(_thumbnail(service.pixels(result))) if predicted else ""
+    return {"prediction": result.prediction, "thumbnail": thumbnail}
 
 
 def render_table(
@@ -111,7 +111,7 @@ def render_table(
         rows: see `table_row`.
         refused: names of what could not be predicted, and why.
     """
-    failed = [{"prediction": Prediction(name, error=why), "picture": ""} for name, why in refused]
+    failed = [{"prediction": Prediction(name, error=why), "thumbnail": ""} for name, why in refused]
     rows = [*rows, *failed]
     predictions = [row["prediction"] for row in rows]
     return _render(

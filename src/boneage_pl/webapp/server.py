@@ -117,7 +117,7 @@ def serve(
         shown = f"[{host}]" if ":" in host else host
         print(f"http://{shown}:{port}/{'' if page else 'docs'}\nCtrl-C stops it", flush=True)
         if not local and token is None:
-            print("whoever reaches this address can use it; token= asks for one", flush=True)
+            print("whoever reaches this address can use it; token= protects it", flush=True)
         _until_stopped(uploads.delete_expired, kept.expire)
         server.should_exit = True
         thread.join(10)

@@ -1,4 +1,4 @@
-"""One model for everyone who asks: requests that wait together share batches."""
+"""One model for all requests: those that wait together share batches."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -17,7 +17,7 @@ from boneage_pl.prediction.gradcam import Heatmap, grad_cam
 from boneage_pl.prediction.predictor import BoneAgePredictor
 from boneage_pl.prediction.types import PredictionRequest, PredictionResult
 
-ORIGINAL = 640  # pixels; our choice: the longest side of the picture that is shown beside the square
+ORIGINAL = 640  # pixels; our choice: the longest side of the image that is shown beside the square
 _IMAGES_PER_TURN = 16  # our choice: images of a long list between which others are let in
 _BATCH = 32  # images that are predicted together at most
 
@@ -29,8 +29,8 @@ class SessionImage:
     Args:
         name: what its owner calls it.
         results: a girl's and a boy's; or one that says why there is none.
-        original: the picture as it was opened, reduced; a JPEG file's bytes.
-        size: of the picture as it was opened, width and height.
+        original: the image as it was opened, reduced; a JPEG file's bytes.
+        size: of the image as it was opened, width and height.
         tags: of a DICOM file.
         maps: Grad-CAM heatmaps by `male`, once computed.
     """
@@ -116,7 +116,7 @@ class PredictionService:
                 yield replace(result, radiograph=None)
 
     def grad_cam(self, result: PredictionResult) -> Heatmap | None:
-        """Return where the first network looked, see `grad_cam`."""
+        """Return the first network's heatmap, see `grad_cam`."""
         assert result.prediction.male is not None
         with self._lock:
             return grad_cam(self.model.members[0], self.pixels(result), male=result.prediction.male)

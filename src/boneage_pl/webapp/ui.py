@@ -192,12 +192,12 @@ def _batch_tab(service: PredictionService, uploads: Uploads, limits: Limits) -> 
             sexes = {**_SEX, "unknown": "unknown"}.get(sex)
             requests = list(islice(batch.requests(sexes), limits.images + 1))
             if len(requests) > limits.images:  # of a table, whose rows may name one file again and again
-                raise BoneAgeError(f"These are more than {limits.images} pictures: drop fewer at a time.")
+                raise BoneAgeError(f"These are more than {limits.images} images: drop fewer at a time.")
             rows = []
             for result in service.predict_many(requests):
                 named = _display_name(result, batch.display_name(result.prediction.path))
                 rows.append(rendering.table_row(service, named))
-                progress((len(rows), len(requests)), unit="pictures")
+                progress((len(rows), len(requests)), unit="images")
         return rendering.render_table(service, rows, batch.errors)
 
     def read_all(

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 _OWN, _ROOM = "upload_", "unpacked_"
 MAX_AGE_SECONDS = 600  # our choice: unused files are deleted after that
+_FREE_BYTES = 16 << 20  # our choice: of the disk that uploads leave free
 MAX_WAIT_SECONDS = 3600  # our choice: the same of files that wait in a queue
 
 
@@ -32,6 +33,11 @@ class Uploads:
         self._waiting: set[Path] = set()
         self._arriving = 0
         self._lock = Lock()
+
+    def have_room(self, size: int) -> bool:
+        """Whether the disk has room for an upload of `size` bytes."""
+        self.folder.mkdir(parents=True, exist_ok=True)  # the system may have swept its temporary folder
+        return shutil.disk_usage(self.folder).free > size + _FREE_BYTES
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
@@ -116,7 +122,7 @@ class Uploads:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-_MAX_ITEMS = 200  # our choice: people who look at once; each picture takes up to a megabyte
+_MAX_ITEMS = 200  # our choice: people who look at once; each image takes up to a megabyte
 
 T = TypeVar("T")
 

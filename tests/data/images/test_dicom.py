@@ -1,4 +1,4 @@
-"""DICOM files become the picture that a viewer shows, and nobody's name."""
+"""DICOM files become the image that a viewer shows, and nobody's name."""
 
 import logging
 import sys
@@ -120,7 +120,7 @@ def test_pydicom_test_files_are_read_or_refused(monkeypatch: pytest.MonkeyPatch)
     assert "cut short" in refused["MR_truncated.dcm"]
     same = [gray(f) for f in files if f.name.startswith("MR_small") and "truncated" not in f.name]
     assert len(same) == 8
-    assert all((other == same[0]).all() for other in same)  # one picture in eight ways
+    assert all((other == same[0]).all() for other in same)  # one image in eight ways
     assert not logged.buffer  # pydicom's may quote tags
 
 
@@ -246,11 +246,11 @@ def test_outside_of_display_shutter_is_black(tmp_path: Path, kind: str):
     if kind == "CIRCULAR":
         seen = (x - 31) ** 2 + (y - 47) ** 2 <= 25**2
     values = np.where(seen, ramp(10), 4095).astype(np.uint16)
-    picture = shown(tmp_path, values, ShutterShape=kind, **SHUTTERS[kind])
+    image = shown(tmp_path, values, ShutterShape=kind, **SHUTTERS[kind])
     inner = seen & np.roll(seen, 1, 0) & np.roll(seen, -1, 0) & np.roll(seen, 1, 1) & np.roll(seen, -1, 1)
     outer = seen | np.roll(seen, 1, 0) | np.roll(seen, -1, 0) | np.roll(seen, 1, 1) | np.roll(seen, -1, 1)
-    assert (picture[~outer] == 0).all()
-    assert np.corrcoef(picture[inner], values[inner])[0, 1] > 0.999
+    assert (image[~outer] == 0).all()
+    assert np.corrcoef(image[inner], values[inner])[0, 1] > 0.999
     assert "black outside its display shutter" in notes(tmp_path, ShutterShape=kind, **SHUTTERS[kind])
 
 
@@ -328,7 +328,7 @@ def test_huge_frame_claim_is_refused(tmp_path: Path, syntax: str, marker: bytes,
 
 
 def test_damaged_rle_runs_are_refused(tmp_path: Path):
-    """Its decoder panics where a run leads out of the picture, which is no `Exception` of Python's."""
+    """Its decoder panics where a run leads out of the image, which is no `Exception` of Python's."""
     content = write_dicom(tmp_path / "a.dcm", VALUES, "RLE").read_bytes()
     start = content.index(b"\xfe\xff\x00\xe0")
     refused = 0

@@ -74,6 +74,6 @@ def test_resampling_methods_differ_when_reducing_only():
     published = ResizeSpec(50).apply(image).astype(int)
     for resampling in ("lanczos", "plain"):
         other = ResizeSpec(50, resampling=resampling).apply(image).astype(int)
-        assert 0 < np.abs(other - published).max() < 8  # it is a smooth picture
+        assert 0 < np.abs(other - published).max() < 8  # it is a smooth image
     enlarged = ResizeSpec(300, resampling="plain").apply(image).astype(int) - ResizeSpec(300).apply(image)
     assert np.abs(enlarged).max() <= 2  # two ways of rounding

@@ -45,10 +45,10 @@ def centers(age: float, male: bool) -> int:
 
 
 def test_render_gives_gray_square() -> None:
-    picture = render_radiograph(100, True, seed=0, index=0, size=96)
-    assert (picture.mode, picture.size) == ("L", (96, 96))
-    assert 20 < np.asarray(picture).mean() < 140
-    assert np.asarray(picture).max() > 180
+    image = render_radiograph(100, True, seed=0, index=0, size=96)
+    assert (image.mode, image.size) == ("L", (96, 96))
+    assert 20 < np.asarray(image).mean() < 140
+    assert np.asarray(image).max() > 180
 
 
 def test_render_depends_on_arguments_alone() -> None:
@@ -131,9 +131,9 @@ def test_written_phantom_loads_like_real_data(tmp_path: Path) -> None:
     table = read_table(root)
     assert table["bone_age"].tolist() == phantom_table(4, 0)["boneage"].tolist()
     assert table["male"].tolist() == phantom_table(4, 0)["male"].tolist()
-    with Image.open(table["path"][2]) as picture:
+    with Image.open(table["path"][2]) as image:
         drawn = pixels(table["bone_age"][2], table["male"][2], index=2, size=64)
-        assert np.array_equal(np.asarray(picture), drawn)
+        assert np.array_equal(np.asarray(image), drawn)
     assert (root / "boneage-training-dataset.csv").read_text().splitlines()[0] == "id,boneage,male"
     expected = {"count": 4, "seed": 0, "size": 64, "skeleton_age": None, "version": dataset.VERSION}
     assert json.loads((root / "phantom.json").read_text()) == expected
@@ -200,8 +200,8 @@ def test_skeleton_age_control_ignores_label(tmp_path: Path) -> None:
     table = read_table(tmp_path)
     assert table["bone_age"].nunique() > 1
     for i, row in enumerate(table.itertuples()):
-        with Image.open(str(row.path)) as picture:
-            assert np.array_equal(np.asarray(picture), pixels(90, row.male, index=i, size=64))
+        with Image.open(str(row.path)) as image:
+            assert np.array_equal(np.asarray(image), pixels(90, row.male, index=i, size=64))
 
 
 def test_many_images_use_several_processes(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from boneage_pl.data.images.resize import Pixels, ResizeSpec
 
-VERSION = 5  # raise it when a pixel, or what is refused, would come out differently
+VERSION = 5  # raise it when a pixel, or what is rejected, would come out differently
 _UNOPENED = -1  # the size of a file that could not be opened, or that an extra would read
 
 

@@ -190,7 +190,7 @@ def _describe(content: bytes, error: Exception) -> str:
 
 
 def check_size(width: int, height: int, name: Path | str) -> None:
-    """Raise `BadImageError` for a picture that is too large, or too narrow, for a radiograph."""
+    """Raise `BadImageError` for an image that is too large, or too narrow, for a radiograph."""
     if width * height > MAX_PIXELS:
         raise _too_large(name)
     if max(width, height) > MAX_ASPECT * min(width, height):

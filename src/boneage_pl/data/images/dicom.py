@@ -50,7 +50,7 @@ class DicomTags:
         male: by PatientSex; `None` where it is neither male nor female.
         age: chronological, in months: from birth to study, or else PatientAge; `None` where neither is given.
         laterality: `L`, `R`, `B` or nothing.
-        notes: what was done to its picture, and what is odd about its tags.
+        notes: what was done to its image, and what is odd about its tags.
     """
 
     male: bool | None
@@ -82,14 +82,14 @@ def non_image_class(path: Path | str) -> str:
 
 
 def decode_dicom(content: bytes, name: str) -> tuple[Image.Image, DicomTags]:
-    """Return the picture of a DICOM file, mode `L`, as `dicom_pixels.render` makes it, and its tags.
+    """Return the image of a DICOM file, mode `L`, as `dicom_pixels.render` makes it, and its tags.
 
     Args:
         content: of the file.
         name: what an error calls it.
 
     Raises:
-        BadImageError: pydicom is not installed, the file is damaged or holds no single picture, or what it is
+        BadImageError: pydicom is not installed, the file is damaged or holds no single image, or what it is
             compressed with cannot be decoded; it says what to install.
     """
     dataset = _read_dataset(content, name)

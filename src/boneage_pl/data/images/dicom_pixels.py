@@ -45,7 +45,7 @@ def decode_pixels(dataset: "Dataset", name: str) -> Values:
     Left-justified values (HighBit above BitsStored - 1) are shifted down; what is above HighBit is cleared.
 
     Raises:
-        BadImageError: no single picture, a damaged one, or one that cannot be decoded: what to install.
+        BadImageError: no single image, a damaged one, or one that cannot be decoded: what to install.
     """
     try:
         _check_image(dataset, name)
@@ -78,7 +78,7 @@ def _check_image(dataset: "Dataset", name: str) -> None:
         if "Rows" in dataset or not len(dataset):  # pydicom drops all where it meets the file's end
             raise bad_image(name, "DICOM cut short")
         kind = getattr(dataset.get("SOPClassUID"), "name", "of no class")
-        raise bad_image(name, f"DICOM without a picture in it ({kind})")
+        raise bad_image(name, f"DICOM without an image in it ({kind})")
     if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
         raise bad_image(
             name, f"DICOM of {frames} frames, where a radiograph is one; export the one that is meant"
@@ -151,7 +151,7 @@ def render(values: Values, dataset: "Dataset", name: str) -> tuple[Image.Image, 
     """Return values as a viewer shows them, mode `L`, and notes of what was done.
 
     The modality LUT or rescaling, then the first VOI LUT or window (PS3.3 C.11.1 and C.11.2), then the
-    presentation LUT (C.11.4, C.11.6) are applied. Without a window that shows something the picture goes from
+    presentation LUT (C.11.4, C.11.6) are applied. Without a window that shows something the image goes from
     its darkest to its brightest value, as viewers show it. Padding and what lies outside the display shutter
     are black; colors become luminance; pixels that are not square are resampled.
 
@@ -187,7 +187,7 @@ def _to_8_bits(shown: Values) -> NDArray[np.uint8]:
 
 
 def _display_values(values: Values, dataset: "Dataset", used: Any, notes: list[str]) -> Values:
-    """Return gray values as they are shown, from 0 to 1; `used` is where the picture is."""
+    """Return gray values as they are shown, from 0 to 1; `used` is where the image is."""
     if table := _lookup_table(dataset, "ModalityLUTSequence"):
         values = _apply_table(values, *table)
     else:
@@ -207,7 +207,7 @@ def _display_values(values: Values, dataset: "Dataset", used: Any, notes: list[s
         shown = _apply_table(shown * (len(table[0]) - 1), table[0] / table[0].max(), 0)
     shape = read_texts(dataset, "PresentationLUTShape")
     if shape == ["INVERSE"] or (not shape and dataset.get("PhotometricInterpretation") == "MONOCHROME1"):
-        notes.append("inverted, as its tags ask")
+        notes.append("inverted, by its tags")
         shown = 1 - shown
     return shown
 
@@ -251,7 +251,7 @@ def _apply_table(values: Values, table: Values, first: int) -> Values:
 
 
 def _padding_mask(values: Values, dataset: "Dataset") -> Mask:
-    """Return where a picture's file says that there is none (PS3.3 C.7.5.1.1.2)."""
+    """Return where an image's file says that there is none (PS3.3 C.7.5.1.1.2)."""
     first = dataset.get("PixelPaddingValue")
     if not isinstance(first, int):
         return np.zeros(values.shape, dtype=bool)

@@ -92,19 +92,19 @@ def load_resized(
     return np.stack([frame.apply(load_radiograph(paths[i], bit_depths).image) for i in ids])
 
 
-def _from_memory(picture: Image.Image | NDArray[Any], bit_depths: Sequence[int]) -> Radiograph:
-    name = "the picture in memory"
-    if isinstance(picture, np.ndarray):
-        kind = f"an array of {picture.dtype} {list(picture.shape)}"
-        if picture.ndim == 3 and picture.shape[2] == 1:
-            picture = picture[..., 0]
-        types = (np.uint8, np.uint16) if picture.ndim == 3 else (np.uint8, np.uint16, np.int16, np.int32)
-        layout = picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4))
-        if picture.dtype not in types or not layout or not picture.size:
+def _from_memory(source: Image.Image | NDArray[Any], bit_depths: Sequence[int]) -> Radiograph:
+    name = "the image in memory"
+    if isinstance(source, np.ndarray):
+        kind = f"an array of {source.dtype} {list(source.shape)}"
+        if source.ndim == 3 and source.shape[2] == 1:
+            source = source[..., 0]
+        types = (np.uint8, np.uint16) if source.ndim == 3 else (np.uint8, np.uint16, np.int16, np.int32)
+        layout = source.ndim == 2 or (source.ndim == 3 and source.shape[2] in (3, 4))
+        if source.dtype not in types or not layout or not source.size:
             raise bad_image(name, f"{kind}, where it must be uint8 or uint16, [H, W] or [H, W, 3]")
-        check_size(picture.shape[1], picture.shape[0], name)
+        check_size(source.shape[1], source.shape[0], name)
     else:
-        check_size(*picture.size, name)
-    image, depth = to_grayscale(picture, name, bit_depths)
+        check_size(*source.size, name)
+    image, depth = to_grayscale(source, name, bit_depths)
     check_not_blank(image, name)
     return Radiograph(image, bit_depth=depth)

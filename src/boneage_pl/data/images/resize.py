@@ -21,7 +21,7 @@ class ResizeSpec:
     """A square of `size` pixels, and how an image is made to fit it.
 
     `crop`, as published: the shorter side becomes the square's, and the middle is cut out. `pad`: the longer
-    side becomes the square's, and the whole picture lies on black. `stretch`: both sides do.
+    side becomes the square's, and the whole image lies on black. `stretch`: both sides do.
 
     Resampled as published, `bilinear` and antialiased, as Pillow and torchvision do it; or, for stress tests,
     as other software does it: `lanczos`, or `plain` bilinear without antialiasing, each pixel of its
@@ -55,7 +55,7 @@ class ResizeSpec:
 
         `crop` is to the bit what torchvision's `Resize(side)` and `CenterCrop(side)` make of a Pillow image
         (bilinear, antialiased), without importing torch. The published pipeline flips first: flipping these
-        pixels afterwards instead, as the device does, shifts a picture by one column where an odd number of
+        pixels afterwards instead, as the device does, shifts an image by one column where an odd number of
         columns is cropped, and rounds a resized value differently here and there.
         """
         fit = {"crop": _crop, "pad": _pad, "stretch": _stretch}[self.mode]

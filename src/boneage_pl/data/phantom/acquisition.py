@@ -25,13 +25,13 @@ L = ((0, 0), (0, 1), (0.8, 1))
 
 
 def rng_for(seed: int, index: int, purpose: int) -> np.random.Generator:
-    """Return the generator for one purpose of one picture."""
+    """Return the generator for one purpose of one image."""
     return np.random.default_rng([seed, index, purpose])
 
 
 @dataclass(frozen=True)
 class Acquisition:
-    """Everything in a picture that is not bone; lengths in fractions of the picture, angles in degrees."""
+    """Everything in an image that is not bone; lengths in fractions of the image, angles in degrees."""
 
     zoom: float
     shift: tuple[float, float]
@@ -41,7 +41,7 @@ class Acquisition:
     exposure: float
     fog: float  # the background's gray, 0..1
     gamma: float
-    heel: tuple[float, float]  # the beam's fall-off across and down the picture
+    heel: tuple[float, float]  # the beam's fall-off across and down the image
     scatter: float
     blur: float  # pixels at 500
     noise: float  # standard deviation in gray levels
@@ -54,7 +54,7 @@ class Acquisition:
 
 
 def sample_acquisition(seed: int, index: int) -> Acquisition:
-    """Draw a picture's conditions; they depend on (seed, index) and on nothing else."""
+    """Draw an image's conditions; they depend on (seed, index) and on nothing else."""
     place, light, mark = (rng_for(seed, index, purpose) for purpose in (PLACE, EXPOSURE, MARKER))
     collimated = place.random() < 0.35
     edges = place.uniform(0.0, 0.06, 4) if collimated else np.full(4, -0.5)

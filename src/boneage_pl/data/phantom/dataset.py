@@ -18,7 +18,7 @@ from boneage_pl.utils.files import atomic_write
 from boneage_pl.utils.processes import cores, file_lock, parallel_map
 from boneage_pl.utils.progress import progress
 
-VERSION = 1  # of the generator: raise it when a picture or the table would come out differently
+VERSION = 1  # of the generator: raise it when an image or the table would come out differently
 
 MANIFEST = "phantom.json"
 UNFINISHED = ".phantom.json"  # the same record, while images are missing
@@ -46,7 +46,7 @@ def begin_dataset(root: Path, phantom: PhantomSpec) -> bool:
     if phantom.count < 1 or phantom.size < 32:
         raise BoneAgeError(
             f"A phantom of {phantom.count} images of {phantom.size} pixels cannot be drawn.\n"
-            "Ask for 1 image or more, of 32 pixels a side or more."
+            "Choose 1 image or more, of 32 pixels a side or more."
         )
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -217,8 +217,8 @@ def _render_image(task: tuple[Path, float, bool, PhantomSpec, int]) -> None:
     )
 
 
-def encode_png(picture: Image.Image) -> bytes:
-    """Return the picture as a PNG; run lengths alone, because a search for repeats in noise finds nothing."""
+def encode_png(image: Image.Image) -> bytes:
+    """Return the image as a PNG; run lengths alone, because a search for repeats in noise finds nothing."""
     file = BytesIO()
-    picture.save(file, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
+    image.save(file, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return file.getvalue()

@@ -95,8 +95,8 @@ def _palm(rays: dict[int, list[Segment]], margin: float) -> Points:
 
 Floats = npt.NDArray[np.float32]
 
-CANVAS_SIZE = 270.0  # mm of hand and wrist in a picture's height
-CANVAS_CENTER = np.array([4.0, 58.0])  # mm: the point that the picture is centered on
+CANVAS_SIZE = 270.0  # mm of hand and wrist in an image's height
+CANVAS_CENTER = np.array([4.0, 58.0])  # mm: the point that the image is centered on
 OVERSAMPLING = 2  # bones are drawn larger and averaged down, which smooths their edges
 STEPS = 2048  # of the tone curve, over attenuations from 0 to MAX_ATTENUATION
 MAX_ATTENUATION = 4.0
@@ -108,8 +108,8 @@ _SECOND_BONE = [round(0.55 * level) for level in range(256)]  # two bones overla
 def render_radiograph(bone_age: float, male: bool, *, seed: int, index: int, size: int = 500) -> Image.Image:
     """Return a synthetic left-hand radiograph: mode `L`, `size` × `size` pixels.
 
-    The picture is a pure function of its arguments. `bone_age` (months) and `male` shape the bones alone;
-    every other thing in the picture follows from `seed` and `index`.
+    The image is a pure function of its arguments. `bone_age` (months) and `male` shape the bones alone;
+    every other thing in the image follows from `seed` and `index`.
     """
     conditions = sample_acquisition(seed, index)
     build = HandVariation(rng_for(seed, index, BUILD))
@@ -121,7 +121,7 @@ def render_radiograph(bone_age: float, male: bool, *, seed: int, index: int, siz
 
 
 class _Placement:
-    """Hand coordinates (mm) → pixels of a square picture, [n, 2] → [n, 2]."""
+    """Hand coordinates (mm) → pixels of a square image, [n, 2] → [n, 2]."""
 
     def __init__(self, conditions: Acquisition, scale: float, size: int):
         self.size = size
@@ -176,9 +176,9 @@ def _expose(
     gray += _scatter(flesh) * np.float32(conditions.scatter)
     gray = _collimate(gray, conditions)
     gray += _noise(size, conditions.noise, rng)
-    picture = Image.fromarray(gray.clip(0, 255).astype(np.uint8))
-    _draw_marker(picture, conditions)
-    return picture
+    image = Image.fromarray(gray.clip(0, 255).astype(np.uint8))
+    _draw_marker(image, conditions)
+    return image
 
 
 def _scatter(flesh: Image.Image) -> Floats:
@@ -225,10 +225,10 @@ def _rotate_points(points: Points, degrees: float, center: tuple[float, float] =
     return (points - center) @ np.array([[cos, sin], [-sin, cos]]) + center
 
 
-def _draw_marker(picture: Image.Image, conditions: Acquisition) -> None:
-    """Lay the L marker, with the technologist's initials below it, over the picture."""
+def _draw_marker(image: Image.Image, conditions: Acquisition) -> None:
+    """Lay the L marker, with the technologist's initials below it, over the image."""
     x, y, height, angle = conditions.marker
-    size, pen = picture.width, ImageDraw.Draw(picture)
+    size, pen = image.width, ImageDraw.Draw(image)
 
     def pixels(points: Points) -> list[float]:
         return (_rotate_points(np.array([x, y]) + height * points, angle, (x, y)) * size).ravel().tolist()

@@ -56,7 +56,7 @@ _CARPALS = {
 }
 # Joint (mm), half-width at the growth plate, height of the epiphysis with its plate.
 _FOREARM = {"radius": ((5.0, -20.0), 13.6, 9.5), "ulna": ((-17.5, -23.0), 7.4, 8.0)}
-_FOREARM_LENGTH = 260.0  # mm: beyond the lower edge of any picture
+_FOREARM_LENGTH = 260.0  # mm: beyond the lower edge of any image
 
 
 @dataclass(frozen=True)

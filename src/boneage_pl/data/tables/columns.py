@@ -94,8 +94,8 @@ def check_columns(
 def named_sexes(name: str) -> set[SexName]:
     """Return which sexes 1 could stand for by a column's name: `is_female`, `sex_F`; both for `not_male`."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-    said = {sex for sex, pattern in _SEX_NAMES.items() if pattern.search(words)}
-    return set(_SEX_NAMES) if said and _CODED.search(words) else said
+    sexes = {sex for sex, pattern in _SEX_NAMES.items() if pattern.search(words)}
+    return set(_SEX_NAMES) if sexes and _CODED.search(words) else sexes
 
 
 def split_unit(name: str) -> tuple[str, AgeUnit | None]:
@@ -110,7 +110,7 @@ def _missing_error(
 ) -> NotALabelTableError:
     options = {f"columns__{role}": "<column>" for role in missing if role != "sex"}
     if "sex" in missing:
-        about = [(name, min(said)) for name in header if len(said := named_sexes(name)) == 1]
+        about = [(name, min(sexes)) for name in header if len(sexes := named_sexes(name)) == 1]
         name, sex = about[0] if len(about) == 1 else ("<column>", "male")
         options[f"columns__{sex}"] = name
     given = [f"data.columns.{key}={name}" for key, name in spec.columns.items() if name]

@@ -129,17 +129,17 @@ def parse_sexes(table: LabelTable, cells: pd.Series) -> pd.Series:
     unknown = cells[~cells.isin({*SEXES, ""})]
     number = unknown.str.fullmatch(r"-?\d+(\.\d+)?").any()
     many = unknown.duplicated().any() and len(unknown) > _MANY * (cells != "").sum()
-    said = named_sexes(name)
-    if number or many or (flags and len(said) == 2):
+    sexes = named_sexes(name)
+    if number or many or (flags and len(sexes) == 2):
         pairs = ", ".join(f"{value}: <male or female>" for value in values[:6])
         raise BoneAgeError(
             f"{table.path}: column {name} codes the sex as {', '.join(values[:6])}: which is which?\n"
             f"Pass 'data.columns.sex_values={{{pairs}}}'"
         )
-    if flags and said and flag not in said:
+    if flags and sexes and flag not in sexes:
         raise BoneAgeError(
-            f"{table.path}: column {name} is named by columns.{flag}: does 1 stand for {min(said)}?\n"
-            + format_options(**{f"columns__{min(said)}": name})
+            f"{table.path}: column {name} is named by columns.{flag}: does 1 stand for {min(sexes)}?\n"
+            + format_options(**{f"columns__{min(sexes)}": name})
         )
     return cells.map(SEXES | {value: male == (flag == "male") for value, male in _FLAGS.items()})
 

@@ -74,34 +74,34 @@ class RandomInversion:
 
 
 class FixPolarity:
-    """Undoes negatives: exchanges black and white where the edge of a picture is brighter than its middle.
+    """Undoes negatives: exchanges black and white where the edge of an image is brighter than its middle.
 
-    Lines that are black from end to end, as `data.resize_mode=pad` adds, are no part of the picture. How
+    Lines that are black from end to end, as `data.resize_mode=pad` adds, are no part of the image. How
     often it is right: `python -m experiments.polarity`.
 
     Args:
-        edge: share of the picture's side that is its edge, on each.
+        edge: share of the image's side that is its edge, on each.
         middle: the same of its middle.
-        black: gray value, as a share of white, that a line of the picture rises above.
+        black: gray value, as a share of white, that a line of the image rises above.
     """
 
     def __init__(self, edge: float = 0.15, middle: float = 0.3, black: float = 8 / 255) -> None:
         self.edge, self.middle, self.black = edge, middle, black
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Exchange where needed [B, 1, H, W] → float32 [B, 1, H, W]; black around the picture stays."""
+        """Exchange where needed [B, 1, H, W] → float32 [B, 1, H, W]; black around the image stays."""
         pixels = as_float(images)
         seen = pixels > self.black
         y, x = (
             _relative_position(seen.any(3, keepdim=True), 2),
             _relative_position(seen.any(2, keepdim=True), 3),
         )
-        picture, most, middle = (
+        content, most, middle = (
             _is_central(y, margin) & _is_central(x, margin)
             for margin in (0, self.edge, (1 - self.middle) / 2)
         )
-        negative = _masked_mean(pixels, picture & ~most) > _masked_mean(pixels, middle)
-        return torch.where(negative & picture, 1 - pixels, pixels)
+        negative = _masked_mean(pixels, content & ~most) > _masked_mean(pixels, middle)
+        return torch.where(negative & content, 1 - pixels, pixels)
 
 
 def _relative_position(lines: Tensor, axis: int) -> Tensor:

@@ -193,4 +193,4 @@ class SampleGrid(Callback):
             for (_, epoch), boy, months in zip(keys, batch["male"], batch["bone_age"], strict=True)
         ]
         figure = image_grid(gray.numpy(), titles, COLUMNS)
-        tensorboard.experiment.add_figure("pictures/training", figure, 0)
+        tensorboard.experiment.add_figure("images/training", figure, 0)

@@ -1,0 +1,33 @@
+"""The documentation, the options' comments and the source use the field's words."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# the word that is wrong here, and the field's
+WORDS = {
+    r"pictures?": "image",
+    r"told|tells us": "printed, logged",
+    r"asked|asks|asking": "predicted, evaluated",
+    r"set aside": "held out",
+    r"broken off": "interrupted",
+    r"by heart": "overfit",
+    r"stranger'?s?": "untrusted",
+    r"remembers?|remembered": "stored",
+    r"answered": "predicted",
+}
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "conf").rglob("*.yaml")]
+SOURCES = [path for path in (ROOT / "src").rglob("*") if path.suffix in {".py", ".html", ".md"}]
+
+
+@pytest.mark.parametrize("wrong", WORDS)
+def test_words_of_the_field(wrong: str):
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}"
+        for path in [*PAGES, *SOURCES]
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if re.search(rf"\b({wrong})\b", line, re.IGNORECASE) and path.name != "help.py"  # which has old names
+    ]
+    assert found == [], f"say {WORDS[wrong]}"
