@@ -112,13 +112,6 @@ def effects(record: Path) -> Table:
     ]
 
 
-def dead_units(record: Path) -> Table:
-    """Return the share of units that are active, by learning rate and seed, see `experiments.dead_units`."""
-    found = _json(record)
-    rows = [[f"{of['lr']}", *(f"{100 * share:.1f} %" for share in of["alive"])] for of in found["rates"]]
-    return [["learning rate", *(f"seed {seed}" for seed in found["seeds"])], *rows]
-
-
 def demo(record: Path) -> Table:
     """Return the demo's best errors by seed, see `experiments.demo`."""
     rows = [[f"{row['seed']}", f"{row['v1']:.2f}", f"{row['v2']:.2f}"] for row in _json(record)["seeds"]]
@@ -147,7 +140,7 @@ def leak_audit(record: Path) -> Table:
 
 
 TABLES: dict[str, Callable[..., Table]] = {
-    make.__name__: make for make in (results, tests, summary, epochs, effects, dead_units, demo, leak_audit)
+    make.__name__: make for make in (results, tests, summary, epochs, effects, demo, leak_audit)
 }
 
 
