@@ -16,7 +16,7 @@ Image.linear_gradient("L").save(FILE, "PNG")
 PNG = FILE.getvalue()
 
 
-def dropped(folder: Path, files: dict[str, bytes], images: int = 10, room: int = 1 << 20) -> UploadBatch:
+def dropped(folder: Path, files: dict[str, bytes], max_images: int = 10, room: int = 1 << 20) -> UploadBatch:
     """Lay out files as they arrive: each in a folder of its own."""
     listed = []
     for number, (name, content) in enumerate(files.items()):
@@ -26,7 +26,7 @@ def dropped(folder: Path, files: dict[str, bytes], images: int = 10, room: int =
         listed.append(UploadedFile(path, name))
     laid = folder / "laid"
     laid.mkdir()
-    return unpack_uploads(listed, laid, images, room)
+    return unpack_uploads(listed, laid, max_images, room)
 
 
 def zipped(entries: dict[str, bytes]) -> bytes:

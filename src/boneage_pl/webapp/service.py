@@ -1,12 +1,14 @@
 """One model for all requests: those that wait together share batches."""
 
+import time
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 
 from PIL import Image
@@ -20,6 +22,7 @@ from boneage_pl.prediction.types import PredictionRequest, PredictionResult
 ORIGINAL = 640  # pixels; our choice: the longest side of the image that is shown beside the square
 _IMAGES_PER_TURN = 16  # our choice: images of a long list between which others are let in
 _BATCH = 32  # images that are predicted together at most
+_LINGER = 0.15  # seconds; our choice: a batch waits so long for as many jobs as the last two had
 
 
 @dataclass
@@ -72,24 +75,39 @@ class PredictionService:
         return job.done.result()
 
     def _work(self) -> None:
+        sizes = deque([1, 1], maxlen=2)  # of the last batches, in jobs
         while True:
             jobs = [self._jobs.get()]
-            while sum(len(job.requests) for job in jobs) < _BATCH and not self._jobs.empty():
-                jobs.append(self._jobs.get())  # no other thread takes any
-            self._run(jobs)
+            self._run(jobs, self._arriving(jobs, max(sizes)))
+            sizes.append(len(jobs))
 
-    def _run(self, jobs: list[_Job]) -> None:
-        results: dict[int, list[PredictionResult]] = {id(r): [] for job in jobs for r in job.requests}
+    def _arriving(self, jobs: list[_Job], expected: int) -> Iterator[PredictionRequest]:
+        """Yield the requests of a job, and of those that arrive meanwhile, which are added to `jobs`.
+
+        Clients that were served together send their next requests together: while the first are decoded, as
+        many as before are waited for.
+        """
+        yield from jobs[0].requests
+        until = time.monotonic() + _LINGER
+        while sum(len(job.requests) for job in jobs) < _BATCH:
+            wait = until - time.monotonic() if len(jobs) < expected else 0
+            try:
+                jobs.append(self._jobs.get(timeout=max(wait, 0)))
+            except Empty:
+                return
+            yield from jobs[-1].requests
+
+    def _run(self, jobs: list[_Job], requests: Iterable[PredictionRequest]) -> None:
+        results: defaultdict[int, list[PredictionResult]] = defaultdict(list)
         try:
             with self._lock:
-                for result in self.model.predict_iter([r for job in jobs for r in job.requests]):
+                for result in self.model.predict_iter(requests):
                     results[id(result.request)].append(result)
-        except (
-            BaseException
-        ) as error:  # raised where the call waits; a decoder's panic, too: this thread goes on
+        # raised where the call waits; a decoder's panic, too: this thread goes on
+        except BaseException as error:
             if len(jobs) > 1:  # one of them is at fault, and the others are not
                 for job in jobs:
-                    self._run([job])
+                    self._run([job], job.requests)
             else:
                 failed = error if isinstance(error, Exception) else RuntimeError(repr(error))
                 jobs[0].done.set_exception(failed)
