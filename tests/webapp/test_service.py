@@ -1,5 +1,6 @@
 """What waits together is predicted together, and one fault is nobody else's."""
 
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,12 +18,14 @@ class Panic(BaseException):
 class Model:
     """Predicts an image's number as months, and panics at "bad"."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0) -> None:
         self.batches: list[int] = []
+        self.seconds = seconds
 
     def predict_iter(self, requests: Iterable[PredictionRequest]) -> Iterator[PredictionResult]:
         listed = list(requests)
         self.batches.append(len(listed))
+        time.sleep(self.seconds)
         for request in listed:
             if request.image == "bad":
                 raise Panic("damaged")
@@ -52,3 +55,18 @@ def test_long_lists_take_turns():
     results = list(service.predict_many(PredictionRequest(str(n), False) for n in range(40)))
     assert [result.prediction.months for result in results] == pytest.approx(range(40))
     assert model.batches == [16, 16, 8]
+
+
+def test_clients_that_were_served_together_share_the_next_batch_too():
+    model: Any = Model(seconds=0.05)
+    service = PredictionService(model, 0.9)
+
+    def client(_: int) -> None:
+        for _ in range(5):
+            service.predict([PredictionRequest("1", False)])
+
+    with ThreadPoolExecutor(8) as people:
+        list(people.map(client, range(8)))
+    assert sum(model.batches) == 40
+    assert max(model.batches) <= 8
+    assert len(model.batches) <= 10  # five of eight, and some at the start
