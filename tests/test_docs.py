@@ -23,9 +23,10 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 def commands_of(page: Path) -> list[list[str]]:
     """Return a page's commands of Python as words; `<…>` is `FOLDER`."""
-    lines = re.findall(r"^    (python .*?)(?:  +#.*)?$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    lines = re.findall(r"^    (python .*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     syntax = re.compile(r"\||\s\[|…")  # what may be left out, and alternatives: not to be typed
-    return [shlex.split(re.sub(r"<[^>]*>", "FOLDER", line)) for line in lines if not syntax.search(line)]
+    commands = [shlex.split(re.sub(r"<[^>]*>", "FOLDER", line), comments=True) for line in lines]
+    return [command for command in commands if not syntax.search(" ".join(command))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -111,6 +112,9 @@ def test_commands_of_the_readme_run_in_their_order(tmp_path: Path):
         words = [word.replace("devices=4", "devices=2") for word in words]
         if "hparams_search" in line:
             words.append("hydra.sweeper.n_trials=2")
+        if "precision=int8" in words:
+            words.append("max_mae_increase=99")  # of a network that has learned nothing
+        words[0] = words[0].replace("examples/", f"{ROOT}/examples/")
         if words[1] == "boneage_pl" and "resume=latest" not in words:
             words += small
             if "v3" in line:
