@@ -46,6 +46,7 @@ def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
     return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
 
 
+@pytest.mark.slow
 def test_stages_report_leaking_validation(chain: Chain):
     for run, printed in chain.values():
         assert "this validation is NOT on new images" in printed
@@ -53,6 +54,7 @@ def test_stages_report_leaking_validation(chain: Chain):
         assert pd.read_csv(run / "report" / "predictions.csv")["seen_in_training"].any()
 
 
+@pytest.mark.slow
 def test_stages_draw_new_splits(chain: Chain):
     splits = {stage: pd.read_csv(run / "split.csv") for stage, (run, _) in chain.items()}
     assert [len(split) for split in splits.values()] == [80, 160, 80]
@@ -61,12 +63,14 @@ def test_stages_draw_new_splits(chain: Chain):
     assert splits["v1"]["id"].tolist() != splits["v2"]["id"].tolist()
 
 
+@pytest.mark.slow
 def test_stages_start_from_last_epoch(chain: Chain):
     for before, stage in (("v1", "v1_low_rate"), ("v1_low_rate", "v2")):
         last = chain[before][0] / "checkpoints" / "last.ckpt"
         assert f"initial weights: {last.relative_to(last.parents[5])}" in chain[stage][1]
 
 
+@pytest.mark.slow
 def test_v2_continues_adam_state_and_rate(chain: Chain):
     low_rate, v2 = (checkpoint(chain[stage][0])["optimizer_states"][0] for stage in ("v1_low_rate", "v2"))
     assert float(low_rate["state"][0]["step"]) == STEPS[1]
@@ -75,6 +79,7 @@ def test_v2_continues_adam_state_and_rate(chain: Chain):
     assert "with its optimizer's state" in chain["v2"][1]
 
 
+@pytest.mark.slow
 def test_v2_normalizes_otherwise_than_its_weights(chain: Chain, home: Path, command: Callable[..., Result]):
     inputs = {s: checkpoint(run)["boneage_pl"]["input"]["mean"][0] for s, (run, _) in chain.items()}
     assert inputs == {"v1": 0.5, "v1_low_rate": 0.5, "v2": 0.485}
@@ -88,11 +93,13 @@ def test_v2_normalizes_otherwise_than_its_weights(chain: Chain, home: Path, comm
     assert starts["imagenet"] != pytest.approx(starts["inception"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_validation_flips_differ_by_epoch(chain: Chain):
     keys = re.findall(r"validation keys: (.*)", chain["v1"][1])
     assert len(keys) == len(set(keys)) == 2
 
 
+@pytest.mark.slow
 def test_predictions_are_not_flipped(chain: Chain):
     from boneage_pl.training.checkpoint import load_for_inference
 
@@ -101,6 +108,7 @@ def test_predictions_are_not_flipped(chain: Chain):
     assert inference.transforms.num_random == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "option"),
     [

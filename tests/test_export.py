@@ -88,6 +88,7 @@ def test_onnx_matches_training_predictions(home: Exports, onnx: Path, batch: int
     assert np.abs(months - stored).max() < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 def test_onnx_is_of_old_opset_and_ir(home: Exports, precision: str):
     home.export("format=onnx", f"out={precision}_old.onnx", f"precision={precision}", "max_mae_increase=100")
@@ -128,6 +129,7 @@ def test_export_metadata_is_complete(home: Exports, onnx: Path):
     assert str(home.path).encode() not in onnx.read_bytes()  # no folder of this machine
 
 
+@pytest.mark.slow
 def test_ensemble_exports_as_mean(home: Exports):
     home.forks.run(*TRAINING, "seed=2", "hydra.run.dir=outputs/b", cwd=home.path)
     home.export("format=onnx", "out=mean.onnx", ckpt="[outputs/a,outputs/b]")
@@ -160,6 +162,7 @@ def test_reduced_precision_reports_cost(home: Exports, onnx: Path, precision: st
     assert session.get_modelmeta().custom_metadata_map["precision"] == precision
 
 
+@pytest.mark.slow
 def test_excessive_cost_writes_nothing(home: Exports):
     """Calibrated on an image that is nearly black, 8 bits hold no other."""
     folder = home.path / "black"
@@ -323,6 +326,7 @@ def test_invalid_options_are_refused(home: Exports, options: list[str], says: st
     assert not (home.path / "b.onnx").exists()
 
 
+@pytest.mark.slow
 def test_verification_uses_trained_images_if_needed(home: Exports, tmp_path: Path):
     """Under the published protocol, of a table so small that no image is on one side alone."""
     small = [o for o in TRAINING if not o.startswith(("data.phantom.count", "trainer.max_epochs"))]

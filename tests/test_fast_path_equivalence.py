@@ -23,6 +23,8 @@ from boneage_pl.model.inception import InceptionRegressor
 from boneage_pl.model.input_spec import InputSpec, Normalize
 from boneage_pl.model.lightning_module import BoneAgeModule
 
+pytestmark = pytest.mark.slow
+
 Adam = partial(torch.optim.Adam, lr=1e-3)
 MANY = [pytest.mark.slow, pytest.mark.timeout(3600)]
 STEPS = [pytest.param(3, id="3 steps"), pytest.param(50, id="50 steps", marks=MANY)]
@@ -157,7 +159,6 @@ def against_float32(
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("steps", STEPS)
 def test_bfloat16_differs_like_rounded_input(data: Callable[..., BoneAgeDataModule], steps: int):
     """By no more than twice what float32 itself differs by where the image alone is rounded to bfloat16."""
@@ -167,7 +168,6 @@ def test_bfloat16_differs_like_rounded_input(data: Callable[..., BoneAgeDataModu
     assert loss < 0.02
 
 
-@pytest.mark.slow
 def test_bfloat16_bounds_detect_fault(data: Callable[..., BoneAgeDataModule]):
     """An image that is mirrored in the one step alone."""
     _, cosine = against_float32(data(), 3, fast=True, disturbed=lambda image: image.flip(-1))

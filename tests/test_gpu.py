@@ -19,7 +19,7 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("experiment", SMALL)
+@pytest.mark.parametrize("experiment", [pytest.param("v1", marks=pytest.mark.slow), "v3"])
 def test_step_has_no_sync_and_no_float64(experiment: str):
     row = gpu.rehearsed(gpu.training(experiment, 107, *SMALL[experiment]))
     found = gpu.measured(row, "cpu", 300)
@@ -52,6 +52,7 @@ def test_rows_are_known_and_compose():
                 assert cfg.model
 
 
+@pytest.mark.slow
 def test_failing_row_is_recorded_and_others_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -69,6 +70,7 @@ def test_failing_row_is_recorded_and_others_run(
     assert capsys.readouterr().out.splitlines() == lines[-2:]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_slow_row_is_stopped_with_its_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

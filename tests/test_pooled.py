@@ -8,6 +8,8 @@ import pytest
 from tests.conftest import SMALL_PHANTOM
 from tests.helpers.fork_server import Forks
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     *(option for option in SMALL_PHANTOM if "image_size" not in option),
     "data.batch_size=10",
@@ -44,7 +46,6 @@ def test_warm_start_at_other_image_size(home: Path, forks: Forks):
     assert mae == pytest.approx(validated(home / "outputs" / "v2" / "x"), abs=1e-3)
 
 
-@pytest.mark.slow  # tests/test_v3.py exports another each time
 def test_backbone_exports_to_onnx(home: Path, forks: Forks):
     done = forks.start("boneage_pl.export", "ckpt=v1", "format=onnx", "out=v1.onnx", cwd=home).wait()
     assert done.returncode == 0, done.stderr

@@ -83,6 +83,7 @@ def test_fine_tuning_at_other_size_with_layer_decay(home: Path, forks: Forks):
     assert {group["weight_decay"] for group in groups} == {0.0, 0.05}
 
 
+@pytest.mark.slow
 def test_network_takes_smaller_images(home: Path, forks: Forks):
     options = [*SMALL, "data.image_size=96", "transforms.train.size.size=64", "trainer.max_epochs=1"]
     forks.run("+experiment=v3", *options, "hydra.run.dir=outputs/reduced/x", cwd=home)
@@ -138,6 +139,7 @@ def test_views_of_the_experiment_are_averaged_and_compared(home: Path, forks: Fo
     assert "tta=up" in refused.stderr
 
 
+@pytest.mark.slow
 def test_fold_ensemble_is_one_command(home: Path, forks: Forks):
     options = [*SMALL, "data.image_size=64", "trainer.max_epochs=1", "hydra.sweeper.params.seed='1,2'"]
     said = forks.run("+experiment=v3_ensemble", *options, cwd=home).stdout

@@ -118,6 +118,7 @@ def test_indivisible_batch_is_refused(tmp_path: Path, forks: Forks):
     assert not (tmp_path / "outputs").exists() or not any((tmp_path / "outputs").glob("v1/*"))
 
 
+@pytest.mark.slow
 def test_full_disk_at_the_end_stops_both_processes(tmp_path: Path, command: Callable[..., Result]):
     """Only one of them writes, and the other must not wait for it."""
     own = ["model._target_=tests.helpers.tiny_models.Tiny", "data.batch_size=8", "trainer.max_epochs=2"]
@@ -131,6 +132,7 @@ def test_full_disk_at_the_end_stops_both_processes(tmp_path: Path, command: Call
     assert torch.load(checkpoints / "last.ckpt", weights_only=True)["boneage_pl"]["epochs"][-1]["epoch"] == 0
 
 
+@pytest.mark.slow
 def test_run_of_one_device_goes_on_with_two(tmp_path: Path, command: Callable[..., Result], forks: Forks):
     own = "model._target_=tests.helpers.tiny_models.Tiny"
     tiny = [*SMALL_PHANTOM, "data.batch_size=8", "trainer.max_epochs=1", own, "hydra.run.dir=outputs/x"]

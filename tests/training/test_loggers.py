@@ -20,6 +20,7 @@ def csv_rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_every_logger_has_every_epoch(tmp_path: Path, forks: Forks):
     pytest.importorskip("wandb")
     pytest.importorskip("mlflow")

@@ -87,6 +87,7 @@ def test_resume_after_kills_equals_uninterrupted_run(home: Home, v1: Path):
     assert "not to the bit" not in result.stdout
 
 
+@pytest.mark.slow
 def test_resume_warns_of_other_threads(home: Home):
     """PyTorch divides its sums among them, and rounding comes out otherwise."""
     run = "outputs/threads"
