@@ -159,6 +159,9 @@ def test_page_fits_phone_and_shows_crop(
         expect(page.get_by_text("the model does not see what lies outside")).to_be_visible()
         expect(page.get_by_alt_text("What the model saw").first).to_be_visible()
         assert width(page) == PHONE[0]
+        box = page.get_by_role("heading", name=ANSWER).first.bounding_box()
+        assert box
+        assert box["width"] > 0.8 * PHONE[0]  # below the form, not beside it
         red, *_ = map(
             int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))
         )
