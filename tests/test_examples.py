@@ -34,6 +34,7 @@ def run_notebook(folder: Path, options: list[str], kaggle: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_notebook_on_phantoms_and_on_the_layout_of_kaggle(tmp_path: Path):
     shown = run_notebook(tmp_path, [*SMALL, *PHANTOM], tmp_path / "input")
     assert shown.count("image/png") >= 6
