@@ -57,7 +57,8 @@ def test_long_lists_take_turns():
     assert model.batches == [16, 16, 8]
 
 
-def test_clients_that_were_served_together_share_the_next_batch_too():
+def test_clients_that_were_served_together_share_the_next_batch_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("boneage_pl.webapp.service._LINGER", 1)  # however slow the machine
     model: Any = Model(seconds=0.05)
     service = PredictionService(model, 0.9)
 
@@ -68,5 +69,5 @@ def test_clients_that_were_served_together_share_the_next_batch_too():
     with ThreadPoolExecutor(8) as people:
         list(people.map(client, range(8)))
     assert sum(model.batches) == 40
-    assert max(model.batches) <= 8
-    assert len(model.batches) <= 10  # five of eight, and some at the start
+    # without waiting, one client alone and the seven others would take turns
+    assert model.batches.count(1) <= 2, model.batches
