@@ -11,6 +11,8 @@ from hydra import compose, initialize_config_dir
 
 from benchmarks import gpu, meter
 from boneage_pl.cli import CONF_DIR
+from tests.conftest import SMALL_PHANTOM
+from tests.helpers.fork_server import Forks
 
 BRAKE = "+callbacks.brake={_target_: tests.helpers.tiny_models.Brake, seconds: 20}"
 SMALL = {
@@ -19,16 +21,16 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("experiment", [pytest.param("v1", marks=pytest.mark.slow), "v3"])
-def test_step_has_no_sync_and_no_float64(experiment: str):
-    row = gpu.rehearsed(gpu.training(experiment, 107, *SMALL[experiment]))
-    found = gpu.measured(row, "cpu", 300)
-    assert "error" not in found, found
+@pytest.mark.parametrize("experiment", SMALL)
+def test_step_has_no_sync_and_no_float64(tmp_path: Path, forks: Forks, experiment: str):
+    steps = "warm: 1, timed: 1, profiled: 1, watched: 1"
+    meter = f"+callbacks.meter={{_target_: benchmarks.meter.Meter, out: meter.json, {steps}}}"
+    options = [*SMALL_PHANTOM, *SMALL[experiment], "model.weights=null", "trainer.max_epochs=3", meter]
+    forks.run(f"+experiment={experiment}", *options, cwd=tmp_path)
+    found = json.loads((tmp_path / "meter.json").read_text())
     assert found["synchronized"] == []
     assert found["synchronizations"] == 0
-    assert found["images_per_s"] > 0
-    assert found["transforms_ms"] > 0
-    assert found["epoch_s"] > 0
+    assert all(found[name] > 0 for name in ("images_per_s", "transforms_ms", "epoch_s"))
 
 
 def test_synchronization_is_detected():

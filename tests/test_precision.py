@@ -23,9 +23,8 @@ SMALL = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("precision", "full"), [pytest.param("64", "64-true", marks=pytest.mark.slow), ("bf16", "bf16-mixed")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "full"), [("64", "64-true"), ("bf16", "bf16-mixed")])
 def test_trained_run_evaluates_to_its_validation(tmp_path: Path, forks: Forks, precision: str, full: str):
     options = [*SMALL, f"trainer.precision={precision}", "trainer.gradient_clip_val=1"]
     forks.run("+experiment=v1", *options, "hydra.run.dir=outputs/x", cwd=tmp_path)

@@ -80,6 +80,7 @@ def run(code: str, folder: Path, timeout: int = 120, **env: str) -> subprocess.C
     )
 
 
+@pytest.mark.slow
 def test_nameless_user_can_import_everything(tmp_path: Path):
     code = """
 import pwd, os
@@ -98,7 +99,10 @@ print(os.environ["LOGNAME"])
     "work",
     [
         'build_cache(table, Path("data"), Path("prepared.npy"), ResizeSpec(107), 2)',
-        'index_images(relative_paths(table, Path("data")), Path("data"), ResizeSpec(107), 2)',
+        pytest.param(
+            'index_images(relative_paths(table, Path("data")), Path("data"), ResizeSpec(107), 2)',
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_script_without_main_guard_fails_clearly(tmp_path: Path, work: str):
@@ -106,7 +110,7 @@ def test_script_without_main_guard_fails_clearly(tmp_path: Path, work: str):
 
     This is what `BoneAgeDataModule` does with `prepare` and without, in a script that need not import torch.
     """
-    write_rsna(tmp_path / "data", balanced_table(4))
+    write_rsna(tmp_path / "data", balanced_table(6))
     code = """
 from pathlib import Path
 from boneage_pl.data.images.resize import ResizeSpec

@@ -23,7 +23,7 @@ from boneage_pl.errors import BoneAgeError
 
 log = logging.getLogger(__name__)
 
-MIN_TASKS = 64  # images: starting processes takes longer than reading or drawing these in this one
+MIN_TASKS = 100  # images: starting processes takes longer than reading or drawing these in this one
 _CHUNK = 16  # tasks handed to a process at once, at most
 # quota and period in µs, of cgroups 2 and 1
 _CPU_QUOTAS = (

@@ -301,7 +301,7 @@ def test_image_that_an_extra_reads_is_tried_again(tmp_path: Path, monkeypatch: p
     assert errors() == {}
 
 
-@pytest.mark.parametrize("at", [0, 9, 20, 60, 90, 127, -1, -40])
+@pytest.mark.parametrize("at", [0, 9, 60, 127, -1, -40])
 def test_damaged_header_or_index_rebuilds_cache(root: Path, at: int):
     path = cached(root).path
     good = path.read_bytes()

@@ -205,8 +205,8 @@ def test_skeleton_age_control_ignores_label(tmp_path: Path) -> None:
 
 
 def test_many_images_use_several_processes(tmp_path: Path) -> None:
-    write_phantom(tmp_path / "alone", count=80, seed=0, size=32, workers=1)
-    write_phantom(tmp_path / "together", count=80, seed=0, size=32, workers=2)
+    write_phantom(tmp_path / "alone", count=120, seed=0, size=32, workers=1)
+    write_phantom(tmp_path / "together", count=120, seed=0, size=32, workers=2)
     assert files(tmp_path / "alone") == files(tmp_path / "together")
 
 
