@@ -225,69 +225,7 @@ def inference(side: str, size: int, batch: int, steps: int) -> Result:
     return {"images_per_s": batch / float(np.median(seconds[2:]))}
 
 
-# An epoch of a real run, against the steps in it.
-
-
-def epoch_overhead(side: str, root: str, size: int) -> Result:
-    import os
-
-    import lightning as L
-
-    from boneage_pl.cli.entrypoint import run_command
-    from boneage_pl.model import lightning_module
-
-    assert side == "project"
-    bare: list[float] = []
-    validating: list[float] = []
-
-    def timed(real: Callable[..., Any], into: list[float]) -> Callable[..., Any]:
-        def run(*arguments: Any, **options: Any) -> Any:
-            begun = time.perf_counter()
-            result = real(*arguments, **options)
-            into.append(time.perf_counter() - begun)
-            return result
-
-        return run
-
-    ends: list[float] = []
-    original = L.Trainer.fit
-
-    def fit(self: L.Trainer, *arguments: Any, **options: Any) -> None:
-        ends.append(time.perf_counter())
-        original(self, *arguments, **options)
-        ends.append(time.perf_counter())
-
-    # a step is all that the optimizer's closure does: forward, loss, backward, update
-    lightning_module.BoneAgeModule.optimizer_step = timed(L.LightningModule.optimizer_step, bare)
-    lightning_module.BoneAgeModule.validation_step = timed(
-        lightning_module.BoneAgeModule.validation_step, validating
-    )
-    L.Trainer.fit = fit
-    with tempfile.TemporaryDirectory() as outputs:
-        sys.argv = [
-            "bench",
-            "+experiment=v1",
-            "model.weights=null",
-            f"data.root={root}",
-            f"data.image_size={size}",
-            "data.samples_per_group=400",  # an epoch of 188 steps, as published
-            "trainer.max_epochs=1",
-            "trainer.accelerator=cpu",
-            f"output_dir={outputs}",
-        ]
-        sys.stdout.flush()
-        kept = os.dup(1)
-        os.dup2(2, 1)  # the run's own lines are not the result
-        from boneage_pl.train import train
-
-        run_command(train, "config")
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-    # the first steps choose kernels and fill caches: they count as the median step, here and there
-    median = float(np.median(bare))
-    warm_up = sum(bare[:3]) - 3 * median
-    overhead = ends[1] - ends[0] - sum(bare) - sum(validating)
-    return {"overhead": overhead / (sum(bare) - warm_up), "steps": len(bare), "step_ms": 1000 * median}
+# The start of a command.
 
 
 def start_up(side: str, root: str) -> Result:
@@ -315,7 +253,6 @@ WHATS: dict[str, Callable[..., Result]] = {
     "prepare": prepare,
     "step": training_step,
     "inference": inference,
-    "overhead": epoch_overhead,
     "start": start_up,
     "first_answer": first_answer,
     "many_answers": many_answers,

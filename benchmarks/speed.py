@@ -13,8 +13,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -92,9 +93,11 @@ class Table:
         print(f"| {ratio:.2f} × | {what} | {project} | {against} | {of} |", flush=True)
 
 
-def input_rows(table: Table, originals: Path) -> None:
+def input_rows(table: Table, folder: Path) -> None:
     for side, name in (("project", "from the store"), ("streamed", "`data.cache=false`")):
-        ours, theirs = table.sides("input", (side, "published"), root=originals, size=500, seconds=8)
+        ours, theirs = table.sides(
+            "input", (side, "published"), root=folder / "originals", size=500, seconds=8
+        )
         what, against = f"input at 500 px, {name}", "published pipeline"
         one, other = ours["cpu_ms_per_image"], theirs["cpu_ms_per_image"]
         table.row(other / one, f"{what}: CPU time an image", f"{one:.2f} ms", f"{other:.2f} ms", against)
@@ -102,8 +105,9 @@ def input_rows(table: Table, originals: Path) -> None:
         table.row(one / other, f"{what}: images/s in one process", f"{one:.1f}", f"{other:.1f}", against)
 
 
-def prepare_row(table: Table, originals: Path) -> None:
-    ours, theirs = table.sides("prepare", ("project", "published"), root=originals, size=500, cores=CORES)
+def prepare_row(table: Table, folder: Path) -> None:
+    options = {"root": folder / "originals", "size": 500, "cores": CORES}
+    ours, theirs = table.sides("prepare", ("project", "published"), **options)
     rate = "images_per_s"
     what = f"prepare to 500 px on {CORES} cores, images/s"
     table.row(ours[rate] / theirs[rate], what, f"{ours[rate]:.1f}", f"{theirs[rate]:.1f}", "decoding alone")
@@ -112,7 +116,7 @@ def prepare_row(table: Table, originals: Path) -> None:
 def start_rows(table: Table, folder: Path) -> None:
     """Say how long a command takes until it says what data it found, and what it trains on what."""
     for count in (12_611, 100_000):
-        root = folder / str(count)
+        root = folder / f"noise_{count}"
         write_noise(root, count)
         command = [sys.executable, "-m", "boneage_pl.prepare", f"data.root={root}", "data.image_size=107"]
         subprocess.run(command, check=True, capture_output=True)
@@ -124,20 +128,20 @@ def start_rows(table: Table, folder: Path) -> None:
         shutil.rmtree(root)
 
 
-def step_rows(table: Table, phantom: Path, sizes: dict[tuple[int, int], int]) -> None:
-    for (size, batch), steps in sizes.items():
-        options = {"root": phantom, "size": size, "batch": batch, "steps": steps}
-        ours, theirs = table.sides("step", ("project", "published"), **options)
-        rate, where = "images_per_s", f"{size} px, batch {batch}"
-        what = f"training step, {where}: images/s"
-        table.row(ours[rate] / theirs[rate], what, f"{ours[rate]:.2f}", f"{theirs[rate]:.2f}", "plain loop")
-        for key, name, unit in (("peak_gib", "peak memory", "GiB"), ("checkpoint_gb", "checkpoint", "GB")):
-            what = f"{name}, {where}"
-            ratio = ours[key] / theirs[key]
-            table.row(ratio, what, f"{ours[key]:.2f} {unit}", f"{theirs[key]:.2f} {unit}", "plain loop")
+def step_rows(table: Table, folder: Path, size: int, steps: int) -> None:
+    options = {"root": folder / "phantom", "size": size, "batch": 32, "steps": steps}
+    ours, theirs = table.sides("step", ("project", "published"), **options)
+    for key, name, unit in (
+        ("images_per_s", "training step", "images/s"),
+        ("peak_gib", "peak memory", "GiB"),
+        ("checkpoint_gb", "checkpoint", "GB"),
+    ):
+        one, other = ours[key], theirs[key]
+        what = f"{name}, {size} px, batch 32"
+        table.row(one / other, what, f"{one:.2f} {unit}", f"{other:.2f} {unit}", "plain loop")
 
 
-def inference_row(table: Table) -> None:
+def inference_row(table: Table, _folder: Path) -> None:
     options = {"size": 500, "batch": 16, "steps": 5}
     ours, theirs = table.sides("inference", ("project", "published"), **options)
     rate = "images_per_s"
@@ -145,17 +149,9 @@ def inference_row(table: Table) -> None:
     table.row(ours[rate] / theirs[rate], what, f"{ours[rate]:.1f}", f"{theirs[rate]:.1f}", "float32 eager")
 
 
-def overhead_row(table: Table, phantom: Path) -> None:
-    options = {"root": phantom, "size": 128}
-    runs = [measure("project", "overhead", **options) for _ in range(table.rounds)]
-    overhead = median(run["overhead"] for run in runs)
-    steps, step = runs[0]["steps"], median(run["step_ms"] for run in runs)
-    what = f"an epoch of {steps:.0f} steps at 128 px over its steps"
-    table.row(1 + overhead, what, f"{overhead:+.1%}", f"{step:.0f} ms", "a bare step")
-
-
-def answer_rows(table: Table, originals: Path, folder: Path) -> None:
+def answer_rows(table: Table, folder: Path) -> None:
     """Say what a first answer costs, and each of 500 full-size files beside decoding or the network alone."""
+    originals = folder / "originals"
     image = next(originals.rglob("*.png"))
     for size in (128, 500):
         ckpt = write_checkpoint(folder, size)
@@ -192,6 +188,18 @@ def export_rows(table: Table, folder: Path) -> None:
         shutil.rmtree(exports)
 
 
+ROWS: dict[str, Callable[[Table, Path], None]] = {
+    "input": input_rows,
+    "prepare": prepare_row,
+    "start": start_rows,
+    "step128": partial(step_rows, size=128, steps=12),
+    "step500": partial(step_rows, size=500, steps=3),
+    "inference": inference_row,
+    "answers": answer_rows,
+    "exports": export_rows,
+}
+
+
 def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     named = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -206,45 +214,16 @@ def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--rounds", type=int, default=3)
-    rows = [
-        "input",
-        "prepare",
-        "start",
-        "step128",
-        "step500",
-        "inference",
-        "answers",
-        "exports",
-        "overhead",
-    ]
-    parser.add_argument("--only", nargs="+", choices=rows, default=rows)
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        originals, phantom = Path(folder, "originals"), Path(folder, "phantom")
         if {"input", "prepare", "answers"} & set(options.only):
-            write_originals(originals)
-        write_phantom(phantom, count=800, seed=0, size=500)
+            write_originals(Path(folder, "originals"))
+        write_phantom(Path(folder, "phantom"), count=800, seed=0, size=500)
         print(f"{machine()}\n\nEach ratio is the median of {options.rounds} rounds, the sides in turns.\n")
         table = Table(options.rounds)
         for name in options.only:
-            if name == "input":
-                input_rows(table, originals)
-            elif name == "prepare":
-                prepare_row(table, originals)
-            elif name == "start":
-                start_rows(table, Path(folder, "tiny"))
-            elif name == "step128":
-                step_rows(table, phantom, {(128, 32): 12})
-            elif name == "step500":
-                step_rows(table, phantom, {(500, 32): 3})
-            elif name == "inference":
-                inference_row(table)
-            elif name == "answers":
-                answer_rows(table, originals, Path(folder))
-            elif name == "exports":
-                export_rows(table, Path(folder))
-            else:
-                overhead_row(table, phantom)
+            ROWS[name](table, Path(folder))
 
 
 if __name__ == "__main__":

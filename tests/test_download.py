@@ -135,7 +135,7 @@ def test_second_process_waits_and_finds_it_done(site: Site, tmp_path: Path):
     root.mkdir()
     with FileLock(root / ".download.lock"):
         processes = [start(typed(site, root)) for _ in range(2)]
-        time.sleep(3)
+        time.sleep(1.5)
         assert all(process.poll() is None for process in processes)
         assert site.requests == []
     assert [finish(process).returncode for process in processes] == [0, 0]

@@ -148,7 +148,7 @@ def test_ensemble_exports_as_mean(home: Exports):
     assert "export each by itself" in said
 
 
-@pytest.mark.parametrize("precision", ["float16", "int8"])
+@pytest.mark.parametrize("precision", [pytest.param("float16", marks=pytest.mark.slow), "int8"])
 def test_reduced_precision_reports_cost(home: Exports, onnx: Path, precision: str):
     name = f"{precision}.onnx"
     said = home.export("format=onnx", f"precision={precision}", f"out={name}", "max_mae_increase=2").stdout
@@ -201,6 +201,7 @@ def test_safetensors_loads_like_checkpoint(home: Exports, weights: Path, tmp_pat
     assert numbers[0]["coverage"] == numbers[1]["coverage"]
 
 
+@pytest.mark.slow
 def test_safetensors_warm_starts_like_checkpoint(home: Exports, weights: Path):
     short = [o for o in TRAINING if not o.startswith(("+experiment", "trainer.max_epochs"))]
     for name, ckpt in (("c", "outputs/a"), ("d", weights)):
@@ -210,6 +211,7 @@ def test_safetensors_warm_starts_like_checkpoint(home: Exports, weights: Path):
     pd.testing.assert_frame_equal(*rows)
 
 
+@pytest.mark.slow
 def test_safetensors_exports_again(home: Exports, weights: Path, onnx: Path):
     home.export("format=onnx", "out=again.onnx", ckpt=str(weights.parent))
     image, male, _ = home.validation()
@@ -234,6 +236,7 @@ def test_model_card_is_filled_from_run(home: Exports, weights: Path):
         assert name not in text
 
 
+@pytest.mark.slow
 def test_model_card_has_robustness(home: Exports):
     options = [OWN, "ckpt=outputs/a", "robustness=true"]
     assert home.forks.start("boneage_pl.evaluate", *options, cwd=home.path).wait(200).returncode == 0

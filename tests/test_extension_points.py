@@ -180,7 +180,7 @@ def test_scheduler_by_step_resumes(home: Home):
 
 
 @pytest.mark.usefixtures("plain")
-@pytest.mark.parametrize("fit", ["pad", "stretch"])
+@pytest.mark.parametrize("fit", [pytest.param("pad", marks=pytest.mark.slow), "stretch"])
 def test_resize_mode_has_own_cache(home: Home, fit: str):
     home.run(fit, "model=tiny", f"data.resize_mode={fit}")
     prepared = home.path / "data" / "phantom" / "prepared"

@@ -72,6 +72,7 @@ def test_trainer_options_reach_lightning(home: Home):
         assert words in said
 
 
+@pytest.mark.slow
 def test_resume_with_sparse_validation_ends_with_validated_best(home: Home):
     every = "trainer.check_val_every_n_epoch=2"
     run = "outputs/seldom"
@@ -86,12 +87,6 @@ def test_fast_dev_run_writes_no_run(home: Home):
     result = home.run(*TINY, "trainer.fast_dev_run=true")
     assert "trainer.fast_dev_run: all went through" in result.stdout
     assert home.files() == before
-
-
-def test_scheduler_step_lr_is_accepted(home: Home):
-    steps = ["+scheduler._target_=torch.optim.lr_scheduler.StepLR", "+scheduler._partial_=true"]
-    home.run(*TINY, *steps, "+scheduler.step_size=1", "hydra.run.dir=outputs/steps")
-    assert [float(row["lr"]) for row in rows_of(home.path / "outputs" / "steps")] == [1e-3, 1e-4]
 
 
 def test_early_stopping_ends_run_normally(home: Home):
@@ -200,6 +195,7 @@ def test_refused_resume_removes_nothing(home: Home):
     home.run(f"resume={run}", OWN)
 
 
+@pytest.mark.slow
 def test_simultaneous_runs_get_separate_folders(home: Home):
     dated = "hydra.run.dir=outputs/same/${now:%Y}"  # a second that lasts a year
     both = [home.forks.start("boneage_pl", *TINY, dated, cwd=home.path) for _ in range(2)]
@@ -234,12 +230,14 @@ def test_config_dir_experiment_is_listed_trained_and_found(home: Home, tmp_path:
     home.run("+experiment=v2", "ckpt=sub/mine", *TINY[1:], "trainer.max_epochs=1")
 
 
+@pytest.mark.slow
 def test_custom_network_needs_no_backbone_options(home: Home):
     own = ["model._target_=tests.helpers.tiny_models.Plain", "+model.layers=0", "+model.residual=false"]
     home.run(*TINY, *own, "hydra.run.dir=outputs/own")
     home.run("+experiment=v2", "ckpt=outputs/own", *TINY[1:], *own, "trainer.max_epochs=1")
 
 
+@pytest.mark.slow
 def test_warm_start_releases_checkpoint(home: Home):
     """Mapped, the replaced file would keep its room on the disk until the run ends."""
     run = home.path / "outputs" / "mapped"

@@ -56,7 +56,7 @@ def exported(network: nn.Module, side: int, loss: Any = None) -> ExportModule:
     [
         (Tiny, 107),
         pytest.param(Tiny, 128, marks=slow),
-        (Tiny, 500),
+        pytest.param(Tiny, 500, marks=slow),
         pytest.param(InceptionRegressor, 107, marks=slow),
         pytest.param(InceptionRegressor, 128, marks=slow),
         pytest.param(InceptionRegressor, 500, marks=slow),

@@ -8,7 +8,14 @@ from boneage_pl.model.backbone_regressor import BackboneRegressor
 from boneage_pl.model.inception import InceptionRegressor
 from boneage_pl.model.layers import is_depthwise
 
-BACKBONES = ["resnet18", "mobilenetv3_small_050", "test_resnet", "tf_efficientnet_lite0", "test_vit", "vgg11"]
+BACKBONES = [
+    "resnet18",
+    "mobilenetv3_small_050",
+    "test_resnet",
+    "tf_efficientnet_lite0",
+    "test_vit",
+    pytest.param("vgg11", marks=pytest.mark.slow),
+]
 ANY_SIZE = {"test_vit": {"dynamic_img_size": True}}
 
 

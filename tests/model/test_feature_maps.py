@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from boneage_pl.model.feature_maps import (
     CELLS_PER_SIDE,
     FeatureHook,
+    LayerReached,
     feature_map_sizes,
     gradcam_layer,
     ood_layer,
@@ -47,6 +48,9 @@ def test_feature_hook_stores_and_releases():
         assert torch.equal(kept, wanted)
     network(image[:1], male[:1])
     assert len(tap.features) == 3
+    with FeatureHook(network, "backbone.0", stop=True) as early, torch.no_grad(), pytest.raises(LayerReached):
+        network(image, male)
+    assert torch.equal(early.features, kept)
     with FeatureHook(network, "age") as tap, torch.no_grad():
         network(image, male)
     assert tap.features.numel() == 0  # no map

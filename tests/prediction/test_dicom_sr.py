@@ -16,6 +16,7 @@ from boneage_pl.prediction.types import QUALITY_FLAGS, Prediction
 from tests.helpers.dicom_files import write_dicom
 
 TEXTS = ["AE", "AS", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"]
+GROUPS = (0x0008, 0x0010, 0x0012, 0x0040)  # whose sequences are filled, and with what
 
 
 def predicted(path: Path, **changed: Any) -> Prediction:
@@ -44,11 +45,13 @@ def fill(dataset: Dataset, depth: int = 0) -> None:
     for tag, (vr, *_, keyword) in DicomDictionary.items():
         if tag < 0x00080006 or tag >> 16 in (0x0028, 0x7FE0) or not keyword:  # the file's form, the pixels'
             continue
+        if depth and tag >> 16 not in GROUPS:
+            continue
         if vr in TEXTS:
             dataset[tag] = DataElement(tag, vr, "SECRET", validation_mode=0)
         elif vr in ("DA", "DT", "TM"):
             dataset[tag] = DataElement(tag, vr, "17760704" if vr != "TM" else "112233", validation_mode=0)
-        elif vr == "SQ" and depth == 0 and tag >> 16 in (0x0008, 0x0010, 0x0012, 0x0040):
+        elif vr == "SQ" and depth == 0 and tag >> 16 in GROUPS:
             item = Dataset()
             fill(item, 1)
             setattr(dataset, keyword, [item])

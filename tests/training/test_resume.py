@@ -148,7 +148,7 @@ def test_resume_after_early_stop_trains_no_further(home: Home):
     assert "stopped early: after epoch 2" in more
 
 
-@pytest.mark.parametrize(("by", "status"), [("int", 130), ("term", 143)])
+@pytest.mark.parametrize(("by", "status"), [pytest.param("int", 130, marks=pytest.mark.slow), ("term", 143)])
 def test_signal_stops_after_step_and_resumes(home: Home, v1: Path, by: str, status: int):
     name = f"stopped{status}"
     command = ["+experiment=v1", *TINY, f"hydra.run.dir=outputs/{name}"]
@@ -164,6 +164,7 @@ def test_signal_stops_after_step_and_resumes(home: Home, v1: Path, by: str, stat
     assert (home.outputs / name / ".hydra" / "overrides.yaml").stat().st_mtime_ns == record
 
 
+@pytest.mark.slow
 def test_sweep_run_is_requeued(home: Home):
     """Slurm starts a sweep's job again in its own folder."""
     sweep = ["-m", "+experiment=v1", "seed=1", *TINY, "hydra.sweep.dir=outputs/sweeps/s"]
@@ -181,6 +182,7 @@ def test_second_ctrl_c_stops_at_once(home: Home):
     assert "resume=outputs/twice" in result.stderr
 
 
+@pytest.mark.slow
 def test_extended_run_equals_longer_run(home: Home, v1: Path):
     short = [o for o in TINY if "max_epochs" not in o]
     home.run("+experiment=v1", *short, "trainer.max_epochs=4", "hydra.run.dir=outputs/grown")
@@ -208,6 +210,7 @@ def test_damaged_last_falls_back_to_previous(home: Home, v1: Path):
     assert differing(home.outputs / "damaged", v1) == []
 
 
+@pytest.mark.slow
 def test_image_damaged_during_training_is_named(home: Home):
     brake = "callbacks.brake._target_=tests.helpers.tiny_models.Brake"
     slow = [f"+{brake}", "+callbacks.brake.seconds=0.05"]

@@ -75,6 +75,7 @@ def test_refused_run_keeps_earlier_runs(tmp_path: Path, command: Callable[..., R
     assert rows[0]["data.samples_per_group"] == "4"
 
 
+@pytest.mark.slow
 def test_refused_sweep_changes_nothing(tmp_path: Path, command: Callable[..., Result]):
     """Neither of a run that is there, nor of what the sweep was."""
     sweep = ["-m", "+experiment=v1", *TINY, "hydra.sweep.dir=outputs/sw", "seed=1"]

@@ -68,19 +68,24 @@ def gradcam_layer(network: nn.Module, side: int) -> str | None:
     return names[-1] if names else max(maps, key=lambda name: maps[name], default=None)
 
 
+class LayerReached(Exception):  # noqa: N818 - as StopIteration, no error
+    """Ends a forward pass of which the rest is not needed."""
+
+
 class FeatureHook:
     """Keeps a module's last output, averaged over 4 × 4 cells, while its block is open.
 
     Args:
         network: that the module is part of.
         name: of the module, whose output is a map [B, C, h, w].
+        stop: end every forward pass at the module, by `LayerReached`.
 
     Raises:
         AttributeError: there is no such module.
     """
 
-    def __init__(self, network: nn.Module, name: str) -> None:
-        self.module = network.get_submodule(name)
+    def __init__(self, network: nn.Module, name: str, *, stop: bool = False) -> None:
+        self.module, self.stop = network.get_submodule(name), stop
         self.features = torch.empty(0)  # float32 [B, C · 16], on the CPU
 
     def __enter__(self) -> "FeatureHook":
@@ -97,3 +102,5 @@ class FeatureHook:
         self.features = (
             F.adaptive_avg_pool2d(output.float(), CELLS_PER_SIDE).flatten(1).cpu()
         )  # [B, C, h, w] → [B, C · 16]
+        if self.stop:
+            raise LayerReached

@@ -25,7 +25,7 @@ from torch import Tensor
 from boneage_pl.data.images.decode import FORMATS
 from boneage_pl.data.images.resize import Pixels, ReadPixels, ResizeMode
 from boneage_pl.errors import BoneAgeError, first_line
-from boneage_pl.model.feature_maps import FeatureHook, ood_layer
+from boneage_pl.model.feature_maps import FeatureHook, LayerReached, ood_layer
 from boneage_pl.model.inference import BatchPredictor
 from boneage_pl.training.checkpoint import Checkpoint, load_for_inference
 from boneage_pl.utils.files import atomic_path
@@ -231,11 +231,12 @@ def fit_ood_detector(
     views = [(train, 0, 1), (train, 0, -1), (validation, 0, 1), *((few, turns, 1) for turns in (1, 2, 3))]
     batches = [(k, at) for k, (images, *_) in enumerate(views) for at in range(0, len(images), _BATCH)]
     found: list[list[Values]] = [[] for _ in views]
-    with FeatureHook(predictor.module.network, layer) as hook:
+    with FeatureHook(predictor.module.network, layer, stop=True) as hook:
         for k, at in progress(batches, len(batches), "fitting out-of-distribution statistics", "batches"):
             images, turns, step = views[k]
             batch = np.rot90(np.asarray(images[at : at + _BATCH]), turns, (1, 2))[:, :, ::step]
-            predictor(np.ascontiguousarray(batch), [False] * len(batch))
+            with suppress(LayerReached):
+                predictor(np.ascontiguousarray(batch), [False] * len(batch))
             found[k].append(hook.features.numpy())
     plain, mirrored, others, *turned = map(np.concatenate, found)
     turned = [upright := np.concatenate([plain, mirrored]), *turned]
