@@ -23,8 +23,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup  ## synthetic radiographs, a small v1, v2 from its checkpoint, a prediction; nothing is downloaded
-	$(PY) -m boneage_pl +experiment=v1 $(DEMO) optimizer.lr=0.001 trainer.max_epochs=8
-	$(PY) -m boneage_pl +experiment=v2 $(DEMO) optimizer.lr=0.0003 trainer.max_epochs=8 ckpt=v1
+	$(PY) -m boneage_pl +experiment=v1 $(DEMO) optimizer.lr=0.001 trainer.max_epochs=6
+	$(PY) -m boneage_pl +experiment=v2 $(DEMO) optimizer.lr=0.0001 trainer.max_epochs=4 ckpt=v1
 	$(PY) -m boneage_pl.predict output_dir=outputs/demo ckpt=v2 sex=F images=data/phantom_small/boneage-training-dataset/7.png
 
 test: setup  ## the tests (minutes)

@@ -23,8 +23,9 @@ from boneage_pl.data.tables.load import read_table
 from boneage_pl.evaluation.metrics import with_intervals
 from boneage_pl.evaluation.paired_test import paired_comparison
 from boneage_pl.evaluation.templating import with_interval
-from boneage_pl.training.runs import BEST, SUMMARY
+from boneage_pl.training.runs import BEST
 from experiments.make_test_split import write_set
+from experiments.reproduction import train
 from experiments.save_measurement import keep
 
 PROTOCOLS = ("published", "disjoint")
@@ -43,7 +44,7 @@ def set_aside(root: Path, folder: Path) -> None:
         write_set(folder / name, rows)
 
 
-def train(folder: Path, size: int, epochs: list[int], seed: int) -> None:
+def train_all(folder: Path, size: int, epochs: list[int], seed: int) -> None:
     """Train v1 and v2 under each protocol, or go on where that was interrupted."""
     for protocol in PROTOCOLS:
         common = [
@@ -55,12 +56,10 @@ def train(folder: Path, size: int, epochs: list[int], seed: int) -> None:
         ]
         v1, v2 = (folder / f"{protocol}_{name}" for name in RUNS)
         for run, count, options in (
-            (v1, epochs[0], ["+experiment=v1", "optimizer.lr=0.001"]),
-            (v2, epochs[1], ["+experiment=v2", "optimizer.lr=0.0001", f"ckpt={v1 / BEST}"]),
+            (v1, epochs[0], ["v1", "optimizer.lr=0.001"]),
+            (v2, epochs[1], ["v2", "optimizer.lr=0.0001", f"ckpt={v1 / BEST}"]),
         ):
-            if not (run / SUMMARY).exists():
-                command = [*options, *common, f"trainer.max_epochs={count}", f"hydra.run.dir={run}"]
-                subprocess.run([sys.executable, "-m", "boneage_pl", *command], check=True)
+            train(run, *options, *common, f"trainer.max_epochs={count}")
 
 
 def balanced(answers: pd.DataFrame) -> dict[str, float]:
@@ -140,7 +139,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="write the numbers here too")
     options = parser.parse_args()
     set_aside(options.root, options.folder)
-    train(options.folder, options.size, options.epochs, options.seed)
+    train_all(options.folder, options.size, options.epochs, options.seed)
     rows = score(options.folder)
     print("MAE in months, every group weighing alike; in brackets 95 % intervals over images")
     for row in rows:

@@ -144,7 +144,8 @@ def test_heatmap_blends_by_keyboard(home: Home, site: Served, browser: Browser):
         expect(page.get_by_role("button", name="Read the bone ages")).to_be_visible()
 
 
-@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True])
 def test_page_fits_phone_and_shows_crop(
     home: Home, site: Served, browser: Browser, tmp_path: Path, dark: bool
 ):

@@ -11,19 +11,17 @@ from PIL import Image
 from boneage_pl import BoneAgePredictor
 from boneage_pl.data.corruptions import invert, rotation
 from boneage_pl.data.phantom import write_phantom
+from experiments.demo import trainings
 from tests.conftest import Result
 from tests.helpers.non_hand_images import others
 
-DEMO = ["data=phantom_small", "output_dir=outputs/demo", "seed=0"]  # as in the Makefile
-V1 = ["+experiment=v1", *DEMO, "optimizer.lr=0.001", "trainer.max_epochs=8"]
-V2 = ["+experiment=v2", *DEMO, "optimizer.lr=0.0003", "trainer.max_epochs=8", "ckpt=v1"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory, command: Callable[..., Result]) -> Path:
     path = tmp_path_factory.mktemp("demo")
-    for options in (V1, V2):
+    for options in trainings():
         command(*options, cwd=path, timeout=2400)
     return path
 

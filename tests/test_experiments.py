@@ -48,7 +48,7 @@ def v2(home: Path, command: Callable[..., Result], v1: tuple[Path, str]) -> tupl
 
 @pytest.fixture(scope="module")
 def failure(home: Path, command: Callable[..., Result]) -> tuple[Path, str]:
-    result = command("+experiment=lr_0.1_failure", *SMALL, cwd=home)
+    result = command("+experiment=lr_0.1_failure", *SMALL, "trainer.max_epochs=1", cwd=home)
     (run,) = (home / "outputs" / "lr_0.1_failure").iterdir()
     return run, result.stdout
 

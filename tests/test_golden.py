@@ -1,4 +1,4 @@
-"""v1's first five losses: a refactoring that changes the arithmetic is seen.
+"""v1's first losses: a refactoring that changes the arithmetic is seen.
 
 In float32 they hang on the last bit: from one and the same seed the fifth differs by 11 % between one thread
 and two, so each is held as far as it can be (measured with one and two threads, AVX-512 and AVX2). In float64
@@ -43,14 +43,17 @@ LOSSES = {
 
 
 @pytest.mark.parametrize(
-    "precision", ["64-true", pytest.param("32", marks=pytest.mark.slow)]
-)  # its bounds are wide
-def test_first_five_losses_of_v1(tmp_path: Path, command: Callable[..., Result], precision: str):
+    ("precision", "steps"),
+    [("64-true", 3), *(pytest.param(kind, 5, marks=pytest.mark.slow) for kind in ("64-true", "32"))],
+)
+def test_first_losses_of_v1(tmp_path: Path, command: Callable[..., Result], precision: str, steps: int):
     command(
         "+experiment=v1",
         *SMALL_PHANTOM,
         "data.batch_size=12",
         "trainer.max_epochs=1",
+        f"trainer.limit_train_batches={steps}",
+        "trainer.limit_val_batches=1",
         "trainer.accelerator=cpu",
         f"trainer.precision={precision}",
         "+callbacks.losses._target_=tests.helpers.loss_recorder.Losses",
@@ -59,11 +62,11 @@ def test_first_five_losses_of_v1(tmp_path: Path, command: Callable[..., Result],
     )
     found = [float(line) for line in (tmp_path / "losses.txt").read_text().splitlines()]
     known, within = LOSSES[precision]
-    assert len(found) == 5
+    assert len(found) == steps
     fits = {
         kind: [
             loss == pytest.approx(value, rel=share)
-            for loss, value, share in zip(found, values, within, strict=True)
+            for loss, value, share in zip(found, values, within, strict=False)
         ]
         for kind, values in known.items()
     }

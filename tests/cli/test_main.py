@@ -71,7 +71,6 @@ def test_help_imports_no_torch(tmp_path: Path, arguments: list[str]):
         (["+experiment=v1", "data.rooot=x"], "data.rooot: did you mean data.root or"),
         (["+experiment=v1", "trainer.accelerator=gpu"], "trainer.accelerator=gpu: PyTorch"),
         (["+experiment=v1", "data.on_invalid=maybe"], "data.on_invalid=maybe: must be raise or skip"),
-        (["+experiment=v1", "data.rooot=x"], "data.rooot"),
         (["-m", "+experiment=v1", "seed=1,2", "--cfg", "job"], "--multirun, --cfg"),
         (["+experiment=v2"], "Train v1 first:\n  python -m boneage_pl +experiment=v1"),
         (["+experiment=v2", "ckpt=nowhere"], "ckpt=nowhere: no such file or run folder"),

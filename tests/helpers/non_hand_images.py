@@ -87,18 +87,3 @@ def bones(lines: list[Line], side: int = 512) -> Pixels:
                 draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=gray)
     noise = np.random.default_rng(0).normal(0, 3, (side, side))
     return (np.asarray(film.filter(ImageFilter.GaussianBlur(2))) + noise).clip(0, 255).astype(np.uint8)
-
-
-def edited(hand: Pixels) -> dict[str, Pixels]:
-    """Return a radiograph [H, W] as people bring it: framed, written on, beside the other hand."""
-    side = hand.shape[0]
-    written = Image.fromarray(hand)
-    for at in range(3):
-        ImageDraw.Draw(written).text(
-            (4, 4 + at * side // 12), "ID 4711  LEFT HAND  9Y", fill=255, font_size=side / 14
-        )
-    return {
-        "in a white frame": np.pad(hand, side // 16, constant_values=255),
-        "text burnt in": np.asarray(written),
-        "both hands": np.concatenate([hand, hand[:, ::-1]], axis=1),
-    }

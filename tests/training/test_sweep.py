@@ -27,6 +27,7 @@ def test_seed_sweep_reports_mean_and_std(tmp_path: Path, command: Callable[..., 
     assert (sweep / "1" / "checkpoints" / "best.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_search_minimizes_validation_mae(tmp_path: Path, command: Callable[..., Result]):
     search = ["hparams_search=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.study_name=x"]
     kept = "hydra.sweeper.storage=sqlite:///search.db"
