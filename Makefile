@@ -27,7 +27,7 @@ demo: setup  ## synthetic radiographs, a small v1, v2 from its checkpoint, a pre
 	$(PY) -m boneage_pl +experiment=v2 $(DEMO) optimizer.lr=0.0001 trainer.max_epochs=4 ckpt=v1
 	$(PY) -m boneage_pl.predict output_dir=outputs/demo ckpt=v2 sex=F images=data/phantom_small/boneage-training-dataset/7.png
 
-test: setup  ## the tests (minutes)
+test: setup  ## the tests (4 minutes on 2 cores)
 	$(PY) -m pytest $(TWO)
 
 test-all: setup  ## the tests and the slow ones
