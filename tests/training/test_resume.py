@@ -83,6 +83,8 @@ def test_resume_after_kills_equals_uninterrupted_run(home: Home, v1: Path):
     result = home.run("resume=latest", OWN)
     assert "continuing outputs/killed after 3 of 6 epochs" in result.stdout
     assert differing(home.outputs / "killed", v1) == []
+    typed = json.loads((home.outputs / "killed" / "run.json").read_text())["sessions"][-1]["command"]
+    assert "resume=outputs/killed" in typed  # where it lay on this machine is nobody's business
     assert (home.outputs / "killed" / "boneage_pl.log").read_text().count("v1: data/phantom") == 3
     assert "not to the bit" not in result.stdout
 

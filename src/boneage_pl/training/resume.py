@@ -18,7 +18,7 @@ from boneage_pl.cli.checks import check_numbers
 from boneage_pl.cli.overrides import quote_override, resume_command
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.training.run_dir import RESUMABLE_OPTIONS, is_running, load_run_config, to_plain
-from boneage_pl.training.runs import HYDRA_OVERRIDES, SUMMARY, unfinished_runs
+from boneage_pl.training.runs import HYDRA_OVERRIDES, SUMMARY, shortest_path, unfinished_runs
 from boneage_pl.training.trusted_targets import check_trusted_targets
 from boneage_pl.utils.files import expand_path
 
@@ -33,7 +33,7 @@ def expand_resume(arguments: list[str]) -> DictConfig:
     trainer = options.pop("trainer", None)
     run = _find_run(str(options.pop("resume")), expand_path(str(options.get("output_dir", "outputs"))))
     # the processes that Lightning starts are given these: they resume the same run
-    same = shlex.split(quote_override("resume", str(run.resolve())))
+    same = shlex.split(quote_override("resume", str(shortest_path(run.resolve()))))
     sys.argv[1:] = [*same, *(a for a in arguments if not a.lstrip("+").startswith("resume="))]
     config = load_run_config(run, "config")
     if trainer is not None:  # of which the devices and their strategy may change
