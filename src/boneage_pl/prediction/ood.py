@@ -1,7 +1,7 @@
 """Out-of-distribution detection, and which way is up: fitted when a training ends, kept in its checkpoint.
 
-Two distances from the training images, each with a limit that a given share of the validation's keeps: of
-early features (edges, textures, and where they are), and of the power spectrum (how fine the image is). And
+Two distances from the training images, each with a limit set by the validation images: of early features
+(edges, textures, and where they are), and of the power spectrum (how fine the image is). And
 how many pixels a file had for the network's square, since an enlarged copy cannot be as fine as the original.
 A linear classifier of the same features, fitted to turned training images, tells a quarter or half turn.
 Nothing in it knows what a cat is.
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from math import ceil, inf
+from math import comb, inf
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ from boneage_pl.utils.progress import progress
 
 log = logging.getLogger(__name__)
 # All numbers are our choices, see docs/PREDICTION.md.
-CALIBRATION_COVERAGE = 0.98  # of the validation images that each limit lets pass: both flag under 5 %
+_COVERAGE = 0.975  # of new images that each limit lets pass: both flag under 5 %
+_CONFIDENCE = 0.95  # that it does, however few the validation images are
 MAX_IMAGES = 1500  # training images used, and validation images: more change little
 _MIN_IMAGES = 60  # of each; with fewer a limit hangs on one image
 _TURNED_IMAGES = 400  # training images used in each turn; 200 did as well
@@ -75,7 +76,7 @@ class LowRankGaussian:
 
     @classmethod
     def fit(cls, points: Values, others: Values, rank: int) -> "LowRankGaussian":
-        """Fit points [N, D], with the limit that `CALIBRATION_COVERAGE` of `others` [M, D] keep."""
+        """Fit points [N, D], with the limit that others [M, D] like them, and new ones, keep."""
         mean, scale = points.mean(0), points.std(0)
         scale = np.maximum(scale, 1e-4 * scale.max() + 1e-12)
         scaled = torch.from_numpy((points - mean) / scale)
@@ -87,8 +88,7 @@ class LowRankGaussian:
         left = points.shape[1] - rank
         rest = max(float(scaled.var(0).sum() - variances.sum()) / left, _MIN_VARIANCE) if left else 0.0
         found = cls(mean, scale, vectors[:, :rank].contiguous().numpy(), variances.numpy(), rest)
-        distances = np.sort(found.mahalanobis(others))
-        found.limit = float(distances[min(ceil((len(others) + 1) * CALIBRATION_COVERAGE), len(others)) - 1])
+        found.limit = tolerance_limit(found.mahalanobis(others))
         return found
 
     def standardize(self, points: Values) -> Values:
@@ -200,6 +200,19 @@ class OODDetector:
         except (TypeError, AttributeError, IndexError, ValueError) as error:
             raise ValueError(f"its out-of-distribution statistics are damaged ({error})") from error
         return found
+
+
+def tolerance_limit(distances: Values) -> float:
+    """Return what `_COVERAGE` of new distances stay within, with `_CONFIDENCE`: [M] → a limit.
+
+    One-sided and distribution-free (Wilks, Ann Math Stat 1941): if the share beyond were larger, so few of
+    these would hardly be beyond. Of fewer than 119 it is the largest, which promises less.
+    """
+    count, beyond, probability = len(distances), -1, 0.0
+    while probability <= 1 - _CONFIDENCE:  # of so few beyond
+        beyond += 1
+        probability += comb(count, beyond) * (1 - _COVERAGE) ** beyond * _COVERAGE ** (count - beyond)
+    return float(np.sort(distances)[-max(beyond, 1)])
 
 
 def scale_ratio(size: tuple[int, int], side: int, mode: ResizeMode) -> float:
