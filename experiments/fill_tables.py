@@ -85,33 +85,6 @@ def epochs(*records: Path) -> Table:
     ]
 
 
-def effects(record: Path) -> Table:
-    """Return what single differences between `as_run/*` and v1, v2 change, see `experiments.as_run`."""
-    found = _json(record)
-    flips, v2 = found["flips"], found["v2"]
-    plain = v2["none"]
-    flipped = f"{min(flips['with']):.2f} to {max(flips['with']):.2f} in {len(flips['with'])} validations"
-    best = f"best of {len(plain['epochs'])} epochs"
-    return [
-        ["difference", "error", "with it", "without"],
-        ["random flips in validation", "the same weights", flipped, f"{flips['without']:.2f}"],
-        *(
-            [name, when, f"{pick(v2[key]):.2f}", f"{pick(plain):.2f}"]
-            for name, key, when, pick in (
-                (
-                    "v2's other normalization",
-                    "normalization",
-                    "before the first step",
-                    lambda of: of["start"],
-                ),
-                ("", "normalization", best, lambda of: min(of["epochs"])),
-                ("Adam's state of the checkpoint", "state", "after one epoch", lambda of: of["epochs"][0]),
-                ("", "state", best, lambda of: min(of["epochs"])),
-            )
-        ),
-    ]
-
-
 def demo(record: Path) -> Table:
     """Return the demo's best errors by seed, see `experiments.demo`."""
     rows = [[f"{row['seed']}", f"{row['v1']:.2f}", f"{row['v2']:.2f}"] for row in _json(record)["seeds"]]
@@ -140,7 +113,7 @@ def leak_audit(record: Path) -> Table:
 
 
 TABLES: dict[str, Callable[..., Table]] = {
-    make.__name__: make for make in (results, tests, summary, epochs, effects, demo, leak_audit)
+    make.__name__: make for make in (results, tests, summary, epochs, demo, leak_audit)
 }
 
 
