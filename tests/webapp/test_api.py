@@ -141,8 +141,8 @@ def test_api_describes_itself(client: httpx.Client):
     assert "http://" not in page
     assert "https://" not in page
     metrics = client.get("/metrics").text
-    assert 'boneage_requests_total{path="/api/v1/model",status="200"}' in metrics
-    assert "boneage_queue 0" in metrics
+    assert 'boneage_request_seconds_count{path="/api/v1/model",status="200"}' in metrics
+    assert "boneage_queue 0.0" in metrics
 
 
 def test_concurrent_clients_get_their_own(home: Home, client: httpx.Client):
@@ -164,7 +164,7 @@ def test_killed_clients_leave_nothing(client: httpx.Client):
         with socket.create_connection((client.base_url.host, client.base_url.port)) as cut_short:
             cut_short.sendall(head.encode() + bytes(10_000))
     until = time.monotonic() + 30
-    while "boneage_queue 0" not in client.get("/metrics").text:
+    while "boneage_queue 0.0" not in client.get("/metrics").text:
         assert time.monotonic() < until
     assert predict(client, ("notes.txt", b"no image"), sex="F").status_code == 200
 
@@ -195,4 +195,4 @@ def test_reverse_proxy_may_serve_it_under_a_path(home: Home):
         assert client.get("/config").json()["root"].endswith("/boneage")
         file = ("7.png", (home.images / "7.png").read_bytes())
         assert predict(client, file, sex="F").json()["predictions"][0]["months"] is not None
-        assert 'path="/api/v1/predict",status="200"} 1' in client.get("/metrics").text
+        assert 'path="/api/v1/predict",status="200"} 1.0' in client.get("/metrics").text

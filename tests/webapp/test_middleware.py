@@ -147,7 +147,7 @@ def test_metrics_have_few_names():
     for path in ("/api/v1/predict", "/assets/x.js", '/api/"}evil', "/healthz"):
         metrics.count(path, 200, 0.5)
     text = metrics.text()
-    assert 'boneage_requests_total{path="other",status="200"} 2' in text
+    assert 'boneage_request_seconds_count{path="other",status="200"} 2.0' in text
     assert "evil" not in text
 
 
