@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup  ## synthetic radiographs, a small v1, v2 from its checkpoint, a prediction; nothing is downloaded
-	$(PY) -m boneage_pl +experiment=v1 $(DEMO) optimizer.lr=0.001 trainer.max_epochs=6
+	$(PY) -m boneage_pl +experiment=v1 $(DEMO) optimizer.lr=0.001 trainer.max_epochs=5
 	$(PY) -m boneage_pl +experiment=v2 $(DEMO) optimizer.lr=0.0001 trainer.max_epochs=3 ckpt=v1
 	$(PY) -m boneage_pl.predict output_dir=outputs/demo ckpt=v2 sex=F images=data/phantom_small/boneage-training-dataset/7.png
 
