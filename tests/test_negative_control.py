@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Result
 
-# The demo's v1 at half its length.
+# The demo's v1.
 OPTIONS = ["data=phantom_small", "optimizer.lr=0.001", "trainer.max_epochs=5"]
 
 
