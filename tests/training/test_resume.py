@@ -118,7 +118,7 @@ def test_resume_keeps_lowered_rate(home: Home, v2: Path):
 
 
 def test_resume_keeps_schedule_and_augmentation(home: Home):
-    modern = [*MODERN, *TINY, "trainer.max_epochs=4"]
+    modern = [*MODERN, *TINY, "trainer.max_epochs=3"]
     home.run(*modern, "hydra.run.dir=outputs/modern")
     home.cut_off(*modern, "hydra.run.dir=outputs/cut3", step=STEPS + 2)
     home.cut_off("resume=latest", OWN, step=STEPS + 2, by="term")

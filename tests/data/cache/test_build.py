@@ -162,9 +162,9 @@ def test_tables_of_one_root_have_caches_of_their_own(root: Path):
 def test_killed_build_costs_a_rebuild(tmp_path: Path):
     root = tmp_path / "data"
     write_rsna(root, pd.DataFrame({"id": range(1, 161), "boneage": 50, "male": True}))
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 500), dtype=np.uint8)
     for i in range(1, 161):  # large enough to be caught half-way
-        pixels = np.random.default_rng(i).integers(0, 256, (600, 500), dtype=np.uint8)
-        Image.fromarray(pixels).save(root / FOLDER / f"{i}.png")
+        Image.fromarray(pixels).save(root / FOLDER / f"{i}.png", compress_level=0)
     running = command(root)
     begun = cache_file(root).with_suffix(".npy.tmp")
     while running.poll() is None and not (begun.exists() and begun.stat().st_size > 20 * SIZE.size**2):
