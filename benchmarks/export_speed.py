@@ -78,7 +78,7 @@ def asking(side: str, folder: str, size: int, batch: int) -> dict[str, float]:
         if side == "project":
             keep_freed_memory()
             inference = model.members[0].predictor
-            ask = lambda image, male: inference(image[:, 0], male > 0.5).numpy()  # noqa: E731
+            ask = lambda image, male: inference(image[:, 0], male > 0.5).months  # noqa: E731
         else:
             ask = ExportModule(model).to(memory_format=torch.contiguous_format).predict
     elif side == "program":

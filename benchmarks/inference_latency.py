@@ -15,8 +15,11 @@ weights = {name: value.clone() for name, value in state.items()}  # read, not on
 
 
 def write_checkpoint(folder: Path, size: int) -> Path:
-    """Train a network of this size for one step, and return its checkpoint."""
+    """Train a network of this size for one step, if it has not been, and return its checkpoint."""
     run = folder / f"run_{size}"
+    ckpt = run / "checkpoints" / "best.ckpt"
+    if ckpt.exists():
+        return ckpt
     command = [
         *(sys.executable, "-m", "boneage_pl", "+experiment=v1", "data=phantom", f"data.root={folder}/small"),
         *("data.phantom.count=400", "data.phantom.size=160", f"data.image_size={size}"),
@@ -24,7 +27,7 @@ def write_checkpoint(folder: Path, size: int) -> Path:
         *("+trainer.limit_train_batches=1", f"output_dir={folder}/outputs", f"hydra.run.dir={run}"),
     ]
     subprocess.run(command, check=True, capture_output=True)
-    return run / "checkpoints" / "best.ckpt"
+    return ckpt
 
 
 def first_answer(side: str, ckpt: str, image: str) -> dict[str, float]:
