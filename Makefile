@@ -6,7 +6,8 @@ PIP_ARGS ?=
 TWO  := -n 2 --dist loadfile --no-loadscope-reorder
 # The demonstration's runs lie apart, so that its v2 never starts from another v1. It trains at lower learning rates
 # than the published: at 0.01 nearly all of the first hidden layer dies within five steps, and there is no time to
-# recover from that in minutes. Chosen on seeds 1, 2 and 3, checked on 0, 4 and 5 (experiments/demo.py).
+# recover from that in minutes. Chosen on seeds 1, 2 and 3, checked on 0, 4 and 5 (experiments/demo.py),
+# and then an epoch shorter each, for the time.
 DEMO := data=phantom_small output_dir=outputs/demo seed=0
 
 .DEFAULT_GOAL := help

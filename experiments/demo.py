@@ -2,7 +2,7 @@
 
     python -m experiments.demo --seeds 1 2 3 0 4 5
 
-Runs the two trainings that the Makefile names, three minutes a seed on 2 cores. The same command continues
+Runs the two trainings that the Makefile names, four minutes a seed on 2 cores. The same command continues
 what was interrupted.
 """
 
