@@ -185,7 +185,7 @@ def test_negative_is_inverted_before_it_is_padded():
 
 
 def test_ood_false_positive_rate(home: Home):
-    """Of 80 phantoms that neither trained nor set a limit, few: the 80 that set them cannot promise 97.5 %."""
+    """Of 80 phantoms that neither trained nor set a limit, few: the 80 that set it cannot promise 97.5 %."""
     split = home.record["split"]
     used = {*split["train"], *split["validation"]}
     fresh = sorted(p for p in home.images.iterdir() if p.stem not in used)
