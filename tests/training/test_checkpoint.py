@@ -61,6 +61,9 @@ def test_mismatched_architecture_names_options(tmp_path: Path):
     ours = {**TINY, "hidden_features": 10, "image_size": 128}
     with pytest.raises(BoneAgeError, match=r"pass model.hidden_features=1000"):
         check_same_architecture(load_checkpoint(tmp_path / "x.ckpt"), ours)
+    check_same_architecture(
+        load_checkpoint(tmp_path / "x.ckpt"), {**TINY, "allow_download": False, "dropout": 0.3}
+    )
 
 
 def test_metadata_round_trips(tmp_path: Path):

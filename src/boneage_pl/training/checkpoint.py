@@ -184,7 +184,7 @@ def check_same_architecture(checkpoint: Checkpoint, model: dict[str, Any]) -> No
     """
     theirs = checkpoint.metadata.config["model"]
     # None of these changes a weight's shape, but for the image size, which `build_network` checks.
-    apart = ("weights", "download", "image_size", "normalization")
+    apart = ("weights", "allow_download", "image_size", "normalization", "dropout")
     differs = [key for key in model if key not in apart and theirs.get(key) != model[key]]
     if differs:
         ours = ", ".join(f"{key} is {model[key]}" for key in differs)
