@@ -3,7 +3,9 @@ import shlex
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from boneage_pl.cli.overrides import check_paths, quote_override
+from boneage_pl.cli import CONF_DIR
+from boneage_pl.cli.help import RENAMED, config_keys
+from boneage_pl.cli.overrides import PATHS, check_paths, quote_override
 from boneage_pl.errors import BoneAgeError
 
 AWKWARD = [
@@ -44,6 +46,21 @@ def test_check_paths_accepts_checkpoint_list():
     check_paths(["ckpt=[v1,outputs/v2/2026-01-01_10-00-00]"])
     with pytest.raises(BoneAgeError, match="Write it as"):
         check_paths(["data.root=[v1,v2]"])
+
+
+def test_check_paths_quotes_each_path_of_list():
+    with pytest.raises(BoneAgeError, match="Write it as") as error:
+        check_paths(["runs=[v1,~/a (1)]"])
+    (argument,) = shlex.split(str(error.value).splitlines()[1])
+    assert OverridesParser.create().parse_override(argument).value() == ["v1", "~/a (1)"]
+
+
+def test_named_options_exist():
+    chosen = ["+experiment=v3", "data=phantom"]
+    keys = {key for path in CONF_DIR.glob("*.yaml") for key in config_keys(path.stem, chosen)}
+    groups = {path.name for path in CONF_DIR.iterdir() if path.is_dir()}
+    assert not {new.partition("=")[0] for new in RENAMED.values()} - keys - groups
+    assert not {*PATHS} - keys - {"resume", "hydra.run.dir", "hydra.sweep.dir"}
 
 
 def test_check_paths_refuses_commas_as_sweep():

@@ -68,7 +68,7 @@ loss.months loss.num_bins, loss.scale loss.l1_scale, seen leakage,
 against compare_with, views tta, stress robustness, level interval_level, explain gradcam_dir,
 format=sr dicom_sr=true, identify include_patient_id, check_images verify_images, check_count verify_count,
 max_cost max_mae_increase, format=weights format=safetensors, format=card format=model_card,
-answers predictions, keep save_records, max_megabytes max_upload_mb, max_pictures max_images
+answers runs, predictions runs, keep save_records, max_megabytes max_upload_mb, max_pictures max_images
 """
 RENAMED = dict(pair.split() for pair in _RENAMED.split(","))
 
@@ -111,7 +111,7 @@ def config_dirs(arguments: list[str]) -> list[Path]:
 def suggest_overrides(arguments: list[str], config_name: str) -> list[str]:
     """Return the new or nearest name of each override that names no option, or no file of a group."""
     groups = [a for a in arguments if group_choices(a.lstrip("+").partition("=")[0], arguments)]
-    keys = _config_keys(config_name, groups)
+    keys = config_keys(config_name, groups)
     hints = []
     for argument in arguments:
         typed = argument.lstrip("+")
@@ -145,7 +145,7 @@ def group_choices(group: str, arguments: list[str]) -> list[str]:
     return sorted({name for root in roots for name in config_files(root, group)})
 
 
-def _config_keys(config_name: str, groups: list[str]) -> list[str]:
+def config_keys(config_name: str, groups: list[str]) -> list[str]:
     """Return the dotted names of all options, those of the chosen groups too where they can be composed."""
     for overrides in (groups, []):
         GlobalHydra.instance().clear()  # of the command that has just been refused

@@ -30,10 +30,11 @@ PATHS = (
     "save_records",
     "out",
     "resume",
-    "template",
+    "runs",
+    "model.weights",
     "validation.root",
 )
-PATH_LISTS = ("verify_images", "ckpt", "images")  # may name more than one
+PATH_LISTS = ("verify_images", "ckpt", "images", "runs")  # may name more than one
 _SPECIAL_CHARACTERS = object()  # what the grammar refuses, or reads as a sweep
 # What belongs to one experiment and not to the one that continues it.
 _OWN_OPTIONS = (
@@ -53,6 +54,14 @@ _OWN_OPTIONS = (
 def quote_override(key: str, value: str) -> str:
     """Return `key=value` so that both the shell and Hydra's grammar read it as that text."""
     return shlex.quote(to_grammar(key, value))
+
+
+def _quote_paths(key: str, value: str) -> str:
+    """Return `key=value` quoted as `quote_override` does, each path of a list by itself."""
+    if key.lstrip("+") not in PATH_LISTS or not (value.startswith("[") and value.endswith("]")):
+        return quote_override(key, value)
+    paths = (to_grammar(key, path.strip()).partition("=")[2] for path in value[1:-1].split(","))
+    return shlex.quote(f"{key}=[{','.join(paths)}]")
 
 
 def to_grammar(key: str, value: str) -> str:
@@ -88,7 +97,7 @@ def check_paths(arguments: list[str]) -> None:
         ):
             raise BoneAgeError(
                 f"{argument}: Hydra's grammar cannot take this path without quotes. Write it as\n"
-                f"  {quote_override(key, value)}"
+                f"  {_quote_paths(key, value)}"
             )
 
 
