@@ -62,7 +62,7 @@ class BoneAgeDataModule(L.LightningDataModule):
             that keeps in training every image that it was trained on.
         allow_leakage: with `origin`, accept validation images that the checkpoint trained on.
         table, columns, age_unit, sheet: how the table is found and read, see `DatasetSpec`.
-        on_invalid: whether rows and images that cannot be used raise an error (`raise`) or left out (`skip`).
+        on_invalid: rows and images that cannot be used raise an error (`raise`) or are left out (`skip`).
         cache: read the images from a cache that is built on first use (see `build_cache`), or decode the
             original files again for every sample. The tensors are the same.
         cache_dir: folder of the cache; `None` for `prepared/` inside `root`.

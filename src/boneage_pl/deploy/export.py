@@ -56,7 +56,7 @@ class ExportJob:
         precision: of the numbers.
         interval_level: of the intervals.
         max_mae_increase: months that a precision may cost.
-        trusted_config: see `load`.
+        trusted_config: see `BoneAgePredictor.load`.
         checks: what has been tried so far.
     """
 

@@ -159,7 +159,7 @@ class ExportCheck:
         megabytes: of its file.
         rate: images a second in batches of 16.
         latency: milliseconds for one image.
-        errors: float64 [N], predicted − true in months; `None` where the ages are not known.
+        errors: float64 [N], absolute, in months; `None` where the ages are not known.
     """
 
     name: str
@@ -172,7 +172,7 @@ class ExportCheck:
     def row(self, reference: "ExportCheck") -> str:
         """Return it as a line under `TABLE_HEAD`, with what it costs against `reference`."""
         mae = "–" if self.errors is None else f"{self.errors.mean():.3f}"
-        costs = _bootstrap_mae_increase(self, reference)
+        costs = _costs(self, reference)
         half = 1.96 * costs.std() / len(costs) ** 0.5
         cost = "" if self is reference else f"{costs.mean():+.3f} ± {half:.3f}"
         start = f"{self.name:<18}{self.megabytes:>8.1f}{self.rate:>10.1f}{self.latency:>9.1f}{mae:>9}"
@@ -233,10 +233,10 @@ def assert_parity(check: ExportCheck, reference: ExportCheck) -> float:
 
 def mae_increase(check: ExportCheck, exact: ExportCheck) -> float:
     """Return what a precision costs: in months of MAE; without ages, how far predictions move on average."""
-    return float(_bootstrap_mae_increase(check, exact).mean())
+    return float(_costs(check, exact).mean())
 
 
-def _bootstrap_mae_increase(check: ExportCheck, exact: ExportCheck) -> NDArray[np.float64]:
+def _costs(check: ExportCheck, exact: ExportCheck) -> NDArray[np.float64]:
     if check.errors is None or exact.errors is None:
         return np.abs(check.months - exact.months)
     return check.errors - exact.errors
