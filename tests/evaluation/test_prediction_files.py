@@ -36,6 +36,7 @@ def test_sex_words_are_accepted(tmp_path: Path, words: tuple[str, str]):
     [
         ("case,months\n1,2\n", "lacks id and predicted; its columns are case, months"),
         ("id,predicted\n2,old\n", "1 predictions are no numbers (id 2)"),
+        ("id,predicted\n2,inf\n", "1 predictions are no numbers (id 2)"),
         ("id,predicted,bone_age\n2,61,5 years\n", "1 bone ages are no numbers (id 2)"),
         ("id,predicted,male\n2,61,perhaps\n", "male says no sex for 2"),
         ("id,predicted\n2,61\n2,62\n", "several predictions for one image (id 2 first)"),

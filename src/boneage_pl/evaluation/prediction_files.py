@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from boneage_pl.data.tables.validate import SEXES
@@ -37,13 +38,13 @@ def read_predictions(path: Path, option: str) -> pd.DataFrame:
             "A file of predictions has an id and what was predicted, in months, in each row."
         )
     for column in (name for name in _NUMBERS if name in table):
-        values = pd.to_numeric(table[column], errors="coerce")
-        if values.isna().any():
-            first = table["id"][values.isna()].iloc[0]
+        values = pd.to_numeric(table[column], errors="coerce").astype(float)
+        if (bad := ~np.isfinite(values)).any():
+            first = table["id"][bad].iloc[0]
             raise BoneAgeError(
-                f"{option}={path}: {values.isna().sum()} {_NUMBERS[column]} are no numbers (id {first})."
+                f"{option}={path}: {bad.sum()} {_NUMBERS[column]} are no numbers (id {first})."
             )
-        table[column] = values.astype(float)
+        table[column] = values
     if "male" in table:
         sexes = table["male"].str.casefold().map(SEXES)
         if sexes.isna().any():
