@@ -24,10 +24,10 @@ class EnsembleMember:
         path: of the checkpoint.
         tta: see `parse_tta`.
         device: see `BatchPredictor`.
-        trusted_config: see `load`.
+        trusted_config: see `load_for_inference`.
 
     Raises:
-        BoneAgeError: see `load`.
+        BoneAgeError: see `load_for_inference`.
     """
 
     def __init__(

@@ -60,7 +60,7 @@ class BoneAgePredictor:
                 of each checkpoint's experiment, `[]` for none.
             output_dir: folder in which experiment names are looked up.
             device: `None` for a GPU where there is one.
-            trusted_config: a configuration of the user's own whose objects a checkpoint may name, see `load`.
+            trusted_config: a configuration of the user's own whose objects a checkpoint may name.
 
         Raises:
             BoneAgeError: there is no such checkpoint, it cannot be read, or an option cannot be right.
