@@ -28,6 +28,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "Lite2": ("model.backbone=tf_efficientnet_lite2",),
     "batches of 128": ("data.batch_size=128", "optimizer.lr=0.0025"),
     "weights and order of seed 2": ("data.split_seed=1", "seed=2"),
+    "160 px, seed 2": ("transforms.train.size.size=160", "data.split_seed=1", "seed=2"),
 }
 
 
