@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from boneage_pl.cli import CONF_DIR
-from boneage_pl.cli.checks import check_numbers
+from boneage_pl.cli.checks import check_values
 from boneage_pl.data.tables.load import read_table
 from boneage_pl.download import download
 from boneage_pl.errors import BoneAgeError
@@ -70,7 +70,7 @@ def here(site: Site, root: Path, *more: str) -> None:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = compose("download", typed(site, root, *more))
-    check_numbers(config)
+    check_values(config)
     download(config)
 
 

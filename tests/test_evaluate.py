@@ -320,7 +320,7 @@ def test_diverged_network_has_report(home: Home):
         (["ckpt=outputs/a", "compare_with=nowhere"], "compare_with=nowhere: no such file"),
         (["ckpt=outputs/a", "compare_with=no.csv"], "compare_with=no.csv cannot be read"),
         (["ckpt=outputs/a", "leakage=mark"], "leakage=mark: there are error, content_only, exclude, allow"),
-        (["ckpt=outputs/a", "robustness=some"], "robustness=some: there are true, false"),
+        (["ckpt=outputs/a", "robustness=some"], "robustness=some: it must be true or false"),
     ],
 )
 def test_invalid_options_are_refused(home: Home, options: list[str], said: str):

@@ -113,6 +113,9 @@ def test_sex_comes_from_table_option_or_file(home: Home, tmp_path: Path):
     [
         (["images=nowhere"], "there is no such file or folder"),
         (["images=empty"], "no radiograph in it"),
+        (["images="], "images= is empty"),
+        (["images=x.png", "ckpt=[]"], "name at least one checkpoint"),
+        (["images=x.png", "include_patient_id=no"], "it must be true or false"),
         (["images=*.nothing"], "nothing matches it"),
         (["images=a.csv"], "columns.id="),
         (["images=x.png", "sex=boy"], "it is F, M or unknown"),

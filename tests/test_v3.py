@@ -65,6 +65,13 @@ def test_training_image_is_seen_once_an_epoch(home: Path):
     assert len(train) + validation == 80
 
 
+def test_weakly_augmented_epochs_keep_the_split(home: Path, forks: Forks):
+    options = [*SMALL, "data.image_size=64", "trainer.max_epochs=1", "ckpt=v3"]
+    forks.run("+experiment=v3_weak_aug", *options, "hydra.run.dir=outputs/v3_weak_aug/x", cwd=home)
+    before, after = (home / "outputs" / name / "x" / "split.csv" for name in ("v3", "v3_weak_aug"))
+    assert before.read_bytes() == after.read_bytes()
+
+
 def test_fine_tuning_at_other_size_with_layer_decay(home: Path, forks: Forks):
     options = [
         *SMALL,

@@ -2,9 +2,10 @@
 
 import os
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from boneage_pl.cli.entrypoint import run_command
+from boneage_pl.cli.overrides import as_list
 from boneage_pl.utils.optional import require_installed
 
 
@@ -20,12 +21,11 @@ def app(config: DictConfig) -> None:
     from boneage_pl.webapp.server import bind, serve
 
     bound = bind(str(config.host), config.port)  # before the model is loaded
-    names = config.ckpt if isinstance(config.ckpt, ListConfig) else [config.ckpt]
     from boneage_pl.prediction.predictor import BoneAgePredictor  # imports torch
     from boneage_pl.webapp.service import PredictionService
 
     model = BoneAgePredictor.load(
-        [str(name) for name in names],
+        as_list(config.ckpt),
         interval_level=config.interval_level,
         tta=config.tta,
         output_dir=config.output_dir,

@@ -41,7 +41,7 @@ def download(config: DictConfig) -> None:
         BoneAgeError: a server, an archive or the disk refuses, or something is missing at the end.
         SystemExit: 2 where the terms are not accepted.
     """
-    if config.accept_terms is not True:
+    if not config.accept_terms:
         print(_TERMS.format(command=_command()))
         sys.exit(2)
     for radiographs in _radiograph_sets(config):

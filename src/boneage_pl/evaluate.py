@@ -15,9 +15,9 @@ def evaluate(config: DictConfig) -> None:
     Raises:
         BoneAgeError: an option that cannot be right, or see `evaluate_checkpoints`.
     """
-    for name, choices in (("subset", SUBSETS), ("leakage", LEAKAGE_POLICIES), ("robustness", (True, False))):
+    for name, choices in (("subset", SUBSETS), ("leakage", LEAKAGE_POLICIES)):
         if config[name] not in choices:
-            there = ", ".join(str(c).lower() for c in choices if c is not None)
+            there = ", ".join(filter(None, choices))
             raise BoneAgeError(f"{name}={config[name]}: there are {there}.")
     from boneage_pl.evaluation.evaluate import evaluate_checkpoints  # imports torch
 

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
 from boneage_pl.cli.entrypoint import run_command
+from boneage_pl.cli.overrides import as_list
 from boneage_pl.deploy.options import resolve_format
 from boneage_pl.training.runs import find_checkpoints
 
@@ -15,8 +16,7 @@ def export(config: DictConfig) -> None:
     Raises:
         BoneAgeError: an option that cannot be right, or see `export_model`.
     """
-    names = list(config.ckpt) if isinstance(config.ckpt, ListConfig) else [config.ckpt]
-    paths = find_checkpoints(names, Path(config.output_dir))
+    paths = find_checkpoints(as_list(config.ckpt), Path(config.output_dir))
     kind = resolve_format(config, len(paths))
     from boneage_pl.deploy.export import export_model  # imports torch
 

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from boneage_pl.cli.entrypoint import run_command
+from boneage_pl.cli.overrides import as_list
 from boneage_pl.data.tables.spec import DatasetSpec
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.prediction.inputs import expand_inputs
@@ -30,7 +31,7 @@ def predict(config: DictConfig) -> None:
         SystemExit: with 3 if some images failed.
     """
     tables = DatasetSpec(Path(), columns=config.data.columns, sheet=config.data.sheet)
-    requests = expand_inputs(_listed_images(config.images), config.sex, tables)
+    requests = expand_inputs(as_list(config.images), config.sex, tables)
     with open_writer(config.out and expand_path(str(config.out)), config.interval_level) as output:
         from boneage_pl.prediction.predictor import BoneAgePredictor  # imports torch
         from boneage_pl.utils.hardware import keep_freed_memory, on_gpu
@@ -38,7 +39,7 @@ def predict(config: DictConfig) -> None:
         if not on_gpu("auto"):
             keep_freed_memory()
         model = BoneAgePredictor.load(
-            _listed_images(config.ckpt),
+            as_list(config.ckpt),
             interval_level=config.interval_level,
             tta=config.tta,
             output_dir=config.output_dir,
@@ -76,10 +77,6 @@ def _make_extras(
             lambda reading: write_dicom_sr(reading.prediction, name, config.interval_level, identify=identify)
         )
     return writers
-
-
-def _listed_images(named: object) -> list[str]:
-    return [str(name) for name in named] if isinstance(named, ListConfig) else [str(named)]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from boneage_pl.cli.checks import check_numbers
+from boneage_pl.cli.checks import check_values
 from boneage_pl.errors import BoneAgeError
 
 
@@ -19,13 +19,16 @@ from boneage_pl.errors import BoneAgeError
         ({"trainer": {"fast_dev_run": -1}}, "trainer.fast_dev_run=-1"),
         ({"data": "x"}, "data=x"),
         ({"seed": "${nothing}"}, "nothing"),
+        ({"include_patient_id": "no"}, "include_patient_id=no: it must be true or false."),
+        ({"data": {"allow_leakage": "off"}}, "data.allow_leakage=off"),
+        ({"output_dir": None}, "output_dir=None"),
     ],
 )
 def test_option_out_of_range_is_named(config: dict[str, Any], option: str):
     with pytest.raises(BoneAgeError, match=option.replace(".", r"\.")):
-        check_numbers(OmegaConf.create(config))
+        check_values(OmegaConf.create(config))
 
 
 def test_shares_nulls_and_missing_options_pass():
     trainer = {"limit_val_batches": 0.5, "limit_train_batches": None, "fast_dev_run": True}
-    check_numbers(OmegaConf.create({"trainer": trainer, "data": {"num_workers": None}, "batch_size": "???"}))
+    check_values(OmegaConf.create({"trainer": trainer, "data": {"num_workers": None}, "batch_size": "???"}))

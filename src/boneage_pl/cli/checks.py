@@ -1,4 +1,4 @@
-"""The schema of the configuration's numbers, of all commands."""
+"""The schema of the configuration's numbers and switches, of all commands."""
 
 from typing import Annotated, Any
 
@@ -35,10 +35,21 @@ class _Data(TypedDict, total=False):
     cache_workers: _Positive | None
     prefetch_factor: _Positive | None
     phantom: _Phantom | None
+    cache: bool
+    allow_leakage: bool
+    persistent_workers: bool
+    pin_memory: bool | None
+    on_device: bool | None
+
+
+class _Model(TypedDict, total=False):
+    allow_download: bool
 
 
 class _Optimizer(TypedDict, total=False):
     lr: _Number
+    fused: bool | None
+    no_decay_1d: bool
 
 
 class _Trainer(TypedDict, total=False):
@@ -48,6 +59,11 @@ class _Trainer(TypedDict, total=False):
     limit_train_batches: _Positive | _Share | None
     limit_val_batches: _Positive | _Share | None
     fast_dev_run: bool | _Whole
+    sync_batchnorm: bool | None
+    benchmark: bool | None
+    detect_anomaly: bool
+    enable_progress_bar: bool | None
+    enable_model_summary: bool | None
 
 
 class _Archives(TypedDict, total=False):
@@ -55,10 +71,14 @@ class _Archives(TypedDict, total=False):
 
 
 class Options(TypedDict, total=False):
-    """The numbers among the options of all commands; other options are not checked."""
+    """The numbers and switches among the options of all commands; other options are not checked.
+
+    Of a switch a text is refused, as Hydra and OmegaConf read `no`: it would be true.
+    """
 
     seed: _Seed
     data: _Data
+    model: _Model
     optimizer: _Optimizer
     trainer: _Trainer
     batch_size: _Positive
@@ -75,10 +95,17 @@ class Options(TypedDict, total=False):
     retry_wait: _Number
     unpack_factor: _Number
     unpack_limit: _Number
+    accept_terms: bool
+    keep_archives: bool
+    dicom_sr: bool
+    include_patient_id: bool
+    robustness: bool
+    page: bool
+    output_dir: str
 
 
-def check_numbers(config: DictConfig) -> None:
-    """Raise `BoneAgeError` for the first option of a configuration that is not a number in its range."""
+def check_values(config: DictConfig) -> None:
+    """Raise `BoneAgeError` for the first number or switch of a configuration that cannot be right."""
     from pydantic import TypeAdapter, ValidationError  # slow to import
 
     values: dict[str, Any] = {}
@@ -97,6 +124,7 @@ def check_numbers(config: DictConfig) -> None:
         option = _option(values, errors[0]["loc"])
         reasons = [e["msg"] for e in errors if _option(values, e["loc"]) == option]
         why = ", or ".join(reason.replace("Input should", "it must", 1) for reason in reasons)
+        why = why.replace("a valid boolean", "true or false")
         raise BoneAgeError(f"{option}={OmegaConf.select(config, option)}: {why}.") from error
 
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue
 
 from boneage_pl.cli import CONF_DIR
-from boneage_pl.cli.checks import check_numbers
+from boneage_pl.cli.checks import check_values
 from boneage_pl.cli.help import config_dirs, group_choices, suggest_overrides
 from boneage_pl.cli.overrides import check_paths, expand_home, expand_home_in_override
 from boneage_pl.errors import BoneAgeError
@@ -40,7 +40,7 @@ def run_command(
         begun = True
         with exit_on_error(interrupted):
             expand_home(config)
-            check_numbers(config)
+            check_values(config)
             return task(config)
 
     try:

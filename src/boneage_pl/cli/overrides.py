@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from boneage_pl.errors import BoneAgeError
@@ -49,6 +49,11 @@ _OWN_OPTIONS = (
     "data.split_from",
     "data.split_file",
 )
+
+
+def as_list(named: object) -> list[str]:
+    """Return what an option names, one or several."""
+    return [str(name) for name in named] if isinstance(named, ListConfig) else [str(named)]
 
 
 def quote_override(key: str, value: str) -> str:

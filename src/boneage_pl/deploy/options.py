@@ -66,8 +66,6 @@ def resolve_format(config: DictConfig, count: int) -> ExportFormat:
     if config.precision not in kind.precisions:
         there = ", ".join(kind.precisions)
         raise BoneAgeError(f"precision={config.precision}: format={kind.name} has {there}.")
-    if count == 0:
-        raise BoneAgeError("ckpt=[]: name at least one checkpoint.")
     if count > 1 and not kind.takes_several:
         raise BoneAgeError(
             f"format={kind.name} is of one checkpoint, and ckpt names {count}: export each by itself."

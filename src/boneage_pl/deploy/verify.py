@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from boneage_pl.cli.overrides import as_list
 from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.deploy.export_module import PredictFn
 from boneage_pl.errors import BoneAgeError
@@ -111,13 +112,13 @@ def _from_validation(config: DictConfig, members: Sequence[EnsembleMember]) -> V
 
 
 def _from_files(config: DictConfig, member: EnsembleMember) -> VerificationSet:
-    named = config.verify_images
-    listed = [str(named)] if isinstance(named, str) else [str(name) for name in named]
     frame, levels = member.resize_spec, member.metadata.bit_depths
     loaded: list[tuple[NDArray[np.uint8], bool]] = []
     refused = []
     # a file of unknown sex is tried with both: a prediction is only compared with itself
-    for result in load_images(expand_inputs(listed, "unknown"), [frame], levels, cores()):
+    for result in load_images(
+        expand_inputs(as_list(config.verify_images), "unknown"), [frame], levels, cores()
+    ):
         if result.prediction.error:
             refused.append(f"{result.request.path}: {result.prediction.error}")
             continue
@@ -126,7 +127,9 @@ def _from_files(config: DictConfig, member: EnsembleMember) -> VerificationSet:
             break
     if len(loaded) < 2:
         why = f"\n{refused[0]}" if refused else ""
-        raise BoneAgeError(f"verify_images={named}: {len(loaded)} can be read, and two are needed.{why}")
+        raise BoneAgeError(
+            f"verify_images={config.verify_images}: {len(loaded)} can be read, and two are needed.{why}"
+        )
     loaded.sort(key=lambda pair: pair[1])  # so that both halves have both sexes
     verification, calibration = loaded[::2], loaded[1::2]
     words = f"{len(verification)} pairs of image and sex that verify_images names"

@@ -9,8 +9,9 @@ from glob import glob
 from itertools import combinations
 from pathlib import Path
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
+from boneage_pl.cli.overrides import as_list
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.evaluation.comparison import (
     config_differences,
@@ -39,8 +40,7 @@ def compare_runs(config: DictConfig) -> Path:
     Raises:
         BoneAgeError: fewer than two, or one that cannot be read; see `add_known_ages` and `save_records`.
     """
-    names = [str(name) for name in (config.runs if isinstance(config.runs, ListConfig) else [config.runs])]
-    outputs = Path(config.output_dir)
+    names, outputs = as_list(config.runs), Path(config.output_dir)
     paths = dict.fromkeys(shortest_path(p.resolve()) for name in names for p in _find(name, outputs))
     if len(paths) < (2 if config.save_records is None else 1):
         raise BoneAgeError(f"runs={','.join(names)}: name at least two; this names {len(paths)}.")

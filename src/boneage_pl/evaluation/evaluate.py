@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from boneage_pl.cli.overrides import as_list
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.evaluation.breakdown import metrics_of, predictions_frame
 from boneage_pl.evaluation.calibration import LEVEL, add_intervals, measure_interval_coverage
@@ -55,10 +56,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
         keep_freed_memory()
     outputs = Path(config.output_dir)
     parse_tta(config.tta)  # refused before anything is loaded
-    names = list(config.ckpt) if isinstance(config.ckpt, ListConfig) else [config.ckpt]
-    if not names:
-        raise BoneAgeError("ckpt=[]: name at least one checkpoint.")
-    checkpoints = [load_checkpoint(path) for path in find_checkpoints(names, outputs)]
+    checkpoints = [load_checkpoint(path) for path in find_checkpoints(as_list(config.ckpt), outputs)]
     file, other = _load_other_model(config, outputs)
     dataset = select_evaluation_set(config, checkpoints, [other] if other else [])
     # refused before anything is predicted

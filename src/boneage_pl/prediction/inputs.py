@@ -108,8 +108,8 @@ def expand_inputs(
     """
     male = parse_sex(sex)
     names = [(name, expand_path(str(name))) for name in images]
-    if not names:
-        raise BoneAgeError("images=[]: name a file, a folder, a pattern or a table.")
+    if not names or not all(str(name) for name, _ in names):  # an empty one would be the working folder
+        raise BoneAgeError("images= is empty: name a file, a folder, a pattern or a table.")
     return chain.from_iterable([_expand_one(str(name), path, male, spec) for name, path in names])
 
 

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 
 from boneage_pl.cli import CONF_DIR
-from boneage_pl.cli.checks import check_numbers
+from boneage_pl.cli.checks import check_values
 from boneage_pl.cli.entrypoint import exit_on_error
 from boneage_pl.cli.overrides import expand_home, next_command, same_command, to_grammar
 from boneage_pl.errors import BoneAgeError
@@ -220,7 +220,7 @@ def check_options(config: DictConfig) -> None:
         )
     if not isinstance(config.get("callbacks"), DictConfig) or "checkpoint" not in config.callbacks:
         raise BoneAgeError("callbacks: without callbacks.checkpoint nothing of a run would be kept.")
-    check_numbers(config)
+    check_values(config)
     check_devices(config)
     check_trainer(config.trainer)
     normalize_precision(config.trainer.get("precision", AUTO))

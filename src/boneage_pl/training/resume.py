@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from boneage_pl.cli import CONF_DIR
-from boneage_pl.cli.checks import check_numbers
+from boneage_pl.cli.checks import check_values
 from boneage_pl.cli.overrides import quote_override, resume_command
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.training.run_dir import RESUMABLE_OPTIONS, is_running, load_run_config, to_plain
@@ -51,7 +51,7 @@ def expand_resume(arguments: list[str]) -> DictConfig:
     check_trusted_targets(_resolved(config, run), options)
     for key, value in options.items():
         OmegaConf.update(config, key, value)
-    check_numbers(config)
+    check_values(config)
     if (run / SUMMARY).exists() and "trainer.max_epochs" not in options:
         longer = OmegaConf.select(config, "trainer.max_epochs", default=0) + 10
         raise BoneAgeError(

@@ -97,13 +97,16 @@ def find_checkpoints(names: Iterable[object], outputs: Path) -> list[Path]:
     A sweep is named by its folder, or by an experiment that is one: its newest.
 
     Raises:
-        BoneAgeError: nothing is there, or a sweep has runs that have not ended.
+        BoneAgeError: nothing is named or there, or a sweep has runs that have not ended.
     """
-    return [
+    paths = [
         path
         for name in names
         for path in _sweep_checkpoints(str(name), outputs) or [find_checkpoint(str(name), outputs)]
     ]
+    if not paths:
+        raise BoneAgeError("ckpt=[]: name at least one checkpoint.")
+    return paths
 
 
 def runs_of_sweep(folder: Path) -> list[Path]:
