@@ -25,6 +25,7 @@ from boneage_pl.evaluation.report import write_training_report
 from boneage_pl.evaluation.run_summary import Summary, format_setup, format_summary, write_summary
 from boneage_pl.model.input_spec import get_input_spec
 from boneage_pl.model.layers import is_depthwise
+from boneage_pl.prediction.ensemble import parse_tta
 from boneage_pl.prediction.ood import add_ood_statistics
 from boneage_pl.training.build import build_datamodule, build_module, build_trainer, check_compile
 from boneage_pl.training.callbacks.logging import EpochLogger, SampleGrid, SaveMetadata, SeedEachEpoch
@@ -81,6 +82,7 @@ def train(cfg: DictConfig, index: DatasetIndex | None = None) -> Summary:
 def _train(cfg: DictConfig, run: Path, index: DatasetIndex | None) -> Summary:
     check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
     check_compile(cfg.compile)
+    parse_tta(cfg.tta)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
 
     beginning = InitialState.resolve(cfg, run)

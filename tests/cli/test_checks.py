@@ -21,7 +21,7 @@ from boneage_pl.errors import BoneAgeError
         ({"seed": "${nothing}"}, "nothing"),
         ({"include_patient_id": "no"}, "include_patient_id=no: it must be true or false."),
         ({"data": {"allow_leakage": "off"}}, "data.allow_leakage=off"),
-        ({"output_dir": None}, "output_dir=None"),
+        ({"output_dir": ""}, "output_dir="),
     ],
 )
 def test_option_out_of_range_is_named(config: dict[str, Any], option: str):

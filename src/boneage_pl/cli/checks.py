@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import TypedDict
@@ -101,7 +101,7 @@ class Options(TypedDict, total=False):
     include_patient_id: bool
     robustness: bool
     page: bool
-    output_dir: str
+    output_dir: Annotated[str, MinLen(1)]  # an empty one would be the root of the disk
 
 
 def check_values(config: DictConfig) -> None:

@@ -253,8 +253,8 @@ def check_devices(config: DictConfig) -> None:
     """Raise `BoneAgeError` for several devices without the strategy that makes them train together."""
     if not _is_distributed(config.trainer) and _wants_several_devices(config.trainer):
         raise BoneAgeError(
-            f"trainer.devices={config.trainer.devices}: several devices are trained on with trainer=ddp;\n"
-            "add it to the command."
+            f"trainer.devices={config.trainer.devices}: it is 1, or the number of one GPU as in [0]; several "
+            "devices are trained on with trainer=ddp."
         )
 
 
