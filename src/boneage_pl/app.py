@@ -6,6 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from boneage_pl.cli.entrypoint import run_command
 from boneage_pl.cli.overrides import as_list
+from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.optional import require_installed
 
 
@@ -18,6 +19,9 @@ def app(config: DictConfig) -> None:
     """
     for module in ("captum", "fastapi_offline", *(["gradio"] if config.page else [])):
         require_installed(module, "the server", "app")
+    token = os.environ.get("BONEAGE_TOKEN") if config.token is None else str(config.token)
+    if token == "":
+        raise BoneAgeError("BONEAGE_TOKEN is empty, and anybody could come in: give a token, or unset it.")
     from boneage_pl.webapp.server import bind, serve
 
     bound = bind(str(config.host), config.port)  # before the model is loaded
@@ -37,7 +41,7 @@ def app(config: DictConfig) -> None:
         max_bytes=config.max_upload_mb << 20,
         max_images=config.max_images,
         page=config.page,
-        token=config.token or os.environ.get("BONEAGE_TOKEN"),
+        token=token,
         root_path=config.root_path,
         allowed_hosts=config.allowed_hosts,
     )

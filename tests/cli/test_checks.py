@@ -22,6 +22,8 @@ from boneage_pl.errors import BoneAgeError
         ({"include_patient_id": "no"}, "include_patient_id=no: it must be true or false."),
         ({"data": {"allow_leakage": "off"}}, "data.allow_leakage=off"),
         ({"output_dir": ""}, "output_dir="),
+        ({"token": ""}, "token="),
+        ({"token": 12.5}, "token=12.5"),
     ],
 )
 def test_option_out_of_range_is_named(config: dict[str, Any], option: str):

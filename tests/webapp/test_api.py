@@ -29,8 +29,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Home:
 
 @pytest.fixture(scope="module")
 def client(home: Home) -> Iterator[httpx.Client]:
-    with served(home, "page=false", "token=secret", "max_upload_mb=2", "max_images=30") as site:
-        yield httpx.Client(base_url=site.url, headers={"Authorization": "Bearer secret"}, timeout=120)
+    with served(home, "page=false", "token=1234", "max_upload_mb=2", "max_images=30") as site:
+        yield httpx.Client(base_url=site.url, headers={"Authorization": "Bearer 1234"}, timeout=120)
 
 
 def predict(client: httpx.Client, *files: tuple[str, bytes], **fields: str) -> httpx.Response:

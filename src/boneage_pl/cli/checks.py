@@ -101,6 +101,7 @@ class Options(TypedDict, total=False):
     include_patient_id: bool
     robustness: bool
     page: bool
+    token: Annotated[str, MinLen(1)] | int | None
     output_dir: Annotated[str, MinLen(1)]  # an empty one would be the root of the disk
 
 
