@@ -158,7 +158,7 @@ def test_concurrent_clients_get_their_own(home: Home, client: httpx.Client):
 
 
 def test_killed_clients_leave_nothing(client: httpx.Client):
-    head = "POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\n"
+    head = "POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer 1234\r\n"
     head += "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000000\r\n\r\n--x\r\n"
     for _ in range(40):  # more than are served at a time
         with socket.create_connection((client.base_url.host, client.base_url.port)) as cut_short:
