@@ -2,8 +2,8 @@
 
     python -m experiments.v3_gpu data/mixed_development --keep docs/records/v3_gpu.json [--minutes 9]
 
-Every variant is `+experiment=v3` and one thing more. All validate on the same images, so that each is tested
-against v3 itself, paired. What has not ended in time is stopped, and goes on when the command is given again.
+Every variant is `+experiment=v3` and what its name says. All validate on the same images, so that each is
+tested against v3 itself, paired. What has not ended in time is stopped; the same command goes on.
 """
 
 import argparse

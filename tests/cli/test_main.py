@@ -90,7 +90,7 @@ def test_help_imports_no_torch(tmp_path: Path, arguments: list[str]):
             "data.rooot: BoneAgeDataModule takes no such option. Did you mean",
         ),
         (["+experiment=v1", "data.prefetch_factor=0"], "data.prefetch_factor=0"),
-        (["+experiment=v1", "trainer.devices=2"], "devices are trained on with trainer=ddp"),
+        (["+experiment=v1", "trainer.devices=2"], "trainer.devices=2: it is 1, or"),
     ],
 )
 def test_invalid_options_exit_2(

@@ -164,7 +164,7 @@ def test_hydra_full_error_prints_traceback(home: Home):
     ("option", "said"),
     [
         ("data.num_workers=-1", "data.num_workers=-1: it must be greater than or equal to 0"),
-        ("trainer.devices=2", "several devices are trained on with trainer=ddp"),
+        ("trainer.devices=2", "trainer.devices=2: it is 1, or"),
     ],
 )
 def test_resume_checks_options_like_a_new_run(home: Home, option: str, said: str):

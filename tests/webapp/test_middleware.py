@@ -9,7 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
+from boneage_pl import app as commands
+from boneage_pl.errors import BoneAgeError
 from boneage_pl.webapp.metrics import Metrics
 from boneage_pl.webapp.middleware import MAX_SERVING, RequestFilter
 from boneage_pl.webapp.uploads import Uploads
@@ -162,3 +165,9 @@ def test_upload_needs_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.Monke
     status, said = answered("/gradio_api/upload", "POST", uploads=uploads)  # in chunks
     assert (status, said["detail"]) == (507, "The server's disk is full; try again later.")
     assert answered("/api/v1/predict", "POST", uploads=uploads)[0] == 200  # in memory
+
+
+def test_empty_token_of_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BONEAGE_TOKEN", "")
+    with pytest.raises(BoneAgeError, match="BONEAGE_TOKEN is empty"):
+        commands.app(OmegaConf.create({"page": False, "token": None}))
