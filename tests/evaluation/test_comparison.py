@@ -121,7 +121,7 @@ def test_difference_is_first_minus_second(there: Path):
     ("rows", "why"),
     [
         (ages(1000), "no images in common"),
-        (ages(50), "only 10 images in common"),
+        (ages(50), "10 images in common: 20 are needed"),
         (ages().assign(bone_age=200.0), "other children under the same ids"),
     ],
 )

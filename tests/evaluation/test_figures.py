@@ -2,8 +2,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
-from boneage_pl.evaluation.figures import error_by_age, predicted_against_true
+from boneage_pl.evaluation.breakdown import metrics_by_part
+from boneage_pl.evaluation.figures import (
+    error_by_age,
+    error_by_part,
+    learning_curves,
+    predicted_against_true,
+    worst_cases,
+)
 
 ANSWERS = pd.DataFrame(
     {
@@ -35,3 +43,14 @@ def test_non_finite_predictions_can_be_plotted(tmp_path: Path):
     broken = ANSWERS.assign(predicted=[np.nan, np.inf, np.nan, np.nan])
     for draw in (predicted_against_true, error_by_age):
         draw(broken).savefig(tmp_path / "figure.png")
+
+
+@pytest.mark.parametrize("name", ["_hidden", r"a $\frac$", "3$"])
+def test_names_are_shown_as_they_are(tmp_path: Path, name: str):
+    metrics = metrics_by_part(ANSWERS.assign(id=list("abcd")))
+    epoch = {"epoch": 0, "train_mae": 2.0, "val_mae": 1.0}
+    for figure in (error_by_part({name: metrics}), learning_curves({name: [epoch], "other": [epoch]})):  # type: ignore[list-item]
+        figure.savefig(tmp_path / "figure.png")
+        shown = [text.get_text().strip().replace(r"\$", "$") for text in figure.legends[0].get_texts()]
+        assert name in shown
+    worst_cases(ANSWERS.assign(id=name), np.zeros((4, 8, 8), np.uint8)).savefig(tmp_path / "figure.png")

@@ -20,7 +20,10 @@ EVALUATED = pd.DataFrame({"id": ["001", "2", "2"], "male": True, "bone_age": [50
 
 
 def test_predictions_are_matched_by_id(tmp_path: Path):
-    (tmp_path / "p.csv").write_text("id,predicted,bone_age\n2,61,60.4\n001,55.5,50\n7,1,2\n2,61,60.4\n")
+    (tmp_path / "p.csv").write_text(
+        "id,predicted,bone_age\n2,61,60.4\n001,55.5,50\n7,1,2\nNA,1,2\n2,61,60.4\n"
+    )
+    assert list(read_predictions(tmp_path / "p.csv", "runs")["id"]) == ["2", "001", "7", "NA"]
     months = predictions_for(tmp_path / "p.csv", EVALUATED, "compare_with")
     assert months.to_dict() == {"001": 55.5, "2": 61.0}
 
@@ -40,6 +43,8 @@ def test_sex_words_are_accepted(tmp_path: Path, words: tuple[str, str]):
         ("id,predicted,bone_age\n2,61,5 years\n", "1 bone ages are no numbers (id 2)"),
         ("id,predicted,male\n2,61,perhaps\n", "male says no sex for 2"),
         ("id,predicted\n2,61\n2,62\n", "several predictions for one image (id 2 first)"),
+        ("id,predicted\n2,61\n,62\n", "a row without an id"),
+        ("id,predicted\n", "no row"),
         ("id,predicted\n1,61\n", "has none of the evaluated images: its ids are like 1, these like 001"),
         (
             "id,predicted,bone_age\n2,61,160\n",

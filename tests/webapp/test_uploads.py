@@ -1,10 +1,12 @@
 import shutil
+import signal
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from boneage_pl.webapp import server
 from boneage_pl.webapp.uploads import _MAX_ITEMS, MAX_AGE_SECONDS, MAX_WAIT_SECONDS, TTLCache, Uploads
 
 
@@ -65,6 +67,31 @@ def test_abandoned_upload_expires(uploads: Uploads):
     assert list(uploads.folder.iterdir()) == [queued.parent]
     uploads.delete_expired(now + MAX_WAIT_SECONDS + 10)
     assert list(uploads.folder.iterdir()) == []
+
+
+def test_paths_that_clients_make_up_are_not_kept(uploads: Uploads):
+    uploads.keep([Path("/" + 300 * "a"), Path("/etc/hosts"), Path("a\0b")])
+    uploads.delete_expired()
+    assert not uploads._waiting
+
+
+def test_server_outlives_a_failing_sweep(monkeypatch: pytest.MonkeyPatch):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    sweeps = []
+
+    def sweep() -> None:
+        sweeps.append(None)
+        if len(sweeps) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(server, "_SWEEP", 0)
+    try:
+        server._until_stopped(sweep)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert len(sweeps) == 3
 
 
 def test_swept_folder_is_made_again(uploads: Uploads):

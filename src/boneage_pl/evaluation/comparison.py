@@ -117,8 +117,7 @@ def compare_pair(one: RunResults, other: RunResults, ids: set[str] | None = None
     if test["difference"] is not None:
         return test
     if test["images"] < MIN_PAIRS:
-        few = f"only {test['images']}" if test["images"] else "no"
-        return {**test, "why": f"{few} images in common"}
+        return {**test, "why": f"{test['images'] or 'no'} images in common: {MIN_PAIRS} are needed"}
     return {**test, "why": "predictions that are not numbers"}
 
 

@@ -14,7 +14,7 @@ from boneage_pl.evaluation.breakdown import bootstrap
 from boneage_pl.evaluation.metrics import NORMAL_95, mean
 from boneage_pl.evaluation.reference_results import published_curves
 from boneage_pl.training.history import EpochMetrics
-from boneage_pl.utils.plots import image_grid
+from boneage_pl.utils.plots import image_grid, literal
 
 WIDTH = 5.2  # inches: of a phone's 390 pixels, 75 an inch, so that 10 points are 10 pixels
 # apart in gray too, and by their markers
@@ -156,7 +156,8 @@ def learning_curves(runs: dict[str, list[EpochMetrics]], published: Iterable[str
             points = {row["epoch"]: row[key] for row in rows if row[key] is not None}
             dots = "." if len(points) < FEW_POINTS else ""
             style = {"ls": line, "color": COLORS[number % len(COLORS)], "marker": dots}
-            axes.plot([*points], [*points.values()], label=name if apart else f"{name}, {words}", **style)
+            label = literal(name if apart else f"{name}, {words}")
+            axes.plot([*points], [*points.values()], label=label, **style)
             shown += [value for value in points.values() if np.isfinite(value)]
         for name, shade in zip(published, ("0.1", "0.45", "0.75"), strict=False):
             points = {epoch: of[key == "val_mae"] for epoch, of in published_curves()[name].items()}
@@ -166,7 +167,8 @@ def learning_curves(runs: dict[str, list[EpochMetrics]], published: Iterable[str
         axes.set(xlabel="epoch", ylabel="mean absolute error (months)", title=words if apart else None)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-    near = [value for value in shown if value <= OUTLIER_FACTOR * np.median(shown)]
+    highest = OUTLIER_FACTOR * np.median(shown or [0])
+    near = [value for value in shown if value <= highest]
     charts[0].set_ylim(0, 1.1 * max(near, default=0) or 1)
     handles, labels = charts[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
@@ -192,7 +194,7 @@ def error_by_part(metrics: dict[str, dict[str, Any]]) -> Figure:
         places = [parts.index(row["name"]) + (number + 0.5) / (len(rows) + 0.5) for row in shown]
         color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
         values = [row["mae"]["value"] for row in shown]
-        axes.plot(values, places, ls="", ms=5, label=name, color=color, marker=marker)
+        axes.plot(values, places, ls="", ms=5, label=literal(name), color=color, marker=marker)
         ends = np.array([[row["mae"]["low"], row["mae"]["high"]] for row in shown], float).reshape(-1, 2)
         axes.hlines(places, *ends.T, color=color, lw=1.2)
     axes.set_yticks(np.arange(len(parts)) + 0.5, parts)

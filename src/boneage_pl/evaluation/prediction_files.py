@@ -29,7 +29,7 @@ def read_predictions(path: Path, option: str) -> pd.DataFrame:
         BoneAgeError: not such a file; a prediction, age or sex that is none; an id with two predictions.
     """
     try:
-        table = pd.read_csv(path, dtype={"id": str, "male": str})
+        table = pd.read_csv(path, dtype={"id": str, "male": str}, keep_default_na=False)  # "NA" is an id, too
     except (OSError, ValueError) as error:
         raise BoneAgeError(f"{option}={path} cannot be read as a table: {error}") from error
     if missing := [name for name in REQUIRED if name not in table]:
@@ -37,6 +37,8 @@ def read_predictions(path: Path, option: str) -> pd.DataFrame:
             f"{option}={path} lacks {' and '.join(missing)}; its columns are {', '.join(table.columns)}.\n"
             "A file of predictions has an id and what was predicted, in months, in each row."
         )
+    if table.empty or (table["id"] == "").any():
+        raise BoneAgeError(f"{option}={path}: {'no row' if table.empty else 'a row without an id'}.")
     for column in (name for name in _NUMBERS if name in table):
         values = pd.to_numeric(table[column], errors="coerce").astype(float)
         if (bad := ~np.isfinite(values)).any():

@@ -167,7 +167,10 @@ def _load_run(folder: Path) -> RunResults:
             results.summary = _json(finished)
             results.metrics = _json(report / "metrics.json")
             if not record:
-                results.predictions = pd.read_csv(report / "predictions.csv", dtype={"id": str})
+                missing = {"predicted": [""], "error": [""]}  # "NA" is an id, too
+                results.predictions = pd.read_csv(
+                    report / "predictions.csv", dtype={"id": str}, keep_default_na=False, na_values=missing
+                )
                 results.predictions[["id", "male", "bone_age", "error", "seen_in_training"]]
             results.metrics["overall"]["mae"]["value"], results.summary["verdict"]
         results.planned  # noqa: B018 — it is there

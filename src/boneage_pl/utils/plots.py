@@ -1,4 +1,4 @@
-"""Grid of images as a figure."""
+"""Grid of images as a figure; names in figures."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 TILE_INCHES = 2.0  # of an image's width
 GAP = 0.06  # of it
 LINE = 0.1  # of it, a line of a title
+
+
+def literal(name: str) -> str:
+    """Return a text that matplotlib shows as it is: no formula between dollars; not hidden for its _."""
+    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def image_grid(images: NDArray[np.generic], titles: Sequence[str], columns: int = 4) -> Figure:
@@ -32,7 +37,7 @@ def image_grid(images: NDArray[np.generic], titles: Sequence[str], columns: int 
         left, top = (at % columns) * (1 + GAP), -(at // columns) * step - LINE * lines
         extent = (left, left + 1, top - height, top)
         axes.imshow(image, cmap="gray", vmin=0, vmax=highest, extent=extent)
-        axes.text(left + 0.5, top + 0.01, title, ha="center", va="bottom", fontsize=8)
+        axes.text(left + 0.5, top + 0.01, literal(title), ha="center", va="bottom", fontsize=8)
     axes.set(xlim=(-GAP / 2, columns * (1 + GAP) - GAP / 2), ylim=(-rows * step, 0))
     axes.axis("off")
     return figure

@@ -22,6 +22,7 @@ from boneage_pl.webapp.middleware import App, RequestFilter
 from boneage_pl.webapp.service import PredictionService, SessionImage
 from boneage_pl.webapp.uploads import TTLCache, Uploads
 
+log = logging.getLogger(__name__)
 _SWEEP = 60  # seconds between searches for abandoned uploads
 _FIRST_PORT, _PORTS = 7860, 100
 _LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -167,4 +168,7 @@ def _until_stopped(*tidy: Callable[[], object]) -> None:
         signal.signal(number, stop)
     while not stopped.wait(_SWEEP):
         for do in tidy:
-            do()
+            try:
+                do()
+            except Exception:
+                log.exception("tidying up failed; the server goes on")

@@ -78,9 +78,10 @@ class Uploads:
                 self._waiting.difference_update(paths)
 
     def keep(self, paths: Iterable[Path]) -> None:
-        """Note that uploads wait in a queue: they are not abandoned."""
+        """Note that uploads wait in a queue: they are not abandoned. Of other paths nothing is noted."""
+        uploads = [path for path in paths if self.contains(path)]
         with self._lock:
-            self._waiting.update(paths)
+            self._waiting.update(uploads)
 
     def contains(self, path: Path) -> bool:
         """Whether a path is that of an upload, see `claim`."""
