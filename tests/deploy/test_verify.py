@@ -1,9 +1,22 @@
 """What is refused: answers that are not the checkpoint's, and a precision that costs too much."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
+from omegaconf import DictConfig
+from PIL import Image
 
-from boneage_pl.deploy.verify import ExportCheck, assert_accuracy, assert_parity, mae_increase
+from boneage_pl.data.images.resize import ResizeSpec
+from boneage_pl.deploy.verify import (
+    ExportCheck,
+    assert_accuracy,
+    assert_parity,
+    build_verification_set,
+    mae_increase,
+)
 from boneage_pl.errors import BoneAgeError
 
 
@@ -36,3 +49,17 @@ def test_mae_increase_has_interval():
     found = ExportCheck("int8", np.zeros(4), 1.0, 1.0, 1.0, np.array([9.0, 9.4, 9.0, 9.4]))
     assert found.row(exact).endswith("9.200  +0.200 ± 0.196")  # 1.96 · 0.2 / √4
     assert exact.row(exact).endswith("9.000")
+
+
+def test_named_images_are_not_measured_on_what_calibrates(tmp_path: Path):
+    noise = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
+    for number, pixels in enumerate(noise):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    rows = "\n".join(f"{number}.png,{'unknown' if number else 'M'}" for number in range(5))
+    (tmp_path / "hands.csv").write_text(f"path,sex\n{rows}\n")  # whose sexes do not matter
+    member: Any = SimpleNamespace(resize_spec=ResizeSpec(32), metadata=SimpleNamespace(bit_depths=()))
+    for name in (tmp_path, tmp_path / "hands.csv"):
+        trial = build_verification_set(DictConfig({"verify_images": str(name), "verify_count": 9}), [member])
+        for batch, expected in ((trial.images, noise[::2]), (trial.calibration, noise[1::2])):
+            assert (batch.image[:, 0] == np.concatenate([expected, expected])).all()
+            assert batch.male.tolist() == [0] * len(expected) + [1] * len(expected)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from boneage_pl.cli.overrides import as_list
-from boneage_pl.data.images.resize import ResizeSpec
+from boneage_pl.data.images.resize import Pixels
 from boneage_pl.deploy.export_module import PredictFn
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.evaluation.eval_data import select_evaluation_set
@@ -113,16 +113,13 @@ def _from_validation(config: DictConfig, members: Sequence[EnsembleMember]) -> V
 
 def _from_files(config: DictConfig, member: EnsembleMember) -> VerificationSet:
     frame, levels = member.resize_spec, member.metadata.bit_depths
-    loaded: list[tuple[NDArray[np.uint8], bool]] = []
-    refused = []
-    # a file of unknown sex is tried with both: a prediction is only compared with itself
-    for result in load_images(
-        expand_inputs(as_list(config.verify_images), "unknown"), [frame], levels, cores()
-    ):
+    loaded, refused = [], []
+    requests = (replace(one, male=False) for one in expand_inputs(as_list(config.verify_images)))
+    for result in load_images(requests, [frame], levels, cores()):
         if result.prediction.error:
             refused.append(f"{result.request.path}: {result.prediction.error}")
             continue
-        loaded.append((result.pixels[frame], bool(result.prediction.male)))
+        loaded.append(result.pixels[frame])
         if len(loaded) == 2 * config.verify_count:
             break
     if len(loaded) < 2:
@@ -130,15 +127,14 @@ def _from_files(config: DictConfig, member: EnsembleMember) -> VerificationSet:
         raise BoneAgeError(
             f"verify_images={config.verify_images}: {len(loaded)} can be read, and two are needed.{why}"
         )
-    loaded.sort(key=lambda pair: pair[1])  # so that both halves have both sexes
-    verification, calibration = loaded[::2], loaded[1::2]
-    words = f"{len(verification)} pairs of image and sex that verify_images names"
-    return VerificationSet(words, _to_batch(verification, frame), _to_batch(calibration, frame))
+    verification, calibration = (_as_both_sexes(loaded[start::2]) for start in (0, 1))
+    words = f"{len(loaded[::2])} of the images that verify_images names, as of a girl and of a boy"
+    return VerificationSet(words, verification, calibration)
 
 
-def _to_batch(samples: Sequence[tuple[NDArray[np.uint8], bool]], frame: ResizeSpec) -> ImageBatch:
-    image = np.stack([pixels for pixels, _ in samples]).reshape(-1, 1, frame.size, frame.size)
-    return ImageBatch(image, np.array([male for _, male in samples], np.float32))
+def _as_both_sexes(images: list[Pixels]) -> ImageBatch:
+    """Return images as of girls and again as of boys: a prediction is only compared with itself."""
+    return ImageBatch(np.stack(images * 2)[:, None], np.repeat([0, 1], len(images)).astype(np.float32))
 
 
 def _evenly_spaced(count: int, most: int) -> list[int]:

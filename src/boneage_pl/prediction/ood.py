@@ -344,7 +344,8 @@ def load_ood_detector(checkpoint: Checkpoint, predictor: BatchPredictor) -> OODD
         BoneAgeError: its statistics cannot be read.
     """
     if checkpoint.ood_statistics is None:
-        log.warning("%s has no out-of-distribution statistics (its training did not end).", checkpoint.path)
+        why = "its training did not end, or had too few images"
+        log.warning("%s has no out-of-distribution statistics: %s.", checkpoint.path, why)
         return None
     try:
         detector = OODDetector.from_dict(checkpoint.ood_statistics)

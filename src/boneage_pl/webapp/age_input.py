@@ -51,7 +51,7 @@ def _between(born: str, seen: str) -> float | None:
         raise BoneAgeError("An age needs both dates: of birth, and of the radiograph.")
     age = months_between(_date(born), _date(seen))
     if age is None:
-        raise BoneAgeError(f"From {born} to {seen} is no age: the radiograph must be later than the birth.")
+        raise BoneAgeError(f"From {born} to {seen} is no age of 0 to {MAX_AGE_MONTHS // 12} years.")
     return age
 
 

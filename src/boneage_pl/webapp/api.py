@@ -151,7 +151,7 @@ def create_api(service: PredictionService, metrics: Metrics, max_images: int, ro
         names = {id(request): file.filename or "" for request, file in zip(requests, files, strict=True)}
         results = list(service.predict_many(requests))
         predictions = [_complete(service, r, names[id(r.request)], age, interval_level) for r in results]
-        if DICOM in accept:
+        if DICOM in [kind.partition(";")[0].strip().lower() for kind in accept.split(",")]:
             return _structured_report(service, contents, predictions, interval_level, identify=identify)
         items = [PredictedAge(**prediction.to_dict()) for prediction in predictions]
         if gradcam:
