@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from boneage_pl.data.split import age_edges, assign_groups
+from boneage_pl.data.groups import age_edges, assign_groups
 from boneage_pl.data.tables.load import read_table
 from boneage_pl.evaluation.metrics import with_intervals
 from boneage_pl.evaluation.paired_test import paired_comparison

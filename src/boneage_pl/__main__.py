@@ -15,7 +15,7 @@ from boneage_pl.cli.help import format_help
 from boneage_pl.cli.overrides import expand_home, expand_home_in_override
 from boneage_pl.data.tables.spec import resolve_cache_dir
 from boneage_pl.errors import BoneAgeError
-from boneage_pl.training.preflight import check_options, check_typed_trainer_options
+from boneage_pl.training.config_checks import check_options, check_typed_trainer_options
 from boneage_pl.training.resume import expand_resume
 from boneage_pl.training.run_dir import is_rank_zero, remove_empty_run_dir
 from boneage_pl.training.runs import LAST, PREVIOUS

@@ -26,7 +26,7 @@ from boneage_pl.evaluation.run_summary import Summary, format_setup, format_summ
 from boneage_pl.model.input_spec import get_input_spec
 from boneage_pl.model.layers import is_depthwise
 from boneage_pl.prediction.ensemble import parse_tta
-from boneage_pl.prediction.ood import add_ood_statistics
+from boneage_pl.prediction.ood_fitting import add_ood_statistics
 from boneage_pl.training.build import build_datamodule, build_module, build_trainer, check_compile
 from boneage_pl.training.callbacks.logging import EpochLogger, SampleGrid, SaveMetadata, SeedEachEpoch
 from boneage_pl.training.callbacks.signals import (

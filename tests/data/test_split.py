@@ -4,15 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from boneage_pl.data.groups import age_edges, assign_groups, group_name
 from boneage_pl.data.sampling import all_images, balanced, sqrt
-from boneage_pl.data.split import (
-    age_edges,
-    assign_groups,
-    count_draws,
-    draws_each_epoch,
-    group_name,
-    make_split,
-)
+from boneage_pl.data.split import count_draws, draws_each_epoch, make_split
 from boneage_pl.errors import BoneAgeError
 
 

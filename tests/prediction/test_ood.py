@@ -6,15 +6,9 @@ import torch
 
 from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.model.inference import BatchPredictor, InferenceModule
-from boneage_pl.prediction.ood import (
-    LowRankGaussian,
-    OODDetector,
-    fit_ood_detector,
-    fit_orientation,
-    power_spectrum_features,
-    scale_ratio,
-    tolerance_limit,
-)
+from boneage_pl.prediction.mahalanobis import LowRankGaussian, tolerance_limit
+from boneage_pl.prediction.ood import OODDetector, power_spectrum_features, scale_ratio
+from boneage_pl.prediction.ood_fitting import fit_ood_detector, fit_orientation
 from tests.helpers.tiny_models import Ages, Gray
 
 

@@ -16,19 +16,13 @@ from boneage_pl.data.cache.index import index_images
 from boneage_pl.data.cache.store import ImageIndex
 from boneage_pl.data.dataloaders import DataLoaderFactory, DeviceImages
 from boneage_pl.data.dataset import Batch, check_shares
+from boneage_pl.data.groups import age_edges, missing_sex_note
 from boneage_pl.data.images.bit_depth import describe_bit_depths
 from boneage_pl.data.images.radiograph import load_resized
 from boneage_pl.data.images.resize import ReadPixels, ResizeMode, ResizeSpec
 from boneage_pl.data.phantom import generate_if_missing
 from boneage_pl.data.sampling import Sampling, balanced
-from boneage_pl.data.split import (
-    Protocol,
-    age_edges,
-    count_draws,
-    draws_each_epoch,
-    make_split,
-    missing_sex_note,
-)
+from boneage_pl.data.split import Protocol, count_draws, draws_each_epoch, make_split
 from boneage_pl.data.split_record import (
     SeenImages,
     check_images_unchanged,

@@ -21,34 +21,13 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from boneage_pl.data.groups import age_edges, assign_groups, check_group_sizes, group_name
 from boneage_pl.data.sampling import Sampling, balanced, rows_per_group
-from boneage_pl.data.tables.validate import format_list
 from boneage_pl.errors import BoneAgeError
 
 Protocol = Literal["disjoint", "natural", "published"]
 BALANCED = ("disjoint", "published")  # equal numbers of rows from every group
 COLUMNS = ["id", "bone_age", "male", "group", "subset"]
-
-
-def age_edges(ages: pd.Series, bins: int) -> list[float]:
-    """Return the `bins + 1` edges in months of equal-width age bins from the youngest to the oldest."""
-    return [float(edge) for edge in np.linspace(ages.min(), ages.max(), bins + 1)]
-
-
-def assign_groups(table: pd.DataFrame, edges: list[float]) -> pd.Series:
-    """Return each row's group: its age bin for girls, `bins` + its age bin for boys.
-
-    A bin holds its upper edge; the first one holds its lower edge too, as `pandas.cut` does.
-    """
-    bins = len(edges) - 1
-    age_bin = np.clip(np.searchsorted(edges, table["bone_age"], side="left") - 1, 0, bins - 1)
-    return pd.Series(age_bin + bins * table["male"].to_numpy(dtype=int), index=table.index, name="group")
-
-
-def group_name(group: int, edges: list[float]) -> str:
-    """Say a group in words, e.g. "boys of 23.7 to 46.4 months"."""
-    sex, age_bin = divmod(group, len(edges) - 1)
-    return f"{('girls', 'boys')[sex]} of {edges[age_bin]:.1f} to {edges[age_bin + 1]:.1f} months"
 
 
 def make_split(
@@ -276,74 +255,3 @@ def _validation_rows(protocol: str, age_bins: int, samples_per_group: int, val_f
             "each side needs at least one."
         )
     return rows
-
-
-def check_group_sizes(
-    table: pd.DataFrame, units: pd.Series, edges: list[float], samples: int, share: float
-) -> None:
-    """Refuse a table with a group of fewer than two images, and name the options that work with it.
-
-    Args:
-        table: `bone_age`, `male`.
-        units: of images, one of which cannot be on the other side of the split.
-        edges: of the age bins, months.
-        samples: wanted of each group.
-        share: of them that validates.
-    """
-    bins = len(edges) - 1
-    counts = _images_per_group(table, units, edges)
-    few = {count: [group for group, n in counts.items() if n == count] for count in (0, 1)}
-    if not few[0] and not few[1]:
-        return
-    works = suggest_split_options(table, units, bins, samples, share)
-    ages = table["bone_age"]
-    if ages.min() == ages.max():
-        raise BoneAgeError(f"All bone ages are {ages.min():g} months, which is one age bin.\n{works}")
-    words = [
-        f"{len(groups)} hold {'no' if count == 0 else 'a single'} image: "
-        + format_list((group_name(g, edges) for g in groups), 5)
-        for count, groups in few.items()
-        if groups
-    ]
-    raise BoneAgeError(
-        f"Of the {len(counts)} groups by sex and age, which need two images each, "
-        f"{'; '.join(words)}.\n{works}"
-    )
-
-
-def _images_per_group(table: pd.DataFrame, units: pd.Series, edges: list[float]) -> dict[int, int]:
-    """Return how many images each group has that can be divided, of the sexes that the table has."""
-    counts = units.groupby(assign_groups(table, edges)).nunique()
-    bins = len(edges) - 1
-    return {
-        bins * sex + age_bin: int(counts.get(bins * sex + age_bin, 0))
-        for sex in sorted(table["male"].astype(int).unique())
-        for age_bin in range(bins)
-    }
-
-
-def suggest_split_options(
-    table: pd.DataFrame, units: pd.Series, bins: int, samples: int, share: float
-) -> str:
-    """Return what makes every group large enough: fewer age bins, or fewer rows."""
-    for fewer in range(bins - 1, 0, -1):
-        counts = _images_per_group(table, units, age_edges(table["bone_age"], fewer))
-        if min(counts.values()) > 1:
-            each = max(-(-len(table) // len(counts)), 2)  # about every image once
-            each = next((n for n in range(each, samples) if 0 < round(n * share) < n), samples)
-            return f"What works with this table: data.age_bins={fewer} data.samples_per_group={each}"
-    sex = table["male"].astype(bool)
-    few = [name for name, of in (("girl", ~sex), ("boy", sex)) if units[of].nunique() == 1]
-    return (
-        f"No number of age bins works: there is a single {' and a single '.join(few)}, and each sex needs "
-        "two images.\nAdd images, or take the rows of that sex out: a table of one sex can be trained on."
-    )
-
-
-def missing_sex_note(table: pd.DataFrame) -> str:
-    """Say which sex is missing in a table; nothing where both are there."""
-    sexes = table["male"].astype(bool)
-    if sexes.nunique() != 1:
-        return ""
-    missing, there = ("girls", "boys") if sexes.iloc[0] else ("boys", "girls")
-    return f"no {missing} in the table: the groups are those of {there}, and nothing is learned of {missing}"

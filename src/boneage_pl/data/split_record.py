@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from boneage_pl.data.cache.store import ImageIndex
-from boneage_pl.data.split import COLUMNS, assign_groups
+from boneage_pl.data.groups import assign_groups
+from boneage_pl.data.split import COLUMNS
 from boneage_pl.errors import BoneAgeError
 
 

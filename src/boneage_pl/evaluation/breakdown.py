@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from boneage_pl.data.split import assign_groups, group_name
+from boneage_pl.data.groups import assign_groups, group_name
 from boneage_pl.evaluation.metrics import Values, agreement, mean, with_intervals
 from boneage_pl.prediction.conformal import AGES, age_region
 

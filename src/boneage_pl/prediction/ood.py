@@ -8,101 +8,30 @@ Nothing in it knows what a cat is.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from math import comb, inf
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from boneage_pl.data.images.decode import FORMATS
-from boneage_pl.data.images.resize import Pixels, ReadPixels, ResizeMode
+from boneage_pl.data.images.resize import Pixels, ResizeMode
 from boneage_pl.errors import BoneAgeError, first_line
-from boneage_pl.model.feature_maps import FeatureHook, LayerReached, ood_layer
 from boneage_pl.model.inference import BatchPredictor
-from boneage_pl.training.checkpoint import Checkpoint, load_for_inference
-from boneage_pl.utils.files import atomic_path
-from boneage_pl.utils.progress import progress
+from boneage_pl.prediction.mahalanobis import LowRankGaussian, Values
+from boneage_pl.training.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 # All numbers are our choices, see docs/PREDICTION.md.
-_COVERAGE = 0.975  # of new images that each limit lets pass: both flag under 5 %
-_CONFIDENCE = 0.95  # that it does, however few the validation images are
-MAX_IMAGES = 1500  # training images used, and validation images: more change little
-_MIN_IMAGES = 60  # of each; with fewer a limit hangs on one image
-_TURNED_IMAGES = 400  # training images used in each turn; 200 did as well
-_RIDGE = 100.0  # penalty of the classifier; 10 did as well, 1000 flagged more upright hands
+BANDS = (0.20, 0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.60, 0.71)  # cycles a pixel
 _MAX_SCORE = 5.0  # deviations: no single feature decides which way is up
-_RANK = 64  # principal components of the features
-_BANDS = (0.20, 0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.60, 0.71)  # cycles a pixel
 _TOLERANCE = 1.1  # of a file's size: a tenth more or fewer pixels is not seen
-_MIN_VARIANCE = 1e-6  # of a variance, where points do not differ
-_BATCH = 32
 
-Values = NDArray[np.float32]
 Images = Sequence[Pixels] | Pixels  # uint8 [N, side, side]
 Flags = dict[str, NDArray[np.bool_]]  # [B], by the name of a quality flag
-
-
-@dataclass
-class LowRankGaussian:
-    """Probabilistic principal components of standardized points (Tipping and Bishop, J R Stat Soc B 1999).
-
-    A Mahalanobis distance whose small variances are replaced by their mean; of features, it tells what a
-    network does not know (Lee et al., NeurIPS 2018).
-
-    Args:
-        mean: [D].
-        scale: [D], each coordinate's deviation.
-        directions: [D, K], orthonormal.
-        variances: [K] along them.
-        residual_variance: mean variance in the other directions; 0 where there are none.
-        limit: the distance beyond which a point is none of them.
-    """
-
-    mean: Values
-    scale: Values
-    directions: Values
-    variances: Values
-    residual_variance: float
-    limit: float = inf
-
-    @classmethod
-    def fit(cls, points: Values, others: Values, rank: int) -> "LowRankGaussian":
-        """Fit points [N, D], with the limit that others [M, D] like them, and new ones, keep."""
-        mean, scale = points.mean(0), points.std(0)
-        scale = np.maximum(scale, 1e-4 * scale.max() + 1e-12)
-        scaled = torch.from_numpy((points - mean) / scale)
-        rank = min(rank, points.shape[1], len(points) // 4)
-        with torch.random.fork_rng(devices=[]):  # it begins with random directions: always the same
-            torch.manual_seed(0)
-            _, spread, vectors = torch.svd_lowrank(scaled, q=min(rank + 16, *scaled.shape), niter=4)
-        variances = (spread[:rank] ** 2 / (len(points) - 1)).clamp(min=_MIN_VARIANCE)
-        left = points.shape[1] - rank
-        rest = max(float(scaled.var(0).sum() - variances.sum()) / left, _MIN_VARIANCE) if left else 0.0
-        found = cls(mean, scale, vectors[:, :rank].contiguous().numpy(), variances.numpy(), rest)
-        found.limit = tolerance_limit(found.mahalanobis(others))
-        return found
-
-    def standardize(self, points: Values) -> Values:
-        """Return points [N, D] in deviations from the mean."""
-        return (points - self.mean) / self.scale
-
-    def mahalanobis(self, points: Values) -> Values:
-        """Return the distance of points [N, D], [N]; 1 is usual."""
-        scaled = self.standardize(points)
-        along = scaled @ self.directions
-        square = (along**2 / self.variances).sum(1)
-        if self.residual_variance:
-            square = square + ((scaled**2).sum(1) - (along**2).sum(1)).clip(0) / self.residual_variance
-        return np.sqrt(square / self.mean.size)
 
 
 @dataclass
@@ -141,8 +70,9 @@ class OODDetector:
                 f"network's {self.layer} gives {points.shape[-1]}: it was not made by this project."
             )
         is_ood = ~(known.mahalanobis(points) <= known.limit)  # also of what is no number
-        turns = 0 if self.orientation is None else (_with_bias(known, points) @ self.orientation).argmax(1)
-        rotated = np.broadcast_to(np.not_equal(turns, 0), len(points))
+        rotated = np.zeros(len(points), bool)
+        if self.orientation is not None:
+            rotated = (orientation_inputs(known, points) @ self.orientation).argmax(1) != 0
         return {"out_of_distribution": is_ood, "rotated": rotated}
 
     def matches_resolution(
@@ -202,80 +132,13 @@ class OODDetector:
         return found
 
 
-def tolerance_limit(distances: Values) -> float:
-    """Return what `_COVERAGE` of new distances stay within, with `_CONFIDENCE`: [M] → a limit.
-
-    One-sided and distribution-free (Wilks, Ann Math Stat 1941): if the share beyond were larger, so few of
-    these would hardly be beyond. Of fewer than 119 it is the largest, which promises less.
-    """
-    count, beyond, probability = len(distances), -1, 0.0
-    while probability <= 1 - _CONFIDENCE:  # of so few beyond
-        beyond += 1
-        probability += comb(count, beyond) * (1 - _COVERAGE) ** beyond * _COVERAGE ** (count - beyond)
-    return float(np.sort(distances)[-max(beyond, 1)])
-
-
 def scale_ratio(size: tuple[int, int], side: int, mode: ResizeMode) -> float:
     """Return how many of a file's pixels there are for one of the square's, along a line, at most 1."""
     return min((max(size) if mode == "pad" else min(size)) / side, 1.0)
 
 
-def fit_ood_detector(
-    predictor: BatchPredictor, train: Images, validation: Images, ratios: Sequence[float] = ()
-) -> OODDetector | None:
-    """Fit what a trained network knows of its images; `None` if they are too few to say.
-
-    Args:
-        predictor: the network.
-        train: images that it was trained on, uint8 [N, H, W].
-        validation: others of their kind, uint8 [M, H, W]: they set the limits.
-        ratios: `scale_ratio` of the training images' files; empty where they are not known.
-    """
-    if min(len(train), len(validation)) < _MIN_IMAGES:
-        return None
-    spectrum, expected = power_spectrum_features(train), power_spectrum_features(validation)
-    detector = OODDetector("", None, LowRankGaussian.fit(spectrum, expected, len(_BANDS)))
-    detector.scale_range = [min(ratios), max(ratios)] if ratios else None
-    layer = ood_layer(predictor.module.network, train[0].shape[-1])
-    if layer is None:
-        return detector
-    # mirrored too, as in training; a sample of them in each quarter turn
-    few = train[:: -(-len(train) // _TURNED_IMAGES)]
-    views = [(train, 0, 1), (train, 0, -1), (validation, 0, 1), *((few, turns, 1) for turns in (1, 2, 3))]
-    batches = [(k, at) for k, (images, *_) in enumerate(views) for at in range(0, len(images), _BATCH)]
-    found: list[list[Values]] = [[] for _ in views]
-    with FeatureHook(predictor.module.network, layer, stop=True) as hook:
-        for k, at in progress(batches, len(batches), "fitting out-of-distribution statistics", "batches"):
-            images, turns, step = views[k]
-            batch = np.rot90(np.asarray(images[at : at + _BATCH]), turns, (1, 2))[:, :, ::step]
-            with suppress(LayerReached):
-                predictor(np.ascontiguousarray(batch), [False] * len(batch))
-            found[k].append(hook.features.numpy())
-    plain, mirrored, others, *turned = map(np.concatenate, found)
-    turned = [upright := np.concatenate([plain, mirrored]), *turned]
-    if all(np.isfinite(points).all() for points in (others, *turned)):  # else its training diverged
-        detector.layer, detector.features = layer, LowRankGaussian.fit(upright, others, _RANK)
-        detector.orientation = fit_orientation(detector.features, turned)
-    return detector
-
-
-def fit_orientation(features: LowRankGaussian, turned: list[Values]) -> Values:
-    """Return the ridge regression of the turn on features: [D + 1, 4].
-
-    Args:
-        features: of upright images.
-        turned: [N, D] for each of four turns; each weighs alike.
-    """
-    points = _with_bias(features, np.concatenate(turned))
-    counts = [len(part) for part in turned]
-    turns = np.eye(len(turned), dtype=np.float32).repeat(counts, axis=0)
-    weighted = points.T * (turns / counts).sum(1, dtype=np.float32) * (sum(counts) / len(counts))
-    return np.linalg.solve(
-        weighted @ points + _RIDGE * np.eye(len(weighted), dtype=np.float32), weighted @ turns
-    )
-
-
-def _with_bias(features: LowRankGaussian, points: Values) -> Values:
+def orientation_inputs(features: LowRankGaussian, points: Values) -> Values:
+    """Return the inputs of the classifier of turns, of points [N, D]: [N, D + 1], clipped, and 1."""
     scores = features.standardize(points).clip(-_MAX_SCORE, _MAX_SCORE)
     return np.pad(scores, ((0, 0), (0, 1)), constant_values=1)
 
@@ -291,7 +154,7 @@ def _band_energies(pixels: Pixels) -> Values:
     window, ring = _frequency_rings(*pixels.shape)
     values = pixels.astype(np.float32)
     power = np.abs(np.fft.rfft2((values - values.mean()) * window)) ** 2
-    count = len(_BANDS) + 1
+    count = len(BANDS) + 1
     sums = np.bincount(ring, power.ravel(), count)[1:-1]  # without what lies outside all
     return np.log(sums / np.bincount(ring, minlength=count)[1:-1].clip(1) + 1)
 
@@ -301,40 +164,7 @@ def _frequency_rings(height: int, width: int) -> tuple[Values, NDArray[np.int64]
     """Return what an image is faded out with at its edges, and the ring of each of its frequencies."""
     window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
-    return window, np.digitize(radius, _BANDS).ravel()
-
-
-def add_ood_statistics(path: Path, read: ReadPixels, paths: Mapping[str, str], config: Any) -> None:
-    """Fit a detector for a run's best checkpoint and store it there, unless it has one.
-
-    Args:
-        path: of the checkpoint.
-        read: ids → its images in its square.
-        paths: of the images' files by id, as far as they are known.
-        config: of the run, whose objects may be built: they have just been.
-    """
-    module, checkpoint = load_for_inference(path, config)
-    if checkpoint.ood_statistics is not None:
-        return
-    spec = checkpoint.metadata.resize_spec
-    train, validation = _sample_ids(checkpoint)
-    ratios = []
-    for file in (paths[i] for i in train if i in paths):
-        with suppress(Exception), Image.open(file, formats=FORMATS) as image:
-            ratios.append(scale_ratio(image.size, spec.size, spec.mode))
-    predictor = BatchPredictor(module, checkpoint.metadata.precision)
-    detector = fit_ood_detector(predictor, read(train), read(validation), ratios)
-    if detector is None:
-        return
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    content["ood_statistics"] = detector.to_dict()
-    try:
-        with atomic_path(path) as beside:
-            torch.save(content, beside)
-    except (OSError, RuntimeError) as error:  # PyTorch's writer turns what the disk says into the second
-        log.warning(
-            "%s has no out-of-distribution statistics: it cannot be written (%s)", path, first_line(error)
-        )
+    return window, np.digitize(radius, BANDS).ravel()
 
 
 def load_ood_detector(checkpoint: Checkpoint, predictor: BatchPredictor) -> OODDetector | None:
@@ -355,13 +185,3 @@ def load_ood_detector(checkpoint: Checkpoint, predictor: BatchPredictor) -> OODD
             f"{checkpoint.path} cannot be read: {first_line(error)}\nDelete it if it is yours."
         ) from error
     return detector
-
-
-def _sample_ids(checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
-    """Return up to `MAX_IMAGES` training and validation ids; one of the same pixels, none of both."""
-    split = checkpoint.metadata.split
-    content = split.get("pixel_sha256") or split["file_sha256"]
-    sides = [{content.get(i, i): i for i in split[side]} for side in ("train", "validation")]
-    sides[1] = {key: i for key, i in sides[1].items() if key not in sides[0]}
-    train, validation = (list(side.values())[:: -(-len(side) // MAX_IMAGES) or 1] for side in sides)
-    return train, validation

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from boneage_pl.data.images.decode import DICOM_EXTRA, MAX_FILE_BYTES, bad_image
-from boneage_pl.data.images.dicom_pixels import decode_pixels, read_texts, render
+from boneage_pl.data.images.dicom_display import render
+from boneage_pl.data.images.dicom_pixels import decode_pixels, read_texts
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -82,7 +83,7 @@ def non_image_class(path: Path | str) -> str:
 
 
 def decode_dicom(content: bytes, name: str) -> tuple[Image.Image, DicomTags]:
-    """Return the image of a DICOM file, mode `L`, as `dicom_pixels.render` makes it, and its tags.
+    """Return the image of a DICOM file, mode `L`, as `dicom_display.render` makes it, and its tags.
 
     Args:
         content: of the file.
