@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import lightning as L
 import pandas as pd
@@ -16,29 +16,19 @@ from boneage_pl.data.cache.index import index_images
 from boneage_pl.data.cache.store import ImageIndex
 from boneage_pl.data.dataloaders import DataLoaderFactory, DeviceImages
 from boneage_pl.data.dataset import Batch, check_shares
-from boneage_pl.data.groups import age_edges, missing_sex_note
+from boneage_pl.data.groups import missing_sex_note
 from boneage_pl.data.images.bit_depth import describe_bit_depths
 from boneage_pl.data.images.radiograph import load_resized
 from boneage_pl.data.images.resize import ReadPixels, ResizeMode, ResizeSpec
 from boneage_pl.data.phantom import generate_if_missing
 from boneage_pl.data.sampling import Sampling, balanced
-from boneage_pl.data.split import Protocol, count_draws, draws_each_epoch, make_split
-from boneage_pl.data.split_record import (
-    SeenImages,
-    check_images_unchanged,
-    check_no_leakage,
-    describe_population,
-    read_split,
-    split_from_dict,
-    split_to_dict,
-)
+from boneage_pl.data.split import Protocol
+from boneage_pl.data.split_source import SplitFrom, SplitSource
 from boneage_pl.data.tables.spec import DatasetSpec, resolve_cache_dir
 from boneage_pl.data.tables.validate import OnInvalid, check_on_invalid, drop_invalid_images
 from boneage_pl.errors import BoneAgeError
 
 log = logging.getLogger(__name__)
-
-SplitFrom = Literal["checkpoint", "new", "new_keep_train"]
 
 
 class BoneAgeDataModule(L.LightningDataModule):
@@ -52,9 +42,7 @@ class BoneAgeDataModule(L.LightningDataModule):
             also decides order and flips.
         split_seed: of the split alone; `None` for `seed`.
         split_file: a run's split.csv to use exactly, instead of drawing one.
-        split_from: with `origin`, draw a split instead of using the checkpoint's; `new_keep_train`: one
-            that keeps in training every image that it was trained on.
-        allow_leakage: with `origin`, accept validation images that the checkpoint trained on.
+        split_from, allow_leakage: with `origin`, see `SplitSource`.
         table, columns, age_unit, sheet: how the table is found and read, see `DatasetSpec`.
         on_invalid: rows and images that cannot be used raise an error (`raise`) or are left out (`skip`).
         cache: read the images from a cache that is built on first use (see `build_cache`), or decode the
@@ -129,7 +117,7 @@ class BoneAgeDataModule(L.LightningDataModule):
             on_device,
         )
         self.device_images: DeviceImages | None = None
-        self.split_options: dict[str, Any] = {
+        drawn_by = {
             "protocol": split_protocol,
             "age_bins": age_bins,
             "samples_per_group": samples_per_group,
@@ -137,19 +125,12 @@ class BoneAgeDataModule(L.LightningDataModule):
             "fold": fold,
             "seed": seed if split_seed is None else split_seed,
         }
-        if split_from not in get_args(SplitFrom):
-            raise BoneAgeError(f"data.split_from={split_from}: there are {', '.join(get_args(SplitFrom))}.")
-        self.keep_training = split_from == "new_keep_train"
-        self.split_file = split_file
-        self.allow_leakage = allow_leakage
+        self.split_source = SplitSource(drawn_by, sampler, split_file, origin, split_from, allow_leakage)
         self.on_invalid = check_on_invalid(on_invalid)
         self.cache = cache
         self.cache_dir = resolve_cache_dir(cache_dir, self.root)
         self.cache_workers = cache_workers
         self.phantom = phantom
-        self.sampler = sampler
-        self.origin = origin
-        self.use_origin = origin is not None and split_file is None and split_from == "checkpoint"
         self._dataset_index = index
         self._ready = False
 
@@ -164,7 +145,7 @@ class BoneAgeDataModule(L.LightningDataModule):
         index = self._index()
         if self.cache and index.cache is None:
             if not index.issues:
-                self._make_split(index.table)  # what cannot be divided is rejected before it is decoded
+                self.split_source.make(index.table)  # what cannot be divided is rejected before it is decoded
             index.cache = index.build_cache(self.cache_dir, self.resize_spec, self.cache_workers)
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
@@ -183,8 +164,8 @@ class BoneAgeDataModule(L.LightningDataModule):
         self.table = drop_invalid_images(issues, table, images.errors, images.pixel_sha256)
         if issues and self.on_invalid == "raise":
             raise issues.error()
-        origin = self.origin if self.use_origin else None
-        if origin and (lost := issues.filter({*origin["train"], *origin["validation"]})):
+        stored = self.split_source.stored
+        if stored and (lost := issues.filter({*stored["train"], *stored["validation"]})):
             raise BoneAgeError(
                 f"{len(lost)} images of the checkpoint's split cannot be used.\n{lost.summary()}\n"
                 "Fetch them again, or draw another split with data.split_from=new."
@@ -197,19 +178,8 @@ class BoneAgeDataModule(L.LightningDataModule):
         depths = describe_bit_depths((f.bit_depth for f in images.files.values()), images.bit_depths)
         for note in filter(None, (missing_sex_note(self.table), depths)):
             log.info("%s", note)
-        split, how, edges = self._make_split(self.table, images.pixel_sha256, images.file_sha256)
-        drawn = set(split["id"])
-        used = {i: images.file_sha256[i] for i in self.table["id"] if i in drawn}
-        if self.origin is not None and not self.allow_leakage:
-            if self.use_origin:
-                check_images_unchanged(used, self.origin["file_sha256"])
-            else:
-                check_no_leakage(split, images, self.origin)
-        population = describe_population(self.table, split, edges)
-        self.record = split_to_dict(
-            split, used, images.pixel_sha256, self.origin, **how, edges=edges, population=population
-        )
-        self.split = split
+        self.split, how = self.split_source.make(self.table, images.pixel_sha256, images.file_sha256)
+        self.record = self.split_source.record(self.split, how, self.table, images)
         self.draws = dict(how["draws"]) if how.get("draws") else None
         self._ready = True
 
@@ -233,33 +203,6 @@ class BoneAgeDataModule(L.LightningDataModule):
                 "Build it with  python -m boneage_pl.prepare data.root=<folder>  and the same options."
             )
         return index.cache.read, index.cache.images
-
-    def _make_split(
-        self,
-        table: pd.DataFrame,
-        contents: Mapping[str, str] | None = None,
-        hashes: Mapping[str, str] | None = None,
-    ) -> tuple[pd.DataFrame, dict[str, Any], list[float]]:
-        if self.use_origin and self.origin is not None:
-            how = {key: self.origin[key] for key in (*self.split_options, "draws") if key in self.origin}
-            return split_from_dict(self.origin, table), how, self.origin["edges"]
-        edges = age_edges(table["bone_age"], self.split_options["age_bins"])
-        if self.split_file is not None:
-            split = read_split(Path(self.split_file), table)
-            return split, {**self.split_options, "protocol": f"file {self.split_file}"}, edges
-        trained: set[str] = set()
-        if self.keep_training and self.origin is not None:
-            trained = SeenImages.training_images(self.origin).overlap(
-                table["id"], hashes or {}, contents or {}
-            )
-        split = make_split(
-            table, **self.split_options, pixel_sha256=contents, sampler=self.sampler, training_images=trained
-        )
-        how = dict(self.split_options)
-        if draws_each_epoch(how["protocol"], self.sampler):
-            draws = count_draws(split, self.sampler, how["samples_per_group"], how["val_fraction"])
-            how["draws"] = [list(pair) for pair in draws.items()]
-        return split, how, edges
 
     @property
     def validation_rows(self) -> pd.DataFrame:
