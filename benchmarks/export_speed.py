@@ -23,7 +23,7 @@ CALIBRATING = 20  # drawn hands: enough for ranges, where only the speed counts
 def hands(size: int, count: int) -> Any:
     """Return drawn radiographs as a trial has them."""
     from boneage_pl.data.phantom import render_radiograph
-    from boneage_pl.deploy.verify import ImageBatch
+    from boneage_pl.deploy.verification_set import ImageBatch
 
     pixels = [
         np.asarray(render_radiograph(10 * k, k % 2 == 0, seed=0, index=k, size=size))

@@ -10,13 +10,8 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from boneage_pl.data.images.resize import ResizeSpec
-from boneage_pl.deploy.verify import (
-    ExportCheck,
-    assert_accuracy,
-    assert_parity,
-    build_verification_set,
-    mae_increase,
-)
+from boneage_pl.deploy.verification_set import build_verification_set
+from boneage_pl.deploy.verify import ExportCheck, assert_accuracy, assert_parity, mae_increase
 from boneage_pl.errors import BoneAgeError
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from boneage_pl.data.images.decode import BadImageError
+from boneage_pl.data.images.checks import BadImageError
 from boneage_pl.data.images.radiograph import load_radiograph
 from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.data.tables.load import load_table

@@ -24,13 +24,12 @@ from boneage_pl.deploy.onnx import (
 )
 from boneage_pl.deploy.options import MODEL_CARD, ExportFormat, output_path
 from boneage_pl.deploy.torch_export import open_program, write_program
+from boneage_pl.deploy.verification_set import VerificationSet, build_verification_set
 from boneage_pl.deploy.verify import (
     TABLE_HEAD,
     ExportCheck,
-    VerificationSet,
     assert_accuracy,
     assert_parity,
-    build_verification_set,
     check_export,
     mae_increase,
     megabytes,

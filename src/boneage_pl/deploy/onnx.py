@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from boneage_pl.deploy.export_module import ExportModule, PredictFn, translate_export_errors
-from boneage_pl.deploy.verify import ImageBatch, predict_images
+from boneage_pl.deploy.verification_set import ImageBatch
+from boneage_pl.deploy.verify import predict_images
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.optional import import_optional
 from boneage_pl.utils.processes import cores

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain, islice
 
-from boneage_pl.data.images.decode import BLANK_IMAGE, BadImageError
+from boneage_pl.data.images.checks import BLANK_IMAGE, BadImageError
 from boneage_pl.data.images.radiograph import load_radiograph
 from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.prediction.types import Prediction, PredictionRequest, PredictionResult

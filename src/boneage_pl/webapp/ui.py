@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from importlib.resources import files
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -17,39 +16,11 @@ from boneage_pl.prediction.types import PredictionResult, format_years_months
 from boneage_pl.webapp import model_info, rendering
 from boneage_pl.webapp.age_input import parse_age
 from boneage_pl.webapp.batch_upload import UploadedFile, unpack_uploads
+from boneage_pl.webapp.dropzone import file_dropzone
 from boneage_pl.webapp.service import PredictionService, SessionImage
 from boneage_pl.webapp.uploads import TTLCache, Uploads
 
 log = logging.getLogger(__name__)
-
-
-def file_dropzone(uploads: Uploads, **options: Any) -> gr.File:
-    """Return a component whose value is a list of `UploadedFile`.
-
-    Methods are replaced on the component: for a class of our own Gradio writes a stub beside this file.
-
-    Args:
-        uploads: whose files it takes.
-        options: of Gradio's component.
-    """
-    zone = gr.File(elem_classes="drop", **options)
-
-    async def checked(path: str | Path | None) -> str | None:
-        if path is not None and not uploads.contains(Path(path)):
-            # a mounted Gradio would read any file of this machine, and fetch any other's
-            raise gr.Error("Only files that are dropped here are read.", print_exception=False)
-        return None if path is None else str(path)
-
-    zone.async_move_resource_to_block_cache = checked  # type: ignore[method-assign, assignment]
-    zone.preprocess = _files  # type: ignore[method-assign, assignment]
-    return zone
-
-
-def _files(payload: Any) -> list[UploadedFile]:
-    listed = [] if payload is None else getattr(payload, "root", [payload])
-    return [UploadedFile(Path(file.path), file.orig_name or Path(file.path).name) for file in listed]
-
-
 _SEX = {"F": False, "M": True}
 _ONE = [("Girl", "F"), ("Boy", "M"), ("Not known: both", "unknown")]
 _MANY = [

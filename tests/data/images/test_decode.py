@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms import v2
 
-from boneage_pl.data.images.decode import BadImageError
+from boneage_pl.data.images.checks import BadImageError
 from boneage_pl.data.images.radiograph import decode_radiograph, load_radiograph
 from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.model.input_spec import InputSpec, Normalize

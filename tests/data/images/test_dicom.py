@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders import JPEG2000LosslessDecoder
 
-from boneage_pl.data.images.decode import BadImageError
+from boneage_pl.data.images.checks import BadImageError
 from boneage_pl.data.images.dicom import DicomTags, decode_dicom, is_dicom, non_image_class
 from boneage_pl.data.images.radiograph import load_radiograph
 from tests.helpers.dicom_files import SYNTAXES, ramp, write_dicom

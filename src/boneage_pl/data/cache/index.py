@@ -7,7 +7,8 @@ from pathlib import Path
 
 from boneage_pl.data.cache.store import ImageIndex, SourceFile
 from boneage_pl.data.images.bit_depth import dataset_bit_depths, effective_bits
-from boneage_pl.data.images.decode import DICOM_EXTRA, BadImageError, read_file
+from boneage_pl.data.images.checks import BadImageError
+from boneage_pl.data.images.decode import DICOM_EXTRA, read_file
 from boneage_pl.data.images.radiograph import decode_radiograph
 from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.utils.processes import cores, parallel_map

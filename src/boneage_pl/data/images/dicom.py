@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from boneage_pl.data.images.decode import DICOM_EXTRA, MAX_FILE_BYTES, bad_image
+from boneage_pl.data.images.checks import MAX_FILE_BYTES, bad_image
+from boneage_pl.data.images.decode import DICOM_EXTRA
 from boneage_pl.data.images.dicom_display import render
 from boneage_pl.data.images.dicom_pixels import decode_pixels, read_texts
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 
-from boneage_pl.data.images.decode import bad_image, check_size
+from boneage_pl.data.images.checks import bad_image, check_size
 from boneage_pl.data.images.dicom_pixels import Values, read_texts
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from boneage_pl.data.images.checks import BadImageError, bad_image, check_size
 from boneage_pl.data.images.codestream import JPEG_MAGIC, decode_codestream, read_jpeg_header
-from boneage_pl.data.images.decode import DICOM_EXTRA, BadImageError, bad_image, check_size
+from boneage_pl.data.images.decode import DICOM_EXTRA
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -10,15 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from boneage_pl.data.images.decode import (
-    bad_image,
-    check_not_blank,
-    check_size,
-    decode_image,
-    read_file,
-    to_grayscale,
-)
+from boneage_pl.data.images.checks import bad_image, check_not_blank, check_size
+from boneage_pl.data.images.decode import decode_image, read_file
 from boneage_pl.data.images.dicom import DicomTags, decode_dicom, is_dicom
+from boneage_pl.data.images.grayscale import to_grayscale
 from boneage_pl.data.images.resize import Pixels, ResizeSpec
 from boneage_pl.data.tables.spec import IMAGE_SUFFIXES
 
@@ -57,7 +52,7 @@ def load_radiograph(source: ImageInput, bit_depths: Sequence[int] = ()) -> Radio
     Args:
         source: a path; a file's bytes; a Pillow image; an array of gray values [H, W], uint8, uint16, int16
             or int32; or of colors [H, W, 3], uint8 or uint16.
-        bit_depths: see `boneage_pl.data.images.decode.to_grayscale`.
+        bit_depths: see `boneage_pl.data.images.grayscale.to_grayscale`.
 
     Raises:
         BadImageError: it cannot be read as an image, or all of it is one value.
