@@ -3,12 +3,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from omegaconf import OmegaConf
 
+from boneage_pl.cli.overrides import expand_home
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.files import (
     atomic_path,
     atomic_write,
     check_free_space,
+    expand_path,
     format_bytes,
     translate_disk_errors,
     write_text,
@@ -85,3 +88,12 @@ def test_atomic_write_flushes_before_replace(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Path, "replace", lambda *paths: (happened.append("moved"), real(*paths))[1])
     atomic_write(tmp_path / "file", b"content", flush=flush)
     assert happened == (["flushed", "moved"] if flush else ["moved"])
+
+
+def test_names_that_no_file_can_have_are_refused(tmp_path: Path):
+    assert expand_path("a" * 255) == Path("a" * 255)
+    for text in ("a" * 300, f"{tmp_path}/{'a' * 300}/b.csv", f"{tmp_path}/{'a/' * 3000}"):
+        with pytest.raises(BoneAgeError, match="too long"):
+            expand_path(text)
+    with pytest.raises(BoneAgeError, match="too long"):
+        expand_home(OmegaConf.create({"hydra": {"run": {"dir": "a" * 300}}}))

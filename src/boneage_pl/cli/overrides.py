@@ -107,15 +107,21 @@ def check_paths(arguments: list[str]) -> None:
 
 
 def expand_home(config: DictConfig) -> None:
-    """Read a `~` at the start of each path in a configuration as the home folder, as a shell would."""
+    """Read a `~` at the start of each path in a configuration as the home folder, as a shell would.
+
+    Raises:
+        BoneAgeError: see `expand_path`.
+    """
     for key in PATHS:
         try:
             value = OmegaConf.select(config, key, throw_on_missing=False)
         except OmegaConfBaseException:  # a sweep's: it is not known yet
             continue
-        if isinstance(value, str) and value.startswith("~"):
-            with read_write(config):
-                OmegaConf.update(config, key, str(expand_path(value)))
+        if isinstance(value, str):
+            path = expand_path(value)
+            if value.startswith("~"):
+                with read_write(config):
+                    OmegaConf.update(config, key, str(path))
 
 
 def next_command(experiment: str, ckpt: str | None) -> str:

@@ -22,7 +22,7 @@ def experiment_of(run: Path) -> str | None:
     try:
         record = yaml.safe_load((run / ".hydra" / "hydra.yaml").read_text(encoding="utf-8"))
         return str(record["hydra"]["runtime"]["choices"]["experiment"])
-    except (OSError, KeyError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):  # ValueError: not UTF-8
         return None
 
 
@@ -111,7 +111,7 @@ def find_checkpoints(names: Iterable[object], outputs: Path) -> list[Path]:
 
 def runs_of_sweep(folder: Path) -> list[Path]:
     """Return the runs below a sweep's folder, in the order that they were started in."""
-    numbered = [run for run in folder.iterdir() if run.name.isdigit() and (run / ".hydra").is_dir()]
+    numbered = [run for run in folder.iterdir() if run.name.isdecimal() and (run / ".hydra").is_dir()]
     return sorted(numbered, key=lambda run: int(run.name))
 
 

@@ -14,14 +14,19 @@ def expand_path(text: str) -> Path:
     """Return the path, with a `~` at its start as the home folder.
 
     Raises:
-        BoneAgeError: there is no such user, or no home folder is known.
+        BoneAgeError: no such user, no home folder is known, or a name that is longer than a file's may be.
     """
     try:
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
+        path.lstat()
     except RuntimeError as error:
         raise BoneAgeError(
             f"{text}: there is no such home folder here. Write the whole path, or set HOME."
         ) from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # `Path.exists` would raise it anywhere
+            raise BoneAgeError(f"{text[:60]}…: {error.strerror}.") from error
+    return path
 
 
 @contextmanager
