@@ -95,5 +95,5 @@ def test_names_that_no_file_can_have_are_refused(tmp_path: Path):
     for text in ("a" * 300, f"{tmp_path}/{'a' * 300}/b.csv", f"{tmp_path}/{'a/' * 3000}"):
         with pytest.raises(BoneAgeError, match="too long"):
             expand_path(text)
-    with pytest.raises(BoneAgeError, match="too long"):
+    with pytest.raises(BoneAgeError, match=r"^hydra\.run\.dir=a+….* too long"):
         expand_home(OmegaConf.create({"hydra": {"run": {"dir": "a" * 300}}}))

@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from boneage_pl.cli import CONF_DIR
+from boneage_pl.utils.files import expand_path
 
 _TEXT = """Skeletal age in months from hand radiographs (RSNA 2017), in PyTorch Lightning.
 
@@ -105,7 +106,7 @@ def config_dirs(arguments: list[str]) -> list[Path]:
     flags = ("--config-dir", "-cd")
     after = [value for flag, value in pairwise(arguments) if flag in flags]
     joined = [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
-    return [Path(folder) for folder in (*after, *joined)]
+    return [expand_path(folder) for folder in (*after, *joined)]
 
 
 def suggest_overrides(arguments: list[str], config_name: str) -> list[str]:

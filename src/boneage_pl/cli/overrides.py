@@ -118,7 +118,10 @@ def expand_home(config: DictConfig) -> None:
         except OmegaConfBaseException:  # a sweep's: it is not known yet
             continue
         if isinstance(value, str):
-            path = expand_path(value)
+            try:
+                path = expand_path(value)
+            except BoneAgeError as error:
+                raise BoneAgeError(f"{key}={error}") from error
             if value.startswith("~"):
                 with read_write(config):
                     OmegaConf.update(config, key, str(path))
