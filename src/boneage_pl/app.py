@@ -1,6 +1,7 @@
 """Serve a trained model: a page for the browser and a REST API."""
 
 import os
+import re
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -8,6 +9,9 @@ from boneage_pl.cli.entrypoint import run_command
 from boneage_pl.cli.overrides import as_list
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.optional import require_installed
+
+_HOST = re.compile(r"\*|(\*\.)?[^*/:\s]+|\[?[\da-fA-F:]+\]?")  # any, a name or those below it, IPv6
+_ROOT_PATH = re.compile(r"(/[^/?#\s]+)*")
 
 
 def app(config: DictConfig) -> None:
@@ -22,6 +26,12 @@ def app(config: DictConfig) -> None:
     token = os.environ.get("BONEAGE_TOKEN") if config.token is None else str(config.token)
     if token == "":
         raise BoneAgeError("BONEAGE_TOKEN is empty, and anybody could come in: give a token, or unset it.")
+    hosts = None if config.allowed_hosts is None else as_list(config.allowed_hosts)
+    for host in hosts or ():
+        if not _HOST.fullmatch(host):
+            raise BoneAgeError(f"allowed_hosts={host}: give names without ports, as [boneage.example.org].")
+    if not _ROOT_PATH.fullmatch(config.root_path):
+        raise BoneAgeError(f"root_path={config.root_path}: it begins with / and does not end with it.")
     from boneage_pl.webapp.server import bind, serve
 
     bound = bind(str(config.host), config.port)  # before the model is loaded
@@ -43,7 +53,7 @@ def app(config: DictConfig) -> None:
         page=config.page,
         token=token,
         root_path=config.root_path,
-        allowed_hosts=config.allowed_hosts,
+        allowed_hosts=hosts,
     )
 
 

@@ -102,6 +102,7 @@ class Options(TypedDict, total=False):
     robustness: bool
     page: bool
     token: Annotated[str, MinLen(1)] | int | None
+    root_path: str
     output_dir: Annotated[str, MinLen(1)]  # an empty one would be the root of the disk
 
 

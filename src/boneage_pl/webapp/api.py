@@ -79,20 +79,18 @@ class Problem(BaseModel):
     detail: str | list[dict[str, Any]]
 
 
-def create_api(service: PredictionService, metrics: Metrics, max_images: int, root_path: str = "") -> FastAPI:
+def create_api(service: PredictionService, metrics: Metrics, max_images: int) -> FastAPI:
     """Return the application. What waits for nothing is async: it is served while all threads predict.
 
     Args:
         service: predicts.
         metrics: that it shows.
         max_images: of one request.
-        root_path: of a reverse proxy, such as `/boneage`.
     """
     app = FastAPIOffline(
         title="boneage_pl",
         version=__version__,
         description="Bone ages, in months, from hand radiographs. A research result, not a medical device.",
-        root_path=root_path,
         redoc_url=None,
     )
     MultiPartParser.spool_max_size = SPOOL_BYTES

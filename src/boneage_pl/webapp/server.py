@@ -86,7 +86,7 @@ def serve(
         max_images: of one upload.
         page: whether there is a page beside the API.
         token: that clients must have; `None` for all of them.
-        root_path: of a reverse proxy, such as `/boneage`.
+        root_path: below which a reverse proxy serves it, such as `/boneage`; it strips that off.
         allowed_hosts: by which names clients may call the server; `None` for any, or of a server for this
             machine alone its own names.
     """
@@ -95,7 +95,7 @@ def serve(
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
         uploads, kept = Uploads(Path(folder)), TTLCache[SessionImage]()
         metrics = Metrics()
-        api = create_api(service, metrics, max_images, root_path)
+        api = create_api(service, metrics, max_images)
         if page:
             _mount_page(api, service, uploads, kept, max_bytes, max_images, root_path)
         host, port = bound.getsockname()[:2]
