@@ -114,7 +114,7 @@ def expand_inputs(
 
 
 def _expand_one(name: str, path: Path, male: Any, spec: DatasetSpec | None) -> Iterable[PredictionRequest]:
-    is_folder = os.path.isdir(path)  # noqa: PTH112 — a Path raises where a name is too long
+    is_folder = path.is_dir()
     if not is_folder and os.path.lexists(path):
         if path.suffix.lower() in TABLE_SUFFIXES:
             return requests_from_table(path, male, spec)
