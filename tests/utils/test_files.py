@@ -1,6 +1,8 @@
+import errno
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from omegaconf import OmegaConf
@@ -88,6 +90,13 @@ def test_atomic_write_flushes_before_replace(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Path, "replace", lambda *paths: (happened.append("moved"), real(*paths))[1])
     atomic_write(tmp_path / "file", b"content", flush=flush)
     assert happened == (["flushed", "moved"] if flush else ["moved"])
+
+
+def test_folder_that_may_not_be_entered_is_refused(monkeypatch: pytest.MonkeyPatch):
+    """Simulated: an administrator, as in a container, may enter all."""
+    monkeypatch.setattr(Path, "lstat", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
+    with pytest.raises(BoneAgeError, match=r"^/hidden/a\.ckpt: Permission denied"):
+        expand_path("/hidden/a.ckpt")
 
 
 def test_names_that_no_file_can_have_are_refused(tmp_path: Path):

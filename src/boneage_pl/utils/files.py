@@ -14,7 +14,8 @@ def expand_path(text: str) -> Path:
     """Return the path, with a `~` at its start as the home folder.
 
     Raises:
-        BoneAgeError: no such user, no home folder is known, or a name that is longer than a file's may be.
+        BoneAgeError: no such user, no home folder is known, a name that is longer than a file's may be, or a
+            folder that may not be entered.
     """
     try:
         path = Path(text).expanduser()
@@ -24,8 +25,9 @@ def expand_path(text: str) -> Path:
             f"{text}: there is no such home folder here. Write the whole path, or set HOME."
         ) from error
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:  # `Path.exists` would raise it anywhere
-            raise BoneAgeError(f"{text[:60]}…: {error.strerror}.") from error
+        if error.errno in (errno.ENAMETOOLONG, errno.EACCES):  # `Path.exists` would raise them anywhere
+            shown = text if len(text) <= 200 else f"{text[:60]}…"
+            raise BoneAgeError(f"{shown}: {error.strerror}.") from error
     return path
 
 
