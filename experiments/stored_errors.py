@@ -6,7 +6,8 @@
 
 Whoever has the images has the ids and ages, and gets the predictions back: a file for
 `python -m boneage_pl.compare 'runs=[v3.csv,mine.csv]'`. Errors of other images are refused. The last
-tests stored errors against the first file's, which needs no image.
+tests stored errors against the first file's, which needs no image; `a.csv+b.csv` are the errors of the mean
+of both predictions.
 """
 
 import argparse
@@ -42,9 +43,15 @@ def keep(predictions: Path, target: Path) -> None:
 
 
 def read(kept: Path) -> tuple[str, NDArray[np.float64]]:
-    """Return what tells the ids of kept errors and their order from any other, and the errors [N], months."""
-    head, *errors = kept.read_text(encoding="utf-8").split("\n")[:-1]
-    return head, np.array(errors, float)
+    """Return what tells the ids of kept errors and their order from any other, and the errors [N], months.
+
+    Raises:
+        BoneAgeError: `kept` is several files, joined by `+`, and they are not of the same images.
+    """
+    parts = [Path(name).read_text(encoding="utf-8").split("\n")[:-1] for name in str(kept).split("+")]
+    if len({head for head, *_ in parts}) > 1:
+        raise BoneAgeError(f"{kept}: these errors are not of the same images.")
+    return parts[0][0], np.mean([np.array(errors, float) for _, *errors in parts], axis=0)
 
 
 def give(kept: Path, root: Path, target: Path) -> None:
@@ -72,7 +79,9 @@ def compare(first: Path, others: list[Path]) -> tuple[Table, Table]:
         if its != ids:
             raise BoneAgeError(f"{file}: these errors are not of the images of {first}.")
         rows = pd.DataFrame({"id": range(len(errors)), "bone_age": 0.0, "predicted": errors, "error": errors})
-        runs.append(RunResults(file, file.stem, predictions=rows, metrics={"overall": metrics_of(rows)}))
+        files = [Path(part) for part in str(file).split("+")]
+        name = "+".join(part.stem for part in files)
+        runs.append(RunResults(files[0], name, predictions=rows, metrics={"overall": metrics_of(rows)}))
     return results_table(runs), paired_tests((run, runs[0]) for run in runs[1:])
 
 

@@ -52,12 +52,14 @@ def test_stored_errors_are_tested_without_images(tmp_path: Path):
     off = np.random.default_rng(0).normal(0, 10, 200).round(2)
     one, worse = kept(tmp_path / "one.csv", off), kept(tmp_path / "worse.csv", off + np.sign(off))
     same = kept(tmp_path / "same.csv", off)
-    results, tests = compare(one, [worse, one, same])
-    assert [row[0] for row in results[1:]] == ["one", "worse", "same"]
+    opposite = kept(tmp_path / "opposite.csv", -off)
+    results, tests = compare(one, [worse, one, same, Path(f"{one}+{opposite}")])
+    assert [row[0] for row in results[1:]] == ["one", "worse", "same", "one+opposite"]
+    assert results[4][1] == "0.00 (0.00 to 0.00)"
     assert float(results[1][1].split()[0]) == pytest.approx(np.abs(off).mean(), abs=0.01)
-    second, third = tests[1:]
+    second, third, _ = tests[1:]
     assert second[:2] == ["worse − one", "+1.00 (+1.00 to +1.00)"]
-    assert second[3] == "0.0004"  # of two tests: 2 × 2 / 10,001
+    assert second[3] == "0.0006"  # of three tests: 3 × 2 / 10,001
     assert third[1:4] == ["+0.00 (+0.00 to +0.00)", "1.0000", "1.0000"]
 
 
@@ -65,3 +67,5 @@ def test_mismatched_errors_are_refused(tmp_path: Path):
     off = np.zeros(30)
     with pytest.raises(BoneAgeError, match="not of the images of"):
         compare(kept(tmp_path / "one.csv", off), [kept(tmp_path / "other.csv", off, first=1)])
+    with pytest.raises(BoneAgeError, match="not of the same images"):
+        compare(Path(f"{tmp_path}/one.kept+{tmp_path}/other.kept"), [])
