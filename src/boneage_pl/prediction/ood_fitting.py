@@ -31,7 +31,7 @@ from boneage_pl.utils.progress import progress
 log = logging.getLogger(__name__)
 # All numbers are our choices, see docs/PREDICTION.md.
 MAX_IMAGES = 1500  # training images used, and validation images: more change little
-_MIN_IMAGES = 60  # of each; with fewer a limit hangs on one image
+_MIN_IMAGES = 60  # of each; with fewer a limit depends on a single image
 _TURNED_IMAGES = 400  # training images used in each turn; 200 did as well
 _RIDGE = 100.0  # penalty of the classifier; 10 did as well, 1000 flagged more upright hands
 _RANK = 64  # principal components of the features
