@@ -127,6 +127,7 @@ def test_limits_and_token_hold(client: httpx.Client):
         bare = httpx.Client(base_url=client.base_url, headers=header)
         assert bare.get("/api/v1/model").status_code == 401
         assert bare.get("/healthz").text == "ok\n"
+        assert bare.head("/healthz").status_code == 200
     assert client.get("/healthz", headers={"Host": "evil.example"}).status_code == 400
 
 
