@@ -190,7 +190,7 @@ def test_hostile_files_are_items_with_errors(home: Home):
 
 def test_reverse_proxy_may_serve_it_under_a_path(home: Home):
     """One that strips the path: the page and the description name it, and all is there without it."""
-    with served(home, "root_path=/boneage") as site:
+    with served(home, "root_path=/boneage", "allowed_hosts=127.0.0.1") as site:
         client = httpx.Client(base_url=site.url, timeout=60)
         assert client.get("/openapi.json").json()["servers"] == [{"url": "/boneage"}]
         assert client.get("/config").json()["root"].endswith("/boneage")
