@@ -23,6 +23,10 @@ from boneage_pl.errors import BoneAgeError
         ({"data": {"allow_leakage": "off"}}, "data.allow_leakage=off"),
         ({"output_dir": ""}, "output_dir="),
         ({"token": ""}, "token="),
+        ({"optimizer": {"layer_decay": "half"}}, "optimizer.layer_decay=half"),
+        ({"scheduler": {"factor": -1}}, "scheduler.factor=-1"),
+        ({"callbacks": {"early_stopping": {"patience": -1}}}, "callbacks.early_stopping.patience=-1"),
+        ({"trainer": {"gradient_clip_val": -1}}, "trainer.gradient_clip_val=-1"),
         ({"token": 12.5}, "token=12.5"),
     ],
 )

@@ -69,5 +69,5 @@ def test_loss_rejects_wrong_output_shape():
 
 @pytest.mark.parametrize("wrong", [{"label_sigma": 0}, {"regression_weight": 2}, {"num_bins": 1}])
 def test_invalid_parameters_are_refused(wrong: dict):
-    with pytest.raises(ValueError, match="num_bins < 2"):
+    with pytest.raises(ValueError, match="Input should be"):
         AgeDistributionLoss(**wrong)

@@ -162,12 +162,6 @@ def test_layer_decay_of_other_networks_is_refused():
         options_of(network(), layer_decay=0.5)
 
 
-@pytest.mark.parametrize("factor", [-1, 1.5])
-def test_invalid_layer_decay_is_refused(factor: float):
-    with pytest.raises(BoneAgeError, match=r"optimizer.layer_decay="):
-        options_of(network(), layer_decay=factor)
-
-
 def rates(total: int, warm_up: float) -> list[list[float]]:
     parameters = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
     optimizer = torch.optim.SGD([{"params": [parameters[0]]}, {"params": [parameters[1]], "lr": 0.1}], lr=1.0)

@@ -1,5 +1,6 @@
 """The schema of the configuration's numbers and switches, of all commands."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -49,12 +50,29 @@ class _Model(TypedDict, total=False):
 class _Optimizer(TypedDict, total=False):
     lr: _Number
     fused: bool | None
+    layer_decay: _Share | None
     no_decay_1d: bool
+
+
+class _Scheduler(TypedDict, total=False):
+    patience: _Whole
+    factor: _Share
+    min_lr: _Number | list[_Number]
+
+
+class _EarlyStopping(TypedDict, total=False):
+    patience: _Whole
+    min_delta: _Number
+
+
+class _Callbacks(TypedDict, total=False):
+    early_stopping: _EarlyStopping | None
 
 
 class _Trainer(TypedDict, total=False):
     max_epochs: _Positive
     accumulate_grad_batches: _Positive
+    gradient_clip_val: _Number | None
     check_val_every_n_epoch: _Positive
     limit_train_batches: _Positive | _Share | None
     limit_val_batches: _Positive | _Share | None
@@ -80,6 +98,8 @@ class Options(TypedDict, total=False):
     data: _Data
     model: _Model
     optimizer: _Optimizer
+    scheduler: _Scheduler | None
+    callbacks: _Callbacks
     trainer: _Trainer
     batch_size: _Positive
     interval_level: Annotated[float, Ge(0.001), Lt(1)]
@@ -124,10 +144,13 @@ def check_values(config: DictConfig) -> None:
     except ValidationError as error:
         errors = error.errors(include_url=False)
         option = _option(values, errors[0]["loc"])
-        reasons = [e["msg"] for e in errors if _option(values, e["loc"]) == option]
-        why = ", or ".join(reason.replace("Input should", "it must", 1) for reason in reasons)
-        why = why.replace("a valid boolean", "true or false")
+        why = ", or ".join(reason(e) for e in errors if _option(values, e["loc"]) == option)
         raise BoneAgeError(f"{option}={OmegaConf.select(config, option)}: {why}.") from error
+
+
+def reason(error: Mapping[str, Any]) -> str:
+    """Return what one of pydantic's errors says of an option's value."""
+    return error["msg"].replace("Input should", "it must", 1).replace("a valid boolean", "true or false")  # type: ignore[no-any-return]
 
 
 def _option(values: Any, location: tuple[Any, ...]) -> str:

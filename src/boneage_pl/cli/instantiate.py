@@ -13,7 +13,9 @@ from typing import Any
 import hydra.utils
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
+from pydantic import ValidationError
 
+from boneage_pl.cli.checks import reason
 from boneage_pl.errors import BoneAgeError
 
 
@@ -75,5 +77,13 @@ def translate_errors(name: str) -> Iterator[None]:
         )
         if isinstance(error, BoneAgeError):
             raise error from raised
+        if error is not raised:
+            _, found, key = str(raised).rpartition("full_key: ")
+            name = key if found else name
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False)[0]
+            option = ".".join(map(str, [name, *first["loc"]]))
+            value = "" if first["type"].startswith(("missing", "unexpected")) else f"={first['input']}"
+            raise BoneAgeError(f"{option}{value}: {reason(first)}.") from raised
         what = str(error) or type(error).__name__
         raise BoneAgeError(f"{name} cannot be made: {what}\n(HYDRA_FULL_ERROR=1 shows where.)") from raised

@@ -1,13 +1,15 @@
 """Any of timm's backbones, its features joined with the sex, and a linear head."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge, Gt, Le
+from pydantic import validate_call
 from torch import Tensor, nn
 
 from boneage_pl.errors import BoneAgeError, first_line
 from boneage_pl.model.backbones import create_backbone
-from boneage_pl.model.layers import Float32Linear, check_widths
+from boneage_pl.model.layers import Float32Linear, Units
 
 
 class BackboneRegressor(nn.Module):
@@ -28,30 +30,27 @@ class BackboneRegressor(nn.Module):
         backbone_kwargs: of the backbone's constructor in timm.
 
     Raises:
-        BoneAgeError: a backbone that does not exist or does not take such images, a width out of range,
-            unavailable weights.
+        BoneAgeError: a backbone that does not exist or does not take such images, unavailable weights.
+        ValueError: a number out of range.
     """
 
+    @validate_call
     def __init__(
         self,
         backbone: str,
         image_size: int,
-        channels: int = 3,
-        sex_features: int = 32,
-        hidden_features: int = 0,
-        dropout: float = 0.0,
-        num_outputs: int = 1,
+        channels: Literal[3, 1] = 3,
+        sex_features: Units = 32,
+        hidden_features: Annotated[int, Ge(0)] = 0,
+        dropout: Annotated[float, Ge(0), Le(1)] = 0.0,
+        num_outputs: Units = 1,
         output_mean: float = 0.0,
-        output_std: float = 1.0,
+        output_std: Annotated[float, Gt(0)] = 1.0,
         weights: str | None = None,
         allow_download: bool = True,
         backbone_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if channels not in (1, 3):
-            raise BoneAgeError(f"model.channels={channels}: it must be 3 or 1.")
-        check_widths(1, sex_features=sex_features, num_outputs=num_outputs)
-        check_widths(0, hidden_features=hidden_features)
         with torch.device("cpu"):  # not the meta device: some constructors compute with the values
             self.backbone, self.input = create_backbone(
                 backbone, channels, weights, allow_download, backbone_kwargs or {}

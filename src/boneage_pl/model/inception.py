@@ -1,12 +1,15 @@
 """The published network: Inception v3 features and the sex, three linear layers."""
 
+from typing import Literal
+
 import torch
+from pydantic import validate_call
 from torch import Tensor, nn
 from torchvision.models import Inception_V3_Weights, inception_v3
 
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.input_spec import NORMALIZATIONS, SYMMETRIC, InputSpec
-from boneage_pl.model.layers import Float32Linear, check_widths
+from boneage_pl.model.layers import Float32Linear, Units
 from boneage_pl.model.pretrained import IMAGENET, fetch_file, load_weights, read_state_dict
 
 SMALLEST_IMAGE = 107  # pixels; one fewer leaves a 1 × 1 feature map, nothing for the 2 × 2 pool
@@ -36,26 +39,22 @@ class InceptionRegressor(nn.Module):
             the weights were trained with, and `imagenet` for random ones.
 
     Raises:
-        BoneAgeError: an image size that leaves nothing to pool, a layer without units, an unknown
-            normalization, unknown or unavailable weights.
+        BoneAgeError: an image size that leaves nothing to pool, unknown or unavailable weights.
+        ValueError: a layer without units, an unknown normalization.
     """
 
+    @validate_call
     def __init__(
         self,
         image_size: int = 500,
-        sex_features: int = 32,
-        hidden_features: int = 1000,
+        sex_features: Units = 32,
+        hidden_features: Units = 1000,
         weights: str | None = None,
         allow_download: bool = True,
-        normalization: str | None = None,
+        normalization: Literal["imagenet", "inception"] | None = None,
     ) -> None:
         super().__init__()
         check_image_size(image_size)
-        check_widths(1, sex_features=sex_features, hidden_features=hidden_features)
-        if normalization not in (None, *NORMALIZATIONS):
-            raise BoneAgeError(
-                f"model.normalization={normalization}: it must be null, {' or '.join(NORMALIZATIONS)}."
-            )
         self.input = InputSpec()
         pooled = 2048 * (feature_map_side(image_size) // 2) ** 2
         drawn = torch.get_default_device().type != "meta"  # weights that are loaded later need no values

@@ -1,10 +1,13 @@
 """Layers: a linear one in float32, and TensorFlow's SAME convolution."""
 
+from typing import Annotated
+
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
-from boneage_pl.errors import BoneAgeError
+Units = Annotated[int, Ge(1)]  # of a layer, which a network's constructor checks
 
 
 class Float32Linear(nn.Linear):
@@ -38,13 +41,6 @@ class SameConv2d(nn.Conv2d):
             weight = torch.cat([torch.zeros_like(weight[:, :, :, :1]), weight], dim=3)
         padding = [(total + 1) // 2 for total in totals]
         return conv2d(input, weight, self.bias, self.stride, padding, groups=self.groups)
-
-
-def check_widths(lowest: int, **widths: int) -> None:
-    """Raise `BoneAgeError` for a number of units that is not an integer of `lowest` or more."""
-    for name, width in widths.items():
-        if type(width) is not int or width < lowest:
-            raise BoneAgeError(f"model.{name}={width}: it must be a whole number of {lowest} or more.")
 
 
 def is_depthwise(network: nn.Module) -> bool:

@@ -1,6 +1,10 @@
 """Losses beyond those of PyTorch."""
 
+from typing import Annotated
+
 import torch
+from annotated_types import Ge, Gt, Le
+from pydantic import validate_call
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,17 +26,16 @@ class AgeDistributionLoss(nn.Module):
         l1_scale: months of absolute error that weigh as much as 1 of cross-entropy.
     """
 
+    @validate_call
     def __init__(
         self,
-        num_bins: int = 276,
+        num_bins: Annotated[int, Ge(2)] = 276,
         first: float = -18.0,
-        label_sigma: float = 6.0,
-        regression_weight: float = 0.5,
-        l1_scale: float = 10.0,
+        label_sigma: Annotated[float, Gt(0)] = 6.0,
+        regression_weight: Annotated[float, Ge(0), Le(1)] = 0.5,
+        l1_scale: Annotated[float, Gt(0)] = 10.0,
     ) -> None:
         super().__init__()
-        if num_bins < 2 or min(label_sigma, l1_scale) <= 0 or not 0 <= regression_weight <= 1:
-            raise ValueError("num_bins < 2, label_sigma or l1_scale <= 0, or regression_weight not in [0, 1]")
         self.label_sigma, self.l1_scale = label_sigma, l1_scale
         self.regression_weight = regression_weight
         self.register_buffer("middles", torch.arange(num_bins) + (first + 0.5), persistent=False)

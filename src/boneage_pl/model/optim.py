@@ -27,13 +27,11 @@ def build_optimizer_factory(node: DictConfig) -> OptimizerFactory:
     the scales and shifts of norms. `state` is not the optimizer's: see `load_optimizer_state`.
 
     Raises:
-        BoneAgeError: a `layer_decay` that is no factor.
+        BoneAgeError: `layer_decay` without a learning rate.
     """
     options = _to_plain(node)
     options.pop("state", None)
     no_decay_1d, decay = bool(options.pop("no_decay_1d", False)), options.pop("layer_decay", None) or 1.0
-    if not 0 < decay <= 1:
-        raise BoneAgeError(f"optimizer.layer_decay={decay}: it is a factor above 0, and 1 at most.")
     if decay < 1 and "lr" not in options:
         raise BoneAgeError("optimizer.layer_decay: it scales optimizer.lr, which is missing.")
     make = instantiate_partial(OmegaConf.create(options), "optimizer")

@@ -57,5 +57,5 @@ def test_mixup_weight_is_beta_2_2():
 
 @pytest.mark.parametrize("wrong", [{"p": 2}, {"sigma": 0}])
 def test_mixup_invalid_parameters_are_refused(wrong: dict):
-    with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
+    with pytest.raises(ValueError, match="Input should be"):
         CMixup(**wrong)

@@ -229,10 +229,19 @@ def test_border_keeps_inside_and_marker_lies_at_side(hands: Tensor):
         lambda: RandomAffine(flip=2),
         lambda: IntensityJitter(gamma=-1),
         lambda: PercentileContrast(1, 0),
+        lambda: FixPolarity(middle=0),
+        lambda: GaussianBlur(-0.1),
+        lambda: JPEGCompression(0.1, (0, 20)),
+        lambda: RandomResampling(0.1, []),
+        lambda: RandomResampling(0.1, [2]),
+        lambda: Resize(1.5),  # type: ignore[arg-type]
+        lambda: RandomBorder(0.1, 0.6),
+        lambda: RandomErasing("often"),  # type: ignore[arg-type]
+        lambda: RandomMarker(0.1, float("nan")),
     ],
 )
 def test_invalid_parameters_are_refused(wrong: Any):
-    with pytest.raises(ValueError, match=r"must be|shares"):
+    with pytest.raises(ValueError, match=r"Input should|must be|at least 1"):
         wrong()
 
 

@@ -9,10 +9,16 @@ images, such as torchvision's deterministic transforms, have no `num_random`.
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
+
+# What transforms take; their constructors check it.
+Share = Annotated[float, Ge(0), Le(1)]
+Strength = Annotated[float, Ge(0), Le(10)]  # see `log_uniform_factor`
+Side = Annotated[int, Ge(1)]  # pixels
 
 BITS = 53  # of a key that are random
 _GOLDEN = -0x61C8864680B583EB  # 2⁶⁴ / the golden ratio, as a signed number

@@ -3,25 +3,29 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Le, MinLen
+from pydantic import validate_call
 from torch import Tensor
 from torch.nn import functional as F
 
-from boneage_pl.data.transforms.compose import apply_where, as_float, per_image, to_normal
+from boneage_pl.data.transforms.compose import Share, Side, apply_where, as_float, per_image, to_normal
 
 
 class GaussianBlur:
-    """Blurs a share of the images by a normal distribution.
+    """Blur images by a Gaussian at random.
 
     Args:
-        p: of the images.
-        max_sigma: its standard deviation at most, as a share of the side.
+        p: probability that an image is blurred.
+        max_sigma: highest standard deviation, as a share of the side.
     """
 
     num_random = 2
 
-    def __init__(self, p: float, max_sigma: float = 0.01) -> None:
+    @validate_call
+    def __init__(self, p: Share, max_sigma: Share = 0.01) -> None:
         self.p, self.max_sigma = p, max_sigma
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
@@ -40,16 +44,17 @@ class GaussianBlur:
 
 
 class GaussianNoise:
-    """Adds normal noise to a share of the images.
+    """Add normal noise to images at random.
 
     Args:
-        p: of the images.
-        max_sigma: its standard deviation at most, as a share of white.
+        p: probability that an image is given noise.
+        max_sigma: highest standard deviation, as a share of white.
     """
 
     num_random = 3
 
-    def __init__(self, p: float, max_sigma: float = 0.05) -> None:
+    @validate_call
+    def __init__(self, p: Share, max_sigma: Share = 0.05) -> None:
         self.p, self.max_sigma = p, max_sigma
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
@@ -59,8 +64,11 @@ class GaussianNoise:
         return apply_where(random[:, 0], self.p, noisy.clamp(0, 1), pixels)
 
 
+_Quality = Annotated[float, Ge(1), Le(100)]
+
+
 class JPEGCompression:
-    """Compress a share of the images as JPEG does gray ones, by the tables of its standard (ITU-T T.81, K.1).
+    """Compress images at random as JPEG does gray ones, by the tables of its standard (ITU-T T.81, K.1).
 
     Args:
         p: probability that an image is compressed.
@@ -69,7 +77,8 @@ class JPEGCompression:
 
     num_random = 2
 
-    def __init__(self, p: float, quality: tuple[float, float] = (20, 95)) -> None:
+    @validate_call
+    def __init__(self, p: Share, quality: tuple[_Quality, _Quality] = (20, 95)) -> None:
         self.p, (self.low, self.high) = p, quality
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
@@ -111,7 +120,7 @@ def _jpeg_tables(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 class RandomResampling:
-    """Resample a share of the images to a smaller side by a random filter, and then all to one size.
+    """Resample images, at random, to a smaller side by a random filter, and then all to one size.
 
     The filters are those that other software reduces radiographs by: Pillow's BOX, BILINEAR, BICUBIC and
     LANCZOS, and the same kernels without antialiasing, of which the first is the nearest pixel and the second
@@ -125,7 +134,13 @@ class RandomResampling:
 
     num_random = 3
 
-    def __init__(self, p: float, scales: Sequence[float] = (0.5, 0.75), size: int | None = None) -> None:
+    @validate_call
+    def __init__(
+        self,
+        p: Share,
+        scales: Annotated[Sequence[Annotated[float, Gt(0), Le(1)]], MinLen(1)] = (0.5, 0.75),
+        size: Side | None = None,
+    ) -> None:
         self.p, self.scales, self.size = p, tuple(scales), size
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:

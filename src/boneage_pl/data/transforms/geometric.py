@@ -1,12 +1,15 @@
 """Geometric transforms: flip, affine, resize."""
 
 import math
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le, Lt
+from pydantic import validate_call
 from torch import Tensor
 from torch.nn import functional as F
 
-from boneage_pl.data.transforms.compose import as_float, log_uniform_factor, to_signed
+from boneage_pl.data.transforms.compose import Share, Side, Strength, as_float, log_uniform_factor, to_signed
 
 
 class RandomHorizontalFlip:
@@ -19,12 +22,13 @@ class RandomHorizontalFlip:
 
     num_random = 1
 
-    def __init__(self, p: float = 0.5, alternate: bool = False) -> None:
+    @validate_call
+    def __init__(self, p: Share = 0.5, alternate: bool = False) -> None:
         self.p = p
         self.alternate_epochs = alternate
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
-        """Mirror images whose number is below `share`: [B, 1, H, W] and [B, 1] → [B, 1, H, W]."""
+        """Mirror images whose number is below `p`: [B, 1, H, W] and [B, 1] → [B, 1, H, W]."""
         return torch.where((random[:, 0] < self.p).view(-1, 1, 1, 1), images.flip(3), images)
 
 
@@ -36,24 +40,23 @@ class RandomAffine:
         scale: share by which an image becomes larger, at most, or by the same factor smaller.
         shear: degrees, at most, either way.
         shift: share of the side, at most, either way and in both directions.
-        flip: share of the images that are mirrored left to right.
+        flip: probability that an image is mirrored left to right.
         alternate_flip: whether an image is mirrored in every second epoch, its first by chance (Jordan, 94%
             on CIFAR-10 in 3.29 seconds, 2024), instead of by chance in each; of a `flip` of 0.5.
     """
 
     num_random = 6
 
+    @validate_call
     def __init__(
         self,
-        rotation: float = 0.0,
-        scale: float = 0.0,
-        shear: float = 0.0,
-        shift: float = 0.0,
-        flip: float = 0.0,
+        rotation: Annotated[float, Ge(0), Le(180)] = 0.0,
+        scale: Strength = 0.0,
+        shear: Annotated[float, Ge(0), Lt(90)] = 0.0,
+        shift: Share = 0.0,
+        flip: Share = 0.0,
         alternate_flip: bool = False,
     ) -> None:
-        if scale <= -1 or not 0 <= flip <= 1 or abs(shear) >= 90:
-            raise ValueError("scale must be above -1, flip a share, and shear below 90 degrees")
         self.rotation, self.shear = math.radians(rotation), math.radians(shear)
         self.scale, self.shift, self.flip = scale, shift, flip
         self.alternate_epochs = alternate_flip
@@ -81,7 +84,8 @@ class Resize:
         size: side of the result in pixels; `None` for as large as the images.
     """
 
-    def __init__(self, size: int | None = None) -> None:
+    @validate_call
+    def __init__(self, size: Side | None = None) -> None:
         self.size = size
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -1,22 +1,35 @@
 """Intensity transforms: percentile contrast, gamma and brightness jitter, polarity."""
 
+from typing import Annotated
+
 import torch
+from annotated_types import Gt, Le
+from pydantic import validate_call
 from torch import Tensor
 
-from boneage_pl.data.transforms.compose import apply_where, as_float, log_uniform_factor, per_image, to_signed
+from boneage_pl.data.transforms.compose import (
+    Share,
+    Strength,
+    apply_where,
+    as_float,
+    log_uniform_factor,
+    per_image,
+    to_signed,
+)
 
 
 class PercentileContrast:
-    """Stretches each image's values so that a share of its pixels is black and another white.
+    """Stretch each image's values so that a share of its pixels is black and another white.
 
     Args:
         low: share of the pixels at or below what becomes black.
         high: share of the pixels at or below what becomes white.
     """
 
-    def __init__(self, low: float = 0.01, high: float = 0.99) -> None:
-        if not 0 <= low < high <= 1:
-            raise ValueError("low and high are shares, and low is the smaller")
+    @validate_call
+    def __init__(self, low: Share = 0.01, high: Share = 0.99) -> None:
+        if low >= high:
+            raise ValueError(f"low={low} must be below high={high}")
         self.low, self.high = low, high
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -41,9 +54,8 @@ class IntensityJitter:
 
     num_random = 3
 
-    def __init__(self, gamma: float = 0.0, contrast: float = 0.0, brightness: float = 0.0) -> None:
-        if min(gamma, contrast) <= -1:
-            raise ValueError("gamma and contrast must be above -1")
+    @validate_call
+    def __init__(self, gamma: Strength = 0.0, contrast: Strength = 0.0, brightness: Share = 0.0) -> None:
         self.gamma, self.contrast, self.brightness = gamma, contrast, brightness
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
@@ -56,15 +68,16 @@ class IntensityJitter:
 
 
 class RandomInversion:
-    """Exchange black and white of a share of the images.
+    """Exchange black and white at random.
 
     Args:
-        p: of the images.
+        p: probability that an image is inverted.
     """
 
     num_random = 1
 
-    def __init__(self, p: float) -> None:
+    @validate_call
+    def __init__(self, p: Share) -> None:
         self.p = p
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
@@ -73,8 +86,12 @@ class RandomInversion:
         return apply_where(random[:, 0], self.p, 1 - pixels, pixels)
 
 
+_Edge = Annotated[float, Gt(0), Le(0.5)]
+_Middle = Annotated[float, Gt(0), Le(1)]
+
+
 class FixPolarity:
-    """Corrects negatives: exchanges black and white where the edge of an image is brighter than its middle.
+    """Correct negatives: exchange black and white where the edge of an image is brighter than its middle.
 
     Lines that are black from end to end, as `data.resize_mode=pad` adds, are no part of the image. It
     corrects 99.7 % of the negatives of 3,000 of the RSNA's images, and inverts 0.4 % of these by mistake.
@@ -85,7 +102,8 @@ class FixPolarity:
         black: gray value, as a share of white, that a line of the image rises above.
     """
 
-    def __init__(self, edge: float = 0.15, middle: float = 0.3, black: float = 8 / 255) -> None:
+    @validate_call
+    def __init__(self, edge: _Edge = 0.15, middle: _Middle = 0.3, black: Share = 8 / 255) -> None:
         self.edge, self.middle, self.black = edge, middle, black
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -1,28 +1,31 @@
 """C-Mixup: mix images of similar age."""
 
+from typing import Annotated
+
 import torch
+from annotated_types import Gt
+from pydantic import validate_call
 from torch import Tensor
 
 from boneage_pl.data.dataset import Batch
-from boneage_pl.data.transforms.compose import per_image
+from boneage_pl.data.transforms.compose import Share, per_image
 
 
 class CMixup:
-    """Mixes a share of a batch's images with others of the same sex and nearly the same age.
+    """Mix images of a batch at random with others of the same sex and nearly the same age.
 
     C-Mixup (Yao et al., NeurIPS 2022). Partners come from the same batch, so of several processes or
     accumulated parts each mixes its own.
 
     Args:
-        p: of the images.
+        p: probability that an image is mixed.
         sigma: standard deviation in months of how far apart two ages are likely to be.
     """
 
     num_random = 3
 
-    def __init__(self, p: float = 0.5, sigma: float = 6.0) -> None:
-        if not 0 <= p <= 1 or sigma <= 0:
-            raise ValueError(f"p={p} must be in [0, 1], and sigma={sigma} above 0 months")
+    @validate_call
+    def __init__(self, p: Share = 0.5, sigma: Annotated[float, Gt(0)] = 6.0) -> None:
         self.p, self.sigma = p, sigma
 
     def __call__(self, batch: Batch, random: Tensor) -> Batch:

@@ -1,9 +1,13 @@
 """Occlusion: random erasing, borders and side markers."""
 
+from typing import Annotated
+
 import torch
+from annotated_types import Ge, Gt, Le
+from pydantic import validate_call
 from torch import Tensor
 
-from boneage_pl.data.transforms.compose import apply_where, as_float, per_image, pixel_grid
+from boneage_pl.data.transforms.compose import Share, apply_where, as_float, per_image, pixel_grid
 
 # Letters of a side marker, five by seven, as numbers with a bit for each cell: a tensor would have to be
 # copied to the device.
@@ -12,16 +16,17 @@ _L, _R = (sum(1 << i for i, c in enumerate(rows.replace(" ", "")) if c == "#") f
 
 
 class RandomErasing:
-    """Lays a rectangle of one gray value over a share of the images (Zhong et al., AAAI 2020).
+    """Lay a rectangle of one gray value over images at random (Zhong et al., AAAI 2020).
 
     Args:
-        p: of the images.
-        max_size: its sides at most, as a share of the image's.
+        p: probability that an image is given one.
+        max_size: highest length of its sides, as a share of the image's.
     """
 
     num_random = 6
 
-    def __init__(self, p: float, max_size: float = 0.25) -> None:
+    @validate_call
+    def __init__(self, p: Share, max_size: Share = 0.25) -> None:
         self.p, self.max_size = p, max_size
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
@@ -35,16 +40,17 @@ class RandomErasing:
 
 
 class RandomBorder:
-    """Frames a share of the images, as a collimator or a scanner does: two thirds in black, a third in white.
+    """Frame images at random, as a collimator or a scanner does: two thirds in black, a third in white.
 
     Args:
-        p: of the images.
-        max_width: width on each side at most, as a share of the image's.
+        p: probability that an image is framed.
+        max_width: highest width on each side, as a share of the image's.
     """
 
     num_random = 6
 
-    def __init__(self, p: float, max_width: float = 0.12) -> None:
+    @validate_call
+    def __init__(self, p: Share, max_width: Annotated[float, Ge(0), Le(0.5)] = 0.12) -> None:
         self.p, self.max_width = p, max_width
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
@@ -58,17 +64,21 @@ class RandomBorder:
         return apply_where(apply, self.p, framed, pixels)
 
 
+_Height = Annotated[float, Gt(0), Le(1)]
+
+
 class RandomMarker:
-    """Lays a white L or R over a share of the images, anywhere in the outer quarter on the left or right.
+    """Lay a white L or R over images at random, anywhere in the outer quarter on the left or right.
 
     Args:
-        p: of the images.
+        p: probability that an image is given one.
         min_size, max_size: its height, as a share of the image's side.
     """
 
     num_random = 5
 
-    def __init__(self, p: float, min_size: float = 0.05, max_size: float = 0.15) -> None:
+    @validate_call
+    def __init__(self, p: Share, min_size: _Height = 0.05, max_size: _Height = 0.15) -> None:
         self.p, self.min_size, self.max_size = p, min_size, max_size
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
