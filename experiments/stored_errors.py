@@ -7,11 +7,12 @@
 Whoever has the images has the ids and ages, and gets the predictions back: a file for
 `python -m boneage_pl.compare 'runs=[v3.csv,mine.csv]'`. Errors of other images are refused. The last
 tests stored errors against the first file's, which needs no image; `a.csv+b.csv` are the errors of the mean
-of both predictions.
+of both predictions, `a.csv,b.csv` those of two seeds, one after the other.
 """
 
 import argparse
 import hashlib
+import re
 import sys
 from pathlib import Path
 
@@ -48,6 +49,9 @@ def read(kept: Path) -> tuple[str, NDArray[np.float64]]:
     Raises:
         BoneAgeError: `kept` is several files, joined by `+`, and they are not of the same images.
     """
+    if "," in str(kept):
+        heads, seeds = zip(*map(read, map(Path, str(kept).split(","))), strict=True)
+        return " ".join(heads), np.concatenate(seeds)
     parts = [Path(name).read_text(encoding="utf-8").split("\n")[:-1] for name in str(kept).split("+")]
     if len({head for head, *_ in parts}) > 1:
         raise BoneAgeError(f"{kept}: these errors are not of the same images.")
@@ -79,9 +83,9 @@ def compare(first: Path, others: list[Path]) -> tuple[Table, Table]:
         if its != ids:
             raise BoneAgeError(f"{file}: these errors are not of the images of {first}.")
         rows = pd.DataFrame({"id": range(len(errors)), "bone_age": 0.0, "predicted": errors, "error": errors})
-        files = [Path(part) for part in str(file).split("+")]
-        name = "+".join(part.stem for part in files)
-        runs.append(RunResults(files[0], name, predictions=rows, metrics={"overall": metrics_of(rows)}))
+        name = re.sub("[^+,]+", lambda part: Path(part[0]).stem, str(file))
+        first_file = Path(re.split("[+,]", str(file))[0])
+        runs.append(RunResults(first_file, name, predictions=rows, metrics={"overall": metrics_of(rows)}))
     return results_table(runs), paired_tests((run, runs[0]) for run in runs[1:])
 
 

@@ -22,13 +22,13 @@ from experiments.save_measurement import keep
 VARIANTS: dict[str, tuple[str, ...]] = {
     "v3": (),
     "48 epochs": ("trainer.max_epochs=48",),
-    "160 px": ("transforms.train.size.size=160",),
+    "128 px": ("transforms.train.size.size=128",),
     "192 px": ("transforms.train.size.size=192",),
     "Lite1": ("model.backbone=tf_efficientnet_lite1",),
     "Lite2": ("model.backbone=tf_efficientnet_lite2",),
     "batches of 128": ("data.batch_size=128", "optimizer.lr=0.0025"),
     "weights and order of seed 2": ("data.split_seed=1", "seed=2"),
-    "160 px, seed 2": ("transforms.train.size.size=160", "data.split_seed=1", "seed=2"),
+    "128 px, seed 2": ("transforms.train.size.size=128", "data.split_seed=1", "seed=2"),
 }
 
 

@@ -61,6 +61,10 @@ def test_stored_errors_are_tested_without_images(tmp_path: Path):
     assert second[:2] == ["worse − one", "+1.00 (+1.00 to +1.00)"]
     assert second[3] == "0.0006"  # of three tests: 3 × 2 / 10,001
     assert third[1:4] == ["+0.00 (+0.00 to +0.00)", "1.0000", "1.0000"]
+    (pooled,) = compare(Path(f"{one},{one}"), [Path(f"{worse},{same}")])[1][1:]
+    assert pooled[0] == "worse,same − one,one"
+    assert pooled[1].startswith("+0.50 (")
+    assert pooled[4] == "400 (all of both)"
 
 
 def test_mismatched_errors_are_refused(tmp_path: Path):
