@@ -103,7 +103,7 @@ def test_ablation_trains_missing_steps_and_prints_table(tmp_path: Path):
     table = [line for line in done.stdout.splitlines() if line.startswith("| And")]
     assert [line.split("|")[1].strip() for line in table] == [
         "And brightened, blurred, coarsened, covered and framed in training: all augmentations",
-        "And a distribution over the months beside their number: v3",
+        "And a distribution over the months beside their number",
     ]
     assert " (" in table[1].split("|")[3], "the difference from the step before, with its interval"
     other = tmp_path / "other_seed.json"
