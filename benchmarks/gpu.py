@@ -100,7 +100,11 @@ def rehearsed(row: Row) -> Row:
     if row.what == "train":
         batch = [] if any("batch_size" in one for one in options["also"]) else ["data.batch_size=8"]
         large = ("compile", "data.samples_per_group")
-        also = [re.sub("batch_size=.*", "batch_size=8", one) for one in options["also"] if not one.startswith(large)]
+        also = [
+            re.sub("batch_size=.*", "batch_size=8", one)
+            for one in options["also"]
+            if not one.startswith(large)
+        ]
         options["also"] = [*also, *batch]
     return Row(row.name, row.what, options, 600)
 

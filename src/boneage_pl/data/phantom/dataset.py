@@ -115,7 +115,7 @@ def _parse(record: bytes) -> PhantomSpec | None:
         return None
 
 
-MAX_AGE_YEARS = 228  # months; the RSNA table ends there
+MAX_MONTHS = 228  # the RSNA table ends there
 AGE_BINS = 10
 GROUPS = 2 * AGE_BINS
 
@@ -134,11 +134,11 @@ def phantom_table(count: int, seed: int) -> pd.DataFrame:
 def _row(i: int, seed: int) -> tuple[int, int, bool]:
     age_bin, male = divmod(i % GROUPS, 2)
     if i < GROUPS and age_bin in (0, AGE_BINS - 1):
-        age = 1 if age_bin == 0 else MAX_AGE_YEARS
+        age = 1 if age_bin == 0 else MAX_MONTHS
     else:
         # pandas.cut's bins are open below and closed above, but the first holds its lower edge.
-        below = (MAX_AGE_YEARS - 1) * age_bin // AGE_BINS + 1 - (age_bin == 0)
-        last = (MAX_AGE_YEARS - 1) * (age_bin + 1) // AGE_BINS + 1
+        below = (MAX_MONTHS - 1) * age_bin // AGE_BINS + 1 - (age_bin == 0)
+        last = (MAX_MONTHS - 1) * (age_bin + 1) // AGE_BINS + 1
         age = int(rng_for(seed, i, TABLE).integers(below + 1, last + 1))
     return i + 1, age, bool(male)
 
