@@ -95,6 +95,9 @@ class Options(TypedDict, total=False):
     """
 
     seed: _Seed
+    compile: bool | str
+    requires_ckpt_of: str | None
+    suggested_next: str | None
     data: _Data
     model: _Model
     optimizer: _Optimizer

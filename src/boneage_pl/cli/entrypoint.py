@@ -5,8 +5,9 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import hydra
@@ -21,6 +22,8 @@ from boneage_pl.cli.help import config_dirs, group_choices, suggest_overrides
 from boneage_pl.cli.overrides import check_paths, expand_home, expand_home_in_override
 from boneage_pl.errors import BoneAgeError
 
+# groups of the configuration of which a run has one object
+ONE_OF = ("data", "model", "loss", "sampler", "optimizer", "scheduler", "trainer")
 INTERRUPTED_MESSAGE = "stopped; the same command continues from here"
 
 
@@ -136,11 +139,17 @@ def _check_keys(file: Path, node: yaml.Node | None) -> None:
 
 
 def check_config_choices(arguments: list[str]) -> None:
-    """Raise `BoneAgeError` for a group of the configuration that is set to nothing, on which Hydra fails."""
+    """Raise `BoneAgeError` for a group of the configuration that is set to no name, on which Hydra fails.
+
+    Several names of a group of which a run has one would be merged into a mixture of them.
+    """
     for argument in arguments:
-        group, _, value = argument.lstrip("+").partition("=")
-        if "=" in argument and value in ("null", "") and (there := group_choices(group, arguments)):
-            raise BoneAgeError(f"{argument}: choose one of {', '.join(there)}.")
+        group, equals, value = argument.lstrip("+").partition("=")
+        wrong = (NoneType, int, float, list) if group in ONE_OF else (NoneType, int, float)
+        with suppress(yaml.YAMLError):  # Hydra's own grammar: it says what is wrong
+            nameless = equals and isinstance(yaml.safe_load(value), wrong)
+            if nameless and (there := group_choices(group, arguments)):
+                raise BoneAgeError(f"{argument}: choose one of {', '.join(there)}.")
 
 
 def exit_with(error: BaseException) -> None:

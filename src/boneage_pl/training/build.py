@@ -90,7 +90,7 @@ def build_module(
     optimizer_state: dict[str, Any] | None = None,
 ) -> BoneAgeModule:
     """Build the configured LightningModule."""
-    scheduler, interval = build_scheduler_factory(cfg.scheduler) if cfg.scheduler else (None, "epoch")
+    scheduler, interval = build_scheduler_factory(cfg.scheduler) if cfg.get("scheduler") else (None, "epoch")
     length = cfg.trainer.max_epochs
     if interval == "step":
         limit = cfg.trainer.get("limit_train_batches")
@@ -144,7 +144,7 @@ def build_trainer(
         sync_batchnorm=syncs_batchnorm(cfg.trainer.sync_batchnorm, cfg.trainer.accelerator),
         benchmark=cfg.trainer.benchmark and not cfg.trainer.get("deterministic"),
         plugins=[AtomicCheckpointIO()],
-        logger=build_loggers(cfg.logger, run, purge),
+        logger=build_loggers(cfg.get("logger"), run, purge),
         callbacks=[*callbacks, *([TQDMProgressBar(leave=False)] if bar else []), *own],
         default_root_dir=run,
         **({"fast_dev_run": False} if "fast_dev_run" in cfg.trainer else {}),  # done by then: see preflight

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from boneage_pl.cli import CONF_DIR
 from boneage_pl.cli.checks import check_values
+from boneage_pl.cli.entrypoint import ONE_OF
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.precision import AUTO, normalize_precision
 
@@ -68,8 +69,8 @@ def check_trainer(trainer: DictConfig) -> None:
 
 def check_options(config: DictConfig) -> None:
     """Raise `BoneAgeError` for a configuration that cannot be right, of a new or a resumed run."""
-    for group in ("data", "model", "loss", "sampler", "optimizer", "trainer"):
-        if not isinstance(config.get(group), DictConfig) or "_target_" not in config[group]:
+    for group in ONE_OF:
+        if not _is_object(config.get(group)) and (group != "scheduler" or config.get(group) is not None):
             raise BoneAgeError(f"{group}={config.get(group)}: it must name an object to build, its _target_.")
     base = yaml.safe_load((CONF_DIR / "config.yaml").read_text(encoding="utf-8"))
     known = {*base, *(name for entry in base["defaults"] if isinstance(entry, dict) for name in entry)}
@@ -77,22 +78,35 @@ def check_options(config: DictConfig) -> None:
         near = get_close_matches(unknown[0], known, 1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise BoneAgeError(f"{unknown[0]}: there is no such option; its settings would be ignored.{hint}")
+    if missing := [key for key in base if key not in {*config, "defaults", "hydra"}]:
+        raise BoneAgeError(f"{missing[0]}: a run needs this option; leave ~{missing[0]} out.")
     transforms = config.get("transforms")
     if not isinstance(transforms, DictConfig) or not {*transforms} <= {"train", "validation", "mixup"}:
         raise BoneAgeError(
             "transforms: must be tables of transforms by name for train and validation; mixup is optional."
         )
+    for side, table in transforms.items():
+        for name, node in {"mixup": table}.items() if side == "mixup" else (table or {}).items():
+            if node is not None and not _is_object(node):
+                where = str(side) if side == "mixup" else f"{side!s}.{name!s}"
+                raise BoneAgeError(
+                    f"transforms.{where}={node}: it must name a transform, its _target_, or be null."
+                )
     if OmegaConf.select(config, "hydra.job.chdir"):
         raise BoneAgeError(
             "hydra.job.chdir=true: paths are as seen from the folder that a command is typed in.\n"
             "Leave it out; hydra.run.dir= names a run's folder."
         )
-    if not isinstance(config.get("callbacks"), DictConfig) or "checkpoint" not in config.callbacks:
+    if not _is_object(OmegaConf.select(config, "callbacks.checkpoint")):
         raise BoneAgeError("callbacks: without callbacks.checkpoint nothing of a run would be kept.")
     check_values(config)
     check_devices(config)
     check_trainer(config.trainer)
     normalize_precision(config.trainer.get("precision", AUTO))
+
+
+def _is_object(node: Any) -> bool:
+    return isinstance(node, DictConfig) and "_target_" in node
 
 
 def check_launcher(config: DictConfig) -> None:

@@ -136,7 +136,7 @@ class InitialState:
             # never to fewer epochs than were ever configured
             begun = state.metadata.config["trainer"]["max_epochs"]
             cfg.trainer.max_epochs = max(cfg.trainer.max_epochs, begun)
-            if cfg.trainer.max_epochs > begun and (option := length_option(cfg.scheduler)):
+            if cfg.trainer.max_epochs > begun and (option := length_option(cfg.get("scheduler"))):
                 raise BoneAgeError(
                     f"trainer.max_epochs={cfg.trainer.max_epochs}: the schedule, whose {option} is the whole "
                     f"run, was begun for {begun} epochs.\nStart a new run of as many epochs as it is to have."
