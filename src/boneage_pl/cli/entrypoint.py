@@ -14,7 +14,7 @@ import hydra
 import yaml
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import ConfigAttributeError, MissingMandatoryValue
 
 from boneage_pl.cli import CONF_DIR
 from boneage_pl.cli.checks import check_values
@@ -75,6 +75,8 @@ def exit_on_error(interrupted: str = "interrupted") -> Iterator[None]:
         exit_with(raised.__cause__ if wrapped and raised.__cause__ else raised)
     except MissingMandatoryValue as missing:
         exit_with(BoneAgeError(f"Missing required option {missing.full_key}= (see --help)."))
+    except ConfigAttributeError as missing:  # by a ~ on the command line, or by a file of a user's own
+        exit_with(BoneAgeError(f"{missing.full_key}: this option is needed, and has been taken out."))
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)
         sys.exit(130)

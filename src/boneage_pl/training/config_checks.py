@@ -79,7 +79,7 @@ def check_options(config: DictConfig) -> None:
         hint = f" Did you mean {near[0]}?" if near else ""
         raise BoneAgeError(f"{unknown[0]}: there is no such option; its settings would be ignored.{hint}")
     if missing := [key for key in base if key not in {*config, "defaults", "hydra"}]:
-        raise BoneAgeError(f"{missing[0]}: a run needs this option; leave ~{missing[0]} out.")
+        raise BoneAgeError(f"{missing[0]}: this option is needed, and has been taken out.")
     transforms = config.get("transforms")
     if not isinstance(transforms, DictConfig) or not {*transforms} <= {"train", "validation", "mixup"}:
         raise BoneAgeError(
