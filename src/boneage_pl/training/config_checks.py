@@ -85,13 +85,16 @@ def check_options(config: DictConfig) -> None:
         raise BoneAgeError(
             "transforms: must be tables of transforms by name for train and validation; mixup is optional."
         )
-    for side, table in transforms.items():
-        for name, node in {"mixup": table}.items() if side == "mixup" else (table or {}).items():
-            if node is not None and not _is_object(node):
-                where = str(side) if side == "mixup" else f"{side!s}.{name!s}"
-                raise BoneAgeError(
-                    f"transforms.{where}={node}: it must name a transform, its _target_, or be null."
-                )
+    named = {
+        f"{side}.{name!s}": node
+        for side in ("train", "validation")
+        for name, node in (transforms.get(side) or {}).items()
+    }
+    for name, node in {**named, "mixup": transforms.get("mixup")}.items():
+        if node is not None and not _is_object(node):
+            raise BoneAgeError(
+                f"transforms.{name}={node}: it must name a transform, its _target_, or be null."
+            )
     if OmegaConf.select(config, "hydra.job.chdir"):
         raise BoneAgeError(
             "hydra.job.chdir=true: paths are as seen from the folder that a command is typed in.\n"
