@@ -175,12 +175,13 @@ def test_contrast_is_normalized(hands: Tensor):
     assert not stretch(flat).any()
 
 
-@pytest.mark.parametrize("pad", [0, 12])
-def test_polarity_inverts_negatives_only(pad: int, hands: Tensor):
-    positive = F.pad(hands, [pad, pad, 0, 0])
-    negative = F.pad(255 - hands, [pad, pad, 0, 0])
-    torch.testing.assert_close(FixPolarity()(positive), positive.float() / 255)
-    torch.testing.assert_close(FixPolarity()(negative), positive.float() / 255, atol=1e-6, rtol=0)
+@pytest.mark.parametrize("gray", [0, 90, 230, 255])
+@pytest.mark.parametrize("width", [0, 2, 12])
+def test_polarity_inverts_negatives_only_and_darkens_frames(width: int, gray: int, hands: Tensor):
+    framed = F.pad(hands, [width, width, 0, width], value=gray)
+    expected = F.pad(hands, [width, width, 0, width], value=min(gray, 255 - gray)).float() / 255
+    torch.testing.assert_close(FixPolarity()(framed), expected)
+    torch.testing.assert_close(FixPolarity()(255 - framed), expected, atol=1e-6, rtol=0)
     black = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
     assert not FixPolarity()(black).any()
 
