@@ -1,4 +1,4 @@
-"""Radiographs in, answers out: the command as a user types it, on what people have."""
+"""Radiographs in, predictions out: the command as a user types it, on what people have."""
 
 import csv
 import doctest
@@ -38,16 +38,18 @@ def home(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Home:
 
 def test_validation_predictions_match_training(home: Home, tmp_path: Path):
     validation = home.record["validation"]
-    asked = pd.DataFrame({"id": validation["id"], "sex": ["M" if m else "F" for m in validation["male"]]})
-    asked["path"] = [str(home.images / f"{i}.png") for i in asked["id"]]
-    asked.to_csv(tmp_path / "asked.csv", index=False)
-    home.predict(f"images={tmp_path}/asked.csv", f"out={tmp_path}/out.csv")
-    answers = pd.read_csv(tmp_path / "out.csv")
-    assert answers["sex"].tolist() == asked["sex"].tolist()
-    assert np.abs(answers["months"] - validation["predicted"]).max() < 1e-3
-    inside = (answers["lower"] <= validation["bone_age"]) & (validation["bone_age"] <= answers["upper"])
+    table = pd.DataFrame({"id": validation["id"], "sex": ["M" if m else "F" for m in validation["male"]]})
+    table["path"] = [str(home.images / f"{i}.png") for i in table["id"]]
+    table.to_csv(tmp_path / "table.csv", index=False)
+    home.predict(f"images={tmp_path}/table.csv", f"out={tmp_path}/out.csv")
+    predictions = pd.read_csv(tmp_path / "out.csv")
+    assert predictions["sex"].tolist() == table["sex"].tolist()
+    assert np.abs(predictions["months"] - validation["predicted"]).max() < 1e-3
+    inside = (predictions["lower"] <= validation["bone_age"]) & (
+        validation["bone_age"] <= predictions["upper"]
+    )
     assert 0.88 <= inside.mean() <= 0.95  # they set it
-    assert answers["flags"].notna().mean() <= 0.05
+    assert predictions["flags"].notna().mean() <= 0.05
 
 
 def test_inputs_may_be_file_list_folder_pattern_or_table(home: Home, tmp_path: Path):
@@ -123,7 +125,8 @@ def test_sex_comes_from_table_option_or_file(home: Home, tmp_path: Path):
         (["images=x.png", "interval_level=1"], "interval_level=1"),
         (["images=x.png", "tta=up"], "tta=up"),
         (["images=x.png", "format=sr"], "format=sr is dicom_sr=true"),
-        (["images=x.png", "out=x.png"], "is there already"),
+        (["images=x.png", "out=a.csv"], "is there already"),
+        (["images=x.png", "out=predictions.xlsx"], "ends with .csv"),
         (["images=x.png", "batch_size=0"], "batch_size=0"),
     ],
 )
@@ -159,23 +162,24 @@ def test_non_hands_are_flagged(home: Home, tmp_path: Path):
     assert negative["flags"] == "inverted"
     assert "rotated" in rows.pop("upside_down")["flags"]
     assert all("out_of_distribution" in row["flags"] for row in rows.values()), rows
-    answers = {Path(a.path).stem: a for a in home.model().predict(str(tmp_path), "F")}
-    assert answers["negative"].months == pytest.approx(answers["hand"].months, abs=1e-3)  # it was undone
+    predictions = {Path(a.path).stem: a for a in home.model().predict(str(tmp_path), "F")}
+    plain = predictions["hand"].months  # the negative is corrected
+    assert predictions["negative"].months == pytest.approx(plain, abs=1e-3)
 
 
 def test_other_resolution_is_flagged(home: Home):
     validation = [home.images / f"{i}.png" for i in home.record["validation"]["id"]]
     blurred = [np.asarray(Image.open(p).convert("L").resize((48, 48)).resize((128, 128))) for p in validation]
-    answers = home.model().predict(blurred, "F")
-    assert np.mean(["resolution_mismatch" in answer.flags for answer in answers]) > 0.9
+    predictions = home.model().predict(blurred, "F")
+    assert np.mean(["resolution_mismatch" in prediction.flags for prediction in predictions]) > 0.9
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_turned_hands_are_flagged(home: Home, turns: int):
     validation = [home.images / f"{i}.png" for i in home.record["validation"]["id"]]
     turned = [np.rot90(np.asarray(Image.open(path)), turns).copy() for path in validation]
-    answers = home.model().predict(turned, "F")
-    assert np.mean(["rotated" in answer.flags for answer in answers]) >= 0.95
+    predictions = home.model().predict(turned, "F")
+    assert np.mean(["rotated" in prediction.flags for prediction in predictions]) >= 0.95
 
 
 def test_negative_is_inverted_before_it_is_padded():
@@ -193,8 +197,8 @@ def test_ood_false_positive_rate(home: Home):
     used = {*split["train"], *split["validation"]}
     fresh = sorted(p for p in home.images.iterdir() if p.stem not in used)
     assert len(fresh) >= 80
-    answers = home.model().predict([str(p) for p in fresh], "F")
-    assert np.mean([bool(answer.flags) for answer in answers]) < 0.12
+    predictions = home.model().predict([str(p) for p in fresh], "F")
+    assert np.mean([bool(prediction.flags) for prediction in predictions]) < 0.12
 
 
 def test_docstring_example_runs(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -303,11 +307,11 @@ def test_dicom_sr_round_trips_without_names(home: Home, tmp_path: Path):
     age = group.get_measurements()[0]
     assert (age.name.value, age.name.scheme_designator, age.unit.value) == ("37362-1", "LN", "mo")
     assert age.value == pytest.approx(float(rows[0]["months"]), abs=0.01)
-    said = str(report)
-    assert "boneage_pl v1" in said
+    text = str(report)
+    assert "boneage_pl v1" in text
     for secret in ("Doe", "SECRET", "20100301", "A-4711", "House", "Elsewhere", "Jane", "20200301"):
-        assert secret not in said
-    assert str(dcmread(tmp_path / "a.dcm").SOPInstanceUID) in said
+        assert secret not in text
+    assert str(dcmread(tmp_path / "a.dcm").SOPInstanceUID) in text
     shutil.copy(path, tmp_path / "DICOMDIR")
     assert len(table(home.predict(f"images={tmp_path}", "sex=F").stdout)) == 2  # a report is no radiograph
     again = table(home.predict(f"images={tmp_path}/a.dcm", "sex=F", "dicom_sr=true", check=3).stdout)

@@ -100,9 +100,11 @@ def open_writer(out: Path | None, level: float = 0.9) -> Iterator[PredictionWrit
     """Open where predictions go: the file `out`, or standard output; lines for people go to a terminal.
 
     Raises:
-        BoneAgeError: the file is there already, or cannot be written.
+        BoneAgeError: the file's name is of another format, it is there already, or it cannot be written.
         SystemExit: nobody reads any more, as after `| head`.
     """
+    if out is not None and out.suffix.lower() != ".csv":
+        raise BoneAgeError(f"out={out}: predictions are written as CSV, to a file whose name ends with .csv.")
     terminal = sys.stdout.isatty()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors=_ESCAPED)
