@@ -1,4 +1,4 @@
-"""Which way of asking a trained network is fastest on the CPU: PyTorch's, this project's, or an export."""
+"""Which way of running a trained network is fastest on the CPU: PyTorch's, this project's, or an export."""
 
 from pathlib import Path
 from typing import Any
@@ -55,13 +55,13 @@ def write_exports(folder: Path, size: int) -> Path:
     write_onnx(model, to / "onnx.onnx")
     convert_to_float16(to / "onnx.onnx", to / "float16.onnx")
     shown = hands(size, CALIBRATING)
-    exact = predict_images(open_onnx(to / "onnx.onnx"), shown, "asking")
+    exact = predict_images(open_onnx(to / "onnx.onnx"), shown, "calibrating")
     for name, stem in (("int8", 0), ("stem", NUM_FLOAT32_CONVS)):
         quantize_int8(to / "onnx.onnx", to / f"{name}.onnx", shown, exact, stem)
     return to
 
 
-def asking(side: str, folder: str, size: int, batch: int) -> dict[str, float]:
+def inference_time(side: str, folder: str, size: int, batch: int) -> dict[str, float]:
     """Measure the milliseconds that a batch takes."""
     import torch
 
@@ -78,18 +78,18 @@ def asking(side: str, folder: str, size: int, batch: int) -> dict[str, float]:
         if side == "project":
             keep_freed_memory()
             inference = model.members[0].predictor
-            ask = lambda image, male: inference(image[:, 0], male > 0.5).months  # noqa: E731
+            predict = lambda image, male: inference(image[:, 0], male > 0.5).months  # noqa: E731
         else:
-            ask = ExportModule(model).to(memory_format=torch.contiguous_format).predict
+            predict = ExportModule(model).to(memory_format=torch.contiguous_format).predict
     elif side == "program":
-        ask = open_program(at / "program.pt2")
+        predict = open_program(at / "program.pt2")
     elif side == "compiled":
         compiled = torch.compile(torch.export.load(at / "program.pt2").module())
 
-        def ask(image: Any, male: Any) -> Any:
+        def predict(image: Any, male: Any) -> Any:
             with torch.inference_mode():
                 return compiled(torch.from_numpy(image), torch.from_numpy(male)).numpy()
     else:
-        ask = open_onnx(at / f"{side}.onnx")
+        predict = open_onnx(at / f"{side}.onnx")
     images = hands(size, batch)
-    return {"ms": 1000 * min(seconds_per_batch(ask, images, batch) for _ in range(3))}
+    return {"ms": 1000 * min(seconds_per_batch(predict, images, batch) for _ in range(3))}

@@ -206,7 +206,7 @@ def predict(folder: Path, _device: str, size: int, count: int) -> Numbers:
     ckpt = str(inference_latency.write_checkpoint(folder, size))
     options = {"ckpt": ckpt, "root": str(folder / "originals"), "count": count}
     rates = {
-        s: inference_latency.many_answers(s, **options)["images_per_s"]
+        s: inference_latency.many_predictions(s, **options)["images_per_s"]
         for s in ("network", "decode", "project")
     }
     slower = min(rates["network"], rates["decode"])

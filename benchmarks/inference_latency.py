@@ -1,4 +1,4 @@
-"""What an answer costs: from the start of a process to the first, and for each of many files."""
+"""What a prediction costs: from the start of a process to the first, and for each of many files."""
 
 import subprocess
 import sys
@@ -30,8 +30,8 @@ def write_checkpoint(folder: Path, size: int) -> Path:
     return ckpt
 
 
-def first_answer(side: str, ckpt: str, image: str) -> dict[str, float]:
-    """Time a process to the printed answer, or to torch, torchvision and the weights in memory."""
+def first_prediction(side: str, ckpt: str, image: str) -> dict[str, float]:
+    """Time a process to the printed prediction, or to torch, torchvision and the weights in memory."""
     command = [sys.executable, "-c", BARE, ckpt]
     if side == "project":
         command = [sys.executable, "-m", "boneage_pl.predict", f"ckpt={ckpt}", f"images={image}", "sex=F"]
@@ -40,7 +40,7 @@ def first_answer(side: str, ckpt: str, image: str) -> dict[str, float]:
     return {"seconds": time.perf_counter() - begun}
 
 
-def many_answers(side: str, ckpt: str, root: str, count: int) -> dict[str, float]:
+def many_predictions(side: str, ckpt: str, root: str, count: int) -> dict[str, float]:
     """Measure images/s over files: `decode` without the network, `network` without files, or both."""
     from boneage_pl.prediction.inputs import expand_inputs
     from boneage_pl.prediction.loading import load_images

@@ -65,13 +65,13 @@ def page_row(ckpt: Path, size: int, image: bytes) -> list[str]:
     with served(ckpt) as (url, server, started):
         callers = [Caller(url) for _ in range(PEOPLE)]
 
-        def ask(caller: Caller) -> None:
+        def predict(caller: Caller) -> None:
             assert "bone age <b>" in caller.one("hand.png", image)
 
-        first = seconds(lambda: ask(callers[0]))
-        each = [seconds(lambda: ask(callers[0])) for _ in range(ROUNDS)]
+        first = seconds(lambda: predict(callers[0]))
+        each = [seconds(lambda: predict(callers[0])) for _ in range(ROUNDS)]
         with ThreadPoolExecutor(PEOPLE) as people:
-            crowd = seconds(lambda: list(people.map(ask, callers)))
+            crowd = seconds(lambda: list(people.map(predict, callers)))
         memory = int(Path(f"/proc/{server.pid}/status").read_text().partition("VmRSS:")[2].split()[0]) / 2**20
     one = f"{median(each):.2f} s (the first {first:.2f})"
     return [

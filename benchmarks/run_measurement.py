@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.export_speed import asking
-from benchmarks.inference_latency import first_answer, many_answers
+from benchmarks.export_speed import inference_time
+from benchmarks.inference_latency import first_prediction, many_predictions
 
 Result = dict[str, float]
 
@@ -254,9 +254,9 @@ WHATS: dict[str, Callable[..., Result]] = {
     "step": training_step,
     "inference": inference,
     "start": start_up,
-    "first_answer": first_answer,
-    "many_answers": many_answers,
-    "exported": asking,
+    "first_prediction": first_prediction,
+    "many_predictions": many_predictions,
+    "exported": inference_time,
 }
 
 

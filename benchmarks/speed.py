@@ -149,30 +149,32 @@ def inference_row(table: Table, _folder: Path) -> None:
     table.row(ours[rate] / theirs[rate], what, f"{ours[rate]:.1f}", f"{theirs[rate]:.1f}", "float32 eager")
 
 
-def answer_rows(table: Table, folder: Path) -> None:
-    """Say what a first answer costs, and each of 500 full-size files beside decoding or the network alone."""
+def prediction_rows(table: Table, folder: Path) -> None:
+    """Time a first prediction, and each of 500 full-size files beside decoding or the network alone."""
     originals = folder / "originals"
     image = next(originals.rglob("*.png"))
     for size in (128, 500):
         ckpt = write_checkpoint(folder, size)
-        ours, theirs = table.sides("first_answer", ("project", "published"), ckpt=ckpt, image=image)
+        ours, theirs = table.sides("first_prediction", ("project", "published"), ckpt=ckpt, image=image)
         one, other = ours["seconds"], theirs["seconds"]
         against = "`import torch, torchvision` and its weights"
-        table.row(one / other, f"command to its answer, {size} px", f"{one:.2f} s", f"{other:.2f} s", against)
+        table.row(
+            one / other, f"command to its prediction, {size} px", f"{one:.2f} s", f"{other:.2f} s", against
+        )
         options = {"ckpt": ckpt, "root": originals, "count": 500}
-        ours, decode = table.sides("many_answers", ("project", "decode"), **options)
+        ours, decode = table.sides("many_predictions", ("project", "decode"), **options)
         alone = median(
-            measure("network", "many_answers", **options)["images_per_s"] for _ in range(table.rounds)
+            measure("network", "many_predictions", **options)["images_per_s"] for _ in range(table.rounds)
         )
         rate, decoded = ours["images_per_s"], decode["images_per_s"]
         slower = min(alone, decoded)
-        what = f"answers for 500 full-size PNGs, {size} px, images/s"
+        what = f"predictions for 500 full-size PNGs, {size} px, images/s"
         named = f"the slower alone: decoding {decoded:.1f}, network {alone:.1f}"
         table.row(rate / slower, what, f"{rate:.1f}", f"{slower:.1f}", named)
 
 
 def export_rows(table: Table, folder: Path) -> None:
-    """Say how many images a second, and how long for one, each way of asking a network gives."""
+    """Time an image and a batch, by each way of running a network."""
     for size in (128, 500):
         exports = write_exports(folder, size)
         for batch in (1, 16):
@@ -195,7 +197,7 @@ ROWS: dict[str, Callable[[Table, Path], None]] = {
     "step128": partial(step_rows, size=128, steps=12),
     "step500": partial(step_rows, size=500, steps=3),
     "inference": inference_row,
-    "answers": answer_rows,
+    "predict": prediction_rows,
     "exports": export_rows,
 }
 
@@ -217,7 +219,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        if {"input", "prepare", "answers"} & set(options.only):
+        if {"input", "prepare", "predict"} & set(options.only):
             write_originals(Path(folder, "originals"))
         write_phantom(Path(folder, "phantom"), count=800, seed=0, size=500)
         print(f"{machine()}\n\nEach ratio is the median of {options.rounds} rounds, the sides in turns.\n")

@@ -90,7 +90,7 @@ def show(steps: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Train what is asked for and has not been trained, and print what came of all."""
+    """Train the chosen steps that have not been trained, and print the results of all."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

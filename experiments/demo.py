@@ -1,4 +1,4 @@
-"""Whether `make demo` tells the published story, v2 better than v1, with other seeds too.
+"""Whether `make demo` reproduces the published result, v2 better than v1, with other seeds too.
 
     python -m experiments.demo --seeds 1 2 3 0 4 5
 

@@ -32,7 +32,7 @@ PROTOCOLS = ("published", "disjoint")
 RUNS = ("v1", "v2")
 
 
-def set_aside(root: Path, folder: Path) -> None:
+def hold_out(root: Path, folder: Path) -> None:
     """Write two data sets that link the images: `kept`, and `aside` with a tenth of each group."""
     table = read_table(root).sort_values("id").reset_index(drop=True)
     groups = assign_groups(table, age_edges(table["bone_age"], 10))
@@ -62,11 +62,11 @@ def train_all(folder: Path, size: int, epochs: list[int], seed: int) -> None:
             train(run, *options, *common, f"trainer.max_epochs={count}")
 
 
-def balanced(answers: pd.DataFrame) -> dict[str, float]:
+def balanced(predictions: pd.DataFrame) -> dict[str, float]:
     """Return the MAE in which every group counts alike, with its 95 % interval over images."""
-    weights = 1 / answers.groupby("group")["id"].transform("size").to_numpy(float)
-    error = answers["error"].abs().to_numpy(float)
-    images = pd.factorize(answers["id"])[0]
+    weights = 1 / predictions.groupby("group")["id"].transform("size").to_numpy(float)
+    error = predictions["error"].abs().to_numpy(float)
+    images = pd.factorize(predictions["id"])[0]
     value, low, high = with_intervals(lambda w: {"mae": w @ error / w.sum(1)}, images, base=weights)["mae"]
     return {"value": value, "low": low, "high": high}
 
@@ -81,7 +81,7 @@ def evaluated(run: Path, data: str, *options: str) -> pd.DataFrame:
 
 
 def score(folder: Path) -> list[dict[str, Any]]:
-    """Return what each protocol's v1 and v2 score on their own validation rows and on what was set aside."""
+    """Return what each protocol's v1 and v2 score on their own validation rows and on the held-out images."""
     rows = []
     for protocol in PROTOCOLS:
         for name in RUNS:
@@ -119,17 +119,20 @@ def memory(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def on_new_images(folder: Path) -> dict[str, Any]:
-    """Return for v1 and v2 how `published` did on the images set aside less how `disjoint` did, tested."""
-    answers = {
+    """Return for v1 and v2 how `published` did on the held-out images less how `disjoint` did, tested."""
+    predictions = {
         (protocol, name): evaluated(folder / f"{protocol}_{name}", "aside")
         for protocol in PROTOCOLS
         for name in RUNS
     }
-    return {name: paired_comparison(answers["published", name], answers["disjoint", name]) for name in RUNS}
+    return {
+        name: paired_comparison(predictions["published", name], predictions["disjoint", name])
+        for name in RUNS
+    }
 
 
 def main() -> None:
-    """Set aside, train, score."""
+    """Hold out, train, score."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("root", type=Path, help="folder of the radiographs")
     parser.add_argument("--folder", type=Path, default=Path("outputs/leak_audit"))
@@ -138,20 +141,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="write the numbers here too")
     options = parser.parse_args()
-    set_aside(options.root, options.folder)
+    hold_out(options.root, options.folder)
     train_all(options.folder, options.size, options.epochs, options.seed)
     rows = score(options.folder)
     print("MAE in months, every group weighing alike; in brackets 95 % intervals over images")
     for row in rows:
-        print(
-            row["protocol"], row["run"], with_interval(row["own"]), "set aside", with_interval(row["aside"])
-        )
+        print(row["protocol"], row["run"], with_interval(row["own"]), "held out", with_interval(row["aside"]))
     for name, months in memory(rows).items():
         print(f"{name}: {months:+.2f} months of the published-style score are memory")
     pairs = on_new_images(options.folder)
     for name, pair in pairs.items():
         difference = with_interval(pair["difference"])
-        print(f"{name}, set aside: published less disjoint {difference}, p {pair['p']:.2g}")
+        print(f"{name}, held out: published less disjoint {difference}, p {pair['p']:.2g}")
     if options.keep:
         budget = {"size": options.size, "epochs": options.epochs, "seed": options.seed}
         budget["with_replacement"] = True  # the protocol as it was run; older records lack this

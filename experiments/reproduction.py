@@ -27,7 +27,7 @@ def train(run: Path, experiment: str, *options: str) -> float:
 
 
 def main() -> None:
-    """Train what is asked for, compare, and keep."""
+    """Train what was chosen, compare, and keep."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -31,7 +31,7 @@ DIGITS = 2  # months; of an error
 
 
 def order_of(rows: pd.DataFrame) -> str:
-    """Return what tells the ids of `id` and their order from any other: 16 hexadecimal digits."""
+    """Return a fingerprint of the ids of `id` and their order: 16 hexadecimal digits."""
     return hashlib.sha256("\n".join(rows["id"]).encode()).hexdigest()[:16]
 
 
@@ -44,7 +44,7 @@ def keep(predictions: Path, target: Path) -> None:
 
 
 def read(kept: Path) -> tuple[str, NDArray[np.float64]]:
-    """Return what tells the ids of kept errors and their order from any other, and the errors [N], months.
+    """Return the fingerprint of the ids of kept errors and their order, and the errors [N], months.
 
     Raises:
         BoneAgeError: `kept` is several files, joined by `+`, and they are not of the same images.

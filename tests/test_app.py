@@ -81,7 +81,7 @@ def width(page: Page) -> int:
     return int(page.evaluate("document.documentElement.scrollWidth"))
 
 
-def answered(home: Home, name: str, sex: str) -> float:
+def predicted_months(home: Home, name: str, sex: str) -> float:
     months = home.model().predict(str(home.images / name), sex)[0].months
     assert months is not None
     return months
@@ -94,7 +94,7 @@ def test_upload_shows_prediction(home: Home, site: Served, browser: Browser):
         drop(page, home.images / "7.png")
         expect(page.get_by_role("heading", name=ANSWER)).to_have_count(2)  # no sex is known yet
         page.get_by_role("radio", name="Boy").check()
-        months = answered(home, "7.png", "M")
+        months = predicted_months(home, "7.png", "M")
         expect(page.get_by_role("heading", name=ANSWER)).to_have_count(1)
         title = f"Boy: bone age {format_years_months(months)} ({months:.1f} months)"
         expect(page.get_by_role("heading", name=ANSWER)).to_have_text(title)
@@ -135,10 +135,10 @@ def test_heatmap_blends_by_keyboard(home: Home, site: Served, browser: Browser):
         slider = page.get_by_role("slider", name="From the image to Grad-CAM")
         slider.focus()
         page.keyboard.press("End")
-        looked = page.get_by_alt_text("Grad-CAM: red")
-        expect(looked).to_have_css("opacity", "1")
+        overlay = page.get_by_alt_text("Grad-CAM: red")
+        expect(overlay).to_have_css("opacity", "1")
         page.keyboard.press("Home")
-        expect(looked).to_have_css("opacity", "0")
+        expect(overlay).to_have_css("opacity", "0")
         page.get_by_role("tab", name="Several").focus()
         page.keyboard.press("Enter")
         expect(page.get_by_role("button", name="Read the bone ages")).to_be_visible()
@@ -238,7 +238,7 @@ def test_batch_table_sorts_and_downloads(home: Home, site: Served, browser: Brow
         assert given == sorted(given)
         assert len(given) == 4
         assert [float(value) for value in months["descending"] if value] == given[::-1]
-        assert months["descending"][-2:] == ["", ""]  # those without an answer stay at the end
+        assert months["descending"][-2:] == ["", ""]  # those without a prediction stay at the end
 
         with page.expect_download() as download:
             page.get_by_role("link", name="Download as CSV").click()
@@ -246,9 +246,9 @@ def test_batch_table_sorts_and_downloads(home: Home, site: Served, browser: Brow
             row["path"]: row for row in csv.DictReader(io.StringIO(Path(download.value.path()).read_text()))
         }
         assert float(rows["study.zip/a/7.png"]["months"]) == pytest.approx(
-            answered(home, "7.png", "F"), abs=1e-3
+            predicted_months(home, "7.png", "F"), abs=1e-3
         )
-        assert float(rows["9.png"]["months"]) == pytest.approx(answered(home, "9.png", "M"), abs=1e-3)
+        assert float(rows["9.png"]["months"]) == pytest.approx(predicted_months(home, "9.png", "M"), abs=1e-3)
         assert rows[EVIL]["sex"] == "F"
         assert site.uploads() == []
 
@@ -267,9 +267,9 @@ def test_twenty_concurrent_users_are_served(home: Home, site: Served):
     """With the same file, which the server keeps under one name for all."""
     content = (home.images / "7.png").read_bytes()
     with ThreadPoolExecutor(20) as people:
-        said = list(people.map(lambda _: Caller(site.url).one("7.png", content), range(20)))
-    months = answered(home, "7.png", "F")
-    assert all(f"({months:.1f} months)" in one for one in said)
+        cards = list(people.map(lambda _: Caller(site.url).one("7.png", content), range(20)))
+    months = predicted_months(home, "7.png", "F")
+    assert all(f"({months:.1f} months)" in one for one in cards)
     assert site.uploads() == []
 
 
@@ -300,14 +300,14 @@ def test_malicious_uploads_are_handled(home: Home, site: Served):
         caller.one("good.png", good)
     before = site.memory()
     for name, content in files:
-        said = caller.one(name, content)
-        assert "bone age <b>" in said or "No prediction" in said, (name, said)
+        html = caller.one(name, content)
+        assert "bone age <b>" in html or "No prediction" in html, (name, html)
     assert "megapixels" in caller.one("huge.png", bomb())
     assert "left" in caller.many(("bomb.zip", zipped({"x.png": bytes(20 << 20)})))
     assert "leads out of the folder" in caller.many(("out.zip", zipped({"../../out.png": good})))
-    said = caller.one(EVIL, good)
-    assert "&lt;img src=x onerror=alert(1)&gt;" in said
-    assert "<img src=x" not in said
+    html = caller.one(EVIL, good)
+    assert "&lt;img src=x onerror=alert(1)&gt;" in html
+    assert "<img src=x" not in html
     assert site.memory() < 1.1 * before
     assert "bone age <b>" in caller.one("good.png", good)
     assert site.uploads() == []
@@ -317,16 +317,16 @@ def test_page_leaks_and_fetches_nothing(home: Home, site: Served):
     caller = Caller(site.url)
     for path in ("/etc/passwd", "http://example.com/x.png", home.ckpt, home.images / "7.png"):
         assert caller.http.get(f"/gradio_api/file={path}").status_code == 404
-        assert caller.ask(ONE, [named(str(path), "x.png"), None, "F", "", "", ""]) is None
+        assert caller.call(ONE, [named(str(path), "x.png"), None, "F", "", "", ""]) is None
         stream = {**named(str(path), "x.png"), "is_stream": True}
-        assert "no longer there" in caller.ask(ONE, [stream, None, "F", "", "", ""])[-1]
+        assert "no longer there" in caller.call(ONE, [stream, None, "F", "", "", ""])[-1]
     assert caller.http.get("/gradio_api/info").status_code == 404
     large = caller.upload(("large.png", bytes(5 << 20)))
     assert large.status_code == 413
     assert "no more than 4 MB are taken at once" in large.json()["detail"]
     image = (home.images / "7.png").read_bytes()
-    said = caller.many(("many.zip", zipped({f"{n}.png": image for n in range(31)})))
-    assert "more than 30 images" in said
+    html = caller.many(("many.zip", zipped({f"{n}.png": image for n in range(31)})))
+    assert "more than 30 images" in html
     table = "path,sex\n" + "7.png,F\n" * 31
     assert "more than 30 images" in caller.many(("7.png", image), ("rows.csv", table.encode()))
     assert site.uploads() == []

@@ -41,8 +41,8 @@ def test_container_serves_by_default():
     _, *entry = found["ENTRYPOINT"]
     module, *options = found["CMD"]
     assert (entry, module) == (["-m"], "boneage_pl.app")
-    said = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", module, *options, "--cfg", "job"], capture_output=True, text=True
     )
-    assert said.returncode == 0, said.stderr
-    assert "host: 0.0.0.0" in said.stdout
+    assert result.returncode == 0, result.stderr
+    assert "host: 0.0.0.0" in result.stdout

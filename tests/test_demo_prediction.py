@@ -41,16 +41,16 @@ def test_validation_predictions_match_training(demo: Path, experiment: str):
     validation = model.members[0].metadata.validation
     images = demo / "data" / "phantom_small" / "boneage-training-dataset"
     files = [images / f"{i}.png" for i in validation["id"]]
-    answers = model.predict(files, ["M" if male else "F" for male in validation["male"]])
-    assert np.abs(np.array([a.months for a in answers]) - validation["predicted"]).max() < 1e-3
+    predictions = model.predict(files, ["M" if male else "F" for male in validation["male"]])
+    assert np.abs(np.array([a.months for a in predictions]) - validation["predicted"]).max() < 1e-3
 
 
 def test_intervals_cover_and_few_new_hands_are_flagged(demo: Path, fresh: pd.DataFrame):
     model = BoneAgePredictor.load("v2", output_dir=demo / "outputs" / "demo")
-    answers = model.predict(fresh["path"].tolist(), ["M" if male else "F" for male in fresh["male"]])
-    inside = [a.lower <= age <= a.upper for a, age in zip(answers, fresh["boneage"], strict=True)]
+    predictions = model.predict(fresh["path"].tolist(), ["M" if male else "F" for male in fresh["male"]])
+    inside = [a.lower <= age <= a.upper for a, age in zip(predictions, fresh["boneage"], strict=True)]
     assert 0.87 <= np.mean(inside) <= 0.93
-    assert np.mean([bool(a.flags) for a in answers]) <= 0.05
+    assert np.mean([bool(a.flags) for a in predictions]) <= 0.05
 
 
 def test_non_hands_are_flagged(demo: Path, fresh: pd.DataFrame):
@@ -59,11 +59,11 @@ def test_non_hands_are_flagged(demo: Path, fresh: pd.DataFrame):
     for name, image in others(hands[0]).items():
         assert set(model.predict(image, "F")[0].flags) & {"out_of_distribution", "resolution_mismatch"}, name
     upside_down = model.predict([rotation(180)(hand) for hand in hands], "F")
-    assert np.mean(["rotated" in answer.flags for answer in upside_down]) > 0.95
+    assert np.mean(["rotated" in prediction.flags for prediction in upside_down]) > 0.95
     negatives = model.predict([invert(hand) for hand in hands], "F")
-    assert np.mean(["inverted" in answer.flags for answer in negatives]) > 0.9
+    assert np.mean(["inverted" in prediction.flags for prediction in negatives]) > 0.9
     plain = model.predict(hands, "F")
-    for negative, answer in zip(negatives, plain, strict=True):
+    for negative, prediction in zip(negatives, plain, strict=True):
         if "inverted" in negative.flags:
             # reduced to the square, a negative's values are rounded the other way
-            assert negative.months == pytest.approx(answer.months, abs=1)
+            assert negative.months == pytest.approx(prediction.months, abs=1)

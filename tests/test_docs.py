@@ -37,8 +37,8 @@ def test_paths_and_links_exist(page: Path):
         for path in re.findall(r"`((?:src|conf|tests|docs|benchmarks|experiments)/[\w./-]+)`", text)
     }
     links = {page.parent / link for link in re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", text)}
-    wanted = {path for path in paths | links if "NAME" not in path.name}
-    assert [path for path in sorted(wanted) if not path.exists()] == []
+    expected = {path for path in paths | links if "NAME" not in path.name}
+    assert [path for path in sorted(expected) if not path.exists()] == []
     source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py"))
     assert [name for name in re.findall(r"`(\w+)\(", text) if f"def {name}(" not in source] == []
 

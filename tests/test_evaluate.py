@@ -1,4 +1,4 @@
-"""Checkpoints asked about known ages, and runs compared: the commands as a user types them."""
+"""Checkpoints evaluated on known ages, and runs compared: the commands as a user types them."""
 
 import json
 import re
@@ -95,18 +95,18 @@ def test_report_has_interval_coverage(home: Home):
     numbers = numbers_of(home.path / "sure")
     coverage = numbers["coverage"]
     assert (numbers["rows_seen_in_validation"], numbers["rows_seen_in_training"]) == (numbers["rows"], 0)
-    answers = pd.read_csv(home.path / "sure" / "predictions.csv")
-    inside = answers["bone_age"].between(answers["lower"], answers["upper"])
+    predictions = pd.read_csv(home.path / "sure" / "predictions.csv")
+    inside = predictions["bone_age"].between(predictions["lower"], predictions["upper"])
     parts = {part["name"]: part["covered"]["value"] for part in coverage["parts"]}
     assert parts["all"] == pytest.approx(inside.mean())
-    assert parts["boys"] == pytest.approx(inside[answers["male"]].mean())
-    assert parts["under 5 years"] == pytest.approx(inside[answers["bone_age"] < 60].mean())
+    assert parts["boys"] == pytest.approx(inside[predictions["male"]].mean())
+    assert parts["under 5 years"] == pytest.approx(inside[predictions["bone_age"] < 60].mean())
     for name, low, high in (
         ("under 5 years", 0, 60),
         ("5 to 10 years", 60, 120),
         ("over 14 years", 168, 999),
     ):
-        of_region = inside[answers["predicted"].between(low, high, inclusive="left")]
+        of_region = inside[predictions["predicted"].between(low, high, inclusive="left")]
         assert of_region.empty or parts[f"predicted {name}"] == pytest.approx(of_region.mean())
     assert "Prediction intervals" in (home.path / "sure" / "report.html").read_text()
 
@@ -143,15 +143,15 @@ def test_leakage_is_an_error_by_default(home: Home):
     assert f"{len(home.trained)} of the 80 images were trained on" in result.stderr
     assert not (home.path / "no").exists()
     home.evaluate("ckpt=outputs/a", "subset=all", "leakage=exclude", "out=dropped")
-    answers = pd.read_csv(home.path / "dropped" / "predictions.csv", dtype={"id": str})
-    assert sorted(answers["id"]) == home.unseen
+    predictions = pd.read_csv(home.path / "dropped" / "predictions.csv", dtype={"id": str})
+    assert sorted(predictions["id"]) == home.unseen
     left_out = f"every image of the table but {len(home.trained)} that were trained on"
     page = (home.path / "dropped" / "report.html").read_text()
     assert left_out in page
     assert "These images\nalso selected the epoch" in page  # all that is left validated it
     home.evaluate("ckpt=outputs/a", "subset=all", "leakage=allow", "out=marked")
-    answers = pd.read_csv(home.path / "marked" / "predictions.csv", dtype={"id": str})
-    assert sorted(answers.loc[answers["seen_in_training"], "id"]) == home.trained
+    predictions = pd.read_csv(home.path / "marked" / "predictions.csv", dtype={"id": str})
+    assert sorted(predictions.loc[predictions["seen_in_training"], "id"]) == home.trained
     page = (home.path / "marked" / "report.html").read_text()
     assert "These are not new images: 75.0 % of the rows" in page
     assert "The images of 25.0 % of these rows\nalso selected the epoch" in page
@@ -188,7 +188,7 @@ def test_unmapped_columns_are_named(home: Home):
 
 
 def test_compare_with_needs_no_own_validation_images(home: Home):
-    """It only must not have been trained on those that are asked."""
+    """It only must not have been trained on those that are evaluated."""
     home.forks.run("+experiment=v1", *TINY, "data.seed=3", "hydra.run.dir=outputs/c", cwd=home.path)
     result = home.evaluate("ckpt=outputs/a", "compare_with=outputs/c", check=False)
     assert result.returncode == 2
@@ -217,8 +217,10 @@ def test_inherited_training_images_count_as_leakage(home: Home):
     assert both
     result = home.evaluate("ckpt=outputs/later", "out=later", check=False)
     assert f"{len(both)} of the {len(validated)} images were trained on" in result.stderr
-    answers = pd.read_csv(home.path / "outputs" / "later" / "report" / "predictions.csv", dtype={"id": str})
-    assert set(answers.loc[answers["seen_in_training"], "id"]) == both
+    predictions = pd.read_csv(
+        home.path / "outputs" / "later" / "report" / "predictions.csv", dtype={"id": str}
+    )
+    assert set(predictions.loc[predictions["seen_in_training"], "id"]) == both
 
 
 def test_challenge_tables_are_read(home: Home):
@@ -231,9 +233,9 @@ def test_challenge_tables_are_read(home: Home):
         "Image ID,male,Bone Age (months)\n4360,TRUE,50\n4361,FALSE,120\n"
     )
     home.evaluate("ckpt=outputs/a", f"data.root={root}", "out=validated")
-    answers = pd.read_csv(home.path / "validated" / "predictions.csv")
-    assert answers["bone_age"].tolist() == [50, 120]
-    assert answers["male"].tolist() == [True, False]
+    predictions = pd.read_csv(home.path / "validated" / "predictions.csv")
+    assert predictions["bone_age"].tolist() == [50, 120]
+    assert predictions["male"].tolist() == [True, False]
 
     root = home.other("test", ids)
     table = pd.DataFrame(
@@ -282,12 +284,12 @@ def test_robustness_covers_corruptions(home: Home):
     clean = rows[0]
     assert clean["mae"]["value"] == pytest.approx(mae_of(home.path / "stressed"))
     assert clean["absolute_change"]["value"] == 0
-    answers = pd.read_csv(home.path / "stressed" / "predictions.csv", dtype={"id": str}).set_index("id")
+    predictions = pd.read_csv(home.path / "stressed" / "predictions.csv", dtype={"id": str}).set_index("id")
     months = pd.read_csv(home.path / "stressed" / "robustness.csv", dtype={"id": str}).set_index("id")
     for row in rows:
-        changed = months[row["name"]][answers.index]
-        assert row["mae"]["value"] == pytest.approx((changed - answers["bone_age"]).abs().mean())
-        moved = changed - answers["predicted"]
+        changed = months[row["name"]][predictions.index]
+        assert row["mae"]["value"] == pytest.approx((changed - predictions["bone_age"]).abs().mean())
+        moved = changed - predictions["predicted"]
         assert row["absolute_change"]["value"] == pytest.approx(moved.abs().mean(), abs=1e-6)
         assert row["change"]["value"] == pytest.approx(moved.mean(), abs=1e-6)
     assert rows[list(CORRUPTIONS).index("inverted") + 1]["absolute_change"]["value"] > 0.1
@@ -305,12 +307,12 @@ def test_diverged_network_has_report(home: Home):
     assert numbers["paired_comparison"]["difference"] is None
     page = (home.path / "diverged" / "report.html").read_text()
     assert "Some predictions are not numbers" in page
-    said = re.sub('src="[^"]*"', "", page.split("<h2>Training</h2>")[0])
-    assert not re.search(r"\b(nan|None|inf)\b", said)
+    text = re.sub('src="[^"]*"', "", page.split("<h2>Training</h2>")[0])
+    assert not re.search(r"\b(nan|None|inf)\b", text)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["ckpt=nowhere"], "ckpt=nowhere: no such file"),
         (["ckpt=outputs/a", "subset=val"], "subset=val: there are validation, all"),
@@ -323,10 +325,10 @@ def test_diverged_network_has_report(home: Home):
         (["ckpt=outputs/a", "robustness=some"], "robustness=some: it must be true or false"),
     ],
 )
-def test_invalid_options_are_refused(home: Home, options: list[str], said: str):
+def test_invalid_options_are_refused(home: Home, options: list[str], message: str):
     result = home.evaluate(*options, check=False)
     assert result.returncode == 2
-    assert said in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -337,8 +339,8 @@ def test_compare_tests_runs_on_common_images(home: Home):
     assert result.returncode == 0, result.stderr
     assert "optimizer.lr" in result.stdout
     assert "data.batch_size" not in result.stdout  # it is the same
-    answers = [pd.read_csv(home.path / "outputs" / n / "report" / "predictions.csv") for n in ("a", "b")]
-    difference = answers[0]["error"].abs().mean() - answers[1]["error"].abs().mean()
+    predictions = [pd.read_csv(home.path / "outputs" / n / "report" / "predictions.csv") for n in ("a", "b")]
+    difference = predictions[0]["error"].abs().mean() - predictions[1]["error"].abs().mean()
     assert f"{difference:+.2f} (" in result.stdout
     assert "20 (all of both)" in (home.path / "c" / "compare.html").read_text()
     result = home.forks.start(

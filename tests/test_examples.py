@@ -59,5 +59,5 @@ def test_notebook_on_phantoms_and_on_the_layout_of_kaggle(tmp_path: Path):
 
     (image, *_) = sorted((root / "boneage-training-dataset").rglob("*.png"))
     command = [sys.executable, EXAMPLES / "predict.py", "outputs/v3/notebook", "M", image]
-    said = subprocess.run(command, cwd=other, capture_output=True, text=True, check=True).stdout
-    assert re.match(rf"{image} M \d+\.\d months \(-?\d+ to \d+\)", said)
+    stdout = subprocess.run(command, cwd=other, capture_output=True, text=True, check=True).stdout
+    assert re.match(rf"{image} M \d+\.\d months \(-?\d+ to \d+\)", stdout)

@@ -140,11 +140,11 @@ def test_checkpoint_is_self_contained(v1: tuple[Path, str]):
     assert (len(split["train"]), len(split["validation"]), len(split["file_sha256"])) == (60, 20, 80)
     assert all(len(digest) == 64 for digest in split["file_sha256"].values())
 
-    answers = pd.DataFrame(record["validation"])
-    assert list(answers) == ["id", "male", "bone_age", "predicted"]
-    assert answers["id"].tolist() == split["validation"]
+    predictions = pd.DataFrame(record["validation"])
+    assert list(predictions) == ["id", "male", "bone_age", "predicted"]
+    assert predictions["id"].tolist() == split["validation"]
     best = min(row["val_mae"] for row in metrics_of(run))
-    assert (answers["predicted"] - answers["bone_age"]).abs().mean() == pytest.approx(best, rel=1e-5)
+    assert (predictions["predicted"] - predictions["bone_age"]).abs().mean() == pytest.approx(best, rel=1e-5)
 
 
 def test_tensorboard_has_curves_under_published_tags(home: Path, v1: tuple[Path, str]):
@@ -238,14 +238,14 @@ def test_non_finite_loss_finishes_run(home: Path, command: Callable[..., Result]
 
 @pytest.mark.usefixtures("v1")
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["data.image_size=192"], "To match it, pass data.image_size=107"),
         (["data.split_from=new", "data.image_size=107", "seed=9"], "were trained on by the checkpoint"),
     ],
 )
 def test_v2_refuses_mismatched_options(
-    home: Path, command: Callable[..., Result], options: list[str], said: str
+    home: Path, command: Callable[..., Result], options: list[str], message: str
 ):
     before = set((home / "outputs").rglob("*"))
     data = [option for option in SMALL if "image_size" not in option]
@@ -253,7 +253,7 @@ def test_v2_refuses_mismatched_options(
         "+experiment=v2", "ckpt=v1", *data, *options, "hydra.run.dir=outputs/refused", cwd=home, check=False
     )
     assert result.returncode == 2, result.stderr
-    assert said in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert set((home / "outputs").rglob("*")) == before
 
@@ -261,10 +261,10 @@ def test_v2_refuses_mismatched_options(
 def test_invalid_checkpoint_is_refused(home: Path, command: Callable[..., Result]):
     (home / "text.ckpt").write_text("not a checkpoint")
     torch.save({"state_dict": {}}, home / "foreign.ckpt")
-    for name, said in (
+    for name, message in (
         ("text.ckpt", "cannot be read as a checkpoint"),
         ("foreign.ckpt", "not a checkpoint of this project"),
     ):
         result = command("+experiment=v2", f"ckpt={name}", *SMALL, cwd=home, check=False)
         assert result.returncode == 2
-        assert said in result.stderr
+        assert message in result.stderr

@@ -1,4 +1,4 @@
-"""A trained model for elsewhere: every file answers as the checkpoint does, and says what it is."""
+"""A trained model for elsewhere: every file predicts as the checkpoint does, and says what it is."""
 
 import json
 import os
@@ -43,12 +43,12 @@ class Exports(Home):
         return result
 
     def validation(self) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float64]]:
-        """Its validation images, their sexes, and what the training answered."""
+        """Its validation images, their sexes, and what the training predicted."""
         ids = self.record["validation"]["id"]
         frame = ResizeSpec(107)
         pixels = np.stack([frame.apply(load_radiograph(self.images / f"{i}.png").image) for i in ids])
-        answered = np.array(self.record["validation"]["predicted"])
-        return pixels[:, None], np.array(self.record["validation"]["male"], np.float32), answered
+        predicted = np.array(self.record["validation"]["predicted"])
+        return pixels[:, None], np.array(self.record["validation"]["male"], np.float32), predicted
 
     def mae(self, months: NDArray[np.float64]) -> float:
         return float(np.abs(months - np.array(self.record["validation"]["bone_age"])).mean())
@@ -71,7 +71,9 @@ def weights(home: Exports) -> Path:
     return home.path / "shared" / "a.safetensors"
 
 
-def asked(path: Path, image: NDArray[np.uint8], male: NDArray[np.float32], batch: int) -> NDArray[np.float64]:
+def run_onnx(
+    path: Path, image: NDArray[np.uint8], male: NDArray[np.float32], batch: int
+) -> NDArray[np.float64]:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     parts = [slice(at, at + batch) for at in range(0, len(image), batch)]
     return np.concatenate(
@@ -82,7 +84,7 @@ def asked(path: Path, image: NDArray[np.uint8], male: NDArray[np.float32], batch
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_onnx_matches_training_predictions(home: Exports, onnx: Path, batch: int):
     image, male, stored = home.validation()
-    months = asked(onnx, image, male, batch)
+    months = run_onnx(onnx, image, male, batch)
     best = pd.read_csv(home.path / "outputs" / "a" / "metrics.csv")["val_mae"].min()
     assert home.mae(months) == pytest.approx(best, abs=1e-3)
     assert np.abs(months - stored).max() < 0.01
@@ -101,28 +103,28 @@ def test_onnx_is_of_old_opset_and_ir(home: Exports, precision: str):
 
 
 def test_torch_export_matches(home: Exports, onnx: Path):
-    said = home.export("format=torch_export").stdout
-    assert "float32 is off by at most 0.0000 months" in said
+    stdout = home.export("format=torch_export").stdout
+    assert "float32 is off by at most 0.0000 months" in stdout
     (path,) = (home.path / "outputs" / "a" / "export").glob("*.pt2")
     found = {"boneage_pl.json": ""}
     program = torch.export.load(path, extra_files=found).module()
     image, male, _ = home.validation()
     months = program(torch.from_numpy(image[:5]), torch.from_numpy(male[:5])).detach().numpy()
-    assert np.abs(months - asked(onnx, image[:5], male[:5], 5)).max() < 0.05
+    assert np.abs(months - run_onnx(onnx, image[:5], male[:5], 5)).max() < 0.05
     assert json.loads(found["boneage_pl.json"])["image_size"] == "107"
 
 
 def test_export_metadata_is_complete(home: Exports, onnx: Path):
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
-    said = session.get_modelmeta().custom_metadata_map
-    assert (said["image_size"], said["units"], said["resize_mode"], said["experiment"]) == (
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert (metadata["image_size"], metadata["units"], metadata["resize_mode"], metadata["experiment"]) == (
         "107",
         "months",
         "crop",
         "v1",
     )
     assert [i.shape for i in session.get_inputs()] == [["batch", 1, 107, 107], ["batch"]]
-    rows = json.loads(said["intervals"])
+    rows = json.loads(metadata["intervals"])
     months, male = 100.0, True
     (row,) = [r for r in rows if r["male"] == male and r["from"] <= months < (r["until"] or np.inf)]
     assert row["half_width"] == home.model().intervals.half_width(months, male=male)
@@ -141,22 +143,22 @@ def test_ensemble_exports_as_mean(home: Exports):
         shown = torch.from_numpy(image), torch.from_numpy(male)
         each = [member.predictor.module(*shown).numpy() for member in model.members]
     assert np.abs(each[0] - each[1]).max() > 1
-    assert np.abs(asked(home.path / "mean.onnx", image, male, 5) - np.mean(each, axis=0)).max() < 0.05
-    said = home.export(
+    assert np.abs(run_onnx(home.path / "mean.onnx", image, male, 5) - np.mean(each, axis=0)).max() < 0.05
+    stderr = home.export(
         "format=safetensors", "out=x.safetensors", ckpt="[outputs/a,outputs/b]", check=2
     ).stderr
-    assert "export each by itself" in said
+    assert "export each by itself" in stderr
 
 
 @pytest.mark.parametrize("precision", [pytest.param("float16", marks=pytest.mark.slow), "int8"])
 def test_reduced_precision_reports_cost(home: Exports, onnx: Path, precision: str):
     name = f"{precision}.onnx"
-    said = home.export("format=onnx", f"precision={precision}", f"out={name}", "max_mae_increase=2").stdout
+    stdout = home.export("format=onnx", f"precision={precision}", f"out={name}", "max_mae_increase=2").stdout
     image, male, _ = home.validation()
-    months, exact = asked(home.path / name, image, male, 5), asked(onnx, image, male, 5)
+    months, exact = run_onnx(home.path / name, image, male, 5), run_onnx(onnx, image, male, 5)
     assert np.abs(months - exact).max() > 0
     assert abs(home.mae(months) - home.mae(exact)) < 2
-    (row,) = [line for line in said.splitlines() if line.startswith(precision) and "±" in line]
+    (row,) = [line for line in stdout.splitlines() if line.startswith(precision) and "±" in line]
     assert f"{float(row.split()[5]):+.3f}" == row.split()[5]
     session = onnxruntime.InferenceSession(home.path / name, providers=["CPUExecutionProvider"])
     assert session.get_modelmeta().custom_metadata_map["precision"] == precision
@@ -167,7 +169,7 @@ def test_excessive_cost_writes_nothing(home: Exports):
     """Calibrated on an image that is nearly black, 8 bits hold no other."""
     folder = home.path / "black"
     folder.mkdir()
-    for name in ("0.png", "2.png"):  # every other one is asked, and the rest calibrate
+    for name in ("0.png", "2.png"):  # every other one is checked, and the rest calibrate
         shutil.copy(home.images / "1.png", folder / name)
     black = np.zeros((107, 107), np.uint8)
     black[0, 0] = 1
@@ -215,7 +217,7 @@ def test_safetensors_warm_starts_like_checkpoint(home: Exports, weights: Path):
 def test_safetensors_exports_again(home: Exports, weights: Path, onnx: Path):
     home.export("format=onnx", "out=again.onnx", ckpt=str(weights.parent))
     image, male, _ = home.validation()
-    assert (asked(home.path / "again.onnx", image, male, 5) == asked(onnx, image, male, 5)).all()
+    assert (run_onnx(home.path / "again.onnx", image, male, 5) == run_onnx(onnx, image, male, 5)).all()
 
 
 def test_model_card_is_filled_from_run(home: Exports, weights: Path):
@@ -273,17 +275,17 @@ def test_example_script_runs(home: Exports, onnx: Path, tmp_path: Path):
     files = [str(home.images / f"{i}.png") for i in (1, 2, 3)]
     result = run(str(EXAMPLE), str(onnx), "M", *files)
     assert result.returncode == 0, result.stderr
-    answers = home.model().predict(files, sex="M")
-    for line, answer in zip(result.stdout.splitlines(), answers, strict=True):
+    predictions = home.model().predict(files, sex="M")
+    for line, prediction in zip(result.stdout.splitlines(), predictions, strict=True):
         months, width = (float(word) for word in line.split() if word.replace(".", "").isdigit())
-        assert abs(months - answer.months) < 1
-        assert abs(width - (answer.upper - answer.months)) < 0.06
+        assert abs(months - prediction.months) < 1
+        assert abs(width - (prediction.upper - prediction.months)) < 0.06
     turned = Image.open(files[0]).convert("L").transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[0x0112] = 6  # turn it clockwise to see it upright
     turned.save(tmp_path / "turned.png", exif=exif)
     found = run(str(EXAMPLE), str(onnx), "M", str(tmp_path / "turned.png")).stdout
-    assert abs(float(found.split()[1]) - answers[0].months) < 1
+    assert abs(float(found.split()[1]) - predictions[0].months) < 1
     Image.fromarray(np.zeros((200, 200), np.uint16)).save(tmp_path / "deep.png")
     refused = run(str(EXAMPLE), str(onnx), "M", str(tmp_path / "deep.png"))
     assert refused.returncode != 0

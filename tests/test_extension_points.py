@@ -113,9 +113,11 @@ def test_custom_network_loss_and_all(home: Home, mine: Path):
 def test_custom_run_is_evaluated_resumed_and_warm_started(home: Home):
     best = min(row["val_mae"] for row in home.rows("mine"))
     own = [f"+{option}" for option in OWN]
-    asked = home.forks.start("boneage_pl.evaluate", "ckpt=outputs/mine", *own, "out=asked", cwd=home.path)
-    assert asked.wait().returncode == 0, asked.wait().stderr
-    measured = json.loads((home.path / "asked" / "metrics.json").read_text())
+    evaluated = home.forks.start(
+        "boneage_pl.evaluate", "ckpt=outputs/mine", *own, "out=evaluated", cwd=home.path
+    )
+    assert evaluated.wait().returncode == 0, evaluated.wait().stderr
+    measured = json.loads((home.path / "evaluated" / "metrics.json").read_text())
     assert measured["overall"]["mae"]["value"] == pytest.approx(best, abs=1e-3)
     other = home.run("other", "ckpt=outputs/mine", experiment="mine")
     assert f"before the first step: {best:.4f} months" in other.stdout
@@ -188,7 +190,7 @@ def test_resize_mode_has_own_cache(home: Home, fit: str):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["transforms=misnamed"], "transforms: must be tables of transforms by name for train"),
         (["data.resize_mode=squeeze"], "data.resize_mode=squeeze: there are three, crop, pad, stretch"),
@@ -198,8 +200,8 @@ def test_resize_mode_has_own_cache(home: Home, fit: str):
         (["loss=none"], "Could not find 'loss/none'"),
     ],
 )
-def test_unknown_choices_are_refused(home: Home, options: list[str], said: str):
+def test_unknown_choices_are_refused(home: Home, options: list[str], message: str):
     result = home.run("refused", "model=tiny", *options, check=False)
     assert result.returncode == 2
-    assert said in result.stderr
+    assert message in result.stderr
     assert not (home.path / "outputs" / "refused").exists()

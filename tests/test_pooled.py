@@ -1,4 +1,4 @@
-"""A run of another backbone, at one image size and then another: trained, started from, asked, exported."""
+"""Another backbone, at one image size and then another: trained, started from, evaluated, exported."""
 
 import json
 from pathlib import Path
@@ -36,12 +36,12 @@ def validated(run: Path) -> float:
 
 def test_warm_start_at_other_image_size(home: Path, forks: Forks):
     more = [*SMALL, *POOLED, "data.image_size=96", "ckpt=v1", "hydra.run.dir=outputs/v2/x"]
-    said = forks.run("+experiment=v2", *more, cwd=home).stdout
-    assert "at 96 px" in said
-    assert "v1, its start" in said
-    out = home / "asked"
-    asked = forks.start("boneage_pl.evaluate", "ckpt=outputs/v2/x", f"out={out}", cwd=home).wait()
-    assert asked.returncode == 0, asked.stderr
+    stdout = forks.run("+experiment=v2", *more, cwd=home).stdout
+    assert "at 96 px" in stdout
+    assert "v1, its start" in stdout
+    out = home / "evaluated"
+    evaluated = forks.start("boneage_pl.evaluate", "ckpt=outputs/v2/x", f"out={out}", cwd=home).wait()
+    assert evaluated.returncode == 0, evaluated.stderr
     mae = json.loads((out / "metrics.json").read_text())["overall"]["mae"]["value"]
     assert mae == pytest.approx(validated(home / "outputs" / "v2" / "x"), abs=1e-3)
 

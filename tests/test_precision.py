@@ -32,9 +32,9 @@ def test_trained_run_evaluates_to_its_validation(tmp_path: Path, forks: Forks, p
     content = torch.load(best, weights_only=True)
     assert content["boneage_pl"]["precision"] == full
     assert content["ood_statistics"] is not None
-    done = forks.start("boneage_pl.evaluate", f"ckpt={best}", "out=asked", cwd=tmp_path).wait()
+    done = forks.start("boneage_pl.evaluate", f"ckpt={best}", "out=evaluated", cwd=tmp_path).wait()
     assert done.returncode == 0, done.stderr
-    mae = json.loads((tmp_path / "asked" / "metrics.json").read_text())["overall"]["mae"]["value"]
+    mae = json.loads((tmp_path / "evaluated" / "metrics.json").read_text())["overall"]["mae"]["value"]
     with (tmp_path / "outputs" / "x" / "metrics.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert mae == pytest.approx(float(row["val_mae"]), rel=1e-5)

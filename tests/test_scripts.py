@@ -24,8 +24,8 @@ MEASURED = {  # what, by which sides, with which options
     "step": (BOTH, f"root=data size={SIZE} batch=8 steps=2"),
     "inference": (BOTH, f"size={SIZE} batch=2 steps=2"),
     "start": (BOTH, "root=data"),
-    "first_answer": (BOTH, f"{CKPT} image=data/boneage-training-dataset/1.png"),
-    "many_answers": (("project", "decode", "network"), f"{CKPT} root=data count={COUNT}"),
+    "first_prediction": (BOTH, f"{CKPT} image=data/boneage-training-dataset/1.png"),
+    "many_predictions": (("project", "decode", "network"), f"{CKPT} root=data count={COUNT}"),
     "exported": (tuple(SIDES), f"folder=exports_{SIZE} size={SIZE} batch=2"),
 }
 

@@ -23,8 +23,8 @@ def data_set(folder: Path, rows: pd.DataFrame) -> Path:
 
 def test_errors_round_trip(tmp_path: Path):
     root = data_set(tmp_path / "data", ROWS)
-    answers = ROWS.rename(columns={"boneage": "bone_age"}).assign(error=[1.25, -3.5, 0.0])
-    answers.iloc[::-1].to_csv(tmp_path / "predictions.csv", index=False)
+    predictions = ROWS.rename(columns={"boneage": "bone_age"}).assign(error=[1.25, -3.5, 0.0])
+    predictions.iloc[::-1].to_csv(tmp_path / "predictions.csv", index=False)
     keep(tmp_path / "predictions.csv", tmp_path / "kept.csv")
     assert (tmp_path / "kept.csv").read_text().split("\n")[1:] == ["1.25", "0.00", "-3.50", ""]
     give(tmp_path / "kept.csv", root, tmp_path / "given.csv")

@@ -43,7 +43,7 @@ def test_options_without_experiment_exit_2(command: Callable[..., Result], tmp_p
     ],
 )
 def test_help_imports_no_torch(tmp_path: Path, arguments: list[str]):
-    """`import torch` alone costs seconds: without it these answers take a fraction of one."""
+    """`import torch` alone costs seconds: without it these take a fraction of one."""
     script = (
         "import runpy, sys\n"
         f"sys.argv = ['boneage_pl', *{arguments!r}]\n"
@@ -59,7 +59,7 @@ def test_help_imports_no_torch(tmp_path: Path, arguments: list[str]):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["+experiment=v9"], "Could not find 'experiment/v9'"),
         (["+experiment=lr_failure"], "experiment=lr_failure: did you mean experiment=lr_0.1_failure?"),
@@ -94,12 +94,12 @@ def test_help_imports_no_torch(tmp_path: Path, arguments: list[str]):
     ],
 )
 def test_invalid_options_exit_2(
-    command: Callable[..., Result], tmp_path: Path, rsna: Path, arguments: list[str], said: str
+    command: Callable[..., Result], tmp_path: Path, rsna: Path, arguments: list[str], message: str
 ):
-    # with data that are right: what is wrong with those is said first
+    # with data that are right: what is wrong with those is reported first
     result = command(*arguments, cwd=tmp_path, check=False, BONEAGE_DATA=str(rsna))
     assert result.returncode == 2
-    assert said in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert [path.name for path in tmp_path.rglob("*") if path.name != "outputs"] == []
 

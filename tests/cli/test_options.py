@@ -59,7 +59,7 @@ def test_trainer_options_reach_lightning(home: Home):
         "trainer.reload_dataloaders_every_n_epochs=1",
         "scheduler=plateau",
     ]
-    said = home.run(*TINY, *options, "hydra.run.dir=outputs/options").stdout
+    stdout = home.run(*TINY, *options, "hydra.run.dir=outputs/options").stdout
     rows = rows_of(home.path / "outputs" / "options")
     assert [bool(row["val_mae"]) for row in rows] == [False, True]
     assert all(float(row["train_mae"]) > 0 for row in rows)
@@ -69,7 +69,7 @@ def test_trainer_options_reach_lightning(home: Home):
         "Trainable params",
         "Profiler Report",
     ):
-        assert words in said
+        assert words in stdout
 
 
 @pytest.mark.slow
@@ -149,12 +149,12 @@ REFUSED: list[tuple[list[str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "said"), REFUSED, ids=[" ".join(o) for o, _ in REFUSED])
-def test_invalid_options_are_named_and_write_nothing(home: Home, options: list[str], said: str):
+@pytest.mark.parametrize(("options", "message"), REFUSED, ids=[" ".join(o) for o, _ in REFUSED])
+def test_invalid_options_are_named_and_write_nothing(home: Home, options: list[str], message: str):
     before = home.files()
     result = home.run(*TINY, *options, check=False)
     assert result.returncode == 2, result.stdout + result.stderr
-    assert said in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert home.files() == before
 
@@ -173,16 +173,16 @@ def test_hydra_full_error_prints_traceback(home: Home):
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "message"),
     [
         ("data.num_workers=-1", "data.num_workers=-1: it must be greater than or equal to 0"),
         ("trainer.devices=2", "trainer.devices=2: it is 1, or"),
     ],
 )
-def test_resume_checks_options_like_a_new_run(home: Home, option: str, said: str):
+def test_resume_checks_options_like_a_new_run(home: Home, option: str, message: str):
     result = home.run("resume=outputs/plain", "trainer.max_epochs=4", OWN, option, check=False)
     assert result.returncode == 2, result.stderr
-    assert said in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -114,7 +114,7 @@ def test_invalid_rows_and_images_raise_together_or_are_skipped(tmp_path: Path, p
     csv.write_text(csv.read_text() + "../none,50,True\n/etc/passwd,50,True\n")
     with pytest.raises(BoneAgeError) as error:
         data_of(tmp_path, cache=prepare)
-    for said in (
+    for message in (
         "7 rows or images cannot be used",
         "3 × row without its image under",
         f"1 × image that is an empty file: {images / '7.png'}",
@@ -122,7 +122,7 @@ def test_invalid_rows_and_images_raise_together_or_are_skipped(tmp_path: Path, p
         f"1 × image that is all one gray value: {images / '12.png'}",
         f"1 × image that is more than 64 megapixels, too large for a radiograph: {images / '13.png'}",
     ):
-        assert said in str(error.value)
+        assert message in str(error.value)
     data = data_of(tmp_path, cache=prepare, on_invalid="skip")
     assert set(data.skipped["id"]) == {"7", "8", "11", "12", "13", "none", "passwd"}
     assert len(data.table) == 95
@@ -169,10 +169,10 @@ def test_on_device_needs_free_gpu_memory(rsna: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(dataloaders, "free_memory", lambda _: free)
     monkeypatch.setattr(dataloaders, "DeviceImages", lambda *args: taken.append(str(args[-1])))
     gpu = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda", 0)))
-    for asked in (None, False, True):
-        data = data_of(rsna, on_device=asked)
+    for on_device in (None, False, True):
+        data = data_of(rsna, on_device=on_device)
         ids = list(data.split["id"].unique())
-        if asked and not there:
+        if on_device and not there:
             with pytest.raises(BoneAgeError, match="on_device=true: the images take"):
                 data.loaders.device_images(ids, data.read, gpu)  # type: ignore[arg-type]
         else:
@@ -415,7 +415,7 @@ def test_one_sex_table_trains_with_note(tmp_path: Path, caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "message"),
     [
         (
             rows_of([60, 90, 120, 150], [True, False, False, False]),
@@ -424,9 +424,9 @@ def test_one_sex_table_trains_with_note(tmp_path: Path, caplog: pytest.LogCaptur
         (rows_of([60, 90], [True, True]).assign(boneage="old"), "no row can be used."),
     ],
 )
-def test_unhelpable_table_is_explained(tmp_path: Path, table: pd.DataFrame, said: str):
+def test_unhelpable_table_is_explained(tmp_path: Path, table: pd.DataFrame, message: str):
     write_rsna(tmp_path, table)
     with pytest.raises(BoneAgeError) as error:
         data_of(tmp_path, on_invalid="skip")
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "nan" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Each format answers as PyTorch does: on 100 images, at several sizes, in batches of 1, 2 and 5."""
+"""Each format predicts as PyTorch does: on 100 images, at several sizes, in batches of 1, 2 and 5."""
 
 import resource
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ slow = pytest.mark.slow
 
 
 def settled(network: nn.Module, image: NDArray[np.uint8], male: NDArray[np.float32]) -> nn.Module:
-    """Return a network whose normalizations know such images: with none seen its answers are millions."""
+    """Return a network whose normalizations know such images: with none seen its predictions are millions."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -75,11 +75,11 @@ def test_formats_match_pytorch(network: type[nn.Module], side: int, tmp_path: Pa
     write_program(model, tmp_path / "x.pt2", {})
     exact = np.concatenate([model.predict(image[at : at + 5], male[at : at + 5]) for at in range(0, 100, 5)])
     assert exact.std() > 0
-    for ask in (open_onnx(tmp_path / "x.onnx"), open_program(tmp_path / "x.pt2")):
+    for predict in (open_onnx(tmp_path / "x.onnx"), open_program(tmp_path / "x.pt2")):
         ends = np.cumsum([1, 2, 5] * 12 + [4])
         assert ends[-1] == 100
         parts = [slice(start, end) for start, end in pairwise([0, *ends])]
-        found = np.concatenate([ask(image[part], male[part]) for part in parts])
+        found = np.concatenate([predict(image[part], male[part]) for part in parts])
         assert found.dtype == np.float32
         assert np.abs(found - exact).max() < PARITY_MONTHS
 
@@ -129,11 +129,11 @@ def little_room(count: int) -> Iterator[None]:
 def test_full_disk_is_one_error(tmp_path: Path):
     """PyTorch's and the library's own writers raise other kinds, or end the process."""
     network = Tiny(107)
-    model, said = exported(network, 107), CheckpointMetadata.from_dict(record(9.0))
+    model, metadata = exported(network, 107), CheckpointMetadata.from_dict(record(9.0))
     writers = {
         "x.onnx": lambda path: write_onnx(model, path),
         "x.pt2": lambda path: write_program(model, path, {}),
-        "x.safetensors": lambda path: save_shared_weights(path, network.state_dict(), said, None),
+        "x.safetensors": lambda path: save_shared_weights(path, network.state_dict(), metadata, None),
     }
     for name, write in writers.items():
         with little_room(5000), pytest.raises(OSError):

@@ -1,4 +1,4 @@
-"""What is refused: answers that are not the checkpoint's, and a precision that costs too much."""
+"""What is refused: predictions that are not the checkpoint's, and a precision that costs too much."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,28 +15,28 @@ from boneage_pl.deploy.verify import ExportCheck, assert_accuracy, assert_parity
 from boneage_pl.errors import BoneAgeError
 
 
-def answered(*months: float, name: str = "int8", errors: float | None = None) -> ExportCheck:
+def check(*months: float, name: str = "int8", errors: float | None = None) -> ExportCheck:
     return ExportCheck(name, np.array(months), 1.0, 1.0, 1.0, None if errors is None else np.array([errors]))
 
 
 def test_parity_above_tolerance_is_refused():
-    assert assert_parity(answered(1.0, 2.04), answered(1.0, 2.0)) == pytest.approx(0.04)
+    assert assert_parity(check(1.0, 2.04), check(1.0, 2.0)) == pytest.approx(0.04)
     with pytest.raises(BoneAgeError, match=r"int8 is up to 0\.060 months from PyTorch"):
-        assert_parity(answered(1.0, 2.06), answered(1.0, 2.0))
+        assert_parity(check(1.0, 2.06), check(1.0, 2.0))
     with pytest.raises(BoneAgeError, match="is up to nan"):
-        assert_parity(answered(1.0, float("nan")), answered(1.0, 2.0))
+        assert_parity(check(1.0, float("nan")), check(1.0, 2.0))
     with pytest.raises(BoneAgeError, match="its training diverged"):
-        assert_parity(answered(1.0, 2.0), answered(1.0, float("inf")))
+        assert_parity(check(1.0, 2.0), check(1.0, float("inf")))
 
 
 def test_mae_increase_uses_ages_else_predictions():
-    assert mae_increase(answered(1.0, errors=9.5), answered(2.0, errors=9.2)) == pytest.approx(0.3)
-    assert mae_increase(answered(1.0, 3.0), answered(2.0, 3.2)) == pytest.approx(0.6)
+    assert mae_increase(check(1.0, errors=9.5), check(2.0, errors=9.2)) == pytest.approx(0.3)
+    assert mae_increase(check(1.0, 3.0), check(2.0, 3.2)) == pytest.approx(0.6)
     with pytest.raises(BoneAgeError, match=r"int8 costs \+0\.300 months, and max_mae_increase=0\.2"):
-        assert_accuracy(answered(1.0, errors=9.5), answered(2.0, errors=9.2), 0.2)
+        assert_accuracy(check(1.0, errors=9.5), check(2.0, errors=9.2), 0.2)
     with pytest.raises(BoneAgeError, match="costs"):
-        assert_accuracy(answered(1.0, errors=float("nan")), answered(2.0, errors=9.2), 0.2)
-    assert assert_accuracy(answered(1.0, errors=9.0), answered(2.0, errors=9.2), 0.0) < 0
+        assert_accuracy(check(1.0, errors=float("nan")), check(2.0, errors=9.2), 0.2)
+    assert assert_accuracy(check(1.0, errors=9.0), check(2.0, errors=9.2), 0.0) < 0
 
 
 def test_mae_increase_has_interval():

@@ -27,14 +27,14 @@ EDGES = [1.0, 114.0, 228.0]
 
 
 @pytest.fixture
-def answers() -> pd.DataFrame:
+def predictions() -> pd.DataFrame:
     table = pd.read_csv(io.StringIO(PREDICTIONS), dtype={"id": str})
     return predictions_frame(table, table["predicted"], EDGES, {}, {"8"})
 
 
-def test_metrics_match_to_six_digits(answers: pd.DataFrame):
-    found = compute_metrics(answers, EDGES, None)
-    true, predicted = (torch.tensor(answers[name].to_numpy()) for name in ("bone_age", "predicted"))
+def test_metrics_match_to_six_digits(predictions: pd.DataFrame):
+    found = compute_metrics(predictions, EDGES, None)
+    true, predicted = (torch.tensor(predictions[name].to_numpy()) for name in ("bone_age", "predicted"))
     error = (predicted - true).numpy()
     sd = stats.tstd(error)
     moments = np.cov(true, predicted, ddof=0)
@@ -61,8 +61,8 @@ def test_metrics_match_to_six_digits(answers: pd.DataFrame):
     assert (found["rows"], found["images"], found["rows_seen_in_training"]) == (9, 8, 1)
 
 
-def test_parts_are_sex_age_and_group(answers: pd.DataFrame):
-    found = compute_metrics(answers, EDGES, None)
+def test_parts_are_sex_age_and_group(predictions: pd.DataFrame):
+    found = compute_metrics(predictions, EDGES, None)
     by_age = {part["name"]: part for part in found["by_age"]}
     errors = {"under 5 years": [2.5, 8.75, 8.75], "5 to 10 years": [11, 5.5]}
     errors |= {"10 to 14 years": [24, 4.5], "over 14 years": [8, 2]}
@@ -73,40 +73,40 @@ def test_parts_are_sex_age_and_group(answers: pd.DataFrame):
     assert by_age["under 5 years"]["images"] == 2
     assert [part["rows"] for part in found["by_sex"]] == [5, 4]
     assert [part["rows"] for part in found["by_group"]] == [2, 3, 2, 2]
-    girls = answers[~answers["male"]]
+    girls = predictions[~predictions["male"]]
     assert found["by_sex"][0]["pearson_r"]["value"] == pytest.approx(
         stats.pearsonr(girls["bone_age"], girls["predicted"]).statistic
     )
 
 
-def test_population_weights_match_source_groups(answers: pd.DataFrame):
+def test_population_weights_match_source_groups(predictions: pd.DataFrame):
     population = Population(EDGES, [10, 20, 30, 40], {"all": 100.0, "girls": 90.0, "boys": 110.0})
-    assert compute_metrics(answers, EDGES, population)["population_weighted"] is None
-    found = compute_metrics(answers.assign(stratum=answers["group"]), EDGES, population)
-    by_group = answers["error"].abs().groupby(answers["group"]).mean()
+    assert compute_metrics(predictions, EDGES, population)["population_weighted"] is None
+    found = compute_metrics(predictions.assign(stratum=predictions["group"]), EDGES, population)
+    by_group = predictions["error"].abs().groupby(predictions["group"]).mean()
     expected = np.average(by_group.sort_index(), weights=[10, 20, 30, 40])
     assert found["population_weighted"]["mae"]["value"] == pytest.approx(expected)
     constant, of_sex = found["baselines"]
-    assert constant["mae"]["value"] == pytest.approx((answers["bone_age"] - 100).abs().mean())
-    median = answers["male"].map({True: 110, False: 90})
-    assert of_sex["mae"]["value"] == pytest.approx((answers["bone_age"] - median).abs().mean())
+    assert constant["mae"]["value"] == pytest.approx((predictions["bone_age"] - 100).abs().mean())
+    median = predictions["male"].map({True: 110, False: 90})
+    assert of_sex["mae"]["value"] == pytest.approx((predictions["bone_age"] - median).abs().mean())
 
 
-def test_empty_and_single_image_parts(answers: pd.DataFrame):
-    found = compute_metrics(answers.iloc[:1], EDGES, None)
+def test_empty_and_single_image_parts(predictions: pd.DataFrame):
+    found = compute_metrics(predictions.iloc[:1], EDGES, None)
     assert found["by_sex"][0] == {"name": "girls", "rows": 0, "images": 0}
     assert found["by_sex"][1]["mae"] == {"value": 2.5, "low": None, "high": None}
     assert found["overall"]["pearson_r"]["value"] is None
 
 
-def test_strata_are_what_the_protocol_fixes(answers: pd.DataFrame):
-    rows = answers[["id", "male", "bone_age"]]
+def test_strata_are_what_the_protocol_fixes(predictions: pd.DataFrame):
+    rows = predictions[["id", "male", "bone_age"]]
     strata = {
-        protocol: predictions_frame(rows, answers["predicted"], EDGES, {}, set(), protocol=protocol)[
+        protocol: predictions_frame(rows, predictions["predicted"], EDGES, {}, set(), protocol=protocol)[
             "stratum"
         ]
         for protocol in ("disjoint", "published", "natural")
     }
-    assert (strata["disjoint"] == answers["group"]).all()
-    assert (strata["published"] == (answers["bone_age"] >= 114)).all()
+    assert (strata["disjoint"] == predictions["group"]).all()
+    assert (strata["published"] == (predictions["bone_age"] >= 114)).all()
     assert not strata["natural"].any()

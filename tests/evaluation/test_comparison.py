@@ -41,7 +41,7 @@ def make_run(
     epochs: list[tuple[float, float]] = EPOCHS,
     **changed: Any,
 ) -> Path:
-    """Write a run's folder: unfinished without `rows`; with them each answer is about `off` too old."""
+    """Write a run's folder: unfinished without `rows`; with them each prediction is about `off` too old."""
     (folder / ".hydra").mkdir(parents=True)
     config = OmegaConf.to_container(OmegaConf.merge(CONFIG, changed))
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
@@ -56,11 +56,13 @@ def make_run(
     if rows is None:
         return folder
     error = off + np.random.default_rng(0).normal(0, 1, len(rows))
-    answers = rows.assign(predicted=rows["bone_age"] + error, error=error, group=0, seen_in_training=False)
+    predictions = rows.assign(
+        predicted=rows["bone_age"] + error, error=error, group=0, seen_in_training=False
+    )
     mae = {"value": float(np.abs(error).mean()), "low": off - 1, "high": off + 1}
     report = folder / "report"
     report.mkdir()
-    answers.to_csv(report / "predictions.csv", index=False)
+    predictions.to_csv(report / "predictions.csv", index=False)
     (report / "metrics.json").write_text(json.dumps({"overall": {"mae": mae}, "population_weighted": None}))
     verdict = "learned" if off < 20 else "did not learn"
     (report / "summary.json").write_text(json.dumps({"verdict": verdict, "start": None}))
@@ -91,7 +93,7 @@ def test_runs_of_every_state_are_tabulated(there: Path, capsys, caplog):
     make_run(there / "outputs/v1/none", epochs=[])
     going = make_run(there / "outputs/v1/going", epochs=EPOCHS[:1])
     with FileLock(going / LOCK):
-        said, page = compare(capsys, caplog, ["outputs/v1/*"])
+        stdout, page = compare(capsys, caplog, ["outputs/v1/*"])
     for words in (
         "did not learn",
         "stopped after 2 of 3 epochs",
@@ -101,8 +103,8 @@ def test_runs_of_every_state_are_tabulated(there: Path, capsys, caplog):
         "optimizer.lr",
         "3.0 min",
     ):
-        assert words in said
-    assert "trainer.max_epochs" not in said  # all have the same
+        assert words in stdout
+    assert "trainer.max_epochs" not in stdout  # all have the same
     text = page.read_text()
     assert text.count("data:image/png;base64,") == 2
     assert "http" not in text
@@ -147,9 +149,9 @@ def test_p_values_are_holm_adjusted():
 def test_equal_run_names_become_paths(there: Path, capsys, caplog):
     for root in ("one", "two"):
         make_run(there / root / "v1/x", ages())
-    said, _ = compare(capsys, caplog, ["one/v1/x", "two/v1/x"])
-    assert "one/v1/x" in said
-    assert "two/v1/x" in said
+    stdout, _ = compare(capsys, caplog, ["one/v1/x", "two/v1/x"])
+    assert "one/v1/x" in stdout
+    assert "two/v1/x" in stdout
 
 
 def test_record_gives_equal_results_without_ids(there: Path, capsys, caplog):
@@ -187,7 +189,7 @@ def test_default_page_has_everything(there: Path, capsys, caplog):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"runs": []}, "this names 0"),
         ({"runs": ["outputs/v1/a"]}, "this names 1"),
@@ -201,7 +203,7 @@ def test_default_page_has_everything(there: Path, capsys, caplog):
         ({"runs": ["outputs/v1/a", "outputs/v1/broken"]}, "what it holds cannot be read"),
     ],
 )
-def test_invalid_options_are_refused(there: Path, options: dict[str, Any], said: str, capsys, caplog):
+def test_invalid_options_are_refused(there: Path, options: dict[str, Any], message: str, capsys, caplog):
     for name in ("a", "b", "broken"):
         make_run(there / "outputs/v1" / name, ages())
     make_run(there / "outputs/v1/going")
@@ -209,6 +211,6 @@ def test_invalid_options_are_refused(there: Path, options: dict[str, Any], said:
     (there / "mine.html").write_text("<p>my own notes")
     with pytest.raises(BoneAgeError) as raised:
         compare(capsys, caplog, **{"runs": ["outputs/v1/a", "outputs/v1/b"], **options})
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert (there / "mine.html").read_text() == "<p>my own notes"
     assert not list(there.glob("outputs/comparisons/*"))

@@ -1,4 +1,4 @@
-"""A local server for small archives that breaks off, stalls or changes as a test tells it to."""
+"""A local server for small archives that breaks off, stalls or changes as a test configures it."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ TRAINING, TABLE, VALIDATION = (
 
 
 class Site:
-    """What a server holds, how it misbehaves, and what it was asked for."""
+    """What a server holds, how it misbehaves, and its requests."""
 
     def __init__(self, **files: bytes) -> None:
         self.files = dict(files)
@@ -31,7 +31,7 @@ class Site:
         self.ranges = True
         self.if_range = True
         self.weak = False
-        self.shift = 0  # bytes by which a partial response starts elsewhere than it was asked to
+        self.shift = 0  # bytes by which a partial response starts elsewhere than requested
         self.declared: dict[str, int] = {}  # a Content-Length that is not the file's
         self.redirect: str | None = None
         self.requests: list[tuple[str, str | None, int]] = []  # name, Range, status

@@ -33,7 +33,7 @@ class Tiny(nn.Module):
 
 
 class Gray(nn.Module):
-    """A network that sees one channel, and answers with how likely each of three ages is."""
+    """A network that sees one channel, and returns how likely each of three ages is."""
 
     def __init__(self, **_: Any) -> None:
         super().__init__()

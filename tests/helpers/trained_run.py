@@ -1,4 +1,4 @@
-"""A trained network and the phantoms that it knows, for whoever asks it: trained once for all tests."""
+"""A trained network and its phantoms, trained once for all tests."""
 
 import os
 import shutil
@@ -57,7 +57,7 @@ H = TypeVar("H", bound=Home)
 
 
 def home_of(kind: type[H], temporary: pytest.TempPathFactory, forks: Forks) -> H:
-    """Return a home of one's own: a copy of the one that the first who asks has trained."""
+    """Return a home of one's own: a copy of the one that the first caller has trained."""
     base = temporary.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     trained = shared / "trained"

@@ -30,8 +30,8 @@ def test_any_image_size_shares_weights(backbone: str):
     with torch.device("meta"):
         other = make(backbone, 64)
     other.load_state_dict(network.state_dict(), assign=True)
-    for side, asked in ((96, network.train()), (64, other.eval())):
-        months = asked(torch.rand(2, 3, side, side), torch.tensor([0.0, 1.0]))
+    for side, model in ((96, network.train()), (64, other.eval())):
+        months = model(torch.rand(2, 3, side, side), torch.tensor([0.0, 1.0]))
         assert months.shape == (2, 1)
         assert months.dtype == torch.float32
         assert months[0] != months[1]

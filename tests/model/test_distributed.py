@@ -24,6 +24,6 @@ def test_statistics_are_of_all_processes_images(tmp_path: Path):
     multiprocessing.spawn(_average, (tmp_path,), nprocs=2)
     found = [torch.load(tmp_path / f"averaged_{rank}.pt") for rank in range(2)]
     whole = parts.flatten(0, 1)
-    for name, wanted in (("running_mean", whole.mean(0)), ("running_var", whole.var(0))):
+    for name, expected in (("running_mean", whole.mean(0)), ("running_var", whole.var(0))):
         assert torch.equal(found[0][name], found[1][name])
-        assert found[0][name].numpy() == pytest.approx(wanted.numpy(), rel=0.01)
+        assert found[0][name].numpy() == pytest.approx(expected.numpy(), rel=0.01)

@@ -44,8 +44,8 @@ def test_feature_hook_stores_and_releases():
     with FeatureHook(network, "backbone.0") as tap, torch.no_grad():
         network(image, male)
         kept: Tensor = tap.features
-        wanted = nn.AdaptiveAvgPool2d(CELLS_PER_SIDE)(network.backbone[0](image)).flatten(1)
-        assert torch.equal(kept, wanted)
+        expected = nn.AdaptiveAvgPool2d(CELLS_PER_SIDE)(network.backbone[0](image)).flatten(1)
+        assert torch.equal(kept, expected)
     network(image[:1], male[:1])
     assert len(tap.features) == 3
     with FeatureHook(network, "backbone.0", stop=True) as early, torch.no_grad(), pytest.raises(LayerReached):

@@ -79,7 +79,7 @@ def test_last_layer_is_float32_under_autocast():
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         months = network(torch.rand(8, 3, 107, 107), torch.ones(8)).squeeze(1)
     assert months.dtype == torch.float32
-    # bfloat16 near 180 has steps of a whole month: every answer would be one and the same number
+    # bfloat16 near 180 has steps of a whole month: every prediction would be one and the same number
     assert not torch.equal(months, months.bfloat16().float())
 
 

@@ -1,4 +1,4 @@
-"""Several answers as one."""
+"""Several predictions as one."""
 
 import numpy as np
 import pytest
@@ -14,10 +14,10 @@ def test_ensemble_std_is_of_the_mixture():
     rng = np.random.default_rng(0)
     parts = [(100.0, 3.0), (112.0, 8.0), (103.0, 5.0)]
     drawn = np.concatenate([rng.normal(mean, sd, 400_000) for mean, sd in parts])
-    said = average_predictions([PredictionBatch(np.array([mean]), np.array([sd])) for mean, sd in parts])
-    assert said.months[0] == pytest.approx(105)
-    assert said.std is not None
-    assert said.std[0] == pytest.approx(drawn.std(), rel=0.005)
+    average = average_predictions([PredictionBatch(np.array([mean]), np.array([sd])) for mean, sd in parts])
+    assert average.months[0] == pytest.approx(105)
+    assert average.std is not None
+    assert average.std[0] == pytest.approx(drawn.std(), rel=0.005)
 
 
 def test_missing_std_makes_ensemble_std_missing():

@@ -16,11 +16,11 @@ def test_normalization_equals_torchvision_bitwise():
     assert ours.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("wanted", [InputSpec(), InputSpec(mean=(0.5,), std=(0.25,))])
-def test_float_images_are_normalized_alike(wanted: InputSpec):
-    normalize = Normalize(wanted)
+@pytest.mark.parametrize("expected", [InputSpec(), InputSpec(mean=(0.5,), std=(0.25,))])
+def test_float_images_are_normalized_alike(expected: InputSpec):
+    normalize = Normalize(expected)
     whole, floating = normalize(EVERY_GRAY), normalize(EVERY_GRAY / 255)
-    assert whole.shape == floating.shape == (1, wanted.channels, 8, 32)
+    assert whole.shape == floating.shape == (1, expected.channels, 8, 32)
     assert floating.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(floating, whole)
-    torch.testing.assert_close(denormalize(whole, wanted), EVERY_GRAY[:, 0] / 255)
+    torch.testing.assert_close(denormalize(whole, expected), EVERY_GRAY[:, 0] / 255)

@@ -17,9 +17,9 @@ def output(numbers: list[float], means: list[float], deviation: float = 5.0) -> 
 
 def test_decode_averages_regression_and_distribution():
     found = output([100.0, 50.0], [120.0, 60.0])
-    for weight, wanted in ((0.5, [110.0, 55.0]), (0.0, [120.0, 60.0]), (1.0, [100.0, 50.0])):
+    for weight, expected in ((0.5, [110.0, 55.0]), (0.0, [120.0, 60.0]), (1.0, [100.0, 50.0])):
         months = AgeDistributionLoss(regression_weight=weight).decode_months(found)
-        torch.testing.assert_close(months, torch.tensor(wanted), atol=0.02, rtol=0)
+        torch.testing.assert_close(months, torch.tensor(expected), atol=0.02, rtol=0)
 
 
 def test_perfect_network_is_unbiased_at_both_ends():

@@ -23,8 +23,8 @@ def images(count: int, drawn: list[int]) -> Iterator[PredictionRequest]:
 @pytest.mark.parametrize("threads", [0, 1, 3])
 def test_order_is_kept_and_memory_bounded(threads: int, overlap: bool):
     drawn: list[int] = []
-    asked = images(2000, drawn)
-    for at, one in enumerate(load_images(asked, [ResizeSpec(10)], [], threads, overlap=overlap)):
+    requests = images(2000, drawn)
+    for at, one in enumerate(load_images(requests, [ResizeSpec(10)], [], threads, overlap=overlap)):
         assert one.pixels[ResizeSpec(10)].max() > 0
         assert one.radiograph.image.getpixel((0, 0)) == at % 250 + 1
         assert len(drawn) <= at + PREFETCH + 1
@@ -41,13 +41,13 @@ def test_early_exit_stops_loading():
 
 def test_unreadable_image_is_a_result(tmp_path: Path):
     (tmp_path / "a.png").write_text("no")
-    asked = [
+    requests = [
         PredictionRequest(tmp_path / "a.png"),
         PredictionRequest(tmp_path / "b.png"),
         PredictionRequest("x", error="odd"),
         PredictionRequest(3),
     ]
-    found = list(load_images(asked, [ResizeSpec(10)], [], 2))
+    found = list(load_images(requests, [ResizeSpec(10)], [], 2))
     assert [one.prediction.error.split(" (")[0] for one in found] == [
         "none of PNG, JPEG, TIFF, WEBP, JPEG2000, BMP",
         "unreadable",

@@ -1,4 +1,4 @@
-"""What lies outside a cloud of points is told from what is new and lies in it."""
+"""What lies outside a cloud of points is distinguished from what is new and lies in it."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What people and programs read of an answer."""
+"""What people and programs read of a prediction."""
 
 import doctest
 import errno
@@ -21,16 +21,16 @@ from boneage_pl.prediction.types import QUALITY_FLAGS, Prediction, format_years_
 
 
 @pytest.mark.parametrize(
-    ("months", "said"),
+    ("months", "text"),
     [(0, "0 y 0 m"), (124.3, "10 y 4 m"), (11.6, "1 y 0 m"), (228, "19 y 0 m"), (-3.2, "-0 y 3 m")],
 )
-def test_years_and_months(months: float, said: str):
-    assert format_years_months(months) == said
+def test_years_and_months(months: float, text: str):
+    assert format_years_months(months) == text
 
 
 def test_console_line_has_interval_and_flags():
-    answer = Prediction("a.dcm", True, 124.3, 100.2, 148.4, ["right_hand"], ["mirrored"], 130.0)
-    assert format_prediction(answer, 0.9) == (
+    prediction = Prediction("a.dcm", True, 124.3, 100.2, 148.4, ["right_hand"], ["mirrored"], 130.0)
+    assert format_prediction(prediction, 0.9) == (
         "a.dcm (M): 10 y 4 m (124.3 months), 90 % between 100 and 148; "
         "130 months old, -6 (-0.6 SD)  [right_hand]"
     )
@@ -42,10 +42,10 @@ def test_docstring_example_runs():
 
 
 def test_csv_row_has_every_column():
-    answer = Prediction(
+    prediction = Prediction(
         "a,b.png", False, 124.3, 100.2, 148.4, ["right_hand", "resolution_mismatch"], ["x"], 130.0
     )
-    row = dict(zip(COLUMNS, prediction_cells(answer), strict=True))
+    row = dict(zip(COLUMNS, prediction_cells(prediction), strict=True))
     assert (row["path"], row["sex"], row["months"]) == ("a,b.png", "F", "124.300")
     assert (row["flags"], row["lower"], row["chronological_age"]) == (
         "right_hand;resolution_mismatch",
@@ -65,13 +65,13 @@ def test_name_that_is_no_text_is_escaped(tmp_path: Path):
 def test_flags_are_explained_once(capsys: pytest.CaptureFixture[str]):
     table = io.StringIO()
     output = PredictionWriter(table, None)
-    answers = [Prediction(f"{n}.png", False, 10.0, flags=["out_of_distribution"]) for n in range(20)]
-    for answer in output.summary([*answers, Prediction("z.png", error="damaged")]):
-        output.write(answer)
-    said = capsys.readouterr().err
-    assert said.count(QUALITY_FLAGS["out_of_distribution"]) == 1
-    assert "out_of_distribution (20)" in said
-    assert "20 predicted, 1 failed" in said
+    predictions = [Prediction(f"{n}.png", False, 10.0, flags=["out_of_distribution"]) for n in range(20)]
+    for prediction in output.summary([*predictions, Prediction("z.png", error="damaged")]):
+        output.write(prediction)
+    stderr = capsys.readouterr().err
+    assert stderr.count(QUALITY_FLAGS["out_of_distribution"]) == 1
+    assert "out_of_distribution (20)" in stderr
+    assert "20 predicted, 1 failed" in stderr
     assert len(table.getvalue().splitlines()) == 22
 
 

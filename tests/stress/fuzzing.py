@@ -51,7 +51,7 @@ def _try(data: Path, number: int, seed: int) -> str:
 
     signal.signal(signal.SIGALRM, too_long)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", append=True)
         try:
             outcome = _read_table(data, number, draw) if number % 5 == 0 else _read_image(data, number, draw)
@@ -61,7 +61,7 @@ def _try(data: Path, number: int, seed: int) -> str:
             outcome = f"{type(error).__name__}: {error}"
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-    return f"warned: {said[0].message}" if said else outcome
+    return f"warned: {caught[0].message}" if caught else outcome
 
 
 def _read_image(data: Path, number: int, draw: random.Random) -> str:

@@ -122,9 +122,9 @@ class Bench:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
-def complaints(result: Result, status: int, *said: str) -> list[str]:
+def complaints(result: Result, status: int, *messages: str) -> list[str]:
     """Return what is wrong with how a command ended."""
     text = result.stdout + result.stderr
     found = [] if result.returncode == status else [f"exit {result.returncode}, not {status}: {text[-800:]}"]
     found += [f"a traceback: {text[-800:]}"] if "Traceback" in text else []
-    return found + [f"does not say {words!r}: {text[-800:]}" for words in said if words not in text]
+    return found + [f"does not say {words!r}: {text[-800:]}" for words in messages if words not in text]

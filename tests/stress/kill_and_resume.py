@@ -1,4 +1,4 @@
-"""Killed, or asked to stop, at any moment, and resumed until done: the run that nothing interrupted."""
+"""Killed, or signaled to stop, at any moment, and resumed until done: the run that nothing interrupted."""
 
 import random
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Checkpoints and run folders from strangers: refused, and nothing of them runs."""
+"""Untrusted checkpoints and run folders: refused, and nothing of them runs."""
 
 import shutil
 import zipfile

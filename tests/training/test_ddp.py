@@ -104,9 +104,9 @@ def test_two_processes_train_v1_and_v2(tmp_path: Path, command: Callable[..., Re
     before = next(line for line in result.stdout.splitlines() if "before the first step" in line)
     assert float(before.split(":")[-1].removesuffix("months")) == pytest.approx(best, rel=1e-3)
     (v2,) = (tmp_path / "outputs" / "v2").iterdir()
-    answers = pd.read_csv(v2 / "report" / "predictions.csv")
+    predictions = pd.read_csv(v2 / "report" / "predictions.csv")
     split = pd.read_csv(v2 / "split.csv")
-    assert answers["id"].tolist() == split.loc[split["subset"] == "validation", "id"].tolist()
+    assert predictions["id"].tolist() == split.loc[split["subset"] == "validation", "id"].tolist()
 
 
 def test_indivisible_batch_is_refused(tmp_path: Path, forks: Forks):

@@ -56,10 +56,10 @@ def test_metadata_is_read(tmp_path: Path):
     assert checkpoint.metadata.split["train"] == ["1", "2", "2"]
 
 
-@pytest.mark.parametrize(("said", "changed"), WRONG.items(), ids=WRONG)
-def test_invalid_metadata_is_refused(tmp_path: Path, said: str, changed: dict[str, Any]):
+@pytest.mark.parametrize(("message", "changed"), WRONG.items(), ids=WRONG)
+def test_invalid_metadata_is_refused(tmp_path: Path, message: str, changed: dict[str, Any]):
     path = write_checkpoint(tmp_path / "x.ckpt", 9.0, **changed)
-    with pytest.raises(BoneAgeError, match=said):
+    with pytest.raises(BoneAgeError, match=message):
         load_checkpoint(path)
 
 

@@ -98,8 +98,8 @@ def test_resume_warns_of_other_threads(home: Home):
     other = 1 if before > 1 else 2
     env = {"OMP_NUM_THREADS": str(other), "PYTHONPATH": str(CHECKOUT)}
     more = [f"resume={run}", "trainer.max_epochs=2", OWN]
-    said = run_command(*more, cwd=home.path, **env).stdout
-    assert f"computed with threads {other}; before with threads {before}: the run goes on, but not" in said
+    stdout = run_command(*more, cwd=home.path, **env).stdout
+    assert f"computed with threads {other}; before with threads {before}: the run goes on, but not" in stdout
     sessions = json.loads((home.path / run / "run.json").read_text())["sessions"]
     assert [session["hardware"]["threads"] for session in sessions] == [before, other]
 
@@ -137,8 +137,8 @@ def test_resume_after_early_stop_trains_no_further(home: Home):
         "callbacks.early_stopping.min_delta=1000",
     ]
     command = ["+experiment=v1", *never, *TINY]
-    said = home.run(*command, "hydra.run.dir=outputs/early").stdout
-    assert "stopped early: after epoch 2 val_mae has not become better for 2 epochs" in said
+    stdout = home.run(*command, "hydra.run.dir=outputs/early").stdout
+    assert "stopped early: after epoch 2 val_mae has not become better for 2 epochs" in stdout
     whole = home.outputs / "early"
     assert json.loads((whole / "report" / "summary.json").read_text())["epochs"] == 3
     home.cut_off(*command, "hydra.run.dir=outputs/cut4", step=STEPS + 2)
@@ -236,7 +236,7 @@ def test_image_damaged_during_training_is_named(home: Home):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["resume=outputs/v1", "optimizer.lr=0.1"], "optimizer.lr would make it another experiment"),
         (["resume=outputs/v1", "ckpt=v1"], "ckpt= and resume= exclude each other"),
@@ -251,11 +251,11 @@ def test_image_damaged_during_training_is_named(home: Home):
         (["+experiment=v1", *TINY, "hydra.run.dir=outputs/v1"], "outputs/v1 already holds a run"),
     ],
 )
-def test_invalid_resume_is_refused(home: Home, v1: Path, arguments: list[str], said: str):
+def test_invalid_resume_is_refused(home: Home, v1: Path, arguments: list[str], message: str):
     before = {path: path.stat().st_mtime_ns for path in v1.rglob("*") if path.name != "boneage_pl.log"}
     result = home.run(*arguments, check=False)
     assert result.returncode == 2, result.stderr
-    assert said in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
     after = {path: path.stat().st_mtime_ns for path in v1.rglob("*") if path.name != "boneage_pl.log"}
     assert {p.name for p in before if after[p] != before[p]} <= {".lock"}

@@ -22,9 +22,9 @@ FAMILIAR = {"layer": "backbone", "features": None, "spectrum": {"mean": torch.ar
 
 
 def share(
-    path: Path, network: torch.nn.Module, kind: torch.dtype | None = None, **said: object
+    path: Path, network: torch.nn.Module, kind: torch.dtype | None = None, **changed: object
 ) -> CheckpointMetadata:
-    values = {**record(9.0, 8.0), **said}
+    values = {**record(9.0, 8.0), **changed}
     values["config"] = {**values["config"], "model": TINY}
     written = CheckpointMetadata.from_dict(values)
     save_shared_weights(path, network.state_dict(), written, FAMILIAR, kind)
@@ -64,7 +64,7 @@ def test_shared_file_names_no_local_folder(tmp_path: Path):
     config["data"] = {"root": "/home/someone/hands", "image_size": 107, "table": "hands/table.csv"}
     start = {"experiment": "v1", "ckpt": "/home/someone/best.ckpt", "val_mae": 9.0}
     share(tmp_path / "x.safetensors", Tiny(107), config=config, start=start, root="/home/someone/hands")
-    text = said_of(tmp_path / "x.safetensors")[FORMAT]
+    text = metadata_of(tmp_path / "x.safetensors")[FORMAT]
     assert "someone" not in text
     assert "~" not in text
     found = load_checkpoint(tmp_path / "x.safetensors").metadata
@@ -73,13 +73,13 @@ def test_shared_file_names_no_local_folder(tmp_path: Path):
     assert found.config["ckpt"] == "best.ckpt"
 
 
-def said_of(path: Path) -> dict[str, str]:
+def metadata_of(path: Path) -> dict[str, str]:
     with safe_open(path, framework="pt") as file:
         return file.metadata()
 
 
-def _say(path: Path, **said: str) -> Path:
-    save_file(load_file(path), path, metadata={**said_of(path), **said})
+def _write_metadata(path: Path, **metadata: str) -> Path:
+    save_file(load_file(path), path, metadata={**metadata_of(path), **metadata})
     return path
 
 
@@ -89,7 +89,7 @@ def _foreign(path: Path) -> Path:
 
 
 def _no_json(path: Path) -> Path:
-    return _say(path, **{FORMAT: "[" * 100_000})
+    return _write_metadata(path, **{FORMAT: "[" * 100_000})
 
 
 def _truncated(path: Path) -> Path:
@@ -106,7 +106,7 @@ def _flipped(path: Path) -> Path:
 
 def _anothers(path: Path) -> Path:
     share(path.with_name("z.safetensors"), Tiny(107))
-    save_file(load_file(path.with_name("z.safetensors")), path, metadata=said_of(path))
+    save_file(load_file(path.with_name("z.safetensors")), path, metadata=metadata_of(path))
     return path
 
 
@@ -116,9 +116,9 @@ def _no_tensors(path: Path) -> Path:
 
 
 def _lacks_split(path: Path) -> Path:
-    said = json.loads(said_of(path)[FORMAT])
-    del said["record"]["split"]
-    return _say(path, **{FORMAT: json.dumps(said)})
+    content = json.loads(metadata_of(path)[FORMAT])
+    del content["record"]["split"]
+    return _write_metadata(path, **{FORMAT: json.dumps(content)})
 
 
 def _as_checkpoint(path: Path) -> Path:

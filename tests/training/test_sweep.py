@@ -44,7 +44,7 @@ def test_search_minimizes_validation_mae(tmp_path: Path, command: Callable[..., 
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["trainer=ddp"], "-m with trainer=ddp"),
         (["trainer=ddp,default"], "-m with trainer=ddp"),
@@ -54,13 +54,13 @@ def test_search_minimizes_validation_mae(tmp_path: Path, command: Callable[..., 
     ],
 )
 def test_invalid_sweep_is_refused(
-    tmp_path: Path, command: Callable[..., Result], options: list[str], said: str
+    tmp_path: Path, command: Callable[..., Result], options: list[str], message: str
 ):
     result = command(
         "-m", "+experiment=v1", "seed=1,2", *TINY, *options, cwd=tmp_path, check=False, PATH="/nowhere"
     )
     assert result.returncode == 2
-    assert said in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
 
 

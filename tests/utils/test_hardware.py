@@ -17,7 +17,7 @@ def test_precision_is_bfloat16_only_if_native(monkeypatch: pytest.MonkeyPatch, f
 
 
 @pytest.mark.parametrize(
-    ("gpu", "asked", "expected"),
+    ("gpu", "option", "expected"),
     [
         (True, None, True),
         (True, False, False),
@@ -27,10 +27,10 @@ def test_precision_is_bfloat16_only_if_native(monkeypatch: pytest.MonkeyPatch, f
     ],
 )
 def test_batchnorm_syncs_where_possible(
-    monkeypatch: pytest.MonkeyPatch, gpu: bool, asked: bool | None, expected: bool
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, option: bool | None, expected: bool
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    assert hardware.syncs_batchnorm(asked, "auto") is expected
+    assert hardware.syncs_batchnorm(option, "auto") is expected
     assert not hardware.syncs_batchnorm(None, "cpu")
     with pytest.raises(BoneAgeError, match="on GPUs only"):
         hardware.syncs_batchnorm(True, "cpu")

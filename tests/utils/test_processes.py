@@ -9,7 +9,7 @@ from boneage_pl.utils import processes
 
 
 @pytest.mark.parametrize(
-    ("files", "wanted"),
+    ("files", "expected"),
     [
         ({"cpu.max": "200000 100000\n"}, 2),
         ({"cpu.max": "150000 100000\n"}, 2),
@@ -21,7 +21,7 @@ from boneage_pl.utils import processes
     ],
 )
 def test_container_quota_limits_cores(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], wanted: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int
 ):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -29,7 +29,7 @@ def test_container_quota_limits_cores(
     quotas = [[f.replace("/sys/fs/cgroup", str(tmp_path)) for f in pair] for pair in processes._CPU_QUOTAS]
     monkeypatch.setattr(processes, "_CPU_QUOTAS", quotas)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert processes.cores() == wanted
+    assert processes.cores() == expected
 
 
 def test_slow_consumer_bounds_what_waits():

@@ -1,4 +1,4 @@
-"""A real browser, which sees the page as a person does and tells whom it has asked."""
+"""A real browser, which sees the page as a person does and records what it requests."""
 
 import os
 import shutil
@@ -33,24 +33,24 @@ def chromium() -> Iterator[Browser]:
 def opened(
     browser: Browser, url: str, size: tuple[int, int] = DESKTOP, *, dark: bool = False
 ) -> Iterator[Page]:
-    """Open the page; at the end it has asked no other host, run nobody's script, and kept nothing."""
+    """Open the page; in the end it has requested nothing elsewhere, run nobody's script, and kept nothing."""
     view = {"width": size[0], "height": size[1]}
     context = browser.new_context(
         viewport=view, color_scheme="dark" if dark else "light", accept_downloads=True
     )
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
-    asked: set[str] = set()
-    said: list[str] = []
-    page.on("request", lambda request: asked.add(request.url))
-    page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
-    page.on("pageerror", lambda error: said.append(str(error)))
+    requested: set[str] = set()
+    errors: list[str] = []
+    page.on("request", lambda request: requested.add(request.url))
+    page.on("dialog", lambda dialog: (errors.append(dialog.message), dialog.dismiss()))
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(url)
     page.get_by_role("heading", name="Bone age from a hand radiograph").wait_for()
     yield page
-    elsewhere = {one for one in asked if not one.startswith((f"{url}/", "data:", "blob:"))}
+    elsewhere = {one for one in requested if not one.startswith((f"{url}/", "data:", "blob:"))}
     assert elsewhere == set()
-    assert said == []
+    assert errors == []
     assert page.evaluate("localStorage.length + document.cookie.length") == 0
     assert page.evaluate("indexedDB.databases().then(found => found.length)") == 0
     context.close()

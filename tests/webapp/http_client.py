@@ -19,7 +19,7 @@ def free_port() -> int:
 
 
 class Caller:
-    """Somebody who uploads and asks by HTTP, as the page's script does."""
+    """Somebody who uploads and predicts by HTTP, as the page's script does."""
 
     def __init__(self, url: str) -> None:
         self.http = httpx.Client(base_url=url, timeout=120)
@@ -28,7 +28,7 @@ class Caller:
     def upload(self, *files: tuple[str, bytes]) -> httpx.Response:
         return self.http.post("/gradio_api/upload", files=[("files", file) for file in files])
 
-    def ask(self, function: str, data: Sequence[Any]) -> Any:
+    def call(self, function: str, data: Sequence[Any]) -> Any:
         """Return what a function of the page gives for values of its components; `None` where it refuses."""
         session = uuid.uuid4().hex
         order = {"fn_index": self.calls[function], "data": list(data), "session_hash": session}
@@ -38,18 +38,18 @@ class Caller:
             for line in events.iter_lines():
                 if line.startswith("data:") and (event := json.loads(line[5:]))["msg"] == "process_completed":
                     return event["output"]["data"] if event["success"] else None
-        raise AssertionError("no answer")
+        raise AssertionError("no result")
 
     def one(self, name: str, content: bytes, sex: str = "F") -> str:
         """Return what the page says of an image."""
         (path,) = self.upload((name, content)).json()
-        return self.ask(ONE, [named(path, name), None, sex, "", "", ""])[-1]
+        return self.call(ONE, [named(path, name), None, sex, "", "", ""])[-1]
 
     def many(self, *files: tuple[str, bytes], sex: str = "unknown") -> str:
         """Return the table of several."""
         paths = self.upload(*files).json()
         dropped = [named(path, name) for path, (name, _) in zip(paths, files, strict=True)]
-        return self.ask(MANY, [dropped, sex])[-1]
+        return self.call(MANY, [dropped, sex])[-1]
 
 
 def named(path: str, name: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def test_dates_give_age():
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("cells", "words"),
     [
         (("9", "", ""), "Write 9 y 2 m"),  # years or months?
         (("nine", "", ""), "Write 9 y 2 m"),
@@ -42,6 +42,6 @@ def test_dates_give_age():
         (("9 y", "2014-05-30", "2024-05-30"), "leave one of them empty"),
     ],
 )
-def test_invalid_age_is_refused(said: tuple[str, str, str], words: str):
+def test_invalid_age_is_refused(cells: tuple[str, str, str], words: str):
     with pytest.raises(BoneAgeError, match=words):
-        parse_age(*said)
+        parse_age(*cells)

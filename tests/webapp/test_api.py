@@ -79,12 +79,12 @@ def test_dicom_gives_sex_and_structured_report(client: httpx.Client, tmp_path):
     (item,) = predict(client, file).json()["predictions"]
     assert item["sex"] == "F"
     assert item["chronological_age"] == pytest.approx(120, abs=0.1)
-    answer = predict(client, file, accept="application/dicom")
+    response = predict(client, file, accept="application/dicom")
     if "out_of_distribution" in item["flags"]:  # which is not reported as a measurement
-        assert answer.status_code == 422
-        assert "out_of_distribution" in answer.json()["detail"]
+        assert response.status_code == 422
+        assert "out_of_distribution" in response.json()["detail"]
     else:
-        report = pydicom.dcmread(BytesIO(answer.content))
+        report = pydicom.dcmread(BytesIO(response.content))
         assert report.SOPClassUID == "1.2.840.10008.5.1.4.1.1.88.34"
     two = predict(client, file, file, accept="application/dicom")
     assert two.status_code == 422
@@ -104,9 +104,9 @@ def test_dicom_gives_sex_and_structured_report(client: httpx.Client, tmp_path):
     ],
 )
 def test_invalid_fields_are_refused(home: Home, client: httpx.Client, fields: dict[str, str], words: str):
-    answer = predict(client, ("7.png", (home.images / "7.png").read_bytes()), **fields)
-    assert answer.status_code == 422
-    assert words in answer.text
+    response = predict(client, ("7.png", (home.images / "7.png").read_bytes()), **fields)
+    assert response.status_code == 422
+    assert words in response.text
 
 
 def test_limits_and_token_hold(client: httpx.Client):
@@ -135,9 +135,9 @@ def test_api_describes_itself(client: httpx.Client):
     model = client.get("/api/v1/model").json()
     assert (model["version"], model["members"][0]["validation_images"]) == (__version__, 80)
     description = client.get("/openapi.json").json()
-    answer = description["paths"]["/api/v1/predict"]["post"]["responses"]
-    assert answer["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/Predictions")
-    assert {"413", "415", "422", "503"} <= set(answer)
+    responses = description["paths"]["/api/v1/predict"]["post"]["responses"]
+    assert responses["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/Predictions")
+    assert {"413", "415", "422", "503"} <= set(responses)
     page = client.get("/docs").text
     assert "http://" not in page
     assert "https://" not in page
@@ -181,8 +181,8 @@ def test_hostile_files_are_items_with_errors(home: Home):
         before = site.memory()
         for n in range(200):
             suffix = draw.choice(["png", "jpg", "dcm", "tif"])
-            answer = predict(client, (f"{n}.{suffix}", mutated(random_image(draw), draw)), sex="F")
-            (item,) = answer.json()["predictions"]
+            response = predict(client, (f"{n}.{suffix}", mutated(random_image(draw), draw)), sex="F")
+            (item,) = response.json()["predictions"]
             assert item["error"] or item["months"] is not None
         assert site.memory() < 1.1 * before
         assert predict(client, ("good.png", good), sex="F").json()["predictions"][0]["months"] is not None

@@ -40,8 +40,8 @@ def zipped(entries: dict[str, bytes]) -> bytes:
 def test_zip_members_are_named_by_both(tmp_path: Path):
     archive = zipped({"a/1.png": PNG, "read me.txt": b"x", "__MACOSX/._1.png": b"x", "a/2.dcm": b"x"})
     laid = dropped(tmp_path, {"study.zip": archive, "hand.png": PNG, "12345": PNG})
-    asked = [laid.display_name(question.path) for question in laid.requests("unknown")]
-    assert asked == ["study.zip/a/1.png", "study.zip/a/2.dcm", "hand.png", "12345"]
+    requests = [laid.display_name(request.path) for request in laid.requests("unknown")]
+    assert requests == ["study.zip/a/1.png", "study.zip/a/2.dcm", "hand.png", "12345"]
     assert laid.errors == []
 
 
@@ -50,11 +50,11 @@ def test_table_gives_sexes_by_path_or_id(tmp_path: Path):
     laid = dropped(
         tmp_path, {"1377.png": PNG, "s.zip": zipped({"x/1378.png": PNG}), "t.csv": table, "3.png": PNG}
     )
-    asked = {laid.display_name(q.path): (q.male, q.error) for q in laid.requests(None)}
-    assert asked["1377.png"] == (True, "")
-    assert asked["s.zip/x/1378.png"] == (False, "")
-    assert asked["3.png"] == (None, "")
-    assert "has this name" in asked["9999"][1]
+    requests = {laid.display_name(q.path): (q.male, q.error) for q in laid.requests(None)}
+    assert requests["1377.png"] == (True, "")
+    assert requests["s.zip/x/1378.png"] == (False, "")
+    assert requests["3.png"] == (None, "")
+    assert "has this name" in requests["9999"][1]
 
 
 def test_unreadable_table_is_refused_alone(tmp_path: Path):
@@ -70,9 +70,9 @@ def test_table_naming_missing_file_is_refused(tmp_path: Path):
     secret.write_bytes(PNG)
     table = f"path,sex\n{secret},M\n../secret.png,M\nhand.png,F\n".encode()
     laid = dropped(tmp_path, {"t.csv": table, "hand.png": PNG})
-    asked = list(laid.requests(None))
-    assert [bool(question.error) for question in asked] == [True, True, False]
-    assert str(tmp_path) not in str([q.path for q in asked[:2]])
+    requests = list(laid.requests(None))
+    assert [bool(request.error) for request in requests] == [True, True, False]
+    assert str(tmp_path) not in str([q.path for q in requests[:2]])
 
 
 def encrypted() -> bytes:
@@ -117,7 +117,7 @@ def damaged() -> bytes:
 def test_bad_zip_is_refused_alone(tmp_path: Path, archive: bytes, words: str):
     laid = dropped(tmp_path, {"bad.zip": archive, "good.png": PNG})
     assert words in str(laid.errors)
-    assert [laid.display_name(question.path) for question in laid.requests("unknown")][-1] == "good.png"
+    assert [laid.display_name(request.path) for request in laid.requests("unknown")][-1] == "good.png"
     assert not (tmp_path / "1.png").exists()
 
 
@@ -145,11 +145,11 @@ def test_equal_or_odd_names_are_all_kept(tmp_path: Path):
         "7": PNG,
     }
     laid = dropped(tmp_path, names)
-    asked = list(laid.requests("unknown"))
-    assert [laid.display_name(question.path) for question in asked] == list(names)
-    assert len({question.path for question in asked}) == len(names)
-    assert all(Path(question.path).read_bytes() == PNG for question in asked)
-    assert all(Path(question.path).is_relative_to(laid.folder) for question in asked)
+    requests = list(laid.requests("unknown"))
+    assert [laid.display_name(request.path) for request in requests] == list(names)
+    assert len({request.path for request in requests}) == len(names)
+    assert all(Path(request.path).read_bytes() == PNG for request in requests)
+    assert all(Path(request.path).is_relative_to(laid.folder) for request in requests)
 
 
 def test_too_many_or_no_images_are_refused(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""The filter before the server lets through what the page and the API ask for, and nothing else."""
+"""The filter before the server lets through what the page and the API need, and nothing else."""
 
 import asyncio
 import base64
@@ -21,7 +21,7 @@ MB = 1 << 20
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Read the whole body, and answer with a file's path as Gradio does."""
+    """Read the whole body, and respond with a file's path as Gradio does."""
     while (message := await receive())["type"] == "http.request" and message.get("more_body"):
         pass
     if message["type"] == "http.disconnect":
@@ -31,7 +31,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def answered(
+def fetch(
     path: str,
     method: str = "GET",
     *,
@@ -75,8 +75,8 @@ API = ["/api/v1/predict", "/api/v1/model", "/healthz", "/metrics", "/docs", "/op
 
 def test_page_and_api_requests_pass(tmp_path: Path):
     for path in (*PAGE, *API):
-        assert answered(path, uploads=Uploads(tmp_path))[0] == 200, path
-        assert answered(path)[0] == (200 if path in API else 404), path  # without the page
+        assert fetch(path, uploads=Uploads(tmp_path))[0] == 200, path
+        assert fetch(path)[0] == (200 if path in API else 404), path  # without the page
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_page_and_api_requests_pass(tmp_path: Path):
     ],
 )
 def test_other_requests_are_refused(tmp_path: Path, path: str):
-    assert answered(path, uploads=Uploads(tmp_path))[0] == 404
+    assert fetch(path, uploads=Uploads(tmp_path))[0] == 404
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_other_requests_are_refused(tmp_path: Path, path: str):
 )
 def test_bodies_are_limited_as_they_arrive(tmp_path: Path, path: str, most: int):
     def post(megabytes: int, **headers: str) -> tuple[int, Any]:
-        return answered(path, "POST", uploads=Uploads(tmp_path), body=[bytes(MB)] * megabytes, **headers)
+        return fetch(path, "POST", uploads=Uploads(tmp_path), body=[bytes(MB)] * megabytes, **headers)
 
     assert post(most)[0] == 200
     status, problem = post(most + 1)  # chunked: nobody says how long it is
@@ -120,29 +120,29 @@ def test_uploads_get_places_of_their_own(tmp_path: Path):
     for _ in range(2):  # of two visitors, whose files Gradio stores under one name
         shared.parent.mkdir()
         shared.write_bytes(b"x")
-        paths += answered("/gradio_api/upload", "POST", uploads=uploads, uploaded=[str(shared)])[1]
+        paths += fetch("/gradio_api/upload", "POST", uploads=uploads, uploaded=[str(shared)])[1]
     assert len(set(paths)) == 2
     assert not shared.exists()
     assert all(uploads.contains(Path(path)) and Path(path).name == "x.png" for path in paths)
     call = json.dumps({"data": [[{"path": paths[0]}], "F"]}).encode()
-    answered("/gradio_api/queue/join", "POST", uploads=uploads, body=[call[:20], call[20:]])
+    fetch("/gradio_api/queue/join", "POST", uploads=uploads, body=[call[:20], call[20:]])
     assert uploads._waiting == {Path(paths[0])}
 
 
 def test_token_is_needed_but_for_health():
     basic = base64.b64encode(b"anyone:secret").decode()
     for header in ("Bearer secret", f"Basic {basic}"):
-        assert answered("/metrics", token="secret", authorization=header)[0] == 200
+        assert fetch("/metrics", token="secret", authorization=header)[0] == 200
     for header in ("", "secret", "Bearer", "Bearer secret2", "Basic secret", "Basic ÿ", "Digest secret"):
-        assert answered("/api/v1/model", token="secret", authorization=header)[0] == 401, header
-    assert answered("/healthz", token="secret")[0] == 200
+        assert fetch("/api/v1/model", token="secret", authorization=header)[0] == 401, header
+    assert fetch("/healthz", token="secret")[0] == 200
 
 
 def test_more_predictions_than_threads_are_refused_unread():
     busy = Metrics()
     busy.serving = MAX_SERVING
-    assert answered("/api/v1/predict", "POST", metrics=busy)[0] == 503
-    assert answered("/healthz", metrics=busy)[0] == 200
+    assert fetch("/api/v1/predict", "POST", metrics=busy)[0] == 503
+    assert fetch("/healthz", metrics=busy)[0] == 200
 
 
 def test_metrics_have_few_names():
@@ -159,12 +159,12 @@ def test_upload_needs_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.Monke
     free = 17 * MB
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
     for length, status in (("1000", 200), (str(2 * MB), 507)):
-        given = answered("/gradio_api/upload", "POST", uploads=uploads, content_length=length)
+        given = fetch("/gradio_api/upload", "POST", uploads=uploads, content_length=length)
         assert given[0] == status
     free = 15 * MB
-    status, said = answered("/gradio_api/upload", "POST", uploads=uploads)  # in chunks
-    assert (status, said["detail"]) == (507, "The server's disk is full; try again later.")
-    assert answered("/api/v1/predict", "POST", uploads=uploads)[0] == 200  # in memory
+    status, body = fetch("/gradio_api/upload", "POST", uploads=uploads)  # in chunks
+    assert (status, body["detail"]) == (507, "The server's disk is full; try again later.")
+    assert fetch("/api/v1/predict", "POST", uploads=uploads)[0] == 200  # in memory
 
 
 def test_empty_token_of_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch):

@@ -61,7 +61,7 @@ def split_to_dict(
     origin: dict[str, Any] | None = None,
     **how: Any,
 ) -> dict[str, Any]:
-    """Return a split as plain values: its rows' ids by subset, what tells their images, and `how`.
+    """Return a split as plain values: its rows' ids by subset, what identifies their images, and `how`.
 
     Args:
         hashes: SHA-256 of each image's file, by id.
@@ -100,8 +100,8 @@ class SeenImages:
     def from_side(cls, record: dict[str, Any], subset: str) -> "SeenImages":
         """Return those of a subset of a checkpoint's split record."""
         ids = set(record[subset])
-        tells = (record["file_sha256"], record.get("pixel_sha256", {}))
-        return cls(ids, {of[i] for of in tells for i in ids if i in of})
+        digests = (record["file_sha256"], record.get("pixel_sha256", {}))
+        return cls(ids, {of[i] for of in digests for i in ids if i in of})
 
     @classmethod
     def training_images(cls, record: dict[str, Any]) -> "SeenImages":
@@ -110,15 +110,17 @@ class SeenImages:
         inherited = record.get("inherited_training_images", {"ids": [], "sha256": []})
         return cls(run.ids.union(inherited["ids"]), run.sha256.union(inherited["sha256"]))
 
-    def overlap(self, ids: Iterable[str], *tells: Mapping[str, str], by_id: bool = True) -> set[str]:
+    def overlap(self, ids: Iterable[str], *digests: Mapping[str, str], by_id: bool = True) -> set[str]:
         """Return which of some images they are.
 
         Args:
             ids: of the images, in whatever data set.
-            tells: SHA-256 there, by id, of their files or prepared pixels.
+            digests: SHA-256 there, by id, of their files or prepared pixels.
             by_id: whether an id is the same child there.
         """
-        return {i for i in ids if (by_id and i in self.ids) or any(of.get(i) in self.sha256 for of in tells)}
+        return {
+            i for i in ids if (by_id and i in self.ids) or any(of.get(i) in self.sha256 for of in digests)
+        }
 
 
 def training_rows(ids: Iterable[str], record: dict[str, Any]) -> set[str]:

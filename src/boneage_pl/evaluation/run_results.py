@@ -48,7 +48,7 @@ class RunResults:
 
     @property
     def experiment(self) -> str:
-        """The experiment's name, "–" where nothing tells it."""
+        """The experiment's name, "–" where it is not known."""
         known = (self.summary or {}).get("experiment") or self.run.get("experiment")
         return str(known or experiment_of(self.path) or "–")
 

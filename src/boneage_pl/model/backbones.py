@@ -127,8 +127,8 @@ def _packaged_weights(file: Path, network: nn.Module) -> dict[str, Tensor]:
         values = list(torch.load(file, map_location="cpu", weights_only=True).values())[: len(ours)]
     except (OSError, RuntimeError, ValueError, EOFError) as error:
         raise BoneAgeError(f"model.weights: {file} cannot be read: {first_line(error)}") from error
-    shapes, wanted = ([v.shape[:1] + v.shape[2:] for v in tensors] for tensors in (values, ours.values()))
-    if shapes != wanted:
+    shapes, expected = ([v.shape[:1] + v.shape[2:] for v in tensors] for tensors in (values, ours.values()))
+    if shapes != expected:
         raise BoneAgeError(f"model.weights={IMAGENET}: the weights in {file} are not this network's.")
     epsilon = next(layer.eps for layer in network.modules() if isinstance(layer, nn.BatchNorm2d))
     return {

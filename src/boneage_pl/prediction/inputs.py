@@ -19,7 +19,7 @@ from boneage_pl.utils.files import expand_path, filter_by_suffix, iter_files
 log = logging.getLogger(__name__)
 _UNKNOWN = {"unknown", "u", "o", "x"}  # cells of a sex that is not known; o is DICOM's "other"
 _INVALID = object()  # of a cell that is no sex
-_HEAD = 132  # bytes that tell DICOM
+_HEAD = 132  # bytes that identify DICOM
 
 
 def requests_from_table(table: Path, male: Any, spec: DatasetSpec | None = None) -> list[PredictionRequest]:

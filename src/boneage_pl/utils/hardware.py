@@ -69,7 +69,7 @@ def resolve_precision(precision: str | int, accelerator: str = "auto", depthwise
 
 
 def _cpu_flags() -> str:
-    """The processor's flags where Linux tells them (`avx512_bf16`, `amx_bf16`, Arm's `bf16`)."""
+    """The processor's flags where Linux lists them (`avx512_bf16`, `amx_bf16`, Arm's `bf16`)."""
     try:
         with Path("/proc/cpuinfo").open() as file:
             return next((line for line in file if line.lower().startswith(("flags", "features"))), "")

@@ -146,7 +146,7 @@ def _init_worker() -> None:
 
 
 def _exit_with_parent() -> None:
-    # a caller that is killed tells its workers nothing, and they would wait for work for ever
+    # a caller that is killed sends its workers nothing, and they would wait for work for ever
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

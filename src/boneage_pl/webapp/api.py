@@ -173,7 +173,7 @@ def create_api(service: PredictionService, metrics: Metrics, max_images: int) ->
         ]
         return ModelInfo(version=__version__, interval_level=service.level, members=members)
 
-    @app.head("/healthz", include_in_schema=False)  # by which monitors ask
+    @app.head("/healthz", include_in_schema=False)  # which monitors request
     @app.get("/healthz", response_class=PlainTextResponse)
     async def healthz() -> str:
         """Say that the server is up and the model loaded."""

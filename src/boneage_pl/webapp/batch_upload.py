@@ -52,13 +52,13 @@ class UploadBatch:
         """
         requests = set()
         for table, name in self.tables.items():
-            for question in self._rows(table, name, sex):
-                path = Path(os.path.abspath(question.path))  # noqa: PTH100 — links are none of ours
-                if not question.error and path not in self.names:
-                    yield PredictionRequest(path.name, question.male, _MISSING)
+            for request in self._rows(table, name, sex):
+                path = Path(os.path.abspath(request.path))  # noqa: PTH100 — links are none of ours
+                if not request.error and path not in self.names:
+                    yield PredictionRequest(path.name, request.male, _MISSING)
                 else:
                     requests.add(path)
-                    yield PredictionRequest(path, question.male, question.error)
+                    yield PredictionRequest(path, request.male, request.error)
         for path in self.names:
             if path not in requests:
                 yield PredictionRequest(path, sex)

@@ -193,7 +193,7 @@ def _model_tab(service: PredictionService, tab: gr.Tab) -> None:
     card, figures = gr.Markdown("", elem_classes=["page", "card"]), gr.HTML("", elem_classes="page")
     kept: list[str] = []
 
-    def tell() -> tuple[str, str]:
+    def describe() -> tuple[str, str]:
         if not kept:
             kept.extend(
                 (
@@ -203,7 +203,7 @@ def _model_tab(service: PredictionService, tab: gr.Tab) -> None:
             )
         return kept[0], kept[1]
 
-    tab.select(tell, None, [card, figures], concurrency_limit=1, api_visibility="private")
+    tab.select(describe, None, [card, figures], concurrency_limit=1, api_visibility="private")
 
 
 def _display_name(result: PredictionResult, name: str) -> PredictionResult:

@@ -260,11 +260,11 @@ def test_16_bit_gray_is_read_alike_from_everywhere(most: int):
 
 def test_signed_values_begin_at_their_least():
     values = ramp().astype(np.int16) - 1000
-    wanted = np.asarray(load_radiograph(ramp()).image)
+    expected = np.asarray(load_radiograph(ramp()).image)
     offset = (ramp().astype(np.uint16) + np.uint16(2**15)).astype(np.uint16)  # with 2¹⁵ added
     for content in (imagecodecs.tiff_encode(values), encode(Image.fromarray(offset), "PNG")):
-        assert (gray(content) == wanted).all()
-    assert (np.asarray(load_radiograph(values).image) == wanted).all()
+        assert (gray(content) == expected).all()
+    assert (np.asarray(load_radiograph(values).image) == expected).all()
 
 
 def test_16_bit_tiff_may_be_white_is_zero():
@@ -274,9 +274,9 @@ def test_16_bit_tiff_may_be_white_is_zero():
 
 def test_16_bit_color_is_read_from_its_upper_bits():
     values = wide_values(65535)
-    wanted = np.asarray(Image.fromarray((values >> 8).astype(np.uint8)).convert("L"))
-    assert (gray(wide_color(65535)) == wanted).all()
-    assert (np.asarray(load_radiograph(values).image) == wanted).all()
+    expected = np.asarray(Image.fromarray((values >> 8).astype(np.uint8)).convert("L"))
+    assert (gray(wide_color(65535)) == expected).all()
+    assert (np.asarray(load_radiograph(values).image) == expected).all()
     with pytest.raises(BadImageError, match=TWELVE_BITS):
         load_radiograph(wide_values(4095))
 

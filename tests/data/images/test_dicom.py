@@ -64,10 +64,10 @@ def test_transfer_syntaxes_decode_alike(tmp_path: Path, syntax: str, photometric
         pytest.skip("it has no more than 12 bits")
     values = ramp(bits)
     path = write_dicom(tmp_path / "a.dcm", values, syntax, bits, PhotometricInterpretation=photometric)
-    wanted = to_8(values, 2**bits - 1)
+    expected = to_8(values, 2**bits - 1)
     if photometric == "MONOCHROME1":
-        wanted = 255 - wanted
-    off = np.abs(gray(path) - wanted)
+        expected = 255 - expected
+    off = np.abs(gray(path) - expected)
     assert off.max() <= (2 if syntax == "JPEG Extended" else 1)  # rounding one way or the other
     assert off.mean() < (0.6 if syntax == "JPEG Extended" else 0.01)
 
@@ -160,8 +160,8 @@ def test_window_that_shows_nothing_is_noted_and_not_used(tmp_path: Path, center:
 )
 def test_empty_tag_is_as_absent(tmp_path: Path, name: str):
     given = {"WindowCenter": 1000, "WindowWidth": 500, name: ""}
-    wanted = shown(tmp_path, **({"WindowCenter": 1000, "WindowWidth": 500} | {name: None}))
-    assert (shown(tmp_path, **given) == wanted).all()
+    expected = shown(tmp_path, **({"WindowCenter": 1000, "WindowWidth": 500} | {name: None}))
+    assert (shown(tmp_path, **given) == expected).all()
     assert "not used" not in notes(tmp_path, **given)
 
 
@@ -193,11 +193,11 @@ def test_tables_of_8_bits_and_negative_start(tmp_path: Path):
 
 def test_voi_lut_without_data_does_not_hide_window(tmp_path: Path):
     window = {"WindowCenter": 1000, "WindowWidth": 500}
-    wanted = shown(tmp_path, **window)
+    expected = shown(tmp_path, **window)
     cut = table(INVERSE, 16)
     del cut[0].LUTData
     for empty in ([Dataset()], cut, []):
-        assert (shown(tmp_path, VOILUTSequence=empty, **window) == wanted).all()
+        assert (shown(tmp_path, VOILUTSequence=empty, **window) == expected).all()
         assert not notes(tmp_path, VOILUTSequence=empty, **window)
 
 

@@ -177,11 +177,11 @@ def test_shorter_phantom_is_extended_and_lost_image_redrawn(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"size": 65}, {"skeleton_age": 90.0}, {"count": 2}])
 def test_other_parameters_are_refused(tmp_path: Path, other: dict[str, float]) -> None:
-    asked = {"count": 3, "seed": 0, "size": 64}
-    write_phantom(tmp_path, **asked)
+    options = {"count": 3, "seed": 0, "size": 64}
+    write_phantom(tmp_path, **options)
     before = files(tmp_path)
     with pytest.raises(BoneAgeError, match="another phantom"):
-        write_phantom(tmp_path, **(asked | other))
+        write_phantom(tmp_path, **(options | other))
     assert files(tmp_path) == before
 
 

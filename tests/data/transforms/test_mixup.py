@@ -21,7 +21,7 @@ def test_mixup_mixes_images_and_ages_alike():
     ages = torch.rand(400, generator=torch.Generator().manual_seed(1)) * 200
     male = [k % 2 for k in range(400)]
     boys = torch.tensor(male).bool()
-    ages = torch.where(boys, ages.round() + 0.25, ages.round())  # a boy's age is told from a girl's
+    ages = torch.where(boys, ages.round() + 0.25, ages.round())  # a boy's age differs from a girl's
     before = batch(ages.tolist(), male)
     after = CMixup(p=1, sigma=3)(before, random(400))
     torch.testing.assert_close(after["image"][:, 0, 0, 0], after["bone_age"])

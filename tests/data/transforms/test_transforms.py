@@ -1,4 +1,4 @@
-"""Each augmentation does what it says to each image by its own numbers, and nothing where told nothing."""
+"""Each augmentation does what it says to each image by its own numbers, and nothing where it is off."""
 
 from io import BytesIO
 from typing import Any
@@ -83,9 +83,9 @@ def test_jpeg_compression_is_that_of_pillow():
         found = step(torch.from_numpy(hand)[None, None], torch.tensor([[0.4, 0.5]]))[0, 0].numpy() * 255
         file = BytesIO()
         Image.fromarray(hand).save(file, "JPEG", quality=quality)
-        wanted = np.asarray(Image.open(file)).astype(float)
-        assert np.abs(found - wanted).mean() < 0.3  # whose cosines are integers
-        assert np.abs(found - wanted).mean() < np.abs(wanted - hand).mean() / 4
+        expected = np.asarray(Image.open(file)).astype(float)
+        assert np.abs(found - expected).mean() < 0.3  # whose cosines are integers
+        assert np.abs(found - expected).mean() < np.abs(expected - hand).mean() / 4
 
 
 PILLOW = (Image.Resampling.BILINEAR, Image.Resampling.BOX, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
@@ -99,16 +99,17 @@ def test_resampling_is_that_of_pillow_and_pytorch(hands: Tensor):
             matrix = resampling_matrix(96, side, kernel, antialias).float()
             small = (matrix @ plain[:, 0] @ matrix.T).unsqueeze(1)
             if antialias:  # it rounds to bytes between rows and columns, and cuts off what Lanczos overshoots
-                wanted = torch.from_numpy(np.asarray(image.resize((side, side), PILLOW[kind]))).float() / 255
-                assert (small[0, 0] - wanted).abs().mean() < 0.003
+                reduced = np.asarray(image.resize((side, side), PILLOW[kind]))
+                expected = torch.from_numpy(reduced).float() / 255
+                assert (small[0, 0] - expected).abs().mean() < 0.003
             elif kind % 4 < 2:
                 mode = ("bilinear", "nearest-exact")[kind % 4]
                 torch.testing.assert_close(small, F.interpolate(plain, (side, side), mode=mode))
             for size in (96, 64):
                 step = RandomResampling(0.5, (0.5, 0.74), size)
                 found = step(hands[:1], torch.tensor([[0.4, level, number]]))
-                wanted = F.interpolate(small, (size, size), mode="bilinear", antialias=True).clamp(0, 1)
-                torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+                expected = F.interpolate(small, (size, size), mode="bilinear", antialias=True).clamp(0, 1)
+                torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     left = RandomResampling(0.5)(hands[:1], torch.tensor([[0.6, 0.1, 0.1]]))
     torch.testing.assert_close(left, plain, atol=1e-6, rtol=0)
 
@@ -141,8 +142,9 @@ def test_affine_scales_shifts_and_flips(hands: Tensor):
 
 def test_resize_is_antialiased_like_pillow(hands: Tensor):
     small = Image.fromarray(hands[0, 0].numpy()).resize((64, 64), Image.Resampling.BILINEAR)
-    wanted = torch.from_numpy(np.asarray(small).astype(np.float32)) / 255
-    torch.testing.assert_close(Resize(64)(hands)[0, 0], wanted, atol=0.004, rtol=0)  # rounded to bytes, twice
+    expected = torch.from_numpy(np.asarray(small).astype(np.float32)) / 255
+    found = Resize(64)(hands)[0, 0]
+    torch.testing.assert_close(found, expected, atol=0.004, rtol=0)  # rounded to bytes, twice
     assert Resize()(hands) is hands
     unreduced = RandomResampling(0.0, size=64)(hands, torch.zeros(8, 3))
     torch.testing.assert_close(unreduced, Resize(64)(hands), atol=1e-6, rtol=0)  # as a validation sees it
@@ -162,15 +164,15 @@ def test_alternate_flip_mirrors_every_second_epoch(flip: Any, hands: Tensor):
 
 def test_contrast_is_normalized(hands: Tensor):
     stretch = PercentileContrast(0.02, 0.98)
-    wanted = stretch(hands)
-    share = (wanted == 0).float().mean((1, 2, 3))
+    expected = stretch(hands)
+    share = (expected == 0).float().mean((1, 2, 3))
     assert (share >= 0.019).all()
-    assert ((wanted == 1).float().mean((1, 2, 3)) >= 0.019).all()
+    assert ((expected == 1).float().mean((1, 2, 3)) >= 0.019).all()
     dark = (hands.float() * 0.3 + 20) / 255
-    torch.testing.assert_close(stretch(dark), wanted, atol=1e-4, rtol=0)
+    torch.testing.assert_close(stretch(dark), expected, atol=1e-4, rtol=0)
     low, high = np.quantile(hands[0].numpy(), [0.02, 0.98])
     numpy = ((hands[0].numpy() - low) / (high - low)).clip(0, 1)
-    assert np.abs(wanted[0].numpy() - numpy).mean() < 0.01
+    assert np.abs(expected[0].numpy() - numpy).mean() < 0.01
     flat = torch.full((1, 1, 8, 8), 77, dtype=torch.uint8)
     assert not stretch(flat).any()
 

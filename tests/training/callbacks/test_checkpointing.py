@@ -85,7 +85,7 @@ def test_low_disk_space_is_logged(
     files.save_checkpoint(state, tmp_path / "last.ckpt")
     needed = checkpoint_bytes(network)
     assert needed == pytest.approx(4 * (tmp_path / "last.ckpt").stat().st_size, rel=0.01)
-    for free, said in ((needed, False), (needed - 1, True)):
+    for free, warned in ((needed, False), (needed - 1, True)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
         warn_if_low_disk_space(network, tmp_path)
-        assert ("little room: the checkpoints in" in caplog.text) is said
+        assert ("little room: the checkpoints in" in caplog.text) is warned

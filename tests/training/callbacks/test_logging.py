@@ -13,5 +13,5 @@ def test_constant_predictions_are_logged_once(tmp_path: Path, caplog: pytest.Log
     with caplog.at_level(logging.WARNING):
         for epoch, apart in enumerate((30.0, float("nan"), 0.0, 0.01)):
             epochs._warn_if_constant_predictions(epoch, apart)
-    (said,) = caplog.messages
-    assert said.startswith("epoch 2 predicts the same for every validation image (within 0.00 months)")
+    (message,) = caplog.messages
+    assert message.startswith("epoch 2 predicts the same for every validation image (within 0.00 months)")

@@ -41,19 +41,19 @@ def index_images(
     rows = {i: row for row, i in enumerate(paths)}
     files: dict[str, SourceFile] = {}
     bit_depths: list[int] = []
-    wanted = list(paths)
-    while wanted:
+    pending = list(paths)
+    while pending:
         decode = partial(_decode_file, root=root, frame=frame, bit_depths=bit_depths)
         limit = _MAX_IN_FLIGHT // frame.size**2
-        decoded = parallel_map(decode, [paths[i] for i in wanted], workers or cores(), limit)
-        for i, (file, pixels) in zip(wanted, progress(decoded, len(wanted), label), strict=True):
+        decoded = parallel_map(decode, [paths[i] for i in pending], workers or cores(), limit)
+        for i, (file, pixels) in zip(pending, progress(decoded, len(pending), label), strict=True):
             files[i] = file
             if write and pixels:
                 write(rows[i], pixels)
         if bit_depths:
             break
         bit_depths = dataset_bit_depths(file.bit_depth for file in files.values())
-        wanted = [i for i, f in files.items() if effective_bits(f.bit_depth, bit_depths) != f.bit_depth]
+        pending = [i for i, f in files.items() if effective_bits(f.bit_depth, bit_depths) != f.bit_depth]
         label = "decoding again at the data set's bit depth"
     return ImageIndex(files, bit_depths)
 

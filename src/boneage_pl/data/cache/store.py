@@ -45,7 +45,7 @@ class SourceFile:
         if path != self.path or self.bytes == _UNOPENED:
             return path == self.path and not os.access(file, os.R_OK)
         try:
-            status = os.stat(file)  # noqa: PTH116 — a Path costs more than the question
+            status = os.stat(file)  # noqa: PTH116 — a Path costs more than the call
         except OSError:
             return False
         return (status.st_size, status.st_mtime_ns) == (self.bytes, self.mtime_ns)
@@ -128,9 +128,9 @@ class ImageCache:
 
     def is_intact(self) -> bool:
         """Whether every image is what was written (reads all of them)."""
-        wanted = self.images.pixel_sha256
+        expected = self.images.pixel_sha256
         return all(
-            hashlib.sha256(self.read([i]).tobytes()).hexdigest() == digest for i, digest in wanted.items()
+            hashlib.sha256(self.read([i]).tobytes()).hexdigest() == digest for i, digest in expected.items()
         )
 
     def __reduce__(self) -> tuple[type["ImageCache"], tuple[Path, ResizeSpec]]:
