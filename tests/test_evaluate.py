@@ -217,9 +217,8 @@ def test_inherited_training_images_count_as_leakage(home: Home):
     assert both
     result = home.evaluate("ckpt=outputs/later", "out=later", check=False)
     assert f"{len(both)} of the {len(validated)} images were trained on" in result.stderr
-    predictions = pd.read_csv(
-        home.path / "outputs" / "later" / "report" / "predictions.csv", dtype={"id": str}
-    )
+    report = home.path / "outputs" / "later" / "report"
+    predictions = pd.read_csv(report / "predictions.csv", dtype={"id": str})
     assert set(predictions.loc[predictions["seen_in_training"], "id"]) == both
 
 

@@ -113,10 +113,8 @@ def test_custom_network_loss_and_all(home: Home, mine: Path):
 def test_custom_run_is_evaluated_resumed_and_warm_started(home: Home):
     best = min(row["val_mae"] for row in home.rows("mine"))
     own = [f"+{option}" for option in OWN]
-    evaluated = home.forks.start(
-        "boneage_pl.evaluate", "ckpt=outputs/mine", *own, "out=evaluated", cwd=home.path
-    )
-    assert evaluated.wait().returncode == 0, evaluated.wait().stderr
+    done = home.forks.start("boneage_pl.evaluate", "ckpt=outputs/mine", *own, "out=evaluated", cwd=home.path)
+    assert done.wait().returncode == 0, done.wait().stderr
     measured = json.loads((home.path / "evaluated" / "metrics.json").read_text())
     assert measured["overall"]["mae"]["value"] == pytest.approx(best, abs=1e-3)
     other = home.run("other", "ckpt=outputs/mine", experiment="mine")
