@@ -184,6 +184,8 @@ def test_polarity_inverts_negatives_only_and_darkens_frames(width: int, gray: in
     expected = F.pad(hands, [width, width, 0, width], value=min(gray, 255 - gray)).float() / 255
     torch.testing.assert_close(FixPolarity()(framed), expected)
     torch.testing.assert_close(FixPolarity()(255 - framed), expected, atol=1e-6, rtol=0)
+    faint = (framed * 0.05 + 100).round() / 255  # a line is flat beside the image's own contrast
+    torch.testing.assert_close(FixPolarity()(faint), faint)
     black = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
     assert not FixPolarity()(black).any()
 
