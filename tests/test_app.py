@@ -28,7 +28,7 @@ from tests.webapp.http_client import ONE, Caller, named
 from tests.webapp.server_process import Served, served
 from tests.webapp.test_batch_upload import zipped
 
-ANSWER = re.compile("(Girl|Boy): bone age")
+BONE_AGE = re.compile("(Girl|Boy): bone age")
 EVIL = "<img src=x onerror=alert(1)>{{7*7}}${7*7}.png"
 
 
@@ -92,12 +92,12 @@ def test_upload_shows_prediction(home: Home, site: Served, browser: Browser):
         expect(page.get_by_role("note")).to_contain_text("Not a medical device")
         expect(page.get_by_role("note")).to_contain_text("synthetic")
         drop(page, home.images / "7.png")
-        expect(page.get_by_role("heading", name=ANSWER)).to_have_count(2)  # no sex is known yet
+        expect(page.get_by_role("heading", name=BONE_AGE)).to_have_count(2)  # no sex is known yet
         page.get_by_role("radio", name="Boy").check()
         months = predicted_months(home, "7.png", "M")
-        expect(page.get_by_role("heading", name=ANSWER)).to_have_count(1)
+        expect(page.get_by_role("heading", name=BONE_AGE)).to_have_count(1)
         title = f"Boy: bone age {format_years_months(months)} ({months:.1f} months)"
-        expect(page.get_by_role("heading", name=ANSWER)).to_have_text(title)
+        expect(page.get_by_role("heading", name=BONE_AGE)).to_have_text(title)
         expect(page.get_by_text("90 % interval")).to_be_visible()
 
         page.get_by_role("textbox", name="Chronological age").fill("9 y 2 m")
@@ -114,7 +114,7 @@ def test_upload_shows_prediction(home: Home, site: Served, browser: Browser):
         page.get_by_role("textbox", name="Date of birth").fill("2014-05-30")
         page.get_by_role("textbox", name="Date of the radiograph").fill("2014-05-29")
         enter_until(page, "is no age of 0 to 130 years")
-        expect(page.get_by_role("heading", name=ANSWER)).to_have_text(title)  # it stays meanwhile
+        expect(page.get_by_role("heading", name=BONE_AGE)).to_have_text(title)  # it stays meanwhile
         assert site.uploads() == []
 
 
@@ -127,7 +127,7 @@ def test_heatmap_blends_by_keyboard(home: Home, site: Served, browser: Browser):
             page.keyboard.press("Tab")
         expect(zone).to_be_focused()
         choose(page, home.images / "8.png")
-        expect(page.get_by_role("heading", name=ANSWER)).to_have_count(2)
+        expect(page.get_by_role("heading", name=BONE_AGE)).to_have_count(2)
         page.get_by_role("radio", name="Boy").focus()
         page.keyboard.press("Space")
         expect(page.get_by_role("heading", name="Boy: bone age")).to_have_count(1)
@@ -141,7 +141,7 @@ def test_heatmap_blends_by_keyboard(home: Home, site: Served, browser: Browser):
         expect(overlay).to_have_css("opacity", "0")
         page.get_by_role("tab", name="Several").focus()
         page.keyboard.press("Enter")
-        expect(page.get_by_role("button", name="Read the bone ages")).to_be_visible()
+        expect(page.get_by_role("button", name="Predict bone ages")).to_be_visible()
 
 
 @pytest.mark.slow
@@ -160,7 +160,7 @@ def test_page_fits_phone_and_shows_crop(
         expect(page.get_by_text("the model does not see what lies outside")).to_be_visible()
         expect(page.get_by_alt_text("What the model saw").first).to_be_visible()
         assert width(page) == PHONE[0]
-        box = page.get_by_role("heading", name=ANSWER).first.bounding_box()
+        box = page.get_by_role("heading", name=BONE_AGE).first.bounding_box()
         assert box
         assert box["width"] > 0.8 * PHONE[0]  # below the form, not beside it
         red, *_ = map(
@@ -171,7 +171,7 @@ def test_page_fits_phone_and_shows_crop(
         page.get_by_role("radio", name="Girls").check()
         drop(page, tmp_path / "tall.png", home.images / "7.png")
         expect(page.locator(".drop:visible").get_by_text("tall")).to_be_visible()
-        page.get_by_role("button", name="Read the bone ages").click()
+        page.get_by_role("button", name="Predict bone ages").click()
         expect(page.get_by_role("heading", name="2 of 2 predicted")).to_be_visible()
         assert width(page) == PHONE[0]  # the table scrolls by itself
         page.get_by_role("tab", name="This model").click()
@@ -217,7 +217,7 @@ def test_batch_table_sorts_and_downloads(home: Home, site: Served, browser: Brow
         content = [{"name": f.name, "mimeType": "", "buffer": f.read_bytes()} for f in files]
         drop(page, *content, evil)
         expect(page.get_by_text("table", exact=True)).to_be_visible()  # the list of files
-        page.get_by_role("button", name="Read the bone ages").click()
+        page.get_by_role("button", name="Predict bone ages").click()
         expect(page.get_by_role("heading", name="4 of 6 predicted")).to_be_visible()
         table = page.get_by_role("region", name="Predictions")
         expect(table.get_by_role("row").filter(has_text="a/bad.png")).to_contain_text("none of PNG, JPEG")

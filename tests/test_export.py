@@ -231,7 +231,7 @@ def test_model_card_is_filled_from_run(home: Exports, weights: Path):
         assert f"{mae['value']:.2f} ({mae['low']:.2f} to {mae['high']:.2f})" in text
     for heading in ("Intended use", "Training data", "Evaluation data", "Metrics", "Limits and risks"):
         assert f"\n## {heading}\n" in text
-    assert "trained on synthetic radiographs and knows nothing of real hands" in text
+    assert "trained on synthetic radiographs and is not valid for real hands" in text
     assert "Not measured" in text  # the stress
     assert str(home.path) not in card
     for name in ("{{", "{%", ": None", "| None", "nan ", "Undefined"):

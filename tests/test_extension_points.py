@@ -13,7 +13,7 @@ from tests.helpers.compare_runs import differing
 from tests.helpers.fork_server import Forks
 
 TINY = [*SMALL_PHANTOM, "data.batch_size=10", "trainer.max_epochs=2", "optimizer.lr=0.01"]
-# What the project knows nothing of, one file each.
+# Classes from outside of the project, one file each.
 FILES = {
     "model/tiny": "_target_: tests.helpers.tiny_models.Tiny\nimage_size: ${data.image_size}",
     "model/gray": "_target_: tests.helpers.tiny_models.Gray\nimage_size: ${data.image_size}",

@@ -16,14 +16,16 @@ WORDS = {
     r"by heart": "overfit",
     r"stranger'?s?": "untrusted",
     r"remembers?|remembered": "stored",
-    r"answered": "predicted",
+    r"answer(s|ed)?": "prediction, response",
+    r"knows": "has, stores",
 }
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "conf").rglob("*.yaml")]
 SOURCES = [
     path
     for folder in ("src", "tests", "benchmarks", "experiments", "examples")
     for path in (ROOT / folder).rglob("*")
-    if path.suffix in {".py", ".html", ".md"} and path.name not in {"help.py", "test_wording.py"}  # old names
+    if path.suffix in {".py", ".html", ".md", ".css", ".js", ".txt", ".ipynb"}
+    and path.name not in {"help.py", "test_wording.py"}  # old names
 ]
 
 

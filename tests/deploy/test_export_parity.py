@@ -33,7 +33,7 @@ slow = pytest.mark.slow
 
 
 def settled(network: nn.Module, image: NDArray[np.uint8], male: NDArray[np.float32]) -> nn.Module:
-    """Return a network whose normalizations know such images: with none seen its predictions are millions."""
+    """Return a network with BatchNorm statistics of such images: without, its predictions are millions."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0

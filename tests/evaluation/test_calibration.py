@@ -1,4 +1,4 @@
-"""Whether a model knows how sure it is."""
+"""Coverage of intervals, and how predicted deviations rank errors."""
 
 import numpy as np
 import pandas as pd

@@ -13,7 +13,7 @@ from boneage_pl.evaluation.figures import (
     worst_cases,
 )
 
-ANSWERS = pd.DataFrame(
+PREDICTIONS = pd.DataFrame(
     {
         "male": [True, True, False, False],
         "bone_age": [12.0, 20.0, 12.0, 150.0],
@@ -24,12 +24,12 @@ ANSWERS = pd.DataFrame(
 
 
 def test_error_by_age_plots_mean_by_year_and_sex():
-    lines = {line.get_label(): line.get_xydata().tolist() for line in error_by_age(ANSWERS).axes[0].lines}
+    lines = {line.get_label(): line.get_xydata().tolist() for line in error_by_age(PREDICTIONS).axes[0].lines}
     assert lines == {"girls": [[1.5, 6.0], [12.5, 10.0]], "boys": [[1.5, 4.0]]}
 
 
 def test_predicted_against_true_plots_every_prediction():
-    axes = predicted_against_true(ANSWERS).axes[0]
+    axes = predicted_against_true(PREDICTIONS).axes[0]
     points = {
         line.get_label(): line.get_xydata().tolist()
         for line in axes.lines
@@ -40,17 +40,17 @@ def test_predicted_against_true_plots_every_prediction():
 
 
 def test_non_finite_predictions_can_be_plotted(tmp_path: Path):
-    broken = ANSWERS.assign(predicted=[np.nan, np.inf, np.nan, np.nan])
+    broken = PREDICTIONS.assign(predicted=[np.nan, np.inf, np.nan, np.nan])
     for draw in (predicted_against_true, error_by_age):
         draw(broken).savefig(tmp_path / "figure.png")
 
 
 @pytest.mark.parametrize("name", ["_hidden", r"a $\frac$", "3$"])
 def test_names_are_shown_as_they_are(tmp_path: Path, name: str):
-    metrics = metrics_by_part(ANSWERS.assign(id=list("abcd")))
+    metrics = metrics_by_part(PREDICTIONS.assign(id=list("abcd")))
     epoch = {"epoch": 0, "train_mae": 2.0, "val_mae": 1.0}
     for figure in (error_by_part({name: metrics}), learning_curves({name: [epoch], "other": [epoch]})):  # type: ignore[list-item]
         figure.savefig(tmp_path / "figure.png")
         shown = [text.get_text().strip().replace(r"\$", "$") for text in figure.legends[0].get_texts()]
         assert name in shown
-    worst_cases(ANSWERS.assign(id=name), np.zeros((4, 8, 8), np.uint8)).savefig(tmp_path / "figure.png")
+    worst_cases(PREDICTIONS.assign(id=name), np.zeros((4, 8, 8), np.uint8)).savefig(tmp_path / "figure.png")

@@ -46,7 +46,7 @@ class Gray(nn.Module):
 
 
 class Ages(nn.Module):
-    """A loss that knows what the three numbers mean."""
+    """The loss of a network with three outputs."""
 
     def __init__(self, months: list[float]) -> None:
         super().__init__()

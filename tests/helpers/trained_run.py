@@ -15,7 +15,7 @@ from tests.helpers.fork_server import Forks
 
 MODEL = "tests.helpers.tiny_models.Tiny"
 OWN = f"+model._target_={MODEL}"
-# enough images for a network to say what it knows: 240 to train on and 80 to validate with
+# enough images to fit out-of-distribution statistics: 240 to train on and 80 to validate with
 TRAINING = [
     "+experiment=v1",
     "data=phantom",
@@ -31,7 +31,7 @@ TRAINING = [
 
 
 class Home:
-    """A folder with a trained network and the phantoms that it knows."""
+    """A folder with a trained network and the phantoms of its training."""
 
     def __init__(self, path: Path, forks: Forks) -> None:
         self.path, self.forks = path, forks

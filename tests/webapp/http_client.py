@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-ONE, MANY = "look", "read_all"
+ONE, MANY = "on_upload", "on_click"
 
 
 def free_port() -> int:

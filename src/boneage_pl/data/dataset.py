@@ -106,10 +106,10 @@ class EpochBatchSampler(Sampler[list[Key]]):
     """Yields batches of keys: in an order that depends on (seed, epoch) alone, or in the plain one.
 
     Every process of a distributed run draws the same batches and keeps its share of each. Lightning calls
-    `set_epoch`; the epoch travels with the row, so that a worker that outlives the epoch still knows which
-    one it is in. In training all shares of a batch are equal: what is left of the last one is dropped, and
-    all of it where it has fewer than half of the rows: few images would move the weights, and BatchNorm's
-    statistics, as much as a whole batch does.
+    `set_epoch`; the epoch travels with the row, so that a worker that outlives the epoch has the right one.
+    In training all shares of a batch are equal: what is left of the last one is dropped, and all of it where
+    it has fewer than half of the rows: few images would move the weights, and BatchNorm's statistics, as much
+    as a whole batch does.
 
     Args:
         length: rows of an epoch.

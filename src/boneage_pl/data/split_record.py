@@ -86,7 +86,7 @@ def split_to_dict(
 
 @dataclass(frozen=True)
 class SeenImages:
-    """Images that a checkpoint knows.
+    """Images of one side of a checkpoint's split.
 
     Args:
         ids: of the images.

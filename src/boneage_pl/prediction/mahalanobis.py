@@ -19,8 +19,8 @@ Values = NDArray[np.float32]
 class LowRankGaussian:
     """Probabilistic principal components of standardized points (Tipping and Bishop, J R Stat Soc B 1999).
 
-    A Mahalanobis distance whose small variances are replaced by their mean; of features, it tells what a
-    network does not know (Lee et al., NeurIPS 2018).
+    A Mahalanobis distance whose small variances are replaced by their mean; of features, it is large
+    for images unlike those of the training (Lee et al., NeurIPS 2018).
 
     Args:
         mean: [D].

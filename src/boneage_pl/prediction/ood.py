@@ -4,7 +4,7 @@ Two distances from the training images, each with a limit set by the validation 
 (edges, textures, and where they are), and of the power spectrum (how fine the image is). And
 how many pixels a file had for the network's square, since an enlarged copy cannot be as fine as the original.
 A linear classifier of the same features, fitted to turned training images, detects a quarter or half turn.
-Nothing in it knows what a cat is.
+No other kind of image is modelled.
 """
 
 import logging
@@ -36,7 +36,7 @@ Flags = dict[str, NDArray[np.bool_]]  # [B], by the name of a quality flag
 
 @dataclass
 class OODDetector:
-    """What a model knows of its images.
+    """Statistics of the training images, to detect others by.
 
     Args:
         layer: the network's module whose output the features are of; empty where it has no maps.

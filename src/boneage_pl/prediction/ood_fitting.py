@@ -41,13 +41,13 @@ _BATCH = 32
 def fit_ood_detector(
     predictor: BatchPredictor, train: Images, validation: Images, ratios: Sequence[float] = ()
 ) -> OODDetector | None:
-    """Fit what a trained network knows of its images; `None` if they are too few to say.
+    """Fit the detector to a trained network and its images; `None` if they are too few.
 
     Args:
         predictor: the network.
         train: images that it was trained on, uint8 [N, H, W].
         validation: others of their kind, uint8 [M, H, W]: they set the limits.
-        ratios: `scale_ratio` of the training images' files; empty where they are not known.
+        ratios: `scale_ratio` of the training images' files; empty where they are missing.
     """
     if min(len(train), len(validation)) < _MIN_IMAGES:
         return None

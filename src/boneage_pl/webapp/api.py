@@ -61,7 +61,7 @@ class Member(BaseModel):
     image_size: int = Field(description="pixels")
     validation_images: int
     validation_mae: float = Field(description="months")
-    synthetic: bool = Field(description="trained on drawn radiographs: of real hands it knows nothing")
+    synthetic: bool = Field(description="trained on synthetic radiographs, not valid for real hands")
 
 
 class ModelInfo(BaseModel):

@@ -96,7 +96,7 @@ def _single_tab(service: PredictionService, uploads: Uploads, kept: TTLCache[Ses
                 born = gr.Textbox(label="Date of birth", placeholder="2014-05-30")
                 seen = gr.Textbox(label="Date of the radiograph", placeholder="2024-01-31")
         with gr.Column(scale=5, min_width=300):
-            output = _is_live(rendering.render_message(_HELP, "quiet"))
+            output = _live_region(rendering.render_message(_HELP, "quiet"))
     entered: list[Any] = [sex, age, born, seen]
 
     @_catch_errors
@@ -113,7 +113,7 @@ def _single_tab(service: PredictionService, uploads: Uploads, kept: TTLCache[Ses
             months, problem = None, rendering.render_message(str(error))
         return problem + rendering.render_prediction(service, session, _SEX.get(sex), months)
 
-    def look(dropped: list[UploadedFile], before: str | None, *entered: str) -> tuple[Any, ...]:
+    def on_upload(dropped: list[UploadedFile], before: str | None, *entered: str) -> tuple[Any, ...]:
         if not dropped:
             return before, *entered, None, gr.skip()
         with uploads.release([file.path for file in dropped]):
@@ -140,7 +140,7 @@ def _single_tab(service: PredictionService, uploads: Uploads, kept: TTLCache[Ses
 
     event_options: Any = {"show_progress": "minimal", "concurrency_id": "one", "concurrency_limit": 4}
     event_options["api_visibility"] = "private"
-    file.upload(look, [file, name, *entered], [name, *entered, file, output], **event_options)
+    file.upload(on_upload, [file, name, *entered], [name, *entered, file, output], **event_options)
     changes = [sex.input, *(event for box in entered[1:] for event in (box.submit, box.blur))]
     gr.on(changes, show, [name, *entered], output, trigger_mode="always_last", **event_options)
 
@@ -150,11 +150,11 @@ def _batch_tab(service: PredictionService, uploads: Uploads, limits: Limits) -> 
         uploads, label="Radiographs, a zip file, a table", file_count="multiple", height=180
     )
     sex = gr.Radio(_MANY, value="table", label="Sex of the children")
-    button = gr.Button("Read the bone ages", variant="primary")
-    table = _is_live(rendering.render_message(_HELP_MANY, "quiet"))
+    button = gr.Button("Predict bone ages", variant="primary")
+    table = _live_region(rendering.render_message(_HELP_MANY, "quiet"))
 
     @_catch_errors
-    def read(dropped: list[UploadedFile], sex: str, progress: gr.Progress) -> str:
+    def predict_batch(dropped: list[UploadedFile], sex: str, progress: gr.Progress) -> str:
         here = [file for file in dropped if uploads.contains(file.path)]
         if len(here) < len(dropped):
             raise BoneAgeError("Some of the uploads are no longer there: drop them again.")
@@ -171,15 +171,15 @@ def _batch_tab(service: PredictionService, uploads: Uploads, limits: Limits) -> 
                 progress((len(rows), len(requests)), unit="images")
         return rendering.render_table(service, rows, batch.errors)
 
-    def read_all(
+    def on_click(
         dropped: list[UploadedFile],
         sex: str,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> tuple[Any, str]:
-        return None, read(dropped, sex, progress)
+        return None, predict_batch(dropped, sex, progress)
 
     button.click(
-        read_all,
+        on_click,
         [files, sex],
         [files, table],
         show_progress_on=table,
@@ -232,8 +232,8 @@ def _unexpected_error() -> str:
     return rendering.render_message("Prediction failed because of a program error; see the log.")
 
 
-def _is_live(value: str) -> gr.HTML:
-    """Return a part of the page that is read aloud when it changes."""
+def _live_region(value: str) -> gr.HTML:
+    """Return an HTML component that screen readers announce when it changes (`aria-live`)."""
     return gr.HTML(value, js_on_load=_file("page.js"), elem_classes="page")
 
 

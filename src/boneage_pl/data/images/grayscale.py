@@ -53,7 +53,7 @@ def to_grayscale(
         if seen.getchannel("A").getextrema() == (0, 0):
             raise bad_image(name, "fully transparent")
         image = Image.alpha_composite(Image.new("RGBA", seen.size, (0, 0, 0, 255)), seen)
-    # palettes and the rest through RGB, which knows what their numbers mean
+    # palettes and the rest through RGB: their numbers are no gray values
     return (image if image.mode == "L" else image.convert("RGB").convert("L")), 0
 
 

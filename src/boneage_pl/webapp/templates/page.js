@@ -12,7 +12,7 @@ element.addEventListener("click", (event) => {
   head.setAttribute("aria-sort", ascending ? "ascending" : "descending");
   const value = (row) => row.cells[head.cellIndex].dataset.value;
   const compared = (a, b) => {
-    if (a === "" || b === "") return (a === "") - (b === "");  // what has no answer comes last, both ways
+    if (a === "" || b === "") return (a === "") - (b === "");  // missing values come last, both ways
     const numbers = !isNaN(a) && !isNaN(b);
     const order = numbers ? a - b : a.localeCompare(b, undefined, { numeric: true });
     return ascending ? order : -order;
