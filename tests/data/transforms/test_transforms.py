@@ -23,7 +23,7 @@ from boneage_pl.data.transforms.degradation import (
     RandomResampling,
     resampling_matrix,
 )
-from boneage_pl.data.transforms.geometric import RandomAffine, RandomHorizontalFlip, Resize
+from boneage_pl.data.transforms.geometric import CropToContent, RandomAffine, RandomHorizontalFlip, Resize
 from boneage_pl.data.transforms.intensity import (
     FixPolarity,
     IntensityJitter,
@@ -160,6 +160,28 @@ def test_alternate_flip_mirrors_every_second_epoch(flip: Any, hands: Tensor):
     shown = shown if shown.max() > 1 else shown * 255
     for image, original, no in zip(shown, hands.float(), turn, strict=True):
         torch.testing.assert_close(image, original if no else original.flip(2), atol=0.05, rtol=0)
+
+
+def test_crop_enlarges_square_around_content():
+    images = torch.full((2, 1, 64, 64), 0.3)
+    images[0, 0, 10:50, 20:50] = torch.rand(40, 30, generator=torch.Generator().manual_seed(0))
+    around = F.pad(images[:1, :, 10:50, 20:50], [5, 5, 0, 0], mode="replicate")
+    cropped = CropToContent()(images)
+    torch.testing.assert_close(cropped[:1], F.interpolate(around, 64, mode="bilinear"), atol=1e-6, rtol=0)
+    assert torch.equal(cropped[1], images[1])  # it has no content
+
+
+@pytest.mark.parametrize("gray", [0, 90, 255])
+def test_crop_undoes_frames_of_any_gray(gray: int, hands: Tensor):
+    framed = F.pad(hands, [12, 12, 12, 12], value=gray)
+    crop, size = CropToContent(), Resize(96)
+    expected = crop(hands)
+    assert (expected - hands / 255).abs().mean() > 0.02  # phantoms have margins
+    difference = (size(crop(framed)) - expected).abs().mean((1, 2, 3))
+    without = (size(framed) - hands / 255).abs().mean((1, 2, 3))
+    assert (difference < without / 4).all()
+    torch.testing.assert_close(1 - crop(255 - framed), crop(framed), atol=1e-5, rtol=0)
+    torch.testing.assert_close(crop(framed[3:4]), crop(framed)[3:4])
 
 
 def test_contrast_is_normalized(hands: Tensor):

@@ -1,4 +1,4 @@
-"""Geometric transforms: flip, affine, resize."""
+"""Geometric transforms: flip, affine, resize, crop."""
 
 import math
 from typing import Annotated
@@ -93,3 +93,63 @@ class Resize:
         if self.size in (None, images.shape[-1]):
             return images
         return F.interpolate(as_float(images), (self.size, self.size), mode="bilinear", antialias=True)
+
+
+class CropToContent:
+    """Enlarge images to what frames and dark margins surround: outer lines of nearly one gray value.
+
+    A square around the content becomes the image, so that the aspect ratio stays. Beyond the image, or in its
+    frame, the image's outermost lines are repeated. A frame is found first, by lines that vary little beside
+    image and frame; then margins, by lines that do beside the image.
+
+    Args:
+        flat: standard deviation of a margin's line, as a share of the image's; of a frame's, half of it.
+    """
+
+    @validate_call
+    def __init__(self, flat: Share = 0.1) -> None:
+        self.flat = flat
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Crop squares [B, 1, N, N] bilinearly → float32 [B, 1, N, N]; one of one value stays as it is."""
+        pixels = as_float(images)[:, 0]
+        unframed = _content(pixels, torch.ones_like(pixels, dtype=torch.bool), self.flat / 2)
+        content = _content(pixels, unframed, self.flat)
+        lines = [(_extent(content.any(axis)), _extent(unframed.any(axis))) for axis in (2, 1)]
+        side = torch.maximum(*(length for (_, length), _ in lines))
+        rows, columns = (
+            _enlargement(first + (length - side) / 2, side, outermost, pixels.shape[axis])
+            for axis, ((first, length), outermost) in enumerate(lines, start=1)
+        )
+        return (rows @ pixels @ columns.mT).unsqueeze(1)
+
+
+def _content(pixels: Tensor, among: Tensor, flat: float) -> Tensor:
+    """Return the part of `among`, bool [B, H, W], between its outermost lines that vary; all if none does."""
+    limit = flat * _std(pixels, among, (1, 2))
+    found = among
+    for axis in (1, 2):
+        varies = (_std(pixels, among, 3 - axis) > limit).int()
+        found = found & (varies.cumsum(axis) > 0) & (varies.flip(axis).cumsum(axis).flip(axis) > 0)
+    return found | (among & ~found.any(2, keepdim=True).any(1, keepdim=True))
+
+
+def _std(values: Tensor, where: Tensor, axes: int | tuple[int, int]) -> Tensor:
+    """Return the standard deviation of the values that are marked, along axes that stay."""
+    count = where.sum(axes, keepdim=True).clamp(min=1)
+    mean = (values * where).sum(axes, keepdim=True) / count
+    return (((values - mean).square() * where).sum(axes, keepdim=True) / count).sqrt()
+
+
+def _extent(lines: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where a run of set lines begins, and how long it is: bool [B, N] → float32 [B, 1] each."""
+    first = (lines.int().cumsum(1) == 0).sum(1, keepdim=True)
+    return first.float(), lines.sum(1, keepdim=True).float()
+
+
+def _enlargement(start: Tensor, side: Tensor, outermost: tuple[Tensor, Tensor], count: int) -> Tensor:
+    """Return [B, N, N] that resample `side` lines from `start` on; beyond `outermost` they are repeated."""
+    low, length = outermost
+    place = torch.arange(count, device=start.device)
+    source = (start + (place + 0.5) * side / count - 0.5).clamp(low, low + length - 1)  # [B, N]
+    return (1 - (source.unsqueeze(2) - place).abs()).clamp(min=0)
