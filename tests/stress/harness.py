@@ -41,7 +41,7 @@ _TINY = ("model._target_=tests.helpers.tiny_models.Tiny",)
 # a plateau scheduler that lowers the rate after each epoch
 _PLATEAU = ("scheduler=plateau", "scheduler.patience=0", "+scheduler.threshold=0.5")
 V1 = Recipe("v1", ("+experiment=v1", *_COMMON, *_PLATEAU, *_TINY), _TINY, 8, 3)
-# augmentations, a mixture of two images, a schedule by step, layers at rates of their own, a distribution
+# augmentations, a schedule by step, layers at rates of their own, a distribution
 V3 = Recipe(
     "v3",
     (
@@ -52,7 +52,6 @@ V3 = Recipe(
         "transforms.train.size.size=64",
         "model.dropout=0.2",
         "optimizer.layer_decay=0.8",
-        "transforms.mixup={_target_:boneage_pl.data.transforms.mixup.CMixup,p:0.5,sigma:30}",
     ),
     (),
     8,

@@ -31,7 +31,6 @@ V2 = [
 MODERN = [
     "+experiment=v1",
     "transforms=augmented",
-    "transforms.mixup={_target_:boneage_pl.data.transforms.mixup.CMixup,p:0.5,sigma:30}",
     "loss=huber",
     "optimizer=adamw",
     "scheduler=cosine",

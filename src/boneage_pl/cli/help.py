@@ -61,7 +61,7 @@ data.generate data.phantom, starts_from requires_ckpt_of, next_experiment sugges
 outputs output_dir, sampling sampler, stopping early_stopping,
 scheduler.warm_up scheduler.warmup_fraction,
 optimizer.spare_vectors optimizer.no_decay_1d, transforms.train.erased transforms.train.erasing,
-transforms.train.tone transforms.train.intensity, transforms.mix transforms.mixup,
+transforms.train.tone transforms.train.intensity,
 model=pooled model=backbone, model.outputs model.num_outputs,
 model.centre model.output_mean, model.spread model.output_std, model.download model.allow_download,
 model.options model.backbone_kwargs, loss.number loss.regression_weight, loss.width loss.label_sigma,

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanAbsoluteError
 
 from boneage_pl.data.dataset import Batch
-from boneage_pl.data.transforms.compose import Compose, hashed_uniform
+from boneage_pl.data.transforms.compose import Compose
 from boneage_pl.data.transforms.geometric import RandomHorizontalFlip
 from boneage_pl.model.distributed import average_batchnorm_statistics, gather
 from boneage_pl.model.inference import InferenceModule, Loss
@@ -33,7 +33,6 @@ class BoneAgeModule(L.LightningModule):
         length: of the run, in intervals.
         loss: see `boneage_pl.model.inference`; `None` for the published L1.
         transforms: of training and of validation batches; `None` for the published flip.
-        mixup: mixup of a training batch: a normalized batch and [B, mix.num_random] random numbers → a batch.
         optimizer_state: of another run's optimizer, that the first step starts from; `None` for a new one.
     """
 
@@ -46,7 +45,6 @@ class BoneAgeModule(L.LightningModule):
         length: int = 1,
         loss: Loss | None = None,
         transforms: tuple[Compose, Compose] | None = None,
-        mixup: Any = None,
         optimizer_state: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -58,7 +56,6 @@ class BoneAgeModule(L.LightningModule):
         self.make_scheduler = scheduler
         self.interval = interval
         self.length = length
-        self.mixup = mixup
         self.optimizer_state = optimizer_state
         self.compiled = False
         self.train_mae = MeanAbsoluteError()
@@ -101,9 +98,6 @@ class BoneAgeModule(L.LightningModule):
 
     def training_step(self, batch: Batch, _batch_index: int) -> Tensor:
         """Return the batch's loss."""
-        if self.mixup is not None:
-            drawn = self.train_transforms.num_random  # random numbers that the transforms have used
-            batch = self.mixup(batch, hashed_uniform(batch["key"], drawn + self.mixup.num_random)[:, drawn:])
         output = self(batch["image"], batch["male"])
         self.train_mae.update(self.inference.decode_months(output).detach(), batch["bone_age"])
         if self.trainer.is_last_batch:  # once: logging costs more than a small network's step

@@ -104,7 +104,6 @@ def build_module(
         length,
         instantiate(cfg.loss, "loss"),
         (Compose.from_config(transforms.get("train")), Compose.from_config(transforms.get("validation"))),
-        transforms.get("mixup"),
         optimizer_state,
     )
     if cfg.compile:

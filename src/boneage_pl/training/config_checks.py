@@ -81,20 +81,13 @@ def check_options(config: DictConfig) -> None:
     if missing := [key for key in base if key not in {*config, "defaults", "hydra"}]:
         raise BoneAgeError(f"{missing[0]}: this option is needed, and has been taken out.")
     transforms = config.get("transforms")
-    if not isinstance(transforms, DictConfig) or not {*transforms} <= {"train", "validation", "mixup"}:
-        raise BoneAgeError(
-            "transforms: must be tables of transforms by name for train and validation; mixup is optional."
-        )
-    named = {
-        f"{side}.{name!s}": node
-        for side in ("train", "validation")
-        for name, node in (transforms.get(side) or {}).items()
-    }
-    for name, node in {**named, "mixup": transforms.get("mixup")}.items():
-        if node is not None and not _is_object(node):
-            raise BoneAgeError(
-                f"transforms.{name}={node}: it must name a transform, its _target_, or be null."
-            )
+    if not isinstance(transforms, DictConfig) or not {*transforms} <= {"train", "validation"}:
+        raise BoneAgeError("transforms: must be tables of transforms by name for train and validation.")
+    for side, table in transforms.items():
+        for name, node in (table or {}).items():
+            if node is not None and not _is_object(node):
+                option = f"transforms.{side!s}.{name!s}"
+                raise BoneAgeError(f"{option}={node}: it must name a transform, its _target_, or be null.")
     if OmegaConf.select(config, "hydra.job.chdir"):
         raise BoneAgeError(
             "hydra.job.chdir=true: paths are as seen from the folder that a command is typed in.\n"
