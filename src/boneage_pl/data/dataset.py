@@ -185,8 +185,7 @@ def check_shares(length: int, batch_size: int, processes: int, parts: int) -> No
 class RadiographDataset(Dataset[Batch]):
     """Dataset of one side of a split, read a batch at a time.
 
-    A sample's key is a function of (side, seed, epoch, row), whatever process reads it. Above its random bits
-    is one that alternates from epoch to epoch, with a random start.
+    A sample's key is a function of (side, seed, epoch, row), whatever process reads it.
 
     Args:
         rows: `id, male, bone_age, group` of this side.
@@ -220,10 +219,11 @@ class RadiographDataset(Dataset[Batch]):
 
     def __getitem__(self, keys: list[Key]) -> Batch:
         rows = [int(self._epoch_rows(epoch)[row]) for row, epoch in keys]
+        sample_keys = [_sample_keys(self.seed, epoch, self.stream, len(self))[row] for row, epoch in keys]
         pixels = self.read([self.ids[row] for row in rows])
         batch = Batch(
             image=torch.from_numpy(pixels).unsqueeze(1),  # [B, H, W] → [B, 1, H, W]
-            key=torch.from_numpy(np.array([self._sample_key(row, epoch) for row, epoch in keys])),
+            key=torch.from_numpy(np.array(sample_keys)),
             male=torch.from_numpy(self.male[rows]),
             bone_age=torch.from_numpy(self.bone_age[rows]),
             row=torch.from_numpy(np.array(rows)),
@@ -235,10 +235,6 @@ class RadiographDataset(Dataset[Batch]):
         if self.groups is not None and self.drawn[0] != epoch:
             self.drawn = epoch, draw_rows(self.groups, self.draws, self.seed, epoch)
         return self.drawn[1]
-
-    def _sample_key(self, row: int, epoch: int) -> int:
-        first, now = (int(_sample_keys(self.seed, e, self.stream, len(self))[row]) for e in (0, epoch))
-        return now | ((first >> (BITS - 1)) + epoch) % 2 << BITS
 
 
 @lru_cache(maxsize=4)

@@ -23,7 +23,7 @@ from boneage_pl.data.transforms.degradation import (
     RandomResampling,
     resampling_matrix,
 )
-from boneage_pl.data.transforms.geometric import CropToContent, RandomAffine, RandomHorizontalFlip, Resize
+from boneage_pl.data.transforms.geometric import CropToContent, RandomAffine, Resize
 from boneage_pl.data.transforms.intensity import (
     FixPolarity,
     IntensityJitter,
@@ -148,18 +148,6 @@ def test_resize_is_antialiased_like_pillow(hands: Tensor):
     assert Resize()(hands) is hands
     unreduced = RandomResampling(0.0, size=64)(hands, torch.zeros(8, 3))
     torch.testing.assert_close(unreduced, Resize(64)(hands), atol=1e-6, rtol=0)  # as a validation sees it
-
-
-@pytest.mark.parametrize(
-    "flip", [RandomHorizontalFlip(0.5, alternate=True), RandomAffine(flip=0.5, alternate_flip=True)]
-)
-def test_alternate_flip_mirrors_every_second_epoch(flip: Any, hands: Tensor):
-    """The key of a sample says whose turn it is above its random bits, see tests/data/test_dataset.py."""
-    random, turn = keys(8), torch.tensor([0, 1, 0, 1, 1, 0, 1, 0])
-    shown = Compose([flip])(hands, random + (turn << 53)).float()
-    shown = shown if shown.max() > 1 else shown * 255
-    for image, original, no in zip(shown, hands.float(), turn, strict=True):
-        torch.testing.assert_close(image, original if no else original.flip(2), atol=0.05, rtol=0)
 
 
 def test_crop_enlarges_square_around_content():

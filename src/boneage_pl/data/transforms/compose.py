@@ -2,9 +2,8 @@
 
 A transform maps images to images: uint8 [B, 1, H, W], or floating point in [0, 1] once an earlier one made
 them so. A random one has an attribute `num_random`, how many uniform numbers it takes for each sample, and is
-called with them too: float32 [B, numbers] in [0, 1), a function of seed, epoch and sample. If it also has a
-true `alternate_epochs`, the first number is below 0.5 in every second epoch of a sample. Plain functions of
-images, such as torchvision's deterministic transforms, have no `num_random`.
+called with them too: float32 [B, numbers] in [0, 1), a function of seed, epoch and sample. Plain functions
+of images, such as torchvision's deterministic transforms, have no `num_random`.
 """
 
 import math
@@ -41,10 +40,7 @@ class Compose:
         random = hashed_uniform(keys, self.num_random)
         for step in self.steps:
             if count := _num_random(step):
-                own, random = random[:, :count], random[:, count:]
-                if getattr(step, "alternate_epochs", False):
-                    own = torch.cat([(own[:, :1] + (keys.unsqueeze(1) >> BITS)) / 2, own[:, 1:]], 1)
-                images = step(images, own)
+                images, random = step(images, random[:, :count]), random[:, count:]
             else:
                 images = step(images)
         return images
@@ -74,11 +70,10 @@ def hashed_uniform(keys: Tensor, count: int) -> Tensor:
     """Hash keys to uniform numbers in [0, 1) with 24 bits: float32 [B, count].
 
     Args:
-        keys: int64 [B], 53 random bits each; higher bits are ignored. The upper bits are the first number,
-            splitmix64 mixes the others from them.
+        keys: int64 [B], 53 random bits each. The upper bits are the first number, splitmix64 mixes the others
+            from them.
         count: numbers for each key.
     """
-    keys = keys & ((1 << BITS) - 1)
     steps = torch.arange(1, max(count, 1), device=keys.device)
     mixed = keys.unsqueeze(1) + steps * _GOLDEN  # [B, count - 1]; it wraps around, as is meant
     for shift, factor in zip((30, 27), _MIX, strict=True):
