@@ -125,15 +125,16 @@ def load_for_inference(path: Path, trusted_config: Any = None) -> tuple[Inferenc
     config = checkpoint.metadata.config
     try:
         named = OmegaConf.create({group: config[group] for group in ("model", "loss", "transforms")})
+        transforms: Any = OmegaConf.to_container(named.transforms, resolve=True)
+        named.transforms = {"validation": transforms.get("validation")}  # the training's are not needed
         resolved = OmegaConf.to_container(named, resolve=True)  # an interpolation may make a table of a text
-    except (OmegaConfBaseException, KeyError) as error:
+    except (OmegaConfBaseException, KeyError, ValueError, AttributeError) as error:
         raise BoneAgeError(f"{path}: its configuration cannot be resolved: {error}") from error
     check_trusted_targets(resolved, dict(iter_targets(trusted_config)))
-    transforms = Compose.from_config(
-        instantiate(named.transforms, "transforms").get("validation"), random=False
-    )
+    steps = instantiate(named.transforms.validation, "transforms.validation")
     network = build_network(checkpoint, named.model, mapped=True)
-    module = InferenceModule(network, transforms, instantiate(named.loss, "loss"))
+    loss = instantiate(named.loss, "loss")
+    module = InferenceModule(network, Compose.from_config(steps, random=False), loss)
     checkpoint.release()  # the network has them
     return module, checkpoint
 
