@@ -4,7 +4,7 @@ Two distances from the training images, each with a limit set by the validation 
 (edges, textures, and where they are), and of the power spectrum (how fine the image is). And
 how many pixels a file had for the network's square, since an enlarged copy cannot be as fine as the original.
 A linear classifier of the same features, fitted to turned training images, detects a quarter or half turn.
-No other kind of image is modelled.
+No other kind of image is modeled.
 """
 
 import logging
