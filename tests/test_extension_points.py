@@ -114,6 +114,11 @@ def test_custom_run_is_evaluated_resumed_and_warm_started(home: Home):
     assert done.wait().returncode == 0, done.wait().stderr
     measured = json.loads((home.path / "evaluated" / "metrics.json").read_text())
     assert measured["overall"]["mae"]["value"] == pytest.approx(best, abs=1e-3)
+    for left_out in OWN:  # a class that is neither ours nor repeated is not built
+        some = [option for option in own if option != f"+{left_out}"]
+        refused = home.forks.start("boneage_pl.evaluate", "ckpt=outputs/mine", *some, cwd=home.path).wait()
+        assert refused.returncode == 2
+        assert left_out in refused.stderr
     other = home.run("other", "ckpt=outputs/mine", experiment="mine")
     assert f"before the first step: {best:.4f} months" in other.stdout
     refused = home.forks.run("resume=outputs/mine", "trainer.max_epochs=3", cwd=home.path, check=False)

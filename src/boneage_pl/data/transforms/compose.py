@@ -19,7 +19,7 @@ Share = Annotated[float, Ge(0), Le(1)]
 Strength = Annotated[float, Ge(0), Le(10)]  # see `log_uniform_factor`
 Side = Annotated[int, Ge(1)]  # pixels
 
-BITS = 53  # of a key that are random
+BITS = 53  # of a key, all random
 _GOLDEN = -0x61C8864680B583EB  # 2⁶⁴ / the golden ratio, as a signed number
 _MIX = (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)  # splitmix64's (Steele, Lea and Flood 2014)
 

@@ -90,7 +90,7 @@ class Resize:
 
 
 class CropToContent:
-    """Enlarge images to what frames and dark margins surround: outer lines of nearly one gray value.
+    """Enlarge images to what frames and margins surround: outer lines of nearly one gray value.
 
     A square around the content becomes the image, so that the aspect ratio stays. Beyond the image, or in its
     frame, the image's outermost lines are repeated. A frame is found first, by lines that vary little beside
