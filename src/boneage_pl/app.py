@@ -10,28 +10,27 @@ from boneage_pl.cli.overrides import as_list
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.optional import require_installed
 
-_HOST = re.compile(r"\*|(\*\.)?[^*/:\s]+|\[?[\da-fA-F:]+\]?")  # any, a name or those below it, IPv6
+_HOST = re.compile(r"\*|(\*\.)?[^*/:\s]+|\[?[\da-fA-F:]+\]?")  # any, a name or its subdomains, IPv6
 _ROOT_PATH = re.compile(r"(/[^/?#\s]+)*")
 
 
 def app(config: DictConfig) -> None:
-    """Check the options, load the model, and serve it.
+    """Check the options, load the model and serve it.
 
     Raises:
-        BoneAgeError: an option that cannot be right, an extra that is missing, or a checkpoint that cannot be
-            read.
+        BoneAgeError: an invalid option, a missing extra, or an unreadable checkpoint.
     """
     for module in ("captum", "fastapi_offline", *(["gradio"] if config.page else [])):
         require_installed(module, "the server", "app")
     token = os.environ.get("BONEAGE_TOKEN") if config.token is None else str(config.token)
     if token == "":
-        raise BoneAgeError("BONEAGE_TOKEN is empty, and anybody could come in: give a token, or unset it.")
+        raise BoneAgeError("BONEAGE_TOKEN is empty, which would allow everyone: set a token, or unset it.")
     hosts = None if config.allowed_hosts is None else as_list(config.allowed_hosts)
     for host in hosts or ():
         if not _HOST.fullmatch(host):
             raise BoneAgeError(f"allowed_hosts={host}: give names without ports, as [boneage.example.org].")
     if not _ROOT_PATH.fullmatch(config.root_path):
-        raise BoneAgeError(f"root_path={config.root_path}: it begins with / and does not end with it.")
+        raise BoneAgeError(f"root_path={config.root_path}: it must begin with / and must not end with it.")
     from boneage_pl.webapp.server import bind, serve
 
     bound = bind(str(config.host), config.port)  # before the model is loaded

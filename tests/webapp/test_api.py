@@ -98,7 +98,7 @@ def test_dicom_gives_sex_and_structured_report(client: httpx.Client, tmp_path):
     [
         ({"sex": "X"}, "'F', 'M', 'unknown'"),
         ({"interval_level": "2"}, "interval_level"),
-        ({"chronological_age": "old"}, "is not understood"),
+        ({"chronological_age": "old"}, "cannot be parsed"),
         ({"birth_date": "2014-05-30"}, "both dates"),
         ({"gradcam": "perhaps"}, "boolean"),
     ],

@@ -108,7 +108,7 @@ def test_bodies_are_limited_as_they_arrive(tmp_path: Path, path: str, most: int)
     assert post(most)[0] == 200
     status, problem = post(most + 1)  # chunked: nobody says how long it is
     assert status == 413
-    assert "no more than 2 MB" in problem["detail"]
+    assert "at most 2 MB" in problem["detail"]
     assert post(most + 1, content_length="10")[0] == 413  # it lies
     assert post(1, content_length=str(10 * MB))[0] == 413
 
@@ -163,7 +163,7 @@ def test_upload_needs_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.Monke
         assert given[0] == status
     free = 15 * MB
     status, body = fetch("/gradio_api/upload", "POST", uploads=uploads)  # in chunks
-    assert (status, body["detail"]) == (507, "The server's disk is full; try again later.")
+    assert (status, body["detail"]) == (507, "The server's disk is full. Try again later.")
     assert fetch("/api/v1/predict", "POST", uploads=uploads)[0] == 200  # in memory
 
 

@@ -17,13 +17,11 @@ def model(path: Path) -> Any:
 
 
 def test_line_counts_images_not_rows(tmp_path: Path):
-    assert format_model_line(model(tmp_path)) == (
-        "v1, 128 pixels: off by 1.0 months on average on its 2 validation images"
-    )
+    assert format_model_line(model(tmp_path)) == ("v1, 128 pixels, MAE 1.0 months on its 2 validation images")
 
 
 def test_figures_show_no_radiograph(tmp_path: Path):
-    assert "no figures" in model_figures(model(tmp_path))
+    assert "No figures" in model_figures(model(tmp_path))
     (tmp_path / "report").mkdir()
     for name in ("bland_altman", "worst_cases"):
         (tmp_path / "report" / f"{name}.png").write_bytes(name.encode())

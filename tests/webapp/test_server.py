@@ -18,7 +18,7 @@ def test_first_free_port_is_taken():
     first, second = bind("127.0.0.1", None), bind("127.0.0.1", None)
     try:
         assert 7860 <= first.getsockname()[1] < second.getsockname()[1]
-        with pytest.raises(BoneAgeError, match="the port is taken"):
+        with pytest.raises(BoneAgeError, match="the port is in use"):
             bind("127.0.0.1", first.getsockname()[1])
     finally:
         first.close()

@@ -58,7 +58,7 @@ def test_long_lists_take_turns():
 
 
 def test_clients_that_were_served_together_share_the_next_batch_too(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("boneage_pl.webapp.service._LINGER", 1)  # however slow the machine
+    monkeypatch.setattr("boneage_pl.webapp.service._MAX_WAIT", 1)  # however slow the machine
     model: Any = Model(seconds=0.05)
     service = PredictionService(model, 0.9)
 

@@ -75,57 +75,57 @@ def test_paths_that_clients_make_up_are_not_kept(uploads: Uploads):
     assert not uploads._waiting
 
 
-def test_server_outlives_a_failing_sweep(monkeypatch: pytest.MonkeyPatch):
+def test_server_outlives_a_failing_cleanup(monkeypatch: pytest.MonkeyPatch):
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    sweeps = []
+    calls = []
 
-    def sweep() -> None:
-        sweeps.append(None)
-        if len(sweeps) == 3:
+    def cleanup() -> None:
+        calls.append(None)
+        if len(calls) == 3:
             signal.raise_signal(signal.SIGTERM)
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(server, "_SWEEP", 0)
+    monkeypatch.setattr(server, "_CLEANUP_SECONDS", 0)
     try:
-        server._until_stopped(sweep)
+        server._wait_for_signal(cleanup)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    assert len(sweeps) == 3
+    assert len(calls) == 3
 
 
 def test_swept_folder_is_made_again(uploads: Uploads):
     shutil.rmtree(uploads.folder)
     uploads.delete_expired()
-    with uploads.room() as room:
-        assert room.is_dir()
+    with uploads.unpack_folder() as folder:
+        assert folder.is_dir()
 
 
 def test_unpacked_files_are_deleted(uploads: Uploads):
-    with uploads.room() as room:
-        (room / "x.png").write_bytes(b"x")
+    with uploads.unpack_folder() as folder:
+        (folder / "x.png").write_bytes(b"x")
     assert [path.name for path in uploads.folder.iterdir()] == ["abc"]
 
 
 def test_ttl_cache_keeps_used_items():
-    kept: TTLCache[str] = TTLCache()
-    name = kept.put("hand")
-    assert kept.get(name) == "hand"
-    assert kept.get("guessed") is None
-    assert kept.get(None) is None
-    kept.expire(time.monotonic() + MAX_AGE_SECONDS - 10)
-    assert kept.get(name) == "hand"
-    kept.expire(time.monotonic() + MAX_AGE_SECONDS + 10)
-    assert kept.get(name) is None
-    other = kept.put("another")
-    kept.drop(other)
-    assert kept.get(other) is None
+    cache: TTLCache[str] = TTLCache()
+    key = cache.put("hand")
+    assert cache.get(key) == "hand"
+    assert cache.get("guessed") is None
+    assert cache.get(None) is None
+    cache.expire(time.monotonic() + MAX_AGE_SECONDS - 10)
+    assert cache.get(key) == "hand"
+    cache.expire(time.monotonic() + MAX_AGE_SECONDS + 10)
+    assert cache.get(key) is None
+    other = cache.put("another")
+    cache.drop(other)
+    assert cache.get(other) is None
 
 
 def test_ttl_cache_drops_oldest():
-    kept: TTLCache[int] = TTLCache()
-    names = [kept.put(n) for n in range(_MAX_ITEMS)]
-    assert kept.get(names[0]) == 0  # it was used
-    kept.put(-1)
-    assert kept.get(names[0]) == 0
-    assert kept.get(names[1]) is None
+    cache: TTLCache[int] = TTLCache()
+    keys = [cache.put(n) for n in range(_MAX_ITEMS)]
+    assert cache.get(keys[0]) == 0  # it was used
+    cache.put(-1)
+    assert cache.get(keys[0]) == 0
+    assert cache.get(keys[1]) is None

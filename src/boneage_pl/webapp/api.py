@@ -28,26 +28,30 @@ SPOOL_BYTES = 64 << 20  # of a posted file that stays in memory: it is read into
 
 
 class PredictedAge(BaseModel):
-    """The bone age of one image, for one sex; ages in months."""
+    """The predicted bone age of one image for one sex; ages in months."""
 
-    path: str = Field(description="the file's name")
-    sex: Literal["F", "M", ""] = Field(description="that it is predicted for; empty if none is known")
-    months: float | None = Field(description="bone age; null with an error")
-    years_months: str = Field(description="the same as people say it")
-    lower: float | None = Field(description="lower end of the prediction interval")
-    upper: float | None = Field(description="its upper end")
-    flags: list[str] = Field(description="why it may be wrong, such as out_of_distribution")
-    error: str = Field(description="why there is no prediction; else empty")
-    chronological_age: float | None
+    path: str = Field(description="file name")
+    sex: Literal["F", "M", ""] = Field(description="sex used for the prediction; empty if unknown")
+    months: float | None = Field(description="bone age in months; null if there is an error")
+    years_months: str = Field(description="bone age in years and months")
+    lower: float | None = Field(description="lower bound of the prediction interval, months")
+    upper: float | None = Field(description="upper bound of the prediction interval, months")
+    flags: list[str] = Field(description="quality flags, such as out_of_distribution")
+    error: str = Field(description="why there is no prediction; empty otherwise")
+    chronological_age: float | None = Field(description="months; given, or from a DICOM file")
     age_difference: float | None = Field(description="bone age minus chronological age")
-    age_difference_sd: float | None = Field(description="the same in standard deviations of skeletal age")
-    notes: list[str] = Field(description="what was done to the image, or is known about it")
-    predicted_std: float | None = Field(description="of models that predict a distribution")
-    gradcam: str | None = Field(None, description="heatmap as a PNG file in Base64, if requested")
+    age_difference_sd: float | None = Field(
+        description="the difference in standard deviations of skeletal age"
+    )
+    notes: list[str] = Field(description="preprocessing steps and remarks")
+    predicted_std: float | None = Field(
+        description="standard deviation of the predicted distribution, months, if the model has one"
+    )
+    gradcam: str | None = Field(None, description="Grad-CAM heatmap, a Base64-encoded PNG file, if requested")
 
 
 class Predictions(BaseModel):
-    """One prediction of each file, or two where the sex is unknown."""
+    """One prediction per file, or two where the sex is unknown."""
 
     model: str
     interval_level: float
@@ -55,37 +59,37 @@ class Predictions(BaseModel):
 
 
 class Member(BaseModel):
-    """A checkpoint of the model."""
+    """One checkpoint of the model."""
 
     experiment: str
-    image_size: int = Field(description="pixels")
+    image_size: int = Field(description="side of the input, pixels")
     validation_images: int
     validation_mae: float = Field(description="months")
-    synthetic: bool = Field(description="trained on synthetic radiographs, not valid for real hands")
+    synthetic: bool = Field(description="trained on synthetic radiographs; not valid for real ones")
 
 
 class ModelInfo(BaseModel):
-    """The model that predicts."""
+    """The model being served."""
 
-    version: str = Field(description="of boneage_pl")
+    version: str = Field(description="version of boneage_pl")
     interval_level: float
     members: list[Member]
     intended_use: str = "A research result. Not a medical device; not for diagnosis or treatment."
 
 
 class Problem(BaseModel):
-    """Why a request is rejected."""
+    """Why a request was rejected."""
 
     detail: str | list[dict[str, Any]]
 
 
 def create_api(service: PredictionService, metrics: Metrics, max_images: int) -> FastAPI:
-    """Return the application. What waits for nothing is async: it is served while all threads predict.
+    """Return the application; handlers that never block are async, so they respond while all threads predict.
 
     Args:
-        service: predicts.
-        metrics: that it shows.
-        max_images: of one request.
+        service: makes the predictions.
+        metrics: shown under /metrics.
+        max_images: largest number of files per request.
     """
     app = FastAPIOffline(
         title="boneage_pl",
@@ -97,15 +101,15 @@ def create_api(service: PredictionService, metrics: Metrics, max_images: int) ->
 
     async def check_form(request: Request) -> None:
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-            raise HTTPException(415, "Post a form with files: multipart/form-data.")
+            raise HTTPException(415, "Post the files as multipart/form-data.")
 
     problems: dict[int | str, dict[str, Any]] = {
-        code: {"model": Problem, "description": words}
-        for code, words in (
+        code: {"model": Problem, "description": description}
+        for code, description in (
             (413, "too large, or too many files"),
-            (415, "no multipart form"),
-            (422, "a field that cannot be right"),
-            (503, "too many requests wait"),
+            (415, "not multipart/form-data"),
+            (422, "an invalid field"),
+            (503, "too many requests are queued"),
         )
     }
 
@@ -120,26 +124,26 @@ def create_api(service: PredictionService, metrics: Metrics, max_images: int) ->
             list[UploadFile], File(min_length=1, description="radiographs: PNG, JPEG, TIFF, DICOM …")
         ],
         sex: Annotated[
-            Literal["F", "M", "unknown", ""], Form(description="of all; empty: that of each DICOM file")
+            Literal["F", "M", "unknown", ""], Form(description="of all files; empty: from each DICOM file")
         ] = "",
         chronological_age: Annotated[str, Form(description="9 y 2 m, 9.5 y or 110 m")] = "",
         birth_date: Annotated[
-            str, Form(description="with radiograph_date instead of an age: 2014-05-30")
+            str, Form(description="with radiograph_date, instead of an age: 2014-05-30")
         ] = "",
-        radiograph_date: Annotated[str, Form()] = "",
+        radiograph_date: Annotated[str, Form(description="as 2024-01-31")] = "",
         interval_level: Annotated[
-            float, Form(ge=0.001, lt=1, description="coverage of the intervals")
+            float, Form(ge=0.001, lt=1, description="coverage of the prediction intervals")
         ] = service.level,
-        gradcam: Annotated[bool, Form(description="add heatmaps (Grad-CAM)")] = False,
-        identify: Annotated[bool, Form(description="name patient and study in a DICOM SR")] = False,
+        gradcam: Annotated[bool, Form(description="add Grad-CAM heatmaps")] = False,
+        identify: Annotated[bool, Form(description="copy patient and study into the DICOM SR")] = False,
         accept: Annotated[str, Header(include_in_schema=False)] = "",
     ) -> Any:
-        """Predict bone ages. A file that cannot be read is an item with an error.
+        """Predict bone ages. A file that cannot be read yields an item with an error.
 
-        With `Accept: application/dicom` and one DICOM file of known sex the response is a structured report.
+        With `Accept: application/dicom` and one DICOM file of known sex, the response is a structured report.
         """
         if len(files) > max_images:
-            raise HTTPException(413, f"{len(files)} files; no more than {max_images} are taken at once.")
+            raise HTTPException(413, f"{len(files)} files; at most {max_images} per request.")
         try:
             age = parse_age(chronological_age, birth_date, radiograph_date)
         except BoneAgeError as error:
@@ -176,12 +180,12 @@ def create_api(service: PredictionService, metrics: Metrics, max_images: int) ->
     @app.head("/healthz", include_in_schema=False)  # which monitors request
     @app.get("/healthz", response_class=PlainTextResponse)
     async def healthz() -> str:
-        """Say that the server is up and the model loaded."""
+        """Return `ok` once the model is loaded."""
         return "ok\n"
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics_text() -> str:
-        """Return requests, errors, seconds and the queue, for Prometheus."""
+        """Return request counts, durations and queue length in Prometheus format."""
         return metrics.text()
 
     return app
@@ -190,7 +194,7 @@ def create_api(service: PredictionService, metrics: Metrics, max_images: int) ->
 def _complete(
     service: PredictionService, result: PredictionResult, name: str, age: float | None, level: float
 ) -> Prediction:
-    """Return a prediction with its file's name, the age that was given, and the interval of a level."""
+    """Add the file's name, the given age and the interval at a level to a prediction."""
     prediction = replace(result.prediction, path=name)
     if age is not None:
         prediction = replace(prediction, chronological_age=age)
@@ -212,7 +216,7 @@ def _structured_report(
 ) -> Response:
     if len(contents) != 1 or len(predictions) != 1:
         raise HTTPException(
-            422, "A DICOM SR is of one file and one sex: post one, with sex F or M if it has none."
+            422, "A DICOM SR describes one file and one sex: post one file, with sex F or M if it has none."
         )
     (content,), (prediction,) = contents, predictions
     if prediction.error:

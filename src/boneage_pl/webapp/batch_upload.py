@@ -15,14 +15,14 @@ from boneage_pl.fetch.extract import CORRUPTION_ERRORS, is_hidden
 from boneage_pl.prediction.inputs import other_kind
 from boneage_pl.prediction.types import PredictionRequest
 
-_DIRECTORY = 4 << 20  # bytes; our choice: of a zip file's list of contents, some forty thousand names
+_MAX_DIRECTORY = 4 << 20  # bytes; our choice: of a zip archive's directory, about 40,000 names
 _ZIP_ERRORS = (*CORRUPTION_ERRORS, RuntimeError, OSError)
 _MISSING = "no file has this name"
 
 
 @dataclass(frozen=True)
 class UploadedFile:
-    """An upload: where it lies, and what its owner calls it."""
+    """An uploaded file: where it is stored, and its original name."""
 
     path: Path
     name: str
@@ -30,13 +30,13 @@ class UploadedFile:
 
 @dataclass
 class UploadBatch:
-    """What was dropped, laid out in a folder.
+    """Uploaded files, unpacked into a folder.
 
     Args:
-        folder: it lies in.
-        names: what each image is called by its owner, by its path.
-        tables: among it, and what they are called.
-        errors: what cannot be predicted: name and reason.
+        folder: of the unpacked files.
+        names: original name of each image, by path.
+        tables: original name of each table, by path.
+        errors: name and reason for each rejected file.
     """
 
     folder: Path
@@ -45,15 +45,15 @@ class UploadBatch:
     errors: list[tuple[str, str]] = field(default_factory=list)
 
     def requests(self, sex: Any) -> Iterator[PredictionRequest]:
-        """Yield prediction requests: a table's rows, then the images that no table names.
+        """Yield prediction requests: the rows of the tables, then the images that no table lists.
 
         Args:
-            sex: of those that no table says it of, see `boneage_pl.prediction.inputs.parse_sex`.
+            sex: where no table has it, see `boneage_pl.prediction.inputs.parse_sex`.
         """
         requests = set()
         for table, name in self.tables.items():
             for request in self._rows(table, name, sex):
-                path = Path(os.path.abspath(request.path))  # noqa: PTH100 — links are none of ours
+                path = Path(os.path.abspath(request.path))  # noqa: PTH100 — without resolving links
                 if not request.error and path not in self.names:
                     yield PredictionRequest(path.name, request.male, _MISSING)
                 else:
@@ -73,112 +73,121 @@ class UploadBatch:
             return []
 
     def display_name(self, path: str) -> str:
-        """Return what an image is called by its owner."""
+        """Return the original name of an image."""
         return self.names.get(Path(path), Path(path).name)
 
 
-def unpack_uploads(files: Sequence[UploadedFile], folder: Path, max_images: int, room: int) -> UploadBatch:
-    """Lay out what was dropped; a bad file or entry is rejected by itself.
+def unpack_uploads(
+    files: Sequence[UploadedFile], folder: Path, max_images: int, max_bytes: int
+) -> UploadBatch:
+    """Unpack uploaded files into a folder; a bad file or archive entry is rejected individually.
 
     Args:
-        files: that were dropped.
-        folder: an empty one, beside them.
-        max_images: no more are taken.
-        room: bytes that zip files may unpack to, all together.
+        files: the uploads.
+        folder: an empty folder on the same disk.
+        max_images: largest number of images.
+        max_bytes: bytes that all zip archives together may unpack to.
 
     Raises:
-        BoneAgeError: nothing was dropped, or more images than are taken.
+        BoneAgeError: no files, or too many images.
     """
-    laid = UploadBatch(folder)
-    apart = folder / secrets.token_hex(8)  # files have any name, but not this
+    batch, remaining = UploadBatch(folder), max_bytes
+    apart = folder / secrets.token_hex(8)  # no uploaded file has this name
     for number, file in enumerate(files):
-        part = apart / str(number)  # names need not differ
+        part = apart / str(number)  # names may repeat
         part.mkdir(parents=True)
         if file.name.lower().endswith(".zip"):
-            room = _unzip(file, part, laid, room)
+            remaining = _unzip(file, part, batch, remaining)
         elif _is_table(Path(file.name).suffix.lower()):
-            laid.tables[_place_file(file, folder, part)] = file.name
+            batch.tables[_place_file(file, folder, part)] = file.name
         else:
-            laid.names[_place_file(file, folder, part)] = file.name
-        if len(laid.names) > max_images:
-            raise BoneAgeError(f"These are more than {max_images} images: drop fewer at a time.")
-    if not laid.names and not laid.errors:
-        raise BoneAgeError("Drop radiographs, or a zip file of them.")
-    return laid
+            batch.names[_place_file(file, folder, part)] = file.name
+        if len(batch.names) > max_images:
+            raise BoneAgeError(f"Drop at most {max_images} images at a time.")
+    if not batch.names and not batch.errors:
+        raise BoneAgeError("Drop radiographs, or a zip archive of them.")
+    return batch
 
 
 def _place_file(file: UploadedFile, folder: Path, apart: Path) -> Path:
-    """Return the file under its owner's name in a folder: a table names files so."""
+    """Link a file into the folder under its original name, by which a table lists it, and return its path."""
     name = Path(file.name).name.replace("\0", "") or "file"
     for path in (folder / name, apart / name):
         try:
             os.link(file.path, path)
             return path
-        except OSError:  # two files of one name, a name that is too long, or a disk without links
+        except OSError:  # name taken or too long, or no hard links
             continue
     path = apart / f"file{Path(file.name).suffix[:10]}"
     shutil.copyfile(file.path, path)
     return path
 
 
-def _unzip(file: UploadedFile, folder: Path, laid: UploadBatch, room: int) -> int:
-    """Unpack the radiographs of a zip file, and return the room that is left."""
+def _unzip(file: UploadedFile, folder: Path, batch: UploadBatch, remaining: int) -> int:
+    """Unpack the radiographs of a zip archive and return the bytes that remain of `remaining`."""
     try:
-        if _directory_of(file.path) > _DIRECTORY:
-            raise ValueError("it lists more files than can be radiographs")
+        if _directory_size(file.path) > _MAX_DIRECTORY:
+            raise ValueError("its directory is too large")
         with zipfile.ZipFile(file.path) as archive:
             entries = [e for e in archive.infolist() if not e.is_dir()]
-            before = len(laid.names), len(laid.tables), len(laid.errors)
+            before = len(batch.names), len(batch.tables), len(batch.errors)
             for entry in entries:
-                room = _extract_entry(archive, entry, f"{file.name}/{entry.filename}", folder, laid, room)
-        if before == (len(laid.names), len(laid.tables), len(laid.errors)):
-            laid.errors.append((file.name, "no radiograph is in it"))
+                remaining = _extract_entry(
+                    archive, entry, f"{file.name}/{entry.filename}", folder, batch, remaining
+                )
+        if before == (len(batch.names), len(batch.tables), len(batch.errors)):
+            batch.errors.append((file.name, "it contains no radiograph"))
     except _ZIP_ERRORS as error:
-        laid.errors.append((file.name, f"no zip file that can be read: {_reason(error)}"))
-    return room
+        batch.errors.append((file.name, f"not a readable zip archive: {_reason(error)}"))
+    return remaining
 
 
 def _extract_entry(
-    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, folder: Path, laid: UploadBatch, room: int
+    archive: zipfile.ZipFile,
+    entry: zipfile.ZipInfo,
+    name: str,
+    folder: Path,
+    batch: UploadBatch,
+    remaining: int,
 ) -> int:
     suffix = Path(entry.filename).suffix.lower()
     problem = None
     if ".." in Path(entry.filename).parts or Path(entry.filename).is_absolute():
-        problem = "leads out of the folder"
+        problem = "has a path outside the folder"
     elif is_hidden(entry):
-        return room
+        return remaining
     elif suffix == ".zip":
-        problem = "is a zip file in a zip file, which is not opened"
-    elif entry.file_size > room:
-        problem = f"would unpack to more than the {room >> 20} MB that are left"
+        problem = "is a nested zip archive, which is not unpacked"
+    elif entry.file_size > remaining:
+        problem = f"exceeds the {remaining >> 20} MB that remain for unpacking"
     elif archive.getinfo(entry.filename) is not entry:
-        problem = "has the name of another file in it"
+        problem = "has the same name as another entry"
     if problem is not None:
-        laid.errors.append((name, problem))
-        return room
+        batch.errors.append((name, problem))
+        return remaining
     try:
-        path = Path(archive.extract(entry, folder))  # no more than the declared size
+        path = Path(archive.extract(entry, folder))  # at most the declared size
     except _ZIP_ERRORS as error:
-        laid.errors.append((name, f"cannot be unpacked: {_reason(error)}"))
+        batch.errors.append((name, f"cannot be unpacked: {_reason(error)}"))
     else:
         if _is_table(suffix):
-            laid.tables[path] = name
+            batch.tables[path] = name
         elif not other_kind(str(path)):
-            laid.names[path] = name
-    return room - entry.file_size
+            batch.names[path] = name
+    return remaining - entry.file_size
 
 
 def _reason(error: Exception) -> str:
-    """Return what is wrong, without the server's paths."""
+    """Describe an error without paths of the server."""
     return str(getattr(error, "strerror", None) or error) or type(error).__name__
 
 
 def _is_table(suffix: str) -> bool:
-    return suffix in TABLE_SUFFIXES and suffix != ".txt"  # most of those say "read me"
+    return suffix in TABLE_SUFFIXES and suffix != ".txt"  # usually a README
 
 
-def _directory_of(path: Path) -> int:
-    """Return the largest size in bytes that a zip file's end gives for its list of contents."""
+def _directory_size(path: Path) -> int:
+    """Return the largest directory size, in bytes, declared at the end of a zip archive."""
     with path.open("rb") as file:
         file.seek(-min(path.stat().st_size, 1 << 17), os.SEEK_END)
         tail = file.read()

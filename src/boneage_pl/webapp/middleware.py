@@ -1,4 +1,4 @@
-"""ASGI middleware: an allow-list of paths, a token, and limits of size that hold."""
+"""ASGI middleware: allow-list of paths, token, enforced upload limits."""
 
 import base64
 import hmac
@@ -17,25 +17,25 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _API = r"/api/v1/(predict|model)|/healthz|/metrics|/docs|/openapi\.json|/static-offline-docs/[\w.-]+"
-# What the page requests. Gradio has more: it would hand out files, and fetch other hosts' for anyone.
+# Endpoints that the page uses. Gradio's others serve local files and fetch remote ones.
 _PAGE = (
     r"|/|/config|/theme\.css|/favicon\.ico|/(assets|static)/[\w./@-]+"
     r"|/gradio_api/(startup-events|upload|upload_progress|queue/join|queue/data|reset|cancel|heartbeat/[\w-]+)"
 )
 _UPLOAD, _JOIN, _PREDICT = "/gradio_api/upload", "/gradio_api/queue/join", "/api/v1/predict"
-MAX_SERVING = 32  # predictions in progress; our choice: more are rejected with 503
-_FORM_BYTES = 1 << 20  # of a form beside its files, and of any other request; our choice
+MAX_SERVING = 32  # predictions in progress; our choice: further ones get 503
+_FORM_BYTES = 1 << 20  # of a form without its files, and of any other request; our choice
 
 
 class RequestFilter:
-    """Refuses other requests than those of the page and the API, and larger ones than they should make.
+    """Rejects requests outside the page and the API, and oversized ones.
 
     Args:
         app: the application.
         metrics: counts the predictions in progress.
-        max_bytes: of one upload, all of its files together.
-        uploads: registers the page's files as they arrive; `None` without the page.
-        token: that clients need; `None` for none. A browser prompts for it as a password.
+        max_bytes: size limit of one upload, all files together.
+        uploads: the folder of uploaded files; `None` without the page.
+        token: token that clients must send; `None` for open access. A browser prompts for it as a password.
     """
 
     def __init__(
@@ -57,31 +57,31 @@ class RequestFilter:
             return
         path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
         if scope["type"] != "http" or not self._allowed.fullmatch(path) or ".." in path:
-            await _send_error(send, 404, "There is no such thing here.")
+            await _send_error(send, 404, "Not found.")
             return
         headers = dict(scope["headers"])
         given = headers.get(b"authorization", b"").decode("latin-1")
         if self.token and path != "/healthz" and not is_authorized(given, self.token):
             await _send_error(
-                send, 401, "A token is needed.", (b"www-authenticate", b'Basic realm="boneage_pl"')
+                send, 401, "A token is required.", (b"www-authenticate", b'Basic realm="boneage_pl"')
             )
             return
-        most = _FORM_BYTES + (self.max_bytes if path in (_UPLOAD, _PREDICT) else 0)
+        limit = _FORM_BYTES + (self.max_bytes if path in (_UPLOAD, _PREDICT) else 0)
         length = headers.get(b"content-length", b"")
         if not length.isdigit():
-            length = b"0"  # it comes in chunks, which are counted
-        if int(length) > most:
+            length = b"0"  # chunked: counted on arrival
+        if int(length) > limit:
             await _send_error(send, 413, self._too_large())
             return
         if path == _UPLOAD and self.uploads and not self.uploads.have_room(int(length)):
-            await _send_error(send, 507, "The server's disk is full; try again later.")
+            await _send_error(send, 507, "The server's disk is full. Try again later.")
             return
-        if path == _PREDICT and self.metrics.serving >= MAX_SERVING:  # before its body is read
+        if path == _PREDICT and self.metrics.serving >= MAX_SERVING:  # before reading the body
             await _send_error(
-                send, 503, "Too many requests wait already; try again later.", (b"retry-after", b"5")
+                send, 503, "Too many requests are queued. Try again later.", (b"retry-after", b"5")
             )
             return
-        counted = _Counted(receive, send, most, record=path == _JOIN)
+        counted = _Counted(receive, send, limit, record=path == _JOIN)
         self.metrics.serving += path == _PREDICT
         try:
             if path == _UPLOAD and self.uploads:
@@ -100,15 +100,15 @@ class RequestFilter:
             self.uploads.keep(_named_files(bytes(counted.body)))
 
     def _too_large(self) -> str:
-        return f"That is too large: no more than {self.max_bytes >> 20} MB are taken at once."
+        return f"Too large: at most {self.max_bytes >> 20} MB per upload."
 
 
 def _claim_files(uploads: Uploads, send: Send) -> Send:
-    """Return a `send` that gives files which have arrived places of their own, and names these instead."""
+    """Return a `send` that moves uploaded files to private folders and responds with their new paths."""
     body = bytearray()
     start: Message = {}
 
-    async def claimed(message: Message) -> None:
+    async def send_claimed(message: Message) -> None:
         nonlocal start
         if message["type"] == "http.response.start":
             start = message
@@ -123,14 +123,14 @@ def _claim_files(uploads: Uploads, send: Send) -> Send:
         await send({**start, "headers": [*head, (b"content-length", str(len(content)).encode())]})
         await send({"type": "http.response.body", "body": content})
 
-    return claimed
+    return send_claimed
 
 
 class _Counted:
-    """Counts a request's bytes as they arrive; past the limit the client is gone for the application."""
+    """Counts the bytes of a request; past the limit the application sees a disconnected client."""
 
-    def __init__(self, receive: Receive, send: Send, most: int, *, record: bool) -> None:
-        self._receive, self._send, self._left, self._record = receive, send, most, record
+    def __init__(self, receive: Receive, send: Send, limit: int, *, record: bool) -> None:
+        self._receive, self._send, self._left, self._record = receive, send, limit, record
         self.body = bytearray()
         self.started = self.exceeded = False
 
@@ -152,24 +152,24 @@ class _Counted:
 
 
 def _named_files(body: bytes) -> list[Path]:
-    """Return the files that a call of the page names, of its request's body."""
+    """Return the paths of files in the body of a call from the page."""
     try:
         values = json.loads(body)["data"]
-        listed = [one for value in values for one in (value if isinstance(value, list) else [value])]
-        return [Path(one["path"]) for one in listed if isinstance(one, dict) and "path" in one]
+        items = [item for value in values for item in (value if isinstance(value, list) else [value])]
+        return [Path(item["path"]) for item in items if isinstance(item, dict) and "path" in item]
     except (ValueError, KeyError, TypeError):
         return []
 
 
-async def _send_error(send: Send, status: int, words: str, *headers: tuple[bytes, bytes]) -> None:
-    body = json.dumps({"detail": words}).encode()
+async def _send_error(send: Send, status: int, detail: str, *headers: tuple[bytes, bytes]) -> None:
+    body = json.dumps({"detail": detail}).encode()
     head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
     await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": body})
 
 
 def is_authorized(header: str, token: str) -> bool:
-    """Whether an `Authorization` header has the token: as a bearer's, or as the password of any user."""
+    """Whether an `Authorization` header has the token, as a bearer token or as the password of any user."""
     scheme, _, given = header.partition(" ")
     if scheme.lower() == "basic":
         try:

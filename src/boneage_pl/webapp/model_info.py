@@ -10,7 +10,7 @@ from boneage_pl.prediction.predictor import BoneAgePredictor
 from boneage_pl.training.metadata import CheckpointMetadata
 from boneage_pl.training.runs import run_of
 
-# The report's largest errors are not shown: they are radiographs and ids of children.
+# Not the largest errors, which show radiographs and ids.
 _FIGURES = {
     "predicted_against_true": "Predicted against true bone age",
     "bland_altman": "Error against the mean of both ages (Bland–Altman)",
@@ -24,25 +24,25 @@ _FIGURE = Markup(
 
 
 def format_model_line(model: BoneAgePredictor) -> str:
-    """Return the model in a few words: what it is and how far off."""
+    """Return a line with the model's experiment, input size and validation MAE."""
     first = model.members[0].metadata
     if len(model.members) == 1:
         return (
-            f"{first.experiment}, {first.image_size} pixels: off by {validation_mae(first):.1f} months on"
-            f" average on its {count_validation_images(first)} validation images"
+            f"{first.experiment}, {first.image_size} pixels, MAE {validation_mae(first):.1f} months on its"
+            f" {count_validation_images(first)} validation images"
         )
-    every = ", ".join(
+    lines = ", ".join(
         f"{member.metadata.experiment} ({validation_mae(member.metadata):.1f})" for member in model.members
     )
-    return f"the mean of {len(model.members)} models, off by {every} months on their validation images"
+    return f"mean of {len(model.members)} models, each with its validation MAE in months: {lines}"
 
 
 def model_card_markdown(model: BoneAgePredictor, level: float) -> str:
-    """Return the model card, or one after the other, as Markdown."""
-    every = [
+    """Return the model cards of all checkpoints as Markdown."""
+    cards = [
         write_model_card(member.path, BoneAgePredictor([member], level), level) for member in model.members
     ]
-    return "\n\n".join(card.split("---\n", 2)[2] for card in every)  # what is before is for a hub
+    return "\n\n".join(card.split("---\n", 2)[2] for card in cards)  # without the front matter
 
 
 def model_figures(model: BoneAgePredictor) -> str:
@@ -54,12 +54,12 @@ def model_figures(model: BoneAgePredictor) -> str:
         if (path := run_of(member.path) / "report" / f"{name}.png").is_file()
     ]
     if not figures:
-        return "<p>No report lies beside this model, so there are no figures.</p>"
+        return "<p>No figures: there is no report beside the checkpoint.</p>"
     return Markup('<div class="figures">{}</div>').format(Markup("").join(figures))
 
 
 def count_validation_images(record: CheckpointMetadata) -> int:
-    """Return how many different images validated a checkpoint."""
+    """Return the number of distinct validation images of a checkpoint."""
     content = record.split.get("pixel_sha256") or record.split["file_sha256"]
     return len({content.get(i, i) for i in record.validation["id"]})
 

@@ -21,12 +21,12 @@ from boneage_pl.webapp.service import PredictionService, SessionImage
 
 WIDTH = 640
 _LEFT, _RIGHT = 22, 22
-_OLDEST = 228  # months, 19 years: the ages of the atlas, and of the RSNA's children
+_OLDEST = 228  # months, 19 years: the range of the atlas and of the RSNA data
 
 
 @dataclass(frozen=True)
 class Band:
-    """A range of ages on the axis: `start` and `width` of the drawing."""
+    """A range of ages on the axis, in drawing units."""
 
     start: float
     width: float
@@ -34,32 +34,32 @@ class Band:
 
 @dataclass(frozen=True)
 class Axis:
-    """Ages from 0 to 19 years, or on to `oldest` where that is more.
+    """Horizontal axis of ages from 0 to 19 years, or to `oldest` if that is more.
 
     Args:
-        oldest: months that must be on it.
+        oldest: largest age that must fit, months.
     """
 
     oldest: float = _OLDEST
 
     @property
     def width(self) -> int:
-        """Of the drawing."""
+        """Width of the drawing."""
         return WIDTH
 
     def at(self, months: float) -> float:
-        """Return where an age stands."""
+        """Return the x coordinate of an age in months."""
         end = max(self.oldest, _OLDEST)
         share = min(max(months / end, 0.0), 1.0)
         return round(_LEFT + share * (WIDTH - _LEFT - _RIGHT), 1)
 
     def band(self, low: float, high: float) -> Band:
-        """Return a range of ages."""
+        """Return the band of a range of ages in months."""
         return Band(self.at(low), round(self.at(high) - self.at(low), 1))
 
     @property
     def ticks(self) -> list[tuple[float, int]]:
-        """Where whole years stand, every second or fewer, and which they are."""
+        """Coordinate and label of each tick, at every second year or fewer."""
         years = int(max(self.oldest, _OLDEST) // 12)
         return [(self.at(12 * year), year) for year in range(0, years + 1, max(2, years // 9))]
 
@@ -74,10 +74,10 @@ def render_prediction(
     """Render the predictions of one image.
 
     Args:
-        service: the service that predicted.
+        service: the service that made them.
         session: the image and its predictions.
-        male: the sex that was chosen; `None` for both.
-        age: chronological, in months; `None` where it is not known.
+        male: the chosen sex; `None` for both.
+        age: chronological age in months; `None` if unknown.
     """
     chosen = [r for r in session.results if male in (None, r.prediction.male) or r.prediction.error]
     frame = service.model.members[0].resize_spec
@@ -95,23 +95,23 @@ def render_prediction(
 
 
 def table_row(service: PredictionService, result: PredictionResult) -> dict[str, Any]:
-    """Return a row of the table: the prediction, and a small image of what the network saw."""
+    """Return a row of the table: the prediction and a thumbnail of the network's input."""
     predicted = result.prediction.months is not None
     thumbnail = _png(_thumbnail(service.pixels(result))) if predicted else ""
     return {"prediction": result.prediction, "thumbnail": thumbnail}
 
 
 def render_table(
-    service: PredictionService, rows: Sequence[dict[str, Any]], refused: Sequence[tuple[str, str]]
+    service: PredictionService, rows: Sequence[dict[str, Any]], rejected: Sequence[tuple[str, str]]
 ) -> str:
-    """Return a table of many predictions.
+    """Render a table of predictions.
 
     Args:
-        service: the service that predicted.
-        rows: see `table_row`.
-        refused: names of what could not be predicted, and why.
+        service: the service that made them.
+        rows: from `table_row`.
+        rejected: name and reason for each file without a prediction.
     """
-    failed = [{"prediction": Prediction(name, error=why), "thumbnail": ""} for name, why in refused]
+    failed = [{"prediction": Prediction(name, error=why), "thumbnail": ""} for name, why in rejected]
     rows = [*rows, *failed]
     predictions = [row["prediction"] for row in rows]
     return _render(
@@ -120,19 +120,19 @@ def render_table(
 
 
 def render_header(model: str, *, synthetic: bool) -> str:
-    """Return the top of the page: which model it is, and what it is not."""
+    """Render the header: the model, and that it is not a medical device."""
     return _render("head.html", model=model, synthetic=synthetic)
 
 
 def render_message(text: str, kind: str = "problem") -> str:
-    """Return a paragraph of plain words."""
-    return str(Markup('<p class="{}">{}</p>').format(kind, text))  # plain, so that it can be added to others
+    """Render a paragraph of plain text."""
+    return str(Markup('<p class="{}">{}</p>').format(kind, text))  # str, so that it concatenates
 
 
 def _prediction_context(
     service: PredictionService, session: SessionImage, result: PredictionResult, age: float | None
 ) -> dict[str, Any]:
-    """Return what the template shows of a prediction."""
+    """Return the template's variables for a prediction."""
     prediction = result.prediction
     if prediction.months is None:
         return {"prediction": prediction}
@@ -144,8 +144,8 @@ def _prediction_context(
         "axis": Axis(max(prediction.upper or prediction.months, age or 0)),
         "difference": None if age is None else prediction.months - age,
         "sd": sd,
-        "seen": _png(Image.fromarray(service.pixels(result))),
-        "where": "" if heatmap is None else _png(Image.fromarray(colorize(heatmap), "RGBA")),
+        "input": _png(Image.fromarray(service.pixels(result))),
+        "heatmap": "" if heatmap is None else _png(Image.fromarray(colorize(heatmap), "RGBA")),
         "cells": None if heatmap is None else heatmap.shape,
     }
 
@@ -173,7 +173,7 @@ def _csv(predictions: Sequence[Prediction]) -> str:
 
 
 def _escape_cell(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula: file names come from anywhere."""
+    """Escape a cell that a spreadsheet would evaluate as a formula: file names are untrusted."""
     return f"'{cell}" if re.match(r"[=+@\t\r]|-(?![\d.]+$)", cell) else cell
 
 

@@ -23,20 +23,20 @@ from boneage_pl.webapp.service import PredictionService, SessionImage
 from boneage_pl.webapp.uploads import TTLCache, Uploads
 
 log = logging.getLogger(__name__)
-_SWEEP = 60  # seconds between searches for abandoned uploads
+_CLEANUP_SECONDS = 60  # between searches for expired uploads
 _FIRST_PORT, _PORTS = 7860, 100
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def bind(host: str, port: int | None) -> socket.socket:
-    """Return a socket that is bound to an address.
+    """Return a listening socket.
 
     Args:
-        host: a name or number of this machine's; IPv6 with or without brackets.
-        port: of it; `None` for the first free one from 7860 on.
+        host: host name or address of this machine; IPv6 with or without brackets.
+        port: port number; `None` for the first free one from 7860.
 
     Raises:
-        BoneAgeError: nothing can be served there.
+        BoneAgeError: the address or port is not available.
     """
     at = f"host={host}" + (f" port={port}" if port else "")
     for number in [port] if port else range(_FIRST_PORT, _FIRST_PORT + _PORTS):
@@ -44,11 +44,11 @@ def bind(host: str, port: int | None) -> socket.socket:
             family, kind, protocol, _, address = socket.getaddrinfo(
                 host.strip("[]"), number, type=socket.SOCK_STREAM
             )[0]
-            bound = socket.socket(family, kind, protocol)  # asyncio sends at once if it is TCP's
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+            bound = socket.socket(family, kind, protocol)  # TCP given, so that asyncio sets TCP_NODELAY
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 bound.bind(address)
-                bound.listen(socket.SOMAXCONN)  # two may bind a port, one may listen
+                bound.listen(socket.SOMAXCONN)  # a port can be bound twice, but not listened on
                 return bound
             except OSError:
                 bound.close()
@@ -57,13 +57,13 @@ def bind(host: str, port: int | None) -> socket.socket:
             if error.errno == errno.EADDRINUSE and port is None:
                 continue
             if error.errno == errno.EADDRINUSE:
-                why = "the port is taken. Stop what uses it, or give another; null takes the first free one."
+                why = "the port is in use. Choose another, or port=null for the first free one."
             elif error.errno == errno.EACCES:
-                why = "only an administrator may serve there; ports from 1024 on are free for all."
+                why = "ports below 1024 need administrator rights. Choose another."
             else:
-                why = "no address of this machine. 127.0.0.1 is for itself, 0.0.0.0 for all that reach it."
+                why = "not an address of this machine. Use 127.0.0.1 for local clients, 0.0.0.0 for all."
             raise BoneAgeError(f"{at}: {why}") from error
-    raise BoneAgeError(f"{at}: no port from {_FIRST_PORT} on is free.")
+    raise BoneAgeError(f"{at}: no port from {_FIRST_PORT} to {_FIRST_PORT + _PORTS - 1} is free. Give port=.")
 
 
 def serve(
@@ -77,31 +77,30 @@ def serve(
     root_path: str = "",
     allowed_hosts: Sequence[str] | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; uploads are gone then.
+    """Serve until SIGINT or SIGTERM, then delete all uploads.
 
     Args:
-        service: predicts.
-        bound: see `bind`.
-        max_bytes: of one upload, all of its files together.
-        max_images: of one upload.
-        page: whether there is a page beside the API.
-        token: that clients must have; `None` for all of them.
-        root_path: below which a reverse proxy serves it, such as `/boneage`; it strips that off.
-        allowed_hosts: by which names clients may call the server; `None` for any, or of a server for this
-            machine alone its own names.
+        service: makes the predictions.
+        bound: from `bind`.
+        max_bytes: size limit of one upload, all files together.
+        max_images: largest number of images per upload.
+        page: serve the page as well as the API.
+        token: token that clients must send; `None` for open access.
+        root_path: prefix that a reverse proxy strips, such as `/boneage`.
+        allowed_hosts: accepted `Host` headers; `None` for any, or for local names if the address is local.
     """
     with tempfile.TemporaryDirectory(prefix="boneage_pl_page_", ignore_cleanup_errors=True) as folder:
-        # read by Gradio and by Hugging Face's hub, which it imports
+        # read by Gradio and by huggingface_hub, which it imports
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
-        uploads, kept = Uploads(Path(folder)), TTLCache[SessionImage]()
+        uploads, sessions = Uploads(Path(folder)), TTLCache[SessionImage]()
         metrics = Metrics()
         api = create_api(service, metrics, max_images)
         if page:
-            _mount_page(api, service, uploads, kept, max_bytes, max_images, root_path)
+            _mount_page(api, service, uploads, sessions, max_bytes, max_images, root_path)
         host, port = bound.getsockname()[:2]
         local = host in _LOCAL
-        names = list(allowed_hosts or ((*_LOCAL, "[::1]") if local else ["*"]))
-        app: App = TrustedHostMiddleware(api, names)  # type: ignore[assignment]
+        hosts = list(allowed_hosts or ((*_LOCAL, "[::1]") if local else ["*"]))
+        app: App = TrustedHostMiddleware(api, hosts)  # type: ignore[assignment]
         app = RequestFilter(app, metrics, max_bytes, uploads if page else None, token)
         app = MeasureRequests(app, metrics)
         config = uvicorn.Config(
@@ -115,11 +114,14 @@ def serve(
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([bound],), daemon=True, name="server")
         thread.start()
-        shown = f"[{host}]" if ":" in host else host
-        print(f"http://{shown}:{port}/{'' if page else 'docs'}\nCtrl-C stops it", flush=True)
+        netloc = f"[{host}]" if ":" in host else host
+        print(f"http://{netloc}:{port}/{'' if page else 'docs'}\nPress Ctrl-C to stop.", flush=True)
         if not local and token is None:
-            print("whoever reaches this address can use it; token= protects it", flush=True)
-        _until_stopped(uploads.delete_expired, kept.expire)
+            print(
+                "Anyone who can reach this address can use the server; restrict access with token=.",
+                flush=True,
+            )
+        _wait_for_signal(uploads.delete_expired, sessions.expire)
         server.should_exit = True
         thread.join(10)
 
@@ -128,7 +130,7 @@ def _mount_page(
     api: Any,
     service: PredictionService,
     uploads: Uploads,
-    kept: TTLCache[SessionImage],
+    sessions: TTLCache[SessionImage],
     max_bytes: int,
     max_images: int,
     root_path: str,
@@ -138,14 +140,14 @@ def _mount_page(
     from boneage_pl.webapp.ui import Limits, build_ui, style
 
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    ui = build_ui(service, uploads, kept, Limits(max_bytes, max_images, 4 * max_bytes))
+    ui = build_ui(service, uploads, sessions, Limits(max_bytes, max_images, 4 * max_bytes))
     gradio.mount_gradio_app(
         api,
         ui.queue(),
         path="/",
         root_path=root_path or None,
         max_file_size=max_bytes,
-        run_history=False,  # it would keep radiographs in the browser
+        run_history=False,  # would store radiographs in the browser
         enable_monitoring=False,
         ssr_mode=False,
         pwa=False,
@@ -154,11 +156,11 @@ def _mount_page(
         theme=gradio.themes.Default(
             primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace"]
         ),
-        head=f"<style>{style()}</style>",  # given as css=, it would not reach beyond the tabs
+        head=f"<style>{style()}</style>",  # css= would only apply inside the tabs
     )
 
 
-def _until_stopped(*tidy: Callable[[], object]) -> None:
+def _wait_for_signal(*cleanups: Callable[[], object]) -> None:
     stopped = threading.Event()
 
     def stop(_: int, __: FrameType | None) -> None:
@@ -166,9 +168,9 @@ def _until_stopped(*tidy: Callable[[], object]) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    while not stopped.wait(_SWEEP):
-        for do in tidy:
+    while not stopped.wait(_CLEANUP_SECONDS):
+        for cleanup in cleanups:
             try:
-                do()
+                cleanup()
             except Exception:
-                log.exception("tidying up failed; the server goes on")
+                log.exception("cleanup failed; the server continues")

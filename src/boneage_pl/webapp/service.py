@@ -1,4 +1,4 @@
-"""One model for all requests: those that wait together share batches."""
+"""Prediction service: concurrent requests share batches of one model."""
 
 import time
 from collections import defaultdict, deque
@@ -19,23 +19,23 @@ from boneage_pl.prediction.gradcam import Heatmap, grad_cam
 from boneage_pl.prediction.predictor import BoneAgePredictor
 from boneage_pl.prediction.types import PredictionRequest, PredictionResult
 
-ORIGINAL = 640  # pixels; our choice: the longest side of the image that is shown beside the square
-_IMAGES_PER_TURN = 16  # our choice: images of a long list between which others are let in
-_BATCH = 32  # images that are predicted together at most
-_LINGER = 0.15  # seconds; our choice: a batch waits so long for as many jobs as the last two had
+ORIGINAL = 640  # pixels; our choice: longest side of the displayed original
+_IMAGES_PER_TURN = 16  # our choice: images of a long list before other requests get a turn
+_MAX_BATCH = 32  # images
+_MAX_WAIT = 0.15  # seconds; our choice: for a batch to get as many jobs as the last two had
 
 
 @dataclass
 class SessionImage:
-    """An uploaded image, and what is kept of it while its page is open.
+    """An uploaded image with its predictions, stored while its page is open.
 
     Args:
-        name: what its owner calls it.
-        results: a girl's and a boy's; or one that says why there is none.
-        original: the image as it was opened, reduced; a JPEG file's bytes.
-        size: of the image as it was opened, width and height.
+        name: original file name.
+        results: predictions for a girl and for a boy, or one with an error.
+        original: the decoded image, reduced; bytes of a JPEG file.
+        size: width and height of the decoded image, pixels.
         tags: of a DICOM file.
-        maps: Grad-CAM heatmaps by `male`, once computed.
+        heatmaps: computed Grad-CAM heatmaps, by `male`.
     """
 
     name: str
@@ -43,7 +43,7 @@ class SessionImage:
     original: bytes = b""
     size: tuple[int, int] = (0, 0)
     tags: DicomTags | None = None
-    maps: dict[bool, Heatmap | None] = field(default_factory=dict)
+    heatmaps: dict[bool, Heatmap | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -53,44 +53,44 @@ class _Job:
 
 
 class PredictionService:
-    """A model that several clients use at once.
+    """A model shared by concurrent clients.
 
-    One thread predicts; while it does, requests wait, and those that wait together are predicted together.
+    One thread predicts; requests that queue up meanwhile form the next batch.
 
     Args:
-        model: of one or several checkpoints; Grad-CAM is of the first.
-        level: of its intervals.
+        model: one checkpoint or several; Grad-CAM uses the first.
+        level: coverage of the prediction intervals.
     """
 
     def __init__(self, model: BoneAgePredictor, level: float) -> None:
         self.model, self.level = model, level
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
-        self._lock = Lock()  # of the model: predictions and Grad-CAM take turns
+        self._lock = Lock()  # predictions and Grad-CAM alternate
         Thread(target=self._work, daemon=True, name="predictions").start()
 
     def predict(self, requests: Sequence[PredictionRequest]) -> list[PredictionResult]:
-        """Return the results of requests, in order; two of an image whose sex is `unknown`."""
+        """Return the results of requests, in order; two for an image of `unknown` sex."""
         job = _Job(requests)
         self._jobs.put(job)
         return job.done.result()
 
     def _work(self) -> None:
-        sizes = deque([1, 1], maxlen=2)  # of the last batches, in jobs
+        sizes = deque([1, 1], maxlen=2)  # jobs in the last two batches
         while True:
             jobs = [self._jobs.get()]
             self._run(jobs, self._arriving(jobs, max(sizes)))
             sizes.append(len(jobs))
 
     def _arriving(self, jobs: list[_Job], expected: int) -> Iterator[PredictionRequest]:
-        """Yield the requests of a job, and of those that arrive meanwhile, which are added to `jobs`.
+        """Yield the requests of a job and of jobs that arrive meanwhile, which are appended to `jobs`.
 
-        Clients that were served together send their next requests together: while the first are decoded, as
-        many as before are waited for.
+        Clients that shared a batch send their next requests at about the same time, so this waits for as many
+        jobs as the last batches had.
         """
         yield from jobs[0].requests
-        until = time.monotonic() + _LINGER
-        while sum(len(job.requests) for job in jobs) < _BATCH:
-            wait = until - time.monotonic() if len(jobs) < expected else 0
+        deadline = time.monotonic() + _MAX_WAIT
+        while sum(len(job.requests) for job in jobs) < _MAX_BATCH:
+            wait = deadline - time.monotonic() if len(jobs) < expected else 0
             try:
                 jobs.append(self._jobs.get(timeout=max(wait, 0)))
             except Empty:
@@ -103,9 +103,9 @@ class PredictionService:
             with self._lock:
                 for result in self.model.predict_iter(requests):
                     results[id(result.request)].append(result)
-        # raised where the call waits; a decoder's panic, too: this thread goes on
+        # raised in the waiting caller; even a decoder's panic must not end this thread
         except BaseException as error:
-            if len(jobs) > 1:  # one of them is at fault, and the others are not
+            if len(jobs) > 1:  # only one of them is at fault
                 for job in jobs:
                     self._run([job], job.requests)
             else:
@@ -116,38 +116,38 @@ class PredictionService:
             job.done.set_result([result for r in job.requests for result in results[id(r)]])
 
     def predict_one(self, path: Path, name: str) -> SessionImage:
-        """Predict an image for both sexes: the sex may be entered later."""
+        """Predict an image for both sexes: the sex may be chosen later."""
         results = [_with_name(r, name) for r in self.predict([PredictionRequest(path, "unknown")])]
         radiograph = results[0].radiograph
         if radiograph is None:
             return SessionImage(name, results)
-        shown = radiograph.image.copy()
-        shown.thumbnail((ORIGINAL, ORIGINAL))
-        kept = [replace(result, radiograph=None) for result in results]  # decoded, it may be large
-        return SessionImage(name, kept, _encode_jpeg(shown), radiograph.image.size, radiograph.tags)
+        thumbnail = radiograph.image.copy()
+        thumbnail.thumbnail((ORIGINAL, ORIGINAL))
+        results = [replace(result, radiograph=None) for result in results]  # decoded images are large
+        return SessionImage(name, results, _encode_jpeg(thumbnail), radiograph.image.size, radiograph.tags)
 
     def predict_many(self, requests: Iterable[PredictionRequest]) -> Iterator[PredictionResult]:
-        """Yield the results of a long list; others have their turns between its parts."""
-        coming = iter(requests)
-        while part := list(islice(coming, _IMAGES_PER_TURN)):
-            for result in self.predict(part):
+        """Yield the results of a long list, in chunks between which other requests get their turn."""
+        iterator = iter(requests)
+        while chunk := list(islice(iterator, _IMAGES_PER_TURN)):
+            for result in self.predict(chunk):
                 yield replace(result, radiograph=None)
 
     def grad_cam(self, result: PredictionResult) -> Heatmap | None:
-        """Return the first network's heatmap, see `grad_cam`."""
+        """Return the Grad-CAM heatmap of the first network, see `grad_cam`."""
         assert result.prediction.male is not None
         with self._lock:
             return grad_cam(self.model.members[0], self.pixels(result), male=result.prediction.male)
 
     def cached_grad_cam(self, session: SessionImage, result: PredictionResult) -> Heatmap | None:
-        """Return the same for an image that is kept."""
+        """Return the same for a stored image, computed once."""
         male = bool(result.prediction.male)
-        if male not in session.maps:
-            session.maps[male] = self.grad_cam(result)
-        return session.maps[male]
+        if male not in session.heatmaps:
+            session.heatmaps[male] = self.grad_cam(result)
+        return session.heatmaps[male]
 
     def pixels(self, result: PredictionResult) -> Pixels:
-        """Return what the first network saw, uint8 [side, side]."""
+        """Return the input of the first network, uint8 [side, side]."""
         return result.pixels[self.model.members[0].resize_spec]
 
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import cache, wraps
 from importlib.resources import files
 from itertools import islice
 from typing import Any
@@ -22,33 +22,33 @@ from boneage_pl.webapp.uploads import TTLCache, Uploads
 
 log = logging.getLogger(__name__)
 _SEX = {"F": False, "M": True}
-_ONE = [("Girl", "F"), ("Boy", "M"), ("Not known: both", "unknown")]
-_MANY = [
+_SEX_CHOICES = [("Girl", "F"), ("Boy", "M"), ("Unknown: predict both", "unknown")]
+_BATCH_SEX_CHOICES = [
     ("From the files or a table", "table"),
     ("Girls", "F"),
     ("Boys", "M"),
-    ("Not known: both", "unknown"),
+    ("Unknown: predict both", "unknown"),
 ]
-_NO_SEX = "no sex is known: choose one above, or drop a table with the columns path and sex, too"
+_NO_SEX = "the sex is unknown: choose one above, or add a table with the columns path and sex"
 _HELP = (
-    "Drop a radiograph of one hand, seen from the front. A DICOM file may say sex and age by itself. "
+    "Drop a frontal radiograph of one hand. Sex and age are read from a DICOM file if they are in it. "
     "The file is deleted after prediction."
 )
-_GONE = "The radiograph is no longer kept: drop it again."
-_HELP_MANY = (
-    "Drop several files, or a zip of them; a table (CSV) with the columns path or id, and sex, may lie among "
-    "them. The files are deleted after prediction."
+_EXPIRED = "The radiograph has been deleted: drop it again."
+_BATCH_HELP = (
+    "Drop several files or a zip archive, optionally with a table (CSV) that has the columns path or id, and "
+    "sex. The files are deleted after prediction."
 )
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is taken at once.
+    """Limits of one upload.
 
     Args:
-        bytes: of one drop, all of its files together.
-        images: of one drop.
-        unpacked: bytes that its zip files may hold.
+        bytes: size of all files together.
+        images: number of images.
+        unpacked: bytes that its zip archives may unpack to.
     """
 
     bytes: int
@@ -57,20 +57,20 @@ class Limits:
 
 
 def build_ui(
-    service: PredictionService, uploads: Uploads, kept: TTLCache[SessionImage], limits: Limits
+    service: PredictionService, uploads: Uploads, sessions: TTLCache[SessionImage], limits: Limits
 ) -> gr.Blocks:
     """Return the page.
 
     Args:
-        service: the prediction service.
-        uploads: where dropped files lie.
-        kept: the images of open pages.
-        limits: what is taken at once.
+        service: makes the predictions.
+        uploads: the folder of uploaded files.
+        sessions: the images of open pages.
+        limits: of one upload.
     """
     with gr.Blocks(title="Bone age", analytics_enabled=False) as page:
-        gr.HTML(_head(service), elem_classes="page")
+        gr.HTML(_header(service), elem_classes="page")
         with gr.Tab("One radiograph"):
-            _single_tab(service, uploads, kept)
+            _single_tab(service, uploads, sessions)
         with gr.Tab("Several"):
             _batch_tab(service, uploads, limits)
         with gr.Tab("This model") as tab:
@@ -79,37 +79,38 @@ def build_ui(
 
 
 def style() -> str:
-    """Return the page's own style sheet."""
+    """Return the page's style sheet."""
     return _file("page.css")
 
 
-def _single_tab(service: PredictionService, uploads: Uploads, kept: TTLCache[SessionImage]) -> None:
+def _single_tab(service: PredictionService, uploads: Uploads, sessions: TTLCache[SessionImage]) -> None:
     name = gr.State(None)
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             file = file_dropzone(
                 uploads, label="Radiograph: PNG, JPEG, TIFF or DICOM", file_count="single", height=140
             )
-            sex = gr.Radio(_ONE, value="unknown", label="Sex of the child")
+            sex = gr.Radio(_SEX_CHOICES, value="unknown", label="Sex of the child")
             age = gr.Textbox(label="Chronological age, if known", placeholder="9 y 2 m, 9.5 y or 110 m")
             with gr.Accordion("Or from dates", open=False):
-                born = gr.Textbox(label="Date of birth", placeholder="2014-05-30")
-                seen = gr.Textbox(label="Date of the radiograph", placeholder="2024-01-31")
+                birth_date = gr.Textbox(label="Date of birth", placeholder="2014-05-30")
+                radiograph_date = gr.Textbox(label="Date of the radiograph", placeholder="2024-01-31")
         with gr.Column(scale=5, min_width=300):
             output = _live_region(rendering.render_message(_HELP, "quiet"))
-    entered: list[Any] = [sex, age, born, seen]
+    entered: list[Any] = [sex, age, birth_date, radiograph_date]
 
     @_catch_errors
-    def show(name: str | None, sex: str, age: str, born: str, seen: str) -> str:
-        session = kept.get(name)
+    def show(name: str | None, sex: str, age: str, birth_date: str, radiograph_date: str) -> str:
+        session = sessions.get(name)
         if session is None:
-            return rendering.render_message(_HELP if name is None else _GONE, "quiet")
+            return rendering.render_message(_HELP if name is None else _EXPIRED, "quiet")
         try:
-            months, problem = parse_age(age or "", born or "", seen or ""), ""
-            known = session.tags.age if session.tags else None
-            if known is not None and not (born or seen) and age == format_years_months(known):
-                months = known  # the file's own, which the field shows in whole months
-        except BoneAgeError as error:  # the prediction stays while an age is being written
+            months, problem = parse_age(age or "", birth_date or "", radiograph_date or ""), ""
+            tag_age = session.tags.age if session.tags else None
+            dates = birth_date or radiograph_date
+            if tag_age is not None and not dates and age == format_years_months(tag_age):
+                months = tag_age  # exact; the field shows whole months
+        except BoneAgeError as error:  # the prediction stays visible while an age is being typed
             months, problem = None, rendering.render_message(str(error))
         return problem + rendering.render_prediction(service, session, _SEX.get(sex), months)
 
@@ -122,21 +123,21 @@ def _single_tab(service: PredictionService, uploads: Uploads, kept: TTLCache[Ses
                     None,
                     *entered,
                     None,
-                    rendering.render_message("The upload is no longer there: drop it again."),
+                    rendering.render_message("The upload has been deleted: drop it again."),
                 )
             try:
                 found = service.predict_one(dropped[0].path, dropped[0].name)
             except Exception:
                 return None, *entered, None, _unexpected_error()
-        if before is not None:  # what was entered was about another child
+        if before is not None:  # the fields belong to another image
             entered = ("unknown", "", "", "")
         if found.tags and found.tags.male is not None:
             entered = ("M" if found.tags.male else "F", *entered[1:])
         if found.tags and found.tags.age is not None:
             entered = (entered[0], format_years_months(found.tags.age), "", "")
-        kept.drop(before)
-        now = kept.put(found)
-        return now, *entered, None, show(now, *entered)
+        sessions.drop(before)
+        current = sessions.put(found)
+        return current, *entered, None, show(current, *entered)
 
     event_options: Any = {"show_progress": "minimal", "concurrency_id": "one", "concurrency_limit": 4}
     event_options["api_visibility"] = "private"
@@ -147,27 +148,26 @@ def _single_tab(service: PredictionService, uploads: Uploads, kept: TTLCache[Ses
 
 def _batch_tab(service: PredictionService, uploads: Uploads, limits: Limits) -> None:
     files = file_dropzone(
-        uploads, label="Radiographs, a zip file, a table", file_count="multiple", height=180
+        uploads, label="Radiographs, a zip archive, a table", file_count="multiple", height=180
     )
-    sex = gr.Radio(_MANY, value="table", label="Sex of the children")
+    sex = gr.Radio(_BATCH_SEX_CHOICES, value="table", label="Sex of the children")
     button = gr.Button("Predict bone ages", variant="primary")
-    table = _live_region(rendering.render_message(_HELP_MANY, "quiet"))
+    table = _live_region(rendering.render_message(_BATCH_HELP, "quiet"))
 
     @_catch_errors
     def predict_batch(dropped: list[UploadedFile], sex: str, progress: gr.Progress) -> str:
-        here = [file for file in dropped if uploads.contains(file.path)]
-        if len(here) < len(dropped):
-            raise BoneAgeError("Some of the uploads are no longer there: drop them again.")
-        with uploads.release([file.path for file in here]), uploads.room() as folder:
-            batch = unpack_uploads(here, folder, limits.images, limits.unpacked)
+        if not all(uploads.contains(file.path) for file in dropped):
+            raise BoneAgeError("Some of the uploads have been deleted: drop them again.")
+        with uploads.release([file.path for file in dropped]), uploads.unpack_folder() as folder:
+            batch = unpack_uploads(dropped, folder, limits.images, limits.unpacked)
             sexes = {**_SEX, "unknown": "unknown"}.get(sex)
             requests = list(islice(batch.requests(sexes), limits.images + 1))
-            if len(requests) > limits.images:  # of a table, whose rows may name one file again and again
-                raise BoneAgeError(f"These are more than {limits.images} images: drop fewer at a time.")
+            if len(requests) > limits.images:  # a table may list a file many times
+                raise BoneAgeError(f"Drop at most {limits.images} images at a time.")
             rows = []
             for result in service.predict_many(requests):
-                named = _display_name(result, batch.display_name(result.prediction.path))
-                rows.append(rendering.table_row(service, named))
+                renamed = _with_display_name(result, batch.display_name(result.prediction.path))
+                rows.append(rendering.table_row(service, renamed))
                 progress((len(rows), len(requests)), unit="images")
         return rendering.render_table(service, rows, batch.errors)
 
@@ -191,31 +191,25 @@ def _batch_tab(service: PredictionService, uploads: Uploads, limits: Limits) -> 
 
 def _model_tab(service: PredictionService, tab: gr.Tab) -> None:
     card, figures = gr.Markdown("", elem_classes=["page", "card"]), gr.HTML("", elem_classes="page")
-    kept: list[str] = []
 
+    @cache
     def describe() -> tuple[str, str]:
-        if not kept:
-            kept.extend(
-                (
-                    model_info.model_card_markdown(service.model, service.level),
-                    model_info.model_figures(service.model),
-                )
-            )
-        return kept[0], kept[1]
+        card_text = model_info.model_card_markdown(service.model, service.level)
+        return card_text, model_info.model_figures(service.model)
 
     tab.select(describe, None, [card, figures], concurrency_limit=1, api_visibility="private")
 
 
-def _display_name(result: PredictionResult, name: str) -> PredictionResult:
+def _with_display_name(result: PredictionResult, name: str) -> PredictionResult:
     error = _NO_SEX if result.prediction.error == MISSING_SEX_MESSAGE else result.prediction.error
     return replace(result, prediction=replace(result.prediction, path=name, error=error))
 
 
 def _catch_errors(do: Callable[..., str]) -> Callable[..., str]:
-    """Return what says in words why it could not be done."""
+    """Show an error of `do` as a message on the page."""
 
     @wraps(do)
-    def tried(*args: Any) -> str:
+    def wrapper(*args: Any) -> str:
         try:
             return do(*args)
         except BoneAgeError as error:
@@ -223,21 +217,21 @@ def _catch_errors(do: Callable[..., str]) -> Callable[..., str]:
         except Exception:
             return _unexpected_error()
 
-    return tried
+    return wrapper
 
 
 def _unexpected_error() -> str:
-    """Say that the fault is ours; whoever serves the page can see which."""
-    log.exception("the page failed")
+    """Log an unexpected error and return a message for the page."""
+    log.exception("unexpected error on the page")
     return rendering.render_message("Prediction failed because of a program error; see the log.")
 
 
 def _live_region(value: str) -> gr.HTML:
-    """Return an HTML component that screen readers announce when it changes (`aria-live`)."""
+    """Return an HTML component whose changes screen readers announce (`aria-live`)."""
     return gr.HTML(value, js_on_load=_file("page.js"), elem_classes="page")
 
 
-def _head(service: PredictionService) -> str:
+def _header(service: PredictionService) -> str:
     synthetic = any(member.metadata.synthetic for member in service.model.members)
     return rendering.render_header(model_info.format_model_line(service.model), synthetic=synthetic)
 

@@ -1,4 +1,4 @@
-"""Uploaded files and the images of a session, and when they are deleted."""
+"""Uploaded files and session data with expiry."""
 
 import os
 import secrets
@@ -12,20 +12,20 @@ from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Generic, TypeVar
 
-_OWN, _ROOM = "upload_", "unpacked_"
-MAX_AGE_SECONDS = 600  # our choice: unused files are deleted after that
-_FREE_BYTES = 16 << 20  # our choice: of the disk that uploads leave free
-MAX_WAIT_SECONDS = 3600  # our choice: the same of files that wait in a queue
+_UPLOAD, _UNPACKED = "upload_", "unpacked_"
+MAX_AGE_SECONDS = 600  # our choice: unused files are deleted after this time
+_FREE_BYTES = 16 << 20  # our choice: disk space that uploads leave free
+MAX_WAIT_SECONDS = 3600  # our choice: the same for files of queued requests
 
 
 class Uploads:
-    """The folder of uploads.
+    """The folder of uploaded files.
 
-    Gradio stores identical files under one path, called by their content. Each upload gets a folder of its
-    own with a name that nobody can guess, so that only who has dropped a file can name it.
+    Gradio names files by their content, so identical uploads share a path. Here each upload gets a folder
+    with a random name, so that only its client can name the file.
 
     Args:
-        folder: empty, and nobody else's.
+        folder: an empty, private folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,12 +36,12 @@ class Uploads:
 
     def have_room(self, size: int) -> bool:
         """Whether the disk has room for an upload of `size` bytes."""
-        self.folder.mkdir(parents=True, exist_ok=True)  # the system may have swept its temporary folder
+        self.folder.mkdir(parents=True, exist_ok=True)  # the system may have cleaned its temporary folder
         return shutil.disk_usage(self.folder).free > size + _FREE_BYTES
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
-        """Delete what Gradio has stored at the end of the block, unless other uploads still arrive."""
+        """Delete Gradio's copies at the end of the block, unless other uploads are still arriving."""
         with self._lock:
             self._arriving += 1
         try:
@@ -50,16 +50,16 @@ class Uploads:
             with self._lock:
                 self._arriving -= 1
                 if not self._arriving:
-                    self._delete(lambda path: not path.name.startswith((_OWN, _ROOM)))
+                    self._delete(lambda path: not path.name.startswith((_UPLOAD, _UNPACKED)))
 
     def claim(self, path: str) -> str:
-        """Give a file that has arrived a folder of its own, and return its path there."""
-        own = self.folder / f"{_OWN}{secrets.token_hex(16)}"
-        own.mkdir(parents=True)
-        target = own / Path(path).name
+        """Link an uploaded file into a folder of its own and return its new path."""
+        folder = self.folder / f"{_UPLOAD}{secrets.token_hex(16)}"
+        folder.mkdir(parents=True)
+        target = folder / Path(path).name
         try:
             os.link(path, target)
-        except OSError:  # a disk without links
+        except OSError:  # no hard links
             shutil.copyfile(path, target)
         return str(target)
 
@@ -78,60 +78,60 @@ class Uploads:
                 self._waiting.difference_update(paths)
 
     def keep(self, paths: Iterable[Path]) -> None:
-        """Note that uploads wait in a queue: they are not abandoned. Of other paths nothing is noted."""
+        """Mark uploads as queued, which delays their expiry; other paths are ignored."""
         uploads = [path for path in paths if self.contains(path)]
         with self._lock:
             self._waiting.update(uploads)
 
     def contains(self, path: Path) -> bool:
-        """Whether a path is that of an upload, see `claim`."""
+        """Whether a path is that of an existing upload, see `claim`."""
         with suppress(OSError, ValueError):
-            own = path.resolve().parent
-            inside = own.parent == self.folder.resolve() and own.name.startswith(_OWN)
+            folder = path.resolve().parent
+            inside = folder.parent == self.folder.resolve() and folder.name.startswith(_UPLOAD)
             return inside and path.is_file()
         return False
 
     @contextmanager
-    def room(self) -> Iterator[Path]:
-        """Yield a folder for what is unpacked; it is deleted at the end."""
-        self.folder.mkdir(parents=True, exist_ok=True)  # the system may have swept its temporary folder
-        with TemporaryDirectory(prefix=_ROOM, dir=self.folder) as folder:
+    def unpack_folder(self) -> Iterator[Path]:
+        """Yield a folder for unpacked files, which is deleted at the end of the block."""
+        self.folder.mkdir(parents=True, exist_ok=True)  # the system may have cleaned its temporary folder
+        with TemporaryDirectory(prefix=_UNPACKED, dir=self.folder) as folder:
             yield Path(folder)
 
     def delete_expired(self, now: float | None = None) -> None:
-        """Delete abandoned uploads, and partial files that were too large.
+        """Delete expired uploads and partial files.
 
         Args:
-            now: the time, as `time.time` gives it.
+            now: current time, seconds since the epoch.
         """
         now = now or time.time()
         with self._lock:
             self._waiting = {path for path in self._waiting if path.exists()}
             waiting = {path.parent for path in self._waiting}
 
-        def is_abandoned(path: Path) -> bool:
+        def is_expired(path: Path) -> bool:
             age = MAX_WAIT_SECONDS if path in waiting else MAX_AGE_SECONDS
-            return not path.name.startswith(_ROOM) and path.lstat().st_mtime < now - age
+            return not path.name.startswith(_UNPACKED) and path.lstat().st_mtime < now - age
 
-        self._delete(is_abandoned)
+        self._delete(is_expired)
 
     def _delete(self, chosen: Callable[[Path], bool]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in list(self.folder.iterdir()):
-            with suppress(OSError):  # somebody else was faster
+            with suppress(OSError):  # already deleted
                 if chosen(path):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-_MAX_ITEMS = 200  # our choice: people who look at once; each image takes up to a megabyte
+_MAX_ITEMS = 200  # our choice: concurrent users; an image takes up to a megabyte
 
 T = TypeVar("T")
 
 
 class TTLCache(Generic[T]):
-    """Values by a name that cannot be guessed, each for `MAX_AGE_SECONDS` after it was last used.
+    """Values by random key, dropped `MAX_AGE_SECONDS` after their last use.
 
-    Gradio's own state is kept for an hour after its page was closed.
+    Gradio's own state expires an hour after its page was closed.
     """
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ class TTLCache(Generic[T]):
         self._lock = Lock()
 
     def put(self, value: T) -> str:
-        """Keep a value, and return its name."""
+        """Store a value and return its key."""
         name = secrets.token_hex(16)
         with self._lock:
             self._values[name] = time.monotonic(), value
@@ -148,7 +148,7 @@ class TTLCache(Generic[T]):
         return name
 
     def get(self, name: str | None) -> T | None:
-        """Return a value; `None` where it is no longer kept."""
+        """Return a value, or `None` if it has expired."""
         with self._lock:
             if name is None or name not in self._values:
                 return None
@@ -157,17 +157,17 @@ class TTLCache(Generic[T]):
             return value
 
     def drop(self, name: str | None) -> None:
-        """Keep a value no longer."""
+        """Remove a value."""
         with self._lock:
             self._values.pop(name or "", None)
 
     def expire(self, now: float | None = None) -> None:
-        """Drop expired items.
+        """Remove expired values.
 
         Args:
-            now: the time, as `time.monotonic` gives it.
+            now: current time, as from `time.monotonic`.
         """
-        before = (now or time.monotonic()) - MAX_AGE_SECONDS
+        oldest = (now or time.monotonic()) - MAX_AGE_SECONDS
         with self._lock:
-            for name in [name for name, (used, _) in self._values.items() if used < before]:
+            for name in [name for name, (used, _) in self._values.items() if used < oldest]:
                 del self._values[name]

@@ -11,11 +11,11 @@ element.addEventListener("click", (event) => {
   for (const other of table.querySelectorAll("th[aria-sort]")) other.setAttribute("aria-sort", "none");
   head.setAttribute("aria-sort", ascending ? "ascending" : "descending");
   const value = (row) => row.cells[head.cellIndex].dataset.value;
-  const compared = (a, b) => {
+  const compare = (a, b) => {
     if (a === "" || b === "") return (a === "") - (b === "");  // missing values come last, both ways
     const numbers = !isNaN(a) && !isNaN(b);
     const order = numbers ? a - b : a.localeCompare(b, undefined, { numeric: true });
     return ascending ? order : -order;
   };
-  body.append(...[...body.rows].sort((a, b) => compared(value(a), value(b))));
+  body.append(...[...body.rows].sort((a, b) => compare(value(a), value(b))));
 });
