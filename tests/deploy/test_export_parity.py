@@ -47,7 +47,7 @@ def exported(network: nn.Module, side: int, loss: Any = None) -> ExportModule:
     model = ExportModule.__new__(ExportModule)
     nn.Module.__init__(model)
     model.frame = ResizeSpec(side)
-    model.readers = nn.ModuleList([InferenceModule(network, Compose(), loss or nn.L1Loss())])
+    model.predictors = nn.ModuleList([InferenceModule(network, Compose(), loss or nn.L1Loss())])
     return model.eval()
 
 
@@ -97,7 +97,7 @@ def test_one_channel_distribution_network_exports(tmp_path: Path):
 
 def test_onnx_size_limit_is_enforced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("boneage_pl.deploy.onnx.MAX_PROTOBUF_BYTES", 1000)
-    with pytest.raises(BoneAgeError, match="an ONNX file holds 2:\nexport fewer checkpoints together"):
+    with pytest.raises(BoneAgeError, match="at most 2.\nExport fewer checkpoints together"):
         write_onnx(exported(Tiny(107), 107), tmp_path / "x.onnx")
 
 

@@ -1,4 +1,4 @@
-"""The export command, with one writer a format."""
+"""The export command, with one writer per format."""
 
 import logging
 import tempfile
@@ -45,18 +45,18 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class ExportJob:
-    """An export that is being made.
+    """State of an export.
 
     Args:
-        model: that is exported.
-        exported: the same as one network.
-        reference: what PyTorch predicts in float32.
-        verification: the images that everything is tried on.
-        precision: of the numbers.
-        interval_level: of the intervals.
-        max_mae_increase: months that a precision may cost.
+        model: the loaded checkpoints.
+        exported: the model as one module.
+        reference: predictions of PyTorch in float32.
+        verification: images for the checks.
+        precision: dtype of the weights.
+        interval_level: coverage of the prediction intervals.
+        max_mae_increase: largest MAE increase, in months, that reduced precision may cause.
         trusted_config: see `BoneAgePredictor.load`.
-        checks: what has been tried so far.
+        checks: checks done so far.
     """
 
     model: BoneAgePredictor
@@ -70,29 +70,31 @@ class ExportJob:
     checks: list[ExportCheck]
 
     def check(self, name: str, path: Path, predict: PredictFn) -> ExportCheck:
-        """Try what has been written."""
+        """Check a written file."""
         self.checks.append(check_export(name, predict, self.verification, megabytes(path)))
         return self.checks[-1]
 
 
 def write_onnx_export(job: ExportJob, path: Path) -> None:
     """Write an ONNX file."""
-    whole = path if job.precision == "float32" else path.with_name(f"float32_{path.name}")
-    write_onnx(job.exported, whole)
-    finish_onnx(whole, model_metadata(job.model, job.interval_level, "float32"))
-    exact = job.check("float32", whole, open_onnx(whole))
+    full = path if job.precision == "float32" else path.with_name(f"float32_{path.name}")
+    write_onnx(job.exported, full)
+    finish_onnx(full, model_metadata(job.model, job.interval_level, "float32"))
+    exact = job.check("float32", full, open_onnx(full))
     assert_parity(exact, job.reference)
     if job.precision == "float32":
         return
     metadata = model_metadata(job.model, job.interval_level, job.precision)
     if job.precision == "float16":
-        convert_to_float16(whole, path)
+        convert_to_float16(full, path)
         finish_onnx(path, metadata)
         assert_accuracy(job.check("float16", path, open_onnx(path)), exact, job.max_mae_increase)
         return
-    known = predict_images(open_onnx(whole), job.verification.calibration, "predicting what calibrates")
+    exact_months = predict_images(
+        open_onnx(full), job.verification.calibration, "predicting calibration images"
+    )
     for name, stem in {"int8": 0, f"int8 but {NUM_FLOAT32_CONVS} first": NUM_FLOAT32_CONVS}.items():
-        quantize_int8(whole, path, job.verification.calibration, known, stem)
+        quantize_int8(full, path, job.verification.calibration, exact_months, stem)
         finish_onnx(path, metadata)
         check = job.check(name, path, open_onnx(path))
         if mae_increase(check, exact) <= job.max_mae_increase:
@@ -101,23 +103,23 @@ def write_onnx_export(job: ExportJob, path: Path) -> None:
 
 
 def write_torch_export(job: ExportJob, path: Path) -> None:
-    """Write a program of PyTorch's."""
+    """Write a `torch.export` program."""
     write_program(job.exported, path, model_metadata(job.model, job.interval_level, "float32"))
     assert_parity(job.check("float32", path, open_program(path)), job.reference)
 
 
 def write_safetensors_export(job: ExportJob, path: Path) -> None:
-    """Write weights to share, with the checkpoint's metadata."""
+    """Write weights with the checkpoint's metadata."""
     (member,) = job.model.members
     kind = torch.float16 if job.precision == "float16" else None
-    known = member.ood_detector.to_dict() if member.ood_detector else None
-    save_shared_weights(path, member.predictor.module.network.state_dict(), member.metadata, known, kind)
-    again = ExportModule(
+    statistics = member.ood_detector.to_dict() if member.ood_detector else None
+    save_shared_weights(path, member.predictor.module.network.state_dict(), member.metadata, statistics, kind)
+    reloaded = ExportModule(
         BoneAgePredictor.load(
             path, interval_level=job.interval_level, device="cpu", trusted_config=job.trusted_config
         )
     )
-    check = job.check(job.precision, path, again.predict)
+    check = job.check(job.precision, path, reloaded.predict)
     if kind:
         assert_accuracy(check, job.reference, job.max_mae_increase)
     else:
@@ -132,13 +134,12 @@ WRITERS = {
 
 
 def export_model(config: DictConfig, kind: ExportFormat, paths: Sequence[Path]) -> Path:
-    """Export the checkpoints at `paths` as `kind`, and return the file.
+    """Export the checkpoints at `paths` as `kind` and return the file.
 
     A file gets its final name only after it has been verified.
 
     Raises:
-        BoneAgeError: a checkpoint that cannot be read, an extra that is missing, images that are not there,
-            predictions that are not the checkpoint's, or a disk that is full.
+        BoneAgeError: unreadable checkpoint, missing extra or images, failed check, or full disk.
     """
     if kind.name == "onnx":
         needs_onnx()
@@ -147,13 +148,13 @@ def export_model(config: DictConfig, kind: ExportFormat, paths: Sequence[Path]) 
         paths, interval_level=config.interval_level, device="cpu", trusted_config=repeated
     )
     out = output_path(config, kind, paths[0], model.members[0].metadata.experiment)
-    trial = None if kind.name == "model_card" else build_verification_set(config, model.members)
+    verification = None if kind.name == "model_card" else build_verification_set(config, model.members)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if trial is None:
+        if verification is None:
             atomic_write(out, write_model_card(paths[0], model, config.interval_level))
         else:
-            _export(config, kind, model, trial, out)
+            _export(config, kind, model, verification, out)
     except OSError as error:
         raise BoneAgeError(f"{out} cannot be written: {error.strerror or error}.") from error
     log.info("written\n  %s", "\n  ".join(str(file) for file in kind.files(out)))
@@ -161,55 +162,56 @@ def export_model(config: DictConfig, kind: ExportFormat, paths: Sequence[Path]) 
 
 
 def _export(
-    config: DictConfig, kind: ExportFormat, model: BoneAgePredictor, trial: VerificationSet, out: Path
+    config: DictConfig, kind: ExportFormat, model: BoneAgePredictor, verification: VerificationSet, out: Path
 ) -> None:
     exported = ExportModule(model)
     paths = [member.path for member in model.members]
-    reference = check_export("PyTorch float32", exported.predict, trial, sum(map(megabytes, paths)))
-    tried: list[ExportCheck] = []
+    reference = check_export("PyTorch float32", exported.predict, verification, sum(map(megabytes, paths)))
+    checks: list[ExportCheck] = []
     with tempfile.TemporaryDirectory(prefix=".export_", dir=out.parent) as folder:
-        aside = Path(folder) / out.name
-        repeated = OmegaConf.to_container(config, resolve=False)
+        unverified = Path(folder) / out.name
         job = ExportJob(
             model,
             exported,
             reference,
-            trial,
+            verification,
             precision=config.precision,
             interval_level=config.interval_level,
             max_mae_increase=config.max_mae_increase,
-            trusted_config=repeated,
-            checks=tried,
+            trusted_config=OmegaConf.to_container(config, resolve=False),
+            checks=checks,
         )
         try:
-            WRITERS[kind.name](job, aside)
-        finally:  # a rejected export is shown too
-            rows = "\n".join(one.row(reference) for one in (reference, *tried))
-            log.info("tried on %s, on the CPU\n%s\n%s", trial.description, TABLE_HEAD, rows)
+            WRITERS[kind.name](job, unverified)
+        finally:  # the table of a rejected export is printed too
+            rows = "\n".join(check.row(reference) for check in (reference, *checks))
+            log.info("verified on %s, on the CPU\n%s\n%s", verification.description, TABLE_HEAD, rows)
         if MODEL_CARD in kind.extra_files:
             card = write_model_card(paths[0], model, config.interval_level, config.precision)
-            atomic_write(aside.with_name(MODEL_CARD), card)
-        for file in reversed(kind.files(out)):  # what the others belong to comes last
+            atomic_write(unverified.with_name(MODEL_CARD), card)
+        for file in reversed(kind.files(out)):  # the main file last
             (Path(folder) / file.name).replace(file)
-    _report_checks(tried, reference, trial, model)
+    _report_checks(checks, reference, verification, model)
 
 
 def _report_checks(
-    tried: Sequence[ExportCheck], reference: ExportCheck, trial: VerificationSet, model: BoneAgePredictor
+    checks: Sequence[ExportCheck],
+    reference: ExportCheck,
+    verification: VerificationSet,
+    model: BoneAgePredictor,
 ) -> None:
-    """Say how far off what was written is."""
-    for found in tried:
-        off = np.abs(found.months - reference.months)
+    """Log the differences of the export from PyTorch."""
+    for check in checks:
+        difference = np.abs(check.months - reference.months)
         log.info(
-            "%s is off by at most %.4f months from PyTorch, %.4f on average",
-            found.name,
-            off.max(),
-            off.mean(),
+            "%s differs from PyTorch by at most %.4f months, %.4f on average",
+            check.name,
+            difference.max(),
+            difference.mean(),
         )
-    if trial.stored is not None and trial.bone_age is not None:
-        theirs = float(np.abs(trial.stored - trial.bone_age).mean())
+    if verification.stored is not None and verification.bone_age is not None:
         log.info(
-            "the training measured %.3f months on these images, in %s",
-            theirs,
+            "MAE of the training on these images: %.3f months, in %s",
+            float(np.abs(verification.stored - verification.bone_age).mean()),
             model.members[0].metadata.precision,
         )

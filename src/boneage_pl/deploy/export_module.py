@@ -26,26 +26,26 @@ FORWARD_RULES = {
 
 
 class ExportModule(nn.Module):
-    """What checkpoints make of a radiograph, on average; computed in float32, whatever they were trained in.
+    """The mean prediction of checkpoints as one module, in float32 whatever the training precision.
 
     Raises:
-        BoneAgeError: they are shown different squares.
+        BoneAgeError: the checkpoints have inputs of different size or `resize_mode`.
     """
 
     def __init__(self, model: BoneAgePredictor) -> None:
         super().__init__()
         if len(model.resize_specs) > 1:
             raise BoneAgeError(
-                f"ckpt: these are shown different squares ({', '.join(map(str, model.resize_specs))}), "
-                "and one model is given one.\nExport each by itself."
+                f"ckpt: different inputs ({', '.join(map(str, model.resize_specs))}).\n"
+                "Export each separately."
             )
         self.frame: ResizeSpec = model.resize_specs[0]
-        self.readers = nn.ModuleList(member.predictor.module.float() for member in model.members)
+        self.predictors = nn.ModuleList(member.predictor.module.float() for member in model.members)
         self.eval()
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
         """Estimate bone ages: uint8 [B, 1, side, side] and float [B], 1 for a boy → months, float32 [B]."""
-        months = [reader(image, male) for reader in self.readers]
+        months = [predictor(image, male) for predictor in self.predictors]
         return months[0] if len(months) == 1 else torch.stack(months).mean(0)
 
     def predict(self, image: NDArray[np.uint8], male: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -54,33 +54,33 @@ class ExportModule(nn.Module):
             return self(torch.from_numpy(image), torch.from_numpy(male)).numpy()
 
     def example(self) -> tuple[Tensor, Tensor]:
-        """Return inputs of the right form, of two images: of one, a size that varies would look fixed."""
+        """Return example inputs: two images, because a batch of one would be traced as a constant size."""
         return torch.zeros(2, 1, self.frame.size, self.frame.size, dtype=torch.uint8), torch.tensor(
             [0.0, 1.0]
         )
 
     @property
     def bytes(self) -> int:
-        """What its numbers take in float32."""
+        """Size of parameters and buffers in float32."""
         return sum(value.numel() * value.element_size() for value in self.state_dict().values())
 
 
 @contextmanager
 def translate_export_errors(option: str) -> Iterator[None]:
-    """Turn what PyTorch's tracing of a network refuses into a `BoneAgeError`."""
+    """Turn errors of PyTorch's tracing into a `BoneAgeError`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except OSError:
         raise
-    except Exception as error:  # of as many kinds as a network has ways of being written
+    except Exception as error:  # tracing raises exceptions of many types
         reason = first_line(error)[:200]
         raise BoneAgeError(f"{option}: PyTorch cannot export this network: {reason}") from error
 
 
 def model_metadata(model: BoneAgePredictor, level: float, precision: str) -> dict[str, str]:
-    """Return a file's metadata: all that a program needs to use the model."""
+    """Return the metadata that a program needs to use an exported file."""
     first = model.members[0].metadata
     frame = first.resize_spec
     return {

@@ -18,26 +18,27 @@ from boneage_pl.training.metadata import CheckpointMetadata
 from boneage_pl.training.provenance import load_run_json
 from boneage_pl.training.runs import run_of
 
-# Groups of the configuration that say how it was trained; the rest is the machine's or the data's.
+# Keys that metrics.json of an evaluation must have.
 _REPORTED = {"data", "overall", "robustness", "rows", "images", "views"}
 _REPORTED |= {"rows_seen_in_training", "rows_seen_in_validation"}
+# Groups of the configuration that the card shows.
 _TRAINING = ("model", "loss", "transforms", "sampler", "optimizer", "scheduler")
 
 
 def write_model_card(
     checkpoint: Path, model: BoneAgePredictor, level: float, precision: str = "float32"
 ) -> str:
-    """Return the card of a model of one checkpoint, as Markdown with Hugging Face's front matter.
+    """Return the model card of a checkpoint, as Markdown with Hugging Face's front matter.
 
-    Its sections are those of Mitchell et al. (Model Cards, FAT* 2019), with what CLAIM 2024 (Tejani et al.,
+    Sections are those of Mitchell et al. (Model Cards, FAT* 2019), with what CLAIM 2024 (Tejani et al.,
     Radiology: Artificial Intelligence) requires of a report on imaging. Missing facts are marked
     as not recorded.
 
     Args:
-        checkpoint: its file; run.json and the reports are searched in its run folder.
-        model: the same, loaded.
-        level: of the intervals.
-        precision: of the numbers in the file that it lies beside.
+        checkpoint: path of the file; run.json and reports are read from its run folder.
+        model: the loaded checkpoint.
+        level: coverage of the prediction intervals.
+        precision: dtype of the exported weights.
     """
     (member,) = model.members
     record = member.metadata
@@ -55,7 +56,7 @@ def write_model_card(
             numbers=numbers,
             coverage=measure_interval_coverage(predictions, model.intervals),
             run=load_run_json(checkpoint),
-            stress=next(
+            robustness=next(
                 (report["robustness"] for report in reports if _is_own(report) and report["robustness"]), []
             ),
             others=[report for report in reports if _is_unseen(report)],
@@ -63,7 +64,7 @@ def write_model_card(
             training=yaml.safe_dump({group: record.config[group] for group in _TRAINING}, sort_keys=False),
             resize=FORWARD_RULES[record.resize_spec.mode].format(side=record.resize_spec.size),
             data=Path(record.config["data"]["root"]).name,
-            knows_hands=member.ood_detector is not None,
+            ood_detection=member.ood_detector is not None,
             intervals=model.intervals.table(),
             level=level,
             precision=precision,
@@ -92,13 +93,13 @@ def _front_matter(record: CheckpointMetadata, numbers: dict[str, Any]) -> str:
             }
         ],
     }
-    if mae is None:  # its predictions are no numbers
+    if mae is None:  # the predictions are not finite
         del front["model-index"]
     return yaml.safe_dump(front, sort_keys=False).rstrip()
 
 
 def _is_own(report: dict[str, Any]) -> bool:
-    """Whether it is of the validation images alone, each seen once, as the card's other numbers are."""
+    """Whether a report is of the validation images in one view, like the card's other numbers."""
     return bool(report["rows_seen_in_validation"] == report["rows"] and report["views"] == 1)
 
 
@@ -107,7 +108,7 @@ def _is_unseen(report: dict[str, Any]) -> bool:
 
 
 def _reported_metrics(checkpoint: Path) -> Iterator[dict[str, Any]]:
-    """Yield what evaluations of this checkpoint alone have left in its run's folder, the newest first."""
+    """Yield the metrics.json of evaluations of this single checkpoint in its run folder, newest first."""
     files = run_of(checkpoint).glob("report_*/metrics.json")
     for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
         try:
@@ -118,4 +119,4 @@ def _reported_metrics(checkpoint: Path) -> Iterator[dict[str, Any]]:
             if alone and set(metrics) >= _REPORTED:
                 yield {**metrics, "data": Path(metrics["data"]).name}
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # one of another time, or of another program
+            continue  # of another version or program

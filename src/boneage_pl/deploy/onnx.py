@@ -19,35 +19,33 @@ from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.optional import import_optional
 from boneage_pl.utils.processes import cores
 
-OPSET, IR_VERSION = 17, 8  # that ONNX Runtime takes from 1.16 on, and in browsers
-EXPORTED_OPSET = 18  # PyTorch's exporter writes it without a conversion
-MAX_PROTOBUF_BYTES = 1.9e9  # a file is one protocol buffer, which holds 2 GiB
+OPSET, IR_VERSION = 17, 8  # supported by ONNX Runtime ≥ 1.16 and in browsers
+EXPORTED_OPSET = 18  # native opset of PyTorch's exporter
+MAX_PROTOBUF_BYTES = 1.9e9  # limit of a protocol buffer: 2 GiB
 _INPUTS, _OUTPUT = ("image", "male"), "months"
-_FLOAT32_OPS = (
-    0.01  # of all numbers: a matrix with fewer gains nothing from 8 bits, and the last one loses by it
-)
-NUM_FLOAT32_CONVS = (
-    5  # convolutions that stay whole where all in 8 bits cost too much; our choice, see docs/EXPORT.md
-)
-_MIN_CALIBRATION = 20  # predictions that a slope is fitted to
+# Matrices with a smaller share of the weights stay in float32: int8 gains nothing, and hurts the last one.
+_MIN_INT8_SHARE = 0.01
+# First convolutions that stay in float32 if int8 throughout costs too much; our choice, see docs/EXPORT.md.
+NUM_FLOAT32_CONVS = 5
+_MIN_CALIBRATION = 20  # predictions needed to fit a slope
 
 
 def needs_onnx() -> None:
-    """Raise `BoneAgeError` unless what writes, changes and runs ONNX files is installed."""
+    """Raise `BoneAgeError` unless the ONNX packages are installed."""
     for module in ("onnx", "onnxscript", "onnxruntime"):
         import_optional(module, "format=onnx", "onnx")
 
 
 def write_onnx(model: ExportModule, path: Path) -> None:
-    """Write a model in float32, whose batch may have any size.
+    """Write a float32 model with a dynamic batch size.
 
     Raises:
-        BoneAgeError: it is too large for a file.
+        BoneAgeError: the model is too large for one file.
     """
     if model.bytes > MAX_PROTOBUF_BYTES:
         raise BoneAgeError(
-            f"the model takes {model.bytes / 1e9:.1f} GB in float32, and an ONNX file holds 2:\n"
-            "export fewer checkpoints together, or each by itself."
+            f"the model takes {model.bytes / 1e9:.1f} GB in float32; an ONNX file holds at most 2.\n"
+            "Export fewer checkpoints together, or each separately."
         )
     any_batch = {0: torch.export.Dim.DYNAMIC}
     with _silence_onnxruntime(), translate_export_errors("format=onnx"):
@@ -68,35 +66,34 @@ def write_onnx(model: ExportModule, path: Path) -> None:
 
 
 def finish_onnx(path: Path, metadata: Mapping[str, str]) -> None:
-    """Add a file's metadata, name the size that varies, and let older runtimes take it.
+    """Add metadata, name the batch dimension and lower opset and IR version for older runtimes.
 
-    Opset 17 and IR 8 where all operators are of these; domains that no operator is of are not named.
+    Opset 17 and IR 8 if all operators are in them; unused domains are dropped.
     """
     onnx = import_optional("onnx", "format=onnx", "onnx")
     tools = import_optional("onnxruntime.transformers.onnx_model", "format=onnx", "onnx")
     model = onnx.load(path)
     with _silence_onnxruntime():
-        tools.OnnxModel(model).topological_sort()  # a conversion to float16 leaves them in disorder
+        tools.OnnxModel(model).topological_sort()  # the float16 conversion leaves nodes unsorted
     del model.metadata_props[:]
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
-    for of_graph in (model.graph.input, model.graph.output):
-        for value in of_graph:
-            value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    for node in model.graph.node:  # the exporter's notes, with the paths of this machine's files
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    for node in model.graph.node:  # debug notes with local paths
         del node.metadata_props[:]
-    own = [node for node in model.graph.node if node.domain in ("", "ai.onnx")]
-    since = max(onnx.defs.get_schema(node.op_type, EXPORTED_OPSET).since_version for node in own)
+    standard = [node for node in model.graph.node if node.domain in ("", "ai.onnx")]
+    since = max(onnx.defs.get_schema(node.op_type, EXPORTED_OPSET).since_version for node in standard)
     domains = {node.domain for node in model.graph.node}
-    kept = [o for o in model.opset_import if o.domain in domains and o.domain != ""]
+    used = [o for o in model.opset_import if o.domain in domains and o.domain != ""]
     del model.opset_import[:]
-    model.opset_import.extend([onnx.helper.make_opsetid("", max(since, OPSET)), *kept])
+    model.opset_import.extend([onnx.helper.make_opsetid("", max(since, OPSET)), *used])
     model.ir_version = IR_VERSION
     onnx.save(model, path)
 
 
 def convert_to_float16(path: Path, to: Path) -> None:
-    """Write `path` with numbers of 16 bits, which are computed with too where the hardware can."""
+    """Convert the file `path` to float16; inputs and outputs keep their types."""
     onnx = import_optional("onnx", "precision=float16", "onnx")
     float16 = import_optional("onnxruntime.transformers.float16", "precision=float16", "onnx")
     with _silence_onnxruntime():
@@ -106,17 +103,17 @@ def convert_to_float16(path: Path, to: Path) -> None:
 def quantize_int8(
     path: Path, to: Path, calibration: ImageBatch, exact: NDArray[np.float64], stem: int = 0
 ) -> None:
-    """Write `path` with 8 bits: weights by channel, activations in the ranges that images show.
+    """Quantize the file `path` to int8: weights per channel, activations by ranges from calibration images.
 
-    Static quantization (Jacob et al., CVPR 2018) as ONNX Runtime does it. Small matrices stay in float32,
-    among them the one that gives the months. Rounding shifts and shrinks all predictions a little alike; the
-    line that undoes it on the calibration images, by least squares, is the last step (docs/EXPORT.md).
+    Static quantization (Jacob et al., CVPR 2018) in ONNX Runtime. Small matrices stay in float32, among
+    them the last layer. Quantization shifts and shrinks all predictions slightly; a final linear correction,
+    fitted by least squares on the calibration images, undoes it (docs/EXPORT.md).
 
     Args:
-        path, to: files.
-        calibration: images that show the ranges.
-        exact: what `path` predicts of them, float64 [N] in months.
-        stem: convolutions, from the first, that stay in float32 too.
+        path, to: input and output file.
+        calibration: calibration images.
+        exact: predictions of `path` for them, float64 [N] in months.
+        stem: number of first convolutions that stay in float32.
     """
     quantization = import_optional("onnxruntime.quantization", "precision=int8", "onnx")
     shapes = import_optional("onnxruntime.quantization.shape_inference", "precision=int8", "onnx")
@@ -129,7 +126,7 @@ def quantize_int8(
             _CalibrationReader(calibration),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
-            activation_type=quantization.QuantType.QUInt8,  # with signed ones x86 is twice as slow
+            activation_type=quantization.QuantType.QUInt8,  # QInt8 is twice as slow on x86
             weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=float32_nodes(folded, stem),
         )
@@ -139,7 +136,7 @@ def quantize_int8(
 
 
 def open_onnx(path: Path) -> PredictFn:
-    """Return a file as ONNX Runtime runs it on the CPU, with as many threads as PyTorch."""
+    """Return the prediction function of a file, run by ONNX Runtime on all cores."""
     runtime = import_optional("onnxruntime", "format=onnx", "onnx")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = cores()
@@ -148,7 +145,7 @@ def open_onnx(path: Path) -> PredictFn:
 
 
 class _CalibrationReader:
-    """Yields images one at a time, as ONNX Runtime's calibration reads them."""
+    """ONNX Runtime's interface for calibration data, one image at a time."""
 
     def __init__(self, images: ImageBatch) -> None:
         self.images, self.at = images, 0
@@ -162,46 +159,46 @@ class _CalibrationReader:
 
 
 def fit_linear_correction(rounded: NDArray[np.float64], exact: NDArray[np.float64]) -> tuple[float, float]:
-    """Return slope and height of the line from rounded to exact predictions; of few the slope is 1."""
+    """Fit exact = slope · rounded + offset; with few predictions the slope is 1."""
     slope = 1.0
     if len(exact) >= _MIN_CALIBRATION and rounded.std() > 1:
         slope = float(np.polyfit(rounded, exact, 1)[0])
     return slope, float(np.mean(exact - slope * rounded))
 
 
-def append_linear_correction(path: Path, slope: float, height: float) -> None:
-    """Append slope · months + height to a file."""
+def append_linear_correction(path: Path, slope: float, offset: float) -> None:
+    """Append slope · months + offset to a file."""
     onnx = import_optional("onnx", "precision=int8", "onnx")
     model = onnx.load(path)
     for node in model.graph.node:
         node.output[:] = ["rounded_months" if name == _OUTPUT else name for name in node.output]
-    for name, value in (("slope", slope), ("height", height)):
+    for name, value in (("slope", slope), ("offset", offset)):
         tensor = onnx.helper.make_tensor(name, onnx.TensorProto.FLOAT, [], [value])
         model.graph.initializer.append(tensor)
     model.graph.node.extend(
         [
             onnx.helper.make_node("Mul", ["rounded_months", "slope"], ["sloped_months"]),
-            onnx.helper.make_node("Add", ["sloped_months", "height"], [_OUTPUT]),
+            onnx.helper.make_node("Add", ["sloped_months", "offset"], [_OUTPUT]),
         ]
     )
     onnx.save(model, path)
 
 
 def float32_nodes(path: Path, stem: int) -> list[str]:
-    """Name the nodes that stay in float32."""
+    """Return the names of the nodes that stay in float32."""
     onnx = import_optional("onnx", "precision=int8", "onnx")
     graph = onnx.load(path).graph
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
-    least = _FLOAT32_OPS * sum(sizes.values())
+    smallest = _MIN_INT8_SHARE * sum(sizes.values())
     matrices = [node for node in graph.node if node.op_type in ("Gemm", "MatMul")]
-    small = [node for node in matrices if sum(sizes.get(name, 0) for name in node.input) < least]
+    small = [node for node in matrices if sum(sizes.get(name, 0) for name in node.input) < smallest]
     first = [node for node in graph.node if node.op_type == "Conv"][:stem]
     return [node.name for node in (*small, *first)]
 
 
 @contextmanager
 def _silence_onnxruntime() -> Iterator[None]:
-    """Silence the tools' notes to their developers."""
+    """Suppress warnings and output of the ONNX tools."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

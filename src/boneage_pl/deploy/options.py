@@ -13,14 +13,14 @@ from boneage_pl.utils.files import expand_path
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """A kind of export.
+    """An export format.
 
     Args:
-        name: as the option says it.
-        suffix: of its file.
-        precisions: that its numbers can have.
-        takes_several: whether checkpoints can become one.
-        extra_files: names of those that are written with it.
+        name: value of `format=`.
+        suffix: file suffix.
+        precisions: supported dtypes of the weights.
+        takes_several: whether several checkpoints can be exported as one ensemble.
+        extra_files: names of additional files.
     """
 
     name: str
@@ -30,7 +30,7 @@ class ExportFormat:
     extra_files: tuple[str, ...] = ()
 
     def files(self, out: Path) -> list[Path]:
-        """Return all that is written where `out` is the file."""
+        """Return all files that are written with `out`."""
         return [out, *(out.with_name(name) for name in self.extra_files)]
 
 
@@ -51,33 +51,33 @@ EXPORT_FORMATS = {kind.name: kind for kind in _FORMATS}
 
 
 def resolve_format(config: DictConfig, count: int) -> ExportFormat:
-    """Return what `format` names.
+    """Return the format that `format=` names.
 
     Args:
-        config: of the export.
-        count: of the checkpoints.
+        config: the export's configuration.
+        count: number of checkpoints.
 
     Raises:
-        BoneAgeError: there is no such format, it has no such precision, or is of one checkpoint alone.
+        BoneAgeError: unknown format, unsupported precision, or too many checkpoints.
     """
     kind = EXPORT_FORMATS.get(str(config.format))
     if kind is None:
         raise BoneAgeError(f"format={config.format}: there are {', '.join(EXPORT_FORMATS)}.")
     if config.precision not in kind.precisions:
-        there = ", ".join(kind.precisions)
-        raise BoneAgeError(f"precision={config.precision}: format={kind.name} has {there}.")
+        supported = ", ".join(kind.precisions)
+        raise BoneAgeError(f"precision={config.precision}: format={kind.name} supports {supported}.")
     if count > 1 and not kind.takes_several:
         raise BoneAgeError(
-            f"format={kind.name} is of one checkpoint, and ckpt names {count}: export each by itself."
+            f"format={kind.name} takes one checkpoint, but ckpt names {count}: export each separately."
         )
     return kind
 
 
 def output_path(config: DictConfig, kind: ExportFormat, checkpoint: Path, experiment: str) -> Path:
-    """Return the file that is to be written: `out`, or one in the folder `export/` of the checkpoint's run.
+    """Return the output file: `out`, or one in the folder `export/` of the checkpoint's run.
 
     Raises:
-        BoneAgeError: a name that another program would not take it under, or something is there already.
+        BoneAgeError: wrong suffix, or the file exists.
     """
     if config.out is not None:
         out = expand_path(str(config.out))
@@ -91,8 +91,6 @@ def output_path(config: DictConfig, kind: ExportFormat, checkpoint: Path, experi
         folder = folder / f"safetensors{suffix}" if kind.name == "safetensors" else folder
         name = Path(MODEL_CARD).stem if kind.name == "model_card" else f"{Path(experiment).name}{suffix}"
         out = folder / f"{name}{kind.suffix}"
-    if there := [file for file in kind.files(out) if file.exists()]:
-        raise BoneAgeError(
-            f"{there[0]} is there already, and nothing is written over.\nGive out= another name."
-        )
+    if existing := [file for file in kind.files(out) if file.exists()]:
+        raise BoneAgeError(f"{existing[0]} exists already and is not overwritten.\nGive out= another name.")
     return out

@@ -1,4 +1,4 @@
-"""The images that an export is verified on, and those that calibrate it."""
+"""Images to verify an export on, and to calibrate int8 with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,13 +18,13 @@ from boneage_pl.prediction.loading import load_images
 from boneage_pl.training.checkpoint import Checkpoint
 from boneage_pl.utils.processes import cores
 
-_MIN_IMAGES = 2  # images that something is tried on
-NUM_CALIBRATION = 200  # images that ranges are taken from; our choice: see docs/EXPORT.md
+_MIN_IMAGES = 2  # for a verification
+NUM_CALIBRATION = 200  # calibration images; our choice: see docs/EXPORT.md
 
 
 @dataclass
 class ImageBatch:
-    """Images in a network's square.
+    """Preprocessed images.
 
     Args:
         image: uint8 [N, 1, side, side].
@@ -40,14 +40,14 @@ class ImageBatch:
 
 @dataclass
 class VerificationSet:
-    """What an export is tried on.
+    """Images for the verification of an export.
 
     Args:
-        description: what they are.
-        images: to predict.
-        calibration: others, which a conversion may look at: it is not measured on what it was fitted to.
-        bone_age: float64 [N] in months; `None` where it is not known.
-        stored: float64 [N], validation predictions in months; `None` likewise.
+        description: of the images, for the log.
+        images: to verify on.
+        calibration: other images, to calibrate int8 with.
+        bone_age: float64 [N] in months; `None` if unknown.
+        stored: float64 [N], predictions of the training's validation in months; `None` if there are none.
     """
 
     description: str
@@ -61,11 +61,11 @@ def build_verification_set(config: DictConfig, members: Sequence[EnsembleMember]
     """Return the images that `verify_images` names, or the first checkpoint's validation images.
 
     Args:
-        config: of the export.
-        members: the checkpoints, which are all shown one square.
+        config: the export's configuration.
+        members: the checkpoints, all with the same input size and `resize_mode`.
 
     Raises:
-        BoneAgeError: they are not there, or cannot be read.
+        BoneAgeError: the images are missing or unreadable.
     """
     if config.verify_images is not None:
         return _from_files(config, members[0])
@@ -73,21 +73,21 @@ def build_verification_set(config: DictConfig, members: Sequence[EnsembleMember]
         return _from_validation(config, members)
     except BoneAgeError as error:
         raise BoneAgeError(
-            f"{error}\nAn export is tried on real images before it is written: data.root=<folder>\n"
-            "says where the checkpoint's are now, or verify_images=<files> names others."
+            f"{error}\nAn export is verified on real images. Give data.root=<the checkpoint's images>\n"
+            "or other images with verify_images=<files>."
         ) from error
 
 
 def _from_validation(config: DictConfig, members: Sequence[EnsembleMember]) -> VerificationSet:
-    every = [Checkpoint(member.path, {}, member.metadata) for member in members]
+    checkpoints = [Checkpoint(member.path, {}, member.metadata) for member in members]
     options = DictConfig({"data": config.data, "subset": "validation", "leakage": "allow"})
-    dataset = select_evaluation_set(options, every[:1], every[1:])
+    dataset = select_evaluation_set(options, checkpoints[:1], checkpoints[1:])
     record, frame = members[0].metadata, members[0].resize_spec
-    rows, words = dataset.rows.drop_duplicates("id"), "of its validation images"
-    # an image that validated the first may have trained another, or itself under the published protocol
+    rows, description = dataset.rows.drop_duplicates("id"), "of its validation images"
+    # other members, or the first under the published protocol, may have been trained on some of them
     unseen = rows[~rows["id"].isin(dataset.seen)]
     if len(unseen) < _MIN_IMAGES:
-        words = f"{words}, trained on too, so that their MAE is flattered"
+        description = f"{description}, also trained on, so their MAE is optimistic"
     else:
         rows = unseen
     rows = rows.iloc[_evenly_spaced(len(rows), config.verify_count)]
@@ -97,43 +97,43 @@ def _from_validation(config: DictConfig, members: Sequence[EnsembleMember]) -> V
     read = dataset.stores[frame].read
     predicted = dict(zip(record.validation["id"], record.validation["predicted"], strict=True))
     ids = rows["id"].tolist()
-    there = len(members) == 1 and all(i in predicted for i in ids)
+    is_stored = len(members) == 1 and all(i in predicted for i in ids)
     return VerificationSet(
-        description=f"{len(ids)} {words}",
+        description=f"{len(ids)} {description}",
         images=ImageBatch(read(ids)[:, None], rows["male"].to_numpy(np.float32)),
         calibration=ImageBatch(read(train)[:, None], of_id.loc[train, "male"].to_numpy(np.float32)),
         bone_age=rows["bone_age"].to_numpy(float),
-        stored=np.array([predicted[i] for i in ids], float) if there else None,
+        stored=np.array([predicted[i] for i in ids], float) if is_stored else None,
     )
 
 
 def _from_files(config: DictConfig, member: EnsembleMember) -> VerificationSet:
     frame, levels = member.resize_spec, member.metadata.bit_depths
-    loaded, refused = [], []
-    requests = (replace(one, male=False) for one in expand_inputs(as_list(config.verify_images)))
+    loaded, errors = [], []
+    requests = (replace(request, male=False) for request in expand_inputs(as_list(config.verify_images)))
     for result in load_images(requests, [frame], levels, cores()):
         if result.prediction.error:
-            refused.append(f"{result.request.path}: {result.prediction.error}")
+            errors.append(f"{result.request.path}: {result.prediction.error}")
             continue
         loaded.append(result.pixels[frame])
         if len(loaded) == 2 * config.verify_count:
             break
     if len(loaded) < 2:
-        why = f"\n{refused[0]}" if refused else ""
+        reason = f"\n{errors[0]}" if errors else ""
         raise BoneAgeError(
-            f"verify_images={config.verify_images}: {len(loaded)} can be read, and two are needed.{why}"
+            f"verify_images={config.verify_images}: needs two readable images, got {len(loaded)}.{reason}"
         )
     verification, calibration = (_as_both_sexes(loaded[start::2]) for start in (0, 1))
-    words = f"{len(loaded[::2])} of the images that verify_images names, as of a girl and of a boy"
-    return VerificationSet(words, verification, calibration)
+    description = f"{len(loaded[::2])} of the images that verify_images names, each for both sexes"
+    return VerificationSet(description, verification, calibration)
 
 
 def _as_both_sexes(images: list[Pixels]) -> ImageBatch:
-    """Return images as of girls and again as of boys: a prediction is only compared with itself."""
+    """Return each image for both sexes: the true one does not matter for parity."""
     return ImageBatch(np.stack(images * 2)[:, None], np.repeat([0, 1], len(images)).astype(np.float32))
 
 
-def _evenly_spaced(count: int, most: int) -> list[int]:
-    """Return at most so many places among `count`, evenly spread: a split's rows come group by group."""
-    places: Any = np.linspace(0, count - 1, min(count, most)).round().astype(int)
-    return list(dict.fromkeys(places.tolist()))
+def _evenly_spaced(count: int, limit: int) -> list[int]:
+    """Return at most `limit` evenly spaced indices below `count`: rows of a split are ordered by group."""
+    indices: Any = np.linspace(0, count - 1, min(count, limit)).round().astype(int)
+    return list(dict.fromkeys(indices.tolist()))
