@@ -49,8 +49,8 @@ def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
 @pytest.mark.slow
 def test_stages_report_leaking_validation(chain: Chain):
     for run, printed in chain.values():
-        assert "this validation is NOT on new images" in printed
-        assert "These are not new images" in (run / "report" / "report.html").read_text()
+        assert "LEAKAGE" in printed
+        assert "% of the rows show training images" in (run / "report" / "report.html").read_text()
         assert pd.read_csv(run / "report" / "predictions.csv")["seen_in_training"].any()
 
 

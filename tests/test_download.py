@@ -170,7 +170,7 @@ def test_missing_archive_is_one_error(site: Site, tmp_path: Path):
     del site.files[TRAINING]
     result = finish(start(typed(site, tmp_path / "rsna")))
     assert result.returncode == 2
-    assert f"error: {site.url}{TRAINING} cannot be downloaded: the server responds 404" in result.stderr
+    assert f"error: {site.url}{TRAINING} cannot be downloaded: HTTP 404" in result.stderr
     assert "rsna.org" in result.stderr
     assert "Traceback" not in result.stderr
 
@@ -220,7 +220,7 @@ def test_kill_after_extraction_cleans_up_without_download(site: Site, tmp_path: 
 
 @pytest.mark.parametrize("count", ["training.count=6", "validation.count=3"])
 def test_unexpected_count_is_an_error(site: Site, tmp_path: Path, count: str):
-    with pytest.raises(BoneAgeError, match=f"{count.partition('.')[0]} set is not whole.*{count[-1]}\\."):
+    with pytest.raises(BoneAgeError, match=f"{count.partition('.')[0]} set is incomplete.*{count[-1]}\\."):
         here(site, tmp_path / "rsna", count)
 
 
@@ -228,7 +228,7 @@ def test_lost_image_is_restored(site: Site, tmp_path: Path):
     root = tmp_path / "rsna"
     here(site, root)
     (root / "boneage-training-dataset/1377.png").unlink()
-    with pytest.raises(BoneAgeError, match=r"(?s)training set is not whole.*1377.*delete .*\.download"):
+    with pytest.raises(BoneAgeError, match=r"(?s)training set is incomplete.*1377.*delete .*\.download"):
         here(site, root)
     (root / ".download.json").unlink()
     here(site, root)

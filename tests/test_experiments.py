@@ -115,7 +115,7 @@ def test_console_shows_progress_and_next_command(v1: tuple[Path, str]):
     rows = metrics_of(run)
     best = min(rows, key=lambda row: row["val_mae"])
     assert "split disjoint: 60 training rows (60 images), 20 validation rows (20 images)" in text
-    assert "no validation image was trained on" in text
+    assert "no validation image is a training image" in text
     assert "initial weights: random" in text, "phantoms need no download"
     for row in rows:
         assert f"{row['train_mae']:9.3f}  {row['val_mae']:9.3f}" in text
@@ -240,8 +240,8 @@ def test_non_finite_loss_finishes_run(home: Path, command: Callable[..., Result]
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["data.image_size=192"], "To match it, pass data.image_size=107"),
-        (["data.split_from=new", "data.image_size=107", "seed=9"], "were trained on by the checkpoint"),
+        (["data.image_size=192"], "Pass data.image_size=107"),
+        (["data.split_from=new", "data.image_size=107", "seed=9"], "are training images of the checkpoint"),
     ],
 )
 def test_v2_refuses_mismatched_options(

@@ -318,7 +318,7 @@ def test_example_resizes_as_the_training(mode: Any, size: tuple[int, int]):
             "max_mae_increase=-1: it must be greater than or equal to 0",
         ),
         (["format=onnx", "data.root=nowhere", "out=b.onnx"], HINT),
-        (["format=onnx", "verify_images=nowhere", "out=b.onnx"], "there is no such file or folder"),
+        (["format=onnx", "verify_images=nowhere", "out=b.onnx"], "no such file or folder"),
         (
             ["format=onnx", "verify_images=a.onnx", "out=b.onnx"],
             "needs two readable images",

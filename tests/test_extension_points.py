@@ -123,7 +123,7 @@ def test_custom_run_is_evaluated_resumed_and_warm_started(home: Home):
     assert f"before the first step: {best:.4f} months" in other.stdout
     refused = home.forks.run("resume=outputs/mine", "trainer.max_epochs=3", cwd=home.path, check=False)
     assert refused.returncode == 2
-    assert "which is not this project's own" in refused.stderr
+    assert "which is not one of this project's" in refused.stderr
 
 
 def test_plain_pytorch_loss(home: Home, plain: list[dict[str, float]]):
@@ -134,7 +134,7 @@ def test_plain_pytorch_loss(home: Home, plain: list[dict[str, float]]):
 def test_loss_rejects_wrong_output_shape(home: Home):
     result = home.run("misfit", "model=gray", check=False)
     assert result.returncode == 2
-    assert "its output is [10, 3], and loss=L1Loss takes one number an image" in result.stderr
+    assert "the output has shape [10, 3], but loss=L1Loss needs [B, 1]" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -177,7 +177,7 @@ def test_scheduler_by_step_resumes(home: Home):
     ]
     refused = home.forks.run(*longer, cwd=home.path, check=False)
     assert refused.returncode == 2
-    assert "is the whole run, was begun for 4 epochs" in refused.stderr
+    assert "spans the whole run of 4 epochs" in refused.stderr
     assert len({row["lr"] for row in home.rows("one_cycle")}) == 4
 
 
@@ -193,7 +193,7 @@ def test_resize_mode_has_own_cache(home: Home, fit: str):
     ("options", "message"),
     [
         (["transforms=misnamed"], "transforms: must be tables of transforms by name for train"),
-        (["data.resize_mode=squeeze"], "data.resize_mode=squeeze: there are three, crop, pad, stretch"),
+        (["data.resize_mode=squeeze"], "data.resize_mode=squeeze: choose from crop, pad, stretch"),
         (["scheduler=plateau", "+scheduler.interval=hour"], "scheduler.interval=hour"),
         (["scheduler=plateau", "+scheduler.interval=step"], "a plateau is one of validations"),
         (["data.split_protocol=published", "sampler=by_size"], "data.split_protocol=published draws equally"),

@@ -101,7 +101,7 @@ def test_sex_comes_from_table_option_or_file(home: Home, tmp_path: Path):
     (tmp_path / "t.csv").write_text("path,sex\ngirl.dcm,M\ngirl.dcm,\nnone.dcm,\nnone.dcm,unknown\nx.dcm,F\n")
     rows = table(home.predict(f"images={tmp_path}/t.csv", check=3).stdout)
     assert [row["sex"] for row in rows] == ["M", "F", "", "F", "M", "F"]
-    assert "no sex is known" in rows[2]["error"]
+    assert "unknown sex" in rows[2]["error"]
     assert rows[5]["error"]
     both = table(home.predict(f"images={tmp_path}/none.dcm", "sex=unknown").stdout)
     assert [row["sex"] for row in both] == ["F", "M"]
@@ -111,20 +111,20 @@ def test_sex_comes_from_table_option_or_file(home: Home, tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["images=nowhere"], "there is no such file or folder"),
-        (["images=empty"], "no radiograph in it"),
+        (["images=nowhere"], "no such file or folder"),
+        (["images=empty"], "no radiographs found"),
         (["images="], "images= is empty"),
-        (["images=x.png", "ckpt=[]"], "name at least one checkpoint"),
+        (["images=x.png", "ckpt=[]"], "at least one checkpoint is needed"),
         (["images=x.png", "include_patient_id=no"], "it must be true or false"),
-        (["images=*.nothing"], "nothing matches it"),
+        (["images=*.nothing"], "no match"),
         (["images=a.csv"], "columns.id="),
-        (["images=x.png", "sex=boy"], "it is F, M or unknown"),
+        (["images=x.png", "sex=boy"], "it must be F, M or unknown"),
         ([f"images={'x' * 300}"], f"images={'x' * 60}…: File name too long"),
         (["images=x.png", "interval_level=1"], "interval_level=1"),
         (["images=x.png", "tta=up"], "tta=up"),
         (["images=x.png", "format=sr"], "format=sr is dicom_sr=true"),
-        (["images=x.png", "out=a.csv"], "is there already"),
-        (["images=x.png", "out=predictions.xlsx"], "ends with .csv"),
+        (["images=x.png", "out=a.csv"], "exists already"),
+        (["images=x.png", "out=predictions.xlsx"], "must end with .csv"),
         (["images=x.png", "batch_size=0"], "batch_size=0"),
     ],
 )
@@ -255,7 +255,7 @@ def test_checkpoint_without_ood_statistics_predicts_without_ood_flags(home: Home
     ("spoil", "words"),
     [
         ({"layer": "nowhere"}, "cannot be read"),
-        ({"layer": "age"}, "was not made by this"),
+        ({"layer": "age"}, "was not written by this"),
         ("x", "cannot be read"),
     ],
 )
@@ -297,7 +297,7 @@ def test_dicom_sr_round_trips_without_names(home: Home, tmp_path: Path):
     write_dicom(tmp_path / "a.dcm", pixels, InstitutionName="St. Elsewhere", StudyDescription="Jane's hand")
     Image.fromarray(pixels).save(tmp_path / "b.png")
     rows = table(home.predict(f"images={tmp_path}", "sex=F", "dicom_sr=true", check=3).stdout)
-    assert "is no DICOM file" in rows[1]["error"]
+    assert "not a DICOM file" in rows[1]["error"]
     path = tmp_path / "a_F.sr.dcm"
     report = Comprehensive3DSR.from_dataset(dcmread(path))
     assert report.VerificationFlag == "UNVERIFIED"
@@ -313,7 +313,7 @@ def test_dicom_sr_round_trips_without_names(home: Home, tmp_path: Path):
     shutil.copy(path, tmp_path / "DICOMDIR")
     assert len(table(home.predict(f"images={tmp_path}", "sex=F").stdout)) == 2  # a report is no radiograph
     again = table(home.predict(f"images={tmp_path}/a.dcm", "sex=F", "dicom_sr=true", check=3).stdout)
-    assert "is there already" in again[0]["error"]
+    assert "exists already" in again[0]["error"]
     path.unlink()
     both = table(
         home.predict(
@@ -349,7 +349,7 @@ def test_mutated_files_are_handled(home: Home, tmp_path: Path):
 def test_odd_table_cells_are_rows_with_errors(home: Home, tmp_path: Path):
     (tmp_path / "t.csv").write_text(f"path,sex\n{'x' * 5000},F\n,F\n{home.images}/1.png,girlish\n../..,M\n")
     rows = table(home.predict(f"images={tmp_path}/t.csv", check=3).stdout)
-    words = ["no file", "its path is empty", "its sex is none of F, M, unknown", "no file"]
+    words = ["no file", "its path is empty", "invalid sex: use F, M or unknown", "no file"]
     assert all(word in row["error"] for word, row in zip(words, rows, strict=True)), rows
 
 

@@ -64,7 +64,7 @@ def test_stored_errors_are_tested_without_images(tmp_path: Path):
     (pooled,) = compare(Path(f"{one},{one}"), [Path(f"{worse},{same}")])[1][1:]
     assert pooled[0] == "worse,same − one,one"
     assert pooled[1].startswith("+0.50 (")
-    assert pooled[4] == "400 (all of both)"
+    assert pooled[4] == "400 (all)"
 
 
 def test_mismatched_errors_are_refused(tmp_path: Path):

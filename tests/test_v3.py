@@ -161,7 +161,7 @@ def test_fold_ensemble_is_one_command(home: Path, forks: Forks):
     (folder / "1" / "report" / "summary.json").rename(folder / "kept.json")
     refused = forks.start("boneage_pl.predict", f"ckpt={folder}", f"images={hand}", "sex=F", cwd=home).wait()
     assert refused.returncode == 2
-    assert "1 have not ended.\n" in refused.stderr
+    assert "1 are unfinished.\n" in refused.stderr
     last = (folder / "0" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
     forks.run("+experiment=v3_ensemble", *options, f"hydra.sweep.dir={folder}", cwd=home)
     assert (folder / "1" / "report" / "summary.json").exists()

@@ -13,12 +13,12 @@ __version__ = "0.1.0"
 
 try:
     getpass.getuser()
-except (KeyError, OSError):  # a container's user who is not in /etc/passwd; PyTorch needs a name
+except (KeyError, OSError):  # a container's user without an entry in /etc/passwd; PyTorch needs a name
     os.environ["LOGNAME"] = f"user{os.getuid()}"
 
 
 def __getattr__(name: str) -> Any:
-    """Import the Python API on first use: it brings PyTorch along."""
+    """Import the Python API on first use, because it imports PyTorch."""
     if name == "BoneAgePredictor":
         from boneage_pl.prediction.predictor import BoneAgePredictor
 

@@ -32,20 +32,20 @@ def run(config: DictConfig) -> float:
     """Train one composed experiment and return its best validation MAE in months, for sweeps."""
     try:
         index = None if _needs_imagenet(config) else print_setup(config)
-        from boneage_pl.train import train  # imports torch: not before configuration and data are known
+        from boneage_pl.train import train  # imports torch: only after configuration and data are checked
 
         best = train(config, index).best_val_mae
     except (BoneAgeError, InstantiationException):
         hydra = HydraConfig.get()
         remove_empty_run_dir(Path(hydra.runtime.output_dir))
         if hydra.mode == RunMode.MULTIRUN:
-            summarize_sweep(Path(hydra.sweep.dir))  # the runs before this one are not lost
+            summarize_sweep(Path(hydra.sweep.dir))  # for the finished runs
         raise
-    return best if math.isfinite(best) else math.inf  # a search takes no NaN
+    return best if math.isfinite(best) else math.inf  # Optuna rejects NaN
 
 
 def _needs_imagenet(config: DictConfig) -> bool:
-    """Whether a run starts from ImageNet's weights, which come before the data: they may not be available."""
+    """Whether a run starts from ImageNet weights, which are loaded before the data."""
     fresh = config.ckpt is None and not _is_resumed()
     return fresh and config.model.get("weights") == "imagenet" and expand_path(str(config.data.root)).exists()
 
@@ -56,7 +56,7 @@ def _is_resumed() -> bool:
 
 
 def print_setup(config: DictConfig) -> "DatasetIndex | None":
-    """Return the data set of a new run, if it is one of ours and not yet to be drawn."""
+    """Read the data set of a new run, unless it is custom or still to be generated."""
     ours = config.data.get("_target_") == "boneage_pl.data.datamodule.BoneAgeDataModule"
     if not ours or _is_resumed() or not is_rank_zero() or config.data.get("phantom"):
         return None
@@ -71,7 +71,7 @@ def print_setup(config: DictConfig) -> "DatasetIndex | None":
 
 
 def main() -> None:
-    """Print the help, or hand over to Hydra."""
+    """Print the help, or run a command with Hydra."""
     with exit_on_error():
         arguments = [expand_home_in_override(a) for a in sys.argv[1:]]
     wants_help = not {"--help", "-h"}.isdisjoint(arguments)

@@ -1,4 +1,4 @@
-"""Download the RSNA 2017 radiographs, extract them and count what must be there."""
+"""Download, extract and count the RSNA 2017 radiographs."""
 
 import hashlib
 import shlex
@@ -19,27 +19,27 @@ from boneage_pl.fetch.rsna import RadiographSet
 from boneage_pl.utils.files import translate_disk_errors
 from boneage_pl.utils.processes import file_lock
 
-_TERMS = """The RSNA's bone-age radiographs come with the RSNA's terms of use. They are about non-commercial
-research and education, and about citing where the radiographs come from:
+_TERMS = """The RSNA's bone-age radiographs come with terms of use: non-commercial research and education,
+with citation of the source:
 
   Halabi SS et al. The RSNA Pediatric Bone Age Machine Learning Challenge.
   Radiology 2019;290:498-503. doi:10.1148/radiol.2018180736
 
-What counts is the RSNA's own text: see the RSNA Pediatric Bone Age Challenge (2017) page on rsna.org.
-Nothing has been fetched. Once you have read the terms and accept them, go on with
+The full terms are on the page of the RSNA Pediatric Bone Age Challenge (2017) on rsna.org. Nothing has been
+downloaded. If you accept the terms, run
 
   {command}
 """
 
 
 def download(config: DictConfig) -> None:
-    """Download and extract what is missing of the configured sets, then count them.
+    """Download and extract missing archives of the configured sets, then count the images.
 
-    A second process that downloads into the same folder waits for the first, and finds it done.
+    A second process that downloads into the same folder waits for the first.
 
     Raises:
-        BoneAgeError: a server, an archive or the disk refuses, or something is missing at the end.
-        SystemExit: 2 where the terms are not accepted.
+        BoneAgeError: an error of the server, an archive or the disk, or missing images at the end.
+        SystemExit: 2 if the terms are not accepted.
     """
     if not config.accept_terms:
         print(_TERMS.format(command=_command()))
@@ -57,18 +57,18 @@ def download(config: DictConfig) -> None:
 
 
 def _radiograph_sets(config: DictConfig) -> list[RadiographSet]:
-    """Return the configured sets, their folders and addresses checked."""
+    """Return the configured sets with checked folders and addresses."""
     if config.data.get("phantom"):
-        raise BoneAgeError("This data set is drawn, not downloaded. Leave data= out, or pass data=rsna.")
+        raise BoneAgeError("This data set is generated, not downloaded. Leave data= out, or pass data=rsna.")
     root = data_root(config.data.root)
     sets = [_radiograph_set("training", config, root)]
     if config.validation is not None:
-        named = root.resolve() if root.name in ("", "..") else root
-        beside = named.parent / f"{named.name}_validation"
-        other = data_root(config.validation.root) if config.validation.root else beside
+        resolved = root.resolve() if root.name in ("", "..") else root
+        default = resolved.parent / f"{resolved.name}_validation"
+        other = data_root(config.validation.root) if config.validation.root else default
         sets.append(_radiograph_set("validation", config, other))
         one, two = root.resolve(), other.resolve()
-        if one.is_relative_to(two) or two.is_relative_to(one):  # what lies below a folder is of its set
+        if one.is_relative_to(two) or two.is_relative_to(one):  # a folder's set includes its subfolders
             raise BoneAgeError(f"data.root={root} and validation.root={other}: one lies inside the other.")
     return sets
 
@@ -80,7 +80,7 @@ def _radiograph_set(name: str, config: DictConfig, root: Path) -> RadiographSet:
 
 
 def _download_and_extract(radiographs: RadiographSet, url: str, config: DictConfig) -> None:
-    """Download one archive unless it lies there, extract and record it, and remove it."""
+    """Download an archive unless it exists, extract and record it, and remove it."""
     archive, root, etag = radiographs.archive(url), radiographs.root, None
     if not archive.exists():
         policy = Retry(config.retries, backoff_factor=config.retry_wait, backoff_max=60)
@@ -103,7 +103,7 @@ def _download_and_extract(radiographs: RadiographSet, url: str, config: DictConf
 
 
 def _command() -> str:
-    """Return the command as it was typed, with the terms accepted."""
+    """Return the typed command with accept_terms=true."""
     typed = [o for o in HydraConfig.get().overrides.task if not o.lstrip("+").startswith("accept_terms=")]
     return shlex.join(["python", "-m", "boneage_pl.download", *typed, "accept_terms=true"])
 

@@ -1,8 +1,8 @@
-"""The one error type for what a user can cause and mend."""
+"""The error type for errors that a user can cause and fix."""
 
 
 class BoneAgeError(Exception):
-    """Something a user can put right: the message says what, where and what to do, in a few lines.
+    """An error that a user can fix; the message has what, where and what to do.
 
     The command line prints it without a traceback and exits with 2.
     """

@@ -1,4 +1,4 @@
-"""Evaluate checkpoints on radiographs with known ages, and write a report."""
+"""Evaluate checkpoints on radiographs with known ages and write a report."""
 
 from omegaconf import DictConfig
 
@@ -10,15 +10,14 @@ LEAKAGE_POLICIES = ("error", "content_only", "exclude", "allow")
 
 
 def evaluate(config: DictConfig) -> None:
-    """Check the options, and evaluate.
+    """Check the options and evaluate.
 
     Raises:
-        BoneAgeError: an option that cannot be right, or see `evaluate_checkpoints`.
+        BoneAgeError: an invalid option, or see `evaluate_checkpoints`.
     """
     for name, choices in (("subset", SUBSETS), ("leakage", LEAKAGE_POLICIES)):
         if config[name] not in choices:
-            there = ", ".join(filter(None, choices))
-            raise BoneAgeError(f"{name}={config[name]}: there are {there}.")
+            raise BoneAgeError(f"{name}={config[name]}: choose from {', '.join(filter(None, choices))}.")
     from boneage_pl.evaluation.evaluate import evaluate_checkpoints  # imports torch
 
     evaluate_checkpoints(config)

@@ -1,4 +1,4 @@
-"""The command that writes a trained model for where this package is not."""
+"""Export a trained model for use without this package."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from boneage_pl.training.runs import find_checkpoints
 
 
 def export(config: DictConfig) -> None:
-    """Check the options, and export.
+    """Check the options and export.
 
     Raises:
-        BoneAgeError: an option that cannot be right, or see `export_model`.
+        BoneAgeError: an invalid option, or see `export_model`.
     """
     paths = find_checkpoints(as_list(config.ckpt), Path(config.output_dir))
     kind = resolve_format(config, len(paths))

@@ -23,12 +23,11 @@ PARTIAL_FAILURE = 3  # exit status if some images failed
 
 
 def predict(config: DictConfig) -> None:
-    """Predict `images` with `ckpt`, and print or write each prediction as it comes.
+    """Predict `images` with `ckpt` and print or write the predictions.
 
     Raises:
-        BoneAgeError: an invalid option, nothing to predict, or a checkpoint that cannot
-            be read.
-        SystemExit: with 3 if some images failed.
+        BoneAgeError: an invalid option, no images, or an unreadable checkpoint.
+        SystemExit: 3 if some images failed.
     """
     tables = DatasetSpec(Path(), columns=config.data.columns, sheet=config.data.sheet)
     requests = expand_inputs(as_list(config.images), config.sex, tables)
@@ -45,14 +44,14 @@ def predict(config: DictConfig) -> None:
             output_dir=config.output_dir,
             trusted_config=OmegaConf.to_container(config, resolve=False),
         )
-        further = _make_extras(config, model)
-        for reading in output.summary(model.predict_iter(requests, config.batch_size)):
-            for write in further if reading.prediction.months is not None else ():
+        extra_writers = _make_extras(config, model)
+        for result in output.summary(model.predict_iter(requests, config.batch_size)):
+            for write in extra_writers if result.prediction.months is not None else ():
                 try:
-                    write(reading)
-                except BoneAgeError as error:  # of this image; the others go on
-                    reading.prediction.error = str(error)
-            output.write(reading.prediction)
+                    write(result)
+                except BoneAgeError as error:  # of this image alone
+                    result.prediction.error = str(error)
+            output.write(result.prediction)
     if output.failed:
         sys.exit(PARTIAL_FAILURE)
 
@@ -60,21 +59,21 @@ def predict(config: DictConfig) -> None:
 def _make_extras(
     config: DictConfig, model: "BoneAgePredictor"
 ) -> list[Callable[["PredictionResult"], object]]:
-    """Return what is written for each prediction besides its row."""
+    """Return the writers of heatmaps and structured reports."""
     first = model.members[0]
     writers: list[Callable[[PredictionResult], object]] = []
     if config.gradcam_dir:
         from boneage_pl.prediction.gradcam import GradCAMWriter
 
         explainer = GradCAMWriter(expand_path(str(config.gradcam_dir)), first)
-        writers.append(lambda reading: explainer.write(reading.prediction, reading.pixels[first.resize_spec]))
+        writers.append(lambda result: explainer.write(result.prediction, result.pixels[first.resize_spec]))
     if config.dicom_sr:
         from boneage_pl.prediction.dicom_sr import needs_highdicom, write_dicom_sr
 
         needs_highdicom()
         name, identify = first.metadata.experiment, bool(config.include_patient_id)
         writers.append(
-            lambda reading: write_dicom_sr(reading.prediction, name, config.interval_level, identify=identify)
+            lambda result: write_dicom_sr(result.prediction, name, config.interval_level, identify=identify)
         )
     return writers
 

@@ -1,4 +1,4 @@
-"""The command that prepares the images: decodes, resizes and crops each of them once."""
+"""Build the image cache: decode, resize and crop every image once."""
 
 import logging
 
@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 
 
 def prepare(config: DictConfig) -> None:
-    """Build the image cache of `data.root` where it is not current, and verify every image in it.
+    """Build or update the image cache of `data.root` and verify every image in it.
 
     Raises:
-        BoneAgeError: see `load_table` and `build_cache`; or rows and images that cannot be used,
-            reported together after the others are cached.
+        BoneAgeError: see `load_table` and `build_cache`; or unusable rows and images, reported together
+            after the others are cached.
     """
     data = config.data
     spec, frame = DatasetSpec.from_config(data), ResizeSpec.from_config(data)
@@ -37,9 +37,9 @@ def prepare(config: DictConfig) -> None:
     if note := describe_bit_depths((f.bit_depth for f in images.files.values()), images.bit_depths):
         log.info("%s", note)
     if issues and check_on_invalid(data.on_invalid) == "raise":
-        raise issues.error(most=None)
+        raise issues.error(limit=None)
     if issues:
-        log.warning("%d rows or images cannot be used:\n%s", len(issues), issues.summary(most=None))
+        log.warning("%d unusable rows or images:\n%s", len(issues), issues.summary(limit=None))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The main job: one run from a composed configuration."""
+"""Train one run from a composed configuration."""
 
 import errno
 import logging
@@ -49,19 +49,19 @@ log = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig, index: DatasetIndex | None = None) -> Summary:
-    """Train one experiment in its run folder and return what came of it; what the folder holds is continued.
+    """Train one experiment in its run folder and return the summary; an existing run is resumed.
 
     Args:
         cfg: the composed configuration.
-        index: the data set, where it was just read.
+        index: the data set, if it has been read already.
 
     Raises:
-        BoneAgeError: data, a checkpoint or an option that cannot be right.
-        SystemExit: stopped by a signal, with 128 and the signal's number, as shells have it.
+        BoneAgeError: invalid data, checkpoint or option.
+        SystemExit: stopped by a signal, with 128 plus the signal's number.
     """
     run = shortest_path(Path(HydraConfig.get().runtime.output_dir))
     _silence_warnings()
-    if getattr(rank_zero_only, "rank", 0):  # of the processes of a distributed run one speaks, and locks
+    if getattr(rank_zero_only, "rank", 0):  # only rank 0 logs and locks
         logging.getLogger("boneage_pl").setLevel(logging.ERROR)
         return _train(cfg, run, index)
     with run_dir_lock(run):
@@ -74,7 +74,7 @@ def train(cfg: DictConfig, index: DatasetIndex | None = None) -> Summary:
         except BoneAgeError as error:
             if (run / LAST).exists():
                 raise BoneAgeError(
-                    f"{error}\nThe run is kept; go on with\n  {resume_command(run)}"
+                    f"{error}\nThe run is kept. Resume it with\n  {resume_command(run)}"
                 ) from error
             raise
 
@@ -85,13 +85,13 @@ def _train(cfg: DictConfig, run: Path, index: DatasetIndex | None) -> Summary:
     parse_tta(cfg.tta)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
 
-    beginning = InitialState.resolve(cfg, run)
-    data = build_datamodule(cfg, beginning, index)
-    network = beginning.network(cfg.model)
-    before = beginning.resumed_metadata
+    initial = InitialState.resolve(cfg, run)
+    data = build_datamodule(cfg, initial, index)
+    network = initial.build_network(cfg.model)
+    resumed = initial.resumed_metadata
     precision = (
-        before.precision
-        if before
+        resumed.precision
+        if resumed
         else resolve_precision(
             cfg.trainer.precision, cfg.trainer.accelerator, depthwise=is_depthwise(network)
         )
@@ -108,44 +108,46 @@ def _train(cfg: DictConfig, run: Path, index: DatasetIndex | None) -> Summary:
         split=data.record,
         epoch=0,
         validation={},
-        start=before.start if before else None,
+        start=resumed.start if resumed else None,
         root=str(expand_path(cfg.data.root).absolute()),
         bit_depths=data.bit_depths,
     )
-    history = MetricsHistory(beginning.epochs)
+    history = MetricsHistory(initial.epochs)
     epochs = EpochLogger(
         run / "metrics.csv", history, RunLog.start(run, record, data.table, len(history.rows))
     )
-    own = [
+    callbacks = [
         SaveMetadata(record, data.validation_rows, history),
         SampleGrid(),
         SeedEachEpoch(cfg.seed),
         GracefulStop(run),
         epochs,
     ]
-    trainer = build_trainer(cfg, run, precision, own, purge=len(history.rows) if beginning.resumed else None)
+    trainer = build_trainer(
+        cfg, run, precision, callbacks, purge=len(history.rows) if initial.resumed else None
+    )
     data.check_shares(trainer.world_size, trainer.accumulate_grad_batches)
-    optimizer_state = beginning.optimizer_state(cfg.optimizer.get("state"))
+    optimizer_state = initial.optimizer_state(cfg.optimizer.get("state"))
     module = build_module(cfg, network, precision, data, trainer.world_size, optimizer_state)
-    beginning.check(module.build_optimizer()[0])
+    initial.check(module.build_optimizer()[0])
     record.numerics = describe_numerics(trainer.strategy.root_device.type, trainer.world_size)
     if trainer.is_global_zero:
-        write_run_files(run, beginning, network, data.split, data.skipped, epochs)
+        write_run_files(run, initial, network, data.split, data.skipped, epochs)
         write_published_curves(Path(cfg.output_dir) / "published")
         open_loggers(trainer.loggers, record.config)
 
-    log.info(format_setup(record, data.split, beginning.describe(cfg)))
+    log.info(format_setup(record, data.split, initial.describe(cfg)))
     if trainer.limit_val_batches != 1:
         log.warning(
-            "validation errors are of a part of the samples (trainer.limit_val_batches): not to be quoted"
+            "trainer.limit_val_batches: validation uses only a part of the images; do not report its errors"
         )
     with logging_redirect_tqdm():
-        if beginning.checkpoint and not before:
+        if initial.checkpoint and not resumed:
             trainer.validate(module, datamodule=data, verbose=False)
-            record.start = beginning.record_baseline(float(trainer.callback_metrics["val_mae"]))
-        beginning.log_start(run, cfg.trainer.max_epochs, record.numerics)
+            record.start = initial.record_baseline(float(trainer.callback_metrics["val_mae"]))
+        initial.log_start(run, cfg.trainer.max_epochs, record.numerics)
         if len(history.rows) < cfg.trainer.max_epochs:
-            trainer.fit(module, datamodule=data, ckpt_path=beginning.path, weights_only=True)
+            trainer.fit(module, datamodule=data, ckpt_path=initial.path, weights_only=True)
 
     summary = Summary.of(record, data.split, history)
     if trainer.is_global_zero:
@@ -154,7 +156,7 @@ def _train(cfg: DictConfig, run: Path, index: DatasetIndex | None) -> Summary:
         figures = write_training_report(run, data, history, epochs.record.content)
         write_summary(run, summary, figures, record, tensorboard_of(trainer.loggers))
         if cfg.trainer.get("fast_dev_run"):
-            log.info("trainer.fast_dev_run: all went through, up to the report; nothing of it is kept")
+            log.info("trainer.fast_dev_run: completed, up to the report; nothing is kept")
         else:
             log.info(format_summary(summary, run, cfg.suggested_next, cfg.output_dir))
     return summary
@@ -162,53 +164,52 @@ def _train(cfg: DictConfig, run: Path, index: DatasetIndex | None) -> Summary:
 
 @contextmanager
 def _translate_errors(run: Path) -> Iterator[None]:
-    """Turn a full disk, and what Lightning or torch.compile refuses, into the user's own errors."""
+    """Turn a full disk or memory, and errors of Lightning and torch.compile, into `BoneAgeError`."""
     try:
         yield
     except MisconfigurationException as error:
-        raise BoneAgeError(f"Lightning refuses this training: {error}") from error
+        raise BoneAgeError(f"Lightning rejects this configuration: {error}") from error
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
             raise BoneAgeError(
-                f"there is not enough memory for a step: {str(error).splitlines()[0]}\n"
-                "trainer.accumulate_grad_batches=2, or more, computes the same batch in parts; a smaller\n"
-                "data.image_size or data.batch_size, or data.on_device=false, needs less."
+                f"Out of memory in a training step: {str(error).splitlines()[0]}\n"
+                "Compute the batch in parts with trainer.accumulate_grad_batches=2 or more, or reduce\n"
+                "data.image_size or data.batch_size, or set data.on_device=false."
             ) from error
         if "DataLoader worker" in str(error):
             raise BoneAgeError(
-                f"{str(error).splitlines()[0]}\nThe system may have no memory left for it: try a smaller "
-                "data.num_workers, or 0."
+                f"{str(error).splitlines()[0]}\nMemory may be short: reduce data.num_workers, or set it to 0."
             ) from error
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         raise BoneAgeError(
-            f"compile: {str(error).splitlines()[0]}\nWithout it (compile=false) nothing is compiled."
+            f"compile: {str(error).splitlines()[0]}\nTrain without it: compile=false."
         ) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise BoneAgeError(
-            f"{error.filename or run} cannot be written: {error.strerror}. Make room."
+            f"{error.filename or run} cannot be written: {error.strerror}. Free some disk space."
         ) from error
 
 
 def _silence_warnings() -> None:
-    """Leave the console to the lines that a person reads; warnings that matter stay."""
-    logging.raiseExceptions = False  # a log that cannot be written ends nothing
+    """Silence irrelevant messages and warnings of the libraries."""
+    logging.raiseExceptions = False  # a full disk must not raise in logging
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     lightning = logging.getLogger("lightning.pytorch")
-    lightning.handlers.clear()  # its messages are logged once, by Hydra's handler
+    lightning.handlers.clear()  # Hydra's handler logs them
     lightning.propagate = True
-    for name in ("callbacks.model_summary", "profilers.profiler"):  # which print on request
+    for name in ("callbacks.model_summary", "profilers.profiler"):  # printed on request
         logger = logging.getLogger(f"lightning.pytorch.{name}")
         logger.setLevel(logging.INFO)
-        logger.disabled = False  # as Hydra leaves those that were there before it
+        logger.disabled = False  # Hydra disables existing loggers
     for message in (
-        ".*does not have many workers.*",  # chosen on purpose on a CPU
-        ".*logging interval.*",  # we log by epoch
-        ".*treespec, LeafSpec.*",  # Lightning's own use of a deprecated name
-        ".*overridden `on_after_batch_transfer` in `LightningModule`.*",  # as is meant
-        ".*sync_dist=True.*",  # the metrics are the same in every process when they are logged
+        ".*does not have many workers.*",  # intended on a CPU
+        ".*logging interval.*",  # logging is by epoch
+        ".*treespec, LeafSpec.*",  # Lightning's use of a deprecated name
+        ".*overridden `on_after_batch_transfer` in `LightningModule`.*",  # intended
+        ".*sync_dist=True.*",  # metrics are already synchronized
     ):
         warnings.filterwarnings("ignore", message)

@@ -76,7 +76,7 @@ def test_help_imports_no_torch(tmp_path: Path, arguments: list[str]):
         (["+experiment=v2", "ckpt=nowhere"], "ckpt=nowhere: no such file or run folder"),
         (["+experiment=v2", "ckpt=outputs/lr=0.1"], "'ckpt=\"outputs/lr=0.1\"'"),
         (["+experiment=v1", "data.root=nowhere"], "data.root=nowhere"),
-        (["+experiment=v1", "data.image_size=106"], "use 107 pixels or more"),
+        (["+experiment=v1", "data.image_size=106"], "use at least 107 pixels"),
         (
             ["+experiment=v1", "data.batch_size=0"],
             "data.batch_size=0: it must be greater than or equal to 1",
@@ -87,10 +87,10 @@ def test_help_imports_no_torch(tmp_path: Path, arguments: list[str]):
         (["+experiment=v1", "model.hidden_features=0"], "model.hidden_features=0: it must be"),
         (
             ["+experiment=v1", "+data.rooot=x"],
-            "data.rooot: BoneAgeDataModule takes no such option. Did you mean",
+            "data.rooot: BoneAgeDataModule has no such option. Did you mean",
         ),
         (["+experiment=v1", "data.prefetch_factor=0"], "data.prefetch_factor=0"),
-        (["+experiment=v1", "trainer.devices=2"], "trainer.devices=2: it is 1, or"),
+        (["+experiment=v1", "trainer.devices=2"], "trainer.devices=2: it must be 1, or"),
     ],
 )
 def test_invalid_options_exit_2(
@@ -128,7 +128,7 @@ def test_run_dir_is_never_overwritten(command: Callable[..., Result], tmp_path: 
     record = (run / ".hydra" / "hydra.yaml").read_text()
     result = command("+experiment=v1", "hydra.run.dir=outputs/here", cwd=tmp_path, check=False)
     assert result.returncode == 2
-    assert "already holds a run" in result.stderr
+    assert "contains a run and is not overwritten" in result.stderr
     assert (run / ".hydra" / "hydra.yaml").read_text() == record
 
 

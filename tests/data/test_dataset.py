@@ -62,10 +62,12 @@ def test_training_shares_are_equal_for_any_length(length: int, processes: int, p
 
 def test_unequal_batches_are_refused():
     check_shares(6001, 32, processes=8, parts=4)
-    with pytest.raises(BoneAgeError, match=r"data\.batch_size=32: 3 processes.*\n.*: 1, 2, 4, 8, 16, 32\."):
+    with pytest.raises(
+        BoneAgeError, match=r"data\.batch_size=32: not divisible by 3 processes.*\n.*: 1, 2, 4, 8, 16, 32\."
+    ):
         check_shares(6000, 32, processes=3, parts=1)
     check_shares(16, 32, processes=4, parts=1)
-    with pytest.raises(BoneAgeError, match="15 training rows are fewer than half"):
+    with pytest.raises(BoneAgeError, match="15 training rows are too few"):
         check_shares(15, 32, processes=4, parts=1)
 
 

@@ -97,7 +97,7 @@ def test_one_channel_distribution_network_exports(tmp_path: Path):
 
 def test_onnx_size_limit_is_enforced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("boneage_pl.deploy.onnx.MAX_PROTOBUF_BYTES", 1000)
-    with pytest.raises(BoneAgeError, match="at most 2.\nExport fewer checkpoints together"):
+    with pytest.raises(BoneAgeError, match=r"at most 2.\nExport fewer checkpoints together"):
         write_onnx(exported(Tiny(107), 107), tmp_path / "x.onnx")
 
 

@@ -98,7 +98,7 @@ def test_runs_of_every_state_are_tabulated(there: Path, capsys, caplog):
         "did not learn",
         "stopped after 2 of 3 epochs",
         "running, 1 of 3 epochs",
-        "ended before its first epoch did",
+        "stopped in its first epoch",
         "v1/stopped is not finished",
         "optimizer.lr",
         "3.0 min",
@@ -123,9 +123,9 @@ def test_difference_is_first_minus_second(there: Path):
 @pytest.mark.parametrize(
     ("rows", "why"),
     [
-        (ages(1000), "no images in common"),
-        (ages(50), "10 images in common: 20 are needed"),
-        (ages().assign(bone_age=200.0), "other children under the same ids"),
+        (ages(1000), "no shared images"),
+        (ages(50), "10 shared images; 20 are needed"),
+        (ages().assign(bone_age=200.0), "equal ids have different ages"),
     ],
 )
 def test_different_data_are_not_tested(there: Path, rows: pd.DataFrame, why: str, capsys, caplog):
@@ -191,16 +191,16 @@ def test_default_page_has_everything(there: Path, capsys, caplog):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"runs": []}, "this names 0"),
-        ({"runs": ["outputs/v1/a"]}, "this names 1"),
-        ({"runs": ["nowhere", "outputs/v1/a"]}, "runs=nowhere: no run's folder"),
-        ({"runs": ["outputs", "outputs/v1/a"]}, "outputs holds no run"),
+        ({"runs": []}, "got 0"),
+        ({"runs": ["outputs/v1/a"]}, "got 1"),
+        ({"runs": ["nowhere", "outputs/v1/a"]}, "runs=nowhere: not a run folder"),
+        ({"runs": ["outputs", "outputs/v1/a"]}, "outputs is not the folder of a run"),
         ({"format": "pdf"}, "format=pdf: there are html, markdown"),
-        ({"out": "page.md"}, "format=html is written as .html"),
+        ({"out": "page.md"}, "format=html needs the suffix .html"),
         ({"out": "mine.html"}, "is not overwritten"),
-        ({"save_records": "records", "runs": ["outputs/v1/a", "outputs/v1/going"]}, "is no finished run"),
+        ({"save_records": "records", "runs": ["outputs/v1/a", "outputs/v1/going"]}, "is not a finished run"),
         ({"save_records": "mine.html"}, "cannot be written"),
-        ({"runs": ["outputs/v1/a", "outputs/v1/broken"]}, "what it holds cannot be read"),
+        ({"runs": ["outputs/v1/a", "outputs/v1/broken"]}, "unreadable content"),
     ],
 )
 def test_invalid_options_are_refused(there: Path, options: dict[str, Any], message: str, capsys, caplog):

@@ -38,17 +38,17 @@ def test_sex_words_are_accepted(tmp_path: Path, words: tuple[str, str]):
     ("content", "problem"),
     [
         ("case,months\n1,2\n", "lacks id and predicted; its columns are case, months"),
-        ("id,predicted\n2,old\n", "1 predictions are no numbers (id 2)"),
-        ("id,predicted\n2,inf\n", "1 predictions are no numbers (id 2)"),
-        ("id,predicted,bone_age\n2,61,5 years\n", "1 bone ages are no numbers (id 2)"),
-        ("id,predicted,male\n2,61,perhaps\n", "male says no sex for 2"),
-        ("id,predicted\n2,61\n2,62\n", "several predictions for one image (id 2 first)"),
+        ("id,predicted\n2,old\n", "1 predictions are not finite numbers (id 2)"),
+        ("id,predicted\n2,inf\n", "1 predictions are not finite numbers (id 2)"),
+        ("id,predicted,bone_age\n2,61,5 years\n", "1 bone ages are not finite numbers (id 2)"),
+        ("id,predicted,male\n2,61,perhaps\n", "male must be True or False; it is not for id 2"),
+        ("id,predicted\n2,61\n2,62\n", "several predictions for an image (id 2)"),
         ("id,predicted\n2,61\n,62\n", "a row without an id"),
         ("id,predicted\n", "no row"),
-        ("id,predicted\n1,61\n", "has none of the evaluated images: its ids are like 1, these like 001"),
+        ("id,predicted\n1,61\n", "has none of the evaluated images: its ids look like 1, theirs like 001"),
         (
             "id,predicted,bone_age\n2,61,160\n",
-            "bone age for 1 of the 1 images (id 2: 160 and here 60 months)",
+            "bone ages for 1 of the 1 images (id 2: 160, here 60 months)",
         ),
         ("", "cannot be read as a table"),
     ],
@@ -109,7 +109,7 @@ def test_runs_and_files_are_compared_alike(tmp_path: Path, files: tuple[pd.DataF
     assert "| v1/a − predictions |" in page.read_text()
     one, other = load_results(run), load_results(run / "report" / "predictions.csv")
     row = paired_tests([(one, other)])[1]
-    assert (row[1], row[-1]) == ("+0.00 (+0.00 to +0.00)", "300 (all of both)")
+    assert (row[1], row[-1]) == ("+0.00 (+0.00 to +0.00)", "300 (all)")
 
 
 def test_columns_of_others_mean_nothing(tmp_path: Path, files: tuple[pd.DataFrame, pd.DataFrame]):
@@ -144,10 +144,10 @@ def test_differing_part_is_found(tmp_path: Path, files: tuple[pd.DataFrame, pd.D
 def test_files_without_ages_are_refused(tmp_path: Path, files: tuple[pd.DataFrame, pd.DataFrame]):
     ours, _ = files
     ours.drop(columns="bone_age").to_csv(tmp_path / "ours" / "predictions.csv", index=False)
-    with pytest.raises(BoneAgeError, match="no other has bone ages"):
+    with pytest.raises(BoneAgeError, match="neither it nor the other results have bone ages"):
         compare(tmp_path, [str(tmp_path / "*" / "predictions.csv")])
     ours.to_csv(tmp_path / "ours" / "predictions.csv", index=False)
-    with pytest.raises(BoneAgeError, match="is no finished run"):
+    with pytest.raises(BoneAgeError, match="is not a finished run"):
         compare(tmp_path, [str(tmp_path / "*" / "predictions.csv")], save_records=str(tmp_path / "records"))
     assert not (tmp_path / "page.html").exists()
 

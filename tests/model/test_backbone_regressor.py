@@ -76,14 +76,17 @@ def test_depthwise_convolutions_are_detected():
 @pytest.mark.parametrize(
     ("choices", "words"),
     [
-        ({"backbone": "resnet81"}, "timm has no network of that name.*Near it: .*resnet18"),
-        ({"backbone": "hf-hub:someone/resnet18"}, "timm has no network of that name"),
-        ({"backbone": "resnet18.local-dir:/tmp"}, "timm has no network of that name"),
+        ({"backbone": "resnet81"}, "timm has no such network.*Did you mean .*resnet18"),
+        ({"backbone": "hf-hub:someone/resnet18"}, "timm has no such network"),
+        ({"backbone": "resnet18.local-dir:/tmp"}, "timm has no such network"),
         ({"backbone": "resnet18.nothing"}, r"resnet18\.nothing cannot be built"),
         ({"backbone_kwargs": {"blocks": 3}}, "cannot be built: .*blocks"),
         ({"backbone_kwargs": {"checkpoint_path": "x.pth"}}, r"model\.backbone_kwargs\.checkpoint_path"),
         ({"backbone_kwargs": {"pretrained_cfg": {"url": "x"}}}, r"model\.backbone_kwargs\.pretrained_cfg"),
-        ({"backbone": "vit_tiny_patch16_224"}, "vit_tiny_patch16_224 does not take images of 96 × 96 pixels"),
+        (
+            {"backbone": "vit_tiny_patch16_224"},
+            "vit_tiny_patch16_224 does not support images of 96 × 96 pixels",
+        ),
     ],
 )
 def test_invalid_choices_are_refused(choices: dict[str, Any], words: str):

@@ -57,7 +57,7 @@ def test_head_width_follows_image_size(size: int):
 
 def test_too_small_image_is_refused():
     assert feature_map_side(107) == 2
-    with pytest.raises(BoneAgeError, match=r"image_size=106 leaves nothing for the 2 × 2 max-pool.*\n.*107"):
+    with pytest.raises(BoneAgeError, match=r"image_size=106 is too small for the 2 × 2 max-pool.*\n.*107"):
         InceptionRegressor(106)
 
 

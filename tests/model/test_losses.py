@@ -62,7 +62,7 @@ def test_loss_trains_from_scratch():
 
 def test_loss_rejects_wrong_output_shape():
     with pytest.raises(
-        BoneAgeError, match=r"\[2, 1\].*takes 277 numbers.*\n.*model=backbone model.num_outputs=277"
+        BoneAgeError, match=r"\[2, 1\].*needs .*277.*\n.*model=backbone model.num_outputs=277"
     ):
         AgeDistributionLoss().decode_months(torch.zeros(2, 1))
 

@@ -100,7 +100,7 @@ def test_weight_file_loads_without_head(tmp_path: Path, wrapped: str, caplog: py
         network = BackboneRegressor("resnet18", 64, weights=str(tmp_path / "x.pth"))
     assert torch.equal(network.backbone.layer4[1].bn2.weight, theirs["layer4.1.bn2.weight"])
     assert torch.equal(network.backbone.conv1.weight, theirs["conv1.weight"])
-    assert caplog.messages == [f"weights of {tmp_path / 'x.pth'}; left out: fc.bias, fc.weight"]
+    assert caplog.messages == [f"weights of {tmp_path / 'x.pth'}; skipped: fc.bias, fc.weight"]
 
 
 def _without(weights: dict[str, Any], name: str) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _without(weights: dict[str, Any], name: str) -> dict[str, Any]:
         (lambda w: {**w, "conv9.weight": w["conv1.weight"]}, r"1 are unexpected \(conv9.weight"),
         (lambda w: {**w, "conv1.weight": w["conv1.weight"][:, :1]}, "size mismatch for conv1.weight"),
         (lambda w: {**w, "step": 3}, "is not a dictionary of tensors by name"),
-        (lambda _: Path("x"), r"(?s)holds more than tensors, and nothing of it was run.*state_dict\(\)"),
+        (lambda _: Path("x"), r"(?s)contains more than tensors; nothing was executed.*state_dict\(\)"),
     ],
 )
 def test_mismatched_file_is_refused(tmp_path: Path, change: Any, words: str):
@@ -128,7 +128,7 @@ def test_non_weight_file_is_refused(tmp_path: Path):
         (tmp_path / f"cut{kind}").write_bytes(b"\x80\x02}")
     for weights, words in (
         ("radimagenet", "must be null, imagenet, or a file ending in .pth, .pt, .safetensors"),
-        (str(tmp_path / "none.pth"), "there is no file"),
+        (str(tmp_path / "none.pth"), "no such file"),
         (str(tmp_path / "cut.pth"), "cut.pth cannot be read"),
         (str(tmp_path / "cut.safetensors"), "cut.safetensors cannot be read"),
     ):
@@ -199,5 +199,5 @@ def test_download_is_verified_and_cached(
 def test_package_of_other_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "x.pth")
     monkeypatch.setattr(backbones, "_packaged_file", lambda _: tmp_path / "x.pth")
-    with pytest.raises(BoneAgeError, match="are not this network's"):
+    with pytest.raises(BoneAgeError, match="do not fit this network"):
         BackboneRegressor("efficientnet_lite0", 64, weights="imagenet")

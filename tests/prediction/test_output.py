@@ -81,11 +81,11 @@ def test_full_disk_is_reported_and_nothing_overwritten(tmp_path: Path):
             output.write(Prediction("a.png", False, 10.0))
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(BoneAgeError, match="No space left on device; what was written of it is kept"):
+    with pytest.raises(BoneAgeError, match="No space left on device; the rows written so far are kept"):
         fill()
     kept = (tmp_path / "out.csv").read_text()
     assert "a.png" in kept
-    with pytest.raises(BoneAgeError, match="is there already"):
+    with pytest.raises(BoneAgeError, match="exists already"):
         fill()
     assert (tmp_path / "out.csv").read_text() == kept
 

@@ -92,7 +92,7 @@ def signals(bench: Bench, name: str, count: int) -> Row:
         ).wait()
         found = complaints(result, status, f"python -m boneage_pl resume=outputs/{run.name}")
         if deed != "int twice" and moment[0] == "step":  # the step in hand, and none after it
-            found += complaints(result, status, "stopping after this step")
+            found += complaints(result, status, "Stopping after this step")
         if not found:
             bench.finish(run.name, f"resume={run}", *V1.own)
             found = bench.same(run)

@@ -43,7 +43,7 @@ def test_inference_module_matches_network(tmp_path: Path):
 def test_foreign_target_is_refused(tmp_path: Path):
     write_tiny(tmp_path / "x.ckpt")
     with pytest.raises(
-        BoneAgeError, match=r"names model._target_=tests\.helpers\.tiny_models\.Tiny, which is not"
+        BoneAgeError, match=r"has model._target_=tests\.helpers\.tiny_models\.Tiny, which is not"
     ):
         load_for_inference(tmp_path / "x.ckpt")
 
@@ -52,7 +52,7 @@ def test_interpolated_target_is_refused(tmp_path: Path):
     hidden = {**TINY, "extra": "${oc.decode:'{_target_: pathlib.Path.touch}'}"}
     config = {**record(9.0)["config"], "model": hidden}
     torch.save({"state_dict": {}, "boneage_pl": {**record(9.0), "config": config}}, tmp_path / "x.ckpt")
-    with pytest.raises(BoneAgeError, match=r"names model.extra._target_=pathlib\.Path\.touch, which is not"):
+    with pytest.raises(BoneAgeError, match=r"has model.extra._target_=pathlib\.Path\.touch, which is not"):
         load_for_inference(tmp_path / "x.ckpt", {"model": {"_target_": "tests.helpers.tiny_models.Tiny"}})
 
 
@@ -78,6 +78,6 @@ def test_checkpoint_with_code_is_refused(tmp_path: Path):
             return (Path.touch, (tmp_path / "ran",))  # type: ignore[return-value]
 
     torch.save({"state_dict": {}, "boneage_pl": Code()}, tmp_path / "x.ckpt")
-    with pytest.raises(BoneAgeError, match="more than tensors and plain values; nothing of it was run"):
+    with pytest.raises(BoneAgeError, match="more than tensors and plain values"):
         load_checkpoint(tmp_path / "x.ckpt")
     assert not (tmp_path / "ran").exists()

@@ -23,26 +23,26 @@ def config(**changed: Any) -> dict[str, Any]:
 
 
 WRONG = {
-    "split: .*file_sha256 lacks 3 of its images": split(file_sha256={}),
+    "split: .*file_sha256 lacks 3 images": split(file_sha256={}),
     "split.age_bins: ": without("age_bins"),
     "split.train: ": split(train=[]),
     "split.validation.0: ": split(validation=[3]),
-    "split: .*edges are not the 3 ascending": split(edges=[]),
-    "split: .*edges are not": split(edges=[1.0, 228.0, 114.0]),
+    "split: .*edges must be 3 ascending": split(edges=[]),
+    "split: .*edges must be": split(edges=[1.0, 228.0, 114.0]),
     "split.edges.1: ": split(edges=[1.0, float("nan"), 228.0]),
-    "its two sides share images": split(validation=["3", "1"]),
-    "two sides share images": split(file_sha256={"1": "a", "2": "b", "3": "a"}),
-    "split: .*counts are not those": split(population={**SPLIT["population"], "counts": [1]}),
+    "protocol disjoint, but training and validation share": split(validation=["3", "1"]),
+    "training and validation share images": split(file_sha256={"1": "a", "2": "b", "3": "a"}),
+    "split: .*counts must have": split(population={**SPLIT["population"], "counts": [1]}),
     "split.population.medians.boys: ": split(
         population={**SPLIT["population"], "medians": {"all": 1.0, "girls": 1.0}}
     ),
     "config.data.image_size: ": config(data={"root": "x", "image_size": True}),
     "config.trainer.max_epochs: ": config(trainer={}),
     "config.model._target_: ": config(model={"image_size": 107}),
-    "input: .*mean and a deviation": {"input": {"mean": (0.5,), "std": (0.2, 0.2)}},
+    "input: .*mean and standard deviation": {"input": {"mean": (0.5,), "std": (0.2, 0.2)}},
     "input: .*above 0": {"input": {"mean": (0.5,), "std": (0.0,)}},
     "input.mean": {"input": {"mean": "half", "std": (0.5,)}},
-    "validation: .*several lengths": {
+    "validation: .*different lengths": {
         "validation": {"id": ["3"], "male": [1], "bone_age": [30.0], "predicted": []}
     },
     "epochs: .*order": {"epochs": [{"epoch": 1, "train_mae": 1.0, "val_mae": 1.0, "lr": 0.1}]},

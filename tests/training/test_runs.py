@@ -40,7 +40,7 @@ def test_finished_run_goes_before_newer_one(tmp_path: Path, caplog: pytest.LogCa
             (run / "report").mkdir()
             (run / "report" / "summary.json").touch()
     assert newest_run(tmp_path, "v1") == tmp_path / "v1" / "2"
-    assert "v1/1, has not ended" in caplog.text
+    assert "v1/1, is unfinished" in caplog.text
 
 
 def test_asking_whether_a_run_is_running_leaves_it_alone(tmp_path: Path):
@@ -57,7 +57,7 @@ def test_missing_run_error_lists_existing(tmp_path: Path):
     with pytest.raises(BoneAgeError, match=f"with a best.ckpt: {run}"):
         find_checkpoint("v1", tmp_path)
     empty = make_run(tmp_path / "v1" / "b", "v1", age=0, best=False)
-    with pytest.raises(BoneAgeError, match="that folder has no"):
+    with pytest.raises(BoneAgeError, match="the folder has no"):
         find_checkpoint(str(empty), tmp_path)
 
 
@@ -68,7 +68,7 @@ def test_checkpoint_at_root_has_folder():
 
 def test_empty_name_is_refused(tmp_path: Path):
     """As in `ckpt=`, where a shell's variable was empty."""
-    with pytest.raises(BoneAgeError, match=r"^ckpt=: that folder has no"):
+    with pytest.raises(BoneAgeError, match=r"^ckpt=: the folder has no"):
         find_checkpoint("", tmp_path)
 
 

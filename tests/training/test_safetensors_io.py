@@ -128,12 +128,12 @@ def _as_checkpoint(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
-        (_foreign, "of something else"),
-        (_no_json, "no safetensors file"),
-        (_truncated, "no safetensors file"),
-        (_flipped, "it is damaged"),
-        (_anothers, "it is damaged"),
-        (_no_tensors, "no safetensors file"),
+        (_foreign, "no metadata of boneage_pl"),
+        (_no_json, "not a safetensors file"),
+        (_truncated, "not a safetensors file"),
+        (_flipped, ": damaged"),
+        (_anothers, ": damaged"),
+        (_no_tensors, "not a safetensors file"),
         (_lacks_split, "split: Field required"),
         (_as_checkpoint, r"x\.ckpt cannot be read as a checkpoint"),
     ],
@@ -147,5 +147,5 @@ def test_other_files_are_refused(tmp_path: Path, harm: object, says: str):
 def test_folder_of_several_is_ambiguous(tmp_path: Path):
     for name in ("x", "y"):
         share(tmp_path / f"{name}.safetensors", Tiny(107))
-    with pytest.raises(BoneAgeError, match=r"not one \.safetensors file"):
+    with pytest.raises(BoneAgeError, match=r"no single \.safetensors file"):
         find_checkpoint(str(tmp_path), Path("outputs"))

@@ -49,7 +49,7 @@ def test_search_minimizes_validation_mae(tmp_path: Path, command: Callable[..., 
         (["trainer=ddp"], "-m with trainer=ddp"),
         (["trainer=ddp,default"], "-m with trainer=ddp"),
         (["trainer.devices=2"], "-m with trainer=ddp"),
-        (["hydra/launcher=slurm"], "there is no srun on this machine"),
+        (["hydra/launcher=slurm"], "srun is not available"),
         (["data.batch_size=0"], "data.batch_size=0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The schema of the configuration's numbers and switches, of all commands."""
+"""Schema of the numbers and switches in the configurations of all commands."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from boneage_pl.errors import BoneAgeError, first_line
 
 _Positive = Annotated[int, Ge(1)]
 _Whole = Annotated[int, Ge(0)]
-_Seed = Annotated[int, Ge(0), Lt(2**32)]  # NumPy's seeds are below
+_Seed = Annotated[int, Ge(0), Lt(2**32)]  # NumPy's limit
 _Number = Annotated[float, Ge(0), Lt(float("inf"))]
 _Share = Annotated[float, Gt(0), Le(1)]
 
@@ -89,9 +89,9 @@ class _Archives(TypedDict, total=False):
 
 
 class Options(TypedDict, total=False):
-    """The numbers and switches among the options of all commands; other options are not checked.
+    """Numbers and switches among the options of all commands; other options are not checked.
 
-    Of a switch a text is refused, as Hydra and OmegaConf read `no`: it would be true.
+    A switch must not be a string: Hydra reads `no` as one, which would be true.
     """
 
     seed: _Seed
@@ -126,11 +126,11 @@ class Options(TypedDict, total=False):
     page: bool
     token: Annotated[str, MinLen(1)] | int | None
     root_path: str
-    output_dir: Annotated[str, MinLen(1)]  # an empty one would be the root of the disk
+    output_dir: Annotated[str, MinLen(1)]  # an empty one would be the root folder
 
 
 def check_values(config: DictConfig) -> None:
-    """Raise `BoneAgeError` for the first number or switch of a configuration that cannot be right."""
+    """Raise `BoneAgeError` for the first invalid number or switch."""
     from pydantic import TypeAdapter, ValidationError  # slow to import
 
     values: dict[str, Any] = {}
@@ -147,17 +147,17 @@ def check_values(config: DictConfig) -> None:
     except ValidationError as error:
         errors = error.errors(include_url=False)
         option = _option(values, errors[0]["loc"])
-        why = ", or ".join(reason(e) for e in errors if _option(values, e["loc"]) == option)
-        raise BoneAgeError(f"{option}={OmegaConf.select(config, option)}: {why}.") from error
+        reasons = ", or ".join(reason(e) for e in errors if _option(values, e["loc"]) == option)
+        raise BoneAgeError(f"{option}={OmegaConf.select(config, option)}: {reasons}.") from error
 
 
 def reason(error: Mapping[str, Any]) -> str:
-    """Return what one of pydantic's errors says of an option's value."""
+    """Rephrase a pydantic error about an option."""
     return error["msg"].replace("Input should", "it must", 1).replace("a valid boolean", "true or false")  # type: ignore[no-any-return]
 
 
 def _option(values: Any, location: tuple[Any, ...]) -> str:
-    """Return the option that an error is about, without the alternatives of its type."""
+    """Return the option of a pydantic error, without the alternatives of a union."""
     path = []
     for key in location:
         if not isinstance(values, dict) or key not in values:

@@ -22,18 +22,18 @@ from boneage_pl.cli.help import config_dirs, group_choices, suggest_overrides
 from boneage_pl.cli.overrides import check_paths, expand_home, expand_home_in_override
 from boneage_pl.errors import BoneAgeError
 
-# groups of the configuration of which a run has one object
+# configuration groups with exactly one choice
 ONE_OF = ("data", "model", "loss", "sampler", "optimizer", "scheduler", "trainer")
-INTERRUPTED_MESSAGE = "stopped; the same command continues from here"
+INTERRUPTED_MESSAGE = "Interrupted. Run the same command to continue."
 
 
 def run_command(
     task: Callable[[DictConfig], Any], config_name: str, interrupted: str = "interrupted"
 ) -> None:
-    """Compose `conf/<config_name>.yaml` with the command line's overrides, and run `task` with it.
+    """Compose `conf/<config_name>.yaml` with the command line's overrides and run `task` with it.
 
-    What a user can cause exits 2 with its words on standard error: `BoneAgeError`, what Hydra refuses, and
-    what a constructor named in the configuration refuses. Ctrl-C prints `interrupted` and exits 130.
+    `BoneAgeError` and errors of Hydra and of configured constructors exit 2 with a message on standard error.
+    Ctrl-C prints `interrupted` and exits 130.
     """
     begun = False
 
@@ -53,11 +53,11 @@ def run_command(
             check_config_files(sys.argv[1:])
             check_config_choices(sys.argv[1:])
             run()
-    except ValueError as error:  # Hydra's, of two that exclude each other: --multirun --cfg
+    except ValueError as error:  # Hydra's, for exclusive flags such as --multirun --cfg
         if begun:
             raise
         exit_with(BoneAgeError(str(error)))
-    except SystemExit as stop:  # Hydra exits with 1 for what it refuses, as Python does for a crash
+    except SystemExit as stop:  # Hydra exits with 1 for invalid overrides
         if not begun and stop.code == 1:
             for hint in suggest_overrides(sys.argv[1:], config_name):
                 print(hint, file=sys.stderr)
@@ -66,60 +66,59 @@ def run_command(
 
 @contextmanager
 def exit_on_error(interrupted: str = "interrupted") -> Iterator[None]:
-    """Turn what a user can cause into its words on standard error and an exit status (see `run_command`)."""
+    """Turn user errors into a message on standard error and an exit status, see `run_command`."""
     try:
         yield
     except (BoneAgeError, InstantiationException) as raised:
-        # Hydra wraps what a constructor raises; where it is not ours, its words name option and reason
+        # Hydra wraps exceptions of constructors; its message has option and reason
         wrapped = isinstance(raised, InstantiationException) and isinstance(raised.__cause__, BoneAgeError)
         exit_with(raised.__cause__ if wrapped and raised.__cause__ else raised)
     except MissingMandatoryValue as missing:
         exit_with(BoneAgeError(f"Missing required option {missing.full_key}= (see --help)."))
-    except ConfigAttributeError as missing:  # by a ~ on the command line, or by a file of a user's own
-        exit_with(BoneAgeError(f"{missing.full_key}: this option is needed, and has been taken out."))
+    except ConfigAttributeError as missing:  # removed with ~ or by a user's file
+        exit_with(BoneAgeError(f"{missing.full_key}: this option is required but was removed."))
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)
         sys.exit(130)
 
 
 def check_config_files(arguments: list[str]) -> None:
-    """Raise `BoneAgeError` for a file of a `--config-dir` whose settings would be used nowhere.
+    """Raise `BoneAgeError` for a file of a `--config-dir` whose settings would be ignored.
 
-    Hydra passes over one with the name of one of ours, and puts an experiment's settings elsewhere that does
-    not begin with its package; it reads a decimal comma as two entries.
+    Hydra ignores a file with the name of one of ours and misplaces an experiment without its package line;
+    YAML reads a decimal comma as two entries.
     """
     for folder in config_dirs(arguments):
         for file in sorted(folder.rglob("*.yaml")):
             name = file.relative_to(folder)
             if (CONF_DIR / name).exists():
                 raise BoneAgeError(
-                    f"{file} has the name of one of the project's own files, which would be used instead.\n"
-                    f"Give it another name, and choose it by that: {name.parent.name or 'config'}=<name>."
+                    f"{file} has the name of a file of the project, which would be used instead.\n"
+                    f"Rename it and choose it by the new name: {name.parent.name or 'config'}=<name>."
                 )
             if not (CONF_DIR / name.parts[0]).is_dir():
-                continue  # of no group of ours
+                continue  # not a configuration group
             try:
                 text = file.read_text(encoding="utf-8")
                 _check_keys(file, yaml.compose(text))
             except UnicodeDecodeError as error:
-                raise BoneAgeError(f"{file}: it is not UTF-8 ({error.reason}).") from error
+                raise BoneAgeError(f"{file}: not UTF-8 ({error.reason}).") from error
             except yaml.MarkedYAMLError as error:
                 line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
                 tab = " Indent with spaces, not tabs." if "\\t" in str(error.problem) else ""
                 raise BoneAgeError(f"{file}{line}: {error.problem}.{tab}") from error
             if text.startswith("\ufeff"):
                 raise BoneAgeError(
-                    f"{file}, line 1: it begins with a byte order mark, behind which Hydra reads no\n"
-                    "package. Save it as UTF-8 without one."
+                    f"{file}, line 1: byte order mark, which hides the package line from Hydra.\n"
+                    "Save the file as UTF-8 without one."
                 )
             if name.parts[0] == "experiment" and not _GLOBAL.search(text):
                 raise BoneAgeError(
-                    f"{file}, line 1: without its package an experiment's settings are used nowhere.\n"
-                    "Let the file begin with the line\n  # @package _global_"
+                    f"{file}, line 1: an experiment must begin with the line\n  # @package _global_"
                 )
 
 
-# as Hydra finds it: among the comments that a file begins with
+# as in Hydra: among the comments at the beginning of a file
 _GLOBAL = re.compile(
     r"\A(?:[^\S\n]*(?:#.*)?\n)*[^\S\n]*#[^\S\n]*@package[^\S\n]+_global_[^\S\n]*$", re.MULTILINE
 )
@@ -131,8 +130,8 @@ def _check_keys(file: Path, node: yaml.Node | None) -> None:
         for key, value in node.value:
             if key.tag == "tag:yaml.org,2002:int" and value.value == "":
                 raise BoneAgeError(
-                    f"{file}, line {key.start_mark.line + 1}: {key.value} stands where an option's name "
-                    "must.\nA decimal is written with a point: 0.001."
+                    f"{file}, line {key.start_mark.line + 1}: {key.value} is not an option's name.\n"
+                    "Write decimals with a point: 0.001."
                 )
             _check_keys(file, value)
     elif isinstance(node, yaml.SequenceNode):
@@ -141,24 +140,24 @@ def _check_keys(file: Path, node: yaml.Node | None) -> None:
 
 
 def check_config_choices(arguments: list[str]) -> None:
-    """Raise `BoneAgeError` for a group of the configuration that is set to no name, on which Hydra fails.
+    """Raise `BoneAgeError` for a configuration group that is not set to a name, on which Hydra fails.
 
-    Several names of a group of which a run has one would be merged into a mixture of them.
+    A list for a group with one choice would be merged.
     """
     for argument in arguments:
         group, equals, value = argument.lstrip("+").partition("=")
         wrong = (NoneType, int, float, list) if group in ONE_OF else (NoneType, int, float)
-        with suppress(yaml.YAMLError):  # Hydra's own grammar: it says what is wrong
+        with suppress(yaml.YAMLError):  # reported by Hydra
             nameless = equals and isinstance(yaml.safe_load(value), wrong)
-            if nameless and (there := group_choices(group, arguments)):
-                raise BoneAgeError(f"{argument}: choose one of {', '.join(there)}.")
+            if nameless and (choices := group_choices(group, arguments)):
+                raise BoneAgeError(f"{argument}: choose one of {', '.join(choices)}.")
 
 
 def exit_with(error: BaseException) -> None:
-    """Say what is wrong on standard error and exit 2; with HYDRA_FULL_ERROR=1 where it came from, too."""
+    """Print an error to standard error and exit 2; with HYDRA_FULL_ERROR=1 also a traceback."""
     if os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
         traceback.print_exception(error)
-    # a loader process hands its errors over with its own traceback before them
+    # errors of a loader process are preceded by its traceback
     message = str(error).rpartition("BoneAgeError: ")[2].strip()
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)

@@ -19,13 +19,13 @@ _TEXT = """Skeletal age in months from hand radiographs (RSNA 2017), in PyTorch 
 
   python -m boneage_pl +experiment=NAME [option=value ...]
   python -m boneage_pl resume=RUN
-  python -m boneage_pl.download data.root=FOLDER   the RSNA's radiographs, once their terms are accepted
+  python -m boneage_pl.download data.root=FOLDER   download the RSNA's radiographs
   python -m boneage_pl.prepare data.root=FOLDER    build the image cache ahead of the first training
   python -m boneage_pl.evaluate ckpt=RUN           evaluate on its validation images or another data set
-  python -m boneage_pl.predict ckpt=RUN images=FILES   predict bone age from radiographs, DICOM too
-  python -m boneage_pl.export ckpt=RUN format=onnx     to run without this package; weights, a model card
-  python -m boneage_pl.app ckpt=RUN                serve a page for the browser
-  python -m boneage_pl.compare runs=[RUN,RUN]      compare runs: errors, configuration, paired tests
+  python -m boneage_pl.predict ckpt=RUN images=FILES   predict bone age from radiographs
+  python -m boneage_pl.export ckpt=RUN format=onnx     export for use without this package
+  python -m boneage_pl.app ckpt=RUN                serve a web page and a REST API
+  python -m boneage_pl.compare runs=[RUN,RUN]      compare runs: MAE, configuration, paired tests
 
 experiments
 {experiments}
@@ -34,24 +34,24 @@ data sets (data=NAME)
 {data}
 
 options, a few of many
-  data.root=FOLDER         where the radiographs are (else $BONEAGE_DATA, else data/rsna)
-  data.resize_mode=pad     the whole radiograph on black; crop, its middle, is published
-  data.image_size=128      pixels a side; 500 is the published size
+  data.root=FOLDER         folder of the radiographs (default: $BONEAGE_DATA, or data/rsna)
+  data.resize_mode=pad     pad to a square; the published mode is crop (center)
+  data.image_size=128      side in pixels; published: 500
   resume=latest            resume the newest unfinished run, or resume=outputs/NAME/<date_time>
-  ckpt=v1                  weights to start from: a checkpoint, a run's folder, or an experiment's newest run
-  model.weights=null       random initial weights instead of ImageNet's; or a file of torchvision's
+  ckpt=v1                  initial weights: a checkpoint, a run folder, or an experiment's newest run
+  model.weights=null       random initial weights instead of ImageNet's; or a torchvision file
   trainer.max_epochs=2     a shorter run
-  trainer.precision=32     the published precision (auto: bfloat16 where the hardware has it)
-  trainer=ddp trainer.devices=4      several devices, the same batch of 32
-  -m seed=1,2,3            a run for each value; ends with their mean and standard deviation
+  trainer.precision=32     the published precision (auto: bfloat16 if supported)
+  trainer=ddp trainer.devices=4      several devices, same batch size
+  -m seed=1,2,3            a run per value, with mean and standard deviation
   hparams_search=optuna    search learning rate, batch size and patience (extra: sweep)
-  --cfg job                print the whole configuration and stop
-  --config-dir FOLDER      add a folder of your own with experiment/, model/, loss/ ... (docs/ARCHITECTURE.md)
+  --cfg job                print the configuration and exit
+  --config-dir FOLDER      add your own experiment/, model/, loss/ ... (docs/ARCHITECTURE.md)
 
-Results go to outputs/NAME/<date_time>/; see them with  tensorboard --logdir outputs"""
+Results are in outputs/NAME/<date_time>/; view them with  tensorboard --logdir outputs"""
 
 
-# Former names of options, with their names now.
+# Former and current names of options.
 _RENAMED = """
 data.workers data.num_workers, data.prepare data.cache, data.store data.cache_dir,
 data.prepare_workers data.cache_workers, data.fit data.resize_mode,
@@ -75,7 +75,7 @@ RENAMED = dict(pair.split() for pair in _RENAMED.split(","))
 
 
 def format_help(arguments: list[str]) -> str:
-    """Return the help text, with the experiments of a `--config-dir` among `arguments`."""
+    """Return the help text, including experiments of a `--config-dir` in `arguments`."""
     roots = [CONF_DIR, *config_dirs(arguments)]
     return _TEXT.format(experiments=_describe_group(roots, "experiment"), data=_describe_group(roots, "data"))
 
@@ -87,13 +87,13 @@ def _describe_group(roots: list[Path], group: str) -> str:
 
 
 def config_files(root: Path, group: str) -> dict[str, Path]:
-    """Return a configuration group's files under `root` by the name that chooses them."""
+    """Return the files of a configuration group under `root`, by name."""
     files = sorted((root / group).rglob("*.yaml"))
     return {file.relative_to(root / group).with_suffix("").as_posix(): file for file in files}
 
 
 def _first_comment(file: Path) -> str:
-    """Return a configuration file's first comment, which says in plain words what it is."""
+    """Return the first comment of a configuration file, which describes it."""
     with file.open(encoding="utf-8") as lines:
         comments = (
             line.lstrip("# ").strip() for line in lines if line.startswith("#") and "@package" not in line
@@ -102,7 +102,7 @@ def _first_comment(file: Path) -> str:
 
 
 def config_dirs(arguments: list[str]) -> list[Path]:
-    """Return the folders of `--config-dir` among a command's arguments."""
+    """Return the folders of `--config-dir` in `arguments`."""
     flags = ("--config-dir", "-cd")
     after = [value for flag, value in pairwise(arguments) if flag in flags]
     joined = [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
@@ -110,7 +110,7 @@ def config_dirs(arguments: list[str]) -> list[Path]:
 
 
 def suggest_overrides(arguments: list[str], config_name: str) -> list[str]:
-    """Return the new or nearest name of each override that names no option, or no file of a group."""
+    """Return hints for overrides with unknown options or choices."""
     groups = [a for a in arguments if group_choices(a.lstrip("+").partition("=")[0], arguments)]
     keys = config_keys(config_name, groups)
     hints = []
@@ -141,15 +141,15 @@ def _nearest_names(typed: str, name: str, names: list[str], before: str) -> str:
 
 
 def group_choices(group: str, arguments: list[str]) -> list[str]:
-    """Return the names that a group of the configuration can be set to; none if there is no such group."""
+    """Return the choices of a configuration group; empty if it does not exist."""
     roots = [CONF_DIR, *config_dirs(arguments)]
     return sorted({name for root in roots for name in config_files(root, group)})
 
 
 def config_keys(config_name: str, groups: list[str]) -> list[str]:
-    """Return the dotted names of all options, those of the chosen groups too where they can be composed."""
+    """Return the dotted names of all options, for the chosen groups if they can be composed."""
     for overrides in (groups, []):
-        GlobalHydra.instance().clear()  # of the command that has just been refused
+        GlobalHydra.instance().clear()  # of the failed command
         with suppress(HydraException), initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             return _dotted_keys(OmegaConf.to_container(compose(config_name, overrides), resolve=False))
     return []
@@ -159,4 +159,4 @@ def _dotted_keys(node: Any, at: str = "") -> list[str]:
     if not isinstance(node, dict):
         return []
     paths = [(f"{at}.{key}" if at else str(key), value) for key, value in node.items()]
-    return [found for path, value in paths for found in (path, *_dotted_keys(value, path))]
+    return [key for path, value in paths for key in (path, *_dotted_keys(value, path))]

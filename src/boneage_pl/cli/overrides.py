@@ -15,7 +15,7 @@ from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.files import expand_path
 
 PATHS = (
-    "output_dir",  # first: others begin with it
+    "output_dir",  # first: others refer to it
     "compare_with",
     "verify_images",
     "ckpt",
@@ -34,9 +34,9 @@ PATHS = (
     "model.weights",
     "validation.root",
 )
-PATH_LISTS = ("verify_images", "ckpt", "images", "runs")  # may name more than one
-_SPECIAL_CHARACTERS = object()  # what the grammar refuses, or reads as a sweep
-# What belongs to one experiment and not to the one that continues it.
+PATH_LISTS = ("verify_images", "ckpt", "images", "runs")  # may be lists
+_SPECIAL_CHARACTERS = object()  # not parsable, or a sweep
+# Options of an experiment that do not apply to the next one.
 _OWN_OPTIONS = (
     "experiment",
     "ckpt",
@@ -52,17 +52,17 @@ _OWN_OPTIONS = (
 
 
 def as_list(named: object) -> list[str]:
-    """Return what an option names, one or several."""
+    """Return the value or values of an option as a list."""
     return [str(name) for name in named] if isinstance(named, ListConfig) else [str(named)]
 
 
 def quote_override(key: str, value: str) -> str:
-    """Return `key=value` so that both the shell and Hydra's grammar read it as that text."""
+    """Quote `key=value` for the shell and for Hydra's grammar."""
     return shlex.quote(to_grammar(key, value))
 
 
 def _quote_paths(key: str, value: str) -> str:
-    """Return `key=value` quoted as `quote_override` does, each path of a list by itself."""
+    """Quote `key=value` like `quote_override`, with each path of a list separately."""
     if key.lstrip("+") not in PATH_LISTS or not (value.startswith("[") and value.endswith("]")):
         return quote_override(key, value)
     paths = (to_grammar(key, path.strip()).partition("=")[2] for path in value[1:-1].split(","))
@@ -70,17 +70,17 @@ def _quote_paths(key: str, value: str) -> str:
 
 
 def to_grammar(key: str, value: str) -> str:
-    """Return `key=value` so that Hydra's grammar reads it as that text."""
+    """Quote `key=value` for Hydra's grammar."""
     plain = f"{key}={value}"
     if _parses_as(plain, value):
         return plain
-    # inside quotes a backslash escapes only before a quote, so only those there are doubled
+    # inside quotes, backslashes escape only before a quote
     escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + m[2].replace('"', '\\"'), value)
     return f'{key}="{escaped}"'
 
 
 def expand_home_in_override(argument: str) -> str:
-    """Return an argument that names a path with its `~` read as a shell would; others as they are."""
+    """Expand `~` in an argument that is a path; return others unchanged."""
     key, _, value = argument.partition("=")
     if key.lstrip("+") not in PATHS or not re.match(r"~\w*(/|$)", value):
         return argument
@@ -88,9 +88,9 @@ def expand_home_in_override(argument: str) -> str:
 
 
 def check_paths(arguments: list[str]) -> None:
-    """Raise `BoneAgeError`, with the quoted form, for a path that Hydra's grammar would not read as typed."""
+    """Raise `BoneAgeError`, with the quoted form, for a path that Hydra's grammar would change."""
     if {"-m", "--multirun"} & set(arguments):
-        return  # commas and brackets are meant there
+        return  # commas and brackets have a meaning there
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if (
@@ -101,13 +101,13 @@ def check_paths(arguments: list[str]) -> None:
             and not (key in PATH_LISTS and isinstance(_parse(argument), list))
         ):
             raise BoneAgeError(
-                f"{argument}: Hydra's grammar cannot take this path without quotes. Write it as\n"
+                f"{argument}: Hydra's grammar needs quotes around this path. Write it as\n"
                 f"  {_quote_paths(key, value)}"
             )
 
 
 def expand_home(config: DictConfig) -> None:
-    """Read a `~` at the start of each path in a configuration as the home folder, as a shell would.
+    """Expand `~` at the start of each path in a configuration.
 
     Raises:
         BoneAgeError: see `expand_path`.
@@ -115,7 +115,7 @@ def expand_home(config: DictConfig) -> None:
     for key in PATHS:
         try:
             value = OmegaConf.select(config, key, throw_on_missing=False)
-        except OmegaConfBaseException:  # a sweep's: it is not known yet
+        except OmegaConfBaseException:  # a sweep's folder is not resolvable yet
             continue
         if isinstance(value, str):
             try:
@@ -128,19 +128,19 @@ def expand_home(config: DictConfig) -> None:
 
 
 def next_command(experiment: str, ckpt: str | None) -> str:
-    """Return the command of `experiment` from `ckpt`, with the data and machine options of this one."""
+    """Return the command of `experiment` from `ckpt`, with the data and hardware options of this one."""
     return _command(
         experiment, ckpt, [o for o in _typed_overrides() if not o.lstrip("+~").startswith(_OWN_OPTIONS)]
     )
 
 
 def resume_command(run: Path) -> str:
-    """Return the command that continues a run."""
+    """Return the command that resumes a run."""
     return f"python -m boneage_pl {quote_override('resume', str(run))}"
 
 
 def same_command(ckpt: str) -> str:
-    """Return the current command as it was typed, but with `ckpt`."""
+    """Return the current command with another `ckpt`."""
     experiment = HydraConfig.get().runtime.choices["experiment"]
     return _command(
         experiment,
@@ -170,7 +170,7 @@ def _parses_as(override: str, value: str) -> bool:
 
 
 def _parse(override: str) -> Any:
-    """Return the value that Hydra's grammar reads, or `_SPECIAL_CHARACTERS`."""
+    """Parse a value with Hydra's grammar, or return `_SPECIAL_CHARACTERS`."""
     try:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException:

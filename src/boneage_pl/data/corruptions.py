@@ -1,7 +1,7 @@
 """Fixed image corruptions for the robustness test and test-time augmentation.
 
-They are transforms with fixed parameters of the square that a network is shown, uint8 [..., H, W], after
-Santomartino et al. (Radiology: Artificial Intelligence, 2024); how strong each is, is our choice.
+Transforms with fixed parameters of preprocessed images, uint8 [..., H, W], after Santomartino et al.
+(Radiology: Artificial Intelligence, 2024); their strengths are our choice.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Corruption = Callable[[Pixels], Pixels]
 
 
 def corrupt(pixels: Pixels, transform: Callable[..., Tensor], numbers: tuple[float, ...] = ()) -> Pixels:
-    """Transform images, by the same numbers if it is at random: uint8 [..., H, W] → the same."""
+    """Transform images, a random transform with fixed numbers: uint8 [..., H, W] → the same."""
     images = torch.from_numpy(np.array(pixels)).view(-1, 1, *pixels.shape[-2:])
     random = torch.tensor(numbers).expand(len(images), -1)
     changed = as_float(transform(images, random) if numbers else transform(images))
@@ -35,12 +35,12 @@ def corrupt(pixels: Pixels, transform: Callable[..., Tensor], numbers: tuple[flo
 
 
 def fixed(transform: Callable[..., Tensor], *numbers: float) -> Corruption:
-    """Return a corruption that is a random transform with these numbers, from 0 to 1."""
+    """Return a corruption from a random transform with fixed numbers from 0 to 1."""
     return partial(corrupt, transform=transform, numbers=numbers)
 
 
 def rotation(degrees: float) -> Corruption:
-    """Turn images about their middle, counter-clockwise; what comes in from outside is black."""
+    """Rotate images about their center, counter-clockwise, with black corners."""
     return fixed(RandomAffine(rotation=abs(degrees)), 0.5, float(degrees > 0), 0.5, 0.5, 0.5, 0.5)
 
 
@@ -75,7 +75,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "JPEG quality 20": fixed(JPEGCompression(1.0, (20, 20)), 0.0, 0.0),
 }
 
-# Originals brought into the square by other software, see `ResizeSpec`.
+# Originals resized with other filters, see `ResizeSpec`.
 RESAMPLING_CORRUPTIONS: dict[str, Resampling] = {
     "original resampled by Lanczos": "lanczos",
     "original resampled, not antialiased": "plain",

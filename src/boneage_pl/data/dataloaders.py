@@ -26,18 +26,18 @@ from boneage_pl.utils.processes import ignore_signals
 
 log = logging.getLogger(__name__)
 
-_MAX_MEMORY_FRACTION = 0.25  # of a GPU's free memory, that images may take unasked; our choice
+_MAX_MEMORY_FRACTION = 0.25  # of a GPU's free memory for images by default; our choice
 _ROWS_AT_ONCE = 256  # images copied to the device at once
 
 
 class DeviceImages:
-    """A split's images on the training device: all that a batch brings there is which of them it has.
+    """The images of a split in the training device's memory; batches contain only row numbers.
 
     Args:
         ids: of the images.
-        read: ids → their pixels, uint8 [B, H, W].
+        read: ids → pixels, uint8 [B, H, W].
         side: of the images in pixels.
-        device: where they are kept.
+        device: the training device.
     """
 
     def __init__(self, ids: Sequence[str], read: ReadPixels, side: int, device: torch.device) -> None:
@@ -60,11 +60,11 @@ class DeviceImages:
 
 @dataclass
 class DataLoaderFactory:
-    """Makes the loaders of both sides of a split; the options are those of `BoneAgeDataModule`.
+    """Creates the loaders of training and validation; for the options see `BoneAgeDataModule`.
 
     Args:
-        image_size: of the images in pixels.
-        cached: whether they are read from a store, or decoded.
+        image_size: side of the images in pixels.
+        cached: whether images are read from the cache.
     """
 
     batch_size: int
@@ -79,13 +79,13 @@ class DataLoaderFactory:
     _limit_workers: int | None = field(default=None, init=False)
 
     def steps(self, length: int, parts: int, limit: float | None, processes: int) -> int:
-        """Return the optimizer's steps of an epoch.
+        """Return the number of optimizer steps per epoch.
 
         Args:
-            length: rows of an epoch.
-            parts: that each batch is served as.
-            limit: batches of an epoch as served, or a share of them; `None` for all.
-            processes: that share each batch.
+            length: rows per epoch.
+            parts: micro-batches per batch.
+            limit: limit of micro-batches per epoch, or a fraction; `None` for all.
+            processes: number of processes that share a batch.
         """
         served = len(EpochBatchSampler(length, self.batch_size, self.seed, processes=processes, parts=parts))
         if limit is not None:
@@ -95,10 +95,10 @@ class DataLoaderFactory:
     def device_images(
         self, ids: Sequence[str], read: ReadPixels, trainer: L.Trainer | None
     ) -> DeviceImages | None:
-        """Return the images on the training device, if they are to be kept there.
+        """Return the images on the training device if configured.
 
         Raises:
-            BoneAgeError: `data.on_device=true`, and the GPU has too little memory.
+            BoneAgeError: `data.on_device=true`, but the GPU has too little memory.
         """
         device = trainer.strategy.root_device if trainer else torch.device("cpu")
         needed = len(ids) * self.image_size**2
@@ -107,7 +107,7 @@ class DataLoaderFactory:
             free = free_memory(device)
             if self.on_device and needed > free:
                 raise BoneAgeError(
-                    f"data.on_device=true: the images take {needed / 1e9:.1f} GB, and {device} has "
+                    f"data.on_device=true: the images need {needed / 1e9:.1f} GB; {device} has "
                     f"{free / 1e9:.1f} GB free."
                 )
             wanted = bool(self.on_device) or needed <= _MAX_MEMORY_FRACTION * free
@@ -123,9 +123,9 @@ class DataLoaderFactory:
         train: bool,
         draws: Mapping[int, int] | None = None,
     ) -> DataLoader[Batch]:
-        """Return a loader of rows: to train, in an order of their own each epoch; else as they are.
+        """Return a loader, in random order for training.
 
-        Of `images` on the device it serves the rows, and needs no processes for it. `draws`: see
+        With `images` on the device it serves row numbers and needs no workers. For `draws` see
         `RadiographDataset`.
         """
         gpu = on_gpu(trainer.strategy.root_device.type if trainer else "auto")
@@ -141,12 +141,12 @@ class DataLoaderFactory:
             parts=trainer.accumulate_grad_batches if trainer and train else 1,
         )
         if trainer:
-            # Loader processes start before Lightning sets the epoch that a resumed run is in.
+            # workers start before Lightning sets the epoch of a resumed run
             progress = trainer.fit_loop.epoch_progress.current
             batches.set_epoch(progress.processed)  # type: ignore[attr-defined]
         return DataLoader(
             dataset,
-            batch_size=None,  # the sampler's keys are batches already
+            batch_size=None,  # the sampler yields batches
             sampler=batches,
             num_workers=workers,
             persistent_workers=self.persistent_workers and workers > 0,
@@ -160,12 +160,12 @@ class DataLoaderFactory:
         return self.prefetch_factor or DEFAULT_PREFETCH
 
     def _workers(self, trainer: L.Trainer | None, gpu: bool) -> int:
-        """Return the number of loader processes of each side: those configured, limited by shared memory."""
+        """Return the number of workers per loader, limited by shared memory."""
         if self._limit_workers is None:
-            here, everywhere = (trainer.num_devices, trainer.world_size) if trainer else (1, 1)
+            local, world = (trainer.num_devices, trainer.world_size) if trainer else (1, 1)
             workers = self.num_workers
             if workers is None:
-                workers = default_workers(prepared=self.cached, gpu=gpu, processes=here)
-            batch = -(-self.batch_size // everywhere) * self.image_size**2  # bytes
-            self._limit_workers = limit_workers_by_shm(workers, self._prefetch, batch, here)
+                workers = default_workers(prepared=self.cached, gpu=gpu, processes=local)
+            batch = -(-self.batch_size // world) * self.image_size**2  # bytes
+            self._limit_workers = limit_workers_by_shm(workers, self._prefetch, batch, local)
         return self._limit_workers

@@ -37,34 +37,32 @@ class BoneAgeDataModule(L.LightningDataModule):
     Args:
         root: folder of the data, or its table; any layout that `load_table` recognizes.
         image_size: side of the square images in pixels.
-        batch_size: images of an optimizer step: all processes and accumulated parts together.
-        split_protocol, age_bins, samples_per_group, val_fraction, fold, seed: as in `make_split`; the seed
-            also decides order and flips.
-        split_seed: of the split alone; `None` for `seed`.
-        split_file: a run's split.csv to use exactly, instead of drawing one.
+        batch_size: images per optimizer step, for all processes and accumulated parts together.
+        split_protocol, age_bins, samples_per_group, val_fraction, fold, seed: see `make_split`; the seed also
+            determines order and augmentation.
+        split_seed: seed of the split; `None` for `seed`.
+        split_file: a run's split.csv to use.
         split_from, allow_leakage: with `origin`, see `SplitSource`.
-        table, columns, age_unit, sheet: how the table is found and read, see `DatasetSpec`.
-        on_invalid: rows and images that cannot be used raise an error (`raise`) or are left out (`skip`).
-        cache: read the images from a cache that is built on first use (see `build_cache`), or decode the
-            original files again for every sample. The tensors are the same.
+        table, columns, age_unit, sheet: of the label table, see `DatasetSpec`.
+        on_invalid: `raise` an error for unusable rows and images, or `skip` them.
+        cache: read images from a cache, built on first use (see `build_cache`), or decode the original files
+            for every sample. The tensors are identical.
         cache_dir: folder of the cache; `None` for `prepared/` inside `root`.
-        cache_workers: processes that decode for it; `None` for one a core.
-        num_workers: loader processes; `None` chooses from the machine (see `default_workers`). Fewer where
-            shared memory has no room for their batches.
-        prefetch_factor: batches that each of them has ready; `None` for PyTorch's 2.
-        pin_memory: page-locked batches; `None` where there is a GPU.
-        persistent_workers: whether the loader processes outlive the epoch.
-        on_device: keep the split's images in the training device's memory, without loader processes; `None`
-            for a GPU that they take a quarter of at most. The tensors are the same.
-        resize_mode: how an image is brought into the square, see `ResizeSpec`.
-        phantom: draws the data into `root` first (the phantom).
-        sampler: how many training rows are drawn from each group; redrawn each epoch, unless they are those
-            of `published` or equally many of `disjoint`.
-        origin: the split record of the checkpoint that training starts from.
-        index: the data set, where it was just read.
+        cache_workers: number of decoding processes; `None` for one per core.
+        num_workers: number of loader workers; `None` for `default_workers`. Fewer if shared memory is small.
+        prefetch_factor: batches per worker; `None` for PyTorch's 2.
+        pin_memory: pin batches in memory; `None` for yes with a GPU.
+        persistent_workers: keep workers between epochs.
+        on_device: keep the images in the training device's memory, without workers; `None` for yes on a GPU
+            if they need at most a quarter of it. The tensors are identical.
+        resize_mode: see `ResizeSpec`.
+        phantom: generates synthetic data into `root` first.
+        sampler: number of training rows per group, see `boneage_pl.data.sampling`.
+        origin: split record of the initial checkpoint.
+        index: the data set, if it has been read already.
 
-    After `setup`: `table` (a row an image), `split` (a row a sample), `record` (the split as plain values),
-    `skipped` (what was left out: `id, problem, where`).
+    After `setup`: `table` (a row per image), `split` (a row per sample), `record` (the split as plain
+    values), `skipped` (skipped rows: `id, problem, where`).
     """
 
     def __init__(
@@ -117,7 +115,7 @@ class BoneAgeDataModule(L.LightningDataModule):
             on_device,
         )
         self.device_images: DeviceImages | None = None
-        drawn_by = {
+        split_options = {
             "protocol": split_protocol,
             "age_bins": age_bins,
             "samples_per_group": samples_per_group,
@@ -125,7 +123,7 @@ class BoneAgeDataModule(L.LightningDataModule):
             "fold": fold,
             "seed": seed if split_seed is None else split_seed,
         }
-        self.split_source = SplitSource(drawn_by, sampler, split_file, origin, split_from, allow_leakage)
+        self.split_source = SplitSource(split_options, sampler, split_file, origin, split_from, allow_leakage)
         self.on_invalid = check_on_invalid(on_invalid)
         self.cache = cache
         self.cache_dir = resolve_cache_dir(cache_dir, self.root)
@@ -135,7 +133,7 @@ class BoneAgeDataModule(L.LightningDataModule):
         self._ready = False
 
     def prepare_data(self) -> None:
-        """Draw the data where they are synthetic, and prepare the images; returns at once where all is there.
+        """Generate synthetic data and build the image cache, unless they exist.
 
         Raises:
             BoneAgeError: see `load_table` and `build_cache`.
@@ -145,17 +143,17 @@ class BoneAgeDataModule(L.LightningDataModule):
         index = self._index()
         if self.cache and index.cache is None:
             if not index.issues:
-                self.split_source.make(index.table)  # what cannot be divided is rejected before it is decoded
+                self.split_source.make(index.table)  # reject invalid splits before decoding
             index.cache = index.build_cache(self.cache_dir, self.resize_spec, self.cache_workers)
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002
-        """Read and check the table and every image, and divide what can be used.
+        """Check the table and all images, and split the usable ones.
 
         Raises:
-            BoneAgeError: see `load_table`, `make_split` and `check_no_leakage`; or rows and
-                images that cannot be used, with `on_invalid="raise"`.
+            BoneAgeError: see `load_table`, `make_split` and `check_no_leakage`; or unusable rows and images
+                with `on_invalid="raise"`.
         """
-        if self._ready:  # Lightning calls this again before validate and before fit
+        if self._ready:  # Lightning calls this before validate and fit
             return
         index = self._index()
         table, issues = index.table, index.issues
@@ -167,13 +165,13 @@ class BoneAgeDataModule(L.LightningDataModule):
         stored = self.split_source.stored
         if stored and (lost := issues.filter({*stored["train"], *stored["validation"]})):
             raise BoneAgeError(
-                f"{len(lost)} images of the checkpoint's split cannot be used.\n{lost.summary()}\n"
-                "Fetch them again, or draw another split with data.split_from=new."
+                f"{len(lost)} images of the checkpoint's split are unusable.\n{lost.summary()}\n"
+                "Get them again, or draw a new split with data.split_from=new."
             )
         if issues:
-            log.warning("%d rows or images are left out:\n%s", len(issues), issues.summary())
+            log.warning("%d rows or images are skipped:\n%s", len(issues), issues.summary())
         if self.table.empty:
-            raise BoneAgeError(f"{issues.source}: no row can be used.")
+            raise BoneAgeError(f"{issues.source}: no usable row.")
         self.skipped = issues.table()
         depths = describe_bit_depths((f.bit_depth for f in images.files.values()), images.bit_depths)
         for note in filter(None, (missing_sex_note(self.table), depths)):
@@ -184,14 +182,14 @@ class BoneAgeDataModule(L.LightningDataModule):
         self._ready = True
 
     def _index(self) -> DatasetIndex:
-        """Return what this process has found out; of several processes each looks for itself."""
+        """Return the data set's index, read once per process."""
         if self._dataset_index is None:
             folder = self.cache_dir if self.cache else None
             self._dataset_index = open_dataset(self.spec, folder, self.resize_spec)
         return self._dataset_index
 
     def _source(self, index: DatasetIndex) -> tuple[ReadPixels, ImageIndex]:
-        """Return what reads pixels by id, and what is known of the images."""
+        """Return the function that reads pixels by id, and the index of the images."""
         if not self.cache:
             relative = relative_paths(index.table, self.root)
             images = index_images(relative, self.root, self.resize_spec, self.cache_workers)
@@ -199,19 +197,19 @@ class BoneAgeDataModule(L.LightningDataModule):
             return partial(load_resized, paths, self.resize_spec, images.bit_depths), images
         if index.cache is None:
             raise BoneAgeError(
-                f"There is no current image cache in {self.cache_dir}.\n"
+                f"No current image cache in {self.cache_dir}.\n"
                 "Build it with  python -m boneage_pl.prepare data.root=<folder>  and the same options."
             )
         return index.cache.read, index.cache.images
 
     @property
     def validation_rows(self) -> pd.DataFrame:
-        """The validation rows (`id, male, bone_age`) in the order that `val_dataloader` serves them in."""
+        """The validation rows (`id, male, bone_age`) in the order of `val_dataloader`."""
         return self._subset("validation")[["id", "male", "bone_age"]]
 
     @property
     def epoch_rows(self) -> int:
-        """How many training rows an epoch has."""
+        """Number of training rows per epoch."""
         return sum(self.draws.values()) if self.draws else len(self._subset("train"))
 
     def check_shares(self, processes: int, parts: int) -> None:
@@ -219,15 +217,15 @@ class BoneAgeDataModule(L.LightningDataModule):
         check_shares(self.epoch_rows, self.loaders.batch_size, processes, parts)
 
     def steps(self, parts: int = 1, limit: float | None = None, processes: int = 1) -> int:
-        """Return the optimizer's steps of an epoch, see `DataLoaderFactory.steps`."""
+        """Return the number of optimizer steps per epoch, see `DataLoaderFactory.steps`."""
         return self.loaders.steps(self.epoch_rows, parts, limit, processes)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the training rows in an order of their own each epoch."""
+        """Return the training loader, shuffled each epoch."""
         return self._loader("train")
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Return the validation rows, always in the split's order."""
+        """Return the validation loader, in the split's order."""
         return self._loader("validation")
 
     def _loader(self, subset: str) -> DataLoader[Batch]:
@@ -240,7 +238,7 @@ class BoneAgeDataModule(L.LightningDataModule):
         return self.loaders.loader(self._subset(subset), self.read, images, trainer, train=train, draws=draws)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move a batch to the device, where its images may be already."""
+        """Move a batch to the device, where its images may already be."""
         batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
         return {**batch, "image": self.device_images[batch["image"]]} if self.device_images else batch
 

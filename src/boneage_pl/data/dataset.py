@@ -1,4 +1,4 @@
-"""Torch dataset of radiographs, its batches and their order."""
+"""Dataset of radiographs, batch sampler and shared memory."""
 
 import logging
 import shutil
@@ -23,25 +23,25 @@ log = logging.getLogger(__name__)
 
 
 class Batch(TypedDict):
-    """One batch: images with their sex, bone age and row in their side of the split."""
+    """A batch of images with sex, bone age and row in the subset."""
 
-    # uint8 [B, 1, H, W], or int64 [B, 1] of `DeviceImages`; on the device float32 [B, C, H, W], normalized
+    # uint8 [B, 1, H, W], or int64 [B, 1] for `DeviceImages`; on the device float32 [B, C, H, W], normalized
     image: Tensor
-    key: Tensor  # int64 [B], a hash of (side, seed, epoch, row) that random transforms draw from
+    key: Tensor  # int64 [B], random bits by (subset, seed, epoch, row) for random transforms
     male: Tensor  # float32 [B], 1 or 0
     bone_age: Tensor  # float32 [B], months
     row: Tensor  # int64 [B]
 
 
 SHM = Path("/dev/shm")
-DEFAULT_PREFETCH = 2  # PyTorch's batches that each loader process has ready
-# Batches that the training process holds: this one, the next, and one that is being page-locked.
+DEFAULT_PREFETCH = 2  # PyTorch's default per worker
+# Batches in the training process: current, next, and one being pinned.
 BATCHES_IN_USE = 3
-SHM_ADVICE = "docker and podman give more with --shm-size=1g (64 MiB is what a container has)"
+SHM_ADVICE = "Containers have 64 MiB by default; give more with --shm-size=1g"
 
 
 def free_space() -> int | None:
-    """Return the bytes that are free for batches; `None` where they are not kept in `/dev/shm`."""
+    """Return the free bytes of `/dev/shm`; `None` on systems that do not use it."""
     if sys.platform != "linux":
         return None
     try:
@@ -51,16 +51,15 @@ def free_space() -> int | None:
 
 
 def limit_workers_by_shm(workers: int, prefetch: int, batch_bytes: int, processes: int = 1) -> int:
-    """Return how many of `workers` loader processes have room for all their batches at once; say if not all.
+    """Return the number of workers whose batches fit into shared memory, with a warning if reduced.
 
-    Both sides of a split count: where only a part of the batches is used, the rest waits while the other
-    side is read.
+    Batches of training and validation count, since both may be prefetched.
 
     Args:
-        workers: loader processes of each side.
-        prefetch: batches that each of them has ready.
-        batch_bytes: of one batch.
-        processes: training processes of this machine, which share what is free.
+        workers: workers per loader.
+        prefetch: batches per worker.
+        batch_bytes: size of a batch.
+        processes: training processes of this machine, which share the memory.
     """
     free = free_space()
     if free is None:
@@ -68,7 +67,7 @@ def limit_workers_by_shm(workers: int, prefetch: int, batch_bytes: int, processe
     fitting = max(0, min(workers, (free // processes // batch_bytes - BATCHES_IN_USE) // (2 * prefetch)))
     if fitting < workers:
         log.warning(
-            "%d of %d loader processes: no room for the batches of more, with %d MiB free in %s;\n%s",
+            "using %d of %d loader workers: only %d MiB are free in %s.\n%s",
             fitting,
             workers,
             free >> 20,
@@ -79,12 +78,12 @@ def limit_workers_by_shm(workers: int, prefetch: int, batch_bytes: int, processe
 
 
 def to_shared_memory(batch: Batch) -> Batch:
-    """Move a batch into shared memory in a loader process; elsewhere it stays where it is.
+    """Move a batch into shared memory if in a worker.
 
-    PyTorch would do so itself, in a thread whose failure nobody hears of: training would wait for ever.
+    PyTorch would do so in a thread whose errors are lost, and the training would hang.
 
     Raises:
-        BoneAgeError: it is full.
+        BoneAgeError: shared memory is full.
     """
     if get_worker_info() is None:
         return batch
@@ -93,30 +92,29 @@ def to_shared_memory(batch: Batch) -> Batch:
             tensor.share_memory_()  # type: ignore[attr-defined]
     except RuntimeError as error:
         raise BoneAgeError(
-            f"There is no room for the loader processes' batches in {SHM}.\n"
-            f"Take fewer with data.num_workers=1, or none with data.num_workers=0;\n{SHM_ADVICE}."
+            f"Shared memory ({SHM}) is too small for the batches of the loader workers.\n"
+            f"Use fewer with data.num_workers=1, or none with 0.\n{SHM_ADVICE}."
         ) from error
     return batch
 
 
-Key = tuple[int, int]  # a row of one side of a split, and the epoch that it is read in
+Key = tuple[int, int]  # row in the subset, epoch
 
 
 class EpochBatchSampler(Sampler[list[Key]]):
-    """Yields batches of keys: in an order that depends on (seed, epoch) alone, or in the plain one.
+    """Yields batches of keys, in an order by (seed, epoch), or in sequence.
 
-    Every process of a distributed run draws the same batches and keeps its share of each. Lightning calls
-    `set_epoch`; the epoch travels with the row, so that a worker that outlives the epoch has the right one.
-    In training all shares of a batch are equal: what is left of the last one is dropped, and all of it where
-    it has fewer than half of the rows: few images would move the weights, and BatchNorm's statistics, as much
-    as a whole batch does.
+    Every process of a distributed run draws the same batches and uses its share. Lightning calls `set_epoch`;
+    the epoch is part of the key, since workers may persist over epochs. In training, the shares of a batch
+    are equal: the remainder of the last batch is dropped, and the whole batch if it is less than half full,
+    since it would affect weights and BatchNorm statistics as much as a full one.
 
     Args:
-        length: rows of an epoch.
-        batch_size: rows of a batch, all processes and micro-batches together.
-        seed: of the order; `None` for the plain one, of a validation.
-        processes, process: how many share each batch, and which of them this is.
-        parts: micro-batches that a batch is served as, for gradients that are accumulated.
+        length: rows per epoch.
+        batch_size: rows per batch, for all processes and micro-batches together.
+        seed: of the order; `None` for sequential order.
+        processes, process: number of processes that share a batch, and the rank of this one.
+        parts: micro-batches per batch, for gradient accumulation.
     """
 
     def __init__(
@@ -141,7 +139,7 @@ class EpochBatchSampler(Sampler[list[Key]]):
             self.used -= rest if 2 * rest < batch_size else rest % (processes * parts)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that the next iteration belongs to."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -158,41 +156,39 @@ class EpochBatchSampler(Sampler[list[Key]]):
         for start in range(0, self.used, self.batch_size):
             batch = order[start : min(start + self.batch_size, self.used)]
             for rows in np.array_split(batch[self.process :: self.processes], self.parts):
-                if len(rows):  # the last batch of a validation may be too small for every process
+                if len(rows):  # the last validation batch may be too small for all processes
                     yield rows
 
 
 def check_shares(length: int, batch_size: int, processes: int, parts: int) -> None:
-    """Refuse training batches that cannot be divided equally: their shares would not weigh the same.
+    """Reject training batches that cannot be divided equally.
 
     Raises:
-        BoneAgeError: naming the numbers of shares that work; or there are not enough rows for a batch.
+        BoneAgeError: with the possible numbers of shares; or too few rows for a batch.
     """
     shares = processes * parts
     if batch_size % shares:
         possible = ", ".join(str(n) for n in range(1, batch_size + 1) if batch_size % n == 0)
         raise BoneAgeError(
-            f"data.batch_size={batch_size}: {processes} processes × {parts} accumulated parts cannot share "
-            f"it equally.\nThese numbers of shares can: {possible}. Change trainer.devices, "
+            f"data.batch_size={batch_size}: not divisible by {processes} processes × {parts} "
+            f"accumulated parts.\nPossible numbers of shares: {possible}. Change trainer.devices, "
             "trainer.accumulate_grad_batches or data.batch_size."
         )
     if 2 * length < batch_size or length < shares:
-        raise BoneAgeError(
-            f"{length} training rows are fewer than half of data.batch_size={batch_size}; take a smaller one."
-        )
+        raise BoneAgeError(f"{length} training rows are too few for data.batch_size={batch_size}: reduce it.")
 
 
 class RadiographDataset(Dataset[Batch]):
-    """Dataset of one side of a split, read a batch at a time.
+    """Dataset of training or validation images, indexed by batches of keys.
 
-    A sample's key is a function of (side, seed, epoch, row), whatever process reads it.
+    A sample's random key depends on (subset, seed, epoch, row), not on the process.
 
     Args:
-        rows: `id, male, bone_age, group` of this side.
-        read: ids → their pixels, uint8 [B, H, W], or what stands for them until the device, [B].
-        train: whether this is the training side.
-        seed: of the keys, and of the rows that are drawn.
-        draws: how many rows of each group an epoch draws; `None` for every row once.
+        rows: `id, male, bone_age, group` of the subset.
+        read: ids → pixels, uint8 [B, H, W], or row numbers for `DeviceImages`, [B].
+        train: whether this is the training set.
+        seed: of the keys and of drawn rows.
+        draws: number of rows per group and epoch; `None` for every row once.
     """
 
     def __init__(
@@ -231,7 +227,7 @@ class RadiographDataset(Dataset[Batch]):
         return to_shared_memory(batch)
 
     def _epoch_rows(self, epoch: int) -> NDArray[np.int64]:
-        """Return the rows that an epoch consists of."""
+        """Return the rows of an epoch."""
         if self.groups is not None and self.drawn[0] != epoch:
             self.drawn = epoch, draw_rows(self.groups, self.draws, self.seed, epoch)
         return self.drawn[1]
@@ -239,5 +235,5 @@ class RadiographDataset(Dataset[Batch]):
 
 @lru_cache(maxsize=4)
 def _sample_keys(seed: int, epoch: int, stream: int, rows: int) -> NDArray[np.int64]:
-    # The order's generator is seeded with [seed, epoch].
+    # differs from the sampler's seed, [seed, epoch]
     return (np.random.default_rng([seed, epoch, stream]).random(rows) * 2**BITS).astype(np.int64)

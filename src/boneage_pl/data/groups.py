@@ -1,4 +1,4 @@
-"""The groups by sex and age, and which tables are large enough for them."""
+"""Groups by sex and age, and checks of their sizes."""
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,9 @@ def age_edges(ages: pd.Series, bins: int) -> list[float]:
 
 
 def assign_groups(table: pd.DataFrame, edges: list[float]) -> pd.Series:
-    """Return each row's group: its age bin for girls, `bins` + its age bin for boys.
+    """Return the group of each row: the age bin for girls, `bins` + age bin for boys.
 
-    A bin holds its upper edge; the first one holds its lower edge too, as `pandas.cut` does.
+    A bin includes its upper edge, the first one also its lower edge, as in `pandas.cut`.
     """
     bins = len(edges) - 1
     age_bin = np.clip(np.searchsorted(edges, table["bone_age"], side="left") - 1, 0, bins - 1)
@@ -23,7 +23,7 @@ def assign_groups(table: pd.DataFrame, edges: list[float]) -> pd.Series:
 
 
 def group_name(group: int, edges: list[float]) -> str:
-    """Say a group in words, e.g. "boys of 23.7 to 46.4 months"."""
+    """Return the name of a group, e.g. "boys of 23.7 to 46.4 months"."""
     sex, age_bin = divmod(group, len(edges) - 1)
     return f"{('girls', 'boys')[sex]} of {edges[age_bin]:.1f} to {edges[age_bin + 1]:.1f} months"
 
@@ -31,14 +31,14 @@ def group_name(group: int, edges: list[float]) -> str:
 def check_group_sizes(
     table: pd.DataFrame, units: pd.Series, edges: list[float], samples: int, share: float
 ) -> None:
-    """Refuse a table with a group of fewer than two images, and name the options that work with it.
+    """Reject a table with a group of fewer than two images, with options that work.
 
     Args:
         table: `bone_age`, `male`.
-        units: of images, one of which cannot be on the other side of the split.
-        edges: of the age bins, months.
-        samples: wanted of each group.
-        share: of them that validates.
+        units: linked images, see `link_images`.
+        edges: edges of the age bins, months.
+        samples: rows per group.
+        share: fraction for validation.
     """
     bins = len(edges) - 1
     counts = _images_per_group(table, units, edges)
@@ -48,21 +48,21 @@ def check_group_sizes(
     works = suggest_split_options(table, units, bins, samples, share)
     ages = table["bone_age"]
     if ages.min() == ages.max():
-        raise BoneAgeError(f"All bone ages are {ages.min():g} months, which is one age bin.\n{works}")
-    words = [
-        f"{len(groups)} hold {'no' if count == 0 else 'a single'} image: "
+        raise BoneAgeError(f"All bone ages are {ages.min():g} months, a single age bin.\n{works}")
+    problems = [
+        f"{len(groups)} have {'no' if count == 0 else 'a single'} image: "
         + format_list((group_name(g, edges) for g in groups), 5)
         for count, groups in few.items()
         if groups
     ]
     raise BoneAgeError(
-        f"Of the {len(counts)} groups by sex and age, which need two images each, "
-        f"{'; '.join(words)}.\n{works}"
+        f"Of the {len(counts)} groups by sex and age, which need at least two images, "
+        f"{'; '.join(problems)}.\n{works}"
     )
 
 
 def _images_per_group(table: pd.DataFrame, units: pd.Series, edges: list[float]) -> dict[int, int]:
-    """Return how many images each group has that can be divided, of the sexes that the table has."""
+    """Return the number of independent images per group, for the sexes in the table."""
     counts = units.groupby(assign_groups(table, edges)).nunique()
     bins = len(edges) - 1
     return {
@@ -75,25 +75,25 @@ def _images_per_group(table: pd.DataFrame, units: pd.Series, edges: list[float])
 def suggest_split_options(
     table: pd.DataFrame, units: pd.Series, bins: int, samples: int, share: float
 ) -> str:
-    """Return what makes every group large enough: fewer age bins, or fewer rows."""
+    """Suggest options that make every group large enough: fewer age bins or rows."""
     for fewer in range(bins - 1, 0, -1):
         counts = _images_per_group(table, units, age_edges(table["bone_age"], fewer))
         if min(counts.values()) > 1:
             each = max(-(-len(table) // len(counts)), 2)  # about every image once
             each = next((n for n in range(each, samples) if 0 < round(n * share) < n), samples)
-            return f"What works with this table: data.age_bins={fewer} data.samples_per_group={each}"
+            return f"Options for this table: data.age_bins={fewer} data.samples_per_group={each}"
     sex = table["male"].astype(bool)
-    few = [name for name, of in (("girl", ~sex), ("boy", sex)) if units[of].nunique() == 1]
+    few = [name for name, mask in (("girl", ~sex), ("boy", sex)) if units[mask].nunique() == 1]
     return (
-        f"No number of age bins works: there is a single {' and a single '.join(few)}, and each sex needs "
-        "two images.\nAdd images, or take the rows of that sex out: a table of one sex can be trained on."
+        f"No number of age bins works: a single {' and a single '.join(few)}; each sex needs two.\n"
+        "Add images, or remove the rows of that sex: a table of one sex is supported."
     )
 
 
 def missing_sex_note(table: pd.DataFrame) -> str:
-    """Say which sex is missing in a table; nothing where both are there."""
+    """Return a note if a sex is missing in a table; empty otherwise."""
     sexes = table["male"].astype(bool)
     if sexes.nunique() != 1:
         return ""
-    missing, there = ("girls", "boys") if sexes.iloc[0] else ("boys", "girls")
-    return f"no {missing} in the table: the groups are those of {there}, and nothing is learned of {missing}"
+    missing, present = ("girls", "boys") if sexes.iloc[0] else ("boys", "girls")
+    return f"no {missing} in the table: the groups are of {present} only"

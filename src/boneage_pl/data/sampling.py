@@ -1,9 +1,9 @@
-"""How many training rows each group gets.
+"""Number of training rows per group.
 
-A sampling is called with how many training images each group has, int64 [G], and how many rows are wanted in
-all, and returns how many of them come from each group, int64 [G]; a group's images are repeated as needed.
-`balanced` rows of the protocols `published` and `disjoint` are drawn once, as published; any others are
-redrawn each epoch, so that all images are seen.
+A sampler maps the number of training images per group, int64 [G], and the total number of rows to the number
+of rows per group, int64 [G]; images are repeated as needed. With `balanced` and the protocols `published` and
+`disjoint`, rows are drawn once, as published; otherwise they are redrawn each epoch, so that all images are
+used.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,17 +18,17 @@ Sampling = Callable[[Counts, int], Counts]
 
 
 def balanced(images: Counts, rows: int) -> Counts:
-    """Draw as many from every group: as published."""
+    """Draw equally from every group (published)."""
     return np.full_like(images, rows // len(images))
 
 
 def proportional(images: Counts, rows: int) -> Counts:
-    """Draw from every group by its share of the images."""
+    """Draw from every group in proportion to its images."""
     return _apportion(images.astype(np.float64), rows)
 
 
 def sqrt(images: Counts, rows: int) -> Counts:
-    """Draw from every group in proportion to the square root of its images: between natural and balanced."""
+    """Draw from every group in proportion to the square root of its images."""
     return _apportion(np.sqrt(images), rows)
 
 
@@ -38,7 +38,7 @@ def all_images(images: Counts, _rows: int) -> Counts:
 
 
 def _apportion(weights: NDArray[np.float64], rows: int) -> Counts:
-    """Share rows in proportion to weights, whole, by the largest remainders; each group has one at least."""
+    """Divide rows in proportion to weights by largest remainders, with at least one per group."""
     exact = weights / weights.sum() * rows
     counts = np.maximum(np.floor(exact).astype(np.int64), 1)
     missing = rows - counts.sum()
@@ -48,29 +48,29 @@ def _apportion(weights: NDArray[np.float64], rows: int) -> Counts:
 
 
 def rows_per_group(sampling: Sampling, images: Counts, rows: int) -> Counts:
-    """Return what a sampling draws.
+    """Return the rows per group of a sampler.
 
     Raises:
-        BoneAgeError: it is not a number of rows for each group, or no row at all.
+        BoneAgeError: invalid numbers, or no rows.
     """
     drawn = np.asarray(sampling(images, rows))
     whole = drawn.shape == images.shape and np.issubdtype(drawn.dtype, np.integer)
     if not whole or (drawn < 0).any() or not drawn.sum():
         raise BoneAgeError(
-            f"sampling: of groups with {images.tolist()} images it draws {drawn.tolist()} rows; it must be a "
-            "whole number of 0 or more for each group, and not 0 for all."
+            f"sampler: for groups with {images.tolist()} images it returned {drawn.tolist()} rows; these "
+            "must be non-negative integers, one per group, and not all 0."
         )
     return drawn.astype(np.int64)
 
 
 def draw_rows(groups: Counts, draws: Mapping[int, int], seed: int, epoch: int) -> Counts:
-    """Draw the rows of an epoch: the next of each group in an endless series of its permutations.
+    """Draw the rows of an epoch from an endless sequence of permutations of each group.
 
-    So each of its images comes up as often as the others, over all epochs.
+    Over all epochs, the images of a group are drawn equally often.
 
     Args:
-        groups: of the rows to draw from, [N].
-        draws: how many rows of each group.
+        groups: group of each row, [N].
+        draws: number of rows per group.
         seed: of the permutations.
         epoch: from 0.
 
@@ -81,8 +81,8 @@ def draw_rows(groups: Counts, draws: Mapping[int, int], seed: int, epoch: int) -
     parts = []
     for group, count in draws.items():
         rows = np.flatnonzero(groups == group)
-        begun, skipped = divmod(epoch * count, max(len(rows), 1))
-        rounds = range(begun, begun - (-(skipped + count) // max(len(rows), 1)))
+        first, skipped = divmod(epoch * count, max(len(rows), 1))
+        rounds = range(first, first - (-(skipped + count) // max(len(rows), 1)))
         order = [np.random.default_rng([seed, group, turn]).permutation(rows) for turn in rounds]
         parts.append(np.concatenate(order)[skipped : skipped + count] if order else rows[:0])
     return np.concatenate(parts)

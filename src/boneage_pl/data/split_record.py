@@ -15,10 +15,10 @@ from boneage_pl.errors import BoneAgeError
 
 
 def read_split(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """Read a split.csv written by a run and check it against the table it is to be used with.
+    """Read a run's split.csv and check it against a table.
 
     Raises:
-        BoneAgeError: not a split, ids that the table lacks, ages or sexes that differ from the table's.
+        BoneAgeError: not a split, missing ids, or ages or sexes that differ from the table's.
     """
     try:
         split = pd.read_csv(path, dtype={"id": str}, keep_default_na=False)
@@ -34,9 +34,9 @@ def read_split(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     wrong = split["id"][(known["bone_age"] != split["bone_age"]) | (known["male"] != split["male"])]
     if len(wrong):
         raise BoneAgeError(
-            f"data.split_file={path} gives {wrong.nunique()} images another age or sex than the table does "
-            f"(id {wrong.iloc[0]} first).\n"
-            "It was made from other data: leave data.split_file out to draw a new split."
+            f"data.split_file={path} has {wrong.nunique()} images with another age or sex than the table "
+            f"(first id {wrong.iloc[0]}).\n"
+            "It is from other data: leave data.split_file out to draw a new split."
         )
     return split[COLUMNS]
 
@@ -45,7 +45,7 @@ def split_from_dict(record: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame
     """Rebuild, row by row, the split stored in a checkpoint (see `split_to_dict`).
 
     Raises:
-        BoneAgeError: the table lacks some of its images.
+        BoneAgeError: images that are missing in the table.
     """
     parts = []
     for subset in ("train", "validation"):
@@ -61,12 +61,12 @@ def split_to_dict(
     origin: dict[str, Any] | None = None,
     **how: Any,
 ) -> dict[str, Any]:
-    """Return a split as plain values: its rows' ids by subset, what identifies their images, and `how`.
+    """Return a split as plain values: ids by subset, image hashes, and the options `how`.
 
     Args:
-        hashes: SHA-256 of each image's file, by id.
-        contents: of its prepared pixels.
-        origin: the split of the checkpoint that training starts from, which has been trained on too.
+        hashes: SHA-256 of the image files, by id.
+        contents: SHA-256 of the cached pixels, by id.
+        origin: split of the initial checkpoint, whose training images are inherited.
     """
     by_subset = {name: rows["id"].tolist() for name, rows in split.groupby("subset")}
     train = set(by_subset["train"])
@@ -86,11 +86,11 @@ def split_to_dict(
 
 @dataclass(frozen=True)
 class SeenImages:
-    """Images of one side of a checkpoint's split.
+    """Images of a subset of a checkpoint's split.
 
     Args:
         ids: of the images.
-        sha256: of their files and of their prepared pixels, as far as it has them.
+        sha256: of their files and cached pixels, as far as known.
     """
 
     ids: set[str]
@@ -98,39 +98,41 @@ class SeenImages:
 
     @classmethod
     def from_side(cls, record: dict[str, Any], subset: str) -> "SeenImages":
-        """Return those of a subset of a checkpoint's split record."""
+        """Return the images of a subset of a split record."""
         ids = set(record[subset])
         digests = (record["file_sha256"], record.get("pixel_sha256", {}))
         return cls(ids, {of[i] for of in digests for i in ids if i in of})
 
     @classmethod
     def training_images(cls, record: dict[str, Any]) -> "SeenImages":
-        """Return those that its run and the runs that it started from were trained on."""
+        """Return the training images of a run and of the runs it was warm-started from."""
         run = cls.from_side(record, "train")
         inherited = record.get("inherited_training_images", {"ids": [], "sha256": []})
         return cls(run.ids.union(inherited["ids"]), run.sha256.union(inherited["sha256"]))
 
     def overlap(self, ids: Iterable[str], *digests: Mapping[str, str], by_id: bool = True) -> set[str]:
-        """Return which of some images they are.
+        """Return the ids that are among these images.
 
         Args:
-            ids: of the images, in whatever data set.
-            digests: SHA-256 there, by id, of their files or prepared pixels.
-            by_id: whether an id is the same child there.
+            ids: of images in any data set.
+            digests: SHA-256 of their files or cached pixels, by id.
+            by_id: whether equal ids mean the same image.
         """
         return {
-            i for i in ids if (by_id and i in self.ids) or any(of.get(i) in self.sha256 for of in digests)
+            i
+            for i in ids
+            if (by_id and i in self.ids) or any(digest.get(i) in self.sha256 for digest in digests)
         }
 
 
 def training_rows(ids: Iterable[str], record: dict[str, Any]) -> set[str]:
-    """Return which images of a checkpoint's own split its run, or one it started from, was trained on."""
+    """Return the ids that are training images of a run or of the runs it was warm-started from."""
     hashes = record["file_sha256"]
     return SeenImages.training_images(record).overlap(ids, hashes, record.get("pixel_sha256", hashes))
 
 
 def describe_population(table: pd.DataFrame, split: pd.DataFrame, edges: list[float]) -> dict[str, Any]:
-    """Return, as plain values, images of the table by group, and the training rows' median ages in months."""
+    """Return the number of images per group, and median ages of the training rows in months."""
     train = split[split["subset"] == "train"]
     male = train["male"].astype(bool)
     counts = np.bincount(assign_groups(table, edges), minlength=2 * (len(edges) - 1))
@@ -142,26 +144,26 @@ def describe_population(table: pd.DataFrame, split: pd.DataFrame, edges: list[fl
 
 
 def check_images_unchanged(hashes: dict[str, str], stored: dict[str, str]) -> None:
-    """Refuse images whose content differs from what a checkpoint's split was stored with, under the same ids.
+    """Reject images whose content has changed since the checkpoint's split was stored.
 
     Raises:
-        BoneAgeError: saying how many images and how to go on.
+        BoneAgeError: with the number of images and the options.
     """
     changed = [i for i in hashes if hashes[i] != stored[i]]
     if changed:
         raise BoneAgeError(
-            f"{len(changed)} of the {len(hashes)} images in the checkpoint's split are not the files it was "
-            f"trained with (id {', '.join(changed[:5])}{' …' if len(changed) > 5 else ''}).\n"
-            "Use the same data.root; if these are other children, draw a split with data.split_from=new;\n"
-            "or pass data.allow_leakage=true if they are the same radiographs, stored differently."
+            f"{len(changed)} of the {len(hashes)} images of the checkpoint's split have changed since the "
+            f"training (id {', '.join(changed[:5])}{' …' if len(changed) > 5 else ''}).\n"
+            "Use the same data.root. For other children, draw a split with data.split_from=new; for the\n"
+            "same radiographs in other files, pass data.allow_leakage=true."
         )
 
 
 def check_no_leakage(split: pd.DataFrame, images: ImageIndex, origin: dict[str, Any]) -> None:
-    """Refuse a split that validates on images the checkpoint was trained on, by id or by content.
+    """Reject a split that validates on training images of the checkpoint, by id or content.
 
     Raises:
-        BoneAgeError: saying how many images and how to go on.
+        BoneAgeError: with the number of images and the options.
     """
     validation = split.loc[split["subset"] == "validation", "id"].unique()
     seen = sorted(
@@ -169,10 +171,10 @@ def check_no_leakage(split: pd.DataFrame, images: ImageIndex, origin: dict[str, 
     )
     if seen:
         raise BoneAgeError(
-            f"{len(seen)} of the {len(validation)} validation images were trained on by the checkpoint "
-            f"(id {', '.join(seen[:5])}{' …' if len(seen) > 5 else ''}): their errors would flatter it.\n"
-            "Leave data.split_file and data.split_from out to use the checkpoint's own split, or pass\n"
-            "data.split_from=new_keep_train for one without them, or data.allow_leakage=true."
+            f"{len(seen)} of the {len(validation)} validation images are training images of the checkpoint "
+            f"(id {', '.join(seen[:5])}{' …' if len(seen) > 5 else ''}), so the MAE would be optimistic.\n"
+            "Leave data.split_file and data.split_from out to use the checkpoint's split, or pass\n"
+            "data.split_from=new_keep_train for a new one without leakage, or data.allow_leakage=true."
         )
 
 
@@ -180,8 +182,8 @@ def _match_rows(ids: pd.Series, table: pd.DataFrame, source: str) -> pd.DataFram
     missing = sorted(set(ids) - set(table["id"]))
     if missing:
         raise BoneAgeError(
-            f"{source} names {ids.nunique()} images; {len(missing)} of them are not in the table "
+            f"{source} has {ids.nunique()} images, of which {len(missing)} are not in the table "
             f"(id {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}).\n"
-            "It was made from other data: use that data.root, or draw a new split with data.split_from=new."
+            "It is from other data: use their data.root, or draw a new split with data.split_from=new."
         )
     return table.set_index("id").loc[ids].reset_index()

@@ -1,4 +1,4 @@
-"""Where a run's split comes from: drawn, read from a file, or the checkpoint's own."""
+"""Source of a run's split: drawn, from a file, or the checkpoint's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,19 +27,19 @@ SplitFrom = Literal["checkpoint", "new", "new_keep_train"]
 
 @dataclass(frozen=True)
 class SplitSource:
-    """What a split follows from, besides the table.
+    """Options that define a split of a table.
 
     Args:
         options: `protocol, age_bins, samples_per_group, val_fraction, fold, seed` of `make_split`.
-        sampler: how many training rows each group has, see `make_split`.
-        file: a run's split.csv to use exactly.
-        origin: the split record of the checkpoint that training starts from.
-        split_from: with `origin`, whether its split is used; `new_keep_train` draws one that keeps
-            every image that it was trained on in training.
-        allow_leakage: with `origin`, accept validation images that it was trained on.
+        sampler: number of training rows per group, see `make_split`.
+        file: a run's split.csv to use.
+        origin: split record of the initial checkpoint.
+        split_from: with `origin`, whether to use its split; `new_keep_train` draws a new one that keeps its
+            training images in the training set.
+        allow_leakage: with `origin`, allow its training images in validation.
 
     Raises:
-        BoneAgeError: another `split_from`.
+        BoneAgeError: unknown `split_from`.
     """
 
     options: dict[str, Any]
@@ -51,12 +51,12 @@ class SplitSource:
 
     def __post_init__(self) -> None:
         if self.split_from not in get_args(SplitFrom):
-            there = ", ".join(get_args(SplitFrom))
-            raise BoneAgeError(f"data.split_from={self.split_from}: there are {there}.")
+            choices = ", ".join(get_args(SplitFrom))
+            raise BoneAgeError(f"data.split_from={self.split_from}: choose from {choices}.")
 
     @property
     def stored(self) -> dict[str, Any] | None:
-        """The checkpoint's split record, if its split is the one to use."""
+        """The checkpoint's split record, if it is used."""
         return self.origin if self.file is None and self.split_from == "checkpoint" else None
 
     def make(
@@ -65,11 +65,11 @@ class SplitSource:
         contents: Mapping[str, str] | None = None,
         hashes: Mapping[str, str] | None = None,
     ) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """Return the split of a table, see `make_split`, and how it was made: the options, `edges`, `draws`.
+        """Return the split of a table, see `make_split`, and its options with `edges` and `draws`.
 
         Args:
             table: of the images.
-            contents, hashes: SHA-256 of each id's prepared pixels and of its file, where they are known.
+            contents, hashes: SHA-256 of cached pixels and files by id, if known.
 
         Raises:
             BoneAgeError: see `make_split`, `read_split` and `split_from_dict`.
@@ -95,7 +95,7 @@ class SplitSource:
     def record(
         self, split: pd.DataFrame, how: dict[str, Any], table: pd.DataFrame, images: ImageIndex
     ) -> dict[str, Any]:
-        """Return the split as plain values, see `split_to_dict`, once it is known to leak nothing.
+        """Check a split for leakage and return it as plain values, see `split_to_dict`.
 
         Raises:
             BoneAgeError: see `check_images_unchanged` and `check_no_leakage`.

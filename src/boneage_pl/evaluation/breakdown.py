@@ -12,18 +12,18 @@ from boneage_pl.data.groups import assign_groups, group_name
 from boneage_pl.evaluation.metrics import Values, agreement, mean, with_intervals
 from boneage_pl.prediction.conformal import AGES, age_region
 
-SCHEMA = 3  # of metrics.json: raise it when a key changes its meaning
+SCHEMA = 3  # of metrics.json; increment when a key changes its meaning
 BOOTSTRAP_DRAWS = 2000
 
 
 @dataclass
 class Population:
-    """The data that a checkpoint was trained on, as far as a report needs it.
+    """Age and sex distribution of a checkpoint's training data.
 
     Args:
-        edges: of the age groups, months.
-        counts: images of the whole source table in each of the groups by sex and age.
-        medians: median age in months of the training rows: `all`, `girls`, `boys`.
+        edges: edges of the age groups, months.
+        counts: number of images of the source table in each group by sex and age.
+        medians: median age of the training rows in months: `all`, `girls`, `boys`.
     """
 
     edges: list[float]
@@ -32,7 +32,7 @@ class Population:
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> "Population | None":
-        """Read it from a checkpoint's split record; `None` if it has none."""
+        """Read the population from a split record; `None` if it has none."""
         if "population" not in record:
             return None
         return cls(record["edges"], record["population"]["counts"], record["population"]["medians"])
@@ -47,20 +47,20 @@ def predictions_frame(
     *,
     protocol: str = "",
 ) -> pd.DataFrame:
-    """Return the rows of predictions.csv, which image each shows, and its stratum.
+    """Return the rows of predictions.csv with the image and the stratum of each.
 
     Args:
         rows: `id, male, bone_age` of the evaluated images.
         predicted: months.
-        edges: of the age groups.
-        contents: what each id's image shows: two ids with one content are one image.
-        seen: ids that the checkpoint was trained on.
-        protocol: of the split whose validation rows they are; else nothing.
+        edges: edges of the age groups, months.
+        contents: content hash by id; ids with equal content are one image.
+        seen: ids of training images.
+        protocol: split protocol if the rows are its validation rows; else empty.
 
     Returns:
-        `id, male, bone_age, predicted, error, group, seen_in_training`; `image`, a number for each different
-        image; `stratum`, of which a fixed number of rows was drawn: of a `disjoint` split the group by sex
-        and age, of a `published` one the age.
+        `id, male, bone_age, predicted, error, group, seen_in_training`; `image`, the number of the distinct
+        image; `stratum`, within which a fixed number of rows was drawn: the group by sex and age for a
+        `disjoint` split, the age for a `published` one.
     """
     table = rows[["id", "male", "bone_age"]].reset_index(drop=True).copy()
     table["male"] = table["male"].astype(bool)
@@ -77,13 +77,13 @@ def predictions_frame(
 def compute_metrics(
     predictions: pd.DataFrame, edges: list[float], population: Population | None
 ) -> dict[str, Any]:
-    """Return every number of the report as plain values; an interval is 95 %, see `bootstrap`.
+    """Return all numbers of the report as plain values, with 95 % intervals, see `bootstrap`.
 
     Args:
         predictions: see `predictions_frame`.
-        edges: of the age groups of the checkpoint's split.
-        population: what it was trained on; `None` where it does not say. Of balanced rows, the statistics are
-            given at its ages and sexes too.
+        edges: edges of the split's age groups, months.
+        population: of the training data; `None` if unknown. For balanced rows, statistics weighted to its
+            ages and sexes are added.
     """
     weights = (
         population_weights(predictions, population) if population and predictions["stratum"].any() else None
@@ -110,10 +110,10 @@ def compute_metrics(
 
 
 def metrics_by_part(predictions: pd.DataFrame) -> dict[str, Any]:
-    """Return the metrics `overall`, `by_sex` where sexes are known, and `by_age`, see `metrics_of`.
+    """Return the metrics `overall`, `by_sex` if known, and `by_age`, see `metrics_of`.
 
     Args:
-        predictions: `id, bone_age, predicted`, and maybe `male`, `image`, `stratum`, see `predictions_frame`.
+        predictions: `id, bone_age, predicted`, optionally `male, image, stratum`, see `predictions_frame`.
     """
     return {
         "overall": metrics_of(predictions),
@@ -123,7 +123,7 @@ def metrics_by_part(predictions: pd.DataFrame) -> dict[str, Any]:
 
 
 def image_numbers(predictions: pd.DataFrame) -> NDArray[np.int64]:
-    """Return each row's image, numbered from 0: by content where that is known, else by id."""
+    """Return the image number of each row, from 0: by content if known, else by id."""
     return pd.factorize(predictions["image" if "image" in predictions else "id"])[0]
 
 
@@ -133,19 +133,19 @@ def bootstrap(
     base: Values | None = None,
     count: int = BOOTSTRAP_DRAWS,
 ) -> dict[str, dict[str, float | None]]:
-    """Return statistics of rows of a `predictions_frame` with 95 % intervals, as JSON has them.
+    """Return statistics of a `predictions_frame` with 95 % intervals, as JSON values.
 
-    Images are resampled, within groups where rows were drawn by group; see `with_intervals`.
+    Images are resampled, within strata if rows were drawn by stratum; see `with_intervals`.
     """
     images = image_numbers(predictions)
     stratum = predictions.get("stratum")
     strata = None if stratum is None or not stratum.any() else stratum.to_numpy()
-    found = with_intervals(statistic, images, base=base, strata=strata, count=count)
-    return {name: to_json_numbers(*values) for name, values in found.items()}
+    intervals = with_intervals(statistic, images, base=base, strata=strata, count=count)
+    return {name: to_json_numbers(*values) for name, values in intervals.items()}
 
 
 def metrics_of(predictions: pd.DataFrame, base: Values | None = None) -> dict[str, dict[str, float | None]]:
-    """Return all of `agreement` for rows of a `predictions_frame`, see `bootstrap`."""
+    """Return all statistics of `agreement` for a `predictions_frame`, see `bootstrap`."""
     true, predicted = (predictions[name].to_numpy(float) for name in ("bone_age", "predicted"))
     return bootstrap(predictions, lambda w: agreement(true, predicted, w), base)
 
@@ -153,8 +153,8 @@ def metrics_of(predictions: pd.DataFrame, base: Values | None = None) -> dict[st
 def population_weights(predictions: pd.DataFrame, population: Population) -> Values | None:
     """Return row weights that give each group by sex and age its share of the source table.
 
-    Post-stratification (Holt and Smith, JRSS A 1979). `None` where a group of the table has no row here: the
-    error for its children is not known.
+    Post-stratification (Holt and Smith, JRSS A 1979). `None` if a group of the table has no row here, so its
+    error is unknown.
     """
     natural = np.array(population.counts, float)
     here = np.bincount(predictions["group"], minlength=len(natural)).astype(float)
@@ -165,7 +165,7 @@ def population_weights(predictions: pd.DataFrame, population: Population) -> Val
 
 
 def to_json_numbers(value: float, low: float, high: float) -> dict[str, float | None]:
-    """Return a value and the ends of its interval; JSON has no NaN or infinity: null."""
+    """Return a value and the bounds of its interval; non-finite numbers become `None`."""
     return {
         key: float(number) if np.isfinite(number) else None
         for key, number in (("value", value), ("low", low), ("high", high))
@@ -173,7 +173,7 @@ def to_json_numbers(value: float, low: float, high: float) -> dict[str, float | 
 
 
 def _by(predictions: pd.DataFrame, key: ArrayLike, names: list[str]) -> list[dict[str, Any]]:
-    """Return rows, images and statistics of each part of the predictions; `key` numbers the parts from 0."""
+    """Return rows, images and statistics of each part; `key` is the part's number, from 0."""
     part = np.asarray(key, int)
     parts = []
     for at, name in enumerate(names):

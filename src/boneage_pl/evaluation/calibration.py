@@ -1,4 +1,4 @@
-"""Coverage of prediction intervals, and how well predicted uncertainty ranks errors."""
+"""Coverage of prediction intervals, and MAE by predicted standard deviation."""
 
 from itertools import repeat
 from typing import Any
@@ -11,15 +11,15 @@ from boneage_pl.evaluation.metrics import Values, mean
 from boneage_pl.prediction.conformal import AGES, ConformalIntervals, age_region
 
 LEVEL = 0.9
-LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)  # of the chart; our choice
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)  # in the figure; our choice
 
 
 def add_intervals(predictions: pd.DataFrame, intervals: ConformalIntervals) -> pd.DataFrame:
-    """Return predictions with `lower` and `upper`, the ends of their intervals as `predict` gives them.
+    """Add the interval bounds `lower` and `upper`, as in `predict`.
 
     Args:
         predictions: see `predictions_frame`.
-        intervals: of the checkpoints.
+        intervals: the checkpoints' conformal intervals.
     """
     stds = predictions.get("predicted_std", repeat(None))
     rows = zip(predictions["predicted"], predictions["male"], stds, strict=False)
@@ -35,15 +35,15 @@ def add_intervals(predictions: pd.DataFrame, intervals: ConformalIntervals) -> p
 def measure_interval_coverage(
     predictions: pd.DataFrame, intervals: ConformalIntervals
 ) -> dict[str, Any] | None:
-    """Return the share of ages inside their intervals, and how wide these are; `None` where there are none.
+    """Return coverage and mean width of prediction intervals; `None` if there are none.
 
     Args:
         predictions: see `add_intervals`.
-        intervals: of the checkpoints.
+        intervals: the checkpoints' conformal intervals.
 
     Returns:
-        `level`; `parts`: of all, by sex, by bone age, and by predicted age, by which they are calibrated;
-        `by_level`: the share of `all`, `girls` and `boys` inside intervals of other levels.
+        `level`; `parts`: overall, by sex, by bone age, and by predicted age, which calibration uses;
+        `by_level`: coverage of intervals of other levels for `all`, `girls` and `boys`.
     """
     known = predictions[predictions["upper"].notna()]
     if known.empty:
@@ -68,7 +68,7 @@ def _coverage_row(name: str, rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def coverage_by_level(predictions: pd.DataFrame, intervals: ConformalIntervals) -> list[dict[str, float]]:
-    """Return the share of ages inside intervals of several levels, of `all`, `girls` and `boys`."""
+    """Return the coverage of intervals of several levels for `all`, `girls` and `boys`."""
     rows = []
     for level in LEVELS:
         known = add_intervals(predictions, intervals.at_level(level)).dropna(subset=["upper"])
@@ -80,23 +80,23 @@ def coverage_by_level(predictions: pd.DataFrame, intervals: ConformalIntervals) 
 
 
 def measure_std(predictions: pd.DataFrame) -> dict[str, Any] | None:
-    """Return the MAE of the quarter with the smallest predicted standard deviation, and with the largest.
+    """Return the MAE of the quarters with the smallest and the largest predicted standard deviation.
 
     Args:
-        predictions: see `predictions_frame`, with `predicted_std` in months where the model has one.
+        predictions: see `predictions_frame`, with `predicted_std` in months if the model has one.
 
     Returns:
-        `mean` of the deviation, months; `surest` and `least_sure`, the MAEs with their intervals, and
-        `least_less_surest`, their difference. `None` where there is no deviation, or it is no number.
+        `mean` standard deviation, months; `surest` and `least_sure`, the MAEs with intervals, and
+        `least_less_surest`, their difference. `None` without finite standard deviations.
     """
     if "predicted_std" not in predictions or not np.isfinite(predictions["predicted_std"]).all():
         return None
-    std, off = predictions["predicted_std"].to_numpy(float), predictions["error"].abs().to_numpy(float)
+    std, errors = predictions["predicted_std"].to_numpy(float), predictions["error"].abs().to_numpy(float)
     low, high = np.quantile(std, [0.25, 0.75])
     quarters = {"surest": std <= low, "least_sure": std >= high}
 
-    def maes(weights: Values) -> dict[str, Values]:
-        found = {name: mean(off, weights * of) for name, of in quarters.items()}
-        return {**found, "least_less_surest": found["least_sure"] - found["surest"]}
+    def quarter_maes(weights: Values) -> dict[str, Values]:
+        maes = {name: mean(errors, weights * mask) for name, mask in quarters.items()}
+        return {**maes, "least_less_surest": maes["least_sure"] - maes["surest"]}
 
-    return {"mean": float(std.mean()), **bootstrap(predictions, maes)}
+    return {"mean": float(std.mean()), **bootstrap(predictions, quarter_maes)}

@@ -1,4 +1,4 @@
-"""The compare command: runs, records and files of predictions beside each other."""
+"""The compare command, for runs, records and files of predictions."""
 
 import logging
 from collections import Counter
@@ -31,19 +31,19 @@ from boneage_pl.utils.files import atomic_write, expand_path
 log = logging.getLogger(__name__)
 
 SUFFIXES = {"html": ".html", "markdown": ".md"}
-BUILT_BY = "built by python -m boneage_pl.compare"  # in what may be overwritten
+BUILT_BY = "built by python -m boneage_pl.compare"  # marks pages that may be overwritten
 
 
 def compare_runs(config: DictConfig) -> Path:
-    """Print what `runs` names beside each other, write that as a page, and return its file.
+    """Compare what `runs` names on the console and as a page, and return the page's path.
 
     Raises:
-        BoneAgeError: fewer than two, or one that cannot be read; see `add_known_ages` and `save_records`.
+        BoneAgeError: fewer than two, or an unreadable one; see `add_known_ages` and `save_records`.
     """
     names, outputs = as_list(config.runs), Path(config.output_dir)
     paths = dict.fromkeys(shortest_path(p.resolve()) for name in names for p in _find(name, outputs))
     if len(paths) < (2 if config.save_records is None else 1):
-        raise BoneAgeError(f"runs={','.join(names)}: name at least two; this names {len(paths)}.")
+        raise BoneAgeError(f"runs={','.join(names)}: at least two are needed, got {len(paths)}.")
     runs = [load_results(path) for path in paths]
     _make_names_unique(runs)
     add_known_ages(runs)
@@ -58,17 +58,17 @@ def compare_runs(config: DictConfig) -> Path:
 
 
 def _find(name: str, outputs: Path) -> list[Path]:
-    """Return the folders and files that a name means: a path, an experiment's newest run, or a pattern."""
+    """Return the folders and files of a name: a path, an experiment (its newest run), or a pattern."""
     path = expand_path(name)
     if path.exists():
         return [path]
     if run := newest_run(outputs, name):
         return [run]
-    found = map(Path, sorted(glob(str(path), recursive=True)))  # noqa: PTH207 — of any path, absolute or not
-    if not (runs := [path for path in found if path.suffix == ".csv" or _is_run(path)]):
+    matches = map(Path, sorted(glob(str(path), recursive=True)))  # noqa: PTH207 — absolute patterns too
+    if not (runs := [path for path in matches if path.suffix == ".csv" or _is_run(path)]):
         raise BoneAgeError(
-            f"runs={name}: no run's folder, no file, no experiment with a run under {outputs}/, and no "
-            "pattern that a run or a .csv matches."
+            f"runs={name}: not a run folder, a file, an experiment with a run under {outputs}/, or a pattern "
+            "that matches runs or .csv files."
         )
     return runs
 
@@ -78,16 +78,16 @@ def _is_run(folder: Path) -> bool:
 
 
 def _make_names_unique(runs: list[RunResults]) -> None:
-    """Call files that would have one name by their folders, and what is still alike by whole paths."""
-    for file_names in (True, False):
-        times = Counter(run.name for run in runs)
+    """Make names unique: first name files by their folders, then everything by its path."""
+    for by_folder in (True, False):
+        counts = Counter(run.name for run in runs)
         for run in runs:
-            if times[run.name] > 1 and (run.path.is_file() or not file_names):
-                run.name = run.path.parent.name if file_names else str(run.path)
+            if counts[run.name] > 1 and (run.path.is_file() or not by_folder):
+                run.name = run.path.parent.name if by_folder else str(run.path)
 
 
 def _target(config: DictConfig) -> Path:
-    """Return the page's file, in a folder that is there."""
+    """Return the page's path, in an existing folder."""
     if (suffix := SUFFIXES.get(config.format)) is None:
         raise BoneAgeError(f"format={config.format}: there are {', '.join(SUFFIXES)}.")
     if config.out is None:
@@ -97,9 +97,9 @@ def _target(config: DictConfig) -> Path:
     if target.suffix not in SUFFIXES.values():
         target = target / f"compare{suffix}"
     if target.suffix != suffix:
-        raise BoneAgeError(f"out={config.out}: format={config.format} is written as {suffix}.")
+        raise BoneAgeError(f"out={config.out}: format={config.format} needs the suffix {suffix}.")
     if target.exists() and BUILT_BY not in target.read_text(encoding="utf-8", errors="replace")[:1000]:
-        raise BoneAgeError(f"out={config.out} was not {BUILT_BY}, and is not overwritten. Choose another.")
+        raise BoneAgeError(f"out={config.out} was not {BUILT_BY} and is not overwritten. Choose another.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -114,12 +114,12 @@ def _removed_if_empty(target: Path) -> Iterator[None]:
     except OSError as error:
         raise BoneAgeError(f"{error.filename or target} cannot be written: {error.strerror}.") from error
     finally:
-        with suppress(OSError):  # it is not empty
+        with suppress(OSError):  # not empty
             target.parent.rmdir()
 
 
 def _write_page(runs: list[RunResults], target: Path) -> None:
-    """Print the tables, and write the page that has them; of a Markdown page the figures lie beside it."""
+    """Print the tables and write the page; figures of a Markdown page are separate files."""
     pairs = list(combinations(runs, 2))
     tables = {
         "results": results_table(runs),
@@ -127,15 +127,15 @@ def _write_page(runs: list[RunResults], target: Path) -> None:
         "tests_by_part": paired_tests_by_part(pairs),
         "differences": config_differences(runs),
     }
-    turned = [list(column) for column in zip(*tables["results"], strict=True)]  # a terminal is narrow
-    for table in {**tables, "results": turned}.values():
+    transposed = [list(column) for column in zip(*tables["results"], strict=True)]  # fits a terminal
+    for table in {**tables, "results": transposed}.values():
         if len(table) > 1:
             log.info("%s\n", format_table(table))
     experiments = [run.experiment for run in runs]
-    drawn = {"errors": error_by_part({run.name: run.metrics for run in runs})}
+    charts = {"errors": error_by_part({run.name: run.metrics for run in runs})}
     if curves := {run.name: run.history.rows for run in runs if run.history.rows}:
-        drawn["curves"] = learning_curves(curves, published_stages(experiments))
-    figures = {name: figure_to_png(figure) for name, figure in drawn.items()}
+        charts["curves"] = learning_curves(curves, published_stages(experiments))
+    figures = {name: figure_to_png(figure) for name, figure in charts.items()}
     html = target.suffix == SUFFIXES["html"]
     page = environment("boneage_pl.evaluation", escaped=html).get_template(f"compare{target.suffix}")
     text = page.render(

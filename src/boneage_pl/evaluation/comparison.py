@@ -1,4 +1,4 @@
-"""Tables of runs and other models beside each other, with paired tests."""
+"""Tables that compare runs and other models, with paired tests."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -18,14 +18,11 @@ Pairs = Iterable[tuple[RunResults, RunResults]]
 
 
 def results_table(runs: Iterable[RunResults]) -> Table:
-    """Return a row for each run: its errors in months, best epoch, time and outcome.
-
-    Columns that nobody fills are left out.
-    """
+    """Return a row per run: errors in months, best epoch, time and outcome, without empty columns."""
     head = ["run", "images", "MAE, months", "bias", "natural ages", "epoch, from 0", "time", "device"]
     table = [[*head, "outcome"], *map(_result_row, runs)]
     filled = [any(cell != "–" for cell in column[1:]) for column in zip(*table, strict=True)]
-    return [[cell for cell, shown in zip(row, filled, strict=True) if shown] for row in table]
+    return [[cell for cell, keep in zip(row, filled, strict=True) if keep] for row in table]
 
 
 def _result_row(run: RunResults) -> list[str]:
@@ -45,7 +42,7 @@ def _result_row(run: RunResults) -> list[str]:
 
 
 def config_differences(runs: Iterable[RunResults]) -> Table:
-    """Return a row for each choice in which the runs' configurations differ, and a column for each run."""
+    """Return a row per option in which the configurations differ, with a column per run."""
     configured = [run for run in runs if run.config]
     keys = dict.fromkeys(key for run in configured for key in run.config)
     rows = [
@@ -53,13 +50,13 @@ def config_differences(runs: Iterable[RunResults]) -> Table:
         for key in keys
         if key not in _OWN and not key.endswith("._partial_")
     ]
-    return [["choice", *(run.name for run in configured)], *(row for row in rows if len(set(row[1:])) > 1)]
+    return [["option", *(run.name for run in configured)], *(row for row in rows if len(set(row[1:])) > 1)]
 
 
 def paired_tests(pairs: Pairs) -> Table:
-    """Return a row for each pair: the difference of their MAE on the images that both predicted, and p.
+    """Return a row per pair: difference of the MAE on shared images, p and p adjusted by Holm.
 
-    p is also adjusted for the number of tests (Holm); a test that cannot be made says why.
+    Without a test, the row has the reason.
     """
     return _test_table(
         ["runs"], [([f"{one.name} − {other.name}"], compare_pair(one, other)) for one, other in pairs]
@@ -67,7 +64,7 @@ def paired_tests(pairs: Pairs) -> Table:
 
 
 def paired_tests_by_part(pairs: Pairs) -> Table:
-    """Return the same as `paired_tests` for girls, boys and regions of age, of pairs with predictions."""
+    """Return `paired_tests` for girls, boys and age ranges, for pairs with predictions."""
     tests = []
     for one, other in pairs:
         if one.predictions is None or other.predictions is None:
@@ -76,53 +73,53 @@ def paired_tests_by_part(pairs: Pairs) -> Table:
             test = compare_pair(one, other, set(one.predictions["id"][rows]))
             if test.get("p") is not None:
                 tests.append(([f"{one.name} − {other.name}", part], test))
-    return _test_table(["runs", "of"], tests)
+    return _test_table(["runs", "part"], tests)
 
 
 def _test_table(head: list[str], tests: Sequence[tuple[list[str], dict[str, Any]]]) -> Table:
-    made = [test["p"] for _, test in tests if test.get("p") is not None]
-    adjusted = iter(holm_correction(made))
+    p_values = [test["p"] for _, test in tests if test.get("p") is not None]
+    adjusted = iter(holm_correction(p_values))
     table: Table = [[*head, "difference of MAE, months", "p", "p (Holm)", "images"]]
     for names, test in tests:
         if test.get("p") is None:
             table.append([*names, "–", "–", "–", test["why"]])
             continue
-        several = f"{next(adjusted):.4f}" if len(made) > 1 else "–"
-        images = f"{test['images']} ({'all of both' if test['all'] else 'shared'})"
+        p_holm = f"{next(adjusted):.4f}" if len(p_values) > 1 else "–"
+        images = f"{test['images']} ({'all' if test['all'] else 'shared'})"
         table.append(
-            [*names, with_interval(test["difference"], sign="+"), f"{test['p']:.4f}", several, images]
+            [*names, with_interval(test["difference"], sign="+"), f"{test['p']:.4f}", p_holm, images]
         )
     return table
 
 
 def compare_pair(one: RunResults, other: RunResults, ids: set[str] | None = None) -> dict[str, Any]:
-    """Test two runs' absolute errors on the images that both predicted, and neither trained on.
+    """Test the absolute errors of two runs on shared images that are not training images of either.
 
     Args:
-        one, other: the two.
-        ids: of the images to compare on; `None` for all.
+        one, other: the runs.
+        ids: images to compare on; `None` for all.
 
     Returns:
-        see `paired_comparison`; where there is no test `why`, in words, and `p` is `None` or missing.
+        see `paired_comparison`; without a test, `why` is the reason, and `p` is `None` or missing.
     """
     for run in (one, other):
         if not run.finished:
             return {"why": f"{run.name} is not finished"}
-    mine, theirs = one.predictions, other.predictions
-    if mine is None or theirs is None:
+    first, second = one.predictions, other.predictions
+    if first is None or second is None:
         return _recorded_test(one, other)
-    if len(mismatched_ages(mine, theirs)):
-        return {"why": "their data show other children under the same ids"}
-    test = paired_comparison(_select(mine, ids), _select(theirs, ids))
+    if len(mismatched_ages(first, second)):
+        return {"why": "equal ids have different ages: other children"}
+    test = paired_comparison(_select(first, ids), _select(second, ids))
     if test["difference"] is not None:
         return test
     if test["images"] < MIN_PAIRS:
-        return {**test, "why": f"{test['images'] or 'no'} images in common: {MIN_PAIRS} are needed"}
-    return {**test, "why": "predictions that are not numbers"}
+        return {**test, "why": f"{test['images'] or 'no'} shared images; {MIN_PAIRS} are needed"}
+    return {**test, "why": "some predictions are not finite"}
 
 
 def _recorded_test(one: RunResults, other: RunResults) -> dict[str, Any]:
-    """Return the test that was made when a record of one of them was kept."""
+    """Return the test stored with the record of one of them."""
     if other.name in one.paired_tests:
         return dict(one.paired_tests[other.name])
     if one.name in other.paired_tests:
@@ -131,7 +128,7 @@ def _recorded_test(one: RunResults, other: RunResults) -> dict[str, Any]:
             value, low, high = (test["difference"][key] for key in ("value", "low", "high"))
             test["difference"] = {"value": -value, "low": -high, "high": -low}
         return test
-    return {"why": "records keep no predictions by id, and these two were not recorded together"}
+    return {"why": "records have no predictions, and these two were not recorded together"}
 
 
 def _select(predictions: pd.DataFrame, ids: set[str] | None) -> pd.DataFrame:
@@ -141,7 +138,7 @@ def _select(predictions: pd.DataFrame, ids: set[str] | None) -> pd.DataFrame:
 
 
 def _parts(predictions: pd.DataFrame) -> Iterator[tuple[str, Any]]:
-    """Yield the rows of parts of the images by name: by sex where it is known, and by age."""
+    """Yield name and row mask of parts of the images: by sex if known, and by age."""
     if "male" in predictions:
         male = predictions["male"].to_numpy(bool)
         yield from (("girls", ~male), ("boys", male))

@@ -1,4 +1,4 @@
-"""Select the images of an evaluation, and apply the leakage policy."""
+"""Select the images of an evaluation and apply the leakage policy."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -36,57 +36,60 @@ def find_overlap(
     *,
     by_id: bool,
 ) -> dict[Path, set[str]]:
-    """Return, by checkpoint, the ids of rows that show images of its split record.
+    """Return, by checkpoint, the ids of rows that show images of its split.
 
     Args:
-        checkpoints: whose images are searched.
+        checkpoints: the checkpoints.
         rows: `id`.
-        stores: the prepared images by square.
-        images_of: which images of a split record.
-        by_id: whether an id is the same child in both.
+        stores: cached images by preprocessing.
+        images_of: selects images of a split record.
+        by_id: whether equal ids mean the same image.
     """
     overlap = {}
     for checkpoint in checkpoints:
-        images, seen = stores[checkpoint.metadata.resize_spec].images, images_of(checkpoint.metadata.split)
-        overlap[checkpoint.path] = seen.overlap(
+        images, split_images = (
+            stores[checkpoint.metadata.resize_spec].images,
+            images_of(checkpoint.metadata.split),
+        )
+        overlap[checkpoint.path] = split_images.overlap(
             rows["id"], images.file_sha256, images.pixel_sha256, by_id=by_id
         )
     return overlap
 
 
 def apply_leakage_policy(choice: str, rows: pd.DataFrame, seen: dict[Path, set[str]]) -> pd.DataFrame:
-    """Return the rows to evaluate: all if none was trained on, or if `choice` allows it.
+    """Return the rows to evaluate under a leakage policy.
 
     Args:
-        choice: the leakage policy, `leakage`.
+        choice: value of `leakage=`.
         rows: candidates.
-        seen: ids that were trained on, by checkpoint.
+        seen: ids of training images, by checkpoint.
 
     Raises:
-        BoneAgeError: some were trained on and may not, or all are excluded.
+        BoneAgeError: training images are not allowed, or all rows are excluded.
     """
-    every = set().union(*seen.values())
-    if not every or choice == "allow":
+    leaked = set().union(*seen.values())
+    if not leaked or choice == "allow":
         return rows
     if choice == "exclude":
-        rows = rows[~rows["id"].isin(every)].reset_index(drop=True)
-        log.info("%d images that were trained on are left out", len(every))
+        rows = rows[~rows["id"].isin(leaked)].reset_index(drop=True)
+        log.info("%d training images are excluded", len(leaked))
         if rows.empty:
-            raise BoneAgeError("Nothing is left: every image was trained on.")
+            raise BoneAgeError("leakage=exclude: all images are training images.")
         return rows
     trained = ", ".join(str(path) for path, ids in seen.items() if ids)
-    same = "\nIf they are other children under the same ids: leakage=content_only."
+    same = "\nIf equal ids are different children here, use leakage=content_only."
     raise BoneAgeError(
-        f"{len(every)} of the {rows['id'].nunique()} images were trained on by {trained} "
-        f"(id {format_list(sorted(every), 5)}): their errors would flatter it.\n"
-        "Leave them out with leakage=exclude, or keep and mark them with leakage=allow."
+        f"{len(leaked)} of the {rows['id'].nunique()} images are training images of {trained} "
+        f"(id {format_list(sorted(leaked), 5)}), so the MAE would be optimistic.\n"
+        "Exclude them with leakage=exclude, or keep and mark them with leakage=allow."
         + (same if choice == "error" else "")
     )
 
 
-# Options that an evaluation without data of its own takes from the checkpoint.
+# Options taken from the checkpoint unless other data are given.
 _DATA_OPTIONS = ("root", "table", "columns", "age_unit", "sheet", "on_invalid")
-# what an evaluation takes from the checkpoint alone
+# Options that always come from the checkpoint.
 _CHECKPOINT_OPTIONS = [
     f"data.{name}"
     for name in (
@@ -94,7 +97,7 @@ _CHECKPOINT_OPTIONS = [
         *("fold", "split_file", "split_from", "split_seed", "allow_leakage"),
     )
 ]
-_OTHER_DATA = ("data", "data.root", "data.table")  # what names other data
+_OTHER_DATA = ("data", "data.root", "data.table")  # options that select other data
 
 
 @dataclass
@@ -102,17 +105,17 @@ class EvaluationSet:
     """Radiographs with known ages.
 
     Args:
-        spec: where they are.
-        own: whether they are the validation images of the checkpoints' own split.
-        synthetic: whether they were drawn.
-        table: `id, male, bone_age, path` of every usable row, one an image.
-        rows: to evaluate, in the split's order if it is a split's.
-        stores: the prepared images by square.
-        images: what is known of them, by id.
-        seen: ids that show an image which a checkpoint was trained on.
-        num_excluded: how many of them are not among the rows.
-        rows_seen_in_validation: how many rows show images that validated a checkpoint: they selected its
-            epoch and calibrated its intervals.
+        spec: their location.
+        own: whether they are the validation images of the checkpoints' split.
+        synthetic: whether they are synthetic.
+        table: `id, male, bone_age, path` of all usable rows, one per image.
+        rows: rows to evaluate, in the order of the split if there is one.
+        stores: cached images by preprocessing.
+        images: index of the images, by id.
+        seen: ids of training images of a checkpoint.
+        num_excluded: number of these that are excluded from the rows.
+        rows_seen_in_validation: number of rows that show validation images of a checkpoint, which selected
+            its epoch and calibrated its intervals.
     """
 
     spec: DatasetSpec
@@ -128,12 +131,12 @@ class EvaluationSet:
 
     @property
     def describe(self) -> str:
-        """What they are, in a report's sentence."""
+        """Description for a report."""
         images = "the validation images of its own run" if self.own else "every image of the table"
-        return f"{images} but {self.num_excluded} that were trained on" if self.num_excluded else images
+        return f"{images} except {self.num_excluded} training images" if self.num_excluded else images
 
     def conditions(self, frame: ResizeSpec) -> dict[str, ReadPixels]:
-        """Return the conditions of a robustness test, see `build_conditions`, in a square."""
+        """Return the conditions of a robustness test, see `build_conditions`."""
         paths = dict(zip(self.table["id"], self.table["path"], strict=True))
 
         def resample(resampling: Resampling) -> ReadPixels:
@@ -148,51 +151,51 @@ def select_evaluation_set(
     """Return the evaluation set that `subset`, `data` and `leakage` of a configuration select.
 
     Args:
-        config: of the evaluation.
-        checkpoints: whose own split it may be.
-        rivals: other checkpoints, evaluated on the same images.
+        config: the evaluation's configuration.
+        checkpoints: the evaluated checkpoints.
+        rivals: checkpoints to compare with, on the same images.
 
     Raises:
-        BoneAgeError: see `load_table` and `build_cache`; checkpoints of several splits evaluated on
-            their own; images that one was trained on, unless allowed.
+        BoneAgeError: see `load_table` and `build_cache`; checkpoints with different validation images;
+            training images that the policy does not allow.
     """
     typed = {o.lstrip("+~").split("=")[0] for o in HydraConfig.get().overrides.task}
     if ignored := sorted(typed.intersection(_CHECKPOINT_OPTIONS)):
         raise BoneAgeError(
-            f"{ignored[0]}=: the checkpoint's split and image size are used in an evaluation. Leave it out."
+            f"{ignored[0]}=: an evaluation uses the checkpoint's split and image size. Leave it out."
         )
     other = bool(typed.intersection(_OTHER_DATA))
     own = (config.subset or ("all" if other else "validation")) == "validation"
     data = _data(config, checkpoints[0].metadata, typed, another="data.root" in typed and not own)
-    place = DatasetSpec.from_config(data)
+    spec = DatasetSpec.from_config(data)
     if data.get("phantom") and typed.intersection(("data", "data.root")):
-        generate_if_missing(instantiate(data.phantom), place.root)
-    everyone = [*checkpoints, *rivals]
-    table, stores = _images(data, place, [c.metadata.resize_spec for c in everyone])
+        generate_if_missing(instantiate(data.phantom), spec.root)
+    all_checkpoints = [*checkpoints, *rivals]
+    table, stores = _images(data, spec, [c.metadata.resize_spec for c in all_checkpoints])
     images = stores[checkpoints[0].metadata.resize_spec].images
     rows = _own_rows(checkpoints, table, images) if own else table[["id", "male", "bone_age"]]
     by_id = config.leakage != "content_only"
-    seen = find_overlap(everyone, rows, stores, SeenImages.training_images, by_id=by_id)
+    seen = find_overlap(all_checkpoints, rows, stores, SeenImages.training_images, by_id=by_id)
     trained = set().union(*seen.values())
     rows = apply_leakage_policy(config.leakage, rows, seen)
-    left_out = len(trained.difference(rows["id"]))
+    excluded = len(trained.difference(rows["id"]))
     synthetic = checkpoints[0].metadata.synthetic if own else bool(data.get("phantom"))
     validation = partial(SeenImages.from_side, subset="validation")
     selected = set().union(*find_overlap(checkpoints, rows, stores, validation, by_id=by_id).values())
     validated = int(rows["id"].isin(selected).sum())
-    return EvaluationSet(place, own, synthetic, table, rows, stores, images, trained, left_out, validated)
+    return EvaluationSet(spec, own, synthetic, table, rows, stores, images, trained, excluded, validated)
 
 
 def _data(config: DictConfig, record: CheckpointMetadata, typed: set[str], *, another: bool) -> DictConfig:
-    """Return the configuration of the data: the checkpoint's own, but for what is typed; or `another`."""
+    """Return the data configuration: the checkpoint's with typed options, or `config.data` for other data."""
     if another or "data" in typed:
         return config.data
     stored = {name: record.config["data"].get(name, config.data.get(name)) for name in _DATA_OPTIONS}
-    if record.root and Path(record.root).exists():  # the training may have been in another folder than this
+    if record.root and Path(record.root).exists():  # absolute, whatever the working folder was
         stored["root"] = record.root
-    store = record.config["data"].get("cache_dir")
-    if store and Path(store).is_dir():  # an untrusted file creates no folder
-        stored["cache_dir"] = store
+    cache_dir = record.config["data"].get("cache_dir")
+    if cache_dir and Path(cache_dir).is_dir():  # an untrusted file creates no folder
+        stored["cache_dir"] = cache_dir
     data = config.data.copy()
     OmegaConf.set_struct(data, False)
     data.update({**stored, "phantom": None})  # an untrusted file generates nothing
@@ -204,7 +207,7 @@ def _data(config: DictConfig, record: CheckpointMetadata, typed: set[str], *, an
 def _images(
     data: DictConfig, spec: DatasetSpec, frames: list[ResizeSpec]
 ) -> tuple[pd.DataFrame, dict[ResizeSpec, ImageCache]]:
-    """Return the table's usable rows, and their prepared images by square."""
+    """Return the table's usable rows and their cached images by preprocessing."""
     index = open_dataset(spec)
     folder = resolve_cache_dir(data.cache_dir, spec.root)
     caches = {frame: index.build_cache(folder, frame, data.cache_workers) for frame in dict.fromkeys(frames)}
@@ -213,14 +216,14 @@ def _images(
     if issues and check_on_invalid(data.on_invalid) == "raise":
         raise issues.error()
     if issues:
-        log.warning("%d rows or images are left out:\n%s", len(issues), issues.summary())
+        log.warning("%d rows or images are excluded:\n%s", len(issues), issues.summary())
     if usable.empty:
-        raise BoneAgeError(f"{issues.source}: no row can be used.")
+        raise BoneAgeError(f"{issues.source}: no usable row.")
     return usable.reset_index(drop=True), caches
 
 
 def _own_rows(checkpoints: Sequence[Checkpoint], table: pd.DataFrame, images: ImageIndex) -> pd.DataFrame:
-    """Return the validation rows of the checkpoints' split, as often as it has each."""
+    """Return the validation rows of the checkpoints' split, with repeats."""
     first, *others = checkpoints
     record: dict[str, Any] = first.metadata.split
     for other in others:
@@ -234,8 +237,8 @@ def _own_rows(checkpoints: Sequence[Checkpoint], table: pd.DataFrame, images: Im
     changed = [i for i in rows["id"].unique() if images.file_sha256[i] != record["file_sha256"][i]]
     if changed:
         raise BoneAgeError(
-            f"{len(changed)} of the {rows['id'].nunique()} images of the checkpoint's split are not the "
-            f"files it knew (id {format_list(changed, 5)}).\n"
-            "Use the data.root that it was trained on; or, if these are other radiographs, subset=all."
+            f"{len(changed)} of the {rows['id'].nunique()} images of the checkpoint's split have changed "
+            f"since the training (id {format_list(changed, 5)}).\n"
+            "Give the data.root of the training, or, for other radiographs, subset=all."
         )
     return rows

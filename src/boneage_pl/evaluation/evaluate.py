@@ -45,21 +45,21 @@ log = logging.getLogger(__name__)
 
 
 def evaluate_checkpoints(config: DictConfig) -> Path:
-    """Evaluate the checkpoints that `ckpt` names, write the report, and return its folder.
+    """Evaluate the checkpoints that `ckpt` names, write the report and return its folder.
 
     Raises:
-        BoneAgeError: see `load_checkpoint`, `select_evaluation_set` and `predictions_for`; a folder that is
-            not empty.
+        BoneAgeError: see `load_checkpoint`, `select_evaluation_set` and `predictions_for`; the folder is not
+            empty.
     """
     started = datetime.now()
     if not on_gpu("auto"):
         keep_freed_memory()
     outputs = Path(config.output_dir)
-    parse_tta(config.tta)  # refused before anything is loaded
+    parse_tta(config.tta)  # rejected before anything is loaded
     checkpoints = [load_checkpoint(path) for path in find_checkpoints(as_list(config.ckpt), outputs)]
     file, other = _load_other_model(config, outputs)
     dataset = select_evaluation_set(config, checkpoints, [other] if other else [])
-    # refused before anything is predicted
+    # rejected before anything is predicted
     other_months = predictions_for(file, dataset.rows, "compare_with") if file else None
     folder = _folder(config, checkpoints[0].path, "validation" if dataset.own else "all", started)
 
@@ -75,10 +75,12 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
     measured: dict[str, Any] = {"coverage": measure_interval_coverage(predictions, intervals)}
     if len(members) > 1:
         measured["members"] = _add_members(predictions, members)
-    timings = [one.timing for one in members]
+    timings = [member.timing for member in members]
     if other:
-        of_other = _predict(other, dataset, config, parse_tta(None, other.metadata), robustness=False)
-        other_months, timings = of_other.months(), [*timings, of_other.timing]
+        other_predictions = _predict(
+            other, dataset, config, parse_tta(None, other.metadata), robustness=False
+        )
+        other_months, timings = other_predictions.months(), [*timings, other_predictions.timing]
     if other_months is not None:
         name = str(file or _checkpoint_name(other))
         measured["paired_comparison"] = {"name": name, **_compare(predictions, other_months)}
@@ -113,7 +115,7 @@ def evaluate_checkpoints(config: DictConfig) -> Path:
 
 
 def _load_other_model(config: DictConfig, outputs: Path) -> tuple[Path | None, Checkpoint | None]:
-    """Return what `compare_with` names: a file of predictions, a checkpoint, or neither."""
+    """Return the file of predictions or the checkpoint that `compare_with` names."""
     if config.compare_with is None:
         return None, None
     path = expand_path(str(config.compare_with))
@@ -123,17 +125,17 @@ def _load_other_model(config: DictConfig, outputs: Path) -> tuple[Path | None, C
 
 
 def _compare(predictions: pd.DataFrame, months: pd.Series) -> dict[str, Any]:
-    """Return the `paired_comparison` with another model, and the metrics of both on what they share.
+    """Return the `paired_comparison` with another model and the metrics of both on shared images.
 
     Args:
         predictions: see `predictions_frame`.
-        months: the other's, by id; it may lack some.
+        months: predictions of the other model by id, possibly incomplete.
     """
     this = predictions[predictions["id"].isin(months.index)]
     other = with_error(this.assign(predicted=this["id"].map(months)))
     paired = paired_comparison(this, other)
-    whole = len(this) == len(predictions)
-    return {**paired, "all": whole, "this": metrics_of(this), "other": metrics_of(other)}
+    is_all = len(this) == len(predictions)
+    return {**paired, "all": is_all, "this": metrics_of(this), "other": metrics_of(other)}
 
 
 def _predict(
@@ -144,7 +146,7 @@ def _predict(
     *,
     robustness: bool,
 ) -> CheckpointPredictions:
-    checkpoint.release()  # `load_for_inference` reads it again, and two copies need not be held
+    checkpoint.release()  # `load_for_inference` reads it again
     trusted = OmegaConf.to_container(config, resolve=False)
     spec = checkpoint.metadata.resize_spec
     conditions = dataset.conditions(spec) if robustness else {UNCHANGED: dataset.stores[spec].read}
@@ -152,18 +154,18 @@ def _predict(
 
 
 def _add_members(predictions: pd.DataFrame, members: list[CheckpointPredictions]) -> list[dict[str, Any]]:
-    """Add each member's predictions as a column `predicted_1` …, and return its name and metrics."""
+    """Add the members' predictions as columns `predicted_1` … and return their names and metrics."""
     metrics = []
-    for number, one in enumerate(members, 1):
-        months = predictions["id"].map(one.months())
+    for number, member in enumerate(members, 1):
+        months = predictions["id"].map(member.months())
         predictions[f"predicted_{number}"] = months
         alone = with_error(predictions.assign(predicted=months))
-        metrics.append({"name": one.timing["checkpoint"], **metrics_of(alone)})
+        metrics.append({"name": member.timing["checkpoint"], **metrics_of(alone)})
     return metrics
 
 
 def _predictions_table(dataset: EvaluationSet, batch: pd.DataFrame, checkpoint: Checkpoint) -> pd.DataFrame:
-    """Return the predictions, see `predictions_frame`; with `predicted_std` in months where all have one."""
+    """Return the predictions, see `predictions_frame`, with `predicted_std` in months if all have one."""
     by_row = batch.loc[dataset.rows["id"]].reset_index(drop=True)
     split = checkpoint.metadata.split
     table = predictions_frame(
@@ -204,24 +206,26 @@ def _checkpoint_name(checkpoint: Checkpoint | None) -> str:
 
 def _title(checkpoints: Sequence[Checkpoint], dataset: EvaluationSet, augmentations: int) -> str:
     experiments = ", ".join(dict.fromkeys(c.metadata.experiment for c in checkpoints))
-    several = f"the mean of {len(checkpoints)} checkpoints of " if len(checkpoints) > 1 else ""
+    ensemble = f"ensemble of {len(checkpoints)} checkpoints of " if len(checkpoints) > 1 else ""
     on = "its own validation images" if dataset.own else f"all of {dataset.spec.root.name}"
     views = f", mean over {1 + augmentations} views of each image" if augmentations else ""
-    return f"Bone age: {several}{experiments}, {on}{views}"
+    return f"Bone age: {ensemble}{experiments}, {on}{views}"
 
 
 def _folder(config: DictConfig, path: Path, subset: str, started: datetime) -> Path:
-    """Return the report's folder, empty or not there yet: `out`, or one beside the run's own report."""
+    """Return the report's folder, empty or new: `out`, or one in the run's folder."""
     if config.out is not None:
         folder = expand_path(str(config.out))
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise BoneAgeError(f"out={folder} is not empty, and nothing is written over.")
+            raise BoneAgeError(
+                f"out={folder} is not an empty folder. Nothing is overwritten: choose another."
+            )
         return folder
     stamp = f"{subset}_{started:%Y-%m-%d_%H-%M-%S}"
     run = run_of(path)
     folder = Path(config.output_dir) / "evaluations" / stamp
     if (run / ".hydra").is_dir() and os.access(run, os.W_OK):
         folder = shortest_path(run / f"report_{stamp}")
-    while folder.exists():  # another evaluation of this second
+    while folder.exists():  # another evaluation in the same second
         folder = folder.with_name(f"{folder.name}_")
     return folder

@@ -16,20 +16,20 @@ from boneage_pl.evaluation.reference_results import published_curves
 from boneage_pl.training.history import EpochMetrics
 from boneage_pl.utils.plots import image_grid, literal
 
-WIDTH = 5.2  # inches: of a phone's 390 pixels, 75 an inch, so that 10 points are 10 pixels
-# apart in gray too, and by their markers
+WIDTH = 5.2  # inches: 390 pixels of a phone at 75 per inch, so that 10 points are 10 pixels
+# distinct in gray too, and by marker
 SEXES = (("girls", False, "#e0813a", "o"), ("boys", True, "#1c4a80", "^"))
 COLORS = color_sequences["tab10"]  # of runs
 MARKERS = "os^Dv*PX"
-FEW_POINTS = 6  # of a curve: a line alone would not show them
-OUTLIER_FACTOR = 5  # times the curves' median: above that, as first epochs may be, is outside of the chart
+FEW_POINTS = 6  # curves with fewer points get markers
+OUTLIER_FACTOR = 5  # values above this multiple of the median, as in first epochs, are off the chart
 
 
 def predicted_against_true(predictions: pd.DataFrame) -> Figure:
-    """Plot predicted against true months by sex, with prediction intervals where there are any.
+    """Plot predicted against true months by sex, with prediction intervals if there are any.
 
     Args:
-        predictions: `male, bone_age, predicted`, and maybe `lower, upper`.
+        predictions: `male, bone_age, predicted`, optionally `lower, upper`.
     """
     figure = Figure(figsize=(WIDTH, WIDTH), layout="constrained")
     axes = figure.subplots()
@@ -50,7 +50,7 @@ def predicted_against_true(predictions: pd.DataFrame) -> Figure:
 
 
 def bland_altman(predictions: pd.DataFrame) -> Figure:
-    """Plot each sex's errors against the mean of both ages, with bias and limits (Bland and Altman 1986)."""
+    """Plot errors against the mean of both ages by sex, with bias and limits (Bland and Altman 1986)."""
     figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
     charts = figure.subplots(2, sharex=True, sharey=True)
     for axes, (sex, rows, style) in zip(charts, _by_sex(predictions), strict=True):
@@ -58,8 +58,8 @@ def bland_altman(predictions: pd.DataFrame) -> Figure:
         bias, spread = rows["error"].mean(), NORMAL_95 * rows["error"].std()
         for at in (bias, bias - spread, bias + spread) if np.isfinite(spread) else ():
             axes.axhline(at, color="0.3", lw=1, ls="-" if at == bias else "--")
-            beside = {"xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
-            axes.annotate(f" {at:+.1f}", (1, at), **beside)
+            outside = {"xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
+            axes.annotate(f" {at:+.1f}", (1, at), **outside)
         axes.set_ylabel("predicted − true (months)")
         axes.set_title(f"{sex}: bias {bias:+.2f}, limits of agreement ± {spread:.2f} months", fontsize=10)
     charts[1].set_xlabel("mean of true and predicted (months)")
@@ -78,8 +78,8 @@ def error_by_age(predictions: pd.DataFrame) -> Figure:
         axes.plot(by_year.index + 0.5, by_year, f"{style['marker']}-", ms=4, color=color, label=sex)
         for at in by_year.index:
             part = error[year == at].to_numpy(float)
-            found = bootstrap(rows[year == at], lambda w, part=part: {"mae": mean(part, w)}, count=500)  # type: ignore[misc]
-            ends = np.array([found["mae"]["low"], found["mae"]["high"]], float)
+            interval = bootstrap(rows[year == at], lambda w, part=part: {"mae": mean(part, w)}, count=500)  # type: ignore[misc]
+            ends = np.array([interval["mae"]["low"], interval["mae"]["high"]], float)
             axes.vlines(at + 0.5 + shift, *ends, color=color, lw=1, alpha=0.6)
     axes.set(xlabel="bone age (years)", ylabel="mean absolute error (months)", ylim=(0, None))
     axes.set_title(_title(predictions), fontsize=10)
@@ -89,7 +89,7 @@ def error_by_age(predictions: pd.DataFrame) -> Figure:
 
 
 def error_by_chronological_age(predictions: pd.DataFrame) -> Figure:
-    """Plot errors against chronological age by sex, with each sex's mean by year."""
+    """Plot errors against chronological age by sex, with the mean by year."""
     figure = Figure(figsize=(WIDTH, 4), layout="constrained")
     axes = figure.subplots()
     for sex, rows, style in _by_sex(predictions.dropna(subset=["chronological_age"])):
@@ -104,7 +104,7 @@ def error_by_chronological_age(predictions: pd.DataFrame) -> Figure:
 
 
 def interval_coverage(by_level: list[dict[str, float]]) -> Figure:
-    """Plot the share of ages inside their intervals against the interval's level, see `coverage_by_level`."""
+    """Plot the coverage of prediction intervals against their level, see `coverage_by_level`."""
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     axes = figure.subplots()
     levels = [row["level"] for row in by_level]
@@ -119,56 +119,56 @@ def interval_coverage(by_level: list[dict[str, float]]) -> Figure:
 
 
 def groups_heat_map(by_group: list[dict[str, Any]], edges: list[float]) -> Figure:
-    """Show the mean absolute error of the groups by sex and age; see `compute_metrics` for `by_group`."""
+    """Plot the MAE of the groups by sex and age; see `compute_metrics` for `by_group`."""
     mae = [part["mae"]["value"] if part["rows"] else None for part in by_group]
     values = np.array(mae, float).reshape(2, -1).T
     figure = Figure(figsize=(WIDTH, 1 + 0.35 * len(values)), layout="constrained")
     axes = figure.subplots()
-    shown = axes.imshow(values, cmap="YlOrRd", aspect="auto", vmin=0)
+    image = axes.imshow(values, cmap="YlOrRd", aspect="auto", vmin=0)
     dark = 0.7 * (np.nanmax(values) if np.isfinite(values).any() else 0)
     for (row, column), value in np.ndenumerate(values):
-        words = f"{value:.1f}" if np.isfinite(value) else "–"
-        axes.text(column, row, words, ha="center", va="center", color="w" if value > dark else "k")
+        text = f"{value:.1f}" if np.isfinite(value) else "–"
+        axes.text(column, row, text, ha="center", va="center", color="w" if value > dark else "k")
     axes.set_xticks([0, 1], ["girls", "boys"])
     axes.set_yticks(range(len(values)), [f"{low / 12:.0f}–{high / 12:.0f}" for low, high in pairwise(edges)])
     axes.set_ylabel("bone age (years)")
     axes.set_title("mean absolute error (months)", fontsize=10)
-    figure.colorbar(shown, ax=axes, shrink=0.9)
+    figure.colorbar(image, ax=axes, shrink=0.9)
     return figure
 
 
 def learning_curves(runs: dict[str, list[EpochMetrics]], published: Iterable[str] = ()) -> Figure:
     """Plot training and validation MAE by epoch of one or more runs, with published epochs as dots.
 
-    One run's two curves share a chart; those of several have one for validation and one for training.
+    A single run has one chart; several runs have one for validation and one for training.
 
     Args:
-        runs: rows of metrics.csv by the run's name.
+        runs: rows of metrics.csv by run name.
         published: stages of the published experiment to show.
     """
-    apart = len(runs) > 1
-    figure = Figure(figsize=(WIDTH, 7.5 if apart else 4.5), layout="constrained")
-    charts = figure.subplots(2, sharex=True, sharey=True) if apart else [figure.subplots()]
-    sides = [("val_mae", "validation", "-", "o"), ("train_mae", "training", "-" if apart else ":", "^")]
-    shown: list[float] = []
-    for axes, (key, words, line, marker) in zip([*charts, *charts][:2], sides, strict=True):
+    separate = len(runs) > 1
+    figure = Figure(figsize=(WIDTH, 7.5 if separate else 4.5), layout="constrained")
+    charts = figure.subplots(2, sharex=True, sharey=True) if separate else [figure.subplots()]
+    sides = [("val_mae", "validation", "-", "o"), ("train_mae", "training", "-" if separate else ":", "^")]
+    plotted: list[float] = []
+    for axes, (key, subset, line, marker) in zip([*charts, *charts][:2], sides, strict=True):
         for number, (name, rows) in enumerate(runs.items()):
             points = {row["epoch"]: row[key] for row in rows if row[key] is not None}
             dots = "." if len(points) < FEW_POINTS else ""
             style = {"ls": line, "color": COLORS[number % len(COLORS)], "marker": dots}
-            label = literal(name if apart else f"{name}, {words}")
+            label = literal(name if separate else f"{name}, {subset}")
             axes.plot([*points], [*points.values()], label=label, **style)
-            shown += [value for value in points.values() if np.isfinite(value)]
+            plotted += [value for value in points.values() if np.isfinite(value)]
         for name, shade in zip(published, ("0.1", "0.45", "0.75"), strict=False):
             points = {epoch: of[key == "val_mae"] for epoch, of in published_curves()[name].items()}
-            label = f"published {name}" + ("" if apart else f", {words}")
+            label = f"published {name}" + ("" if separate else f", {subset}")
             axes.plot([*points], [*points.values()], marker, ms=4, color=shade, label=label)
-            shown += points.values()
-        axes.set(xlabel="epoch", ylabel="mean absolute error (months)", title=words if apart else None)
+            plotted += points.values()
+        axes.set(xlabel="epoch", ylabel="mean absolute error (months)", title=subset if separate else None)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-    highest = OUTLIER_FACTOR * np.median(shown or [0])
-    near = [value for value in shown if value <= highest]
+    highest = OUTLIER_FACTOR * np.median(plotted or [0])
+    near = [value for value in plotted if value <= highest]
     charts[0].set_ylim(0, 1.1 * max(near, default=0) or 1)
     handles, labels = charts[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
@@ -176,26 +176,26 @@ def learning_curves(runs: dict[str, list[EpochMetrics]], published: Iterable[str
 
 
 def error_by_part(metrics: dict[str, dict[str, Any]]) -> Figure:
-    """Plot the MAE of several models with its 95 % interval: all images, by sex and by age.
+    """Plot the MAE of several models with 95 % intervals: overall, by sex and by age.
 
     Args:
-        metrics: by the model's name, see `metrics_by_part`; of one without, there is nothing to plot.
+        metrics: by model name, see `metrics_by_part`; empty ones are skipped.
     """
     rows = {
-        name: [{"name": "all", **of["overall"]}, *of.get("by_sex", []), *of.get("by_age", [])]
-        for name, of in metrics.items()
-        if "overall" in of
+        name: [{"name": "all", **part["overall"]}, *part.get("by_sex", []), *part.get("by_age", [])]
+        for name, part in metrics.items()
+        if "overall" in part
     }
-    parts = list(dict.fromkeys(row["name"] for of_one in rows.values() for row in of_one))
+    parts = list(dict.fromkeys(row["name"] for model_rows in rows.values() for row in model_rows))
     figure = Figure(figsize=(WIDTH, 1.5 + 0.14 * len(parts) * (1 + len(rows))), layout="constrained")
     axes = figure.subplots()
-    for number, (name, of_one) in enumerate(rows.items()):
-        shown = [row for row in of_one if row.get("mae") and row["mae"]["value"] is not None]
-        places = [parts.index(row["name"]) + (number + 0.5) / (len(rows) + 0.5) for row in shown]
+    for number, (name, model_rows) in enumerate(rows.items()):
+        available = [row for row in model_rows if row.get("mae") and row["mae"]["value"] is not None]
+        places = [parts.index(row["name"]) + (number + 0.5) / (len(rows) + 0.5) for row in available]
         color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
-        values = [row["mae"]["value"] for row in shown]
+        values = [row["mae"]["value"] for row in available]
         axes.plot(values, places, ls="", ms=5, label=literal(name), color=color, marker=marker)
-        ends = np.array([[row["mae"]["low"], row["mae"]["high"]] for row in shown], float).reshape(-1, 2)
+        ends = np.array([[row["mae"]["low"], row["mae"]["high"]] for row in available], float).reshape(-1, 2)
         axes.hlines(places, *ends.T, color=color, lw=1.2)
     axes.set_yticks(np.arange(len(parts)) + 0.5, parts)
     axes.set(ylim=(len(parts), 0), xlim=(0, None), xlabel="mean absolute error (months)")
@@ -212,7 +212,7 @@ def worst_cases(predictions: pd.DataFrame, pixels: Pixels) -> Figure:
     """Show images with their true and predicted ages.
 
     Args:
-        predictions: as many rows as there are images, `id, male, bone_age, predicted`.
+        predictions: `id, male, bone_age, predicted`, a row per image.
         pixels: uint8 [B, H, W].
     """
     titles = [
@@ -223,7 +223,7 @@ def worst_cases(predictions: pd.DataFrame, pixels: Pixels) -> Figure:
 
 
 def _by_sex(predictions: pd.DataFrame) -> list[tuple[str, pd.DataFrame, dict[str, Any]]]:
-    """Return each sex's name, rows and style of points."""
+    """Return name, rows and marker style for each sex."""
     male = predictions["male"].astype(bool)
     style = {"ls": "", "ms": 3.5, "alpha": 0.5}
     return [

@@ -1,4 +1,4 @@
-"""Run checkpoints over an evaluation set."""
+"""Predict an evaluation set with checkpoints."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -21,10 +21,10 @@ UNCHANGED = "clean"
 
 @dataclass
 class CheckpointPredictions:
-    """One checkpoint's predictions.
+    """Predictions of a checkpoint.
 
     Args:
-        by_condition: by the condition of the images, `clean` first.
+        by_condition: predictions by condition of the images, `clean` first.
         ids: of the images.
         timing: `checkpoint, images, seconds, images_per_second`.
     """
@@ -34,7 +34,7 @@ class CheckpointPredictions:
     timing: dict[str, Any]
 
     def months(self, condition: str = UNCHANGED) -> pd.Series:
-        """Return the months, by id."""
+        """Return the predictions in months, by id."""
         return pd.Series(self.by_condition[condition].months, self.ids)
 
 
@@ -46,22 +46,22 @@ def predict_checkpoint(
     trusted_config: Any,
     tta: Sequence[TTATransform] = (),
 ) -> CheckpointPredictions:
-    """Predict every image with a checkpoint, in each condition.
+    """Predict every image in each condition with a checkpoint.
 
     Args:
-        path: of the checkpoint.
+        path: checkpoint file.
         rows: `id, male`; repeated ids are predicted once.
-        conditions: by name, ids → uint8 [B, H, W] in the checkpoint's square; `clean` first.
+        conditions: ids → uint8 [B, H, W] in the checkpoint's input size, by name; `clean` first.
         batch: images per batch.
         trusted_config: see `load_for_inference`.
-        tta: test-time augmentations whose predictions are averaged with that of the image itself.
+        tta: test-time augmentations, averaged with the unchanged image.
 
     Raises:
         BoneAgeError: see `load_for_inference`.
     """
     module, checkpoint = load_for_inference(path, trusted_config)
-    once = rows.drop_duplicates("id")
-    ids, male = once["id"].tolist(), once["male"].tolist()
+    images = rows.drop_duplicates("id")
+    ids, male = images["id"].tolist(), images["male"].tolist()
     parts = [(name, slice(at, at + batch)) for name in conditions for at in range(0, len(ids), batch)]
     predictor = BatchPredictor(module, checkpoint.metadata.precision)
     batches: dict[str, list[PredictionBatch]] = {name: [] for name in conditions}
@@ -70,7 +70,7 @@ def predict_checkpoint(
         parts, len(parts), f"predicting with {shortest_path(path.resolve())}", "batches"
     ):
         pixels = conditions[name](ids[part])
-        views = (pixels, *(np.stack([transform(one) for one in pixels]) for transform in tta))
+        views = (pixels, *(np.stack([transform(image) for image in pixels]) for transform in tta))
         batches[name].append(average_predictions([predictor(view, male[part]) for view in views]))
     seconds = time.perf_counter() - start
     count = len(conditions) * len(ids)
@@ -80,7 +80,7 @@ def predict_checkpoint(
         "seconds": round(seconds, 3),
         "images_per_second": round(count / seconds, 1),
     }
-    return CheckpointPredictions({name: _concatenate(every) for name, every in batches.items()}, ids, timing)
+    return CheckpointPredictions({name: _concatenate(parts) for name, parts in batches.items()}, ids, timing)
 
 
 def _concatenate(parts: list[PredictionBatch]) -> PredictionBatch:
@@ -90,7 +90,7 @@ def _concatenate(parts: list[PredictionBatch]) -> PredictionBatch:
 
 
 def ensemble_mean(members: list[CheckpointPredictions], condition: str = UNCHANGED) -> pd.DataFrame:
-    """Return the mean of several checkpoints, `months` and, where all have one, `predicted_std`, by id."""
-    batch = average_predictions([one.by_condition[condition] for one in members])
+    """Return the mean of several checkpoints by id: `months` and, if all have one, `predicted_std`."""
+    batch = average_predictions([member.by_condition[condition] for member in members])
     frame = pd.DataFrame({"months": batch.months}, members[0].ids)
     return frame if batch.std is None else frame.assign(predicted_std=batch.std)

@@ -1,4 +1,4 @@
-"""Records of runs that a repository may hold: numbers and figures, no radiograph, id or weight."""
+"""Records of runs for a repository: numbers and figures without radiographs, ids or weights."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from boneage_pl.errors import BoneAgeError
 from boneage_pl.evaluation.comparison import compare_pair
 from boneage_pl.evaluation.run_results import PAIRED_TESTS, RunResults
 
-# What is of a run's report; its worst cases show radiographs, its predictions and its page name them.
+# Figures without radiographs or ids.
 FIGURES = ("predicted_against_true", "bland_altman", "error_by_age", "groups", "learning_curves")
 FILES = {
     ".hydra/config.yaml": "config.yaml",
@@ -23,23 +23,21 @@ MAX_BYTES = 300_000  # of a record
 
 
 def save_records(runs: list[RunResults], folder: Path) -> list[Path]:
-    """Write a record of each run, with its tests against the others, into a folder of its name; return these.
+    """Write a record of each run, with tests against the others, and return the records' folders.
 
-    One that is there is replaced; its tests against runs that are not among these stay.
+    An existing record is replaced, except for tests against runs that are not among these.
 
     Raises:
-        BoneAgeError: one is not a finished run, or a record itself; two would have one name.
+        BoneAgeError: an unfinished run, a record, or two runs of one name.
     """
     names = {run.name: run.name.replace("/", "_") for run in runs}
     for run in runs:
         if run.summary is None:
-            raise BoneAgeError(f"save_records={folder}: {run.path} is no finished run ({run.state}).")
+            raise BoneAgeError(f"save_records={folder}: {run.path} is not a finished run ({run.state}).")
         if run.predictions is None:
-            raise BoneAgeError(
-                f"save_records={folder}: {run.path} is a record already. Name the run's folder."
-            )
+            raise BoneAgeError(f"save_records={folder}: {run.path} is a record. Give the run's folder.")
     if len(set(names.values())) < len(names):
-        raise BoneAgeError(f"save_records={folder}: two of the runs would have one name.")
+        raise BoneAgeError(f"save_records={folder}: two runs have the same name.")
     return [
         _save_record(run, [other for other in runs if other is not run], folder / names[run.name])
         for run in runs
@@ -59,13 +57,13 @@ def _save_record(run: RunResults, others: list[RunResults], target: Path) -> Pat
     for name in FIGURES:
         figure = run.path / "report" / f"{name}.png"
         if figure.is_file():
-            with Image.open(figure) as image:  # 64 colors draw these as well, in a third of the bytes
+            with Image.open(figure) as image:  # 64 colors suffice, at a third of the size
                 image.convert("RGB").quantize(64).save(new / figure.name, optimize=True)
     if tests:
         text = json.dumps(dict(sorted(tests.items())), indent=1)
         (new / PAIRED_TESTS).write_text(text + "\n", encoding="utf-8")
     if (size := sum(file.stat().st_size for file in new.iterdir())) > MAX_BYTES:
-        raise BoneAgeError(f"{new} has {size} bytes, more than the {MAX_BYTES} of a record.")
+        raise BoneAgeError(f"{new} has {size} bytes; a record may have {MAX_BYTES}.")
     shutil.rmtree(target, ignore_errors=True)
     new.rename(target)
     return target

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from boneage_pl.utils.processes import file_lock
 
-BEST_PUBLISHED = 5.5949  # months: v2 on its own validation rows, once more with new random flips
+BEST_PUBLISHED = 5.5949  # months: v2 on its own validation rows, with new random flips
 # v2 on the challenge's 200 test images: MAE in months with its 95 % interval over images, computed from the
 # predictions that the notebook prints (whole months, no flip) and the challenge's ages.
 PUBLISHED_ON_TEST = (10.03, 8.72, 11.62)
@@ -54,7 +54,7 @@ def curves_caption(experiments: Collection[str]) -> str:
 
 
 def write_published_curves(folder: Path) -> None:
-    """Write the published curves as TensorBoard runs, under the tags of our runs; complete ones are kept."""
+    """Write the published curves as TensorBoard runs with the same tags as ours, unless they exist."""
     from torch.utils.tensorboard import SummaryWriter
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,17 +72,19 @@ def write_published_curves(folder: Path) -> None:
             (folder / stage / _COMPLETE).touch()
 
 
-PublishedResult = tuple[str, float, str]  # whose, MAE in months, source
+PublishedResult = tuple[str, float, str]  # model, MAE in months, source
 
 
 @dataclass(frozen=True)
 class ReferenceTestSet:
-    """One test of the literature.
+    """A test set of the literature.
 
     Args:
-        name, images, ages: what it is: how many radiographs, and where their ages come from.
-        figures: what was reached on it.
-        ids_sha256: SHA-256 of its sorted ids, a line each; empty where they are not known here.
+        name: of the set.
+        images: number of radiographs.
+        ages: source of the ages.
+        figures: published results.
+        ids_sha256: SHA-256 of the sorted ids, one per line; empty if unknown.
     """
 
     name: str
@@ -95,7 +97,7 @@ class ReferenceTestSet:
 TEST = ReferenceTestSet(
     name="RSNA 2017 test set",
     images=200,
-    ages="the mean of six readings",
+    ages="means of six readings",
     figures=(
         ("winner of the challenge", 4.265, "Halabi et al., Radiology 2019"),
         ("ensemble of the challenge's models", 3.79, "Pan et al., Radiology: Artificial Intelligence 2019"),
@@ -121,13 +123,13 @@ VALIDATION = ReferenceTestSet(
     ),
 )
 REPRODUCED: PublishedResult = (
-    "the published v2, on its own validation rows: about half show images that it was trained on",
+    "the published v2 on its own validation rows, about half of which show training images",
     BEST_PUBLISHED,
     "the published description",
 )
 
 
 def identify_test_set(ids: Iterable[str]) -> ReferenceTestSet | None:
-    """Return the test set that these ids are, all of it and nothing else; `None` for others."""
+    """Return the test set with exactly these ids, or `None`."""
     digest = hashlib.sha256("\n".join(sorted(set(ids))).encode()).hexdigest()
-    return next((one for one in (TEST, VALIDATION) if one.ids_sha256 == digest), None)
+    return next((test_set for test_set in (TEST, VALIDATION) if test_set.ids_sha256 == digest), None)

@@ -45,20 +45,20 @@ PUBLISHED_SIZE = 500  # pixels
 
 @dataclass
 class ReportContext:
-    """What a report is about.
+    """Context of a report.
 
     Args:
         title: of the page.
-        subset: the evaluated rows, in words: "the run's own validation images".
+        subset: description of the evaluated rows.
         data: folder of the images.
-        checkpoints: files; several are averaged.
-        record: of the first checkpoint.
-        synthetic: whether the radiographs were drawn.
-        rows_seen_in_validation: how many rows show images that validated a checkpoint: they selected its
-            epoch and calibrated its intervals.
-        views: of each image that predictions are the mean of.
-        run: the content of the training's run.json, where there is one.
-        evaluation: that of the evaluation's; empty where a training writes its own report.
+        checkpoints: paths; several are averaged.
+        record: metadata of the first checkpoint.
+        synthetic: whether the radiographs are synthetic.
+        rows_seen_in_validation: number of rows that show validation images of a checkpoint, which selected
+            its epoch and calibrated its intervals.
+        views: number of averaged views per image.
+        run: content of the training's run.json, if any.
+        evaluation: content of the evaluation's run.json; empty for a training's own report.
     """
 
     title: str
@@ -81,20 +81,20 @@ def write_report(
     measured: dict[str, Any] | None = None,
     figures: dict[str, Figure] | None = None,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Write a report into `folder`; return its numbers, and its figures by name as PNG files.
+    """Write a report into `folder` and return its numbers, and its figures as PNG bytes by name.
 
     Args:
         folder: of the report.
-        about: what it is about.
+        about: context.
         predictions: see `predictions_frame`; further columns are written to predictions.csv too.
         read: ids → uint8 [B, H, W], for the worst cases.
-        measured: further content of metrics.json: `members` of an ensemble, each one's `name` and metrics;
+        measured: further content of metrics.json: `members` of an ensemble with `name` and metrics;
             `paired_comparison` with another model; `robustness`; `coverage`.
-        figures: more figures by name.
+        figures: further figures by name.
     """
     split = about.record.split
-    known = {*split["train"], *split["validation"]}
-    test_set = None if known & set(predictions["id"]) else identify_test_set(predictions["id"])
+    split_ids = {*split["train"], *split["validation"]}
+    test_set = None if split_ids & set(predictions["id"]) else identify_test_set(predictions["id"])
     numbers = {
         "subset": about.subset,
         "data": about.data,
@@ -107,8 +107,8 @@ def write_report(
         **{"members": [], "paired_comparison": None, "robustness": [], "coverage": None},
         **(measured or {}),
     }
-    drawn = {**_figures(about, predictions, numbers, read), **(figures or {})}
-    images = {name: figure_to_png(figure) for name, figure in drawn.items()}
+    all_figures = {**_figures(about, predictions, numbers, read), **(figures or {})}
+    images = {name: figure_to_png(figure) for name, figure in all_figures.items()}
     page = render(
         "report.html",
         title=about.title,
@@ -159,9 +159,9 @@ def _figures(
 
 
 def write_training_report(
-    run: Path, data: BoneAgeDataModule, history: MetricsHistory, ran: dict[str, Any]
+    run: Path, data: BoneAgeDataModule, history: MetricsHistory, run_json: dict[str, Any]
 ) -> dict[str, bytes]:
-    """Write the report of a run's best checkpoint on its own validation images; return its PNG figures."""
+    """Write the report of a run's best checkpoint on its validation images and return its PNG figures."""
     best = load_checkpoint(run / BEST)
     table = validation_predictions(best.metadata)
     about = ReportContext(
@@ -172,15 +172,15 @@ def write_training_report(
         record=replace(best.metadata, epochs=history.rows),
         synthetic=best.metadata.synthetic,
         rows_seen_in_validation=len(table),
-        run=ran,
+        run=run_json,
     )
     return write_report(run / "report", about, table, data.read)[1]
 
 
 def validation_predictions(record: CheckpointMetadata) -> pd.DataFrame:
-    """Return a checkpoint's predictions of its own validation rows, see `predictions_frame`.
+    """Return a checkpoint's predictions for its validation rows, see `predictions_frame`.
 
-    With `predicted_std` in months, if its loss predicts a standard deviation.
+    With `predicted_std` in months if the loss predicts a standard deviation.
     """
     predictions, split = record.validation, record.split
     contents = split.get("pixel_sha256", split["file_sha256"])

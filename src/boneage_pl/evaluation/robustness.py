@@ -21,7 +21,7 @@ def build_conditions(read: ReadPixels, resample: Callable[[Resampling], ReadPixe
 
     Args:
         read: ids → images.
-        resample: the same from the original files, resampled otherwise.
+        resample: resampling filter → the same, decoded from the original files.
     """
     return {
         UNCHANGED: read,
@@ -35,15 +35,15 @@ def _corrupt(read: ReadPixels, change: Corruption, ids: Sequence[str]) -> Pixels
 
 
 def measure_robustness(predictions: pd.DataFrame, months: Mapping[str, pd.Series]) -> list[dict[str, Any]]:
-    """Return a row for each condition, with 95 % intervals, see `bootstrap`.
+    """Return a row per condition, with 95 % intervals, see `bootstrap`.
 
     Args:
         predictions: see `predictions_frame`.
         months: predictions by condition, `clean` first, and by id.
 
     Returns:
-        `name`; `mae`; `absolute_change`, how far predictions are on average from those of the clean images,
-        and `change`, the same with its sign.
+        `name`; `mae`; `absolute_change` and `change`, the mean absolute and signed difference from the
+        predictions for clean images.
     """
     true = predictions["bone_age"].to_numpy(float)
     clean = predictions["id"].map(months[UNCHANGED]).to_numpy(float)
@@ -64,7 +64,7 @@ def measure_robustness(predictions: pd.DataFrame, months: Mapping[str, pd.Series
 
 
 def representative_image(predictions: pd.DataFrame, read: ReadPixels) -> str:
-    """Return the id of an image to show: about the median error, and the most contrast."""
+    """Return the id of an image with about the median error and high contrast."""
     ordered = predictions.drop_duplicates("image").sort_values(["error", "id"])["id"]
     middle = len(ordered) // 2
     ids = ordered.iloc[max(middle - 10, 0) : middle + 11].tolist()

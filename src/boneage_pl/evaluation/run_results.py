@@ -15,24 +15,24 @@ from boneage_pl.training.history import EpochMetrics, MetricsHistory
 from boneage_pl.training.run_dir import is_running, load_run_config, to_plain
 from boneage_pl.training.runs import HYDRA_OVERRIDES, SUMMARY, experiment_of
 
-PAIRED_TESTS = "paired_tests.json"  # a record's tests against others, by their names
+PAIRED_TESTS = "paired_tests.json"  # a record's tests against other runs, by name
 
 
 @dataclass
 class RunResults:
-    """What a run, or another model, reached; an MAE is in months, on its own validation rows.
+    """Results of a run or of another model; MAEs in months, of a run on its validation rows.
 
     Args:
         path: folder of the run or of its record, or the file of predictions.
-        name: that no other of a comparison has.
-        config: its configuration as it was written, not resolved, by dotted key; a file has none.
-        history: its epochs as far as they go.
-        running: whether a process is at work in it.
-        summary: the content of summary.json; `None` until the run is finished.
-        metrics: that of the report's metrics.json; empty until then. Of a file `overall`, `by_sex`, `by_age`.
-        predictions: that of the report's predictions.csv; `None` until then, and in a record.
-        run: that of run.json.
-        paired_tests: of a record, see `paired_comparison`, by the other's name.
+        name: unique within a comparison.
+        config: unresolved configuration by dotted key; empty for a file.
+        history: epochs so far.
+        running: whether a process is training the run.
+        summary: content of summary.json; `None` until the run is finished.
+        metrics: content of the report's metrics.json, empty until then; parts of it for a file.
+        predictions: content of the report's predictions.csv; `None` until then, and for a record.
+        run: content of run.json.
+        paired_tests: tests of a record by the other's name, see `paired_comparison`.
     """
 
     path: Path
@@ -48,9 +48,9 @@ class RunResults:
 
     @property
     def experiment(self) -> str:
-        """The experiment's name, "–" where it is not known."""
-        known = (self.summary or {}).get("experiment") or self.run.get("experiment")
-        return str(known or experiment_of(self.path) or "–")
+        """The experiment's name, "–" if unknown."""
+        name = (self.summary or {}).get("experiment") or self.run.get("experiment")
+        return str(name or experiment_of(self.path) or "–")
 
     @property
     def best(self) -> EpochMetrics | None:
@@ -59,47 +59,47 @@ class RunResults:
 
     @property
     def mae(self) -> dict[str, Any] | None:
-        """The best epoch's MAE, with the ends of its interval once the run is finished."""
+        """MAE of the best epoch, with its interval once the run is finished."""
         if self.metrics:
             return dict(self.metrics["overall"]["mae"])
         return {"value": self.best["val_mae"], "low": None, "high": None} if self.best else None
 
     @property
     def epochs(self) -> int:
-        """How many epochs it has trained."""
+        """Number of trained epochs."""
         return len(self.history.rows)
 
     @property
     def planned(self) -> int:
-        """How many epochs it is to train."""
-        now = self.run.get("config", {}).get("trainer", {})  # a run that goes on may have been given more
-        return int(now.get("max_epochs", self.config["trainer.max_epochs"]))
+        """Number of planned epochs."""
+        trainer = self.run.get("config", {}).get("trainer", {})  # a resumed run may have been given more
+        return int(trainer.get("max_epochs", self.config["trainer.max_epochs"]))
 
     @property
     def finished(self) -> bool:
-        """Whether all of its predictions are made."""
+        """Whether the results are final."""
         return self.summary is not None or self.path.is_file()
 
     @property
     def state(self) -> str:
-        """Its verdict, or how far it is."""
+        """Verdict, or progress of an unfinished run."""
         if self.path.is_file():
             return "a file of predictions"
         if self.summary is not None:
             return str(self.summary["verdict"])
         if not self.epochs:
-            return "running, no epoch yet" if self.running else "ended before its first epoch did"
+            return "running, first epoch" if self.running else "stopped in its first epoch"
         done = f"{self.epochs} of {self.planned} epochs"
         return f"running, {done}" if self.running else f"stopped after {done}"
 
     @property
     def minutes(self) -> float | None:
-        """How long its epochs took, validation included; `None` where it is not recorded."""
+        """Duration of the epochs with validation; `None` if not recorded."""
         return sum(row["seconds"] for row in self.run.get("epochs", [])) / 60 or None
 
     @property
     def device(self) -> str | None:
-        """What it was trained on, in the last session; `None` where it is not recorded."""
+        """Hardware of the last session; `None` if not recorded."""
         sessions = self.run.get("sessions", [])
         if not sessions:
             return None
@@ -108,14 +108,14 @@ class RunResults:
 
 
 def load_results(path: Path, option: str = "runs") -> RunResults:
-    """Read a run's folder, finished or not, a record of it, or a file of predictions.
+    """Read a run folder, finished or not, a record, or a file of predictions.
 
     Args:
-        path: of it.
-        option: that named it, for the error.
+        path: of the folder or file.
+        option: the option that named it, for errors.
 
     Raises:
-        BoneAgeError: it is none of these, or what it holds cannot be read; see `read_predictions`.
+        BoneAgeError: none of these, or unreadable content; see `read_predictions`.
     """
     if path.is_file():
         return RunResults(path, path.stem, predictions=read_predictions(path, option))
@@ -123,31 +123,33 @@ def load_results(path: Path, option: str = "runs") -> RunResults:
 
 
 def add_known_ages(results: list[RunResults]) -> None:
-    """Give files of predictions the bone ages that others have for their images, and metrics.
+    """Add bone ages from the other results, and metrics, to files of predictions.
 
     Raises:
-        BoneAgeError: nobody has an age for a file's images.
+        BoneAgeError: no result has bone ages for a file's images.
     """
-    known = [r.predictions for r in results if r.predictions is not None and "bone_age" in r.predictions]
-    for one in results:
-        if not one.path.is_file() or one.predictions is None:
+    with_ages = [r.predictions for r in results if r.predictions is not None and "bone_age" in r.predictions]
+    for result in results:
+        if not result.path.is_file() or result.predictions is None:
             continue
-        if "bone_age" not in one.predictions:
-            ages = pd.concat(known or [pd.DataFrame({"id": [], "bone_age": []})]).drop_duplicates("id")
+        if "bone_age" not in result.predictions:
+            ages = pd.concat(with_ages or [pd.DataFrame({"id": [], "bone_age": []})]).drop_duplicates("id")
             columns = [name for name in ("id", "bone_age", "male") if name in ages]
-            table = one.predictions.drop(columns=columns[1:], errors="ignore").merge(ages[columns], on="id")
+            table = result.predictions.drop(columns=columns[1:], errors="ignore").merge(
+                ages[columns], on="id"
+            )
             if table.empty:
                 raise BoneAgeError(
-                    f"{one.path}: no other has bone ages (id, bone_age) for its images, and it has none."
+                    f"{result.path}: neither it nor the other results have bone ages (id, bone_age) for it."
                 )
-            one.predictions = with_error(table)
-        one.metrics = metrics_by_part(one.predictions)
+            result.predictions = with_error(table)
+        result.metrics = metrics_by_part(result.predictions)
 
 
 def _load_run(folder: Path) -> RunResults:
     record = (folder / "config.yaml").is_file()
     if not (record or (folder / HYDRA_OVERRIDES).is_file() or (folder / "metrics.csv").is_file()):
-        raise BoneAgeError(f"{folder} holds no run, and no record of one.")
+        raise BoneAgeError(f"{folder} is not the folder of a run or of a record.")
     finished = folder / ("summary.json" if record else SUMMARY)
     report = finished.parent
     running = not finished.is_file() and is_running(folder)
@@ -167,21 +169,21 @@ def _load_run(folder: Path) -> RunResults:
             results.summary = _json(finished)
             results.metrics = _json(report / "metrics.json")
             if not record:
-                missing = {"predicted": [""], "error": [""]}  # "NA" is an id, too
+                missing = {"predicted": [""], "error": [""]}  # "NA" is a valid id
                 results.predictions = pd.read_csv(
                     report / "predictions.csv", dtype={"id": str}, keep_default_na=False, na_values=missing
                 )
                 results.predictions[["id", "male", "bone_age", "error", "seen_in_training"]]
             results.metrics["overall"]["mae"]["value"], results.summary["verdict"]
-        results.planned  # noqa: B018 — it is there
+        results.planned  # noqa: B018 — must be readable
     except (OSError, ValueError, KeyError, TypeError, OmegaConfBaseException) as error:
-        raise BoneAgeError(f"{folder}: what it holds cannot be read ({error!r}).") from error
+        raise BoneAgeError(f"{folder}: unreadable content ({error!r}).") from error
     return results
 
 
 def _config(folder: Path, record: bool) -> dict[str, Any]:
     config = load_run_config(folder, "config", record=record)
-    return to_plain(config, resolve=False)  # what follows from another choice is no choice
+    return to_plain(config, resolve=False)  # interpolations are no choices of their own
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ NOT_LEARNED = 0.8  # above this share: did not learn
 
 @dataclass
 class Summary:
-    """A finished run in numbers; every MAE is in months, on the run's validation rows."""
+    """Numbers of a finished run; MAEs in months on its validation rows."""
 
     experiment: str
     protocol: str
@@ -47,7 +47,7 @@ class Summary:
         split: pd.DataFrame,
         history: MetricsHistory,
     ) -> "Summary":
-        """Sum up a run from its record, split and epochs, at least one of them validated."""
+        """Build the summary from metadata, split and epochs, at least one of them validated."""
         best = history.best
         assert best is not None
         months, constant = constant_predictor(split)
@@ -67,38 +67,38 @@ class Summary:
 
 
 def constant_predictor(split: pd.DataFrame) -> tuple[float, float]:
-    """Return the training rows' median age and its mean absolute error on the validation rows, in months."""
+    """Return the median age of the training rows and its MAE on the validation rows, in months."""
     train = split["subset"] == "train"
     months = float(split.loc[train, "bone_age"].median())
     return months, float((split.loc[~train, "bone_age"] - months).abs().mean())
 
 
 def verdict(best_val_mae: float, constant_mae: float, start_mae: float | None = None) -> str:
-    """Judge a run: `learned`, `barely learned` or `did not learn` (also for NaN).
+    """Return `learned`, `barely learned` or `did not learn` (also for NaN).
 
-    For a warm start, whose MAE on the same rows is `start_mae`, add whether no epoch was better than that.
+    For a warm start, with MAE `start_mae` on the same rows, add if no epoch was better.
     """
     if best_val_mae < LEARNED * constant_mae:
-        words = "learned"
+        outcome = "learned"
     else:
-        words = "barely learned" if best_val_mae <= NOT_LEARNED * constant_mae else "did not learn"
+        outcome = "barely learned" if best_val_mae <= NOT_LEARNED * constant_mae else "did not learn"
     beaten = start_mae is None or best_val_mae < start_mae
-    return words if beaten else f"{words}, and never beat its start"
+    return outcome if beaten else f"{outcome}, and never beat its start"
 
 
 def format_setup(record: CheckpointMetadata, split: pd.DataFrame, initial_weights: str) -> str:
-    """Describe a run before its first step: data, hardware, initial weights, split, constant predictor."""
+    """Describe a run at its start: data, hardware, initial weights, split, constant predictor."""
     train = split.loc[split["subset"] == "train", "id"]
     validation = split.loc[split["subset"] == "validation", "id"]
     seen = validation.isin(training_rows(validation, record.split)).mean()
     months, constant = constant_predictor(split)
     device = "{processes} × {device}".format(**record.numerics).removeprefix("1 × ")
     if record.numerics["processes"] > 1 and record.numerics["device"] == "cpu":
-        device += ", BatchNorm normalizes each process's share of a batch by itself"
+        device += ", BatchNorm statistics are per process"
     leakage = (
-        f"this validation is NOT on new images: {seen:.1%} of its rows show images that were trained on"
+        f"LEAKAGE: {seen:.1%} of the validation rows show training images"
         if seen
-        else "no validation image was trained on"
+        else "no validation image is a training image"
     )
     count = sum(rows for _, rows in record.split.get("draws", []))
     drawn = f"; each epoch draws {count} rows" if count else ""
@@ -115,7 +115,7 @@ def format_setup(record: CheckpointMetadata, split: pd.DataFrame, initial_weight
 
 
 def format_summary(summary: Summary, run: Path, suggested_next: str | None, output_dir: str) -> str:
-    """Format the results, where they are, and the next command."""
+    """Format the results, their paths and the next command."""
     share = f"{summary.best_val_mae / summary.constant_mae:.2f} ×" if summary.constant_mae else "above"
     rows = [
         (
@@ -123,13 +123,17 @@ def format_summary(summary: Summary, run: Path, suggested_next: str | None, outp
             summary.best_val_mae,
             run / "checkpoints" / "best.ckpt",
         ),
-        ("constant predictor", summary.constant_mae, f"{summary.constant_months:.1f} months for everyone"),
+        ("constant predictor", summary.constant_mae, f"{summary.constant_months:.1f} months for every image"),
         (
             "published v2",
             BEST_PUBLISHED,
-            "at 500 px on its own validation rows, which it was partly trained on",
+            "at 500 px on its own validation rows, some of them training images",
         ),
-        ("", PUBLISHED_ON_TEST[0], "on the challenge's 200 test images; neither is this run's validation"),
+        (
+            "",
+            PUBLISHED_ON_TEST[0],
+            "on the challenge's 200 test images; not comparable with this run's validation",
+        ),
     ]
     if summary.start is not None:
         rows.insert(0, (f"{summary.start.experiment}, its start", summary.start.val_mae, summary.start.ckpt))
@@ -150,15 +154,15 @@ def format_summary(summary: Summary, run: Path, suggested_next: str | None, outp
 def write_summary(
     run: Path, summary: Summary, figures: dict[str, bytes], record: CheckpointMetadata, tensorboard: Any
 ) -> None:
-    """Show the report's figures and the hyper-parameters in TensorBoard, if it logs, and write summary.json.
+    """Log figures and hyperparameters to TensorBoard, if enabled, and write summary.json.
 
-    It is the last of a run's files: it says that the run is finished.
+    This file is written last: it marks the run as finished.
     """
     if tensorboard is not None:
         for name, figure in figures.items():
             pixels = np.asarray(Image.open(BytesIO(figure)).convert("RGB"))
             tensorboard.experiment.add_image(f"images/{name}", pixels, summary.epochs, dataformats="HWC")
-        # a step after the last epoch: a run cut off here and resumed purges it from TensorBoard
+        # logged after the last epoch, so that a run resumed from here purges it
         tensorboard.log_hyperparams(
             _hyperparameters(record), {"result/best_val_mae": summary.best_val_mae}, step=summary.epochs
         )
@@ -167,7 +171,7 @@ def write_summary(
 
 
 def _hyperparameters(record: CheckpointMetadata) -> dict[str, Any]:
-    """Return the choices that TensorBoard's HPARAMS page compares runs by."""
+    """Return the hyperparameters for TensorBoard's HPARAMS page."""
     config = record.config
     return {
         "batch_size": config["data"]["batch_size"],
@@ -183,7 +187,7 @@ def _hyperparameters(record: CheckpointMetadata) -> dict[str, Any]:
 
 
 def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN or infinity: write null."""
+    """Replace NaN and infinity by `None`, which JSON can represent."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):

@@ -11,16 +11,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-Table = list[list[str]]  # its first row is the head
+Table = list[list[str]]  # the first row is the header
 
 
 def render(template: str, **content: Any) -> str:
-    """Return a whole HTML document of `templates/<template>`."""
+    """Render `templates/<template>` as an HTML document."""
     return environment("boneage_pl.evaluation", escaped=True).get_template(template).render(**content)
 
 
 def environment(package: str, *, escaped: bool) -> Environment:
-    """Return what fills in a package's templates: with escaping for HTML, without it for other texts."""
+    """Return the Jinja environment of a package's templates, with HTML escaping or without."""
     jinja = Environment(
         loader=PackageLoader(package),
         autoescape=escaped,
@@ -42,7 +42,7 @@ def environment(package: str, *, escaped: bool) -> Environment:
 
 
 def format_table(table: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
-    """Return a table's lines for a terminal, or in Markdown; the first row is the head."""
+    """Format a table for a terminal or in Markdown; the first row is the header."""
     if markdown:
         head, *body = ([cell.replace("|", "\\|") for cell in row] for row in table)
         return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
@@ -52,36 +52,36 @@ def format_table(table: Sequence[Sequence[str]], *, markdown: bool = False) -> s
 
 
 def figure_to_png(figure: Figure, dpi: int = 150) -> bytes:
-    """Return a figure as a PNG file's bytes."""
+    """Return a figure as PNG bytes."""
     file = BytesIO()
     figure.savefig(file, format="png", dpi=dpi)
     return file.getvalue()
 
 
 def with_interval(value: dict[str, Any] | None, digits: int = 2, sign: str = "", unit: str = "") -> str:
-    """Return "5.59 (5.31 to 5.88)" of a value and the ends of its interval; "–" of what is no number."""
+    """Format a value with its interval, "5.59 (5.31 to 5.88)"; "–" if it is missing."""
     if value is None or value["value"] is None:
         return "–"
     form = f"{sign}z.{digits}f"  # z: no -0.00
-    shown = f"{value['value']:{form}}{unit}"
+    text = f"{value['value']:{form}}{unit}"
     if value["low"] is None or value["high"] is None:
-        return shown
-    return f"{shown} ({value['low']:{form}} to {value['high']:{form}})"
+        return text
+    return f"{text} ({value['low']:{form}} to {value['high']:{form}})"
 
 
-def _cell(shown: str) -> Markup:
-    """Return what `with_interval` shows so that a narrow table may break between value and interval."""
-    value, _, interval = shown.partition(" (")
+def _cell(text: str) -> Markup:
+    """Mark up the text of `with_interval` so that a narrow cell can wrap before the interval."""
+    value, _, interval = text.partition(" (")
     return Markup('{}<span class="ci"> ({}</span>').format(value, interval) if interval else escape(value)
 
 
 def number(value: dict[str, Any], digits: int = 2, sign: str = "") -> str:
-    """Return the value alone: "5.59"."""
+    """Format a value without its interval: "5.59"."""
     return "–" if value["value"] is None else f"{value['value']:{sign}.{digits}f}"
 
 
 def percent(value: dict[str, Any], digits: int = 1, *, alone: bool = False) -> str:
-    """Return a share of 1 in percent, with its interval or alone."""
+    """Format a fraction in percent, with its interval or alone."""
     percent = {key: None if part is None else 100 * part for key, part in value.items()}
     return with_interval({**percent, "low": None} if alone else percent, digits, unit=" %")
 

@@ -11,20 +11,20 @@ from tqdm import tqdm
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.files import check_free_space, format_bytes
 
-# What `zipfile` raises for bytes that are no archive, or not the one that was packed.
+# Raised by `zipfile` for damaged archives.
 CORRUPTION_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError)
 
 
 def extract(archive: Path, root: Path, limit: float) -> int:
-    """Extract `archive` into `root`, and archives inside it where they lie; return the number of files.
+    """Extract `archive` and nested archives into `root` and return the number of files.
 
-    `zipfile` keeps every file inside `root` and checks its CRC. Hidden files and `__MACOSX` are left out. A
-    damaged archive is renamed, so that it is downloaded again.
+    `zipfile` keeps files inside `root` and checks CRCs. Hidden files and `__MACOSX` are skipped. A damaged
+    archive is renamed, so that it is downloaded again.
 
     Args:
         archive: a zip file.
-        root: the folder that receives the files.
-        limit: bytes to extract, at most, per byte of an archive.
+        root: the target folder.
+        limit: largest ratio of extracted to compressed bytes.
 
     Raises:
         BoneAgeError: the archive is damaged or extracts to too much, or a file cannot be read or written.
@@ -43,12 +43,12 @@ def extract(archive: Path, root: Path, limit: float) -> int:
     except OSError as error:
         raise BoneAgeError(
             f"{archive} cannot be extracted into {root}: {error.strerror or error}.\n"
-            "Check the disk and its free room, and run the same command again. Nothing was removed."
+            "Check the disk and its free space and run the same command again. Nothing was removed."
         ) from error
 
 
 def set_aside(archive: Path, problem: str) -> BoneAgeError:
-    """Rename a damaged archive, and return the error that says so."""
+    """Rename a damaged archive and return the error."""
     archive.replace(damaged_path(archive))
     return BoneAgeError(
         f"{archive} is damaged: {problem}.\n"
@@ -57,7 +57,7 @@ def set_aside(archive: Path, problem: str) -> BoneAgeError:
 
 
 def damaged_path(archive: Path) -> Path:
-    """Return the name that a damaged archive is given."""
+    """Return the path of a damaged archive after renaming."""
     return archive.with_name(f"{archive.name}.damaged")
 
 
@@ -67,8 +67,8 @@ def _extract(archive: Path, root: Path, limit: float) -> list[Path]:
         size = sum(entry.file_size for entry in entries)
         if size > limit * archive.stat().st_size:
             raise BoneAgeError(
-                f"{archive} would extract to {format_bytes(size)}, over unpack_limit={limit:g} times it:\n"
-                "nothing was extracted. If it is what it should be, pass a larger unpack_limit=."
+                f"{archive} would extract to {format_bytes(size)}, over unpack_limit={limit:g} times it.\n"
+                "Nothing was extracted. If the archive is genuine, raise unpack_limit=."
             )
         check_free_space([(root, size)])
         bar = tqdm(entries, f"extracting {archive.name}", disable=None)
@@ -76,5 +76,5 @@ def _extract(archive: Path, root: Path, limit: float) -> list[Path]:
 
 
 def is_hidden(entry: zipfile.ZipInfo) -> bool:
-    """Return whether an entry is a hidden file, or what a Mac leaves in an archive."""
+    """Whether an entry is a hidden file or macOS metadata."""
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(entry.filename).parts)

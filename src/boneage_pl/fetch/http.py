@@ -18,12 +18,12 @@ from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.files import check_free_space, format_bytes, translate_disk_errors, write_text
 
 log = logging.getLogger(__name__)
-_CHUNK = 1 << 14  # bytes; as much may be lost of a connection that breaks off
+_CHUNK = 1 << 14  # bytes; lost at most if a connection breaks
 _TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
 
 
 class _Session(requests.Session):
-    """A session that follows no redirect from https to http."""
+    """A session that rejects redirects from https to http."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         target = super().get_redirect_target(resp)
@@ -33,22 +33,22 @@ class _Session(requests.Session):
 
 
 def partial_path(target: Path) -> Path:
-    """Return where the bytes of `target` gather until it is whole."""
+    """Return the path of the incomplete download of `target`."""
     return target.with_name(f"{target.name}.part")
 
 
 def download_file(url: str, target: Path, timeout: float, policy: Retry, reserve: float = 0) -> str:
-    """Download `url` to `target`, continuing from its part if that is of the same file; return its ETag.
+    """Download `url` to `target`, resuming a partial download of the same file, and return its ETag.
 
     Args:
-        url: an http or https address.
-        target: a file in a folder that is there.
-        timeout: seconds without a byte, after which a connection counts as broken.
-        policy: how many tries in a row may bring nothing new, and how long to wait between them.
-        reserve: room that the disk must have besides, as a multiple of the file's size.
+        url: http or https address.
+        target: a file in an existing folder.
+        timeout: seconds without data after which a connection is broken.
+        policy: number of retries without progress, and waiting times.
+        reserve: additional free disk space, as a multiple of the file's size.
 
     Raises:
-        BoneAgeError: the server refuses, the connection keeps breaking off, or the disk refuses.
+        BoneAgeError: an error of the server, repeated broken connections, or an error of the disk.
     """
     part, retry = partial_path(target), policy
     log.info("downloading %s", url)
@@ -62,18 +62,20 @@ def download_file(url: str, target: Path, timeout: float, policy: Retry, reserve
                 _record_path(part).unlink(missing_ok=True)
                 return etag
             except requests.RequestException as error:
-                final = isinstance(error, ValueError | exceptions.TooManyRedirects)  # ValueError: no address
+                final = isinstance(
+                    error, ValueError | exceptions.TooManyRedirects
+                )  # ValueError: invalid address
                 if final or "CERTIFICATE_VERIFY_FAILED" in str(error):
                     raise BoneAgeError(f"{url} cannot be downloaded: {error}.") from error
-                came, reason = format_bytes(_size(part)), _reason(error)
+                received, reason = format_bytes(_size(part)), _reason(error)
                 try:
                     retry = (policy if _size(part) > had else retry).increment("GET", url, error=error)
                 except MaxRetryError:
                     raise BoneAgeError(
-                        f"{url} broke off after {came}: {reason}.\n"
-                        "Check the network and the proxy; the same command continues from what has come."
+                        f"{url}: interrupted after {received}: {reason}.\n"
+                        "Check the network and the proxy; the same command resumes the download."
                     ) from error
-                log.warning("%s broke off after %s (%s): trying again", target.name, came, reason)
+                log.warning("%s: interrupted after %s (%s); retrying", target.name, received, reason)
                 retry.sleep(error.response.raw if error.response is not None else None)
             except OSError as error:
                 with translate_disk_errors(part):
@@ -81,10 +83,10 @@ def download_file(url: str, target: Path, timeout: float, policy: Retry, reserve
 
 
 def _continue(session: requests.Session, url: str, part: Path, timeout: float, reserve: float) -> str:
-    """Bring `part` to its end over one connection, and return the file's ETag."""
+    """Complete `part` over one connection and return the file's ETag."""
     record = _read_record(part)
     proof = record.get("etag", "") if record.get("url") == url else ""
-    had = _size(part) if proof.startswith('"') else 0  # a weak ETag proves too little
+    had = _size(part) if proof.startswith('"') else 0  # a weak ETag does not identify the bytes
     if had and had == record.get("size"):
         return str(proof)
     headers = {"Range": f"bytes={had}-", "If-Range": proof} if had else {}
@@ -95,19 +97,19 @@ def _continue(session: requests.Session, url: str, part: Path, timeout: float, r
             part.unlink(missing_ok=True)
             raise requests.ConnectionError("the server's file has changed")
         if status in _TEMPORARY:
-            raise requests.ConnectionError(f"the server responds {status}", response=response)
+            raise requests.ConnectionError(f"HTTP {status}", response=response)
         if not response.ok:
             raise BoneAgeError(
-                f"{url} cannot be downloaded: the server responds {status} {response.reason}.\n"
+                f"{url} cannot be downloaded: HTTP {status} {response.reason}.\n"
                 "The archive may have moved: see the RSNA Pediatric Bone Age Challenge (2017) on rsna.org,\n"
-                "and pass its address as source= or as the archive's own option (--cfg job lists them)."
+                "and pass the address as source= or in the archive's option (--cfg job lists them)."
             )
         had = had if status == 206 else 0
         left = response.headers.get("Content-Length", "")
         size = had + int(left) if left.isdecimal() else None
         if size is not None:
             check_free_space([(part.parent, size - had + int(reserve * size))])
-        if not had:  # in this order no old byte passes for one of the new file
+        if not had:  # truncate before the record, so that old bytes never belong to the new file
             part.write_bytes(b"")
             write_text(_record_path(part), json.dumps({"url": url, "etag": etag, "size": size}))
         bar = tqdm(total=size, initial=had, unit="B", unit_scale=True, desc=part.stem, disable=None)
@@ -118,7 +120,7 @@ def _continue(session: requests.Session, url: str, part: Path, timeout: float, r
             file.flush()
             os.fsync(file.fileno())
     if size is not None and _size(part) != size:
-        raise requests.ConnectionError(f"the connection closed before {format_bytes(size)} had come")
+        raise requests.ConnectionError(f"the connection closed before {format_bytes(size)} were received")
     return etag
 
 
@@ -131,7 +133,7 @@ def _record_path(part: Path) -> Path:
 
 
 def _read_record(part: Path) -> dict[str, Any]:
-    """Return `url`, `etag` and `size` of the file that `part` is a part of, where they are known."""
+    """Return `url`, `etag` and `size` of a partial download, if known."""
     try:
         return dict(json.loads(_record_path(part).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -139,7 +141,7 @@ def _read_record(part: Path) -> dict[str, Any]:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the innermost of the errors that wrap each other: what the system says."""
+    """Return the message of the innermost error."""
     while error.__context__ is not None:
         error = error.__context__
     return str(getattr(error, "strerror", None) or error) or type(error).__name__

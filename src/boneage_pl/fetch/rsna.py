@@ -14,13 +14,13 @@ from boneage_pl.utils.files import write_text
 
 @dataclass(frozen=True)
 class RadiographSet:
-    """One of the challenge's sets.
+    """An image set of the challenge.
 
     Args:
-        name: of the set in `conf/download.yaml`.
-        root: the folder that it is extracted into; the archives lie there meanwhile.
-        count: its images, and the rows of its table.
-        archives: SHA-256 (or `None`) by address, in the order in which they are downloaded.
+        name: in `conf/download.yaml`.
+        root: target folder, also of the archives.
+        count: number of images and table rows.
+        archives: SHA-256 (or `None`) by address, in the order of the downloads.
     """
 
     name: str
@@ -30,49 +30,46 @@ class RadiographSet:
 
     @property
     def record_path(self) -> Path:
-        """The file that records which archives have been extracted."""
+        """Record of the extracted archives."""
         return self.root / ".download.json"
 
     def archive(self, url: str) -> Path:
-        """Return where the archive at `url` lies until it is extracted."""
+        """Return the path of the archive from `url` until it is extracted."""
         return self.root / PurePosixPath(urlsplit(url).path).name
 
     def pending(self) -> list[str]:
-        """Return the addresses of the archives that are not extracted yet.
-
-        A set that is whole with no archive lying there came from elsewhere, from Kaggle say: none is.
-        """
+        """Return the addresses of the archives to extract; none if the set is complete already."""
         done = self._extracted()
         urls = [url for url in self.archives if self.archive(url).name not in done]
-        begun = any(f.exists() for u in urls for f in (self.archive(u), partial_path(self.archive(u))))
-        if urls and not begun:
+        started = any(f.exists() for u in urls for f in (self.archive(u), partial_path(self.archive(u))))
+        if urls and not started:
             with suppress(BoneAgeError):
                 self.check()
                 return []
         return urls
 
     def record(self, archive: str, receipt: dict[str, Any]) -> None:
-        """Record that an archive was extracted: its address, ETag, bytes, SHA-256 and number of files."""
+        """Record an extracted archive with address, ETag, bytes, SHA-256 and number of files."""
         done = self._extracted() | {archive: receipt}
         write_text(self.record_path, json.dumps({"unpacked": done}, indent=2) + "\n")
 
     def check(self) -> None:
-        """Raise `BoneAgeError`, naming the difference, unless every image and row is there."""
+        """Raise `BoneAgeError` unless all images and rows exist."""
         from boneage_pl.data.tables.load import read_table  # imports pandas
 
-        again = f"To download what is missing again, delete {self.record_path} and run the same command."
+        hint = f"To download it again, delete {self.record_path} and run the same command."
         try:
             table = read_table(self.root)
         except BoneAgeError as error:
-            raise BoneAgeError(f"The {self.name} set is not whole. {error}\n{again}") from error
+            raise BoneAgeError(f"The {self.name} set is incomplete. {error}\n{hint}") from error
         if len(table) != self.count:
             raise BoneAgeError(
-                f"The {self.name} set is not whole: {self.root} holds {len(table):,} rows with an image, not "
-                f"{self.count:,}.\n{again}"
+                f"The {self.name} set is incomplete: {self.root} has {len(table):,} rows with an image, not "
+                f"{self.count:,}.\n{hint}"
             )
 
     def _extracted(self) -> dict[str, Any]:
         try:
             return dict(json.loads(self.record_path.read_text(encoding="utf-8"))["unpacked"])
         except (OSError, ValueError, TypeError, KeyError):
-            return {}  # one that cannot be read costs no more than counting or downloading again
+            return {}  # unreadable: count or download again

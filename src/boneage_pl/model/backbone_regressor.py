@@ -1,4 +1,4 @@
-"""Any of timm's backbones, its features joined with the sex, and a linear head."""
+"""Regressor with any timm backbone, the sex, and a linear head."""
 
 from typing import Annotated, Any, Literal
 
@@ -13,24 +13,23 @@ from boneage_pl.model.layers import Float32Linear, Units
 
 
 class BackboneRegressor(nn.Module):
-    """Estimate bone age in months from a radiograph, of any size that the backbone takes, and the sex.
+    """Estimate bone age in months from a radiograph and the sex.
 
     Args:
-        backbone: name of a network of timm's.
-        image_size: side of the images in pixels, to check the backbone with; no weight depends on it.
+        backbone: name of a timm network.
+        image_size: side of the images in pixels, to check the backbone; no weight depends on it.
         channels: 3, or 1, which sums the first layer's weights over the three.
-        sex_features: units of the layer that the sex is fed through, as published.
+        sex_features: units of the layer for the sex, as published.
         hidden_features: units of a layer between features and output; 0 for none.
         dropout: probability, before each of the last layers.
-        num_outputs: N, of the last layer: the first is a bone age, the loss defines the others.
-        output_mean, output_std: months. The first output is in units of `output_std` from `output_mean`, so
-            that it starts near a usual age.
+        num_outputs: N, of the last layer; the first is a bone age, the loss defines the others.
+        output_mean, output_std: months; scale of the first output, so that it starts near a typical age.
         weights: `None` for random ones, `imagenet`, or a file; see `create_backbone`.
-        allow_download: whether ImageNet's may be downloaded.
-        backbone_kwargs: of the backbone's constructor in timm.
+        allow_download: whether to download ImageNet weights.
+        backbone_kwargs: arguments of timm's constructor.
 
     Raises:
-        BoneAgeError: a backbone that does not exist or does not take such images, unavailable weights.
+        BoneAgeError: unknown backbone, unsupported image size, or unavailable weights.
         ValueError: a number out of range.
     """
 
@@ -51,7 +50,7 @@ class BackboneRegressor(nn.Module):
         backbone_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        with torch.device("cpu"):  # not the meta device: some constructors compute with the values
+        with torch.device("cpu"):  # some constructors need values, which the meta device lacks
             self.backbone, self.input = create_backbone(
                 backbone, channels, weights, allow_download, backbone_kwargs or {}
             )
@@ -84,7 +83,7 @@ def _feature_width(network: nn.Module, name: str, channels: int, side: int) -> i
     """Return a backbone's number of features.
 
     Raises:
-        BoneAgeError: it takes no image of that size, or does not output a vector.
+        BoneAgeError: unsupported image size, or an output that is not a vector.
     """
     training = network.training
     try:
@@ -92,7 +91,7 @@ def _feature_width(network: nn.Module, name: str, channels: int, side: int) -> i
             features = network.eval()(torch.zeros(1, channels, side, side))
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
         raise BoneAgeError(
-            f"model.backbone={name} does not take images of {side} × {side} pixels: {first_line(error)}"
+            f"model.backbone={name} does not support images of {side} × {side} pixels: {first_line(error)}"
         ) from error
     finally:
         network.train(training)

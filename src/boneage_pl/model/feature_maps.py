@@ -1,4 +1,4 @@
-"""Find a network's feature maps and hook into them."""
+"""Find feature maps of a network and hook into them."""
 
 from types import TracebackType
 
@@ -8,31 +8,31 @@ from torch.nn import functional as F
 
 from boneage_pl.model.input_spec import get_input_spec
 
-CELLS_PER_SIDE = 4  # a side: what of a map is where; our choice, and measured: see docs/PREDICTION.md
-_EARLY = 8  # times smaller than the image, at most
-_LATE = 8  # cells a side, at least; our choice: fewer show no part of a hand
+CELLS_PER_SIDE = 4  # grid of the pooled features; our choice, measured in docs/PREDICTION.md
+_EARLY = 8  # largest reduction relative to the image
+_LATE = 8  # smallest side in cells; our choice
 
 
 def feature_map_sizes(network: nn.Module, side: int) -> dict[str, int]:
-    """Return the side of each feature map, by the name of the module whose output it is, in their order.
+    """Return the side of each feature map by the name of its module, in order.
 
-    Modules inside one whose output is a map are left out, as they may be one branch of several, except in an
+    Modules inside a module with a feature map are skipped, since they may be branches, except in
     `nn.Sequential`.
 
     Args:
-        network: image and male → output; it is run once, on black.
+        network: image and male → output; run once on a black image.
         side: of the images in pixels.
     """
     sizes: dict[str, int] = {}
     hooks = []
     for name, module in network.named_modules():
 
-        def note(_: nn.Module, __: object, output: object, name: str = name) -> None:
+        def record(_: nn.Module, __: object, output: object, name: str = name) -> None:
             if isinstance(output, Tensor) and output.dim() == 4 and output.shape[1] > 1:
                 sizes.pop(name, None)
                 sizes[name] = min(output.shape[2:])
 
-        hooks.append(module.register_forward_hook(note))
+        hooks.append(module.register_forward_hook(record))
     place = next(network.parameters())
     try:
         with torch.inference_mode():
@@ -46,42 +46,42 @@ def feature_map_sizes(network: nn.Module, side: int) -> dict[str, int]:
 
 
 def _parents(name: str) -> list[str]:
-    """Return the names of the modules that hold one, but for the network itself."""
+    """Return the names of a module's parents, except the network."""
     parts = name.split(".")
     return [".".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def ood_layer(network: nn.Module, side: int) -> str | None:
-    """Return the last map of at least an eighth of the image's side: edges and textures, and where they are.
+    """Return the last feature map with at least an eighth of the image's side; `None` if there is none.
 
-    Deeper maps were trained to ignore much of what distinguishes a hand from other things. `None` for a
-    network without such maps.
+    It represents edges, textures and their positions; deeper maps are trained to ignore much of what
+    distinguishes hands from other objects.
     """
     names = [name for name, cells in feature_map_sizes(network, side).items() if cells * _EARLY >= side]
     return names[-1] if names else None
 
 
 def gradcam_layer(network: nn.Module, side: int) -> str | None:
-    """Return the last map of at least 8 × 8 cells, or else the largest; `None` where there is none."""
+    """Return the last feature map of at least 8 × 8 cells, or else the largest; `None` if there is none."""
     maps = feature_map_sizes(network, side)
     names = [name for name, cells in maps.items() if cells >= _LATE]
     return names[-1] if names else max(maps, key=lambda name: maps[name], default=None)
 
 
-class LayerReached(Exception):  # noqa: N818 - as StopIteration, no error
-    """Ends a forward pass of which the rest is not needed."""
+class LayerReached(Exception):  # noqa: N818 - not an error, like StopIteration
+    """Raised to end a forward pass early."""
 
 
 class FeatureHook:
-    """Keeps a module's last output, averaged over 4 × 4 cells, while its block is open.
+    """Context manager that stores the last output of a module, pooled to 4 × 4 cells.
 
     Args:
-        network: that the module is part of.
-        name: of the module, whose output is a map [B, C, h, w].
-        stop: end every forward pass at the module, by `LayerReached`.
+        network: contains the module.
+        name: of the module, whose output is a feature map [B, C, h, w].
+        stop: end forward passes at the module with `LayerReached`.
 
     Raises:
-        AttributeError: there is no such module.
+        AttributeError: no such module.
     """
 
     def __init__(self, network: nn.Module, name: str, *, stop: bool = False) -> None:

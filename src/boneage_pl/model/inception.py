@@ -12,7 +12,7 @@ from boneage_pl.model.input_spec import NORMALIZATIONS, SYMMETRIC, InputSpec
 from boneage_pl.model.layers import Float32Linear, Units
 from boneage_pl.model.pretrained import IMAGENET, fetch_file, load_weights, read_state_dict
 
-SMALLEST_IMAGE = 107  # pixels; one fewer leaves a 1 × 1 feature map, nothing for the 2 × 2 pool
+SMALLEST_IMAGE = 107  # pixels; smaller images have a 1 × 1 feature map, too small for the 2 × 2 pool
 
 
 def feature_map_side(image_size: int) -> int:
@@ -31,16 +31,17 @@ class InceptionRegressor(nn.Module):
 
     Args:
         image_size: side of the square images in pixels, at least 107; sets the first hidden layer's width.
-        sex_features: width of the layer that the sex is fed through.
-        hidden_features: width of the two hidden layers.
-        weights: `None` for torchvision's random initialization, `imagenet`, or a file of torchvision's names.
-        allow_download: whether ImageNet's weights may be downloaded.
-        normalization: `imagenet` (its mean and standard deviation), `inception` ([-1, 1]), or `None` for what
-            the weights were trained with, and `imagenet` for random ones.
+        sex_features: units of the layer for the sex.
+        hidden_features: units of the two hidden layers.
+        weights: `None` for torchvision's random initialization, `imagenet`, or a file with torchvision's
+            names.
+        allow_download: whether to download ImageNet weights.
+        normalization: `imagenet` (its mean and standard deviation), `inception` ([-1, 1]), or `None` for that
+            of the weights, and `imagenet` for random ones.
 
     Raises:
-        BoneAgeError: an image size that leaves nothing to pool, unknown or unavailable weights.
-        ValueError: a layer without units, an unknown normalization.
+        BoneAgeError: image size too small, or unknown or unavailable weights.
+        ValueError: invalid number of units or normalization.
     """
 
     @validate_call
@@ -57,9 +58,9 @@ class InceptionRegressor(nn.Module):
         check_image_size(image_size)
         self.input = InputSpec()
         pooled = 2048 * (feature_map_side(image_size) // 2) ** 2
-        drawn = torch.get_default_device().type != "meta"  # weights that are loaded later need no values
+        has_values = torch.get_default_device().type != "meta"  # not on the meta device
         self.backbone = inception_v3(
-            weights=None, aux_logits=False, transform_input=False, init_weights=drawn and weights is None
+            weights=None, aux_logits=False, transform_input=False, init_weights=has_values and weights is None
         )
         if weights is not None:
             source = weights
@@ -67,7 +68,7 @@ class InceptionRegressor(nn.Module):
                 source = str(fetch_file(Inception_V3_Weights.IMAGENET1K_V1.url, allow_download))
             values = read_state_dict(source, self.backbone.state_dict())
             load_weights(self.backbone, values, source, ("fc", "AuxLogits"))
-            self.input = SYMMETRIC  # torchvision rescales to [-1, 1] where its weights are used
+            self.input = SYMMETRIC  # torchvision's weights expect [-1, 1]
         if normalization is not None:
             self.input = NORMALIZATIONS[normalization]
         self.backbone.avgpool = nn.MaxPool2d(kernel_size=2, stride=2)  # [B, 2048, 14, 14] → [B, 2048, 7, 7]
@@ -99,9 +100,9 @@ class InceptionRegressor(nn.Module):
 
 
 def check_image_size(image_size: int) -> None:
-    """Raise `BoneAgeError` if images of this side leave nothing for the 2 × 2 max-pool."""
+    """Raise `BoneAgeError` if images are too small for the 2 × 2 max-pool."""
     if image_size < SMALLEST_IMAGE:
         raise BoneAgeError(
-            f"data.image_size={image_size} leaves nothing for the 2 × 2 max-pool after Inception v3:\n"
-            f"use {SMALLEST_IMAGE} pixels or more (500 is the published size)."
+            f"data.image_size={image_size} is too small for the 2 × 2 max-pool after Inception v3:\n"
+            f"use at least {SMALLEST_IMAGE} pixels (published: 500)."
         )

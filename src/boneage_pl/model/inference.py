@@ -1,4 +1,4 @@
-"""From the pixels of a radiograph to months: the module that validates, predicts and is exported."""
+"""Inference module: transforms, normalization, network and output decoding."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
@@ -37,8 +37,8 @@ class MonthsLoss(nn.Module):
         if output.dim() != 2 or output.shape[1] != 1:
             name = getattr(self.loss, "__name__", type(self.loss).__name__)
             raise BoneAgeError(
-                f"model: its output is {list(output.shape)}, and loss={name} takes one number "
-                "an image, [B, 1].\nA loss with a method decode_months(output) → [B] decodes several numbers."
+                f"model: the output has shape {list(output.shape)}, but loss={name} needs [B, 1].\n"
+                "A loss with a method decode_months(output) → [B] can decode several numbers."
             )
         return output.squeeze(1)
 
@@ -52,7 +52,7 @@ class InferenceModule(nn.Module):
 
     Args:
         network: image [B, C, H, W], normalized by its `InputSpec`, and male [B] → output.
-        transforms: of images that are not trained on.
+        transforms: validation transforms.
         loss: see `Loss`.
     """
 
@@ -70,7 +70,7 @@ class InferenceModule(nn.Module):
     def predict_with_std(
         self, image: Tensor, male: Tensor, key: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Predict bone ages as `forward` does, with their standard deviations where the loss has them.
+        """Predict bone ages like `forward`, with standard deviations if the loss has them.
 
         Args:
             image: uint8 [B, 1, H, W].
@@ -82,16 +82,16 @@ class InferenceModule(nn.Module):
         return self.decode_months(output).float(), std
 
     def preprocess(self, image: Tensor, key: Tensor | None = None) -> Tensor:
-        """Transform and normalize images as a validation does.
+        """Transform and normalize images as in validation.
 
         Args:
             image: uint8 [B, 1, H, W].
-            key: int64 [B], from which random transforms draw; `None` without such.
+            key: int64 [B], for random transforms; `None` without such.
 
         Returns:
-            [B, C, H, W], of the network's type.
+            [B, C, H, W] in the network's dtype.
         """
-        if key is None:  # by the image's shape: a length would fix the batch of an exported model
+        if key is None:  # by shape, since a constant would fix the batch size of an exported model
             key = zeros(image.shape[0], dtype=int64, device=image.device)
         with autocast(image.device.type, enabled=False):
             normalized: Tensor = self.normalize(self.transforms(image, key))

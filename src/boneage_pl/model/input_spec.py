@@ -1,4 +1,4 @@
-"""What a network expects as input, and the normalization that produces it."""
+"""Input normalization of networks."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class InputSpec:
     """Normalization of gray values in [0, 1], with a mean and a standard deviation for each channel.
 
-    A network's is its attribute `input`; one without is given the published one. It is saved in every
-    checkpoint, as the weights are.
+    It is a network's attribute `input`, by default the published one, and is saved in checkpoints.
     """
 
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -28,7 +27,7 @@ class InputSpec:
 
 
 SYMMETRIC = InputSpec(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # values from -1 to 1
-NORMALIZATIONS = {"imagenet": InputSpec(), "inception": SYMMETRIC}  # timm's names of the two
+NORMALIZATIONS = {"imagenet": InputSpec(), "inception": SYMMETRIC}  # timm's names
 
 
 def get_input_spec(network: nn.Module) -> InputSpec:
@@ -37,7 +36,7 @@ def get_input_spec(network: nn.Module) -> InputSpec:
 
 
 class Normalize(nn.Module):
-    """Normalize gray images for a network, without a copy to the device or a synchronization in a step.
+    """Normalize gray images for a network, without host-to-device copies or synchronization.
 
     Args:
         spec: the network's normalization, of C channels.
@@ -50,7 +49,9 @@ class Normalize(nn.Module):
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
         mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
-        scaled = torch.arange(256).unsqueeze(1) * (1 / 255)  # torchvision multiplies too: to the bit
+        scaled = torch.arange(256).unsqueeze(1) * (
+            1 / 255
+        )  # multiplication, as in torchvision, to be bit-identical
         for name, values in (("table", (scaled - mean) / std), ("mean", mean), ("std", std)):
             self.register_buffer(name, values, persistent=False)
 

@@ -1,4 +1,4 @@
-"""Layers: a linear one in float32, and TensorFlow's SAME convolution."""
+"""Linear layer in float32, and convolution with TensorFlow's SAME padding."""
 
 from typing import Annotated
 
@@ -7,24 +7,24 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
-Units = Annotated[int, Ge(1)]  # of a layer, which a network's constructor checks
+Units = Annotated[int, Ge(1)]  # validated by the constructors
 
 
 class Float32Linear(nn.Linear):
-    """A linear layer in float32, whatever the rest is in: bfloat16's step is half a month from 64 on."""
+    """A linear layer that always computes in float32, since bfloat16 has steps of half a month above 64."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map [B, F] → float32 [B, N]; float64 where all is."""
+        """Map [B, F] → float32 [B, N], or float64 for such weights."""
         with torch.autocast(input.device.type, enabled=False):
             kind = torch.promote_types(self.weight.dtype, torch.float32)
             return linear(input.to(kind), self.weight.to(kind), self.bias.to(kind))
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution in TensorFlow's SAME padding, without a padded copy of its input; of dilation 1.
+    """A convolution with TensorFlow's SAME padding and dilation 1, without a padded copy of the input.
 
-    Where SAME pads one pixel more at the end than at the beginning, the kernel is given a first row or column
-    of zeros, and both sides are padded alike.
+    If SAME needs one more pixel at the end, the kernel gets a leading row or column of zeros, and both sides
+    are padded equally.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -44,5 +44,5 @@ class SameConv2d(nn.Conv2d):
 
 
 def is_depthwise(network: nn.Module) -> bool:
-    """Whether a network has convolutions that look at each channel alone."""
+    """Whether a network has depthwise convolutions."""
     return any(isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1 for m in network.modules())

@@ -29,11 +29,11 @@ class BoneAgeModule(L.LightningModule):
         network: image [B, C, H, W], normalized by its `InputSpec`, and male [B] → output.
         optimizer: network → optimizer.
         scheduler: optimizer and the run's length → scheduler, or `None` for a constant rate.
-        interval: `epoch` or `step`, when the scheduler steps and what the length is counted in.
+        interval: `epoch` or `step`, the unit of scheduler steps and of `length`.
         length: of the run, in intervals.
         loss: see `boneage_pl.model.inference`; `None` for the published L1.
-        transforms: of training and of validation batches; `None` for the published flip.
-        optimizer_state: of another run's optimizer, that the first step starts from; `None` for a new one.
+        transforms: for training and validation batches; `None` for the published flip.
+        optimizer_state: initial state from another run; `None` for a new one.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class BoneAgeModule(L.LightningModule):
         self.compiled = False
         self.train_mae = MeanAbsoluteError()
         self.val_mae = nn.ModuleList(MeanAbsoluteError() for _ in VAL_METRICS)
-        # the latest validation's predictions: row in the split's side, months
+        # predictions of the latest validation: row in the subset, months
         self.validation: dict[str, list[Any]] = {"row": [], "predicted": []}
 
     @property
     def network(self) -> nn.Module:
-        """The network that is trained."""
+        """The trained network."""
         return self.inference.network
 
     def forward(self, image: Tensor, male: Tensor) -> Tensor:
@@ -73,9 +73,10 @@ class BoneAgeModule(L.LightningModule):
         return self.network(image, male)  # type: ignore[no-any-return]
 
     def compile_network(self, mode: str) -> None:
-        """Compile the network when it is first used.
+        """Compile the network on first use.
 
-        Not the transforms: PyTorch 2.11 compiled a blur behind a change of tone to other pixels on a CPU.
+        Not the transforms: PyTorch 2.11 on CPUs compiled a blur after an intensity change to different
+            pixels.
 
         Args:
             mode: see `torch.compile`.
@@ -85,7 +86,7 @@ class BoneAgeModule(L.LightningModule):
         self._allow_compiling(False)
 
     def _allow_compiling(self, allowed: bool) -> None:
-        """Compile for a first batch, and compute others eagerly if their shape differs, as the last one's."""
+        """Allow compilation for the first batch only, so that the smaller last batch runs eagerly."""
         if self.compiled:
             torch.compiler.set_stance("default" if allowed else "eager_on_recompile")
 
@@ -100,17 +101,17 @@ class BoneAgeModule(L.LightningModule):
         """Return the batch's loss."""
         output = self(batch["image"], batch["male"])
         self.train_mae.update(self.inference.decode_months(output).detach(), batch["bone_age"])
-        if self.trainer.is_last_batch:  # once: logging costs more than a small network's step
+        if self.trainer.is_last_batch:  # logging is slower than a small network's step
             self.log("train_mae", self.train_mae, on_step=False, on_epoch=True, logger=False)
         return self.inference.compute_loss(output, batch["bone_age"])
 
     def on_train_epoch_start(self) -> None:
-        """Drop the last epoch's predictions: this one may not be validated."""
+        """Drop the last epoch's predictions, in case this one is not validated."""
         self.validation = {"row": [], "predicted": []}
         self._allow_compiling(True)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Compile no more in this epoch."""
+        """Disable compilation after the first batch."""
         self._allow_compiling(False)
 
     @property
@@ -119,38 +120,38 @@ class BoneAgeModule(L.LightningModule):
         return bool(self.validation["row"])
 
     def on_validation_epoch_start(self) -> None:
-        """Start collecting predictions; all processes validate the same network."""
+        """Start collecting predictions, with the same BatchNorm statistics in all processes."""
         self._predictions: list[dict[str, Tensor]] = []
         average_batchnorm_statistics(self.network)
         self._allow_compiling(True)
 
     def on_validation_batch_end(self, *_: Any) -> None:
-        """Compile no more in this validation."""
+        """Disable compilation after the first batch."""
         self._allow_compiling(False)
 
     def validation_step(self, batch: Batch, _batch_index: int) -> None:
         """Predict a validation batch."""
         predicted, std = self.inference.predict_with_std(batch["image"], batch["male"], batch["key"])
-        kept = {name: batch[name] for name in ("row", "bone_age", "male")}
-        kept["predicted"] = predicted.clone()  # the next batch overwrites the output of a CUDA graph
+        outputs = {name: batch[name] for name in ("row", "bone_age", "male")}
+        outputs["predicted"] = predicted.clone()  # the next batch overwrites the output of a CUDA graph
         if std is not None:
-            kept["predicted_std"] = std.clone()
-        self._predictions.append(kept)
+            outputs["predicted_std"] = std.clone()
+        self._predictions.append(outputs)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the validation MAEs and keep the predictions for the checkpoint and the figures."""
+        """Log the validation MAEs and store the predictions for checkpoint and figures."""
         parts = self._predictions
-        every = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        months, boys, predicted = every.pop("bone_age"), every.pop("male") > 0.5, every["predicted"]
+        columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        months, boys, predicted = columns.pop("bone_age"), columns.pop("male") > 0.5, columns["predicted"]
         subsets = (torch.ones_like(boys), ~boys, boys)
         for name, metric, rows in zip(VAL_METRICS, self.val_mae, subsets, strict=True):
             assert isinstance(metric, MeanAbsoluteError)
             metric.update(predicted[rows], months[rows])
-            self.log(name, metric.compute(), logger=False)  # of all processes
+            self.log(name, metric.compute(), logger=False)  # over all processes
             metric.reset()
-        kept = [v.float().tolist() if v.is_floating_point() else v.tolist() for v in every.values()]
-        columns = zip(*sorted(gather(list(zip(*kept, strict=True)))), strict=True)
-        self.validation = dict(zip(every, map(list, columns), strict=True))
+        values = [v.float().tolist() if v.is_floating_point() else v.tolist() for v in columns.values()]
+        gathered = zip(*sorted(gather(list(zip(*values, strict=True)))), strict=True)
+        self.validation = dict(zip(columns, map(list, gathered), strict=True))
 
     def build_optimizer(self) -> tuple[Optimizer, Any]:
         """Build the configured optimizer and scheduler."""
@@ -158,20 +159,20 @@ class BoneAgeModule(L.LightningModule):
         return optimizer, self.make_scheduler(optimizer, self.length) if self.make_scheduler else None
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer and the scheduler as Lightning takes them."""
+        """Return optimizer and scheduler for Lightning."""
         optimizer, scheduler = self.build_optimizer()
         if self.optimizer_state is not None:
             load_optimizer_state(optimizer, self.optimizer_state)
             self.optimizer_state = None
         if scheduler is None:
             return optimizer
-        plateau = isinstance(scheduler, ReduceLROnPlateau)  # needs the metric of a validation
+        plateau = isinstance(scheduler, ReduceLROnPlateau)  # needs a validation metric
         every = self.trainer.check_val_every_n_epoch if plateau else 1
         steps = {"scheduler": scheduler, "interval": self.interval, "frequency": every, "monitor": "val_mae"}
         return {"optimizer": optimizer, "lr_scheduler": steps}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step a scheduler where Lightning does, except a plateau scheduler; see `on_train_epoch_end`."""
+        """Step a scheduler, except a plateau scheduler; see `on_train_epoch_end`."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
 
@@ -182,7 +183,7 @@ class BoneAgeModule(L.LightningModule):
         right after a reduction would continue at the old rate.
         """
         if not self.validation_outputs:
-            average_batchnorm_statistics(self.network)  # a validation has done it
+            average_batchnorm_statistics(self.network)  # done by validation otherwise
         scheduler = self.lr_schedulers()
         if not isinstance(scheduler, ReduceLROnPlateau) or not self.validation_outputs:
             return

@@ -1,4 +1,4 @@
-"""Losses beyond those of PyTorch."""
+"""Loss with a distribution over ages."""
 
 from typing import Annotated
 
@@ -14,16 +14,16 @@ from boneage_pl.errors import BoneAgeError
 class AgeDistributionLoss(nn.Module):
     """L1 loss of a regression, and cross-entropy of a distribution over months, with one network.
 
-    The label of the distribution is a normal one (label distribution learning; Gao et al., IEEE TIP 2017).
+    The labels are normal distributions (label distribution learning; Gao et al., IEEE TIP 2017).
     The prediction is the weighted mean of the regression and the distribution's mean.
 
     Args:
-        num_bins: M, one for each month from `first` on.
-        first: lowest month. Three standard deviations below 0, and as many above the oldest child, keep the
-            labels whole: cut off, they would be biased towards the middle (3.1 for 1 month).
-        label_sigma: standard deviation of the label's distribution, in months.
-        regression_weight: of the regression in loss and prediction, 0 to 1.
-        l1_scale: months of absolute error that weigh as much as 1 of cross-entropy.
+        num_bins: M, one per month from `first`.
+        first: lowest month. A margin of three standard deviations at both ends avoids truncated labels, whose
+            mean would be biased (3.1 for 1 month).
+        label_sigma: standard deviation of the label distribution, in months.
+        regression_weight: weight of the regression in loss and prediction, 0 to 1.
+        l1_scale: absolute error in months equivalent to a cross-entropy of 1.
     """
 
     @validate_call
@@ -56,7 +56,7 @@ class AgeDistributionLoss(nn.Module):
         return (likely @ middles.square() - expected.square()).clamp(min=0).sqrt()
 
     def forward(self, output: Tensor, bone_age: Tensor) -> Tensor:
-        """Return the loss: [B, 1 + M] and months [B] → one number."""
+        """Return the loss: [B, 1 + M] and months [B] → scalar."""
         number, logits = self._split_output(output)
         distance = (self.middles - bone_age.unsqueeze(1)) / self.label_sigma  # [B, M]
         labels = (-0.5 * distance.square()).softmax(1)
@@ -67,7 +67,7 @@ class AgeDistributionLoss(nn.Module):
         size = 1 + len(self.middles)
         if output.dim() != 2 or output.shape[1] != size:
             raise BoneAgeError(
-                f"model: its output is {list(output.shape)}, and loss=distribution takes {size} numbers an "
-                f"image.\nA network that has them: model=backbone model.num_outputs={size}"
+                f"model: the output has shape {list(output.shape)}; loss=distribution needs [B, {size}].\n"
+                f"Use model=backbone model.num_outputs={size}"
             )
         return output[:, 0], output[:, 1:]

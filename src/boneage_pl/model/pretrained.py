@@ -28,14 +28,14 @@ _TIMEOUT = 20  # seconds without a byte, our choice
 def read_state_dict(weights: str, names: Collection[str]) -> dict[str, Tensor]:
     """Read a state dict, or the one in a training checkpoint of timm, torchvision or Lightning.
 
-    Nothing that a file pickles beyond tensors and plain values is run.
+    Only tensors and plain values are unpickled.
 
     Args:
         weights: path of a .pth, .pt or .safetensors file.
-        names: a network's own names; a prefix that the file's have in common before them is removed.
+        names: parameter names of the network; a common prefix in the file is removed.
 
     Raises:
-        BoneAgeError: there is no such file, or it is not one of weights.
+        BoneAgeError: missing file, or not a file of weights.
     """
     file = Path(weights)
     if file.suffix not in _SUFFIXES:
@@ -46,14 +46,14 @@ def read_state_dict(weights: str, names: Collection[str]) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             content: Any = load_file(file)
         else:
-            with torch.serialization.safe_globals([argparse.Namespace]):  # timm's options, plain values
+            with torch.serialization.safe_globals([argparse.Namespace]):  # options in timm's checkpoints
                 content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise BoneAgeError(f"model.weights: there is no file {file}.") from error
+        raise BoneAgeError(f"model.weights: no such file: {file}.") from error
     except pickle.UnpicklingError as error:
         raise BoneAgeError(
-            f"model.weights: {file} holds more than tensors, and nothing of it was run. If it is yours,\n"
-            "save its weights alone where it was made: torch.save(model.state_dict(), 'weights.pth')."
+            f"model.weights: {file} contains more than tensors; nothing was executed. If it is yours, save\n"
+            "only the weights: torch.save(model.state_dict(), 'weights.pth')."
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
         raise BoneAgeError(f"model.weights: {file} cannot be read: {first_line(error)}") from error
@@ -70,10 +70,10 @@ def read_state_dict(weights: str, names: Collection[str]) -> dict[str, Tensor]:
 def load_weights(
     network: nn.Module, weights: dict[str, Tensor], source: str, left_out: Collection[str]
 ) -> None:
-    """Load weights into a network, all but those of the layers `left_out`.
+    """Load weights into a network, except those of the layers `left_out`.
 
     Raises:
-        BoneAgeError: one is missing, unexpected, or of another shape.
+        BoneAgeError: missing, unexpected or differently shaped weights.
     """
     dropped = tuple(f"{layer}." for layer in left_out)
     kept = {name: value for name, value in weights.items() if not name.startswith(dropped)}
@@ -81,26 +81,26 @@ def load_weights(
         missing, unexpected = network.load_state_dict(kept, strict=False)
     except RuntimeError as error:
         raise BoneAgeError(
-            f"model.weights: those of {source} do not fit: {' '.join(str(error).split())[:300]}"
+            f"model.weights: weights of {source} do not fit: {' '.join(str(error).split())[:300]}"
         ) from error
     missing = [name for name in missing if not name.startswith(dropped)]
     if missing or unexpected:
         which = [f"{len(names)} are {what} ({', '.join(names[:3])} …)" for what, names in
                  (("missing", missing), ("unexpected", unexpected)) if names]  # fmt: skip
-        raise BoneAgeError(f"model.weights: those of {source} do not fit: {'; '.join(which)}")
+        raise BoneAgeError(f"model.weights: weights of {source} do not fit: {'; '.join(which)}")
     names = ", ".join(sorted(weights.keys() - kept.keys()))
-    log.info("weights of %s%s", source, f"; left out: {names}" if names else "")
+    log.info("weights of %s%s", source, f"; skipped: {names}" if names else "")
 
 
 def fetch_file(url: str, allow_download: bool) -> Path:
-    """Return torch.hub's cached file of weights, downloaded if need be.
+    """Return torch.hub's cached file of weights, downloaded if needed.
 
     Args:
-        url: whose name ends with the first digits of the file's SHA-256, as torchvision's do.
-        allow_download: whether it may be downloaded.
+        url: with the first digits of the file's SHA-256 in its name, as torchvision's have.
+        allow_download: whether to download it.
 
     Raises:
-        BoneAgeError: it is neither there nor to be had, or is damaged.
+        BoneAgeError: not available, or damaged.
     """
     file = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
     digest = file.stem.rpartition("-")[2]
@@ -108,8 +108,8 @@ def fetch_file(url: str, allow_download: bool) -> Path:
         with file.open("rb") as content:
             if not hashlib.file_digest(content, "sha256").hexdigest().startswith(digest):
                 raise BoneAgeError(
-                    f"model.weights={IMAGENET}: {file} is damaged, or was cut short.\n"
-                    "Delete it, and it is downloaded again, or copy it from a machine with network."
+                    f"model.weights={IMAGENET}: {file} is damaged or incomplete.\n"
+                    "Delete it to download it again, or copy it from another machine."
                 )
         return file
     if not allow_download:
@@ -119,16 +119,16 @@ def fetch_file(url: str, allow_download: bool) -> Path:
         with download_timeout():
             file.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(file), digest)
-    except (OSError, RuntimeError) as error:  # no network; a download of another content
+    except (OSError, RuntimeError) as error:  # no network, or another hash
         raise unavailable([str(file), f"{url} ({first_line(error)})"], allow_download) from error
     return file
 
 
 def unavailable(places: list[str], allow_download: bool) -> BoneAgeError:
-    """Return the error for ImageNet weights that are in none of `places`."""
-    tried = "could not be downloaded" if allow_download else "model.allow_download=false forbids a download"
+    """Return the error for ImageNet weights that are not in `places`."""
+    tried = "could not be downloaded" if allow_download else "model.allow_download=false"
     return BoneAgeError(
-        f"model.weights={IMAGENET}: the weights are not on this machine, and {tried}.\n"
+        f"model.weights={IMAGENET}: the weights are not on this machine and {tried}.\n"
         + "".join(f"  {place}\n" for place in places)
         + "Copy the file there, or pass model.weights=<file>, or model.weights=null for random weights."
     )
@@ -136,7 +136,7 @@ def unavailable(places: list[str], allow_download: bool) -> BoneAgeError:
 
 @contextmanager
 def download_timeout() -> Iterator[None]:
-    """Give connections that set no time limit, as torch.hub's, one of seconds."""
+    """Set a timeout for connections without one, such as torch.hub's."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)
     try:

@@ -16,36 +16,36 @@ from boneage_pl.utils.files import atomic_path
 from boneage_pl.utils.optional import import_optional
 
 NAME = "boneage_pl"
-_SCHEME = "99BONEAGE_PL"  # codes of our own begin with 99 (PS3.16, 8)
+_SCHEME = "99BONEAGE_PL"  # private coding schemes begin with 99 (PS3.16, 8)
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-# Type 2 of the patient and the study (PS3.3 C.7.1.1, C.7.2.1): there, if only empty
+# type 2 attributes of patient and study (PS3.3 C.7.1.1, C.7.2.1): required, may be empty
 _IDENTIFYING = ("PatientName", "PatientID", "AccessionNumber", "ReferringPhysicianName", "StudyID")
 _TIMES = {"PatientBirthDate": r"\d{8}", "StudyDate": r"\d{8}", "StudyTime": r"\d{2,6}(\.\d{1,6})?"}
 
 
 def needs_highdicom() -> None:
-    """Import highdicom, see `import_optional`, and let it speak of errors alone."""
+    """Import highdicom, see `import_optional`, and suppress its warnings."""
     import_optional("highdicom", "dicom_sr=true", "dicom")
     logging.getLogger("highdicom").setLevel(logging.ERROR)
-    # once for all: `warnings.catch_warnings` is not safe in threads
+    # globally, since `warnings.catch_warnings` is not thread-safe
     warnings.filterwarnings("ignore", module=r"(highdicom|pydicom)\.")
 
 
 def write_dicom_sr(prediction: Prediction, model: str, level: float, *, identify: bool) -> Path:
-    """Write `build_dicom_sr` beside a prediction's DICOM file, as `<name>_F.sr.dcm`; return its path.
+    """Write a structured report next to the DICOM file, as `<name>_F.sr.dcm`, and return its path.
 
     Args:
-        prediction: with months, of a file.
-        model: see `build_dicom_sr`, as `level` and `identify`.
+        prediction: of a file, with months.
+        model, level, identify: see `build_dicom_sr`.
 
     Raises:
-        BoneAgeError: see `build_dicom_sr`; or a report is there already, or cannot be written.
+        BoneAgeError: see `build_dicom_sr`; or the report exists or cannot be written.
     """
     source = Path(prediction.path)
     path = source.with_name(f"{stem_of(source)}_{prediction.sex}.sr.dcm")
     try:
         if path.exists():
-            raise BoneAgeError(f"{path} is there already, and nothing is written over.")
+            raise BoneAgeError(f"{path} exists already and is not overwritten.")
         content = build_dicom_sr(read_file(source), prediction, model, level, identify=identify)
         with atomic_path(path) as beside:
             beside.write_bytes(content)
@@ -59,58 +59,58 @@ def write_dicom_sr(prediction: Prediction, model: str, level: float, *, identify
 def build_dicom_sr(
     image: bytes, prediction: Prediction, model: str, level: float, *, identify: bool
 ) -> bytes:
-    """Return the content of a Comprehensive 3D SR about a prediction.
+    """Return the bytes of a Comprehensive 3D SR of a prediction.
 
-    The bone age is LOINC 37362-1 in UCUM `mo`, with the algorithm's name and version (TID 4019); beside it
-    the ends of its interval and the difference to the chronological age, and the quality flags as coded
+    The bone age is LOINC 37362-1 in UCUM `mo`, with the algorithm's name and version (TID 4019). The interval
+    bounds and the difference to the chronological age are further measurements, the quality flags coded
     evaluations. The verification flag is UNVERIFIED.
 
     Args:
-        image: the content of the DICOM file that was predicted.
+        image: bytes of the predicted DICOM file.
         prediction: with months.
-        model: what the algorithm was, such as the experiment's name.
-        level: of the prediction's interval.
-        identify: whether patient and study are named as in the image, which a PACS needs to file it by; else
-            the report points to the image by its UIDs and has the sex alone.
+        model: name of the algorithm, such as the experiment's.
+        level: coverage of the prediction interval.
+        identify: copy patient and study from the image, which a PACS needs to file the report; otherwise it
+            refers to the image by UIDs and has only the sex.
 
     Raises:
-        BoneAgeError: highdicom is not installed, the image is out-of-distribution, or the file is no DICOM
-            that has what a report needs.
+        BoneAgeError: highdicom is not installed, the image is out-of-distribution, or the file is not a
+            DICOM file with the required attributes.
     """
     needs_highdicom()
     if "out_of_distribution" in prediction.flags:
-        raise BoneAgeError("out_of_distribution, which is not reported as a measurement.")
+        raise BoneAgeError("out_of_distribution: no measurement is reported.")
     file = BytesIO()
     try:
         _report(_evidence(image, identify=identify), prediction, model, level).save_as(file)
     except BoneAgeError:
         raise
-    except Exception as error:  # highdicom and pydicom raise whatever comes up
-        lacks = " ".join(str(error).split())[:120]
-        raise BoneAgeError(f"it lacks what a report needs ({lacks}).") from error
+    except Exception as error:  # highdicom and pydicom raise many types
+        reason = " ".join(str(error).split())[:120]
+        raise BoneAgeError(f"it lacks required attributes ({reason}).") from error
     return file.getvalue()
 
 
 def _evidence(content: bytes, *, identify: bool) -> Any:
-    """Return the tags of an image that a report repeats, in UTF-8; highdicom would copy many more."""
+    """Return the attributes of an image that the report repeats, in UTF-8; highdicom would copy many more."""
     from pydicom import Dataset, dcmread
 
     image = dcmread(BytesIO(content), force=True, stop_before_pixels=True)
     if "SOPInstanceUID" not in image:
-        raise BoneAgeError("it is no DICOM file, and a report points to one.")
-    kept = Dataset()
-    kept.SpecificCharacterSet = "ISO_IR 192"
+        raise BoneAgeError("not a DICOM file.")
+    evidence = Dataset()
+    evidence.SpecificCharacterSet = "ISO_IR 192"
     for name in _UIDS:
         uid = image[name].value
         if not uid.is_valid:
-            raise ValueError(f"{name} is no UID")
-        setattr(kept, name, uid)
+            raise ValueError(f"{name} is not a valid UID")
+        setattr(evidence, name, uid)
     sex = str(image.get("PatientSex", ""))
-    kept.PatientSex = sex if sex in ("F", "M", "O") else ""
+    evidence.PatientSex = sex if sex in ("F", "M", "O") else ""
     for name in (*_IDENTIFYING, *_TIMES):
         text = str(image.get(name) or "") if identify else ""
-        setattr(kept, name, text if re.fullmatch(_TIMES.get(name, ".*"), text) else "")
-    return kept
+        setattr(evidence, name, text if re.fullmatch(_TIMES.get(name, ".*"), text) else "")
+    return evidence
 
 
 def _report(image: Any, prediction: Prediction, model: str, level: float) -> Any:
@@ -118,19 +118,23 @@ def _report(image: Any, prediction: Prediction, model: str, level: float) -> Any
     from highdicom import sr
     from pydicom.sr.codedict import codes
 
-    def own_code(value: str, meaning: str = "") -> Any:
+    def private_code(value: str, meaning: str = "") -> Any:
         return sr.CodedConcept(value, _SCHEME, meaning or value.replace("_", " "))
 
     bone_age = sr.CodedConcept("37362-1", "LN", "XR Bone age")
-    end = f"end of the {100 * level:g} % prediction interval"
+    bound = f"bound of the {100 * level:g} % prediction interval"
     month = codes.UCUM.Month
     values = [
         (bone_age, prediction.months, month),
-        (own_code("lower", f"Lower {end}"), prediction.lower, month),
-        (own_code("upper", f"Upper {end}"), prediction.upper, month),
-        (own_code("age_difference", "Bone age minus chronological age"), prediction.age_difference, month),
+        (private_code("lower", f"Lower {bound}"), prediction.lower, month),
+        (private_code("upper", f"Upper {bound}"), prediction.upper, month),
         (
-            own_code("age_difference_sd", "The same in standard deviations"),
+            private_code("age_difference", "Bone age minus chronological age"),
+            prediction.age_difference,
+            month,
+        ),
+        (
+            private_code("age_difference_sd", "Bone age minus chronological age in standard deviations"),
             prediction.age_difference_sd,
             codes.UCUM.NoUnits,
         ),
@@ -149,7 +153,8 @@ def _report(image: Any, prediction: Prediction, model: str, level: float) -> Any
             if value is not None
         ],
         qualitative_evaluations=[
-            sr.QualitativeEvaluation(own_code("quality_flag"), own_code(flag)) for flag in prediction.flags
+            sr.QualitativeEvaluation(private_code("quality_flag"), private_code(flag))
+            for flag in prediction.flags
         ],
         finding_sites=[sr.FindingSite(anatomic_location=codes.SCT.Hand)],
         source_images=[sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)],
@@ -167,7 +172,7 @@ def _report(image: Any, prediction: Prediction, model: str, level: float) -> Any
     return sr.Comprehensive3DSR(
         evidence=[image],
         content=content[0],
-        series_number=9000,  # our choice: behind the images
+        series_number=9000,  # our choice: after the images
         series_instance_uid=hd.UID(),
         sop_instance_uid=hd.UID(),
         instance_number=1,

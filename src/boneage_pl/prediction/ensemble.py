@@ -21,7 +21,7 @@ class EnsembleMember:
     """One checkpoint of an ensemble.
 
     Args:
-        path: of the checkpoint.
+        path: checkpoint file.
         tta: see `parse_tta`.
         device: see `BatchPredictor`.
         trusted_config: see `load_for_inference`.
@@ -38,42 +38,42 @@ class EnsembleMember:
         trusted_config: Any = None,
     ) -> None:
         self.path = path
-        reader, checkpoint = load_for_inference(path, trusted_config)
+        module, checkpoint = load_for_inference(path, trusted_config)
         self.metadata: CheckpointMetadata = checkpoint.metadata
         self.tta = parse_tta(tta, self.metadata)
-        self.predictor = BatchPredictor(reader, self.metadata.precision, device)
+        self.predictor = BatchPredictor(module, self.metadata.precision, device)
         self.ood_detector = load_ood_detector(checkpoint, self.predictor)
 
     @property
     def resize_spec(self) -> ResizeSpec:
-        """Its input's size and resize mode."""
+        """Size and resize mode of the input."""
         return self.metadata.resize_spec
 
     def predict_batch(
         self, pixels: Pixels, male: Sequence[bool], sizes: Sequence[tuple[int, int]]
     ) -> tuple[PredictionBatch, Flags]:
-        """Return the mean over test-time augmentations, and the flags that its detector can tell.
+        """Return the mean over test-time augmentations and the detector's flags.
 
         Args:
             pixels: uint8 [B, side, side].
             male: whether each is of a boy.
-            sizes: of their files, width and height.
+            sizes: width and height of the original images.
         """
         detector, flags = self.ood_detector, {}
         if detector and detector.features:
-            with FeatureHook(self.predictor.module.network, detector.layer) as tap:
-                every = [self.predictor(pixels, male)]
-            flags = detector.flag_features(tap.features.numpy())
+            with FeatureHook(self.predictor.module.network, detector.layer) as hook:
+                predictions = [self.predictor(pixels, male)]
+            flags = detector.flag_features(hook.features.numpy())
         else:
-            every = [self.predictor(pixels, male)]
+            predictions = [self.predictor(pixels, male)]
         if detector:
             flags["resolution_mismatch"] = ~detector.matches_resolution(pixels, sizes, self.resize_spec.mode)
-        every += [self.predictor(view(pixels), male) for view in self.tta]
-        return average_predictions(every), flags
+        predictions += [self.predictor(view(pixels), male) for view in self.tta]
+        return average_predictions(predictions), flags
 
 
 def parse_tta(named: Any, metadata: CheckpointMetadata | None = None) -> list[TTATransform]:
-    """Return the test-time augmentations whose predictions are averaged with that of the image itself.
+    """Parse test-time augmentations, which are averaged with the unchanged image.
 
     Args:
         named: `flip`, degrees to rotate by, or a list of both; `None` for those of the checkpoint's
@@ -81,7 +81,7 @@ def parse_tta(named: Any, metadata: CheckpointMetadata | None = None) -> list[TT
         metadata: of the checkpoint.
 
     Raises:
-        BoneAgeError: it is something else.
+        BoneAgeError: another value.
     """
     if named is None:
         named = metadata.config.get("tta") if metadata else None
@@ -94,7 +94,7 @@ def parse_tta(named: Any, metadata: CheckpointMetadata | None = None) -> list[TT
             transforms.append(rotation(view))
         else:
             raise BoneAgeError(
-                f"tta={named}: it is flip, or degrees up to {_MAX_ROTATION} to turn by, or a list of them, "
-                "as in tta=[flip,-5,5]."
+                f"tta={named}: it must be flip, degrees to rotate by (up to {_MAX_ROTATION}), or a list, as "
+                "in tta=[flip,-5,5]."
             )
     return transforms

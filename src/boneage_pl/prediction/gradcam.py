@@ -27,15 +27,15 @@ _MAX_ALPHA = 0.55  # opacity of the strongest cell; our choice: the bones stay v
 
 
 def needs_captum() -> Any:
-    """Return captum's module of methods, see `import_optional`."""
+    """Import `captum.attr`, see `import_optional`."""
     return import_optional("captum.attr", "gradcam_dir=", "explain")
 
 
 def grad_cam(member: EnsembleMember, pixels: Pixels, *, male: bool) -> Heatmap | None:
-    """Return how much each part of an image raised the prediction, or lowered it where it is negative.
+    """Return the signed Grad-CAM heatmap of a prediction: positive where the image raised it.
 
-    Grad-CAM (Selvaraju et al., ICCV 2017) of the months, signed, in the last feature map that has 8 × 8 cells
-    or more; in float32, whatever it was trained in.
+    Grad-CAM (Selvaraju et al., ICCV 2017) of the months in the last feature map with at least 8 × 8 cells, in
+    float32 whatever the training precision.
 
     Args:
         member: the checkpoint.
@@ -43,7 +43,7 @@ def grad_cam(member: EnsembleMember, pixels: Pixels, *, male: bool) -> Heatmap |
         male: the sex to predict for.
 
     Returns:
-        float32 [h, w], in the map's own resolution; `None` of a network without such maps.
+        float32 [h, w], in the resolution of the feature map; `None` for a network without such maps.
 
     Raises:
         BoneAgeError: captum is not installed.
@@ -68,14 +68,14 @@ def grad_cam(member: EnsembleMember, pixels: Pixels, *, male: bool) -> Heatmap |
 
 
 class GradCAMWriter:
-    """Writes an overlay of the first checkpoint's Grad-CAM for each prediction.
+    """Writes a Grad-CAM overlay for each prediction.
 
     Args:
-        folder: where they go; made if it is missing. A file that is there already is kept.
+        folder: output folder, created if missing; existing files are not overwritten.
         member: the checkpoint.
 
     Raises:
-        BoneAgeError: captum is not installed, or the folder cannot be made.
+        BoneAgeError: captum is not installed, or the folder cannot be created.
     """
 
     def __init__(self, folder: Path, member: EnsembleMember) -> None:
@@ -84,18 +84,18 @@ class GradCAMWriter:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise BoneAgeError(f"gradcam_dir={folder} cannot be made: {error.strerror}.") from error
+            raise BoneAgeError(f"gradcam_dir={folder} cannot be created: {error.strerror}.") from error
 
     def write(self, prediction: Prediction, pixels: Pixels) -> Path:
-        """Write a prediction's overlay, and return its path.
+        """Write the overlay of a prediction and return its path.
 
         Raises:
-            BoneAgeError: the network has no such feature map, or the file cannot be written.
+            BoneAgeError: the network has no feature maps, or the file cannot be written.
         """
         assert prediction.male is not None
         heatmap = grad_cam(self.member, pixels, male=prediction.male)
         if heatmap is None:
-            raise BoneAgeError("gradcam_dir=: this network has no feature maps to look at.")
+            raise BoneAgeError("gradcam_dir=: Grad-CAM needs a network with feature maps.")
         stem = f"{stem_of(prediction.path) or 'image'}_{prediction.sex}"
         numbered = (self.folder / f"{stem}{n}.png" for n in chain([""], map("_{}".format, count(2))))
         path = next(path for path in numbered if not path.exists())
@@ -108,11 +108,11 @@ class GradCAMWriter:
 
 
 def colorize(heatmap: Heatmap, max_alpha: float = 1.0) -> Pixels:
-    """Return a map's colors, red where the prediction was raised and blue where it was lowered.
+    """Color a heatmap: red where the prediction was raised, blue where it was lowered.
 
     Args:
         heatmap: [h, w].
-        max_alpha: opacity of the strongest cell; the others' are in proportion.
+        max_alpha: opacity of the strongest cell; proportional for the others.
 
     Returns:
         uint8 [h, w, 4], RGBA.
@@ -124,14 +124,14 @@ def colorize(heatmap: Heatmap, max_alpha: float = 1.0) -> Pixels:
 
 
 def overlay(pixels: Pixels, heatmap: Heatmap, prediction: Prediction) -> Figure:
-    """Draw a map over its image, cell by cell: nothing is smoothed into a resolution that it has not."""
+    """Draw a heatmap over its image without smoothing, which would suggest a finer resolution."""
     side = pixels.shape[0]
     height, width = heatmap.shape
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots(1, 2)
-    for one in axes:
-        one.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
-        one.set_axis_off()
+    for ax in axes:
+        ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
+        ax.set_axis_off()
     axes[1].imshow(colorize(heatmap, _MAX_ALPHA), interpolation="nearest", extent=(0, side, side, 0))
     axes[0].set_title(
         f"{prediction.years_months} ({prediction.months:.1f} months), {prediction.sex}", fontsize=10
@@ -142,5 +142,5 @@ def overlay(pixels: Pixels, heatmap: Heatmap, prediction: Prediction) -> Figure:
         fontsize=10,
     )
     scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(-1, 1), mpl.colormaps[_COLORS])
-    figure.colorbar(scale, ax=axes[1], shrink=0.7, label="of the strongest cell")
+    figure.colorbar(scale, ax=axes[1], shrink=0.7, label="relative to the strongest cell")
     return figure

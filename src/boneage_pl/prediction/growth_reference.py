@@ -6,8 +6,8 @@ SOURCE = (
     "Brush Foundation study, in Greulich and Pyle, Radiographic Atlas of Skeletal Development of the Hand "
     "and Wrist, 2nd edition, Stanford University Press 1959"
 )
-# Chronological age in months, and the standard deviation of skeletal age among children of it, in months; as
-# programs that cite the study have them: the book itself was not at hand.
+# Chronological age and standard deviation of skeletal age, in months, as in programs that cite the study; the
+# book was not available.
 _GIRLS = (
     (3, 0.72), (6, 1.16), (9, 1.36), (12, 1.77), (18, 3.49), (24, 4.64), (30, 5.37), (36, 5.97), (42, 7.48),
     (48, 8.98), (54, 10.73), (60, 11.65), (72, 10.23), (84, 9.64), (96, 10.23), (108, 10.74), (120, 11.73),
@@ -21,14 +21,14 @@ _BOYS = (
 
 
 def skeletal_age_sd(age: float, *, male: bool) -> float | None:
-    """Return the standard deviation of skeletal age among children of an age, in months.
+    """Return the standard deviation of skeletal age at a chronological age, in months.
 
-    Between the table's ages it is interpolated; beyond them (3 months to 16 years of girls, 17 of boys) it is
-    not known. The children were of well-to-do families of Cleveland, Ohio, in the 1930s: others may differ.
+    Linearly interpolated; `None` outside 3 months to 16 years (girls) or 17 (boys). The children were from
+    well-to-do families in Cleveland, Ohio, in the 1930s; others may differ.
 
     Args:
-        age: chronological, in months.
-        male: whether they are boys.
+        age: chronological age in months.
+        male: sex.
     """
     table = _BOYS if male else _GIRLS
     if not table[0][0] <= age <= table[-1][0]:

@@ -12,7 +12,7 @@ from boneage_pl.prediction.types import Prediction, PredictionRequest, Predictio
 from boneage_pl.utils.processes import bounded_map
 
 PREFETCH = 64  # images decoded ahead; our choice: two batches
-MISSING_SEX_MESSAGE = "no sex is known: say sex=F, sex=M or sex=unknown, or give it in a table"
+MISSING_SEX_MESSAGE = "unknown sex: give sex=F, sex=M or sex=unknown, or a table with a column sex"
 
 
 def load_images(
@@ -23,30 +23,29 @@ def load_images(
     *,
     overlap: bool = False,
 ) -> Iterator[PredictionResult]:
-    """Yield what there is to predict of each request, in order: an image and a sex, or an error.
+    """Yield a result with image and sex, or an error, for each request, in order; two for an unknown sex.
 
-    Of an unknown sex it is both. No more than `PREFETCH` images are held. Decoders release the interpreter's
-    lock, so that threads share the cores.
+    At most `PREFETCH` images are in memory. Decoders release the GIL, so threads use all cores.
 
     Args:
         requests: prediction requests.
-        specs: the sizes that the images are brought to.
+        specs: preprocessing of the networks.
         bit_depths: see `load_radiograph`.
-        threads: that decode; 0 to decode in this one.
-        overlap: whether images are decoded while others are predicted, as where a GPU predicts. A network on
-            the same cores is slowed more than that saves: its threads wait for each other at every layer.
+        threads: number of decoding threads; 0 to decode in this one.
+        overlap: decode images while others are predicted, which pays on a GPU. A network on the same cores is
+            slowed down more than that saves, because its threads synchronize at every layer.
     """
     load = partial(_load_image, specs=specs, bit_depths=bit_depths)
     if threads == 0:
         yield from chain.from_iterable(map(load, requests))
         return
-    coming = iter(requests)
+    iterator = iter(requests)
     with ThreadPoolExecutor(threads) as pool:
         try:
             if overlap:
-                yield from chain.from_iterable(bounded_map(pool, load, coming, PREFETCH))
+                yield from chain.from_iterable(bounded_map(pool, load, iterator, PREFETCH))
             else:
-                while part := list(pool.map(load, islice(coming, PREFETCH))):
+                while part := list(pool.map(load, islice(iterator, PREFETCH))):
                     yield from chain.from_iterable(part)
         finally:
             pool.shutdown(cancel_futures=True)
@@ -62,13 +61,13 @@ def _load_image(
             pixels = {spec: spec.apply(radiograph.image) for spec in specs}
     except BadImageError as problem:
         error, flags = problem.reason, ["blank_image"] if problem.reason == BLANK_IMAGE else []
-    except Exception as problem:  # one file of thousands must not end the others
+    except Exception as problem:  # one bad file must not stop the others
         error = f"cannot be read ({type(problem).__name__})"
     tags = radiograph.tags if radiograph else None
-    stated = tags.male if tags else None
+    tag_male = tags.male if tags else None
     sexes: list[bool | None] = [None] if error else [False, True]
     if request.male != "unknown":
-        sexes = [stated if request.male is None else request.male]
+        sexes = [tag_male if request.male is None else request.male]
     results = []
     for male in sexes:
         prediction = Prediction(request.path, male, flags=list(flags), error=error)
@@ -77,7 +76,7 @@ def _load_image(
             prediction.chronological_age = tags.age if tags else None
             if radiograph.mirrored:
                 prediction.flags.append("right_hand")
-            if stated is not None and request.male not in ("unknown", stated, None):
+            if tag_male is not None and request.male not in ("unknown", tag_male, None):
                 prediction.flags.append("sex_mismatch")
         if male is None and not error:
             prediction.error = MISSING_SEX_MESSAGE

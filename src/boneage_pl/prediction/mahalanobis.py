@@ -1,4 +1,4 @@
-"""Distances from a distribution of points, and a limit that new points keep."""
+"""Mahalanobis distance of a low-rank Gaussian, with a tolerance limit."""
 
 from dataclasses import dataclass
 from math import comb, inf
@@ -8,27 +8,26 @@ import torch
 from numpy.typing import NDArray
 
 # All numbers are our choices, see docs/PREDICTION.md.
-_COVERAGE = 0.975  # of new images that each limit lets pass: both flag under 5 %
-_CONFIDENCE = 0.95  # that it does, however few the validation images are
-_MIN_VARIANCE = 1e-6  # of a variance, where points do not differ
+_COVERAGE = 0.975  # share of new images within each limit, so that both flag under 5 %
+_CONFIDENCE = 0.95  # of this coverage, given the number of validation images
+_MIN_VARIANCE = 1e-6  # for constant coordinates
 
 Values = NDArray[np.float32]
 
 
 @dataclass
 class LowRankGaussian:
-    """Probabilistic principal components of standardized points (Tipping and Bishop, J R Stat Soc B 1999).
+    """Probabilistic PCA of standardized points (Tipping and Bishop, J R Stat Soc B 1999).
 
-    A Mahalanobis distance whose small variances are replaced by their mean; of features, it is large
-    for images unlike those of the training (Lee et al., NeurIPS 2018).
+    Its Mahalanobis distance of features detects out-of-distribution images (Lee et al., NeurIPS 2018).
 
     Args:
         mean: [D].
-        scale: [D], each coordinate's deviation.
+        scale: [D], standard deviation of each coordinate.
         directions: [D, K], orthonormal.
-        variances: [K] along them.
-        residual_variance: mean variance in the other directions; 0 where there are none.
-        limit: the distance beyond which a point is none of them.
+        variances: [K], along the directions.
+        residual_variance: mean variance in the other directions; 0 if there are none.
+        limit: largest in-distribution distance.
     """
 
     mean: Values
@@ -39,28 +38,28 @@ class LowRankGaussian:
     limit: float = inf
 
     @classmethod
-    def fit(cls, points: Values, others: Values, rank: int) -> "LowRankGaussian":
-        """Fit points [N, D], with the limit that others [M, D] like them, and new ones, keep."""
+    def fit(cls, points: Values, held_out: Values, rank: int) -> "LowRankGaussian":
+        """Fit to points [N, D], with the tolerance limit of held-out points [M, D]."""
         mean, scale = points.mean(0), points.std(0)
         scale = np.maximum(scale, 1e-4 * scale.max() + 1e-12)
         scaled = torch.from_numpy((points - mean) / scale)
         rank = min(rank, points.shape[1], len(points) // 4)
-        with torch.random.fork_rng(devices=[]):  # it begins with random directions: always the same
+        with torch.random.fork_rng(devices=[]):  # svd_lowrank starts from random directions
             torch.manual_seed(0)
             _, spread, vectors = torch.svd_lowrank(scaled, q=min(rank + 16, *scaled.shape), niter=4)
         variances = (spread[:rank] ** 2 / (len(points) - 1)).clamp(min=_MIN_VARIANCE)
         left = points.shape[1] - rank
         rest = max(float(scaled.var(0).sum() - variances.sum()) / left, _MIN_VARIANCE) if left else 0.0
-        found = cls(mean, scale, vectors[:, :rank].contiguous().numpy(), variances.numpy(), rest)
-        found.limit = tolerance_limit(found.mahalanobis(others))
-        return found
+        fitted = cls(mean, scale, vectors[:, :rank].contiguous().numpy(), variances.numpy(), rest)
+        fitted.limit = tolerance_limit(fitted.mahalanobis(held_out))
+        return fitted
 
     def standardize(self, points: Values) -> Values:
-        """Return points [N, D] in deviations from the mean."""
+        """Standardize points [N, D] by mean and scale."""
         return (points - self.mean) / self.scale
 
     def mahalanobis(self, points: Values) -> Values:
-        """Return the distance of points [N, D], [N]; 1 is usual."""
+        """Return the distances of points, normalized so that 1 is typical: [N, D] → [N]."""
         scaled = self.standardize(points)
         along = scaled @ self.directions
         square = (along**2 / self.variances).sum(1)
@@ -70,13 +69,13 @@ class LowRankGaussian:
 
 
 def tolerance_limit(distances: Values) -> float:
-    """Return what `_COVERAGE` of new distances stay within, with `_CONFIDENCE`: [M] → a limit.
+    """Return the upper tolerance limit for `_COVERAGE` of new distances with `_CONFIDENCE`: [M] → limit.
 
-    One-sided and distribution-free (Wilks, Ann Math Stat 1941): if the share beyond were larger, so few of
-    these would hardly be beyond. Of fewer than 119 it is the largest, which promises less.
+    One-sided and distribution-free (Wilks, Ann Math Stat 1941). With fewer than 119 distances it is the
+    largest, at a lower confidence.
     """
     count, beyond, probability = len(distances), -1, 0.0
-    while probability <= 1 - _CONFIDENCE:  # of so few beyond
+    while probability <= 1 - _CONFIDENCE:
         beyond += 1
         probability += comb(count, beyond) * (1 - _COVERAGE) ** beyond * _COVERAGE ** (count - beyond)
     return float(np.sort(distances)[-max(beyond, 1)])

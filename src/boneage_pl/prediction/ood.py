@@ -1,10 +1,10 @@
-"""Out-of-distribution detection, and which way is up: fitted when a training ends, kept in its checkpoint.
+"""Out-of-distribution and orientation detection, fitted at the end of a training, stored in its checkpoint.
 
-Two distances from the training images, each with a limit set by the validation images: of early features
-(edges, textures, and where they are), and of the power spectrum (how fine the image is). And
-how many pixels a file had for the network's square, since an enlarged copy cannot be as fine as the original.
-A linear classifier of the same features, fitted to turned training images, detects a quarter or half turn.
-No other kind of image is modeled.
+Two Mahalanobis distances from the training images, with limits set by the validation images: of early
+features (edges, textures and their positions) and of the power spectrum (sharpness). In addition, the ratio
+of the file's size to the network's input, since an enlarged copy cannot be as sharp as the original. A linear
+classifier of the same features, fitted to rotated training images, detects rotations by 90° and 180°. No
+other kind of image is modeled.
 """
 
 import logging
@@ -26,25 +26,25 @@ from boneage_pl.training.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 # All numbers are our choices, see docs/PREDICTION.md.
-BANDS = (0.20, 0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.60, 0.71)  # cycles a pixel
-_MAX_SCORE = 5.0  # deviations: no single feature decides which way is up
-_TOLERANCE = 1.1  # of a file's size: a tenth more or fewer pixels is not seen
+BANDS = (0.20, 0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.60, 0.71)  # cycles per pixel
+_MAX_SCORE = 5.0  # standard deviations: clips features, so that no single one decides the orientation
+_TOLERANCE = 1.1  # for the scale ratio: 10 % are not visible
 
 Images = Sequence[Pixels] | Pixels  # uint8 [N, side, side]
-Flags = dict[str, NDArray[np.bool_]]  # [B], by the name of a quality flag
+Flags = dict[str, NDArray[np.bool_]]  # [B], by quality flag
 
 
 @dataclass
 class OODDetector:
-    """Statistics of the training images, to detect others by.
+    """Statistics of the training images for out-of-distribution detection.
 
     Args:
-        layer: the network's module whose output the features are of; empty where it has no maps.
-        features: of the training images and their mirror images; `None` where it has no maps.
+        layer: module of the network whose output are the features; empty for a network without feature maps.
+        features: of the training images and their mirror images; `None` without feature maps.
         spectrum: of the training images.
-        scale_range: the least and the most `scale_ratio` of their files; `None` if not known.
-        orientation: [D + 1, 4], of standardized features and 1, the scores of quarter turns; `None` if not
-            known.
+        scale_range: smallest and largest `scale_ratio` of their files; `None` if unknown.
+        orientation: [D + 1, 4], weights of the linear orientation classifier for standardized features and a
+            constant 1; `None` if unknown.
     """
 
     layer: str
@@ -54,47 +54,47 @@ class OODDetector:
     orientation: Values | None = None
 
     def flag_features(self, points: Values) -> Flags:
-        """Return which images are `out_of_distribution` or `rotated` by a quarter or half turn.
+        """Return which images are `out_of_distribution` or `rotated` by 90° or 180°.
 
         Args:
-            points: [B, D], their features.
+            points: [B, D], features.
 
         Raises:
-            BoneAgeError: they are not of the map that was fitted.
+            BoneAgeError: the number of features differs from the fitted one.
         """
-        known = self.features
-        assert known is not None
-        if points.shape[1:] != known.mean.shape:
+        fitted = self.features
+        assert fitted is not None
+        if points.shape[1:] != fitted.mean.shape:
             raise BoneAgeError(
-                f"the checkpoint's out-of-distribution statistics are of {known.mean.size} features, and its "
-                f"network's {self.layer} gives {points.shape[-1]}: it was not made by this project."
+                f"the checkpoint's out-of-distribution statistics have {fitted.mean.size} features, but "
+                f"{self.layer} of its network has {points.shape[-1]}: it was not written by this project."
             )
-        is_ood = ~(known.mahalanobis(points) <= known.limit)  # also of what is no number
+        is_ood = ~(fitted.mahalanobis(points) <= fitted.limit)  # true for NaN
         rotated = np.zeros(len(points), bool)
         if self.orientation is not None:
-            rotated = (orientation_inputs(known, points) @ self.orientation).argmax(1) != 0
+            rotated = (orientation_inputs(fitted, points) @ self.orientation).argmax(1) != 0
         return {"out_of_distribution": is_ood, "rotated": rotated}
 
     def matches_resolution(
         self, pixels: Images, sizes: Sequence[tuple[int, int]], mode: ResizeMode
     ) -> NDArray[np.bool_]:
-        """Return whether each image is as fine as the training images were: [B].
+        """Return whether the sharpness of each image matches the training images: [B].
 
         Args:
             pixels: uint8 [B, side, side].
-            sizes: of their files, width and height.
-            mode: how they were resized.
+            sizes: width and height of the original images.
+            mode: resize mode.
         """
-        fine = self.spectrum.mahalanobis(power_spectrum_features(pixels)) <= self.spectrum.limit
+        matches = self.spectrum.mahalanobis(power_spectrum_features(pixels)) <= self.spectrum.limit
         if self.scale_range:
             ratios = np.array([scale_ratio(size, pixels[0].shape[-1], mode) for size in sizes])
-            fine &= (self.scale_range[0] / _TOLERANCE <= ratios) & (
+            matches &= (self.scale_range[0] / _TOLERANCE <= ratios) & (
                 ratios <= self.scale_range[1] * _TOLERANCE
             )
-        return fine
+        return matches
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as a checkpoint keeps it: tensors, numbers and strings."""
+        """Return the statistics for a checkpoint: tensors, numbers and strings."""
 
         def stored(value: Any) -> Any:
             return torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
@@ -103,10 +103,10 @@ class OODDetector:
 
     @classmethod
     def from_dict(cls, stored: Any) -> "OODDetector":
-        """Read what `to_dict` wrote, and try it.
+        """Read and check statistics from `to_dict`.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: damaged statistics.
         """
 
         def read(value: Any) -> Any:
@@ -115,53 +115,55 @@ class OODDetector:
             return value.float().numpy() if isinstance(value, Tensor) else value
 
         try:
-            found = cls(**{name: read(value) for name, value in stored.items()})
+            detector = cls(**{name: read(value) for name, value in stored.items()})
             black = np.zeros((2, 8, 8), np.uint8)
-            found.matches_resolution(black, [(8, 8)] * 2, "pad")
-            tried = [(found.spectrum, power_spectrum_features(black))]
-            if found.features:
-                points = np.zeros((2, found.features.mean.size), np.float32)
-                found.flag_features(points)
-                tried.append((found.features, points))
+            detector.matches_resolution(black, [(8, 8)] * 2, "pad")
+            checks = [(detector.spectrum, power_spectrum_features(black))]
+            if detector.features:
+                points = np.zeros((2, detector.features.mean.size), np.float32)
+                detector.flag_features(points)
+                checks.append((detector.features, points))
             with np.errstate(all="ignore"):
-                known = [np.isfinite(one.mahalanobis(points) + one.limit).all() for one, points in tried]
-            if not all(known):
-                raise ValueError("a distance is no number")
+                finite = [np.isfinite(fit.mahalanobis(points) + fit.limit).all() for fit, points in checks]
+            if not all(finite):
+                raise ValueError("a distance is not finite")
         except (TypeError, AttributeError, IndexError, ValueError) as error:
             raise ValueError(f"its out-of-distribution statistics are damaged ({error})") from error
-        return found
+        return detector
 
 
 def scale_ratio(size: tuple[int, int], side: int, mode: ResizeMode) -> float:
-    """Return how many of a file's pixels there are for one of the square's, along a line, at most 1."""
+    """Return the ratio of a file's side to the network's input, at most 1."""
     return min((max(size) if mode == "pad" else min(size)) / side, 1.0)
 
 
 def orientation_inputs(features: LowRankGaussian, points: Values) -> Values:
-    """Return the inputs of the classifier of turns, of points [N, D]: [N, D + 1], clipped, and 1."""
+    """Return the orientation classifier's inputs, clipped features and 1: [N, D] → [N, D + 1]."""
     scores = features.standardize(points).clip(-_MAX_SCORE, _MAX_SCORE)
     return np.pad(scores, ((0, 0), (0, 1)), constant_values=1)
 
 
 def power_spectrum_features(images: Images) -> Values:
-    """Return the shape of the power spectrum of each image: [N, bands − 1], without its height."""
+    """Return the log power spectrum of each image without its mean: [N, bands − 1]."""
     bands = np.stack([_band_energies(pixels) for pixels in images])
-    return (bands - bands.mean(1, keepdims=True))[:, 1:].astype(np.float32)  # they sum to nothing: one less
+    return (bands - bands.mean(1, keepdims=True))[:, 1:].astype(
+        np.float32
+    )  # the sum is 0, so one is redundant
 
 
 def _band_energies(pixels: Pixels) -> Values:
-    """Return the logarithm of an image's mean power in each ring of frequencies."""
+    """Return the logarithm of an image's mean power in each frequency band."""
     window, ring = _frequency_rings(*pixels.shape)
     values = pixels.astype(np.float32)
     power = np.abs(np.fft.rfft2((values - values.mean()) * window)) ** 2
     count = len(BANDS) + 1
-    sums = np.bincount(ring, power.ravel(), count)[1:-1]  # without what lies outside all
+    sums = np.bincount(ring, power.ravel(), count)[1:-1]  # without frequencies outside the bands
     return np.log(sums / np.bincount(ring, minlength=count)[1:-1].clip(1) + 1)
 
 
 @lru_cache(maxsize=4)
 def _frequency_rings(height: int, width: int) -> tuple[Values, NDArray[np.int64]]:
-    """Return what an image is faded out with at its edges, and the ring of each of its frequencies."""
+    """Return the window (Hann) and the band index of each frequency."""
     window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     return window, np.digitize(radius, BANDS).ravel()
@@ -171,15 +173,17 @@ def load_ood_detector(checkpoint: Checkpoint, predictor: BatchPredictor) -> OODD
     """Return a checkpoint's out-of-distribution detector; `None`, with a warning, if it has none.
 
     Raises:
-        BoneAgeError: its statistics cannot be read.
+        BoneAgeError: damaged statistics.
     """
     if checkpoint.ood_statistics is None:
-        why = "its training did not end, or had too few images"
-        log.warning("%s has no out-of-distribution statistics: %s.", checkpoint.path, why)
+        log.warning(
+            "%s has no out-of-distribution statistics (training unfinished or too few images).",
+            checkpoint.path,
+        )
         return None
     try:
         detector = OODDetector.from_dict(checkpoint.ood_statistics)
-        predictor.module.network.get_submodule(detector.layer)  # there must be one
+        predictor.module.network.get_submodule(detector.layer)  # must exist
     except Exception as error:
         raise BoneAgeError(
             f"{checkpoint.path} cannot be read: {first_line(error)}\nDelete it if it is yours."

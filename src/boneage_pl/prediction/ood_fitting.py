@@ -1,4 +1,4 @@
-"""Fit a network's out-of-distribution detector when its training ends, and store it in the checkpoint."""
+"""Fit the out-of-distribution detector at the end of a training and store it in the checkpoint."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -30,10 +30,10 @@ from boneage_pl.utils.progress import progress
 
 log = logging.getLogger(__name__)
 # All numbers are our choices, see docs/PREDICTION.md.
-MAX_IMAGES = 1500  # training images used, and validation images: more change little
-_MIN_IMAGES = 60  # of each; with fewer a limit depends on a single image
-_TURNED_IMAGES = 400  # training images used in each turn; 200 did as well
-_RIDGE = 100.0  # penalty of the classifier; 10 did as well, 1000 flagged more upright hands
+MAX_IMAGES = 1500  # training and validation images used; more change little
+_MIN_IMAGES = 60  # of each; with fewer, a limit depends on a single image
+_ROTATED_IMAGES = 400  # training images used per rotation; 200 did as well
+_RIDGE = 100.0  # ridge penalty of the classifier; 10 did as well, 1000 flagged more upright hands
 _RANK = 64  # principal components of the features
 _BATCH = 32
 
@@ -41,52 +41,52 @@ _BATCH = 32
 def fit_ood_detector(
     predictor: BatchPredictor, train: Images, validation: Images, ratios: Sequence[float] = ()
 ) -> OODDetector | None:
-    """Fit the detector to a trained network and its images; `None` if they are too few.
+    """Fit the detector of a trained network; `None` with too few images.
 
     Args:
         predictor: the network.
-        train: images that it was trained on, uint8 [N, H, W].
-        validation: others of their kind, uint8 [M, H, W]: they set the limits.
-        ratios: `scale_ratio` of the training images' files; empty where they are missing.
+        train: training images, uint8 [N, H, W].
+        validation: validation images, uint8 [M, H, W], which set the limits.
+        ratios: `scale_ratio` of the training images' files; empty if they are missing.
     """
     if min(len(train), len(validation)) < _MIN_IMAGES:
         return None
-    spectrum, expected = power_spectrum_features(train), power_spectrum_features(validation)
-    detector = OODDetector("", None, LowRankGaussian.fit(spectrum, expected, len(BANDS)))
+    spectrum, validation_spectrum = power_spectrum_features(train), power_spectrum_features(validation)
+    detector = OODDetector("", None, LowRankGaussian.fit(spectrum, validation_spectrum, len(BANDS)))
     detector.scale_range = [min(ratios), max(ratios)] if ratios else None
     layer = ood_layer(predictor.module.network, train[0].shape[-1])
     if layer is None:
         return detector
-    # mirrored too, as in training; a sample of them in each quarter turn
-    few = train[:: -(-len(train) // _TURNED_IMAGES)]
-    views = [(train, 0, 1), (train, 0, -1), (validation, 0, 1), *((few, turns, 1) for turns in (1, 2, 3))]
+    # mirrored too, as in training; a sample of them rotated by 90°, 180° and 270°
+    sample = train[:: -(-len(train) // _ROTATED_IMAGES)]
+    views = [(train, 0, 1), (train, 0, -1), (validation, 0, 1), *((sample, turns, 1) for turns in (1, 2, 3))]
     batches = [(k, at) for k, (images, *_) in enumerate(views) for at in range(0, len(images), _BATCH)]
-    found: list[list[Values]] = [[] for _ in views]
+    features: list[list[Values]] = [[] for _ in views]
     with FeatureHook(predictor.module.network, layer, stop=True) as hook:
         for k, at in progress(batches, len(batches), "fitting out-of-distribution statistics", "batches"):
             images, turns, step = views[k]
             batch = np.rot90(np.asarray(images[at : at + _BATCH]), turns, (1, 2))[:, :, ::step]
             with suppress(LayerReached):
                 predictor(np.ascontiguousarray(batch), [False] * len(batch))
-            found[k].append(hook.features.numpy())
-    plain, mirrored, others, *turned = map(np.concatenate, found)
-    turned = [upright := np.concatenate([plain, mirrored]), *turned]
-    if all(np.isfinite(points).all() for points in (others, *turned)):  # else its training diverged
+            features[k].append(hook.features.numpy())
+    plain, mirrored, others, *rotated = map(np.concatenate, features)
+    rotated = [upright := np.concatenate([plain, mirrored]), *rotated]
+    if all(np.isfinite(points).all() for points in (others, *rotated)):  # false if the training diverged
         detector.layer, detector.features = layer, LowRankGaussian.fit(upright, others, _RANK)
-        detector.orientation = fit_orientation(detector.features, turned)
+        detector.orientation = fit_orientation(detector.features, rotated)
     return detector
 
 
-def fit_orientation(features: LowRankGaussian, turned: list[Values]) -> Values:
-    """Return the ridge regression of the turn on features: [D + 1, 4].
+def fit_orientation(features: LowRankGaussian, rotated: list[Values]) -> Values:
+    """Return the weights of a ridge regression from features to the four orientations: [D + 1, 4].
 
     Args:
-        features: of upright images.
-        turned: [N, D] for each of four turns; each weighs alike.
+        features: fitted to upright images.
+        rotated: [N, D] for each of the four orientations, weighted equally.
     """
-    points = orientation_inputs(features, np.concatenate(turned))
-    counts = [len(part) for part in turned]
-    turns = np.eye(len(turned), dtype=np.float32).repeat(counts, axis=0)
+    points = orientation_inputs(features, np.concatenate(rotated))
+    counts = [len(part) for part in rotated]
+    turns = np.eye(len(rotated), dtype=np.float32).repeat(counts, axis=0)
     weighted = points.T * (turns / counts).sum(1, dtype=np.float32) * (sum(counts) / len(counts))
     return np.linalg.solve(
         weighted @ points + _RIDGE * np.eye(len(weighted), dtype=np.float32), weighted @ turns
@@ -97,10 +97,10 @@ def add_ood_statistics(path: Path, read: ReadPixels, paths: Mapping[str, str], c
     """Fit a detector for a run's best checkpoint and store it there, unless it has one.
 
     Args:
-        path: of the checkpoint.
-        read: ids → its images in its square.
-        paths: of the images' files by id, as far as they are known.
-        config: of the run, whose objects may be built: they have just been.
+        path: checkpoint file.
+        read: ids → preprocessed images, uint8 [B, H, W].
+        paths: image files by id, as far as known.
+        config: the run's configuration, which is trusted.
     """
     module, checkpoint = load_for_inference(path, config)
     if checkpoint.ood_statistics is not None:
@@ -120,14 +120,12 @@ def add_ood_statistics(path: Path, read: ReadPixels, paths: Mapping[str, str], c
     try:
         with atomic_path(path) as beside:
             torch.save(content, beside)
-    except (OSError, RuntimeError) as error:  # PyTorch's writer turns what the disk says into the second
-        log.warning(
-            "%s has no out-of-distribution statistics: it cannot be written (%s)", path, first_line(error)
-        )
+    except (OSError, RuntimeError) as error:  # PyTorch's writer raises the second
+        log.warning("out-of-distribution statistics could not be saved to %s (%s)", path, first_line(error))
 
 
 def _sample_ids(checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
-    """Return up to `MAX_IMAGES` training and validation ids; one of the same pixels, none of both."""
+    """Return up to `MAX_IMAGES` training and validation ids, without repeated or shared images."""
     split = checkpoint.metadata.split
     content = split.get("pixel_sha256") or split["file_sha256"]
     sides = [{content.get(i, i): i for i in split[side]} for side in ("train", "validation")]

@@ -1,4 +1,4 @@
-"""`BoneAgePredictor`: bone ages of radiographs, from one checkpoint or several."""
+"""`BoneAgePredictor`: predict with one checkpoint or an ensemble."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -31,7 +31,7 @@ class BoneAgePredictor:
 
     Args:
         members: the checkpoints.
-        level: of the intervals, see `ConformalIntervals`.
+        level: coverage of the intervals, see `ConformalIntervals`.
     """
 
     def __init__(self, members: Sequence[EnsembleMember], level: float = 0.9) -> None:
@@ -50,46 +50,46 @@ class BoneAgePredictor:
         device: str | None = None,
         trusted_config: Any = None,
     ) -> "BoneAgePredictor":
-        """Read what `ckpt` names.
+        """Load the checkpoints that `ckpt` names.
 
         Args:
-            ckpt: a checkpoint's path, a run's folder or an experiment's name, or a sweep's folder: all its
-                runs; or several of these.
-            interval_level: share of new images whose age an interval is to hold.
+            ckpt: a checkpoint's path, a run's folder, an experiment's name, a sweep's folder (all its runs),
+                or several of these.
+            interval_level: nominal coverage of the prediction intervals.
             tta: test-time augmentations: `"flip"`, degrees to rotate by, or a list of both; `None` for those
                 of each checkpoint's experiment, `[]` for none.
-            output_dir: folder in which experiment names are looked up.
-            device: `None` for a GPU where there is one.
-            trusted_config: a configuration of the user's own whose objects a checkpoint may name.
+            output_dir: folder of the runs, for experiment names.
+            device: `None` for a GPU if available.
+            trusted_config: the user's own configuration, whose classes a checkpoint may use.
 
         Raises:
-            BoneAgeError: there is no such checkpoint, it cannot be read, or an option cannot be right.
+            BoneAgeError: missing or unreadable checkpoint, or an invalid option.
         """
         check_coverage_level(interval_level)
-        parse_tta(tta)  # refused before anything is loaded
+        parse_tta(tta)  # rejected before anything is loaded
         names = [ckpt] if isinstance(ckpt, str | PathLike) else list(ckpt)
         paths = find_checkpoints(names, Path(output_dir))
         return cls([EnsembleMember(path, tta, device, trusted_config) for path in paths], interval_level)
 
     def predict(self, images: ImageInput | Sequence[ImageInput], sex: Any = None) -> list[Prediction]:
-        """Return the prediction of each image, or one for each sex where it is unknown.
+        """Return the prediction of each image, or two (a girl's and a boy's) if the sex is unknown.
 
-        That of a file that cannot be read has an `error` instead of months.
+        The prediction of an unreadable file has an `error` instead of months.
 
         Args:
             images: a file, a folder, a pattern, a table (see `expand_inputs`), a file's bytes, a Pillow image
                 or an array of gray values [H, W]; or a list of these.
-            sex: `"F"`, `"M"` or `"unknown"`, of all or of each; `None` where the files or a table say.
+            sex: `"F"`, `"M"` or `"unknown"`, for all or for each; `None` to read it from files or a table.
 
         Raises:
-            BoneAgeError: a name under which there is nothing, or a sex that is none.
+            BoneAgeError: nothing found under a name, or an invalid sex.
 
         Example:
             >>> girl, boy = model.predict("hand.png", sex="unknown")
             >>> girl.sex, boy.sex, girl.lower <= girl.months <= girl.upper
             ('F', 'M', True)
             >>> array = np.asarray(Image.open("hand.png"))
-            >>> [round(one.months) for one in model.predict([array, array], ["F", "M"])] == [
+            >>> [round(p.months) for p in model.predict([array, array], ["F", "M"])] == [
             ...     round(girl.months), round(boy.months)]
             True
         """
@@ -100,54 +100,56 @@ class BoneAgePredictor:
         if len(sexes) != len(listed):
             raise ValueError(f"{len(listed)} images and {len(sexes)} sexes")
         requests: list[PredictionRequest] = []
-        for image, of_one in zip(listed, sexes, strict=True):
+        for image, image_sex in zip(listed, sexes, strict=True):
             if isinstance(image, str | PathLike):
-                requests += expand_inputs([str(image)], of_one)
+                requests += expand_inputs([str(image)], image_sex)
             else:
-                requests.append(PredictionRequest(image, parse_sex(of_one)))
-        return [reading.prediction for reading in self.predict_iter(requests)]
+                requests.append(PredictionRequest(image, parse_sex(image_sex)))
+        return [result.prediction for result in self.predict_iter(requests)]
 
     def predict_iter(
         self, requests: Iterable[PredictionRequest], batch: int = 32
     ) -> Iterator[PredictionResult]:
-        """Yield the result of each request, in order; only a few batches are held in memory.
+        """Yield the results of requests, in order, with only a few batches in memory.
 
         Args:
             requests: see `expand_inputs`.
-            batch: images in a network's batch.
+            batch: batch size.
         """
         first = self.members[0].metadata
-        coming = iter(requests)
-        start = list(islice(coming, 2))
+        iterator = iter(requests)
+        start = list(islice(iterator, 2))
         threads = cores() if len(start) > 1 else 0
         gpu = self.members[0].predictor.device.type != "cpu"
-        every = load_images(chain(start, coming), self.resize_specs, first.bit_depths, threads, overlap=gpu)
-        while part := list(islice(every, batch)):
-            if shown := [result for result in part if not result.prediction.error]:
-                self._fill_predictions(shown)
+        loaded = load_images(
+            chain(start, iterator), self.resize_specs, first.bit_depths, threads, overlap=gpu
+        )
+        while part := list(islice(loaded, batch)):
+            if valid := [result for result in part if not result.prediction.error]:
+                self._fill_predictions(valid)
             yield from part
 
     def _fill_predictions(self, results: list[PredictionResult]) -> None:
-        """Predict; an out-of-distribution image whose negative is in-distribution is taken for a negative."""
+        """Predict; invert an out-of-distribution image if its negative is in-distribution."""
         batch, flags = self._average_members(results)
         odd = np.flatnonzero(flags.get("out_of_distribution", [])).tolist()
         negatives = [_invert(results[at]) for at in odd]
-        found = [(result, batch, flags, at) for at, result in enumerate(results)]
+        sources = [(result, batch, flags, at) for at, result in enumerate(results)]
         if negatives:
-            of_negatives, their_flags = self._average_members(negatives)
+            negative_batch, negative_flags = self._average_members(negatives)
             for k, at in enumerate(odd):
-                if not their_flags["out_of_distribution"][k]:
+                if not negative_flags["out_of_distribution"][k]:
                     results[at].pixels = negatives[k].pixels
                     results[at].prediction.flags.append("inverted")
-                    found[at] = (results[at], of_negatives, their_flags, k)
-        for result, predicted, raised, at in found:
+                    sources[at] = (results[at], negative_batch, negative_flags, k)
+        for result, predicted, raised, at in sources:
             result.prediction.flags += [name for name, applies in raised.items() if applies[at]]
             self._fill_prediction(result.prediction, predicted, at)
 
     def _fill_prediction(self, prediction: Prediction, batch: PredictionBatch, k: int) -> None:
         months = float(batch.months[k])
         if not isfinite(months):
-            prediction.error = "the network's prediction is no number: its training diverged"
+            prediction.error = "the prediction is not finite: the training diverged"
             return
         prediction.months = months
         prediction.std = None if batch.std is None else float(batch.std[k])
@@ -157,7 +159,7 @@ class BoneAgePredictor:
         )
 
     def _average_members(self, results: list[PredictionResult]) -> tuple[PredictionBatch, Flags]:
-        """Return the mean prediction, and the flags of more than half of the members that can tell."""
+        """Return the mean prediction and the flags of more than half of the members with a detector."""
         pixels = {spec: np.stack([result.pixels[spec] for result in results]) for spec in self.resize_specs}
         male = [bool(result.prediction.male) for result in results]
         sizes = [result.radiograph.image.size for result in results if result.radiograph]
@@ -166,12 +168,12 @@ class BoneAgePredictor:
         for _, flags in outputs:
             for name, raised in flags.items():
                 votes.setdefault(name, []).append(raised)
-        flags = {name: np.mean(every, axis=0) > 0.5 for name, every in votes.items()}
+        flags = {name: np.mean(raised, axis=0) > 0.5 for name, raised in votes.items()}
         return average_predictions([predictions for predictions, _ in outputs]), flags
 
 
 def _invert(result: PredictionResult) -> PredictionResult:
-    """Return the result of the image's negative; it is inverted before it is padded."""
+    """Return the result for the negative image, inverted before padding."""
     assert result.radiograph is not None
     image = ImageOps.invert(result.radiograph.image)
     return replace(result, pixels={spec: spec.apply(image) for spec in result.pixels})

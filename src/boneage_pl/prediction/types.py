@@ -7,16 +7,16 @@ from boneage_pl.data.images.radiograph import ImageInput, Radiograph
 from boneage_pl.data.images.resize import Pixels, ResizeSpec
 from boneage_pl.prediction.growth_reference import skeletal_age_sd
 
-# Why a prediction may be wrong, and what to do about it.
+# Quality flags: what is unusual, and what to do about it.
 QUALITY_FLAGS = {
     "out_of_distribution": "unlike the training radiographs: do not rely on the prediction",
-    "resolution_mismatch": "finer or coarser than the training images: resize it the way they were, or train "
-    "on images like it",
-    "rotated": "turned by a quarter or half turn: turn it upright and predict again",
-    "inverted": "bones were dark: the image was inverted, and the prediction is of the result",
+    "resolution_mismatch": "finer or coarser than the training images: resize it like them, or train on "
+    "images like it",
+    "rotated": "rotated by 90° or 180°: rotate it upright and predict again",
+    "inverted": "bones were dark: the image was inverted before prediction",
     "right_hand": "the file's laterality is right: the image was mirrored",
-    "sex_mismatch": "the file's own sex is the other: the prediction is for the sex that was given",
-    "blank_image": "all of it is one gray value",
+    "sex_mismatch": "the file has the other sex: the prediction uses the given one",
+    "blank_image": "all pixels have the same value",
 }
 
 
@@ -25,16 +25,16 @@ class Prediction:
     """Predicted bone age of one radiograph, for one sex.
 
     Args:
-        path: of the file, as given; empty for an image in memory.
-        male: the sex it is predicted for; `None` if none is known, which is an error.
+        path: file path as given; empty for an image in memory.
+        male: sex used for the prediction; `None` if unknown, which is an error.
         months: bone age; `None` if there is no prediction.
-        lower: lower end of the prediction interval in months; `None` if the model has no intervals.
-        upper: its upper end.
+        lower: lower bound of the prediction interval in months; `None` if the model has no intervals.
+        upper: upper bound.
         flags: names from `QUALITY_FLAGS`.
-        notes: what was done to the image, or is known about it.
+        notes: preprocessing steps and remarks.
         chronological_age: in months, if the file has it.
-        std: predictive standard deviation in months; `None` if the model predicts a number alone.
-        error: why there is no prediction; else empty.
+        std: standard deviation of the predicted distribution in months; `None` if the model has none.
+        error: why there is no prediction; empty otherwise.
     """
 
     path: str
@@ -50,24 +50,24 @@ class Prediction:
 
     @property
     def sex(self) -> str:
-        """`F`, `M`, or nothing where it is not known."""
+        """`F`, `M`, or empty if unknown."""
         return "" if self.male is None else "M" if self.male else "F"
 
     @property
     def years_months(self) -> str:
-        """The bone age as people say it: `10 y 4 m`."""
+        """Bone age in years and months: `10 y 4 m`."""
         return "" if self.months is None else format_years_months(self.months)
 
     @property
     def age_difference(self) -> float | None:
-        """Bone age minus chronological age in months; `None` where one is not known."""
+        """Bone age minus chronological age in months; `None` if one is unknown."""
         if self.months is None or self.chronological_age is None:
             return None
         return self.months - self.chronological_age
 
     @property
     def age_difference_sd(self) -> float | None:
-        """The same in standard deviations; `None` where `skeletal_age_sd` has none."""
+        """`age_difference` in standard deviations; `None` where `skeletal_age_sd` has none."""
         if self.age_difference is None or self.chronological_age is None or self.male is None:
             return None
         sd = skeletal_age_sd(self.chronological_age, male=self.male)
@@ -99,19 +99,19 @@ class Prediction:
 
 
 def format_years_months(months: float) -> str:
-    """Return months as years and months: 124.3 → `10 y 4 m`."""
+    """Format months as years and months: 124.3 → `10 y 4 m`."""
     sign, whole = "-" if months < -0.5 else "", abs(round(months))
     return f"{sign}{whole // 12} y {whole % 12} m"
 
 
 @dataclass
 class PredictionRequest:
-    """One radiograph to predict.
+    """A radiograph to predict.
 
     Args:
         image: a path, or an image in memory (see `load_radiograph`).
         male: the child's sex; `None` to read it from the file; `unknown` to predict both.
-        error: why it cannot be predicted; else empty.
+        error: why it cannot be predicted; empty otherwise.
     """
 
     image: ImageInput
@@ -120,7 +120,7 @@ class PredictionRequest:
 
     @property
     def path(self) -> str:
-        """The file's path as it was named; of an image in memory nothing."""
+        """File path as given; empty for an image in memory."""
         return str(self.image) if isinstance(self.image, str) or hasattr(self.image, "__fspath__") else ""
 
 
@@ -129,10 +129,10 @@ class PredictionResult:
     """A prediction and its image.
 
     Args:
-        request: of this prediction.
-        prediction: of the image, for one sex.
-        pixels: by size, uint8 [side, side], as the networks saw it; empty where there is no image.
-        radiograph: as it was opened; `None` where it could not be.
+        request: the prediction request.
+        prediction: for one sex.
+        pixels: network input by preprocessing, uint8 [side, side]; empty without an image.
+        radiograph: the decoded image; `None` if it is unreadable.
     """
 
     request: PredictionRequest

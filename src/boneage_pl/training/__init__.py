@@ -1,1 +1,1 @@
-"""What happens around a training: checks, run folders, checkpoints, resuming, callbacks, logs."""
+"""Configuration checks, run folders, checkpoints, resuming, callbacks and loggers."""

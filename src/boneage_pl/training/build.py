@@ -29,7 +29,7 @@ from boneage_pl.utils.hardware import disable_tf32, keep_freed_memory, syncs_bat
 
 log = logging.getLogger(__name__)
 
-# options of the split, and where a checkpoint's split has them
+# options of the split and their keys in a checkpoint's split record
 _SPLIT_OPTIONS = {
     "split_protocol": "protocol",
     "age_bins": "age_bins",
@@ -38,32 +38,35 @@ _SPLIT_OPTIONS = {
     "fold": "fold",
     "split_seed": "seed",
 }
-COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")  # PyTorch's
+COMPILE_MODES = (
+    "default",
+    "reduce-overhead",
+    "max-autotune",
+    "max-autotune-no-cudagraphs",
+)  # of torch.compile
 
 
-def build_datamodule(
-    cfg: DictConfig, beginning: InitialState, index: DatasetIndex | None
-) -> BoneAgeDataModule:
-    """Build the configured data with the split that the run begins with, exactly so where it is resumed."""
-    # a partial: instantiate() would carry the plain values of `origin` through configuration objects
-    make: Callable[..., BoneAgeDataModule] = instantiate_partial(cfg.data, "data")
-    given: dict[str, Any] = {
-        "origin": beginning.split,
+def build_datamodule(cfg: DictConfig, initial: InitialState, index: DatasetIndex | None) -> BoneAgeDataModule:
+    """Build the data module, with the checkpoint's split for a warm start or a resumed run."""
+    # a partial, since instantiate() would convert the plain values of `origin` to configuration objects
+    build: Callable[..., BoneAgeDataModule] = instantiate_partial(cfg.data, "data")
+    arguments: dict[str, Any] = {
+        "origin": initial.split,
         "index": index,
         "sampler": instantiate_partial(cfg.sampler, "sampler"),
     }
-    if beginning.resumed:
-        given.update(split_file=None, split_from="checkpoint", allow_leakage=False)
-    elif beginning.checkpoint and HydraConfig.initialized():
-        check_split_options(cfg, beginning.checkpoint.metadata, HydraConfig.get().overrides.task)
-    return make(**given)
+    if initial.resumed:
+        arguments.update(split_file=None, split_from="checkpoint", allow_leakage=False)
+    elif initial.checkpoint and HydraConfig.initialized():
+        check_split_options(cfg, initial.checkpoint.metadata, HydraConfig.get().overrides.task)
+    return build(**arguments)
 
 
 def check_split_options(cfg: DictConfig, start: CheckpointMetadata, typed: Iterable[str]) -> None:
-    """Refuse options of the split that are typed, and that the split of the checkpoint overrules.
+    """Reject typed split options that the checkpoint's split would override.
 
     Raises:
-        BoneAgeError: naming the option, and what to add.
+        BoneAgeError: with the option and the alternatives.
     """
     if cfg.data.get("split_file") or cfg.data.get("split_from") != "checkpoint":
         return
@@ -71,13 +74,13 @@ def check_split_options(cfg: DictConfig, start: CheckpointMetadata, typed: Itera
     used["sampler"] = start.config.get("sampler")
     for override in typed:
         name, _, value = override.lstrip("+~").partition("=")
-        now = OmegaConf.select(cfg, name) if name in used else None
-        if name in used and used[name] not in (None, to_plain(now) if isinstance(now, DictConfig) else now):
-            kept = "" if name == "sampler" else f", of {name}={used[name]}"
+        new = OmegaConf.select(cfg, name) if name in used else None
+        if name in used and used[name] not in (None, to_plain(new) if isinstance(new, DictConfig) else new):
+            stored = "" if name == "sampler" else f", with {name}={used[name]}"
             raise BoneAgeError(
-                f"{name}={value}: with ckpt= the checkpoint's split is used{kept}.\n"
-                "Leave it out, or draw another split: data.split_from=new; or new_keep_train, which keeps\n"
-                "every image that the checkpoint was trained on in the training set."
+                f"{name}={value}: ckpt= uses the checkpoint's split{stored}.\n"
+                "Leave it out, or draw a new split with data.split_from=new, or with new_keep_train, which\n"
+                "keeps the checkpoint's training images in the training set."
             )
 
 
@@ -112,25 +115,25 @@ def build_module(
 
 
 def check_compile(mode: bool | str) -> None:
-    """Raise `BoneAgeError` if torch.compile has no such mode."""
+    """Raise `BoneAgeError` for an unknown mode of torch.compile."""
     if mode not in (True, False, *COMPILE_MODES):
-        raise BoneAgeError(f"compile={mode}: there are true, false, {', '.join(COMPILE_MODES)}.")
+        raise BoneAgeError(f"compile={mode}: choose from true, false, {', '.join(COMPILE_MODES)}.")
 
 
 def _unfused(cfg: DictConfig, precision: str) -> DictConfig:
-    """Unfuse the optimizer where gradients are clipped that a fused one would scale."""
+    """Disable a fused optimizer where clipping needs unscaled gradients."""
     if not (cfg.trainer.get("gradient_clip_val") and cfg.optimizer.get("fused") and "mixed" in precision):
         return cfg
-    log.info("optimizer.fused=false: %s gradients of a fused optimizer cannot be clipped", precision)
+    log.info("optimizer.fused=false: gradients in %s cannot be clipped with a fused optimizer", precision)
     return OmegaConf.merge(cfg, {"optimizer": {"fused": False}})  # type: ignore[return-value]
 
 
 def build_trainer(
-    cfg: DictConfig, run: Path, precision: str, own: list[Callback], purge: int | None
+    cfg: DictConfig, run: Path, precision: str, own_callbacks: list[Callback], purge: int | None
 ) -> L.Trainer:
-    """Build the configured trainer, writing under `run`, with the configured callbacks and then our `own`.
+    """Build the configured trainer, which writes under `run`, with the configured and then our own callbacks.
 
-    Epochs from `purge` on are trained again, see `build_loggers`.
+    Loggers drop epochs from `purge` on, see `build_loggers`.
     """
     bar = sys.stderr.isatty() if cfg.trainer.enable_progress_bar is None else cfg.trainer.enable_progress_bar
     callbacks = [c for c in instantiate(cfg.callbacks, "callbacks").values() if c is not None]
@@ -144,9 +147,9 @@ def build_trainer(
         benchmark=cfg.trainer.benchmark and not cfg.trainer.get("deterministic"),
         plugins=[AtomicCheckpointIO()],
         logger=build_loggers(cfg.get("logger"), run, purge),
-        callbacks=[*callbacks, *([TQDMProgressBar(leave=False)] if bar else []), *own],
+        callbacks=[*callbacks, *([TQDMProgressBar(leave=False)] if bar else []), *own_callbacks],
         default_root_dir=run,
-        **({"fast_dev_run": False} if "fast_dev_run" in cfg.trainer else {}),  # done by then: see preflight
+        **({"fast_dev_run": False} if "fast_dev_run" in cfg.trainer else {}),  # applied by preflight
     )
     disable_tf32()
     if trainer.strategy.root_device.type == "cpu":

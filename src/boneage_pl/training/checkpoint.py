@@ -25,43 +25,42 @@ from boneage_pl.training.trusted_targets import check_trusted_targets, iter_targ
 
 log = logging.getLogger(__name__)
 
-PREFIX = "inference.network."  # before the names of a network's weights in a checkpoint
+PREFIX = "inference.network."  # of the network's weights in a checkpoint
 
 
 def check_zip_integrity(path: Path) -> None:
-    """Read a checkpoint's bytes once and compare their checksums, which PyTorch does not.
+    """Verify the checksums of a checkpoint, which PyTorch does not.
 
     Raises:
-        ValueError: it is damaged, or its parts are compressed, as PyTorch's are not and a bomb's would be.
+        ValueError: damaged, or compressed, as in a decompression bomb but not in PyTorch's files.
     """
     with ZipFile(path) as archive:
-        parts = archive.infolist()
-        if any(part.compress_type != ZIP_STORED for part in parts):
-            raise ValueError("its parts are compressed, which PyTorch's are not")
-        if sum(part.file_size for part in parts) > path.stat().st_size:
-            raise ValueError("its parts overlap")
+        entries = archive.infolist()
+        if any(entry.compress_type != ZIP_STORED for entry in entries):
+            raise ValueError("its entries are compressed")
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError("its entries overlap")
         if damaged := archive.testzip():
-            raise ValueError(f"it is damaged, {damaged} first")
+            raise ValueError(f"{damaged} is damaged")
 
 
 @dataclass
 class Checkpoint:
-    """A checkpoint's content; its tensors keep the file mapped."""
+    """Content of a checkpoint; tensors are memory-mapped."""
 
     path: Path
     weights: dict[str, Tensor]
     metadata: CheckpointMetadata
-    training: dict[str, Any] = field(
-        default_factory=dict
-    )  # Lightning's state of optimizer, scheduler and loops
-    ood_statistics: Any = None  # see `boneage_pl.prediction.ood`; `None` before the training has ended
+    # state of optimizer, scheduler and loops (Lightning)
+    training: dict[str, Any] = field(default_factory=dict)
+    ood_statistics: Any = None  # see `boneage_pl.prediction.ood`; `None` before the end of the training
 
     def release(self) -> None:
-        """Drop the tensors, once they have been copied."""
+        """Drop the tensors after they have been copied."""
         self.weights, self.training = {}, {}
 
 
-# Lightning's state, and its types
+# Lightning's training state and its types
 TRAINING: dict[str, type] = {
     "epoch": int,
     "global_step": int,
@@ -72,12 +71,12 @@ TRAINING: dict[str, type] = {
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of this project, or a safetensors export of one; the file stays mapped.
+    """Load a checkpoint or a safetensors export of one, memory-mapped.
 
-    What a file pickles beyond tensors and plain values is never run.
+    Only tensors and plain values are unpickled; no code is executed.
 
     Raises:
-        BoneAgeError: not a checkpoint, damaged, or not one of this project's.
+        BoneAgeError: not a checkpoint of this project, or damaged.
     """
     try:
         if path.suffix == SUFFIX:
@@ -93,12 +92,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
         record = CheckpointMetadata.from_dict(content["boneage_pl"])
         if not all(isinstance(value, Tensor) for value in weights.values()):
             raise TypeError("tensors in its weights")
-        rest = {key: content.get(key) for key in TRAINING}
-        return Checkpoint(path, weights, record, rest, content.get("ood_statistics"))
+        training = {key: content.get(key) for key in TRAINING}
+        return Checkpoint(path, weights, record, training, content.get("ood_statistics"))
     except pickle.UnpicklingError as error:
         raise BoneAgeError(
-            f"{path} holds more than tensors and plain values; nothing of it was run.\n"
-            "A checkpoint of this project does not: do not trust that file."
+            f"{path} contains more than tensors and plain values, unlike checkpoints of this project.\n"
+            "Nothing of it was executed. Do not trust the file."
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, BadZipFile, zlib.error, OverflowError) as error:
         raise BoneAgeError(f"{path} cannot be read as a checkpoint: {first_line(error)}") from error
@@ -110,13 +109,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def load_for_inference(path: Path, trusted_config: Any = None) -> tuple[InferenceModule, Checkpoint]:
-    """Return the module that predicts as a checkpoint's run did in its validation, and the checkpoint.
+    """Return the inference module of a checkpoint, as in its run's validation, and the checkpoint.
 
-    Nothing is built that does not belong to the project in its place, or to `trusted_config`.
+    Only the project's own classes, and those in `trusted_config`, are instantiated.
 
     Args:
-        path: of the checkpoint; its weights are mapped, not copied.
-        trusted_config: a configuration that the user has typed; the objects that it names may be built too.
+        path: checkpoint file; weights are memory-mapped.
+        trusted_config: configuration typed by the user.
 
     Raises:
         BoneAgeError: see `load_checkpoint`, `check_trusted_targets` and `build_network`.
@@ -126,8 +125,8 @@ def load_for_inference(path: Path, trusted_config: Any = None) -> tuple[Inferenc
     try:
         named = OmegaConf.create({group: config[group] for group in ("model", "loss", "transforms")})
         transforms: Any = OmegaConf.to_container(named.transforms, resolve=True)
-        named.transforms = {"validation": transforms.get("validation")}  # the training's are not needed
-        resolved = OmegaConf.to_container(named, resolve=True)  # an interpolation may make a table of a text
+        named.transforms = {"validation": transforms.get("validation")}  # training transforms are not needed
+        resolved = OmegaConf.to_container(named, resolve=True)  # an interpolation may yield a table
     except (OmegaConfBaseException, KeyError, ValueError, AttributeError) as error:
         raise BoneAgeError(f"{path}: its configuration cannot be resolved: {error}") from error
     check_trusted_targets(resolved, dict(iter_targets(trusted_config)))
@@ -135,22 +134,22 @@ def load_for_inference(path: Path, trusted_config: Any = None) -> tuple[Inferenc
     network = build_network(checkpoint, named.model, mapped=True)
     loss = instantiate(named.loss, "loss")
     module = InferenceModule(network, Compose.from_config(steps, random=False), loss)
-    checkpoint.release()  # the network has them
+    checkpoint.release()
     return module, checkpoint
 
 
 def build_network(checkpoint: Checkpoint, model: DictConfig, *, mapped: bool = False) -> nn.Module:
-    """Build the network that `model` describes, with a checkpoint's weights and normalization.
+    """Build a network with a checkpoint's weights and normalization.
 
     Args:
-        checkpoint: whose weights are loaded.
-        model: the configuration; a `normalization` in it replaces the checkpoint's.
-        mapped: whether the weights may stay in the file, for inference.
+        checkpoint: provides the weights.
+        model: configuration of the network; its `normalization` overrides the checkpoint's.
+        mapped: keep the weights memory-mapped, for inference.
 
     Raises:
-        BoneAgeError: it cannot be built, or the weights do not fit it.
+        BoneAgeError: the network cannot be built, or the weights do not fit.
     """
-    # weights that are replaced at once need not be fetched, and those of our own network not even drawn
+    # initial weights are replaced: do not download or initialize them
     empty = mapped and str(model.get("_target_")).startswith("boneage_pl.")
     with torch.device("meta") if empty else nullcontext():
         network: nn.Module = instantiate(model, "model", **({"weights": None} if "weights" in model else {}))
@@ -158,39 +157,38 @@ def build_network(checkpoint: Checkpoint, model: DictConfig, *, mapped: bool = F
         network.load_state_dict(checkpoint.weights, assign=empty)
     except RuntimeError as error:
         side, ours = checkpoint.metadata.config["model"].get("image_size"), model.get("image_size")
-        if side != ours:  # a width may follow from it, as the published network's does
+        if side != ours:  # layer widths may depend on it, as in the published network
             raise BoneAgeError(
-                f"ckpt={checkpoint.path} was trained with another network; here image_size is {ours}, "
-                f"which its weights do not fit.\nTo match it, pass data.image_size={side}"
+                f"ckpt={checkpoint.path} has weights for image_size {side}; here it is {ours}.\n"
+                f"Pass data.image_size={side}"
             ) from error
         raise BoneAgeError(
-            f"{checkpoint.path}: its weights do not fit the network that it names:\n"
+            f"{checkpoint.path}: the weights do not fit the configured network:\n"
             f"{' '.join(str(error).split())[:300]}"
         ) from error
     if get_input_spec(network) != checkpoint.metadata.input:
         if model.get("normalization") is None:
             network.input = checkpoint.metadata.input  # type: ignore[assignment]
         else:
-            log.warning("%s was trained with another input normalization than this run's", checkpoint.path)
+            log.warning("%s was trained with another input normalization than this run", checkpoint.path)
     return network
 
 
 def check_same_architecture(checkpoint: Checkpoint, model: dict[str, Any]) -> None:
-    """Refuse a checkpoint of another network than the configuration `model` describes.
+    """Reject a checkpoint whose network differs from the configuration `model`.
 
-    One of another image size is left to `build_network`: its weights may fit.
+    A different image size is left to `build_network`, since the weights may fit.
 
     Raises:
-        BoneAgeError: saying what differs and which options match it.
+        BoneAgeError: with the differences and the matching options.
     """
-    theirs = checkpoint.metadata.config["model"]
-    # None of these changes a weight's shape, but for the image size, which `build_network` checks.
-    apart = ("weights", "allow_download", "image_size", "normalization", "dropout")
-    differs = [key for key in model if key not in apart and theirs.get(key) != model[key]]
+    stored = checkpoint.metadata.config["model"]
+    # These change no weight's shape, except the image size, which `build_network` checks.
+    ignored = ("weights", "allow_download", "image_size", "normalization", "dropout")
+    differs = [key for key in model if key not in ignored and stored.get(key) != model[key]]
     if differs:
-        ours = ", ".join(f"{key} is {model[key]}" for key in differs)
-        match = " ".join(f"model.{key}={theirs.get(key)}" for key in differs)
+        here = ", ".join(f"{key} is {model[key]}" for key in differs)
+        match = " ".join(f"model.{key}={stored.get(key)}" for key in differs)
         raise BoneAgeError(
-            f"ckpt={checkpoint.path} was trained with another network; here {ours}.\n"
-            f"To match it, pass {match}"
+            f"ckpt={checkpoint.path} has another network; here {here}.\nTo match it, pass {match}"
         )

@@ -1,4 +1,4 @@
-"""Metrics of each epoch, as rows and as CSV."""
+"""Metrics per epoch, as rows and as CSV."""
 
 import csv
 import math
@@ -8,16 +8,14 @@ from typing import Any
 
 COLUMNS = ["epoch", "train_mae", "val_mae", "lr"]
 
-EpochMetrics = dict[
-    str, Any
-]  # COLUMNS, errors in months; `val_mae` is None for an epoch that was not validated
+# COLUMNS, errors in months; `val_mae` is None for an epoch without validation
+EpochMetrics = dict[str, Any]
 
 
 class MetricsHistory:
-    """The rows of metrics.csv as far as they go; `rows` is a list of its own.
+    """The rows of metrics.csv so far, as a copy.
 
-    A row with a true `lost` is of an epoch that can no longer be the best: its weights could not be saved, or
-    what was saved is damaged.
+    A true `lost` marks an epoch whose weights are not saved or damaged, so that it cannot be the best.
     """
 
     def __init__(self, rows: Iterable[EpochMetrics] = ()) -> None:
@@ -25,10 +23,7 @@ class MetricsHistory:
 
     @property
     def best(self) -> EpochMetrics | None:
-        """The validated epoch with the lowest validation MAE, the earlier of equals; `None` if there is none.
-
-        An MAE that is not a number is above every number: such an epoch is the best only where all are so.
-        """
+        """The first epoch with the lowest validation MAE; `None` without validated epochs. NaN ranks last."""
         validated = [row for row in self.rows if row["val_mae"] is not None and not row.get("lost")]
         return min(validated, key=lambda r: (math.isnan(r["val_mae"]), r["val_mae"]), default=None)
 
@@ -38,7 +33,7 @@ class MetricsHistory:
         return bool(self.rows) and self.best is self.rows[-1]
 
     def to_csv(self) -> str:
-        """Return the content of metrics.csv."""
+        """Format as metrics.csv."""
         text = StringIO()
         writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
@@ -47,10 +42,10 @@ class MetricsHistory:
 
     @classmethod
     def from_csv(cls, text: str) -> "MetricsHistory":
-        """Read the content of a metrics.csv.
+        """Parse a metrics.csv.
 
         Raises:
-            ValueError, KeyError: it is none.
+            ValueError, KeyError: invalid content.
         """
         return cls(
             {**{k: float(row[k]) if row[k] else None for k in COLUMNS}, "epoch": int(row["epoch"])}

@@ -35,31 +35,30 @@ log = logging.getLogger(__name__)
 
 
 def latest_checkpoint(run: Path) -> Checkpoint | None:
-    """Return the newest whole checkpoint of a run, or `None` if it has saved none yet.
+    """Return the newest intact checkpoint of a run, or `None` if it has none yet.
 
     Raises:
-        BoneAgeError: there are checkpoints, and all are damaged.
+        BoneAgeError: all checkpoints are damaged.
     """
     existing = [run / name for name in (LAST, PREVIOUS, BEST) if (run / name).exists()]
     for path in existing:
         try:
             checkpoint = load_checkpoint(path)
             if checkpoint.metadata.epochs is None:
-                raise BoneAgeError(f"{path} does not list its epochs.")
+                raise BoneAgeError(f"{path} has no list of epochs.")
             return checkpoint
         except BoneAgeError as error:
-            log.warning("%s\nThe one before it is used; the epochs since are trained again.", error)
+            log.warning("%s\nThe previous checkpoint is used; later epochs are trained again.", error)
     if existing:
-        raise BoneAgeError(f"{run}: none of its checkpoints can be read. Start the experiment anew.")
+        raise BoneAgeError(f"{run}: all checkpoints are damaged. Start a new run.")
     return None
 
 
 def restore_best(run: Path, state: Checkpoint, history: MetricsHistory) -> None:
-    """Make `best.ckpt` what it was when `state` was saved.
+    """Restore `best.ckpt` to its state when `state` was saved.
 
-    The run may have been killed between the two, or the file damaged since: it is copied from the checkpoint
-    of that epoch, where there is one. Where there is none, `history` marks the epoch as lost, and the best of
-    the others is taken.
+    The run may have been killed between the two writes, or the file may be damaged: it is copied from another
+    checkpoint of that epoch. Without one, `history` marks the epoch as lost and the next best epoch is used.
     """
     best, saved = history.best, _last_epoch(run / BEST)
     if best is None or saved == best["epoch"]:
@@ -69,14 +68,13 @@ def restore_best(run: Path, state: Checkpoint, history: MetricsHistory) -> None:
         history.best["lost"] = True
     if history.best is not best:
         log.warning(
-            "%s is damaged or missing: epoch %d, with a validation MAE of %.4f months, is lost.\nThe best "
-            "epoch is now %s.",
+            "%s is damaged or missing: epoch %d (validation MAE %.4f months) is lost.\nThe best epoch is %s.",
             run / BEST,
             best["epoch"],
             best["val_mae"],
-            history.best["epoch"] if history.best else "the next that is validated",
+            history.best["epoch"] if history.best else "the next validated one",
         )
-    if saved is None and (run / BEST).exists():  # not ours to delete
+    if saved is None and (run / BEST).exists():  # keep the damaged file
         (run / BEST).replace((run / BEST).with_suffix(".damaged"))
     if history.best is not None and history.best["epoch"] != saved:
         with atomic_path(run / BEST) as beside:
@@ -84,7 +82,7 @@ def restore_best(run: Path, state: Checkpoint, history: MetricsHistory) -> None:
 
 
 def _last_epoch(path: Path) -> int | None:
-    """Return the last epoch of a checkpoint; `None` if it is damaged or has none."""
+    """Return the last epoch of a checkpoint; `None` if damaged or before the first epoch."""
     try:
         epochs = load_checkpoint(path).metadata.epochs
     except BoneAgeError:
@@ -107,8 +105,8 @@ def check_training_state(checkpoint: Checkpoint, optimizer: Optimizer) -> None:
             raise TypeError("fit_loop")
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise BoneAgeError(
-            f"{checkpoint.path} has no state that training can be resumed from.\n"
-            "Start a new run from its weights: ckpt= and that file."
+            f"{checkpoint.path} has no valid training state to resume from.\n"
+            "Start a new run from its weights with ckpt=."
         ) from error
 
 
@@ -117,7 +115,7 @@ class InitialState:
     """Initial state of a run.
 
     Args:
-        checkpoint: that its weights come from; `None` for the network's own initial ones.
+        checkpoint: source of the weights; `None` for the network's initial weights.
         resumed: whether it is the run's own checkpoint.
     """
 
@@ -129,17 +127,17 @@ class InitialState:
         """Return the state to resume from in the run's folder, or else the warm start from `ckpt=`.
 
         Raises:
-            BoneAgeError: a checkpoint that cannot be read, or is of another network, optimizer or experiment.
+            BoneAgeError: unreadable checkpoint, or another network, optimizer or experiment.
         """
         if state := latest_checkpoint(run):
             _check_same_experiment(cfg, state)
-            # never to fewer epochs than were ever configured
-            begun = state.metadata.config["trainer"]["max_epochs"]
-            cfg.trainer.max_epochs = max(cfg.trainer.max_epochs, begun)
-            if cfg.trainer.max_epochs > begun and (option := length_option(cfg.get("scheduler"))):
+            # never fewer epochs than configured before
+            configured = state.metadata.config["trainer"]["max_epochs"]
+            cfg.trainer.max_epochs = max(cfg.trainer.max_epochs, configured)
+            if cfg.trainer.max_epochs > configured and (option := length_option(cfg.get("scheduler"))):
                 raise BoneAgeError(
-                    f"trainer.max_epochs={cfg.trainer.max_epochs}: the schedule, whose {option} is the whole "
-                    f"run, was begun for {begun} epochs.\nStart a new run of as many epochs as it is to have."
+                    f"trainer.max_epochs={cfg.trainer.max_epochs}: the schedule ({option}) spans the whole "
+                    f"run of {configured} epochs.\nStart a new run with the wanted number of epochs."
                 )
             return cls(state, resumed=True)
         if ckpt := find_warm_start(cfg):
@@ -150,7 +148,7 @@ class InitialState:
             return cls(start, resumed=False)
         return cls(None, resumed=False)
 
-    def network(self, model: DictConfig) -> nn.Module:
+    def build_network(self, model: DictConfig) -> nn.Module:
         """Return the network with its initial weights."""
         return build_network(self.checkpoint, model) if self.checkpoint else instantiate(model, "model")
 
@@ -171,81 +169,81 @@ class InitialState:
 
     @property
     def path(self) -> Path | None:
-        """The checkpoint that Lightning resumes from."""
+        """The checkpoint for Lightning to resume from."""
         return self.checkpoint.path if self.checkpoint and self.epochs else None
 
     def optimizer_state(self, option: str | None) -> dict[str, Any] | None:
-        """Return the state for the first step's optimizer, if `option`, `optimizer.state`, is `checkpoint`.
+        """Return the checkpoint's optimizer state if `optimizer.state` is `checkpoint`.
 
-        A run resumed after its first epoch has its own, which Lightning restores.
+        For a run resumed after its first epoch, Lightning restores it.
         """
         if option is None or self.checkpoint is None or self.epochs:
             return None
         return self.checkpoint.training["optimizer_states"][0]  # type: ignore[no-any-return]
 
     def describe(self, cfg: DictConfig) -> str:
-        """Describe a new run's initial weights; empty for a network without an option `weights`."""
+        """Describe the initial weights of a new run; empty for a network without an option `weights`."""
         if self.resumed or (self.checkpoint is None and "weights" not in cfg.model):
             return ""
         if self.checkpoint is None:
             names = {None: "random", "imagenet": "ImageNet's"}
             return f"initial weights: {names.get(cfg.model.weights, cfg.model.weights)}"
-        state = ", with its optimizer's state" if cfg.optimizer.get("state") else ""
+        state = ", with optimizer state" if cfg.optimizer.get("state") else ""
         return f"initial weights: {self.checkpoint.path}{state}"
 
     def check(self, optimizer: Optimizer) -> None:
-        """Raise `BoneAgeError` unless the checkpoint's state fits the optimizer; then release its tensors."""
+        """Raise `BoneAgeError` unless the state fits the optimizer, then release the tensors."""
         if self.checkpoint and self.epochs:
             check_training_state(self.checkpoint, optimizer)
         if self.checkpoint:
             self.checkpoint.release()
 
     def record_baseline(self, val_mae: float) -> WarmStart:
-        """Log and return the warm start with its MAE in months on this run's validation rows."""
+        """Log and return the warm start with its MAE on this run's validation rows, in months."""
         assert self.checkpoint is not None
         log.info("validation MAE of %s before the first step: %.4f months", self.checkpoint.path, val_mae)
         return WarmStart(self.checkpoint.metadata.experiment, str(self.checkpoint.path), val_mae)
 
     def log_start(self, run: Path, max_epochs: int, numerics: dict[str, Any]) -> None:
-        """Log that a run is resumed, and differences of its hardware."""
+        """Log that a run is resumed, and differences of the hardware."""
         if self.resumed_metadata:
-            log.info("continuing %s after %d of %d epochs", run, len(self.epochs), max_epochs)
+            log.info("resuming %s after %d of %d epochs", run, len(self.epochs), max_epochs)
             warn_if_numerics_differ(self.resumed_metadata.numerics, numerics)
 
 
 def _check_same_optimizer(start: Checkpoint, target: str) -> None:
-    theirs = start.metadata.config["optimizer"].get("_target_")
+    stored = start.metadata.config["optimizer"].get("_target_")
     if not start.training.get("optimizer_states"):
-        raise BoneAgeError(f"optimizer.state=checkpoint: {start.path} has no optimizer state, only weights.")
-    if theirs != target:
+        raise BoneAgeError(f"optimizer.state=checkpoint: {start.path} has weights only, no optimizer state.")
+    if stored != target:
         raise BoneAgeError(
-            f"optimizer.state=checkpoint: {start.path} was trained with {theirs}, this run uses {target}."
+            f"optimizer.state=checkpoint: {start.path} was trained with {stored}; this run uses {target}."
         )
 
 
 def _check_same_experiment(cfg: DictConfig, state: Checkpoint) -> None:
     if changed := diff_configs(to_plain(cfg), state.metadata.config):
         raise BoneAgeError(
-            f"{state.path} was trained with another {', '.join(changed[:5])}: a run goes on as it began.\n"
+            f"{state.path} was trained with another {', '.join(changed[:5])}.\n"
             "Start a new run for another configuration."
         )
 
 
 def write_run_files(
     run: Path,
-    beginning: InitialState,
+    initial: InitialState,
     network: nn.Module,
     split: pd.DataFrame,
     skipped: pd.DataFrame,
     epochs: EpochLogger,
 ) -> None:
-    """Write split.csv, skipped.csv and run.json; of a resumed run also metrics.csv and best.ckpt."""
+    """Write split.csv, skipped.csv and run.json; for a resumed run also metrics.csv and best.ckpt."""
     warn_if_low_disk_space(network, run)
     split.to_csv(run / "split.csv", index=False)
     if len(skipped):
         skipped.to_csv(run / "skipped.csv", index=False)
     epochs.record.write()
-    if beginning.checkpoint and beginning.resumed:
+    if initial.checkpoint and initial.resumed:
         epochs.write()
-        restore_best(run, beginning.checkpoint, epochs.history)
-        (run / SUMMARY).unlink(missing_ok=True)  # of a run that grows; written again at its end
+        restore_best(run, initial.checkpoint, epochs.history)
+        (run / SUMMARY).unlink(missing_ok=True)  # written again at the end

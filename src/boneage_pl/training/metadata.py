@@ -15,12 +15,12 @@ from boneage_pl.training.history import EpochMetrics
 _Whole = Annotated[int, Field(strict=True, ge=0)]
 _Positive = Annotated[int, Field(strict=True, gt=0)]
 _Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-_Numbers = Sequence[bool | int | float]  # of a network that diverged, also NaN and infinity
+_Numbers = Sequence[bool | int | float]  # including NaN and infinity
 _Names = Annotated[list[str], Field(min_length=1)]
 
 
 class _Stored(TypedDict):
-    """A table of which these keys are checked, and others kept."""
+    """A table with some keys checked and others allowed."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
@@ -95,45 +95,45 @@ class _Split(_Stored):
 def _check_input(spec: InputSpec) -> InputSpec:
     finite = all(map(isfinite, (*spec.mean, *spec.std)))
     if not finite or not 0 < len(spec.mean) == len(spec.std) or min(spec.std) <= 0:
-        raise ValueError("a mean and a deviation above 0 for each channel are needed")
+        raise ValueError("mean and standard deviation above 0 are needed for each channel")
     return spec
 
 
 def _check_lengths(columns: _Validation) -> _Validation:
     if len({len(values) for values in columns.values()}) != 1:  # type: ignore[arg-type]
-        raise ValueError("its columns have several lengths")
+        raise ValueError("columns have different lengths")
     return columns
 
 
 def _check_epochs(rows: list[_Epoch]) -> list[_Epoch]:
     if [row["epoch"] for row in rows] != list(range(len(rows))):
-        raise ValueError("its rows are not in the order of their epochs")
+        raise ValueError("rows are not in the order of epochs")
     return rows
 
 
 def _check_split(split: _Split) -> _Split:
     edges, bins = split["edges"], split["age_bins"]
     if len(edges) != bins + 1 or sorted(edges) != edges:
-        raise ValueError(f"its edges are not the {bins + 1} ascending ones of its age_bins")
+        raise ValueError(f"edges must be {bins + 1} ascending numbers")
     hashes, train, validation = split["file_sha256"], set(split["train"]), set(split["validation"])
     if unknown := (train | validation) - set(hashes):
-        raise ValueError(f"file_sha256 lacks {len(unknown)} of its images")
-    apart = {hashes[i] for i in train}.isdisjoint(hashes[i] for i in validation)
-    if split["protocol"] in ("disjoint", "natural") and not apart:
-        raise ValueError(f"its protocol is {split['protocol']}, and its two sides share images")
+        raise ValueError(f"file_sha256 lacks {len(unknown)} images")
+    is_disjoint = {hashes[i] for i in train}.isdisjoint(hashes[i] for i in validation)
+    if split["protocol"] in ("disjoint", "natural") and not is_disjoint:
+        raise ValueError(f"protocol {split['protocol']}, but training and validation share images")
     if "population" in split and len(split["population"]["counts"]) != 2 * bins:
-        raise ValueError("population.counts are not those of its groups")
+        raise ValueError("population.counts must have one number per group")
     return split
 
 
 def _stored_as(schema: Any) -> GetPydanticSchema:
-    """Validate a plain table by a schema that readers need not see."""
+    """Validate a dictionary by a schema while keeping its type annotation simple."""
     return GetPydanticSchema(lambda _, handler: handler(schema))
 
 
 @dataclass
 class WarmStart:
-    """What a run started from, and its MAE in months on this run's validation rows."""
+    """A run's warm start, with its MAE in months on this run's validation rows."""
 
     experiment: str
     ckpt: str
@@ -142,23 +142,23 @@ class WarmStart:
 
 @dataclass
 class CheckpointMetadata:
-    """All that a checkpoint has beside its weights to be used alone.
+    """Metadata that makes a checkpoint self-contained.
 
     Args:
-        version: of this project.
+        version: of boneage_pl.
         experiment: the experiment's name.
-        config: the run's whole configuration, resolved.
-        precision: Lightning's name of the arithmetic of the training.
+        config: resolved configuration of the run.
+        precision: Lightning's name of the training precision.
         input: the network's normalization.
         split: see `split_to_dict`.
-        epoch: the epoch that the checkpoint is the end of; 0 also before the first.
+        epoch: the epoch that has ended; 0 also before the first.
         validation: the latest validation's rows and predictions: `id, male, bone_age, predicted`, and
-            `predicted_std` where the loss has one.
-        epochs: the epochs so far; `None` in those from before it was recorded.
+            `predicted_std` if the loss has one.
+        epochs: the epochs so far; `None` in old checkpoints.
         start: the warm start; `None` without `ckpt=`.
-        numerics: what the last bits of a sum depend on, see `utils.hardware`.
+        numerics: hardware that affects rounding, see `utils.hardware`.
         root: `data.root` as an absolute path.
-        bit_depths: bits that 16-bit images were read as, see `boneage_pl.data.images.bit_depth`.
+        bit_depths: bit depths of 16-bit images, see `boneage_pl.data.images.bit_depth`.
     """
 
     version: str
@@ -186,30 +186,30 @@ class CheckpointMetadata:
 
     @property
     def resize_spec(self) -> ResizeSpec:
-        """The square that the images were brought into."""
+        """Size and resize mode of the images."""
         return ResizeSpec.from_config(self.config["data"])
 
     @property
     def synthetic(self) -> bool:
-        """Whether its radiographs were drawn."""
+        """Whether the radiographs are synthetic."""
         return bool(self.config["data"].get("phantom"))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return plain values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Any) -> "CheckpointMetadata":
-        """Read plain values.
+        """Validate plain values.
 
         Raises:
-            ValueError: naming the first field that is missing, or is not what it must be.
+            ValueError: with the first missing or invalid field.
         """
         try:
             return _ADAPTER.validate_python(values)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"])) or "its record"
+            where = ".".join(map(str, first["loc"])) or "metadata"
             raise ValueError(f"{where}: {first['msg']}") from error
 
 

@@ -1,4 +1,4 @@
-"""Check a configuration and its run's folder before a run starts, as a callback of Hydra."""
+"""Hydra callback that checks the configuration and the run folder before a run starts."""
 
 import atexit
 import shutil
@@ -31,7 +31,7 @@ from boneage_pl.training.sweep import summarize_sweep
 
 
 def apply_fast_dev_run(config: DictConfig) -> None:
-    """Turn `trainer.fast_dev_run` into what it means: one epoch of so many batches."""
+    """Apply `trainer.fast_dev_run`: one epoch of that many batches."""
     batches = int(config.trainer.fast_dev_run)
     limits = {"limit_train_batches": batches, "limit_val_batches": batches}
     config.trainer.update(max_epochs=1, check_val_every_n_epoch=1, **limits)
@@ -39,7 +39,7 @@ def apply_fast_dev_run(config: DictConfig) -> None:
 
 @contextmanager
 def _exit_on_any_error() -> Iterator[None]:
-    """Exit on every error: Hydra turns exceptions in callbacks into warnings, and goes on."""
+    """Exit on every error, since Hydra turns exceptions in callbacks into warnings."""
     try:
         with exit_on_error():
             yield
@@ -49,26 +49,26 @@ def _exit_on_any_error() -> Iterator[None]:
 
 
 @contextmanager
-def _known_to_hydra(config: DictConfig) -> Iterator[None]:
-    """Set Hydra's configuration, as Hydra does next: the run folder's name needs it. It may be changed."""
+def _hydra_config(config: DictConfig) -> Iterator[None]:
+    """Set Hydra's configuration early, for the run folder's name, and make it writable."""
     HydraConfig.instance().set_config(config)
     with read_write(config.hydra):
         yield
 
 
 class Preflight(Callback):
-    """Checks the composed configuration before Hydra, or anything else, writes into a run's folder.
+    """Checks the composed configuration before anything is written into the run folder.
 
-    A refusal exits and changes nothing. Hydra would write `.hydra/` of a sweep's run before the check, so it
-    is written here.
+    An invalid configuration exits without changes. In a sweep, Hydra would write `.hydra/` before the check,
+    so it is written here.
     """
 
     def __init__(self) -> None:
-        self._sweep_before: tuple[Path, str | None] | None = None  # multirun.yaml, and what was in it
+        self._sweep_before: tuple[Path, str | None] | None = None  # multirun.yaml and its previous content
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Check a single run."""
-        with _exit_on_any_error(), _known_to_hydra(config):
+        with _exit_on_any_error(), _hydra_config(config):
             expand_home(config)
             check_options(config)
             dated = "${now:" in OmegaConf.to_container(config.hydra.run, resolve=False)["dir"]  # type: ignore
@@ -78,14 +78,14 @@ class Preflight(Callback):
                 dated = False
             run = Path(config.hydra.run.dir)
             if not dated and check_run_dir(config, run):
-                config.hydra.output_subdir = None  # what is in .hydra stays: a kill could cut it short
+                config.hydra.output_subdir = None  # keep .hydra, which a kill could truncate
             else:
                 find_warm_start(config)
-            if is_rank_zero():  # before Hydra writes: of two commands with one folder one changes nothing
+            if is_rank_zero():  # before Hydra writes, in case another process trains there
                 config.hydra.run.dir = str(lock_run_dir(unique_dir(run) if dated else run))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Refuse a sweep that no run of could be right."""
+        """Check a sweep before its runs."""
         with _exit_on_any_error(), read_write(config.hydra):
             expand_home(config)
             check_sweep(config)
@@ -94,12 +94,12 @@ class Preflight(Callback):
                 folder = unique_dir(Path(config.hydra.sweep.dir))
                 config.hydra.sweep.dir = str(folder)
                 config.hydra.overrides.hydra.append(to_grammar("hydra.sweep.dir", str(folder)))
-            config.hydra.overrides.hydra.append("hydra.output_subdir=null")  # of each run
+            config.hydra.overrides.hydra.append("hydra.output_subdir=null")  # written by on_job_start
             file = Path(config.hydra.sweep.dir) / "multirun.yaml"
             self._sweep_before = file, file.read_text(encoding="utf-8") if file.exists() else None
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
-        """Check one run of a sweep; a single run has been checked."""
+        """Check one run of a sweep."""
         hydra = HydraConfig.get()
         if hydra.mode != RunMode.MULTIRUN:
             return
@@ -114,27 +114,27 @@ class Preflight(Callback):
                 lock_run_dir(run)
             except BoneAgeError:
                 self._restore(run)
-                summarize_sweep(Path(hydra.sweep.dir))  # the runs before this one are not lost
+                summarize_sweep(Path(hydra.sweep.dir))  # for the finished runs
                 raise
             if not resumes:
                 save_hydra_files(config, run)
 
     def _restore(self, run: Path) -> None:
-        """Undo what Hydra has done for a refused run of a sweep: its record of the sweep, an empty folder."""
+        """Undo Hydra's changes for a rejected run of a sweep: multirun.yaml and an empty folder."""
         if self._sweep_before is not None:
             file, content = self._sweep_before
             if content is not None:
                 file.write_text(content, encoding="utf-8")
-        with suppress(OSError):  # it is not empty
+        with suppress(OSError):  # not empty
             run.rmdir()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Print the results of a sweep, and write sweep.csv."""
+        """Print the results of a sweep and write sweep.csv."""
         summarize_sweep(Path(config.hydra.sweep.dir))
 
 
 def temporary_run_dir() -> str:
-    """Make a folder that ends with this process."""
+    """Create a folder that is removed when this process ends."""
     folder = tempfile.mkdtemp(prefix="fast_dev_run_")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -144,7 +144,7 @@ def find_warm_start(config: DictConfig) -> Path | None:
     """Return the checkpoint to start from, or `None` for random weights.
 
     Raises:
-        BoneAgeError: `ckpt=` names nothing, or the experiment or its optimizer needs it.
+        BoneAgeError: `ckpt=` matches nothing, or the experiment or optimizer requires it.
     """
     state = config.optimizer.get("state")
     if state not in (None, "checkpoint"):
@@ -158,7 +158,7 @@ def find_warm_start(config: DictConfig) -> Path | None:
     if config.requires_ckpt_of is not None:
         raise _missing_checkpoint_error(config)
     if state is not None:
-        raise BoneAgeError("optimizer.state=checkpoint: name the checkpoint by ckpt=.")
+        raise BoneAgeError("optimizer.state=checkpoint requires ckpt=.")
     return None
 
 
@@ -168,7 +168,7 @@ def _missing_checkpoint_error(config: DictConfig) -> BoneAgeError:
     if run is None:
         advice = f"Train {config.requires_ckpt_of} first:\n  {next_command(config.requires_ckpt_of, None)}"
     else:
-        advice = f"With the newest {config.requires_ckpt_of} run here:\n  {same_command(str(run))}"
+        advice = f"To use the newest {config.requires_ckpt_of} run:\n  {same_command(str(run))}"
     return BoneAgeError(
-        f"{experiment} starts from the weights of {config.requires_ckpt_of} and needs ckpt=.\n{advice}"
+        f"{experiment} starts from the weights of {config.requires_ckpt_of} and requires ckpt=.\n{advice}"
     )

@@ -1,4 +1,4 @@
-"""What a run was: versions, hardware, data fingerprint; run.json."""
+"""Provenance of a run: versions, hardware, data fingerprint; run.json."""
 
 import hashlib
 import json
@@ -19,18 +19,18 @@ from boneage_pl.training.runs import run_of
 from boneage_pl.utils.files import atomic_write
 from boneage_pl.utils.processes import cores
 
-SCHEMA = 2  # of run.json: raise it when a key changes its meaning
+SCHEMA = 2  # of run.json; increment when a key changes its meaning
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "hydra-core", "omegaconf", "pandas", "numpy",
             "pillow", "torchmetrics", "tensorboard", "matplotlib", "scipy")  # fmt: skip
 
 
 class RunLog:
-    """Keeps run.json up to date: one session for each time that the run was started, one row for each epoch.
+    """Writes run.json: a session per start of the run, a row per epoch.
 
     Args:
-        path: of the file; what it holds already is continued.
-        fixed: what does not change from session to session: seed, configuration, data.
-        keep: epochs that are kept of what it holds; later ones are trained again.
+        path: of the file; existing content is continued.
+        fixed: content that is the same in all sessions: seed, configuration, data.
+        keep: number of existing epochs to keep; later ones are trained again.
     """
 
     def __init__(self, path: Path, fixed: dict[str, Any], keep: int) -> None:
@@ -46,7 +46,7 @@ class RunLog:
 
     @classmethod
     def start(cls, run: Path, record: CheckpointMetadata, table: Any, keep: int) -> "RunLog":
-        """Return that of a run, of its checkpoints' record and the table of its images."""
+        """Return the log of a run with the given metadata and image table."""
         fixed = {
             "experiment": record.experiment,
             "seed": record.config["seed"],
@@ -57,7 +57,7 @@ class RunLog:
         return cls(run / "run.json", fixed, keep)
 
     def epoch(self, number: int, seconds: float, images_per_second: float) -> None:
-        """Add an epoch's wall time, and write the file."""
+        """Add an epoch's wall time and write the file."""
         earlier = [row for row in self.content["epochs"] if row["epoch"] != number]
         rate = round(images_per_second, 1)
         row = {"epoch": number, "seconds": round(seconds, 3), "images_per_second": rate}
@@ -85,12 +85,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def format_time(time: datetime) -> str:
-    """Return a time in ISO 8601, with its zone."""
+    """Format a time in ISO 8601 with time zone."""
     return time.astimezone().isoformat(timespec="seconds")
 
 
 def describe_environment() -> dict[str, Any]:
-    """Return versions, the checkout's commit, and the hardware, as plain values."""
+    """Return versions, commit, hardware and command as plain values."""
     return {
         "boneage_pl": __version__,
         "python": platform.python_version(),
@@ -109,7 +109,7 @@ def _version(name: str) -> str | None:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Return the commit of the checkout around `folder` and whether it is changed; `None` without one."""
+    """Return commit and modified state of the checkout around `folder`; `None` without one."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -118,7 +118,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
     try:
         if not (Path(git("rev-parse", "--show-toplevel")) / "src" / "boneage_pl").is_dir():
-            return None  # an installed copy inside somebody else's repository
+            return None  # installed inside another repository
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
@@ -142,11 +142,11 @@ def hardware() -> dict[str, Any]:
 
 
 def data_fingerprint(table: Any, hashes: dict[str, str]) -> dict[str, Any]:
-    """Return a data set's number of rows, and hashes of its table and its images.
+    """Return the number of rows of a data set and hashes of its table and images.
 
     Args:
-        table: `id, bone_age, male`, a row an image.
-        hashes: SHA-256 of each image's file by id.
+        table: `id, bone_age, male`, a row per image.
+        hashes: SHA-256 of the image files by id.
     """
     columns = (table[name] for name in ("id", "bone_age", "male"))
     rows = sorted(f"{i},{age:g},{int(male)}" for i, age, male in zip(*columns, strict=True))

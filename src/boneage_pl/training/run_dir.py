@@ -17,7 +17,7 @@ from boneage_pl.cli.overrides import resume_command
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.training.runs import HYDRA_OVERRIDES, LAST, PREVIOUS, SUMMARY
 
-# What may differ when a run goes on: where things are, and what they are computed with.
+# Options that may change when a run is resumed: locations and hardware.
 RESUMABLE_OPTIONS = (
     "trainer.max_epochs",
     "compile",
@@ -44,14 +44,14 @@ def load_run_config(run: Path, name: str, *, record: bool = False) -> DictConfig
     """Return a run's `.hydra/<name>.yaml`, or a record's `<name>.yaml`.
 
     Raises:
-        BoneAgeError: it cannot be read.
+        BoneAgeError: unreadable.
     """
     path = (run if record else run / ".hydra") / f"{name}.yaml"
     try:
         config = OmegaConf.load(path)
     except (OSError, ValueError, OmegaConfBaseException) as error:
         raise BoneAgeError(f"{path} cannot be read: {error}") from error
-    except Exception as error:  # PyYAML's errors have no common type that OmegaConf promises
+    except Exception as error:  # PyYAML's errors
         raise BoneAgeError(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(config, DictConfig):
         raise BoneAgeError(f"{path} is not a run's configuration.")
@@ -59,27 +59,27 @@ def load_run_config(run: Path, name: str, *, record: bool = False) -> DictConfig
 
 
 def save_hydra_files(config: DictConfig, run: Path) -> None:
-    """Write a run's `.hydra/`, as Hydra would have before the run's folder was checked."""
+    """Write a run's `.hydra/` in Hydra's place."""
     folder = run / HYDRA_OVERRIDES.parent
     folder.mkdir(exist_ok=True)
-    own = {key: value for key, value in to_plain(config, resolve=False).items() if key != "hydra"}
+    options = {key: value for key, value in to_plain(config, resolve=False).items() if key != "hydra"}
     hydra = OmegaConf.create({"hydra": HydraConfig.get()})
-    for name, content in (("config", OmegaConf.create(own)), ("hydra", hydra)):
+    for name, content in (("config", OmegaConf.create(options)), ("hydra", hydra)):
         (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(content), encoding="utf-8")
     (run / HYDRA_OVERRIDES).write_text(OmegaConf.to_yaml(HydraConfig.get().overrides.task), encoding="utf-8")
 
 
 def diff_configs(one: Any, other: Any, at: str = "") -> list[str]:
-    """Return the dotted keys that two plain configurations differ in, but for what may change."""
-    if at in RESUMABLE_OPTIONS or at == "logger":  # which changes nothing of what is trained
+    """Return the dotted keys in which two configurations differ, except resumable options."""
+    if at in RESUMABLE_OPTIONS or at == "logger":  # loggers do not affect the training
         return []
     if isinstance(one, dict) and isinstance(other, dict):
         keys = [*one, *(key for key in other if key not in one)]
         missing = object()
         return [
-            found
+            difference
             for key in keys
-            for found in diff_configs(
+            for difference in diff_configs(
                 one.get(key, missing), other.get(key, missing), f"{at}.{key}" if at else key
             )
         ]
@@ -87,34 +87,34 @@ def diff_configs(one: Any, other: Any, at: str = "") -> list[str]:
 
 
 def has_run(run: Path) -> bool:
-    """Whether something was trained in this folder."""
+    """Whether a folder contains a run."""
     return (run / "metrics.csv").exists() or (run / "checkpoints").exists()
 
 
 def check_run_dir(config: DictConfig, run: Path, *, of_sweep: bool = False) -> bool:
-    """Return whether this command continues what `run` holds: the same one again, as a cluster requeues it.
+    """Return whether this command resumes the run in `run`, as when a cluster requeues it.
 
     Args:
         config: of the command.
         run: the folder.
-        of_sweep: whether it is one of several; then it may have ended, and only its report is made again.
+        of_sweep: whether it is part of a sweep, where a finished run is allowed too.
 
     Raises:
-        BoneAgeError: the folder holds another run, or a finished one.
+        BoneAgeError: the folder contains another run, or a finished one.
     """
     if not has_run(run):
         return False
-    again = (run / LAST).exists() or (run / PREVIOUS).exists()
-    if again and (of_sweep or not (run / SUMMARY).exists()) and (run / HYDRA_OVERRIDES).exists():
-        ours = {k: v for k, v in to_plain(config, resolve=False).items() if k != "hydra"}
-        if not (changed := diff_configs(to_plain(load_run_config(run, "config"), resolve=False), ours)):
+    has_checkpoint = (run / LAST).exists() or (run / PREVIOUS).exists()
+    if has_checkpoint and (of_sweep or not (run / SUMMARY).exists()) and (run / HYDRA_OVERRIDES).exists():
+        options = {k: v for k, v in to_plain(config, resolve=False).items() if k != "hydra"}
+        if not (changed := diff_configs(to_plain(load_run_config(run, "config"), resolve=False), options)):
             return True
-        why = f"another run, which differs in {', '.join(changed[:5])}"
+        content = f"another run, which differs in {', '.join(changed[:5])}"
     else:
-        why = "a run"
+        content = "a run"
     raise BoneAgeError(
-        f"{run} already holds {why}, and nothing in it is overwritten.\n"
-        "Choose another hydra.run.dir, or leave it out for a new folder by date and time. To continue that:\n"
+        f"{run} contains {content} and is not overwritten.\n"
+        "Choose another hydra.run.dir, or leave it out for a new folder. To resume that run:\n"
         f"  {resume_command(run)}"
     )
 
@@ -127,25 +127,25 @@ def to_plain(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
 LOCK = ".lock"
 
 _locked: dict[Path, FileLock] = {}
-_created: list[Path] = []  # folders made by this process, each after its parent
+_created: list[Path] = []  # folders created by this process, parents first
 
 
 def is_rank_zero() -> bool:
-    """Whether this is the first process of its run: it alone writes and prints."""
+    """Whether this is the first process of its run, which alone writes and prints."""
     ranks = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # as Lightning reads them
     rank = next((os.environ[name] for name in ranks if name in os.environ), "0")
     return rank == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def lock_run_dir(run: Path) -> Path:
-    """Make a run's folder, lock it against other trainings until this process ends, and return it.
+    """Create and lock a run folder until this process ends, and return it.
 
     Raises:
         BoneAgeError: another process trains there, or the folder cannot be written.
     """
     if run.resolve() in _locked:
         return run
-    lock = FileLock(run / LOCK)  # the system's own: it ends with the process that holds it
+    lock = FileLock(run / LOCK)  # released by the system when the process ends
     with _translate_write_errors(run):
         _make_dir(run, exist_ok=True)
         try:
@@ -157,10 +157,10 @@ def lock_run_dir(run: Path) -> Path:
 
 
 def unique_dir(path: Path) -> Path:
-    """Make and return a new folder: `path`, or where that exists its name with a number.
+    """Create and return a new folder: `path`, with a number appended if it exists.
 
     Raises:
-        BoneAgeError: it cannot be written.
+        BoneAgeError: the folder cannot be created.
     """
     for number in count(1):
         folder = path if number == 1 else path.with_name(f"{path.name}_{number}")
@@ -191,19 +191,19 @@ def _translate_write_errors(folder: Path) -> Iterator[None]:
 
 
 def remove_empty_run_dir(run: Path) -> None:
-    """Remove the folders that this process made for a run that was then refused."""
+    """Remove the folders that this process created for a rejected run."""
     if run.absolute() not in _created or not run.is_dir():
         return
     if {entry.name for entry in run.iterdir()} <= {".hydra", LOCK, "boneage_pl.log"}:
         shutil.rmtree(run, ignore_errors=True)
         for folder in reversed(_created):
-            with suppress(OSError):  # it has other runs
+            with suppress(OSError):  # not empty
                 folder.rmdir()
 
 
 @contextmanager
 def run_dir_lock(run: Path) -> Iterator[None]:
-    """Hold a run's folder for the block."""
+    """Lock a run folder inside the block."""
     lock_run_dir(run)
     try:
         yield
@@ -212,7 +212,7 @@ def run_dir_lock(run: Path) -> Iterator[None]:
 
 
 def is_running(run: Path) -> bool:
-    """Whether a process is at work in a run's folder."""
+    """Whether a process is training in a run folder."""
     if not (run / LOCK).exists():
         return False
     lock = FileLock(run / LOCK)
@@ -221,5 +221,5 @@ def is_running(run: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:  # not ours to write
+    except OSError:  # not writable
         return False

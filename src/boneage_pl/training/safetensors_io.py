@@ -1,4 +1,4 @@
-"""Save and load shared weights: one safetensors file, with the checkpoint's metadata in its header."""
+"""Save and load weights as a safetensors file with the checkpoint's metadata in the header."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from boneage_pl.utils.files import atomic_path
 SUFFIX = ".safetensors"
 FORMAT = "boneage_pl weights 3"
 _NETWORK = "network."
-_TENSOR = "tensor"  # the key under which the metadata name one
+_TENSOR = "tensor"  # key of a reference to a tensor in the metadata
 
 
 def save_shared_weights(
@@ -27,16 +27,14 @@ def save_shared_weights(
     ood_statistics: Any,
     kind: torch.dtype | None = None,
 ) -> None:
-    """Write a network's weights and a checkpoint's metadata as one file.
-
-    Of absolute paths in the metadata the last part alone is written.
+    """Write weights and metadata to a file; absolute paths are reduced to their last part.
 
     Args:
-        path: of the file, ending with `.safetensors`.
+        path: ends with `.safetensors`.
         weights: of the network, by name.
         record: the checkpoint's metadata.
         ood_statistics: see `boneage_pl.prediction.ood`; or `None`.
-        kind: dtype that matrices and filters are stored as; they are loaded as float32.
+        kind: storage dtype of matrices and filters, which are loaded as float32.
 
     Raises:
         OSError: the file cannot be written.
@@ -57,28 +55,28 @@ def save_shared_weights(
     with atomic_path(path) as beside:
         try:
             save_file(tensors, beside, metadata={"format": "pt", FORMAT: json.dumps(header)})
-        except SafetensorError as error:  # what the library makes of a full disk
+        except SafetensorError as error:  # raised if the disk is full
             raise OSError(str(error)) from error
-        beside.chmod(0o644)  # the library's own is for its owner alone
+        beside.chmod(0o644)  # the library creates private files
 
 
 def load_shared_weights(path: Path) -> tuple[dict[str, Tensor], Any, Any]:
-    """Return the network's weights by name, mapped, and the plain values of record and OOD statistics.
+    """Return the weights by name (memory-mapped), and metadata and OOD statistics as plain values.
 
     Raises:
-        ValueError: the file is not what `save_shared_weights` has written.
-        OSError: it cannot be read.
+        ValueError: not a file of `save_shared_weights`, or damaged.
+        OSError: unreadable.
     """
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(FORMAT, "null"))
         tensors = load_file(path)
     except (SafetensorError, ValueError, RecursionError) as error:
-        raise ValueError(f"it is no safetensors file ({error})") from error
+        raise ValueError(f"not a safetensors file ({error})") from error
     if not isinstance(header, dict):
-        raise ValueError("it holds weights of something else")
+        raise ValueError("no metadata of boneage_pl")
     if _digest(tensors) != header.get("sha256"):
-        raise ValueError("it is damaged")
+        raise ValueError("damaged")
 
     def with_tensor(_: str, value: Any) -> Any:
         return tensors[value[_TENSOR]] if isinstance(value, dict) and set(value) == {_TENSOR} else value
@@ -92,19 +90,19 @@ def load_shared_weights(path: Path) -> tuple[dict[str, Tensor], Any, Any]:
 
 
 def _to_stored(value: Tensor, kind: torch.dtype | None) -> Tensor:
-    """Return a tensor as it is stored, a copy.
+    """Return a copy of a tensor in its storage dtype.
 
-    Vectors stay as they are: they are small, and a BatchNorm variance may be beyond float16's 65,504 (in
-    three layers after 30 epochs at 0.01). So does every tensor with such values.
+    Vectors keep theirs: they are small, and a BatchNorm variance may exceed float16's 65,504 (in three layers
+    after 30 epochs at 0.01). So do all tensors with such values.
     """
     if kind and value.is_floating_point() and value.ndim > 1:
         smaller = value.to(kind)
         value = smaller if smaller.isfinite().all() else value
-    return value.detach().contiguous().clone()  # two names of one tensor become two
+    return value.detach().contiguous().clone()  # shared tensors become separate
 
 
 def _map_values(node: Any, change: Callable[[str, Any], Any], at: str = "") -> Any:
-    """Return plain values with what `change` makes of each, given where it stands."""
+    """Apply `change(path, value)` to every value of nested dictionaries and lists."""
     node = change(at, node)
     if isinstance(node, dict):
         return {key: _map_values(value, change, f"{at}.{key}") for key, value in node.items()}

@@ -1,4 +1,4 @@
-"""Results of a sweep: table and summary."""
+"""Results of a sweep as a table and a summary."""
 
 import csv
 import json
@@ -10,12 +10,12 @@ import yaml
 
 from boneage_pl.training.runs import HYDRA_OVERRIDES, SUMMARY, runs_of_sweep
 
-REPEAT_OPTIONS = ("seed", "data.seed")  # what differs between runs that are one experiment repeated
+REPEAT_OPTIONS = ("seed", "data.seed")  # options that differ between repetitions of an experiment
 
 
 @dataclass
 class SweepRun:
-    """One run of a sweep; `best_val_mae` (months) is `None` where it did not end or is not finite."""
+    """One run of a sweep; `best_val_mae` (months) is `None` if unfinished or not finite."""
 
     folder: Path
     overrides: dict[str, str]
@@ -23,7 +23,7 @@ class SweepRun:
 
 
 def summarize_sweep(folder: Path) -> None:
-    """Write what the runs below a sweep's folder came to as its sweep.csv, and print it."""
+    """Write the results of a sweep to its sweep.csv and print them."""
     if runs := [_read(run) for run in runs_of_sweep(folder)]:
         rows = [{"run": r.folder.name, "best_val_mae": r.best_val_mae, **r.overrides} for r in runs]
         with (folder / "sweep.csv").open("w", newline="", encoding="utf-8") as file:
@@ -45,7 +45,7 @@ def _read(run: Path) -> SweepRun:
 
 
 def format_sweep(runs: list[SweepRun]) -> str:
-    """Return the runs of a sweep, and mean ± sample s.d. of those that differ in their seed alone."""
+    """Format the runs of a sweep, with mean ± sample s.d. of those that differ only in the seed."""
     varied = {key for run in runs for key in run.overrides if len({r.overrides.get(key) for r in runs}) > 1}
     repeats: dict[str, list[float]] = {}
     rows = []

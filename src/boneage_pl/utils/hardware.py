@@ -16,48 +16,48 @@ log = logging.getLogger(__name__)
 
 
 def on_gpu(accelerator: str = "auto") -> bool:
-    """Whether Lightning's `accelerator` means an NVIDIA or AMD GPU on this machine."""
+    """Whether Lightning's `accelerator` selects an NVIDIA or AMD GPU on this machine."""
     return torch.cuda.is_available() and accelerator != "cpu"
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that are free on a GPU."""
+    """Return the free memory of a GPU in bytes."""
     return int(torch.cuda.mem_get_info(device)[0])
 
 
 def check_devices(accelerator: str, devices: Any) -> None:
-    """Raise if GPUs are configured and missing.
+    """Raise if configured GPUs are missing.
 
     Args:
-        accelerator, devices: as Lightning's Trainer takes them.
+        accelerator, devices: of Lightning's Trainer.
 
     Raises:
-        BoneAgeError: saying how many PyTorch finds.
+        BoneAgeError: with the number of available GPUs.
     """
-    there = torch.cuda.device_count()
+    count = torch.cuda.device_count()
     if accelerator == "cuda" or (accelerator == "gpu" and not torch.backends.mps.is_available()):
-        if there == 0:
+        if count == 0:
             raise BoneAgeError(
-                f"trainer.accelerator={accelerator}: PyTorch {torch.__version__} finds no GPU here.\n"
-                "Leave the option out to train on what is there; or see whether the GPU's driver is there\n"
-                "and fits that build of PyTorch (nvidia-smi, python -m torch.utils.collect_env)."
+                f"trainer.accelerator={accelerator}: PyTorch {torch.__version__} finds no GPU.\n"
+                "Leave the option out, or check that the driver is installed and fits PyTorch's build\n"
+                "(nvidia-smi, python -m torch.utils.collect_env)."
             )
     elif not on_gpu(accelerator):
         return
-    if isinstance(devices, int) and devices > there:
-        raise BoneAgeError(f"trainer.devices={devices}: PyTorch finds {there} on this machine.")
+    if isinstance(devices, int) and devices > count:
+        raise BoneAgeError(f"trainer.devices={devices}: only {count} available.")
 
 
 def resolve_precision(precision: str | int, accelerator: str = "auto", depthwise: bool = False) -> str:
-    """Return Lightning's name of a precision; `auto` is bfloat16 where it is native, float32 elsewhere.
+    """Return Lightning's name of a precision; `auto` is bfloat16 if native, else float32.
 
     Args:
         precision: as configured.
         accelerator: as configured.
-        depthwise: whether the network has depthwise convolutions, which CPUs compute faster in float32.
+        depthwise: whether the network has depthwise convolutions, which are faster in float32 on CPUs.
 
     Raises:
-        BoneAgeError: another precision.
+        BoneAgeError: unknown precision.
     """
     if (name := normalize_precision(precision)) != AUTO:
         return name
@@ -69,7 +69,7 @@ def resolve_precision(precision: str | int, accelerator: str = "auto", depthwise
 
 
 def _cpu_flags() -> str:
-    """The processor's flags where Linux lists them (`avx512_bf16`, `amx_bf16`, Arm's `bf16`)."""
+    """Return the processor's flags on Linux (`avx512_bf16`, `amx_bf16`, Arm's `bf16`)."""
     try:
         with Path("/proc/cpuinfo").open() as file:
             return next((line for line in file if line.lower().startswith(("flags", "features"))), "")
@@ -78,10 +78,10 @@ def _cpu_flags() -> str:
 
 
 def syncs_batchnorm(sync_batchnorm: bool | None, accelerator: str) -> bool:
-    """Return whether processes normalize a batch together; if `None`, where PyTorch can: on GPUs.
+    """Return whether to synchronize BatchNorm between processes; `None` means on GPUs.
 
     Raises:
-        BoneAgeError: `sync_batchnorm` is true, without a GPU.
+        BoneAgeError: `sync_batchnorm` is true without a GPU.
     """
     if sync_batchnorm and not on_gpu(accelerator):
         raise BoneAgeError("trainer.sync_batchnorm=true: PyTorch synchronizes BatchNorm on GPUs only.")
@@ -89,12 +89,11 @@ def syncs_batchnorm(sync_batchnorm: bool | None, accelerator: str) -> bool:
 
 
 def default_workers(*, prepared: bool, gpu: bool, processes: int = 1) -> int:
-    """Loader processes of one training process: what keeps its device fed without taking cores from it.
+    """Return the number of loader workers per training process.
 
-    Prepared images need next to nothing: none beside a CPU, whose cores the network's own threads take, and
-    four beside a GPU, so that a disk read is waited for while others go on. Decoding the original files takes
-    a usable core each beside a GPU, up to sixteen, and one for four cores without. The training `processes`
-    of this machine share its cores.
+    Cached images need little work: no workers with a CPU, whose cores the network uses, and four with a GPU,
+    to overlap disk reads. Decoding original files takes a worker per core with a GPU, up to sixteen, and one
+    per four cores without. The training `processes` of this machine share its cores.
     """
     share = max(cores() // processes, 1)
     if gpu:
@@ -103,50 +102,49 @@ def default_workers(*, prepared: bool, gpu: bool, processes: int = 1) -> int:
 
 
 def describe_numerics(device: str, processes: int) -> dict[str, Any]:
-    """Return what the last bits of a sum depend on: a run that is to come out the same needs the same."""
+    """Return the hardware properties that bit-identical results depend on."""
     return {
         "device": device,
         "processes": processes,
-        "threads": torch.get_num_threads(),  # of each process; PyTorch divides sums among them
-        "PyTorch": str(torch.__version__),  # which is a class of its own
+        "threads": torch.get_num_threads(),  # per process; affects the order of sums
+        "PyTorch": str(torch.__version__),  # a str subclass
     }
 
 
 def warn_if_numerics_differ(before: dict[str, Any] | None, now: dict[str, Any]) -> None:
-    """Say what a run that goes on is computed with otherwise than before; of older runs nothing is known."""
+    """Warn if the hardware of a resumed run has changed; unknown for old runs."""
     before = before or now
     changed = [key for key in now if before.get(key) != now[key]]
     if changed:
         log.warning(
-            "computed with %s; before with %s: the run goes on, but not to the bit as it would have",
+            "resuming with %s (previously %s): not bit-identical to an uninterrupted run",
             ", ".join(f"{key} {now[key]}" for key in changed),
             ", ".join(f"{key} {before.get(key)}" for key in changed),
         )
 
 
 def keep_freed_memory() -> None:
-    """Make the C library keep what is freed, for a command whose network runs on the CPU.
+    """Make glibc reuse freed memory, for networks on the CPU.
 
-    glibc hands every large block back to the system and fetches the next one page by page: at 500 pixels
-    1,259,236 page faults a step (see benchmarks/RESULTS.md for what they cost). Does nothing elsewhere.
+    By default glibc returns every large block to the system and faults the next one in page by page: at 500
+    pixels 1,259,236 page faults per step (their cost is in benchmarks/RESULTS.md). No effect elsewhere.
     """
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None)
     if hasattr(libc, "gnu_get_libc_version"):
-        libc.mallopt(_M_MMAP_MAX, 0)  # large blocks from the heap too
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)  # and the heap's end is not given back
-        libc.mallopt(_M_TOP_PAD, 2**28)  # bytes that the heap grows by
+        libc.mallopt(_M_MMAP_MAX, 0)  # allocate large blocks on the heap
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)  # never shrink the heap
+        libc.mallopt(_M_TOP_PAD, 2**28)  # heap growth in bytes
 
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 
 def disable_tf32() -> None:
-    """Compute float32 on a GPU as float32: by PyTorch's default cuDNN rounds to TF32's 10 bits.
+    """Disable TF32, to which cuDNN rounds float32 by default.
 
-    With mixed precision, too: convolutions and matrix products are in bfloat16 then, and what is left in
-    float32, as the last layer and the mean of a distribution, is to be exact.
+    Also with mixed precision, where what remains in float32, such as the last layer, should be exact.
     """
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False

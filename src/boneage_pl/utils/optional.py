@@ -8,10 +8,10 @@ from boneage_pl.errors import BoneAgeError
 
 
 def import_optional(module: str, option: str, extra: str) -> Any:
-    """Import what an option needs.
+    """Import a package that an option needs.
 
     Raises:
-        BoneAgeError: it is not installed; the extra that brings it.
+        BoneAgeError: not installed; with the extra to install.
     """
     try:
         return import_module(module)
@@ -20,7 +20,7 @@ def import_optional(module: str, option: str, extra: str) -> Any:
 
 
 def require_installed(module: str, option: str, extra: str) -> None:
-    """Raise `BoneAgeError` where a package is not installed, without importing it."""
+    """Raise `BoneAgeError` if a package is not installed, without importing it."""
     if find_spec(module) is None:
         raise _missing_extra(option, extra)
 

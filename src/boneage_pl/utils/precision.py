@@ -1,4 +1,4 @@
-"""Lightning's names of a precision."""
+"""Lightning's names of precisions."""
 
 from boneage_pl.errors import BoneAgeError
 
@@ -7,11 +7,11 @@ _SHORT = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixe
 
 
 def normalize_precision(precision: str | int) -> str:
-    """Return the full name of a precision, such as `bf16-mixed` for `bf16`; `auto` stays.
+    """Return the full name of a precision, such as `bf16-mixed` for `bf16`; `auto` is unchanged.
 
     Raises:
-        BoneAgeError: another precision. Weights in half precision are rejected: an optimizer's small steps
-            would be lost in them.
+        BoneAgeError: unknown precision. Half-precision weights are not supported, because small optimizer
+            steps would be lost.
     """
     name = _SHORT.get(str(precision), str(precision))
     if name not in (AUTO, *_SHORT.values()):

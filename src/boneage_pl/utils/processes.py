@@ -1,4 +1,4 @@
-"""Process pool, file locks and signal handling in worker processes."""
+"""Process pools, file locks and signals in worker processes."""
 
 import logging
 import math
@@ -23,51 +23,49 @@ from boneage_pl.errors import BoneAgeError
 
 log = logging.getLogger(__name__)
 
-MIN_TASKS = 100  # images: starting processes takes longer than reading or drawing these in this one
-_CHUNK = 16  # tasks handed to a process at once, at most
-# quota and period in µs, of cgroups 2 and 1
+MIN_TASKS = 100  # images; with fewer, starting processes does not pay
+_CHUNK = 16  # largest number of tasks per chunk
+# quota and period in µs, in cgroups v2 and v1
 _CPU_QUOTAS = (
     ("/sys/fs/cgroup/cpu.max",),
     ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
 )
 MAIN_GUARD_MESSAGE = (
-    "Its processes import the script that they are started from: what a script does must stand below\n"
-    '  if __name__ == "__main__":'
+    'Worker processes import the calling script, so its code must be guarded by\n  if __name__ == "__main__":'
 )
 
 
 def cores() -> int:
-    """Return how many cores this process may use, by its affinity and its container's CPU quota."""
+    """Return the number of cores available to this process, by affinity and container quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for files in _CPU_QUOTAS:
         try:
             quota, period = " ".join(Path(file).read_text() for file in files).split()
             return max(1, min(count, math.ceil(int(quota) / int(period)) if int(quota) > 0 else count))
-        except (OSError, ValueError):  # another version of cgroups, or "max"
+        except (OSError, ValueError):  # another cgroups version, or "max"
             continue
     return count
 
 
 @contextmanager
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Open a pool that drops what it has not begun when its block is left, and dies with this process.
+    """Open a process pool that cancels pending tasks on exit and ends with this process.
 
-    Its processes are fresh, not forks, because the caller may already run threads. They leave Ctrl-C to the
-    caller.
+    Processes are spawned, not forked, because the caller may run threads. They ignore Ctrl-C.
 
     Raises:
-        BoneAgeError: one of them was killed, or this process is itself only being started.
+        BoneAgeError: a worker was killed, or the calling script has no main guard.
     """
     check_main_guard()
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _init_worker)
     try:
         yield pool
     except BrokenProcessPool as error:
-        script = sys.modules["__main__"].__spec__ is None  # not one of our commands
+        script = sys.modules["__main__"].__spec__ is None  # not started with python -m
         raise BoneAgeError(
-            f"One of the {workers} processes at work on the images was ended, as the system does when\n"
-            "memory runs out. Take fewer with data.cache_workers=1, or +data.phantom.workers=1 where the\n"
-            "phantom is drawn; what is already there is kept." + (f"\n{MAIN_GUARD_MESSAGE}" if script else "")
+            f"One of {workers} worker processes was killed, probably because memory ran out. Use fewer with\n"
+            "data.cache_workers=1, or +data.phantom.workers=1 for the phantom; existing files are kept."
+            + (f"\n{MAIN_GUARD_MESSAGE}" if script else "")
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -78,13 +76,13 @@ R = TypeVar("R")
 
 
 def parallel_map(do: Callable[[T], R], tasks: Sequence[T], workers: int, limit: int = 256) -> Iterator[R]:
-    """Yield what `do` makes of each task, in their order; a few tasks are done in this process.
+    """Yield `do(task)` for each task in order; few tasks are done in this process.
 
     Args:
-        do: of a module, as a process imports it.
-        tasks: that it is called with.
-        workers: processes.
-        limit: of the results that wait to be taken and the tasks that are under way.
+        do: a picklable function.
+        tasks: its arguments.
+        workers: number of processes.
+        limit: largest number of pending tasks and results.
 
     Raises:
         BoneAgeError: see `worker_pool`.
@@ -104,29 +102,26 @@ def _do_all(do: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
 
 
 def bounded_map(pool: Executor, do: Callable[[T], R], tasks: Iterable[T], limit: int) -> Iterator[R]:
-    """Yield results in order as `Executor.map` does, with no more than `limit` of them begun or waiting."""
-    coming = iter(tasks)
-    waiting = deque(pool.submit(do, task) for task in islice(coming, limit))
-    while waiting:
-        result = waiting.popleft().result()
-        waiting.extend(pool.submit(do, task) for task in islice(coming, 1))
+    """Like `Executor.map`, with at most `limit` pending tasks and results."""
+    iterator = iter(tasks)
+    pending = deque(pool.submit(do, task) for task in islice(iterator, limit))
+    while pending:
+        result = pending.popleft().result()
+        pending.extend(pool.submit(do, task) for task in islice(iterator, 1))
         yield result
 
 
 def check_main_guard() -> None:
-    """Raise `BoneAgeError` in a process that is being started and imports the script it was started from.
-
-    It would do the script's work a second time, and wait for its own caller.
-    """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself checks
-        raise BoneAgeError(f"The preparation was started within its own process.\n{MAIN_GUARD_MESSAGE}")
+    """Raise `BoneAgeError` in a worker that imports a script without a main guard, which would deadlock."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as in multiprocessing
+        raise BoneAgeError(f"The script has no main guard.\n{MAIN_GUARD_MESSAGE}")
 
 
 def ignore_signals(_: object = None) -> None:
-    """Leave Ctrl-C, and a SIGTERM that is not the caller's own, to the caller; called in a worker process.
+    """Ignore SIGINT, and SIGTERM unless sent by the caller; called in a worker process.
 
-    A terminal sends the one, and systemd, docker and Slurm the other, to all processes of a command: workers
-    that ended by it would be taken for crashed before the caller has stopped in good order.
+    Terminals, systemd, docker and Slurm signal all processes of a command: workers that exited would look
+    crashed before the caller has shut down.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
@@ -137,7 +132,7 @@ def ignore_signals(_: object = None) -> None:
 def _exit_on_signal() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
-    os._exit(0)  # PyTorch would complain of any other status while the caller ends
+    os._exit(0)  # another status would raise in PyTorch's loader
 
 
 def _init_worker() -> None:
@@ -146,7 +141,7 @@ def _init_worker() -> None:
 
 
 def _exit_with_parent() -> None:
-    # a caller that is killed sends its workers nothing, and they would wait for work for ever
+    # a killed caller would leave its workers waiting forever
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -155,18 +150,18 @@ def _exit_with_parent() -> None:
 
 @contextmanager
 def file_lock(path: Path, doing: str) -> Iterator[None]:
-    """Hold the lock file `path`, waiting for a process that holds it; it ends with the process that does.
+    """Hold the lock file `path`, waiting for other processes; released when the process ends.
 
     Args:
-        path: in a folder that is there.
-        doing: what the other process is at, for the line that says that this one waits.
+        path: in an existing folder.
+        doing: activity of the other process, for the log.
 
     Raises:
-        OSError: the file cannot be made.
+        OSError: the file cannot be created.
         BoneAgeError: see `check_main_guard`.
     """
     check_main_guard()
-    path.open("ab").close()  # where it cannot be, filelock tries for ever
+    path.open("ab").close()  # otherwise filelock would retry forever
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)

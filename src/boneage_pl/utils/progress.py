@@ -1,4 +1,4 @@
-"""Progress bar in a terminal, lines in a log."""
+"""Progress bar on a terminal, a line otherwise."""
 
 import sys
 import time
@@ -11,17 +11,22 @@ T = TypeVar("T")
 
 
 def progress(steps: Iterable[T], total: int, doing: str, unit: str = "images", done: int = 0) -> Iterator[T]:
-    """Yield `steps`: under a bar with rate and time left on a terminal, otherwise with a line at the end.
+    """Yield `steps` with a progress bar on a terminal, otherwise with a line at the end.
 
-    Of `total` steps `done` were there before these. `doing` says what happens: "drawing data/phantom".
+    Args:
+        steps: to iterate over.
+        total: number of steps including `done`.
+        doing: description, such as "drawing data/phantom".
+        unit: of a step.
+        done: steps done before.
     """
     if sys.stderr.isatty():
         yield from tqdm(steps, doing, total, initial=done, unit=f" {unit}", dynamic_ncols=True)
         return
-    start, before = time.perf_counter(), done
+    start, initial = time.perf_counter(), done
     for step in steps:
         yield step
         done += 1
-    if done > before:
-        rate = (done - before) / (time.perf_counter() - start)
-        print(f"{doing}: {done} of {total} {unit}, {rate:.1f} a second", file=sys.stderr, flush=True)
+    if done > initial:
+        rate = (done - initial) / (time.perf_counter() - start)
+        print(f"{doing}: {done} of {total} {unit}, {rate:.1f}/s", file=sys.stderr, flush=True)

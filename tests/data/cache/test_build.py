@@ -194,7 +194,7 @@ def test_unreadable_images_are_listed_and_others_cached(root: Path):
     out, err = process.communicate()
     assert process.returncode == 2
     assert "78 images of 107 px" in out
-    assert "2 rows or images cannot be used" in err
+    assert "2 unusable rows or images" in err
     assert f"1 × image that is an empty file: {root / FOLDER / '3.png'}" in err
     assert f"1 × image that is cut short: {root / FOLDER / '4.png'}" in err
     assert "Traceback" not in err
@@ -243,7 +243,7 @@ def test_cache_dir_may_lie_elsewhere_but_is_no_file(root: Path, tmp_path: Path):
     process = command(root, f"data.cache_dir={tmp_path / 'file'}")
     _, err = process.communicate()
     assert process.returncode == 2
-    assert "Name another folder with data.cache_dir=" in err
+    assert "Choose another folder with data.cache_dir=" in err
 
 
 def test_phantom_is_generated_and_cached(tmp_path: Path):

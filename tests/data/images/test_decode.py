@@ -184,7 +184,7 @@ def wide_values(most: int) -> NDArray[np.uint16]:
 
 
 PALETTE = png(SMALL.quantize(16))
-TWELVE_BITS = "16 bits a color that uses only 12 or fewer of them; store it as gray"
+TWELVE_BITS = "16-bit colors with only 12 or fewer bits in use; save it as gray"
 DAMAGED = {
     "an empty file": [b""],
     "cut short": [png(SMALL)[:400], jpeg(SMALL)[:700], encode(SMALL, "TIFF")[:300]],
@@ -199,7 +199,7 @@ DAMAGED = {
     "an archive; unpack it": [b"PK\3\4" + bytes(40), b"\x1f\x8b" + bytes(40)],
     TWELVE_BITS: [wide_color(4095), imagecodecs.tiff_encode(wide_values(4095), photometric="rgb")],
     "none of PNG, JPEG, TIFF, WEBP, JPEG2000, BMP": [b"not an image"],
-    "a TIFF in a layout that is not read; save it as 16-bit gray": [
+    "a TIFF in an unsupported layout; save it as 16-bit gray": [
         imagecodecs.tiff_encode(ramp().astype(np.float64))
     ],
 }
@@ -312,7 +312,7 @@ def test_tiff_page_that_is_no_thumbnail_is_read():
     assert (gray(both) == np.asarray(page)).all()
     for other in (page, small.resize((32, 32))):
         both = encode(page, "TIFF", save_all=True, append_images=[other])
-        assert reason(both) == "a TIFF of 2 pages, where a radiograph is one"
+        assert reason(both) == "a TIFF of 2 pages; one is expected"
 
 
 def test_values_that_are_no_gray_levels_are_refused():

@@ -152,7 +152,7 @@ def test_window_that_is_no_decimal_string(tmp_path: Path, text: bytes, used: boo
 def test_window_that_shows_nothing_is_noted_and_not_used(tmp_path: Path, center: Any, width: Any):
     given = {"WindowCenter": center, "WindowWidth": width}
     assert (shown(tmp_path, **given) == WHOLE).all()
-    assert "its window shows nothing, or cannot be read: not used" in notes(tmp_path, **given)
+    assert "its window is invalid: not used" in notes(tmp_path, **given)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_shutter_that_cannot_be_read_is_noted_and_not_used(tmp_path: Path):
         },
     ):
         assert (shown(tmp_path, **given) == WHOLE).all()
-        assert "display shutter shows nothing, or cannot be read" in notes(tmp_path, **given)
+        assert "display shutter is invalid" in notes(tmp_path, **given)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_private_transfer_syntax_is_named(tmp_path: Path):
     private = content.replace(b"1.2.840.10008.1.2.4.90", b"1.2.840.113619.5.2\0\0\0\0")
     assert "private transfer syntax 1.2.840.113619.5.2" in reason(private)
     jpip = content.replace(b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.4.94").replace(b"\xff\x4f", b"\0\0")
-    assert "JPIP Referenced, which nothing here decodes" in reason(jpip)
+    assert "JPIP Referenced, which is not supported" in reason(jpip)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_huge_frame_claim_is_refused(tmp_path: Path, syntax: str, marker: bytes,
     content = bytearray(write_dicom(tmp_path / "a.dcm", VALUES, syntax).read_bytes())
     start = content.rindex(marker) + at
     content[start : start + len(size)] = size
-    assert "not as many as its tags say" in reason(bytes(content))
+    assert "differs from its tags" in reason(bytes(content))
 
 
 def test_damaged_rle_runs_are_refused(tmp_path: Path):
@@ -392,9 +392,7 @@ def test_missing_library_names_extra(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_chronological_age_is_read(tmp_path: Path, given: dict, months: float | None):
     found = tags(write_dicom(tmp_path / "a.dcm", VALUES, **given))
     assert found.age == (None if months is None else pytest.approx(months, abs=0.01))
-    assert ("dates are not understood" in str(found.notes)) == (
-        given.get("PatientBirthDate") == "1 March 2010"
-    )
+    assert ("dates are invalid" in str(found.notes)) == (given.get("PatientBirthDate") == "1 March 2010")
 
 
 @pytest.mark.parametrize(
@@ -417,13 +415,13 @@ def test_right_hand_is_mirrored(tmp_path: Path):
     ("given", "words"),
     [
         ({"Laterality": "B"}, "both hands"),
-        ({"BodyPartExamined": "FOOT"}, "no hand, by its tags: FOOT"),
-        ({"BodyPartExamined": "LOW_EXM"}, "no hand, by its tags: LOW EXM"),
-        ({"BodyPartExamined": "FOREARM"}, "no hand"),
+        ({"BodyPartExamined": "FOOT"}, "not a hand, by its tags: FOOT"),
+        ({"BodyPartExamined": "LOW_EXM"}, "not a hand, by its tags: LOW EXM"),
+        ({"BodyPartExamined": "FOREARM"}, "not a hand"),
         ({"BodyPartExamined": "HAND"}, ""),
         ({"BodyPartExamined": "UP_EXM"}, ""),
         ({"BodyPartExamined": "LEFT WRIST"}, ""),
-        ({"Laterality": "R", "ViewPosition": "PA"}, "a right hand, mirrored; view PA"),
+        ({"Laterality": "R", "ViewPosition": "PA"}, "right hand, mirrored; view PA"),
     ],
 )
 def test_odd_tags_are_noted(tmp_path: Path, given: dict, words: str):

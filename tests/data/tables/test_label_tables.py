@@ -164,7 +164,7 @@ REFUSED: dict[str, tuple[Content, dict[str, Any], str]] = {
         {},
         r"columns\.bone_age=<column>",
     ),
-    "one name twice": ("id,boneage,id,male\n1377,180,2,False\n", {}, "more than one column called id"),
+    "one name twice": ("id,boneage,id,male\n1377,180,2,False\n", {}, "several columns are called id"),
     "two ids, other images": ("id,file,boneage,sex\n1377,1378,180,F\n1378,1377,12,M\n", {}, "each.*ns.id"),
     "two ids, no images": ("id,file,boneage,sex\n1,2,180,F\n", {}, r"none.*columns\.id"),
     "sheet of a text": (PLAIN, {"sheet": "a"}, r"data\.sheet=a"),
@@ -183,12 +183,12 @@ REFUSED: dict[str, tuple[Content, dict[str, Any], str]] = {
     "two sheets": (xlsx(boys=[HEADER, BOY], girls=[HEADER, GIRL]), {}, r"boys, girls .*data\.sheet="),
     "sheet not there": (xlsx(a=[HEADER, BOY]), {"sheet": "b"}, r"data\.sheet=b"),
     "spreadsheet called .csv": (lambda root: shutil_xlsx(root, "table.csv"), {}, "is a spreadsheet"),
-    "text called .xlsx": (files(table__xlsx=PLAIN), {}, "no spreadsheet"),
+    "text called .xlsx": (files(table__xlsx=PLAIN), {}, "not a spreadsheet"),
     "old spreadsheet called .xlsx": (files(table__xlsx=b"\xd0\xcf\x11\xe0"), {}, "without a password"),
     "damaged spreadsheet": (files(table__xlsx=b"PK\3\4"), {}, "cannot be read as a spreadsheet"),
     "Strict Open XML": (lambda root: strict_xlsx(root), {}, "Strict Open XML"),
-    "unsupported file": (files(table__ods=""), {}, r"1 \.ods files are not read"),
-    "no rows": ("id,boneage,male\n", {}, "it has no rows"),
+    "unsupported file": (files(table__ods=""), {}, r"1 \.ods files are not supported"),
+    "no rows": ("id,boneage,male\n", {}, "has no rows"),
     "two tables": (files(a__csv=PLAIN, b__csv=PLAIN), {}, r"data\.table=a\.csv"),
     "two unreadable tables": (files(a__csv="x,y\n1,2\n", b__csv="x,z\n1,2\n"), {}, "a.csv.*b.csv.*table="),
     "table not there": (PLAIN, {"table": "ages.csv"}, r"data\.table=ages\.csv"),
@@ -427,7 +427,7 @@ def test_pipe_is_not_read(tmp_path: Path):
     (tmp_path / "images/1377.png").unlink()
     os.mkfifo(tmp_path / "images/1377.png")
     assert len(read_table(tmp_path)) == 2
-    with pytest.raises(BoneAgeError, match=r"1377\.png: no plain file"):
+    with pytest.raises(BoneAgeError, match=r"1377\.png: not a regular file"):
         load_radiograph(tmp_path / "images/1377.png")
 
 

@@ -88,4 +88,4 @@ def test_low_disk_space_is_logged(
     for free, warned in ((needed, False), (needed - 1, True)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
         warn_if_low_disk_space(network, tmp_path)
-        assert ("little room: the checkpoints in" in caplog.text) is warned
+        assert ("low disk space: the checkpoints in" in caplog.text) is warned

@@ -14,4 +14,6 @@ def test_constant_predictions_are_logged_once(tmp_path: Path, caplog: pytest.Log
         for epoch, apart in enumerate((30.0, float("nan"), 0.0, 0.01)):
             epochs._warn_if_constant_predictions(epoch, apart)
     (message,) = caplog.messages
-    assert message.startswith("epoch 2 predicts the same for every validation image (within 0.00 months)")
+    assert message.startswith(
+        "epoch 2: predictions are nearly constant over the validation images (range 0.00 months)"
+    )

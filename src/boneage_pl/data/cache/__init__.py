@@ -1,1 +1,1 @@
-"""The cache of decoded and resized images."""
+"""Cache of decoded and resized images."""

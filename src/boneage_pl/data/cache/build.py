@@ -1,4 +1,4 @@
-"""Build the image cache of a table, and open a data set through it."""
+"""Build the image cache of a table and open data sets."""
 
 import logging
 import os
@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class DatasetIndex:
-    """A data set before anything is done.
+    """A data set's table, issues and cache.
 
     Args:
-        spec: where it is.
+        spec: location of the data set.
         table, issues: see `load_table`.
-        cache: of its images, where it is current.
+        cache: the image cache, if it is current.
     """
 
     spec: DatasetSpec
@@ -37,17 +37,17 @@ class DatasetIndex:
     cache: ImageCache | None = None
 
     def cache_file(self, folder: Path, frame: ResizeSpec) -> Path:
-        """Return the path of the cache of this table's images in a folder."""
+        """Return the path of this table's cache in a folder."""
         table, folder = self.issues.source.absolute(), folder.absolute()
         name, sheet = table.stem, self.spec.sheet
-        if table.parent != folder.parent or sheet:  # several tables may have this name
+        if table.parent != folder.parent or sheet:  # make the name unique
             name += f"-{zlib.crc32(os.fsencode(f'{os.path.relpath(table, folder)}:{sheet}')):08x}"
         return folder / f"{frame}-{name}.npy"
 
     def build_cache(
         self, folder: Path, frame: ResizeSpec, workers: int | None, *, verify: bool = False
     ) -> ImageCache:
-        """Return the cache of this table's images in a folder, see `build_cache`."""
+        """Return this table's cache in a folder, see `build_cache`."""
         path = self.cache_file(folder, frame)
         return build_cache(self.table, self.spec.root, path, frame, workers, verify=verify)
 
@@ -55,14 +55,14 @@ class DatasetIndex:
 def open_dataset(
     spec: DatasetSpec, folder: Path | None = None, frame: ResizeSpec | None = None
 ) -> DatasetIndex:
-    """Read a data set's table and open the cache of its images, if it is current.
+    """Read a data set's table and open its image cache if it is current.
 
-    Training does this before its slow imports, so that an error in the table is raised at once.
+    Training does this before slow imports, so that errors in the table are reported immediately.
 
     Args:
-        spec: of the data set.
-        folder: of the cache; `None` for none.
-        frame: the square that the images are brought into.
+        spec: location of the data set.
+        folder: of the cache, or `None`.
+        frame: preprocessing of the images.
 
     Raises:
         BoneAgeError: see `load_table`.
@@ -85,21 +85,21 @@ def build_cache(
     *,
     verify: bool = False,
 ) -> ImageCache:
-    """Return the cache of the images in `table`, built where it is not current.
+    """Return the cache of the images in `table`, built unless it is current.
 
-    It is current if it holds exactly these images, and no file has another size or time. It is written
-    beside and moved into place; of several processes that call at once one builds it, and the others wait.
+    It is current if it has exactly these images and no file size or time has changed. It is written
+    atomically; of concurrent processes one builds it and the others wait.
 
     Args:
         table: columns `id` and `path`.
-        root: the folder that paths are stored relative to, so that a cache may move with its data.
-        path: of the cache; its folder is made.
-        frame: the square that the images are brought into.
-        workers: processes that decode; `None` for one a core.
-        verify: read the whole cache, and rebuild it where it is damaged.
+        root: folder that stored paths are relative to, so that a cache can be moved with its data.
+        path: of the cache; its folder is created.
+        frame: preprocessing of the images.
+        workers: number of decoding processes; `None` for one per core.
+        verify: check the whole cache and rebuild it if it is damaged.
 
     Raises:
-        BoneAgeError: it cannot be written, the disk is full, or a worker process was killed.
+        BoneAgeError: the cache cannot be written, the disk is full, or a worker process was killed.
     """
     paths = relative_paths(table, root)
     try:
@@ -107,7 +107,7 @@ def build_cache(
             return cache
         path.parent.mkdir(parents=True, exist_ok=True)
         with file_lock(path.with_name(f".{path.stem}.lock"), f"builds {path}"):
-            cache = ImageCache.load(path, frame, paths, root)  # another process may have been here
+            cache = ImageCache.load(path, frame, paths, root)  # another process may have built it
             if cache and (not verify or cache.is_intact()):
                 return cache
             with atomic_path(path) as partial_path, partial_path.open("wb") as file:
@@ -118,14 +118,14 @@ def build_cache(
     except OSError as error:
         raise BoneAgeError(
             f"The image cache {path} cannot be written: {error.strerror or error}.\n"
-            "Name another folder with data.cache_dir=<folder>; or pass data.cache=false, which decodes the\n"
-            "original files for every sample, more slowly."
+            "Choose another folder with data.cache_dir=<folder>, or pass data.cache=false to decode the\n"
+            "original files for every sample, which is slower."
         ) from error
 
 
 def relative_paths(table: pd.DataFrame, root: Path) -> dict[str, str]:
-    """Return the paths of a table's images as seen from `root`, by id."""
-    start = f"{root}{os.sep}"  # os.path.relpath costs more than reading a file's size and time
+    """Return the paths of a table's images relative to `root`, by id."""
+    start = f"{root}{os.sep}"  # os.path.relpath is slower than a stat
     return {
         i: path[len(start) :] if path.startswith(start) else os.path.relpath(path, root)
         for i, path in sorted(zip(table["id"].tolist(), table["path"].tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Decode and resize images in processes, which import no pandas: they start fast."""
+"""Decode and resize images in processes; without pandas, so that they start fast."""
 
 import hashlib
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.utils.processes import cores, parallel_map
 from boneage_pl.utils.progress import progress
 
-_MAX_IN_FLIGHT = 2**28  # bytes of images that are decoded and not yet written; our choice
+_MAX_IN_FLIGHT = 2**28  # bytes of decoded images not yet written; our choice
 
 
 def index_images(
@@ -25,17 +25,17 @@ def index_images(
     write: Callable[[int, bytes], None] | None = None,
     label: str = "checking the images",
 ) -> ImageIndex:
-    """Decode and resize every image, and return what is known of them.
+    """Decode and resize every image and return their index.
 
-    Images of more than 8 bits are decoded by their own largest value, and again where those of the data set
-    have it read otherwise.
+    Images of more than 8 bits are first scaled by their own largest value, and decoded again if the data
+    set's bit depth differs.
 
     Args:
-        paths: of the files below `root`, by id.
-        root: of the data set.
-        frame: the square that they are brought into.
-        workers: processes that decode; `None` for one a core.
-        write: takes an image's place among `paths`, and its pixels.
+        paths: file paths below `root`, by id.
+        root: folder of the data set.
+        frame: preprocessing of the images.
+        workers: number of decoding processes; `None` for one per core.
+        write: called with an image's position in `paths` and its pixels.
         label: of the progress bar.
     """
     rows = {i: row for row, i in enumerate(paths)}
@@ -66,12 +66,12 @@ def _decode_file(path: str, root: Path, frame: ResizeSpec, bit_depths: list[int]
         return SourceFile(path, error=f"unreadable ({error.strerror})"), b""
     except BadImageError as error:
         return SourceFile(path, error=error.reason), b""
-    known = path, status.st_size, status.st_mtime_ns, hashlib.sha256(content).hexdigest()
+    source = path, status.st_size, status.st_mtime_ns, hashlib.sha256(content).hexdigest()
     try:
         radiograph = decode_radiograph(content, str(file), bit_depths)
     except BadImageError as error:
-        if error.reason.endswith(DICOM_EXTRA):  # as one that could not be opened: the extra may come
+        if error.reason.endswith(DICOM_EXTRA):  # retried, in case the extra is installed
             return SourceFile(path, error=error.reason), b""
-        return SourceFile(*known, error=error.reason), b""
+        return SourceFile(*source, error=error.reason), b""
     pixels = frame.apply(radiograph.image).tobytes()
-    return SourceFile(*known, hashlib.sha256(pixels).hexdigest(), radiograph.bit_depth), pixels
+    return SourceFile(*source, hashlib.sha256(pixels).hexdigest(), radiograph.bit_depth), pixels

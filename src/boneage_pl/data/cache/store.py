@@ -1,4 +1,4 @@
-"""The image cache: one memory-mapped .npy file of resized images, with its index as JSON behind the array."""
+"""Image cache: a memory-mapped .npy file of resized images, followed by its index as JSON."""
 
 import hashlib
 import json
@@ -14,25 +14,25 @@ import numpy as np
 
 from boneage_pl.data.images.resize import Pixels, ResizeSpec
 
-VERSION = 5  # raise it when a pixel, or what is rejected, would come out differently
-_UNOPENED = -1  # the size of a file that could not be opened, or that an extra would read
+VERSION = 5  # increment when pixels or rejected images change
+_RETRY = -1  # size of a file that could not be opened, or that needs an extra
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """An image file: its path below `data.root`, size, time and decoding result.
+    """An image file with its size, time and decoding result.
 
     Args:
         path: below `data.root`.
-        bytes, mtime_ns: as the system gives them; -1 bytes of a file that is to be tried again.
+        bytes, mtime_ns: size and modification time; -1 bytes to retry the file.
         sha256: of the file.
-        pixel_sha256: of the resized pixels: two files may show one image.
+        pixel_sha256: of the resized pixels, since two files may contain one image.
         bit_depth: bits of the largest value of a gray image of more than 8 bits; else 0.
-        error: why it cannot be used; empty if it can.
+        error: why it cannot be used; empty otherwise.
     """
 
     path: str
-    bytes: int = _UNOPENED
+    bytes: int = _RETRY
     mtime_ns: int = 0
     sha256: str = ""
     pixel_sha256: str = ""
@@ -40,12 +40,12 @@ class SourceFile:
     error: str = ""
 
     def is_unchanged(self, root: Path, path: str) -> bool:
-        """Whether the file at `path` below `root` is this one, by its size and time."""
+        """Whether the file at `path` below `root` is unchanged, by size and time."""
         file = f"{root}{os.sep}{path}"
-        if path != self.path or self.bytes == _UNOPENED:
+        if path != self.path or self.bytes == _RETRY:
             return path == self.path and not os.access(file, os.R_OK)
         try:
-            status = os.stat(file)  # noqa: PTH116 — a Path costs more than the call
+            status = os.stat(file)  # noqa: PTH116 — Path is slower
         except OSError:
             return False
         return (status.st_size, status.st_mtime_ns) == (self.bytes, self.mtime_ns)
@@ -53,11 +53,11 @@ class SourceFile:
 
 @dataclass
 class ImageIndex:
-    """What is known of a data set's images.
+    """Index of a data set's images.
 
     Args:
         files: by id.
-        bit_depths: that the images of more than 8 bits are read as, see `boneage_pl.data.images.bit_depth`.
+        bit_depths: of the images of more than 8 bits, see `boneage_pl.data.images.bit_depth`.
     """
 
     files: dict[str, SourceFile]
@@ -75,37 +75,37 @@ class ImageIndex:
 
     @cached_property
     def errors(self) -> dict[str, str]:
-        """Why the others cannot be used, by id."""
+        """Errors of the unusable images, by id."""
         return {i: file.error for i, file in self.files.items() if file.error}
 
     def is_current(self, paths: dict[str, str], root: Path) -> bool:
-        """Whether the index is of exactly these images (id → path below `root`), by size and time."""
+        """Whether the index has exactly these images (id → path below `root`), by size and time."""
         files = self.files
         return files.keys() == paths.keys() and all(files[i].is_unchanged(root, p) for i, p in paths.items())
 
 
 class ImageCache:
-    """The resized images of one table, mapped read-only.
+    """The resized images of a table, memory-mapped.
 
     Args:
-        path: of the file, which `numpy.load` reads too.
-        frame: the square that the images were brought into.
+        path: of the file, which `numpy.load` can read too.
+        frame: preprocessing of the images.
 
     Raises:
-        OSError: the file cannot be opened.
-        ValueError: it is damaged, of another square or of another version.
+        OSError: unreadable.
+        ValueError: damaged, or of another preprocessing or version.
     """
 
     def __init__(self, path: Path, frame: ResizeSpec) -> None:
         self.path, self.frame = path, frame
-        with path.open("rb") as file:  # what is mapped stays, though a newer file take its place
+        with path.open("rb") as file:  # the mapping survives replacement of the file
             np.lib.format.read_magic(file)
             shape = np.lib.format.read_array_header_1_0(file)[0]
             start = file.tell()
             file.seek(start + math.prod(shape))
-            version, square, bit_depths, files = json.load(file)
-            if (version, square, shape) != (VERSION, str(frame), (len(files), frame.size, frame.size)):
-                raise ValueError(f"{path}: another version or square")
+            version, label, bit_depths, files = json.load(file)
+            if (version, label, shape) != (VERSION, str(frame), (len(files), frame.size, frame.size)):
+                raise ValueError(f"{path}: another version or preprocessing")
             self.images = ImageIndex({i: SourceFile(*values) for i, values in files.items()}, bit_depths)
             self.rows = {i: row for row, i in enumerate(files)}
             # an empty file cannot be mapped
@@ -118,7 +118,7 @@ class ImageCache:
         """Return the cache at `path` if it is current, see `ImageIndex.is_current`."""
         try:
             cache = cls(path, frame)
-        except Exception:  # numpy parses a damaged header as Python, and raises what comes up
+        except Exception:  # numpy raises many types for damaged headers
             return None
         return cache if cache.images.is_current(paths, root) else None
 
@@ -127,23 +127,23 @@ class ImageCache:
         return self.pixels[[self.rows[i] for i in ids]]
 
     def is_intact(self) -> bool:
-        """Whether every image is what was written (reads all of them)."""
+        """Whether all pixels match their hashes."""
         expected = self.images.pixel_sha256
         return all(
             hashlib.sha256(self.read([i]).tobytes()).hexdigest() == digest for i, digest in expected.items()
         )
 
     def __reduce__(self) -> tuple[type["ImageCache"], tuple[Path, ResizeSpec]]:
-        return ImageCache, (self.path, self.frame)  # a process that is handed the cache maps the file itself
+        return ImageCache, (self.path, self.frame)  # workers map the file themselves
 
 
 class CacheWriter:
-    """Writes the file of a cache, images in any order and the index last.
+    """Writes a cache file: images in any order, then the index.
 
     Args:
         file: open for writing.
-        count: of the images.
-        frame: their square.
+        count: number of images.
+        frame: preprocessing of the images.
     """
 
     def __init__(self, file: IO[bytes], count: int, frame: ResizeSpec) -> None:
@@ -154,7 +154,7 @@ class CacheWriter:
         self.start, self.end = file.tell(), file.tell() + math.prod(shape)
 
     def write(self, row: int, pixels: bytes) -> None:
-        """Write the image of a row."""
+        """Write the pixels of a row."""
         self.file.seek(self.start + row * self.frame.size**2)
         self.file.write(pixels)
 

@@ -1,1 +1,1 @@
-"""One image: decode a file to 8-bit gray, and resize it."""
+"""Decode image files to 8-bit gray and resize them."""

@@ -1,35 +1,35 @@
-"""Estimate how many bits the 16-bit images of a data set use.
+"""Estimate the bits in use of the 16-bit images of a data set.
 
-What converts radiographs to PNG mostly writes the scanner's 10 or 12 bits into 16 and does not say so. Read
-by each image's own brightest value, one white marker would change what its bones look like beside others'.
+Converters of radiographs to PNG usually store the scanner's 10 or 12 bits in 16 without declaring it. Scaling
+each image by its brightest value would make the brightness of bones depend on a white marker.
 """
 
 from collections import Counter
 from collections.abc import Iterable
 
-_MIN_FRACTION = 0.01  # of the 16-bit images; our choice: what fewer have is a single image's affair
-_MAX_EXTRA_BITS = 4  # bits; our choice: read as 4 more than it has, an image has 16 gray levels of 256 left
+_MIN_FRACTION = 0.01  # of the 16-bit images; our choice: rarer depths are outliers
+_MAX_EXTRA_BITS = 4  # bits; our choice: with 4 unused bits, an image has 16 of 256 gray levels left
 
 
 def dataset_bit_depths(depths: Iterable[int]) -> list[int]:
-    """Return the numbers of bits that a data set's 16-bit images are read as.
+    """Return the bit depths of a data set's 16-bit images.
 
-    Several where a data set has images of several kinds: depths that lie side by side (11 and 12 bits) are
-    one kind, of which some images are darker; what no two images and no hundredth of them have is none.
+    Adjacent depths (11 and 12 bits) count as one, since some images are darker; separate ones (12 and 16)
+    are kept apart. Depths of a single image, or of fewer than 1 % of the images, are ignored.
 
     Args:
-        depths: bits of each image's largest value; 0 for what is not 16-bit gray.
+        depths: bits of each image's largest value; 0 if not 16-bit gray.
     """
     counts = Counter(depth for depth in depths if depth)
-    fewest = max(2, _MIN_FRACTION * counts.total())
-    common = {depth for depth, count in counts.items() if count >= fewest}
+    minimum = max(2, _MIN_FRACTION * counts.total())
+    common = {depth for depth, count in counts.items() if count >= minimum}
     return sorted(depth for depth in common if depth + 1 not in common)
 
 
 def effective_bits(depth: int, known: list[int]) -> int:
-    """Return the bits that an image is read as: the lowest of `dataset_bit_depths` that holds it.
+    """Return the bit depth for an image: the lowest of `dataset_bit_depths` that fits it.
 
-    Its own depth where none does, or where fewer than 16 gray levels would be left of it; 0 for 0.
+    Its own depth if none fits, or if fewer than 16 gray levels would be left; 0 for 0.
     """
     if not depth:
         return 0
@@ -38,7 +38,7 @@ def effective_bits(depth: int, known: list[int]) -> int:
 
 
 def describe_bit_depths(depths: Iterable[int], known: list[int]) -> str:
-    """Say how the 16-bit images are read; nothing where there are none."""
+    """Describe the bit depths of the 16-bit images; empty if there are none."""
     counts = Counter(effective_bits(depth, known) for depth in depths if depth)
     parts = [f"{count} as {used} bits" for used, count in counts.most_common()]
-    return f"16-bit images are read by the bits in use: {', '.join(parts)}" if parts else ""
+    return f"16-bit images by bits in use: {', '.join(parts)}" if parts else ""

@@ -1,4 +1,4 @@
-"""What is no radiograph: the error, and limits of size."""
+"""Size limits and errors of images that cannot be used as radiographs."""
 
 import struct
 import zlib
@@ -8,12 +8,12 @@ from PIL import Image
 
 from boneage_pl.errors import BoneAgeError
 
-MAX_PIXELS = 64 * 2**20  # pixels; our choice: film of 35 × 43 cm scanned at 600 dpi has 80 % of it
-MAX_ASPECT = 32  # times as long as wide; our choice: cut to its middle square, more shows nothing of a hand
-MAX_FILE_BYTES = 2**29  # bytes; our choice: that many pixels of four 16-bit channels, not compressed
+MAX_PIXELS = 64 * 2**20  # pixels; our choice: film of 35 × 43 cm scanned at 600 dpi has 80 % of this
+MAX_ASPECT = 32  # length by width; our choice
+MAX_FILE_BYTES = 2**29  # our choice: `MAX_PIXELS` with four 16-bit channels, uncompressed
 BLANK_IMAGE = "all one gray value"
 
-# what Pillow raises for files that are no images, are cut short, or whose header is damaged
+# raised by Pillow for files that are no images, truncated, or damaged
 UNREADABLE = (
     OSError,
     ValueError,
@@ -28,25 +28,25 @@ UNREADABLE = (
 
 
 class BadImageError(BoneAgeError):
-    """A file that cannot be used as a radiograph; `reason` says what it is, alike for all such files."""
+    """A file that cannot be used as a radiograph; `reason` is the kind of problem."""
 
     reason = "damaged"
 
 
 def bad_image(name: Path | str, kind: str) -> BadImageError:
-    """Return the error of a file that is of this kind instead of a radiograph."""
-    # one argument alone: a loader process hands errors over so
-    error = BadImageError(f"{name}: {kind}.\nFetch the file again, or take its row out of the table.")
+    """Return the error of a file with a kind of problem."""
+    # a single argument, so that it can be pickled
+    error = BadImageError(f"{name}: {kind}.\nGet the file again, or remove its row from the table.")
     error.reason = kind
     return error
 
 
 def check_size(width: int, height: int, name: Path | str) -> None:
-    """Raise `BadImageError` for an image that is too large, or too narrow, for a radiograph."""
+    """Raise `BadImageError` for an image that is too large or too narrow."""
     if width * height > MAX_PIXELS:
         raise too_large(name)
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise bad_image(name, f"more than {MAX_ASPECT} times as long as wide, no shape of a radiograph")
+        raise bad_image(name, f"more than {MAX_ASPECT} times as long as wide")
 
 
 def too_large(name: Path | str) -> BadImageError:
@@ -55,7 +55,7 @@ def too_large(name: Path | str) -> BadImageError:
 
 
 def check_not_blank(image: Image.Image, name: Path | str) -> None:
-    """Raise `BadImageError` for a gray image that is one value everywhere: nothing can be learned from it."""
+    """Raise `BadImageError` for a gray image with a single value."""
     darkest, brightest = image.getextrema()
     if darkest == brightest:
         raise bad_image(name, BLANK_IMAGE)

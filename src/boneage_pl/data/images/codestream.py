@@ -34,7 +34,7 @@ def decode_codestream(stream: bytes) -> NDArray[Any]:
 
     Raises:
         ImportError: imagecodecs is not installed.
-        ValueError: the stream is none of these, or damaged.
+        ValueError: another format, or damaged.
     """
     import imagecodecs
 
@@ -43,11 +43,11 @@ def decode_codestream(stream: bytes) -> NDArray[Any]:
         if not stream.startswith(JPEG_2000_MAGIC):
             is_jpeg_ls = read_jpeg_header(stream)[0] == _JPEG_LS
             decode = imagecodecs.jpegls_decode if is_jpeg_ls else imagecodecs.jpeg_decode
-            if not stream.rstrip(_PADDING).endswith(_END):  # the decoders make up what is missing
+            if not stream.rstrip(_PADDING).endswith(_END):  # the decoders would fill in missing data
                 raise ValueError(CUT_SHORT)
         values = np.asarray(decode(stream))
-    except RuntimeError as error:  # of imagecodecs
+    except RuntimeError as error:  # raised by imagecodecs
         raise ValueError(str(error)) from error
-    if not values.size:  # what it makes of some damaged headers
+    if not values.size:  # for some damaged headers
         raise ValueError("damaged")
     return values

@@ -1,6 +1,6 @@
-"""Decode DICOM files to 8-bit gray and read the tags that matter.
+"""Decode DICOM files to 8-bit gray and read relevant tags.
 
-Nothing that identifies a person is kept: ages are differences of dates, and the dates are let go.
+Nothing that identifies a person is stored: ages are computed from dates, and the dates are dropped.
 """
 
 import logging
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 DAYS_PER_MONTH = 30.4375  # days, 365.25 / 12
-MAX_AGE_MONTHS = 130 * 12  # months; our choice: what is older is a mistake
+MAX_AGE_MONTHS = 130 * 12  # months; our choice: more is an error
 
 _MAGIC = slice(128, 132)
-# how a file without preamble begins: group 2 or 8 in either byte order
+# start of a file without preamble: group 2 or 8 in either byte order
 _NO_PREAMBLE = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _SEXES = dict.fromkeys(["M", "MALE", "BOY"], True) | dict.fromkeys(["F", "FEMALE", "GIRL", "W"], False)
 _DATE = re.compile(r"(\d{4})([-./]?)(\d{2})\2(\d{2})")  # PS3.5 6.2, DA, ACR-NEMA's dots and ISO 8601
 _STUDY_DATES = "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate"
-_PLACEHOLDER = date(1900, 1, 1)  # what those who remove names write
+_PLACEHOLDER = date(1900, 1, 1)  # written by anonymizers
 _AGE = re.compile(r"(\d{1,3})([DWMY])")  # PS3.5 6.2, AS
 _MONTHS_PER_UNIT = {"D": 1 / DAYS_PER_MONTH, "W": 7 / DAYS_PER_MONTH, "M": 1.0, "Y": 12.0}
 _HAND = re.compile("HAND|WRIST|FINGER|THUMB|CARP|BONE ?AGE|^EXTREMITY|^UP.* EX")  # in BodyPartExamined
 
-# pydicom's words may quote a patient's tags. Set once: `warnings.catch_warnings` is not safe in threads.
+# pydicom's messages may quote patient data. Set globally, since `warnings.catch_warnings` is not thread-safe.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 logging.getLogger("pydicom").addHandler(logging.NullHandler())
 logging.getLogger("pydicom").propagate = False  # not its level, which it sets when it is imported
@@ -46,13 +46,13 @@ logging.getLogger("pydicom").propagate = False  # not its level, which it sets w
 
 @dataclass(frozen=True)
 class DicomTags:
-    """What a DICOM file's tags say of its radiograph.
+    """Tags of a DICOM radiograph.
 
     Args:
-        male: by PatientSex; `None` where it is neither male nor female.
-        age: chronological, in months: from birth to study, or else PatientAge; `None` where neither is given.
-        laterality: `L`, `R`, `B` or nothing.
-        notes: what was done to its image, and what is odd about its tags.
+        male: from PatientSex; `None` if neither male nor female.
+        age: chronological age in months, from birth to study date or from PatientAge; `None` if missing.
+        laterality: `L`, `R`, `B` or empty.
+        notes: preprocessing steps and unusual tags.
     """
 
     male: bool | None
@@ -61,38 +61,38 @@ class DicomTags:
     notes: list[str] = field(default_factory=list)
 
 
-def months_between(born: date, seen: date) -> float | None:
-    """Return the age on a day; `None` where the dates cannot be right."""
-    months = (seen - born).days / DAYS_PER_MONTH
+def months_between(birth: date, study: date) -> float | None:
+    """Return the age in months at the study date; `None` if invalid."""
+    months = (study - birth).days / DAYS_PER_MONTH
     return months if 0 <= months <= MAX_AGE_MONTHS else None
 
 
 def is_dicom(content: bytes) -> bool:
-    """Whether a file's bytes are DICOM's: by its mark, or by the first tag where there is no preamble."""
+    """Whether bytes are DICOM, by the magic number, or by the first tag if there is no preamble."""
     return content[_MAGIC] == b"DICM" or content[:2] in _NO_PREAMBLE
 
 
 def non_image_class(path: Path | str) -> str:
-    """Return the class of a DICOM object without an image, as `Encapsulated PDF Storage`; else nothing."""
+    """Return the class of a DICOM object without image, such as `Encapsulated PDF Storage`; else empty."""
     try:
         from pydicom.filereader import read_file_meta_info
 
-        uid = read_file_meta_info(path).MediaStorageSOPClassUID  # text, where it is empty
+        uid = read_file_meta_info(path).MediaStorageSOPClassUID  # str if empty
         return "" if uid.is_private or uid.name == uid or "Image" in uid.name else str(uid.name)
-    except Exception:  # not installed, or damaged: decoding it says so
+    except Exception:  # not installed, or damaged, which decoding reports
         return ""
 
 
 def decode_dicom(content: bytes, name: str) -> tuple[Image.Image, DicomTags]:
-    """Return the image of a DICOM file, mode `L`, as `dicom_display.render` makes it, and its tags.
+    """Return the image of a DICOM file, mode `L`, see `dicom_display.render`, and its tags.
 
     Args:
-        content: of the file.
-        name: what an error calls it.
+        content: bytes of the file.
+        name: for errors.
 
     Raises:
-        BadImageError: pydicom is not installed, the file is damaged or holds no single image, or what it is
-            compressed with cannot be decoded; it says what to install.
+        BadImageError: pydicom is not installed, the file is damaged or not a single image, or its compression
+            is not supported; with what to install.
     """
     dataset = _read_dataset(content, name)
     image, notes = render(decode_pixels(dataset, name), dataset, name)
@@ -103,57 +103,57 @@ def _read_dataset(content: bytes, name: str) -> "Dataset":
     try:
         from pydicom import dcmread
     except ImportError as error:
-        raise bad_image(name, f"DICOM, and reading it needs an extra: {DICOM_EXTRA}") from error
+        raise bad_image(name, f"DICOM, which needs an extra: {DICOM_EXTRA}") from error
     try:
         _check_deflated(content)
         dataset = dcmread(BytesIO(content), force=True)
-        for tag in list(dataset.keys()):  # a tag without a value is as one that is absent
+        for tag in list(dataset.keys()):  # treat empty tags as absent
             if not dataset.get_item(tag).value:
                 del dataset[tag]
-    except Exception as error:  # pydicom raises whatever comes up in a damaged file
+    except Exception as error:  # pydicom raises many types for damaged files
         raise bad_image(name, f"damaged DICOM ({type(error).__name__})") from error
     return dataset
 
 
 def _check_deflated(content: bytes) -> None:
-    """Raise `ValueError` where what follows the header unpacks to more than any radiograph has."""
+    """Raise `ValueError` if the deflated part is too large for a radiograph."""
     if _DEFLATED in content[132:1024]:
         start = 144 + int.from_bytes(content[140:144], "little")
         unpacked = zlib.decompressobj(-zlib.MAX_WBITS)
         unpacked.decompress(content[start:], MAX_FILE_BYTES)
         if unpacked.unconsumed_tail:
-            raise ValueError("unpacks to more than a radiograph has")
+            raise ValueError("too large after decompression")
 
 
 def _read_tags(dataset: "Dataset", notes: list[str]) -> DicomTags:
-    """Return the tags; what is odd about them is added to `notes`."""
+    """Return the tags, and append unusual ones to `notes`."""
     codes = ["ImageLaterality", "Laterality", "PatientSex", "ViewPosition", "BodyPartExamined"]
     texts = [" ".join(read_texts(dataset, name)).upper() for name in codes]
     side, other_side, sex, view, part = (re.sub("[^A-Z0-9 ]", " ", text).strip()[:16] for text in texts)
     side = (side or other_side)[:1]
     age, is_odd = _patient_age(dataset)
-    found = {
-        "a right hand, mirrored": side == "R",
-        "both hands, by its tags: one is expected": side == "B",
+    possible_notes = {
+        "right hand, mirrored": side == "R",
+        "both hands, by its tags; one is expected": side == "B",
         f"view {view}": view,
-        f"no hand, by its tags: {part}": part and not _HAND.search(part),
+        f"not a hand, by its tags: {part}": part and not _HAND.search(part),
         f"its sex is neither F nor M: {sex}": sex and sex not in _SEXES,
-        "its dates are not understood": is_odd,
+        "its dates are invalid": is_odd,
     }
-    notes += [words for words, applies in found.items() if applies]
+    notes += [note for note, applies in possible_notes.items() if applies]
     return DicomTags(_SEXES.get(sex), age, side if side in ("L", "R", "B") else "", notes)
 
 
 def _patient_age(dataset: "Dataset") -> tuple[float | None, bool]:
-    """Return the age in months, and whether a date is not understood."""
+    """Return the age in months, and whether a date is invalid."""
     dates = ["".join(read_texts(dataset, name)[:1]) for name in ("PatientBirthDate", *_STUDY_DATES)]
-    born, *seen = [_parse_date(text) for text in dates]
-    day = next(filter(None, seen), None)
-    months = months_between(born, day) if born and day and born != _PLACEHOLDER else None
+    birth, *studies = [_parse_date(text) for text in dates]
+    study = next(filter(None, studies), None)
+    months = months_between(birth, study) if birth and study and birth != _PLACEHOLDER else None
     age = _AGE.fullmatch("".join(read_texts(dataset, "PatientAge")).upper())
-    if months is None and age and int(age[1]):  # 000Y: a placeholder, too
+    if months is None and age and int(age[1]):  # 000Y is a placeholder
         months = int(age[1]) * _MONTHS_PER_UNIT[age[2]]
-    return months, bool((dates[0] and not born) or (any(dates[1:]) and not day))
+    return months, bool((dates[0] and not birth) or (any(dates[1:]) and not study))
 
 
 def _parse_date(text: str) -> date | None:

@@ -1,4 +1,4 @@
-"""Render the pixels of a DICOM dataset as a viewer does."""
+"""Render the pixels of a DICOM dataset like a viewer."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,26 +15,28 @@ if TYPE_CHECKING:
 _SHUTTER_EDGES = [
     f"Shutter{n}Edge" for n in ("LeftVertical", "UpperHorizontal", "RightVertical", "LowerHorizontal")
 ]
-_MAX_DISTORTION = 0.01  # of square pixels; our choice: less is seen by nobody
+_MAX_DISTORTION = 0.01  # of the pixel aspect ratio; our choice: less is invisible
 _TAG_ERRORS = ValueError, TypeError, LookupError, AttributeError, NotImplementedError, OverflowError
 
 Mask = NDArray[np.bool_]
 
 
 def _read_numbers(dataset: "Dataset", name: str) -> list[float]:
-    return [float(text.replace(",", ".")) for text in read_texts(dataset, name)]  # some write decimal commas
+    return [
+        float(text.replace(",", ".")) for text in read_texts(dataset, name)
+    ]  # some files have decimal commas
 
 
 def render(values: Values, dataset: "Dataset", name: str) -> tuple[Image.Image, list[str]]:
-    """Return values as a viewer shows them, mode `L`, and notes of what was done.
+    """Render stored values like a viewer, mode `L`, and return notes on the steps.
 
-    The modality LUT or rescaling, then the first VOI LUT or window (PS3.3 C.11.1 and C.11.2), then the
-    presentation LUT (C.11.4, C.11.6) are applied. Without a window that shows something the image goes from
-    its darkest to its brightest value, as viewers show it. Padding and what lies outside the display shutter
-    are black; colors become luminance; pixels that are not square are resampled.
+    Applies the modality LUT or rescaling, the first VOI LUT or window (PS3.3 C.11.1 and C.11.2) and the
+    presentation LUT (C.11.4, C.11.6). Without a valid window, the range is from the darkest to the brightest
+    value. Padding and everything outside the display shutter become black, colors luminance, and non-square
+    pixels are resampled.
 
     Raises:
-        BadImageError: its tags do not fit its pixels, or it would be no shape of a radiograph.
+        BadImageError: tags that do not fit the pixels, or an invalid aspect ratio.
     """
     notes: list[str] = []
     try:
@@ -46,57 +48,57 @@ def render(values: Values, dataset: "Dataset", name: str) -> tuple[Image.Image, 
             gray = _to_8_bits(_display_values(values, dataset, used if used.any() else ..., notes))
         image = Image.fromarray(np.where(used, gray, 0).astype(np.uint8))
         return _resample_to_square_pixels(image, dataset, name, notes), notes
-    except _TAG_ERRORS as error:  # a tag may hold anything, and words may quote it
+    except _TAG_ERRORS as error:  # tags have any content, which must not be quoted
         raise bad_image(name, f"DICOM whose tags do not fit its pixels ({type(error).__name__})") from error
 
 
 def _luminance(values: Values, dataset: "Dataset") -> Values:
     from pydicom.pixels.processing import apply_color_lut
 
-    most = 2**dataset.BitsStored - 1
+    maximum = 2**dataset.BitsStored - 1
     if values.ndim == 2:
         values = apply_color_lut(values, dataset)
-        most = np.iinfo(values.dtype).max
-    return np.asarray(Image.fromarray(_to_8_bits(values[..., :3] / most)).convert("L"))
+        maximum = np.iinfo(values.dtype).max
+    return np.asarray(Image.fromarray(_to_8_bits(values[..., :3] / maximum)).convert("L"))
 
 
-def _to_8_bits(shown: Values) -> NDArray[np.uint8]:
-    return np.rint(np.nan_to_num(shown) * 255).clip(0, 255).astype(np.uint8)
+def _to_8_bits(values: Values) -> NDArray[np.uint8]:
+    return np.rint(np.nan_to_num(values) * 255).clip(0, 255).astype(np.uint8)
 
 
 def _display_values(values: Values, dataset: "Dataset", used: Any, notes: list[str]) -> Values:
-    """Return gray values as they are shown, from 0 to 1; `used` is where the image is."""
+    """Return display values from 0 to 1; `used` masks the image area."""
     if table := _lookup_table(dataset, "ModalityLUTSequence"):
         values = _apply_table(values, *table)
     else:
         slope, intercept = (_read_numbers(dataset, f"Rescale{n}")[:1] for n in ("Slope", "Intercept"))
         values = values * (slope or [1.0])[0] + (intercept or [0.0])[0]
     try:
-        shown = _apply_window(values, dataset)
-        if shown is not None and np.ptp(shown[used]) == 0:
+        display = _apply_window(values, dataset)
+        if display is not None and np.ptp(display[used]) == 0:
             raise ValueError
     except _TAG_ERRORS:
-        notes.append("its window shows nothing, or cannot be read: not used")
-        shown = None
-    if shown is None:
+        notes.append("its window is invalid: not used")
+        display = None
+    if display is None:
         darkest, brightest = float(values[used].min()), float(values[used].max())
-        shown = (values - darkest) / ((brightest - darkest) or 1.0)
+        display = (values - darkest) / ((brightest - darkest) or 1.0)
     if table := _lookup_table(dataset, "PresentationLUTSequence"):
-        shown = _apply_table(shown * (len(table[0]) - 1), table[0] / table[0].max(), 0)
+        display = _apply_table(display * (len(table[0]) - 1), table[0] / table[0].max(), 0)
     shape = read_texts(dataset, "PresentationLUTShape")
     if shape == ["INVERSE"] or (not shape and dataset.get("PhotometricInterpretation") == "MONOCHROME1"):
         notes.append("inverted, by its tags")
-        shown = 1 - shown
-    return shown
+        display = 1 - display
+    return display
 
 
 def _apply_window(values: Values, dataset: "Dataset") -> Values | None:
-    """Apply the first VOI LUT or window: from 0 to 1, or `None` where there is neither."""
+    """Apply the first VOI LUT or window: values from 0 to 1, or `None` if there is neither."""
     from highdicom.pixels import apply_voi_window
 
     if table := _lookup_table(dataset, "VOILUTSequence"):
-        most = 2 ** int(table[0].max()).bit_length() - 1  # some write 12 bits into a table that says 16
-        return _apply_table(values, table[0] / most, table[1])
+        maximum = 2 ** int(table[0].max()).bit_length() - 1  # some tables declare 16 bits but use 12
+        return _apply_table(values, table[0] / maximum, table[1])
     center, width = (_read_numbers(dataset, f"Window{n}") for n in ("Center", "Width"))
     if not center or not width:
         return None
@@ -108,7 +110,7 @@ def _apply_window(values: Values, dataset: "Dataset") -> Values | None:
 
 
 def _lookup_table(dataset: "Dataset", sequence: str) -> tuple[Values, int] | None:
-    """Return the entries of a sequence's first table and the value of the first; `None` without data."""
+    """Return the entries of a sequence's first table and its first input value; `None` without data."""
     items = dataset.get(sequence)
     if not items or not items[0].get("LUTDescriptor") or not items[0].get("LUTData"):
         return None
@@ -129,7 +131,7 @@ def _apply_table(values: Values, table: Values, first: int) -> Values:
 
 
 def _padding_mask(values: Values, dataset: "Dataset") -> Mask:
-    """Return where an image's file says that there is none (PS3.3 C.7.5.1.1.2)."""
+    """Return the mask of padding pixels (PS3.3 C.7.5.1.1.2)."""
     first = dataset.get("PixelPaddingValue")
     if not isinstance(first, int):
         return np.zeros(values.shape, dtype=bool)
@@ -139,7 +141,7 @@ def _padding_mask(values: Values, dataset: "Dataset") -> Mask:
 
 
 def _shutter_mask(dataset: "Dataset", shape: tuple[int, ...], notes: list[str]) -> Mask:
-    """Return what the display shutter leaves to be seen (PS3.3 C.7.6.11)."""
+    """Return the mask of pixels inside the display shutter (PS3.3 C.7.6.11)."""
     mask = Image.new("1", (shape[1], shape[0]), 1)
     try:
         for kind in read_texts(dataset, "ShutterShape"):
@@ -158,19 +160,19 @@ def _shutter_mask(dataset: "Dataset", shape: tuple[int, ...], notes: list[str]) 
             mask = ImageChops.logical_and(mask, part)
     except _TAG_ERRORS:
         mask = Image.new("1", mask.size)
-    seen = np.array(mask)
-    if not seen.any():
-        notes.append("its display shutter shows nothing, or cannot be read: not used")
-        return ~seen
-    if not seen.all():
+    visible = np.array(mask)
+    if not visible.any():
+        notes.append("its display shutter is invalid: not used")
+        return ~visible
+    if not visible.all():
         notes.append("black outside its display shutter")
-    return seen
+    return visible
 
 
 def _resample_to_square_pixels(
     image: Image.Image, dataset: "Dataset", name: str, notes: list[str]
 ) -> Image.Image:
-    tags = "PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"  # of rows, then of columns
+    tags = "PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"  # rows, columns
     high, wide = next((s for tag in tags if len(s := _read_numbers(dataset, tag)) == 2), (1, 1))
     if min(high, wide) <= 0 or abs(high / wide - 1) < _MAX_DISTORTION:
         return image

@@ -13,28 +13,28 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 _PIXELS = "PixelData", "FloatPixelData", "DoubleFloatPixelData"
-_ITEM = b"\xfe\xff\x00\xe0"  # begins a compressed frame, PS3.5 A.4
+_ITEM = b"\xfe\xff\x00\xe0"  # start of a compressed frame, PS3.5 A.4
 
 Values = NDArray[Any]
 
 
 def read_texts(dataset: "Dataset", name: str) -> list[str]:
-    """Return a tag's values as text, without empty ones; none where it is absent or cannot be parsed."""
+    """Return the non-empty values of a tag as text; empty if absent or invalid."""
     try:
         value = dataset.get(name)
-    except Exception:  # pydicom raises whatever comes up in a value that is none
+    except Exception:  # pydicom raises many types for invalid values
         return []
     values = value if isinstance(value, MutableSequence) else [value]
-    return [text for one in values if one is not None and (text := str(one).strip())]
+    return [text for v in values if v is not None and (text := str(v).strip())]
 
 
 def decode_pixels(dataset: "Dataset", name: str) -> Values:
-    """Return the stored values: [H, W], or of colors RGB [H, W, 3].
+    """Return the stored values: [H, W], or RGB [H, W, 3].
 
-    Left-justified values (HighBit above BitsStored - 1) are shifted down; what is above HighBit is cleared.
+    Left-justified values (HighBit above BitsStored - 1) are shifted down; bits above HighBit are cleared.
 
     Raises:
-        BadImageError: no single image, a damaged one, or one that cannot be decoded: what to install.
+        BadImageError: not a single image, damaged, or not decodable; with what to install.
     """
     try:
         _check_image(dataset, name)
@@ -48,7 +48,7 @@ def decode_pixels(dataset: "Dataset", name: str) -> Values:
     except Exception as error:  # a tag may hold anything, and words may quote it
         raise bad_image(name, f"damaged DICOM ({type(error).__name__})") from error
     if values.shape[:2] != (dataset.Rows, dataset.Columns) or not values.size:
-        raise bad_image(name, "DICOM whose pixels are not as many as its tags say")
+        raise bad_image(name, "DICOM whose number of pixels differs from its tags")
     unused = dataset.BitsStored - stored
     return values >> unused if unused and _is_left_justified(values, stored, unused) else values
 
@@ -89,17 +89,17 @@ def _decode(dataset: "Dataset", name: str) -> Values:
         stream = next(generate_frames(content, number_of_frames=1))
         size = dataset.Columns, dataset.Rows
         if stream.startswith(JPEG_MAGIC) and read_jpeg_header(stream)[2:] != size:
-            # a decoder would make room for what the stream claims
-            raise bad_image(name, "DICOM whose pixels are not as many as its tags say")
+            # a decoder would allocate the size in the stream
+            raise bad_image(name, "DICOM whose number of pixels differs from its tags")
     try:
         return dataset.pixel_array
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # each plugin has errors of its own; pylibjpeg-rle's are no `Exception`
+    except BaseException as error:  # plugins raise many types; pylibjpeg-rle's are no `Exception`
         first = error
     try:
         values = decode_codestream(stream)
-    except Exception:  # not installed, or damaged: the first decoder's error is raised
+    except Exception:  # not installed, or damaged
         raise bad_image(name, _describe(dataset, first)) from first
     if dataset.get("PixelRepresentation") == 1 and values.dtype.kind == "u":
         above = 8 * values.dtype.itemsize - dataset.BitsStored
@@ -108,7 +108,7 @@ def _decode(dataset: "Dataset", name: str) -> Values:
 
 
 def _transfer_syntax(dataset: "Dataset") -> Any:
-    """Return the transfer syntax; of a file without a header the one that it was read in."""
+    """Return the transfer syntax; for a file without header, the one detected by pydicom."""
     from pydicom import uid
     from pydicom.dataset import FileMetaDataset
 
@@ -130,7 +130,7 @@ def _describe(dataset: "Dataset", error: BaseException) -> str:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
-        return f"DICOM compressed as {syntax.name}, which nothing here decodes; convert it to another syntax"
+        return f"DICOM compressed as {syntax.name}, which is not supported; convert it to another syntax"
     if not decoder.is_available:
         return f"DICOM compressed as {syntax.name}; to decode it, {DICOM_EXTRA}"
     return f"DICOM whose pixels are damaged ({syntax.name}: {' '.join(str(error).split())[:160]})"

@@ -21,7 +21,7 @@ ImageInput = str | PathLike[str] | bytes | Image.Image | NDArray[Any]
 
 
 def stem_of(path: Path | str) -> str:
-    """Return a file's name without the suffix that says its kind: a DICOM UID is full of dots."""
+    """Return a file's name without an image suffix; DICOM UIDs contain dots."""
     name = Path(path).name
     suffix = Path(name).suffix
     return name.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else name
@@ -29,13 +29,13 @@ def stem_of(path: Path | str) -> str:
 
 @dataclass
 class Radiograph:
-    """A hand as a network is to see it.
+    """A decoded radiograph.
 
     Args:
-        image: mode `L`, bones bright; of a right hand mirrored.
+        image: mode `L`, bones bright; a right hand is mirrored.
         tags: of a DICOM file.
-        mirrored: whether it was.
-        notes: what was done to it, or found in its tags, in words.
+        mirrored: whether the image was mirrored.
+        notes: preprocessing steps and unusual tags.
         bit_depth: bits of the largest value of a gray image of more than 8 bits; else 0.
     """
 
@@ -47,7 +47,7 @@ class Radiograph:
 
 
 def load_radiograph(source: ImageInput, bit_depths: Sequence[int] = ()) -> Radiograph:
-    """Load a radiograph from a file or from memory; training, evaluation and prediction all do it here.
+    """Load a radiograph from a file or from memory, for training, evaluation and prediction.
 
     Args:
         source: a path; a file's bytes; a Pillow image; an array of gray values [H, W], uint8, uint16, int16
@@ -55,7 +55,7 @@ def load_radiograph(source: ImageInput, bit_depths: Sequence[int] = ()) -> Radio
         bit_depths: see `boneage_pl.data.images.grayscale.to_grayscale`.
 
     Raises:
-        BadImageError: it cannot be read as an image, or all of it is one value.
+        BadImageError: not a readable image, or blank.
     """
     if isinstance(source, np.ndarray | Image.Image):
         return _from_memory(source, bit_depths)
@@ -65,9 +65,9 @@ def load_radiograph(source: ImageInput, bit_depths: Sequence[int] = ()) -> Radio
 
 
 def decode_radiograph(content: bytes, name: str, bit_depths: Sequence[int] = ()) -> Radiograph:
-    """Decode a file's bytes as `load_radiograph` does; `name` is what an error calls them.
+    """Decode a file's bytes, see `load_radiograph`; `name` is for errors.
 
-    A right hand, where a DICOM tag says that it is one, is mirrored: the RSNA's are all left.
+    A right hand by its DICOM tags is mirrored, since the RSNA's hands are all left.
     """
     if not is_dicom(content):
         image, depth = decode_image(content, name, bit_depths)
@@ -96,7 +96,7 @@ def _from_memory(source: Image.Image | NDArray[Any], bit_depths: Sequence[int]) 
         types = (np.uint8, np.uint16) if source.ndim == 3 else (np.uint8, np.uint16, np.int16, np.int32)
         layout = source.ndim == 2 or (source.ndim == 3 and source.shape[2] in (3, 4))
         if source.dtype not in types or not layout or not source.size:
-            raise bad_image(name, f"{kind}, where it must be uint8 or uint16, [H, W] or [H, W, 3]")
+            raise bad_image(name, f"{kind}; it must be uint8 or uint16, [H, W] or [H, W, 3]")
         check_size(source.shape[1], source.shape[0], name)
     else:
         check_size(*source.size, name)

@@ -1,4 +1,4 @@
-"""Resize an image to a square: crop, pad or stretch."""
+"""Resize images to a square by cropping, padding or stretching."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,17 +18,16 @@ Resampling = Literal["bilinear", "lanczos", "plain"]
 
 @dataclass(frozen=True)
 class ResizeSpec:
-    """A square of `size` pixels, and how an image is made to fit it.
+    """Preprocessing of images to a square of `size` pixels.
 
-    `crop`, as published: the shorter side becomes the square's, and the middle is cut out. `pad`: the longer
-    side becomes the square's, and the whole image lies on black. `stretch`: both sides do.
+    `crop` (published) resizes the shorter side and crops the center. `pad` resizes the longer side and pads
+    with black. `stretch` resizes both sides.
 
-    Resampled as published, `bilinear` and antialiased, as Pillow and torchvision do it; or, for stress tests,
-    as other software does it: `lanczos`, or `plain` bilinear without antialiasing, each pixel of its
-    four nearest (OpenCV's and PyTorch's default).
+    The published resampling is `bilinear` with antialiasing, as in Pillow and torchvision. For robustness
+    tests, there are `lanczos`, and `plain` bilinear without antialiasing (the default of OpenCV and PyTorch).
 
     Raises:
-        BoneAgeError: another fit.
+        BoneAgeError: unknown mode.
     """
 
     size: int
@@ -38,39 +37,39 @@ class ResizeSpec:
     def __post_init__(self) -> None:
         if self.mode not in get_args(ResizeMode):
             raise BoneAgeError(
-                f"data.resize_mode={self.mode}: there are three, {', '.join(get_args(ResizeMode))}."
+                f"data.resize_mode={self.mode}: choose from {', '.join(get_args(ResizeMode))}."
             )
 
     @classmethod
     def from_config(cls, data: Any) -> "ResizeSpec":
-        """Read it from the group `data` of a configuration."""
+        """Create a spec from the group `data` of a configuration."""
         return cls(data.get("image_size"), data.get("resize_mode", "crop"))
 
     def __str__(self) -> str:
-        """Its part in a file's name: of those that are cropped the side alone."""
+        """Return the label for file names; for `crop` just the size."""
         return f"{self.size}" if self.mode == "crop" else f"{self.mode}-{self.size}"
 
     def apply(self, image: Image.Image) -> Pixels:
-        """Return a gray image in this square: uint8 [`side`, `side`].
+        """Preprocess a gray image: uint8 [size, size].
 
-        `crop` is to the bit what torchvision's `Resize(side)` and `CenterCrop(side)` make of a Pillow image
-        (bilinear, antialiased), without importing torch. The published pipeline flips first: flipping these
-        pixels afterwards instead, as the device does, shifts an image by one column where an odd number of
-        columns is cropped, and rounds a resized value differently here and there.
+        `crop` is bit-identical to torchvision's `Resize(size)` and `CenterCrop(size)` of a Pillow image
+        (bilinear, antialiased), without importing torch. The published pipeline flips before; flipping
+        afterwards, on the device, shifts an image by one column if an odd number of columns is cropped, and
+        rounds some values differently.
         """
         fit = {"crop": _crop, "pad": _pad, "stretch": _stretch}[self.mode]
         return fit(image, self.size, self.resampling)
 
     def visible_box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """Return what of an image of this size is in the square: left, top, width and height, of 1 each."""
+        """Return the part of an image that is used, as fractions: left, top, width, height."""
         if self.mode != "crop":
             return 0.0, 0.0, 1.0, 1.0
-        shown, high = min(1.0, height / width), min(1.0, width / height)
-        return (1 - shown) / 2, (1 - high) / 2, shown, high
+        visible_width, visible_height = min(1.0, height / width), min(1.0, width / height)
+        return (1 - visible_width) / 2, (1 - visible_height) / 2, visible_width, visible_height
 
 
 def resize(image: Image.Image, size: tuple[int, int], resampling: Resampling) -> Image.Image:
-    """Return an image in another size, width and height."""
+    """Resize an image to (width, height)."""
     if resampling == "plain":
         to = (image.width / size[0], 0, 0, 0, image.height / size[1], 0)
         return image.transform(size, Image.Transform.AFFINE, to, Image.Resampling.BILINEAR)
@@ -96,7 +95,7 @@ def _pad(image: Image.Image, side: int, resampling: Resampling) -> Pixels:
 
 
 def paste_on_black(image: Image.Image, size: tuple[int, int]) -> Pixels:
-    """Return an image in the middle of black, of this width and height."""
+    """Center an image on a black background of (width, height)."""
     frame = Image.new("L", size)
     frame.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
     return np.asarray(frame)

@@ -1,4 +1,4 @@
-"""Synthetic hand radiographs whose age can be read from the bones, and from nothing else."""
+"""Synthetic hand radiographs whose age shows only in the bones."""
 
 from boneage_pl.data.phantom.dataset import generate_if_missing, phantom_table, write_phantom
 from boneage_pl.data.phantom.render import render_radiograph

@@ -1,4 +1,4 @@
-"""Write a synthetic data set, with a manifest that says how it was made."""
+"""Write a synthetic data set with a manifest of its parameters."""
 
 import json
 import zlib
@@ -18,17 +18,17 @@ from boneage_pl.utils.files import atomic_write
 from boneage_pl.utils.processes import cores, file_lock, parallel_map
 from boneage_pl.utils.progress import progress
 
-VERSION = 1  # of the generator: raise it when an image or the table would come out differently
+VERSION = 1  # of the generator; increment when images or the table change
 
 MANIFEST = "phantom.json"
-UNFINISHED = ".phantom.json"  # the same record, while images are missing
+UNFINISHED = ".phantom.json"  # the manifest of an unfinished data set
 TABLE_FILE = "boneage-training-dataset.csv"
 IMAGE_FOLDER = "boneage-training-dataset"
 
 
 @dataclass(frozen=True)
 class PhantomSpec:
-    """What decides every byte of a phantom."""
+    """Parameters that determine every byte of a phantom."""
 
     count: int
     seed: int
@@ -38,38 +38,38 @@ class PhantomSpec:
 
 
 def begin_dataset(root: Path, phantom: PhantomSpec) -> bool:
-    """Return whether `root` holds this phantom whole; if not, leave a record there that it is being written.
+    """Return whether `root` contains this phantom completely; if not, write the unfinished manifest.
 
     Raises:
-        BoneAgeError: `root` holds something else or cannot be written, or the parameters are impossible.
+        BoneAgeError: `root` contains something else or cannot be written, or invalid parameters.
     """
     if phantom.count < 1 or phantom.size < 32:
         raise BoneAgeError(
-            f"A phantom of {phantom.count} images of {phantom.size} pixels cannot be drawn.\n"
-            "Choose 1 image or more, of 32 pixels a side or more."
+            f"A phantom of {phantom.count} images of {phantom.size} pixels cannot be generated.\n"
+            "At least 1 image of at least 32 pixels is needed."
         )
     try:
         root.mkdir(parents=True, exist_ok=True)
-        # Read in this order, another process that starts or finishes meanwhile is never taken for foreign.
+        # In this order, a concurrent process that starts or finishes is recognized.
         names = sorted(path.name for path in root.iterdir() if path.suffix != ".tmp")
-        unfinished, whole = _read(root / UNFINISHED), _read(root / MANIFEST)
-        if whole is not None:
-            held = _parse(whole)
-            if held == phantom and _is_complete(root, phantom):
+        unfinished, complete = _read(root / UNFINISHED), _read(root / MANIFEST)
+        if complete is not None:
+            existing = _parse(complete)
+            if existing == phantom and _is_complete(root, phantom):
                 return True
-            _check_same_spec(root, held, phantom)
+            _check_same_spec(root, existing, phantom)
         elif unfinished is not None:
             _check_same_spec(root, _parse(unfinished), phantom)
         elif names:
             raise BoneAgeError(
-                f"{root} is not a phantom: it holds {', '.join(names[:3])} and no {MANIFEST}.\n"
-                "The phantom overwrites nothing; give it a folder of its own with data.root=<folder>."
+                f"{root} is not a phantom: it contains {', '.join(names[:3])} and no {MANIFEST}.\n"
+                "Nothing is overwritten; choose another folder with data.root=<folder>."
             )
         atomic_write(root / UNFINISHED, _dump(phantom))
     except OSError as error:
         raise BoneAgeError(
             f"The phantom cannot be written to {root}: {error.strerror}.\n"
-            "Name a folder that can be written with data.root=<folder>."
+            "Choose a writable folder with data.root=<folder>."
         ) from error
     return False
 
@@ -80,19 +80,23 @@ def _is_complete(root: Path, phantom: PhantomSpec) -> bool:
     return (root / TABLE_FILE).exists() and all(f"{i + 1}.png" in names for i in range(phantom.count))
 
 
-def _check_same_spec(root: Path, held: PhantomSpec | None, phantom: PhantomSpec) -> None:
-    if held is not None and held.count <= phantom.count and replace(held, count=phantom.count) == phantom:
+def _check_same_spec(root: Path, existing: PhantomSpec | None, phantom: PhantomSpec) -> None:
+    if (
+        existing is not None
+        and existing.count <= phantom.count
+        and replace(existing, count=phantom.count) == phantom
+    ):
         return
     raise BoneAgeError(
-        f"{root} holds another phantom.\n"
-        f"There: {held or 'a record that cannot be read'}\n"
+        f"{root} contains another phantom.\n"
+        f"Existing: {existing or 'unreadable manifest'}\n"
         f"Requested: {phantom}\n"
-        "Give this one a folder of its own with data.root=<folder>, or remove that one yourself."
+        "Choose another folder with data.root=<folder>, or remove the existing phantom."
     )
 
 
 def finish_dataset(root: Path, phantom: PhantomSpec) -> None:
-    """Record that `root` holds this phantom whole."""
+    """Write the manifest of a complete phantom."""
     atomic_write(root / MANIFEST, _dump(phantom))
     (root / UNFINISHED).unlink(missing_ok=True)
 
@@ -123,10 +127,9 @@ GROUPS = 2 * AGE_BINS
 def phantom_table(count: int, seed: int) -> pd.DataFrame:
     """Return `id` (1..count), `boneage` (whole months, 1 to 228) and `male` of a phantom of `count` images.
 
-    Row i belongs to group i % 20 (ten equal-width age bins, in each a girl and then a boy), so a multiple of
-    20 fills every group equally. The first of each sex in the youngest bin is 1 month and in the oldest 228,
-    so that the bins of any table of 20 rows or more have the same edges. A row depends on (seed, i) alone:
-    a longer table begins with the shorter one.
+    Row i is in group i % 20 (ten equal-width age bins, each with a girl and a boy), so multiples of 20 are
+    balanced. The first rows of the youngest and oldest bins have 1 and 228 months, so tables of at least 20
+    rows have the same bin edges. A row depends only on (seed, i): longer tables begin with the shorter ones.
     """
     return pd.DataFrame([_row(i, seed) for i in range(count)], columns=["id", "boneage", "male"])
 
@@ -136,7 +139,7 @@ def _row(i: int, seed: int) -> tuple[int, int, bool]:
     if i < GROUPS and age_bin in (0, AGE_BINS - 1):
         age = 1 if age_bin == 0 else MAX_MONTHS
     else:
-        # pandas.cut's bins are open below and closed above, but the first holds its lower edge.
+        # as in pandas.cut, bins include the upper edge, the first one also the lower
         below = (MAX_MONTHS - 1) * age_bin // AGE_BINS + 1 - (age_bin == 0)
         last = (MAX_MONTHS - 1) * (age_bin + 1) // AGE_BINS + 1
         age = int(rng_for(seed, i, TABLE).integers(below + 1, last + 1))
@@ -152,17 +155,15 @@ def write_phantom(
     skeleton_age: float | None = None,
     workers: int | None = None,
 ) -> None:
-    """Write a phantom of `count` images, `size` × `size` pixels, under `root`; return at once if it is there.
+    """Write a phantom of `count` images, `size` × `size` pixels, to `root`, unless it exists.
 
-    An interrupted phantom is finished and a shorter one extended: only missing images are drawn. The table
-    and the record of the parameters come last, so a half-written phantom is never taken for a whole one.
-    With `skeleton_age` (months) every image shows a skeleton of that age while the labels vary: the control,
-    from which nothing can be learned. `workers` processes draw (default: one a core); of several callers at
-    once one is let in by `generate_if_missing`.
+    An interrupted phantom is completed and a shorter one extended. The table and the manifest are written
+    last. With `skeleton_age` (months), all images have a skeleton of that age but varying labels, as a
+    negative control. `workers` is the number of processes (default: one per core).
 
     Raises:
-        BoneAgeError: `root` cannot be written, or holds a phantom with other parameters or something else.
-            Nothing is ever overwritten.
+        BoneAgeError: `root` cannot be written, or contains another phantom or something else. Nothing is ever
+            overwritten.
     """
     phantom = PhantomSpec(count, seed, size, skeleton_age)
     root = Path(root)
@@ -171,22 +172,22 @@ def write_phantom(
     table = phantom_table(count, seed)
     folder = root / IMAGE_FOLDER
     folder.mkdir(exist_ok=True)
-    there = {path.name for path in folder.iterdir()}
+    existing = {path.name for path in folder.iterdir()}
     rows = zip(table["id"].tolist(), table["boneage"].tolist(), table["male"].tolist(), strict=True)
     tasks = [
         (folder / f"{id_}.png", age if skeleton_age is None else skeleton_age, male, phantom, id_ - 1)
         for id_, age, male in rows
-        if f"{id_}.png" not in there
+        if f"{id_}.png" not in existing
     ]
-    drawing = parallel_map(_render_image, tasks, workers or cores())
-    for _ in progress(drawing, count, f"drawing {root}", done=count - len(tasks)):
+    images = parallel_map(_render_image, tasks, workers or cores())
+    for _ in progress(images, count, f"drawing {root}", done=count - len(tasks)):
         pass
     atomic_write(root / TABLE_FILE, table.to_csv(index=False).encode())
     finish_dataset(root, phantom)
 
 
 def generate_if_missing(generate: Callable[[Path], None], root: Path) -> None:
-    """Draw synthetic radiographs into `root`; of several processes that call at once one draws.
+    """Generate synthetic radiographs in `root`; concurrent processes wait for the first.
 
     Args:
         generate: `write_phantom` with its parameters.
@@ -195,15 +196,15 @@ def generate_if_missing(generate: Callable[[Path], None], root: Path) -> None:
     Raises:
         BoneAgeError: `root` cannot be written.
     """
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
             root.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(file_lock(root.parent / f".{root.name}.lock", f"draws {root}"))
+            stack.enter_context(file_lock(root.parent / f".{root.name}.lock", f"draws {root}"))
         except OSError as error:
-            if not root.is_dir():  # a folder that cannot be written may be whole; `generate` checks it
+            if not root.is_dir():  # a read-only folder may be complete; checked by `generate`
                 raise BoneAgeError(
                     f"The phantom cannot be written to {root}: {error.strerror}.\n"
-                    "Name a folder that can be written with data.root=<folder>."
+                    "Choose a writable folder with data.root=<folder>."
                 ) from error
         generate(root)
 
@@ -218,7 +219,7 @@ def _render_image(task: tuple[Path, float, bool, PhantomSpec, int]) -> None:
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """Return the image as a PNG; run lengths alone, because a search for repeats in noise finds nothing."""
+    """Encode an image as PNG with run lengths only, since noise has no repeats."""
     file = BytesIO()
     image.save(file, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return file.getvalue()

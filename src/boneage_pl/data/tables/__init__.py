@@ -1,1 +1,1 @@
-"""Label tables: find, parse and validate them, and match their ids to image files."""
+"""Find, parse and validate label tables and match their ids to image files."""

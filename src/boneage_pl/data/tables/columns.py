@@ -1,4 +1,4 @@
-"""Which columns of a label table hold the id, the bone age and the sex."""
+"""Identify the columns of a label table: id, bone age, sex."""
 
 import re
 from collections.abc import Sequence
@@ -10,36 +10,36 @@ from boneage_pl.errors import BoneAgeError
 
 SexName = Literal["male", "female"]
 
-# Names without case, blanks and punctuation: those of the RSNA's three tables, and plain ones of the field.
+# Names without case, blanks and punctuation: those of the RSNA's three tables and common ones.
 ALIASES = {
     "id": "id imageid caseid patientid image case patient imagename filename file path imagepath filepath",
     "bone_age": "boneage groundtruthboneage skeletalage",
     "male": "male sex gender patientsex",
     "female": "female",
-    "patient": "patient patientid child childid subject subjectid",  # where it is not the id
+    "patient": "patient patientid child childid subject subjectid",  # if it is not the id
     "chronological_age": "chronologicalage chronage",
 }
 OPTIONAL = ("patient", "chronological_age")
 _ROLES = {"id": "the id", "bone_age": "the bone age", "sex": "the sex", "patient": "the patient"}
 _ROLES["chronological_age"] = "the chronological age"
 _UNITS: dict[AgeUnit, set[str]] = {"months": {"months", "month"}, "years": {"years", "year", "yrs"}}
-# By these words a column's name states that it is about a sex, and for which one 1 and true stand.
+# Words for the sex in a column's name, which define what 1 and true mean.
 _ABOUT_SEX = re.compile(r"female|girl|(?<![a-z])(sex|gender|male|boy)")
 _SEX_NAMES: dict[SexName, re.Pattern[str]] = {
     "female": re.compile(r"female|girl|wom[ae]n|weib|femme|fem[ei]n|fille|mujer|(?<![a-z])[fw](?![a-z])"),
     "male": re.compile(r"(?<!fe)male|boy|(?<![a-z])m(?![a-z])"),
 }
-_CODED = re.compile(r"[=:]|(?<![a-z])(no|not|non)(?![a-z])")  # the name has a code of its own, or a negation
+_CODED = re.compile(r"[=:]|(?<![a-z])(no|not|non)(?![a-z])")  # the name contains a code or a negation
 
 
 class NotALabelTableError(BoneAgeError):
-    """A file cannot be read as a table, or lacks a column that is needed."""
+    """The file is not a table, or lacks a required column."""
 
 
 def find_columns(header: Sequence[str], spec: DatasetSpec) -> dict[str, list[str]]:
-    """Return the columns that could be the `id`, `bone_age`, `sex` (`male` or `female`) and so on.
+    """Return the candidate columns for each role: `id`, `bone_age`, `sex` (`male` or `female`) and so on.
 
-    They are those that `spec` names, else those that are recognized.
+    Columns named in `spec` come first, else recognized names are used.
     """
     found: dict[str, list[str]] = {}
     named = {role: " ".join(str(name).split()) for role, name in spec.columns.items() if name is not None}
@@ -60,17 +60,17 @@ def find_columns(header: Sequence[str], spec: DatasetSpec) -> dict[str, list[str
 def check_columns(
     path: Path, header: Sequence[str], spec: DatasetSpec, *, ages: bool
 ) -> dict[str, list[str]]:
-    """Return `find_columns`, one column for each role but the id, for which the images decide.
+    """Return `find_columns` with one column per role, except the id, which is chosen by the images.
 
     Args:
         path: of the table.
-        header: the columns' names.
-        spec: names that are given.
-        ages: whether bone ages and sexes are needed; else ids, and sexes if a column is about them.
+        header: column names.
+        spec: given column names.
+        ages: whether bone age and sex are required; otherwise only the id, and the sex if there is a column.
 
     Raises:
-        NotALabelTableError: a role has no column; with the options that name one.
-        BoneAgeError: a role has several columns.
+        NotALabelTableError: a role without a column; with the options to name it.
+        BoneAgeError: a role with several columns.
     """
     found = find_columns(header, spec)
     about_sex = found["sex"] or any(_ABOUT_SEX.search(name.lower()) for name in header)
@@ -81,25 +81,25 @@ def check_columns(
     for role in needed:
         names = found[role]
         if len(set(names)) < len(names):
-            raise BoneAgeError(f"{path}: there is more than one column called {names[0]}. Remove the others.")
+            raise BoneAgeError(f"{path}: several columns are called {names[0]}. Remove the others.")
         if len(names) > 1 and role != "id":
             key = "male" if role == "sex" else role
             raise BoneAgeError(
-                f"{path}: more than one column could be {_ROLES[role]}: {', '.join(names)}. Put parts of one "
-                f"value in one column.\n{format_options(**{f'columns__{key}': '<column>'})}"
+                f"{path}: several columns could be {_ROLES[role]}: {', '.join(names)}. Values must be "
+                f"in one column.\n{format_options(**{f'columns__{key}': '<column>'})}"
             )
     return found
 
 
 def named_sexes(name: str) -> set[SexName]:
-    """Return which sexes 1 could stand for by a column's name: `is_female`, `sex_F`; both for `not_male`."""
+    """Return the sexes that 1 could mean by a column's name: `is_female`, `sex_F`; both for `not_male`."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
     sexes = {sex for sex, pattern in _SEX_NAMES.items() if pattern.search(words)}
     return set(_SEX_NAMES) if sexes and _CODED.search(words) else sexes
 
 
 def split_unit(name: str) -> tuple[str, AgeUnit | None]:
-    """Return a column's name without case, blanks and a unit at its end, and the unit."""
+    """Split a column's name into the normalized name and the unit at its end."""
     words = re.findall(r"[^\W_]+", name.lower())
     unit = next((unit for unit, names in _UNITS.items() if words and words[-1] in names), None)
     return "".join(words[:-1] if unit else words), unit
@@ -119,5 +119,5 @@ def _missing_error(
         + (f" (given: {' '.join(given)})" if given else "")
         + f"; its columns are {', '.join(header[:12])[:300]}{' …' if len(header) > 12 else ''}.\n"
         + format_options(**options)
-        + (" (or data.columns.female, if 1 stands for female)" if options.get("columns__male") else "")
+        + (" (or data.columns.female, if 1 means female)" if options.get("columns__male") else "")
     )

@@ -20,12 +20,12 @@ def find_label_table(spec: DatasetSpec, files: list[str], images: list[str]) -> 
     """Return the label table of a data set.
 
     Args:
-        spec: of the data set.
-        files: every file under its folder.
-        images: those that are images.
+        spec: the data set.
+        files: all files in its folder.
+        images: the images among them.
 
     Raises:
-        BoneAgeError: no table, several that could be meant, or one that cannot be read.
+        BoneAgeError: no table, several candidates, or an unreadable one.
     """
     if spec.table is not None:
         for path in (spec.root / spec.table, spec.table):
@@ -50,43 +50,43 @@ def find_label_table(spec: DatasetSpec, files: list[str], images: list[str]) -> 
     chosen, *others = next((names for names in preferred if names), list(tables))
     if others:
         raise BoneAgeError(
-            f"{spec.root} holds several label tables: {', '.join([chosen, *others][:10])}.\n"
+            f"{spec.root} has several label tables: {', '.join([chosen, *others][:10])}.\n"
             + format_options(table=chosen)
         )
     label_table = tables.pop(chosen)
     if isinstance(label_table, BoneAgeError):
         raise label_table
     if tables:
-        log.info("%s is the label table; not %s", chosen, ", ".join(list(tables)[:10]))
+        log.info("using label table %s, not %s", chosen, ", ".join(list(tables)[:10]))
     for failure in failures[:5]:
-        log.info("not read: %s", first_line(failure))
+        log.info("ignored: %s", first_line(failure))
     return label_table
 
 
 def _no_table_error(
     spec: DatasetSpec, failures: list[NotALabelTableError], files: list[str], images: list[str]
 ) -> BoneAgeError:
-    """Return the error that says what is missing: a column, the table, or all of it."""
+    """Return the error for a missing column, table or data set."""
     if len(failures) == 1:
         return failures[0]
     if failures:
         reasons = "\n".join(map(first_line, failures[:5]))
         return BoneAgeError(
-            f"{spec.root} holds no label table that can be read.\n{reasons}\n"
+            f"{spec.root} has no readable label table.\n{reasons}\n"
             "Pass data.table=<file>, and data.columns.id=<column> and so on for its columns."
         )
-    there = f"{len(images)} images and no table of ids, bone ages and sexes{unsupported_files(files)}"
-    state = f"holds {there}" if spec.root.is_dir() else "does not exist"
+    content = f"{len(images)} images, but no table with id, bone age and sex{unsupported_files(files)}"
+    state = f"has {content}" if spec.root.is_dir() else "does not exist"
     return BoneAgeError(
         f"data.root={spec.root} ({spec.root.resolve()}) {state}.\n"
         "Pass data.table=<file> for a table elsewhere. The RSNA 2017 training set is downloaded with\n"
         "python -m boneage_pl.download, or from Kaggle (kmader/rsna-bone-age); pass its folder as\n"
-        "data.root=<folder> or set BONEAGE_DATA. Or pass data=phantom, which draws its radiographs."
+        "data.root=<folder> or set BONEAGE_DATA. Or pass data=phantom for synthetic ones."
     )
 
 
 def unsupported_files(files: Iterable[str]) -> str:
-    """Return a clause on the kinds of files that are not read."""
+    """Describe the unsupported files."""
     suffixes = Counter(Path(file).suffix.lower() for file in files).most_common()
     others = [(s, n) for s, n in suffixes if s and s not in IMAGE_SUFFIXES + TABLE_SUFFIXES]
-    return "".join(f"; {count} {suffix} files are not read" for suffix, count in others[:2])
+    return "".join(f"; {count} {suffix} files are not supported" for suffix, count in others[:2])

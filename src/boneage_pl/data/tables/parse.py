@@ -17,14 +17,14 @@ from boneage_pl.utils.optional import import_optional
 
 log = logging.getLogger(__name__)
 _DELIMITERS = ",;\t|"
-_HEADER_ROWS = 30  # our choice: titles, dates and blank rows may stand above the header
-_MAX_BYTES = 100 << 20  # our choice: a larger file is no table of labels
+_HEADER_ROWS = 30  # our choice: rows above the header, such as titles, dates and blanks
+_MAX_BYTES = 100 << 20  # our choice
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 _FORMULA, _MERGED = "\0formula", "\0merged"
-_NO_VALUE = {  # what a needed cell must not hold, and what to do
-    f"^(?:=|{_FORMULA})": "a formula without its value: open the file in Excel or LibreOffice, and save it",
-    f"^{_MERGED}": "merged cells: unmerge them, and fill in each row",
-    "\ufffd": "letters that are not UTF-8: save the file as 'CSV UTF-8' or .xlsx",
+_INVALID_CELLS = {  # pattern → problem and what to do
+    f"^(?:=|{_FORMULA})": "a formula without its value: open and save the file in Excel or LibreOffice",
+    f"^{_MERGED}": "merged cells: unmerge them and fill in each row",
+    "\ufffd": "characters that are not UTF-8: save the file as 'CSV UTF-8' or .xlsx",
 }
 
 Row = tuple[int, list[str]]  # line or row of the file, from 1; cells
@@ -32,13 +32,13 @@ Row = tuple[int, list[str]]  # line or row of the file, from 1; cells
 
 @dataclass(frozen=True)
 class LabelTable:
-    """A table as text.
+    """A label table as text.
 
     Args:
-        path: its file.
-        rows: its cells under its own header; the index is the line of the file, from 1.
-        columns: names of the columns by role, see `find_columns`.
-        spec: what was stated about it.
+        path: of the file.
+        rows: cells under the header; the index is the line in the file, from 1.
+        columns: column names by role, see `find_columns`.
+        spec: options for reading it.
     """
 
     path: Path
@@ -48,41 +48,41 @@ class LabelTable:
 
     @property
     def flag(self) -> str:
-        """The sex that 1 and true stand for."""
+        """The sex that 1 and true mean."""
         return "female" if self.columns["female"] else "male"
 
 
 def read_label_table(path: Path, spec: DatasetSpec, *, ages: bool) -> LabelTable:
-    """Read a table as text, under its header and without what stands above it.
+    """Read a label table as text, without rows above the header.
 
-    Text may be separated by commas, semicolons, tabs or bars, in UTF-8 or UTF-16. A spreadsheet needs the
-    extra `xlsx`; its hidden sheets are not read.
+    Delimiters are commas, semicolons, tabs or bars, the encoding UTF-8 or UTF-16. Spreadsheets need the extra
+    `xlsx`; hidden sheets are ignored.
 
     Args:
-        path: a CSV or XLSX file.
-        spec: what is stated about it.
-        ages: whether it must hold bone ages and sexes; else ids alone.
+        path: CSV or XLSX file.
+        spec: options for reading it.
+        ages: whether bone ages and sexes are required; otherwise only ids.
 
     Raises:
-        NotALabelTableError: it is no such table.
-        BoneAgeError: several of its sheets are one, or cells that are needed hold no value.
+        NotALabelTableError: not a label table.
+        BoneAgeError: several sheets are tables, or required cells have no value.
     """
     try:
-        if not path.is_file() or path.stat().st_size > _MAX_BYTES:  # a pipe would be waited for
-            raise NotALabelTableError(f"{path} is no plain file of at most {_MAX_BYTES >> 20} MB.")
+        if not path.is_file() or path.stat().st_size > _MAX_BYTES:  # a pipe would block
+            raise NotALabelTableError(f"{path} is not a regular file of at most {_MAX_BYTES >> 20} MB.")
         content = path.read_bytes()
     except OSError as error:
         raise NotALabelTableError(f"{path} cannot be read: {error.strerror or error}.") from error
     is_spreadsheet = path.suffix.lower() in (".xlsx", ".xlsm")
     if content.startswith(_OLE) or content.startswith(_ZIP) != is_spreadsheet:
-        content_is = "a spreadsheet" if content.startswith((_ZIP, _OLE)) else "no spreadsheet"
-        raise NotALabelTableError(f"{path} is {content_is}. Save it as .csv, or as .xlsx without a password.")
+        kind = "a spreadsheet" if content.startswith((_ZIP, _OLE)) else "not a spreadsheet"
+        raise NotALabelTableError(f"{path} is {kind}. Save it as .csv, or as .xlsx without a password.")
     if spec.sheet is not None and not is_spreadsheet:
-        raise NotALabelTableError(f"data.sheet={spec.sheet}: {path} is text and has no sheets.")
+        raise NotALabelTableError(f"data.sheet={spec.sheet}: {path} is a text file without sheets.")
     read = _read_spreadsheet if is_spreadsheet else _read_text
     rows, start = read(path, content, spec, ages=ages)
     if not rows[start + 1 :]:
-        raise NotALabelTableError(f"{path}: it has no rows.")
+        raise NotALabelTableError(f"{path} has no rows.")
     header = rows[start][1]
     columns = check_columns(path, header, spec, ages=ages)
     cells = {line: row + [""] * (len(header) - len(row)) for line, row in rows[start + 1 :]}
@@ -91,7 +91,7 @@ def read_label_table(path: Path, spec: DatasetSpec, *, ages: bool) -> LabelTable
     padded = [row[: len(header)] for row in cells.values()]
     frame = pd.DataFrame(padded, index=list(cells), columns=header, dtype=str)
     for name in columns["id"] + columns["sex"] + (columns["bone_age"] if ages else []):
-        for pattern, problem in _NO_VALUE.items():
+        for pattern, problem in _INVALID_CELLS.items():
             if (bad := frame[name].str.contains(pattern, regex=True)).any():
                 raise BoneAgeError(f"{path}: column {name}, line {frame.index[bad][0]}: {problem}.")
     return LabelTable(path, frame, columns, spec)
@@ -107,7 +107,7 @@ def _find_header(rows: list[Row], spec: DatasetSpec, *, ages: bool) -> int | Non
 
 
 def _read_text(path: Path, content: bytes, spec: DatasetSpec, *, ages: bool) -> tuple[list[Row], int]:
-    """Return the rows, and which of them is the header; the first where none is."""
+    """Return the rows and the index of the header, 0 if there is none."""
     encoding = "utf-8-sig"
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
@@ -118,7 +118,7 @@ def _read_text(path: Path, content: bytes, spec: DatasetSpec, *, ages: bool) -> 
         rows, error = _split_rows(text, delimiter)
         start = _find_header(rows, spec, ages=ages)
         if start is not None and error:
-            raise BoneAgeError(f"{path} cannot be read to its end: {error}.")
+            raise BoneAgeError(f"{path} cannot be read completely: {error}.")
         if start is not None:
             return rows, start
         readings.append((len(rows[0][1]) if rows else 0, rows, error))
@@ -129,7 +129,7 @@ def _read_text(path: Path, content: bytes, spec: DatasetSpec, *, ages: bool) -> 
 
 
 def _split_rows(text: str, delimiter: str) -> tuple[list[Row], str]:
-    """Return the records that are not blank, by the line on which each begins, and what ended them early."""
+    """Return the non-blank records with their first lines, and the error that ended reading, if any."""
     reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[Row] = []
     line = 1
@@ -145,12 +145,12 @@ def _split_rows(text: str, delimiter: str) -> tuple[list[Row], str]:
 
 
 def _read_spreadsheet(path: Path, content: bytes, spec: DatasetSpec, *, ages: bool) -> tuple[list[Row], int]:
-    """Return the rows of the sheet that holds the table, and which of them is the header."""
+    """Return the rows of the sheet with the table and the index of the header."""
     openpyxl = import_optional("openpyxl", f"reading {path}", "xlsx")
     try:
         values = openpyxl.load_workbook(BytesIO(content), data_only=True)
         formulas = openpyxl.load_workbook(BytesIO(content))
-    except Exception as error:  # openpyxl raises whatever it stumbles over in a damaged file
+    except Exception as error:  # openpyxl raises many types for damaged files
         raise NotALabelTableError(f"{path} cannot be read as a spreadsheet: {error}.") from error
     titles = [sheet.title for sheet in values.worksheets if sheet.sheet_state == "visible"]
     if spec.sheet is not None:
@@ -164,19 +164,19 @@ def _read_spreadsheet(path: Path, content: bytes, spec: DatasetSpec, *, ages: bo
     tables = [title for title, start in starts.items() if start is not None]
     if len(tables) > 1:
         raise BoneAgeError(
-            f"{path}: the sheets {', '.join(tables)} each hold such a table: put all rows on one.\n"
+            f"{path}: the sheets {', '.join(tables)} are all label tables: put all rows on one.\n"
             + format_options(sheet=tables[0])
         )
     title = next((title for title, rows in sheets.items() if rows and title in (tables or titles)), titles[0])
     for other in [other for other, rows in sheets.items() if rows and other != title]:
-        log.info("%s: sheet %s is not read", path, other)
+        log.info("%s: sheet %s is ignored", path, other)
     if hidden := sum(values[title].row_dimensions[line].hidden for line, _ in sheets[title]):
-        log.info("%s: %d hidden or filtered rows are read too", path, hidden)
+        log.info("%s: %d hidden or filtered rows are included", path, hidden)
     return sheets[title], starts[title] or 0
 
 
 def _sheet_rows(values: Any, formulas: Any) -> Iterator[Row]:
-    """Yield the rows of a sheet that are not blank; a cell without a value of its own says why."""
+    """Yield the non-blank rows of a sheet; cells without a value contain the reason."""
     pairs = zip(values.iter_rows(), formulas.iter_rows(), strict=False)
     for line, pair in enumerate(pairs, 1):
         cells = [_cell_text(value, formula) for value, formula in zip(*pair, strict=False)]
@@ -191,6 +191,6 @@ def _cell_text(value: Any, formula: Any) -> str:
 
 
 def _clean(cell: str) -> str:
-    """Return a cell in one line, without what spreadsheets put around text: ="1377", '1377."""
+    """Normalize a cell to one line, without the text markers of spreadsheets: ="1377", '1377."""
     cell = " ".join(cell.split())
     return cell[2:-1] if cell.startswith('="') and cell.endswith('"') else cell.removeprefix("'")

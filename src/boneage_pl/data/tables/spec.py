@@ -1,4 +1,4 @@
-"""Where a data set lies, and what its user states about its label table."""
+"""Location of a data set and options for its label table."""
 
 import re
 from collections.abc import Mapping
@@ -17,20 +17,20 @@ IMAGE_SUFFIXES = (
     *DICOM_SUFFIXES,
 )
 _COLUMN_KEYS = ("id", "bone_age", "male", "female", "sex_values", "patient", "chronological_age")
-_PLAIN = re.compile(r"[\w./-]+|<.*>", re.ASCII)  # what Hydra and the shell take without quotes
+_PLAIN = re.compile(r"[\w./-]+|<.*>", re.ASCII)  # needs no quotes in Hydra and the shell
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A data set: its folder, and the options that describe its label table.
+    """A data set: its folder and the options for its label table.
 
     Args:
         root: the folder of the images.
         table: the table's path, relative to `root` or else to the working folder; `None` to find it.
         columns: names of the columns `id`, `bone_age`, `male` or `female`, `patient` and
-            `chronological_age` where they are not recognized; and `sex_values`, the codes of the sex:
+            `chronological_age` if they are not recognized; and `sex_values`, the codes of the sex:
             `{1: male, 2: female}`, or `{male: 1, female: 2}`.
-        age_unit: of the bone ages; `None` where the column says so, or they exceed `MAX_YEARS`.
+        age_unit: of the bone ages; `None` if given by the column's name, or if they exceed `MAX_YEARS`.
         sheet: of a spreadsheet with several tables.
     """
 
@@ -53,36 +53,38 @@ class DatasetSpec:
         age_unit: str | None = None,
         sheet: str | None = None,
     ) -> "DatasetSpec":
-        """Return the data set that `data.root`, `data.table` and so on name; a root may be the table.
+        """Create a spec from `data.root`, `data.table` and so on; the root may be the table.
 
         Raises:
-            BoneAgeError: an empty root, one that is a file and no table, or an option that cannot be right.
+            BoneAgeError: an empty root, a root that is a file but no table, or an invalid option.
         """
         folder, named = data_root(root), expand_path(str(table)) if table else None
         if folder.is_file():
             if folder.suffix.lower() not in TABLE_SUFFIXES:
-                raise BoneAgeError(f"data.root={root} is a file and no table. Unpack it; pass the folder.")
+                raise BoneAgeError(
+                    f"data.root={root} is a file, not a folder or table. Unpack it and pass the folder."
+                )
             folder, named = folder.parent, named or Path(folder.name)
         if age_unit not in (None, "months", "years"):
-            raise BoneAgeError(f"data.age_unit={age_unit}: it is months or years.")
+            raise BoneAgeError(f"data.age_unit={age_unit}: it must be months or years.")
         return cls(folder, named, columns or {}, cast(AgeUnit | None, age_unit), sheet)
 
     @classmethod
     def from_config(cls, data: Any) -> "DatasetSpec":
-        """Return the data set of the group `data` of a configuration."""
+        """Create a spec from the group `data` of a configuration."""
         return cls.from_options(*(data.get(key) for key in ("root", "table", "columns", "age_unit", "sheet")))
 
     def sex_codes(self) -> dict[str, bool]:
-        """Return whether each code of `columns.sex_values` is male; empty where none is given.
+        """Return whether each code of `columns.sex_values` is male; empty if not given.
 
         Raises:
-            BoneAgeError: `columns` cannot be right.
+            BoneAgeError: invalid `columns`.
         """
         columns = self.columns
         if not isinstance(columns, Mapping) or not set(columns) <= set(_COLUMN_KEYS):
-            raise BoneAgeError(f"data.columns={columns}: its keys are {', '.join(_COLUMN_KEYS)}.")
+            raise BoneAgeError(f"data.columns={columns}: the keys must be among {', '.join(_COLUMN_KEYS)}.")
         if columns.get("male") and columns.get("female"):
-            raise BoneAgeError("data.columns: name one column of the sex, male or female.")
+            raise BoneAgeError("data.columns: give either male or female, not both.")
         codes, words = columns.get("sex_values") or {}, {"male": True, "female": False}
         if isinstance(codes, Mapping) and set(codes) <= set(words):
             codes = {code: word for word, code in codes.items()}
@@ -93,19 +95,19 @@ class DatasetSpec:
 
 
 def data_root(root: str) -> Path:
-    """Return the path that `data.root` names; raise `BoneAgeError` if it is empty."""
+    """Return the path of `data.root`; raise `BoneAgeError` if it is empty."""
     if not str(root):
-        raise BoneAgeError("data.root is empty: name a folder, or unset BONEAGE_DATA if it is empty.")
+        raise BoneAgeError("data.root is empty: give a folder, or unset BONEAGE_DATA if it is empty.")
     return expand_path(str(root))
 
 
 def format_options(**options: str) -> str:
-    """Return the advice to pass options of `data`, quoted for a shell; `columns__id` is `data.columns.id`."""
+    """Format options of `data` for an error, quoted for a shell; `columns__id` is `data.columns.id`."""
     pairs = {f"data.{key.replace('__', '.')}": value for key, value in options.items()}
     quoted = {key: value if _PLAIN.fullmatch(value) else f'"{value}"' for key, value in pairs.items()}
     return "Pass " + " ".join(f"{k}={v}" if v == pairs[k] else f"'{k}={v}'" for k, v in quoted.items())
 
 
 def resolve_cache_dir(cache_dir: str | None, root: Path) -> Path:
-    """Return the folder that `data.cache_dir` names; by default `prepared/` beside the radiographs."""
+    """Return the folder of `data.cache_dir`; by default `prepared/` in the data folder."""
     return expand_path(cache_dir) if cache_dir else root / "prepared"

@@ -1,4 +1,4 @@
-"""Parse and check ids, ages and sexes, and collect what cannot be used."""
+"""Parse and validate ids, ages and sexes, and collect issues."""
 
 import logging
 import re
@@ -25,19 +25,21 @@ def check_on_invalid(on_invalid: str) -> OnInvalid:
     return "skip" if on_invalid == "skip" else "raise"
 
 
-def format_list(names: Iterable[object], most: int | None = 10) -> str:
-    """List names up to `most` of them, and say how many there are if that is not all."""
+def format_list(names: Iterable[object], limit: int | None = 10) -> str:
+    """Format at most `limit` names, with their number if there are more."""
     listed = [str(name) for name in names]
-    return ", ".join(listed[:most]) + (f" … ({len(listed)} in all)" if listed[most or len(listed) :] else "")
+    return ", ".join(listed[:limit]) + (
+        f" … ({len(listed)} in all)" if listed[limit or len(listed) :] else ""
+    )
 
 
 @dataclass
 class DataIssues:
-    """The rows and images of one data set that cannot be used.
+    """Unusable rows and images of a data set.
 
     Args:
         source: the label table.
-        rows: `(id, problem, where)`: the problem is a kind, where a line of the table or a file's path.
+        rows: `(id, problem, where)`; where is a line of the table or a file path.
     """
 
     source: Path
@@ -47,40 +49,40 @@ class DataIssues:
         return len(self.rows)
 
     def add(self, problem: str, places: Iterable[tuple[str, str]]) -> None:
-        """Add rows with one problem, each an id and where it is."""
+        """Add rows with one problem, each with id and place."""
         self.rows += [(i, problem, where) for i, where in places]
 
     def filter(self, ids: set[str]) -> "DataIssues":
-        """Return those of some ids."""
+        """Return the issues of some ids."""
         return DataIssues(self.source, [row for row in self.rows if row[0] in ids])
 
     def table(self) -> pd.DataFrame:
         """Return the columns `id, problem, where`."""
         return pd.DataFrame(self.rows, columns=["id", "problem", "where"])
 
-    def summary(self, most: int | None = 10) -> str:
-        """Return a line for each problem: how many rows have it, and the first `most` of them."""
+    def summary(self, limit: int | None = 10) -> str:
+        """Return a line per problem with the number of rows and the first `limit` of them."""
         groups = self.table().groupby("problem", sort=False)["where"]
-        return "\n".join(f"  {len(places)} × {kind}: {format_list(places, most)}" for kind, places in groups)
+        return "\n".join(f"  {len(places)} × {kind}: {format_list(places, limit)}" for kind, places in groups)
 
-    def error(self, most: int | None = 10) -> BoneAgeError:
-        """Return the error that says all of it."""
+    def error(self, limit: int | None = 10) -> BoneAgeError:
+        """Return the error with the summary."""
         return BoneAgeError(
-            f"{self.source}: {len(self)} rows or images cannot be used.\n{self.summary(most)}\n"
-            "Correct them or take their rows out of the table; or leave them out with data.on_invalid=skip."
+            f"{self.source}: {len(self)} unusable rows or images.\n{self.summary(limit)}\n"
+            "Correct them, remove their rows from the table, or skip them with data.on_invalid=skip."
         )
 
 
 def drop_invalid_images(
     issues: DataIssues, table: pd.DataFrame, errors: dict[str, str], pixel_sha256: dict[str, str]
 ) -> pd.DataFrame:
-    """Add the images of `table` that cannot be used, and return the rows of the others.
+    """Add unusable images to the issues and return the rows of the others.
 
     Args:
-        issues: collects them.
+        issues: the issues.
         table: `id, bone_age, male, path`.
-        errors: why an image cannot be read, by id.
-        pixel_sha256: digests of the others' pixels, by id: an image has one age and one sex.
+        errors: errors of unreadable images, by id.
+        pixel_sha256: pixel hashes of the others, by id, to find images with contradictory labels.
     """
     wrong = table["id"].map(errors)
     for error in wrong.dropna().unique():
@@ -91,16 +93,16 @@ def drop_invalid_images(
     unequal = good["pixels"].isin(labels[labels.duplicated()])
     for _, rows in good[unequal].groupby("pixels", sort=False):
         places = (f"{path} (ids {format_list(rows['id'], 5)})" for path in rows["path"])
-        problem = "image that another row has with another age or sex"
+        problem = "image with another age or sex in another row"
         issues.add(problem, zip(rows["id"], places, strict=True))
     return good[~unequal].drop(columns="pixels")
 
 
 MAX_MONTHS = 240  # the RSNA table ends at 228
-MAX_YEARS = 25  # our choice: a table whose oldest is no older may be in years, or of infants in months
-_FLAGS = {"1": True, "true": True, "0": False, "false": False}  # of a column called male
+MAX_YEARS = 25  # our choice: up to this maximum, ages may be in years, or of infants in months
+_FLAGS = {"1": True, "true": True, "0": False, "false": False}  # in a column called male
 SEXES = _FLAGS | {"m": True, "male": True, "boy": True, "f": False, "female": False, "girl": False}
-_MANY = 0.1  # our choice: share of other words above which they are a code: M is male beside W, not beside H
+_MANY = 0.1  # our choice: a larger share of other words is a code: M is male with W, not with H
 _NUMBER = r"(\d+(?:\.\d+)?)\s*"
 _YEARS_AND_MONTHS = re.compile(
     rf"(?:{_NUMBER}(?:y|yrs?|years?))?[\s,]*(?:{_NUMBER}(?:m|mos?|months?))?", re.I
@@ -108,17 +110,17 @@ _YEARS_AND_MONTHS = re.compile(
 
 
 def parse_sexes(table: LabelTable, cells: pd.Series) -> pd.Series:
-    """Return whether each cell is male; missing where it is no sex.
+    """Return whether each cell is male; missing if invalid.
 
-    The words M/F, male/female and boy/girl mean the same in every column; what 1/0 and true/false mean
-    depends on the column. `columns.sex_values` replaces all of these.
+    M/F, male/female and boy/girl mean the same in every column; the meaning of 1/0 and true/false depends on
+    the column. `columns.sex_values` overrides all of these.
 
     Args:
-        table: with a column of the sex.
-        cells: of this column, all or a part.
+        table: with a sex column.
+        cells: all or some cells of this column.
 
     Raises:
-        BoneAgeError: the column has a code that is not known, or is named by the option of the other sex.
+        BoneAgeError: an unknown code, or a column given for the other sex.
     """
     (name,), flag, spec = table.columns["sex"], table.flag, table.spec
     cells = cells.str.casefold().str.replace(r"(?<=\d)\.0+$", "", regex=True)
@@ -133,23 +135,23 @@ def parse_sexes(table: LabelTable, cells: pd.Series) -> pd.Series:
     if number or many or (flags and len(sexes) == 2):
         pairs = ", ".join(f"{value}: <male or female>" for value in values[:6])
         raise BoneAgeError(
-            f"{table.path}: column {name} codes the sex as {', '.join(values[:6])}: which is which?\n"
+            f"{table.path}: column {name} has unknown codes for the sex: {', '.join(values[:6])}.\n"
             f"Pass 'data.columns.sex_values={{{pairs}}}'"
         )
     if flags and sexes and flag not in sexes:
         raise BoneAgeError(
-            f"{table.path}: column {name} is named by columns.{flag}: does 1 stand for {min(sexes)}?\n"
+            f"{table.path}: column {name} is given as columns.{flag}, but by its name 1 is {min(sexes)}.\n"
             + format_options(**{f"columns__{min(sexes)}": name})
         )
     return cells.map(SEXES | {value: male == (flag == "male") for value, male in _FLAGS.items()})
 
 
 def parse_ages(cells: pd.Series, unit: AgeUnit) -> pd.Series:
-    """Return bone ages in months; missing where a cell is no age.
+    """Return bone ages in months; missing if invalid.
 
     Args:
-        cells: numbers, with a decimal point or comma; or with units of their own (`5y 3m`, `63 mo`).
-        unit: of the numbers without one.
+        cells: numbers with decimal point or comma, or with units (`5y 3m`, `63 mo`).
+        unit: of numbers without a unit.
     """
     cells = cells.str.replace(r"(?<=\d),(?=\d)", ".", regex=True)
     ages = pd.to_numeric(cells, errors="coerce") * (12 if unit == "years" else 1)
@@ -159,7 +161,7 @@ def parse_ages(cells: pd.Series, unit: AgeUnit) -> pd.Series:
 
 
 def _parse_age(cell: str) -> float | None:
-    """Return the months of an age with units of its own; `None` where it has none, or is no such age."""
+    """Parse an age with units; `None` if invalid."""
     match = _YEARS_AND_MONTHS.fullmatch(cell) if cell else None
     years, months = match.groups() if match else (None, None)
     if not (years or months) or (years and months and ("." in years or float(months) >= 12)):
@@ -168,9 +170,9 @@ def _parse_age(cell: str) -> float | None:
 
 
 def age_unit(table: LabelTable, column: str) -> AgeUnit | None:
-    """Return the unit of a column of ages: that of `data.age_unit`, of its name, or months.
+    """Return the unit of an age column: `data.age_unit`, that in its name, or months.
 
-    `None` where none is stated, and the ages could be years.
+    `None` if it is not given and the ages could be years.
     """
     oldest = pd.to_numeric(table.rows[column].str.replace(",", "."), errors="coerce").max()
     unit = table.spec.age_unit or split_unit(column)[1]
@@ -178,20 +180,20 @@ def age_unit(table: LabelTable, column: str) -> AgeUnit | None:
 
 
 def validate_rows(table: LabelTable, ids: pd.Series, issues: DataIssues) -> pd.DataFrame:
-    """Parse the rows of a label table; those that cannot be used go to `issues`, with their first problem.
+    """Parse the rows of a label table; unusable rows go to `issues` with their first problem.
 
-    Of rows that repeat each other to the letter the first is used.
+    Of identical rows the first is used.
 
     Args:
         table: with bone ages and sexes.
         ids: of its rows.
-        issues: collects what cannot be used.
+        issues: the issues.
 
     Returns:
         `bone_age` (months) and `male` (bool), by line.
 
     Raises:
-        BoneAgeError: the unit of the ages or the codes of the sexes are not known.
+        BoneAgeError: unknown age unit or sex codes.
     """
     rows, spec, (age,), (sex,) = table.rows, table.spec, table.columns["bone_age"], table.columns["sex"]
     cells, sexes = rows[age], rows[sex]
@@ -199,8 +201,8 @@ def validate_rows(table: LabelTable, ids: pd.Series, issues: DataIssues) -> pd.D
         oldest = pd.to_numeric(cells.str.replace(",", "."), errors="coerce").max()
         raise BoneAgeError(
             f"{table.path}: the oldest bone age in column {age} is {oldest:g}.\n"
-            "If these are decimal years (5.25 is 5 years and 3 months), pass data.age_unit=years;\n"
-            "if they are months of infants, pass data.age_unit=months."
+            "For decimal years (5.25 is 5 years and 3 months) pass data.age_unit=years;\n"
+            "for infants' ages in months pass data.age_unit=months."
         )
     male = parse_sexes(table, sexes)
     ages = parse_ages(cells, unit)
@@ -211,7 +213,7 @@ def validate_rows(table: LabelTable, ids: pd.Series, issues: DataIssues) -> pd.D
         "row with a bone age that is not a number": ages.isna(),
         f"row with a bone age outside 0 to {MAX_MONTHS} months": (ages < 0) | (ages > MAX_MONTHS),
         "row with a sex that is none of M/F, True/False, 1/0 (data.columns.sex_values)": male.isna(),
-        "row with an id that another row has with another age or sex": ids.isin(
+        "row with an id that has another age or sex in another row": ids.isin(
             distinct[distinct.duplicated()]
         ),
         "row that repeats another": ids.duplicated(),
@@ -219,8 +221,8 @@ def validate_rows(table: LabelTable, ids: pd.Series, issues: DataIssues) -> pd.D
     good = pd.Series(True, index=rows.index)
     for problem, mask in problems.items():
         lines = rows.index[mask & good]
-        shown = (f"line {line} ({ids[line]},{cells[line]},{sexes[line]})"[:80] for line in lines)
-        issues.add(problem, zip(ids[lines], shown, strict=True))
+        places = (f"line {line} ({ids[line]},{cells[line]},{sexes[line]})"[:80] for line in lines)
+        issues.add(problem, zip(ids[lines], places, strict=True))
         good &= ~mask
     valid = pd.DataFrame({"bone_age": ages[good], "male": male[good].astype(bool)})
     if valid.empty:

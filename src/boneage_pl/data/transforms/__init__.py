@@ -1,1 +1,1 @@
-"""Transforms of a batch on the device; each image's random numbers depend on seed, epoch and sample alone."""
+"""Batch transforms on the device, with random numbers by seed, epoch and sample."""

@@ -56,13 +56,13 @@ class RandomAffine:
         self.scale, self.shift, self.flip = scale, shift, flip
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
-        """Resample [B, 1, H, W] by [B, 6] → float32 [B, 1, H, W]; what comes from outside is black."""
+        """Resample [B, 1, H, W] by [B, 6] → float32 [B, 1, H, W]; black outside the image."""
         side, turn, size, shear, down, right = random.unbind(1)
         turn, shear = self.rotation * to_signed(turn), torch.tan(self.shear * to_signed(shear))
         size = 1 / log_uniform_factor(size, self.scale)
         cos, sin = torch.cos(turn) * size, torch.sin(turn) * size
         mirror = torch.where(side < self.flip, -1.0, 1.0)
-        # from where in the image each point of the outcome is: mirrored, sheared, turned, shifted
+        # inverse map from output to input coordinates: mirror, shear, rotate, shift
         rows = (
             torch.stack([cos * mirror, cos * shear - sin, 2 * self.shift * to_signed(right)], 1),
             torch.stack([sin * mirror, sin * shear + cos, 2 * self.shift * to_signed(down)], 1),
@@ -75,7 +75,7 @@ class Resize:
     """Resize images bilinearly and antialiased.
 
     Args:
-        size: side of the result in pixels; `None` for as large as the images.
+        size: side of the result in pixels; `None` for no change.
     """
 
     @validate_call
@@ -83,21 +83,21 @@ class Resize:
         self.size = size
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Resize [B, 1, H, W] → float32 [B, 1, size, size]; unchanged where that is their size."""
+        """Resize [B, 1, H, W] → float32 [B, 1, size, size]; unchanged if they have this size."""
         if self.size in (None, images.shape[-1]):
             return images
         return F.interpolate(as_float(images), (self.size, self.size), mode="bilinear", antialias=True)
 
 
 class CropToContent:
-    """Enlarge images to what frames and margins surround: outer lines of nearly one gray value.
+    """Crop frames and margins, outer rows and columns of nearly constant gray, and enlarge the content.
 
-    A square around the content becomes the image, so that the aspect ratio stays. Beyond the image, or in its
-    frame, the image's outermost lines are repeated. A frame is found first, by lines that vary little beside
-    image and frame; then margins, by lines that do beside the image.
+    The crop is a square around the content, which keeps the aspect ratio; outside the image or inside a
+    frame, the outermost lines are replicated. First a frame is removed, whose lines have a standard deviation
+    below `flat` / 2 of the whole image's; then margins, with `flat` of the remaining image's.
 
     Args:
-        flat: standard deviation of a margin's line, as a share of the image's; of a frame's, half of it.
+        flat: largest standard deviation of a margin's line, as a fraction of the image's.
     """
 
     @validate_call
@@ -105,7 +105,7 @@ class CropToContent:
         self.flat = flat
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Crop squares [B, 1, N, N] bilinearly → float32 [B, 1, N, N]; one of one value stays as it is."""
+        """Crop [B, 1, N, N] bilinearly → float32 [B, 1, N, N]; constant images are unchanged."""
         pixels = as_float(images)[:, 0]
         unframed = _content(pixels, torch.ones_like(pixels, dtype=torch.bool), self.flat / 2)
         content = _content(pixels, unframed, self.flat)
@@ -119,7 +119,7 @@ class CropToContent:
 
 
 def _content(pixels: Tensor, among: Tensor, flat: float) -> Tensor:
-    """Return the part of `among`, bool [B, H, W], between its outermost lines that vary; all if none does."""
+    """Return the part of the mask `among`, [B, H, W], between its outermost varying lines, or all of it."""
     limit = flat * _std(pixels, among, (1, 2))
     found = among
     for axis in (1, 2):
@@ -129,20 +129,20 @@ def _content(pixels: Tensor, among: Tensor, flat: float) -> Tensor:
 
 
 def _std(values: Tensor, where: Tensor, axes: int | tuple[int, int]) -> Tensor:
-    """Return the standard deviation of the values that are marked, along axes that stay."""
+    """Return the standard deviation of the masked values, keeping the axes."""
     count = where.sum(axes, keepdim=True).clamp(min=1)
     mean = (values * where).sum(axes, keepdim=True) / count
     return (((values - mean).square() * where).sum(axes, keepdim=True) / count).sqrt()
 
 
 def _extent(lines: Tensor) -> tuple[Tensor, Tensor]:
-    """Return where a run of set lines begins, and how long it is: bool [B, N] → float32 [B, 1] each."""
+    """Return start and length of a run of true values: bool [B, N] → float32 [B, 1] each."""
     first = (lines.int().cumsum(1) == 0).sum(1, keepdim=True)
     return first.float(), lines.sum(1, keepdim=True).float()
 
 
 def _enlargement(start: Tensor, side: Tensor, outermost: tuple[Tensor, Tensor], count: int) -> Tensor:
-    """Return [B, N, N] that resample `side` lines from `start` on; beyond `outermost` they are repeated."""
+    """Return matrices [B, N, N] that resample `side` lines from `start`, replicated outside `outermost`."""
     low, length = outermost
     place = torch.arange(count, device=start.device)
     source = (start + (place + 0.5) * side / count - 0.5).clamp(low, low + length - 1)  # [B, N]

@@ -19,11 +19,11 @@ from boneage_pl.data.transforms.compose import (
 
 
 class PercentileContrast:
-    """Stretch each image's values so that a share of its pixels is black and another white.
+    """Stretch the contrast of each image between two percentiles.
 
     Args:
-        low: share of the pixels at or below what becomes black.
-        high: share of the pixels at or below what becomes white.
+        low: quantile that becomes black.
+        high: quantile that becomes white.
     """
 
     @validate_call
@@ -33,7 +33,7 @@ class PercentileContrast:
         self.low, self.high = low, high
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Stretch [B, 1, H, W] → float32 [B, 1, H, W]; an image of one value becomes black."""
+        """Stretch [B, 1, H, W] → float32 [B, 1, H, W]; a constant image becomes black."""
         values = as_float(images).flatten(1)  # → [B, H · W]
         black, white = (
             values.topk(max(round(share * values.shape[1]), 1), largest=largest).values[:, -1:]
@@ -47,9 +47,9 @@ class IntensityJitter:
     """Vary gamma, contrast and brightness of each image.
 
     Args:
-        gamma: share by which the exponent becomes larger, at most, or by the same factor smaller.
-        contrast: the same of each value's distance from the image's mean.
-        brightness: share of white that is added, at most, or taken away.
+        gamma: the exponent is at most 1 + gamma or at least its inverse.
+        contrast: likewise for the factor of differences from the mean.
+        brightness: largest added or subtracted value, as a fraction of white.
     """
 
     num_random = 3
@@ -68,7 +68,7 @@ class IntensityJitter:
 
 
 class RandomInversion:
-    """Exchange black and white at random.
+    """Invert images at random.
 
     Args:
         p: probability that an image is inverted.
@@ -81,7 +81,7 @@ class RandomInversion:
         self.p = p
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
-        """Exchange in [B, 1, H, W] by [B, 1] → float32 [B, 1, H, W]."""
+        """Invert [B, 1, H, W] by [B, 1] → float32 [B, 1, H, W]."""
         pixels = as_float(images)
         return apply_where(random[:, 0], self.p, 1 - pixels, pixels)
 
@@ -91,16 +91,16 @@ _Middle = Annotated[float, Gt(0), Le(1)]
 
 
 class FixPolarity:
-    """Correct negatives: exchange black and white where the edge of an image is brighter than its middle.
+    """Invert negatives: images whose border is brighter than their center.
 
-    Outer lines of nearly one gray value, as in a frame or in what `data.resize_mode=pad` adds, are no part of
-    the image and become dark, so that an image and its negative give the same. It corrects 99.8 % of the
-    negatives of 3,000 of the RSNA's images, and inverts 0.2 % of these by mistake (benchmarks/RESULTS.md).
+    Outer lines of nearly constant gray, as in a frame or the padding of `data.resize_mode=pad`, are ignored
+    and become dark, so that an image and its negative give the same result. On 3,000 RSNA images, it corrects
+    99.8 % of the negatives and inverts 0.2 % of the originals (benchmarks/RESULTS.md).
 
     Args:
-        edge: share of the image's side that is its edge, on each.
-        middle: the same of its middle.
-        flat: standard deviation of a line's values that is nearly none, as a share of the image's.
+        edge: width of the border, as a fraction of the image's side.
+        middle: side of the center, likewise.
+        flat: standard deviation below which a line is constant, as a fraction of the image's.
     """
 
     @validate_call
@@ -108,12 +108,12 @@ class FixPolarity:
         self.edge, self.middle, self.flat = edge, middle, flat
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Exchange where needed [B, 1, H, W] → float32 [B, 1, H, W]."""
+        """Invert negatives among [B, 1, H, W] → float32 [B, 1, H, W]."""
         pixels = as_float(images)
         negative = 1 - pixels
-        nearly_none = self.flat * pixels.std((2, 3), correction=0, keepdim=True)
+        limit = self.flat * pixels.std((2, 3), correction=0, keepdim=True)
         y, x = (
-            _relative_position(pixels.std(other, correction=0, keepdim=True) > nearly_none, axis)
+            _relative_position(pixels.std(other, correction=0, keepdim=True) > limit, axis)
             for axis, other in ((2, 3), (3, 2))
         )
         content, inner, middle = (
@@ -126,7 +126,7 @@ class FixPolarity:
 
 
 def _relative_position(lines: Tensor, axis: int) -> Tensor:
-    """Return where each line is between the first and the last that are set, from 0 to 1."""
+    """Return the position of each line between the first and last true one, from 0 to 1."""
     count = lines.shape[axis]
     place = torch.arange(count, device=lines.device).view([-1 if n == axis else 1 for n in range(4)])
     first = torch.where(lines, place, count).amin(axis, keepdim=True)

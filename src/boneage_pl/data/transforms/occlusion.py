@@ -9,18 +9,17 @@ from torch import Tensor
 
 from boneage_pl.data.transforms.compose import Share, apply_where, as_float, per_image, pixel_grid
 
-# Letters of a side marker, five by seven, as numbers with a bit for each cell: a tensor would have to be
-# copied to the device.
+# Letters of a side marker, 5 × 7 cells, as bits of an integer, which needs no copy to the device.
 _LETTERS = ("#.... #.... #.... #.... #.... #.... #####", "####. #...# #...# ####. #.#.. #..#. #...#")
 _L, _R = (sum(1 << i for i, c in enumerate(rows.replace(" ", "")) if c == "#") for rows in _LETTERS)
 
 
 class RandomErasing:
-    """Lay a rectangle of one gray value over images at random (Zhong et al., AAAI 2020).
+    """Cover images with a gray rectangle at random (Zhong et al., AAAI 2020).
 
     Args:
-        p: probability that an image is given one.
-        max_size: highest length of its sides, as a share of the image's.
+        p: probability per image.
+        max_size: largest side, as a fraction of the image's.
     """
 
     num_random = 6
@@ -40,11 +39,11 @@ class RandomErasing:
 
 
 class RandomBorder:
-    """Frame images at random, as a collimator or a scanner does: two thirds in black, a third in white.
+    """Add a frame at random, like a collimator or scanner: two thirds black, a third white.
 
     Args:
-        p: probability that an image is framed.
-        max_width: highest width on each side, as a share of the image's.
+        p: probability per image.
+        max_width: largest width on each side, as a fraction of the image's.
     """
 
     num_random = 6
@@ -68,11 +67,11 @@ _Height = Annotated[float, Gt(0), Le(1)]
 
 
 class RandomMarker:
-    """Lay a white L or R over images at random, anywhere in the outer quarter on the left or right.
+    """Add a white side marker, L or R, in the outer quarters at random.
 
     Args:
-        p: probability that an image is given one.
-        min_size, max_size: its height, as a share of the image's side.
+        p: probability per image.
+        min_size, max_size: height, as a fraction of the image's side.
     """
 
     num_random = 5
@@ -82,7 +81,7 @@ class RandomMarker:
         self.p, self.min_size, self.max_size = p, min_size, max_size
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
-        """Lay over [B, 1, H, W] by [B, 5] → float32 [B, 1, H, W]."""
+        """Mark [B, 1, H, W] by [B, 5] → float32 [B, 1, H, W]."""
         pixels = as_float(images)
         y, x = pixel_grid(pixels)
         apply, letter, size, top, side = random.unbind(1)

@@ -22,17 +22,17 @@ log = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints so that a file under its final name is whole.
+    """Writes checkpoints atomically.
 
-    It writes straight into the file, which is four times as fast as through memory, as Lightning does. A
-    checkpoint that is both best and last is one file with a hard link. The last but one is kept as
-    `previous.ckpt`. A write error is logged, and sets `failed`.
+    It writes directly to the file, four times as fast as Lightning, which writes through memory. A checkpoint
+    that is both best and last is one file with a hard link. The one before the last is kept as
+    `previous.ckpt`. A write error is logged and sets `failed`.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.failed = False
-        self._latest: tuple[int, Path] | None = None  # step and file of the last one written
+        self._latest: tuple[int, Path] | None = None  # step and path of the last written one
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
@@ -49,14 +49,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     with beside.open("wb") as file:
                         torch.save(checkpoint, file)
                         file.flush()
-                        os.fsync(file.fileno())  # before the last one is moved: a disk may fail only here
+                        os.fsync(file.fileno())  # before replacing files: a disk may fail only here
                 if path.name == LAST.name and path.exists() and self._latest != (step, path):
-                    path.replace(path.with_name(PREVIOUS.name))  # a killed run resumes from it
-        except (OSError, RuntimeError) as error:  # PyTorch's writer turns what the disk says into the second
+                    path.replace(path.with_name(PREVIOUS.name))  # fallback for a killed run
+        except (OSError, RuntimeError) as error:  # PyTorch's writer raises the second
             self.failed = True
             log.error(
-                "%s could not be saved (%s); what was saved before is whole. "
-                "Training goes on and tries again after the next epoch.",
+                "%s could not be saved (%s). Earlier checkpoints are intact; "
+                "saving is retried after the next epoch.",
                 path,
                 str(error).splitlines()[0],
             )
@@ -66,7 +66,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def _hardlink(path: Path, other: Path) -> bool:
-    """Let `other` name the file at `path` too, if the file system has links."""
+    """Create a hard link `other` to `path`, if the file system supports it."""
     try:
         other.hardlink_to(path)
     except OSError:
@@ -77,22 +77,22 @@ def _hardlink(path: Path, other: Path) -> bool:
 class SaveBestAndLast(Checkpoint):
     """Saves `last.ckpt` before the first step and after every epoch, and `best.ckpt` by validation MAE.
 
-    Lightning runs it after all other callbacks and the module's hooks, so that what is saved is the state
-    that the next epoch starts from: a lowered learning rate and the epoch's row of metrics.csv are in it.
+    Lightning runs it after all other callbacks and hooks, so the saved state is that at the start of the next
+    epoch, with a reduced learning rate and the epoch's row of metrics.csv.
     """
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Save the weights that the first epoch starts from."""
+        """Save the initial state."""
         if trainer.current_epoch == 0 and not _history(trainer).rows:
             self._save(trainer, LAST)
 
     def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Save the epoch's end, and keep it as the best if no earlier epoch was as good.
+        """Save the state after an epoch, also as the best if it is.
 
-        The first process decides: where errors are not numbers another might decide otherwise, and wait.
+        Rank 0 decides, because NaN may compare differently on other ranks, which would then block.
         """
         history = _history(trainer)
-        history.rows[-1].pop("lost", None)  # at the end of the training it is tried once more
+        history.rows[-1].pop("lost", None)  # saving may succeed this time
         self._save(trainer, LAST)
         if trainer.strategy.broadcast(history.ends_with_best):
             self._save(trainer, BEST)
@@ -100,19 +100,19 @@ class SaveBestAndLast(Checkpoint):
                 history.rows[-1]["lost"] = True
 
     def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Try once more what could not be saved.
+        """Retry a failed save.
 
         Raises:
-            BoneAgeError: it still cannot.
+            BoneAgeError: it fails again.
         """
         if not self._failed(trainer):
             return
         self.on_train_epoch_end(trainer)
         if self._failed(trainer):
-            raise BoneAgeError("The end of the training could not be saved: make room on the disk.")
+            raise BoneAgeError("The final checkpoint could not be saved. Free some disk space.")
 
     def _failed(self, trainer: L.Trainer) -> bool:
-        """Whether the first process, which alone writes, could not: all of them act on it together."""
+        """Whether saving failed on rank 0, for all ranks."""
         return trainer.strategy.broadcast(_files(trainer).failed)
 
     def _save(self, trainer: L.Trainer, name: Path) -> None:
@@ -130,20 +130,20 @@ def _files(trainer: L.Trainer) -> AtomicCheckpointIO:
 
 
 def checkpoint_bytes(network: nn.Module) -> int:
-    """Return the bytes that a run's checkpoints take at most.
+    """Return the maximum size of a run's checkpoints in bytes.
 
-    Best, previous, last and the one being written, each with the weights and Adam's two moments of them.
+    Best, previous, last and the one being written, each with the weights and Adam's two moments.
     """
     weights = sum(p.numel() * p.element_size() for p in network.parameters())
     return 4 * 3 * weights
 
 
 def warn_if_low_disk_space(network: nn.Module, run: Path) -> None:
-    """Warn before the training if the disk may be too small for the checkpoints."""
+    """Warn if the disk may be too small for the checkpoints."""
     needed, free = checkpoint_bytes(network), shutil.disk_usage(run).free
     if free < needed:
         log.warning(
-            "little room: the checkpoints in %s may take %.1f GB, and %.1f GB are free.",
+            "low disk space: the checkpoints in %s may take %.1f GB, and %.1f GB are free.",
             run,
             needed / 1e9,
             free / 1e9,

@@ -11,27 +11,27 @@ log = logging.getLogger(__name__)
 
 
 class EarlyStopping(callbacks.EarlyStopping):
-    """Lightning's early stopping, which logs its reason, and stops a resumed run again."""
+    """Lightning's early stopping, with a logged reason, which also stops a resumed run."""
 
     @property
     def has_stopped(self) -> bool:
-        """Whether the run has been stopped, now or before it was cut off."""
+        """Whether the run has been stopped, now or before an interruption."""
         return self.stopping_reason is not Reason.NOT_STOPPED
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Leave a run that was cut off between its last epoch and its report, or was given more epochs."""
+        """Stop a resumed run that had been stopped before."""
         trainer.should_stop = trainer.should_stop or self.has_stopped
 
     def on_train_end(self, *_: Any) -> None:
         """Log the reason."""
         if not self.has_stopped:
             return
-        why = {
-            Reason.PATIENCE_EXHAUSTED: f"{self.monitor} has not become better for {self.wait_count} epochs",
-            Reason.NON_FINITE_METRIC: f"{self.monitor} is no number any more",
+        reasons = {
+            Reason.PATIENCE_EXHAUSTED: f"{self.monitor} has not improved for {self.wait_count} epochs",
+            Reason.NON_FINITE_METRIC: f"{self.monitor} is not finite",
         }
         log.info(
             "stopped early: after epoch %d %s",
             self.stopped_epoch,
-            why.get(self.stopping_reason, self.stopping_reason_message),
+            reasons.get(self.stopping_reason, self.stopping_reason_message),
         )

@@ -1,4 +1,4 @@
-"""Callbacks that log: epochs, metrics, a grid of samples; and that seed each epoch."""
+"""Callbacks that log epochs, metadata and sample images, and that seed each epoch."""
 
 import logging
 import time
@@ -27,28 +27,28 @@ from boneage_pl.utils.plots import image_grid
 
 log = logging.getLogger(__name__)
 
-# TensorBoard's name of each validation error, and the metric's
+# name in TensorBoard → validation metric
 VALIDATION = {"val": "val_mae", "val_girls": "val_mae_girls", "val_boys": "val_mae_boys"}
-# Months between the highest and the lowest prediction of a network that has collapsed; our choice.
+# Range of the predictions, in months, below which a network has collapsed; our choice.
 CONSTANT_MONTHS = 0.1
-COLUMNS, SHOWN_EPOCHS = 8, 6  # of the sheet of training images
+COLUMNS, SHOWN_EPOCHS = 8, 6  # of the grid of training images
 
 
 class EpochLogger(Callback):
-    """Writes each epoch that is over: a row of metrics.csv, a line on the console, points for the loggers."""
+    """Logs each epoch: a row of metrics.csv, a line on the console, points for the loggers."""
 
     def __init__(self, metrics_csv: Path, history: MetricsHistory, record: RunLog) -> None:
         self.metrics_csv = metrics_csv
         self.history = history
         self.record = record
-        self.collapsed = False  # whether that has been logged
+        self.collapsed = False  # whether the warning has been logged
 
     def on_train_start(self, *_: Any) -> None:
-        """Print the heading of the epochs' lines."""
+        """Log the header of the epochs' lines."""
         log.info("%5s  %9s  %9s    %9s  %8s", "epoch", "train MAE", "val MAE", "lr", "images/s")
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Start the clock and note the learning rate that the epoch is trained with."""
+        """Start the clock and store the epoch's learning rate."""
         self.lr = base_lr(trainer.optimizers[0])
         self.images = 0
         self.started = time.perf_counter()
@@ -56,14 +56,14 @@ class EpochLogger(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the images; the clock ends with the last, for images/s is the training's."""
+        """Count the images and stop the clock, so that images/s excludes validation."""
         self.images += len(batch["row"]) * trainer.world_size
         if trainer.is_last_batch and module.device.type == "cuda":
-            torch.cuda.synchronize()  # the steps are queued faster than they are computed
+            torch.cuda.synchronize()  # steps are queued asynchronously
         self.stopped = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Write the epoch."""
+        """Log the epoch."""
         assert isinstance(module, BoneAgeModule)
         value = {name: float(metric) for name, metric in trainer.callback_metrics.items()}
         epoch, validated = trainer.current_epoch, module.validation_outputs
@@ -88,52 +88,52 @@ class EpochLogger(Callback):
             points |= {f"mae/{name}": value[key] for name, key in VALIDATION.items()}
         with log_write_errors(self.record.path):
             self.record.epoch(epoch, time.perf_counter() - self.started, rate)
-        log_epoch(trainer.loggers, points, epoch)  # on the disk before the checkpoint of this epoch
+        log_epoch(trainer.loggers, points, epoch)  # before this epoch's checkpoint
 
     def _warn_if_constant_predictions(self, epoch: int, spread: float) -> None:
-        """Warn once if all validation images get the same prediction."""
+        """Warn once if the predictions are nearly constant."""
         if spread < CONSTANT_MONTHS and not self.collapsed:
             self.collapsed = True
             log.warning(
-                "epoch %d predicts the same for every validation image (within %.2f months): they do not\n"
-                "depend on the images. If it stays so, try a lower optimizer.lr, the warm-up of\n"
-                "scheduler=cosine, or trainer.gradient_clip_val=1.",
+                "epoch %d: predictions are nearly constant over the validation images (range %.2f months).\n"
+                "If this persists, try a lower optimizer.lr, scheduler=cosine (with warm-up) or\n"
+                "trainer.gradient_clip_val=1.",
                 epoch,
                 spread,
             )
 
     def write(self) -> None:
-        """Write every epoch so far."""
+        """Write metrics.csv."""
         with log_write_errors(self.metrics_csv):
             atomic_write(self.metrics_csv, self.history.to_csv())
 
 
 def check_monitors(callbacks: list[Callback]) -> None:
-    """Raise `BoneAgeError` for a callback that monitors a metric that is not logged."""
+    """Raise `BoneAgeError` for a callback that monitors an unknown metric."""
     metrics = ["train_mae", *VALIDATION.values()]
     if not all(type(c).__module__.startswith(("lightning.", "boneage_pl.")) for c in callbacks):
-        return  # one of a user's own may log more
+        return  # a user's callback may log further metrics
     for callback in callbacks:
         metric = getattr(callback, "monitor", None)
         if metric is not None and metric not in metrics:
             name = type(callback).__name__
-            raise BoneAgeError(f"callbacks: {name} monitors {metric}; there are {', '.join(metrics)}.")
+            raise BoneAgeError(f"callbacks: {name} monitors {metric}; choose from {', '.join(metrics)}.")
 
 
 @contextmanager
 def log_write_errors(what: Path | str) -> Iterator[None]:
-    """Log a write error and go on: a full disk ends no training."""
+    """Log a write error and continue: a full disk does not stop the training."""
     try:
         yield
     except OSError as error:
-        log.error("%s could not be written: %s. Training goes on.", what, error.strerror or error)
+        log.error("%s could not be written: %s. Training continues.", what, error.strerror or error)
 
 
 class SaveMetadata(Callback):
     """Adds the metadata to every checkpoint, as plain values.
 
     Args:
-        record: the run's metadata; the epoch's are added.
+        record: the run's metadata, without the epoch's.
         validation_rows: `id, male, bone_age` of the validation rows.
         history: the epochs so far.
     """
@@ -148,7 +148,7 @@ class SaveMetadata(Callback):
     def on_save_checkpoint(
         self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the metadata with the latest validation's predictions."""
+        """Add the metadata with the predictions of the latest validation."""
         assert isinstance(module, BoneAgeModule)
         predictions = dict(module.validation)
         rows: Any = self.rows.iloc[predictions.pop("row")].to_dict("list")
@@ -160,7 +160,7 @@ class SaveMetadata(Callback):
 
 
 class SeedEachEpoch(Callback):
-    """Seeds every epoch by itself, so that a resumed run draws what it would have drawn (dropout, say)."""
+    """Seeds every epoch separately, so that a resumed run has the same random numbers (dropout)."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -168,17 +168,17 @@ class SeedEachEpoch(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Seed before the first step: what Lightning draws before it differs from epoch to epoch."""
+        """Seed before the first step, after the random numbers that Lightning draws."""
         if batch_idx == 0:
-            of_epoch = np.random.SeedSequence([self.seed, trainer.current_epoch, trainer.global_rank])
-            torch.manual_seed(int(of_epoch.generate_state(1)[0]))
+            seeds = np.random.SeedSequence([self.seed, trainer.current_epoch, trainer.global_rank])
+            torch.manual_seed(int(seeds.generate_state(1)[0]))
 
 
 class SampleGrid(Callback):
-    """Shows augmented training images in TensorBoard before the first step."""
+    """Logs augmented training images to TensorBoard before the first step."""
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Draw eight samples, spread over the training rows, as six epochs show them."""
+        """Log eight evenly spaced training samples, with the augmentations of six epochs."""
         tensorboard = tensorboard_of(trainer.loggers)
         if tensorboard is None or not trainer.is_global_zero or trainer.current_epoch > 0:
             return

@@ -18,11 +18,11 @@ from boneage_pl.cli.overrides import resume_command
 log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_main_process = 0  # the process that trains: those that it forks inherit its handlers
+_main_process = 0  # the training process, whose forks inherit its handlers
 
 
 class StopRequested(BaseException):
-    """A signal requested the run to stop; like `KeyboardInterrupt`, no `Exception`."""
+    """Raised to stop a run on a signal; not an `Exception`, like `KeyboardInterrupt`."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -31,7 +31,7 @@ class StopRequested(BaseException):
 
 @contextmanager
 def handle_stop_signals() -> Iterator[None]:
-    """Raise `StopRequested` on Ctrl-C and SIGTERM inside the block, which may handle them itself."""
+    """Raise `StopRequested` on SIGINT and SIGTERM inside the block."""
     global _main_process
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -51,9 +51,9 @@ def _raise_stop(number: int, _: Any) -> None:
 
 
 class GracefulStop(Callback):
-    """Takes the signals over from Lightning, which validates first and ignores a second Ctrl-C.
+    """Handles the signals in place of Lightning, which validates first and ignores a second Ctrl-C.
 
-    Of several processes the first decides: the others hold nothing that is not saved, and end with it.
+    In distributed training rank 0 stops the others, which have no unsaved state.
     """
 
     def __init__(self, run: Path) -> None:
@@ -62,7 +62,7 @@ class GracefulStop(Callback):
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Install the handlers: Lightning has installed its own by now, joined to what was there."""
+        """Install the handlers, after Lightning has installed its own."""
         if self._before or threading.current_thread() is not threading.main_thread():
             return
         for number in _SIGNALS:
@@ -70,11 +70,11 @@ class GracefulStop(Callback):
             self._before[number] = signal.signal(number, handler)
 
     def on_validation_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Do the same for the validation before the first step."""
+        """Install the handlers for the validation before the first step too."""
         self.on_train_start(trainer)
 
     def teardown(self, *_: Any, **__: Any) -> None:
-        """Put back what was before."""
+        """Restore the previous handlers."""
         while self._before:
             signal.signal(*self._before.popitem())
 
@@ -84,7 +84,7 @@ class GracefulStop(Callback):
             return
         if trainer.world_size == 1:
             raise StopRequested(self.received)
-        # the others would wait for this process's part of the next step, and it for theirs while it cleans up
+        # a normal exit would deadlock with the other ranks
         print_stopped(self.received, self.run)
         if trainer.strategy.launcher is not None:
             trainer.strategy.launcher.kill(signal.SIGKILL)
@@ -97,18 +97,18 @@ class GracefulStop(Callback):
 
     def _request_stop(self, number: int, _: Any) -> None:
         if os.getpid() != _main_process:
-            return  # a loader process: Ctrl-C reaches it too, and this one ends it
+            return  # a loader process, which the training process ends
         if self.received is not None and number == signal.SIGINT:
-            _print_line(f"stopped at once; go on with\n  {resume_command(self.run)}")
+            _print_line(f"Stopped. Resume with\n  {resume_command(self.run)}")
             os._exit(128 + number)
         self.received = number
-        _print_line("stopping after this step; Ctrl-C stops at once")
+        _print_line("Stopping after this step. Press Ctrl-C again to stop immediately.")
 
 
 def print_stopped(number: int, run: Path) -> None:
     """Log the command that resumes the run."""
-    log.info("\nstopped by %s; go on with\n  %s", signal.Signals(number).name, resume_command(run))
+    log.info("\nStopped by %s. Resume with\n  %s", signal.Signals(number).name, resume_command(run))
 
 
-def _print_line(words: str) -> None:
-    os.write(2, f"\n{words}\n".encode())  # a signal may come in the middle of a print
+def _print_line(text: str) -> None:
+    os.write(2, f"\n{text}\n".encode())  # print is not reentrant
