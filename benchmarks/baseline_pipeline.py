@@ -1,4 +1,4 @@
-"""The published way, as a good engineer would write it from the text: what ours is measured against.
+"""A plain implementation of the published description: the baseline of the benchmarks.
 
 Float32, contiguous, PyTorch's defaults; the loader decodes, flips, resizes, crops and normalizes each sample.
 """
@@ -29,7 +29,7 @@ def transform(size: int) -> v2.Compose:
 
 
 class Files(Dataset):
-    """Image files, in full, for the input pipeline."""
+    """Full-size image files, for the input pipeline."""
 
     def __init__(self, paths: Sequence[Path], size: int) -> None:
         self.paths = paths
@@ -44,7 +44,7 @@ class Files(Dataset):
 
 
 class Decoded(Files):
-    """Images that are decoded and resized already, so that a training step is not measured by its decoder."""
+    """Decoded and resized images, so that decoding does not limit the training step."""
 
     def __init__(self, images: Sequence[Image.Image], size: int) -> None:
         super().__init__([], size)
@@ -66,4 +66,4 @@ def step(
     loss = F.l1_loss(network(image, male).squeeze(1), months)
     loss.backward()
     optimizer.step()
-    return loss.item()  # for the running mean that such a loop prints
+    return loss.item()  # a plain loop prints the running mean

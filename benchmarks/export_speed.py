@@ -1,4 +1,4 @@
-"""Which way of running a trained network is fastest on the CPU: PyTorch's, this project's, or an export."""
+"""Time a trained network on the CPU: in PyTorch, in this project's `predict`, and exported."""
 
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ SIDES = {
     "onnx": "`format=onnx`",
     "float16": "`format=onnx precision=float16`",
     "int8": "`format=onnx precision=int8`",
-    "stem": "the same, its first 5 convolutions whole",
+    "stem": "the same, its first 5 convolutions in float32",
 }
-CALIBRATING = 20  # drawn hands: enough for ranges, where only the speed counts
+CALIBRATING = 20  # phantoms; enough, because only the speed matters here
 
 
 def hands(size: int, count: int) -> Any:
-    """Return drawn radiographs as a trial has them."""
+    """Return a batch of phantoms."""
     from boneage_pl.data.phantom import render_radiograph
     from boneage_pl.deploy.verification_set import ImageBatch
 
@@ -33,7 +33,7 @@ def hands(size: int, count: int) -> Any:
 
 
 def write_exports(folder: Path, size: int) -> Path:
-    """Write a checkpoint's exports into a folder beside it, and return that."""
+    """Write all exports of a checkpoint into a folder and return that."""
     from boneage_pl.deploy.export_module import ExportModule
     from boneage_pl.deploy.onnx import (
         NUM_FLOAT32_CONVS,
@@ -62,7 +62,7 @@ def write_exports(folder: Path, size: int) -> Path:
 
 
 def inference_time(side: str, folder: str, size: int, batch: int) -> dict[str, float]:
-    """Measure the milliseconds that a batch takes."""
+    """Measure the milliseconds of a batch."""
     import torch
 
     from boneage_pl.deploy.export_module import ExportModule

@@ -1,14 +1,14 @@
-"""How fast a GPU trains and predicts, in one command: `make gpu`.
+"""Benchmark training and prediction on a GPU: `make gpu`.
 
-    python -m benchmarks.gpu [--minutes 8] [--keep docs/records] [--only ROW …]
+    python -m benchmarks.gpu [--minutes 8] [--save docs/records] [--only ROW …]
     python -m benchmarks.gpu --rehearse
 
-Each row is a process of its own with a time limit, in order of worth; gpu_<device>.json and .md are written
-after each, so that a run that is cut off is a record too. It needs no radiographs: trainings see noise,
-predictions drawn hands. `--rehearse` runs every row on the CPU, at tiny sizes, and its numbers mean nothing.
+Each row runs in its own process with a time limit, the most important first; gpu_<device>.json and .md are
+written after each, so an interrupted run is recorded too. No radiographs are needed: trainings use noise,
+predictions phantoms. `--rehearse` runs all rows on the CPU at tiny sizes; its numbers mean nothing.
 
-A row of a training is a real one, `python -m boneage_pl +experiment=…`, with `Meter` among its callbacks. The
-loops that it is held against have their batch on the device and nothing else to do.
+Training rows run `python -m boneage_pl +experiment=…` with the callback `Meter`. The loops that they are
+compared with have their batch on the device.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import baseline_pipeline, inference_latency, speed
 from benchmarks.run_measurement import project_data
-from experiments.save_measurement import keep
+from experiments.save_measurement import save_measurement
 
 Numbers = dict[str, float]
 
@@ -43,10 +43,10 @@ class Row:
     """A measurement.
 
     Args:
-        name: of the row, in the table.
-        what: function of `ROWS` that makes it.
-        options: what the function is given.
-        seconds: it is stopped after.
+        name: shown in the table.
+        what: function of `ROWS`.
+        options: arguments of the function.
+        seconds: time limit.
     """
 
     name: str
@@ -56,13 +56,13 @@ class Row:
 
 
 def training(experiment: str, size: int, *also: str, seconds: int = 60) -> Row:
-    """Return the row of a training at a size in pixels."""
+    """Return a training row; `size` in pixels."""
     name = " ".join([experiment, f"{size} px", *also])
     return Row(name, "train", {"experiment": experiment, "size": size, "also": also}, seconds)
 
 
 def rows() -> Iterator[Row]:
-    """Yield all rows, the most worth knowing first."""
+    """Yield all rows, the most important first."""
     graphs = "compile=reduce-overhead"
     fine = ("data.batch_size=16", "optimizer.layer_decay=0.91")  # v3_fine, without its ckpt=
     at_128 = "transforms.train.size.size=128"
@@ -79,9 +79,9 @@ def rows() -> Iterator[Row]:
     yield training("v3", 256, at_128, graphs, seconds=180)
     yield Row("predict 500 full-size PNGs, 500 px", "predict", {"size": 500, "count": 500}, 120)
     for size in (128, 500):
-        for there in (True, False):
-            name = f"loader, {size} px, data.on_device={str(there).lower()}"
-            yield Row(name, "loader", {"size": size, "on_device": there})
+        for on_device in (True, False):
+            name = f"loader, {size} px, data.on_device={str(on_device).lower()}"
+            yield Row(name, "loader", {"size": size, "on_device": on_device})
     for size in (128, 500):
         yield training("v1", size, "data.batch_size=128", "data.samples_per_group=480", seconds=90)
     yield training("v1", 128, "data.on_device=false")
@@ -94,7 +94,7 @@ def rows() -> Iterator[Row]:
 
 
 def rehearsed(row: Row) -> Row:
-    """Return a row as it can be run on a CPU, to see whether it runs: at 107 px, and uncompiled."""
+    """Return a row that a CPU can run: at 107 px, not compiled."""
     small = {"size": 107, "count": 64}
     options = {key: small.get(key, value) for key, value in row.options.items()}
     if row.what == "train":
@@ -113,7 +113,7 @@ def rehearsed(row: Row) -> Row:
 
 
 def train(folder: Path, device: str, experiment: str, size: int, also: list[str]) -> Numbers:
-    """Train on noise, with a `Meter`."""
+    """Train on noise and return what `Meter` measured."""
     cuda = device == "cuda"
     speed.write_noise(folder / "noise", 4400 if cuda else 100)
     steps = "" if cuda else ", warm: 1, timed: 1, profiled: 1, watched: 1"
@@ -132,7 +132,7 @@ def train(folder: Path, device: str, experiment: str, size: int, also: list[str]
 
 
 def flops(size: int) -> int:
-    """Return the floating-point operations of the published network's forward pass, for one image."""
+    """Return the floating-point operations of the published network's forward pass on one image."""
     from boneage_pl.model.inception import InceptionRegressor
 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -140,11 +140,11 @@ def flops(size: int) -> int:
     return int(counter.get_total_flops())
 
 
-# What it is held against, and the rest
+# Baselines, loader, prediction
 
 
 def loop(_folder: Path, device: str, size: int, amp: bool) -> Numbers:
-    """Time the steps of a bare loop: the published network in float32, or torchvision's in bfloat16."""
+    """Time a bare training loop: the published network in float32, or torchvision's Inception in bfloat16."""
     from torchvision.models import inception_v3
 
     from boneage_pl.model.inception import InceptionRegressor
@@ -183,7 +183,7 @@ def loop(_folder: Path, device: str, size: int, amp: bool) -> Numbers:
 
 
 def loader(folder: Path, device: str, size: int, on_device: bool) -> Numbers:
-    """Count the images that reach the device in an epoch, after one that starts the loader's processes."""
+    """Measure the images/s that reach the device, in the second epoch."""
     speed.write_noise(folder, 4400 if device == "cuda" else 100)
     data = project_data(
         str(folder), size, samples_per_group=400 if device == "cuda" else 4, on_device=on_device
@@ -201,7 +201,7 @@ def loader(folder: Path, device: str, size: int, on_device: bool) -> Numbers:
 
 
 def predict(folder: Path, _device: str, size: int, count: int) -> Numbers:
-    """Predict files of full size, beside decoding and the network alone."""
+    """Predict full-size files; compare with decoding alone and the network alone."""
     speed.write_originals(folder / "originals")
     ckpt = str(inference_latency.write_checkpoint(folder, size))
     options = {"ckpt": ckpt, "root": str(folder / "originals"), "count": count}
@@ -214,7 +214,7 @@ def predict(folder: Path, _device: str, size: int, count: int) -> Numbers:
 
 
 def peak(_folder: Path, device: str) -> Numbers:
-    """Measure the bfloat16 matrix rate: the best of a few large square products."""
+    """Measure the peak rate of bfloat16 matrix products."""
     cuda, best = device == "cuda", 0.0
     finish = torch.cuda.synchronize if cuda else lambda: None
     for n in (4096, 8192, 16384) if cuda else (256,):
@@ -230,13 +230,20 @@ def peak(_folder: Path, device: str) -> Numbers:
 
 ROWS: dict[str, Callable[..., Numbers]] = {one.__name__: one for one in (train, loop, loader, predict, peak)}
 
-REHEARSED = ("name", "what", "took_s", "synchronizations", "synchronized", "error")  # what a CPU can say
+REHEARSED = (
+    "name",
+    "what",
+    "took_s",
+    "synchronizations",
+    "synchronized",
+    "error",
+)  # columns that are meaningful on a CPU
 
 # The table
 
 
 def table(record: dict[str, Any]) -> str:
-    """Return the rows as Markdown."""
+    """Return a record as a Markdown table."""
     found = record["rows"]
     most = next((row["tflops"] for row in found if row["what"] == "peak" and "tflops" in row), None)
     columns: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -269,14 +276,14 @@ def _cell(show: Callable[[dict[str, Any]], str], row: dict[str, Any]) -> str:
         return ""
 
 
-def measured(row: Row, device: str, seconds: float) -> dict[str, Any]:
-    """Measure a row in a process of its own; what fails is a record too."""
-    folder = tempfile.TemporaryDirectory()  # here: a process that is killed removes nothing
+def run_row(row: Row, device: str, seconds: float) -> dict[str, Any]:
+    """Run a row in its own process, with a time limit; return its numbers or its error."""
+    folder = tempfile.TemporaryDirectory()  # created here, because a killed process does not remove it
     job = json.dumps({**asdict(row), "device": device, "folder": folder.name})
     begun = time.perf_counter()
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu", "--row", job]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # in a session of its own: a training that it has started is stopped with it
+    # start_new_session: a training that the row has started is stopped with it
     with folder, subprocess.Popen(command, start_new_session=True, **pipes) as running:
         try:
             printed, errors = running.communicate(timeout=seconds)
@@ -292,15 +299,15 @@ def _failed(text: str) -> dict[str, str]:
 
 
 def main() -> None:
-    """Measure every row for which there is time."""
+    """Run the rows until the time is up."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=8)
-    parser.add_argument("--keep", type=Path, default=Path("docs/records"), help="folder of the record")
-    parser.add_argument("--only", nargs="+", default=[""], help="rows whose names begin so")
-    parser.add_argument("--rehearse", action="store_true", help="run the rows on the CPU, at tiny sizes")
-    parser.add_argument("--row", type=json.loads, help="measure this one here, print JSON")
+    parser.add_argument("--save", type=Path, default=Path("docs/records"), help="folder of the record")
+    parser.add_argument("--only", nargs="+", default=[""], help="prefixes of the rows' names")
+    parser.add_argument("--rehearse", action="store_true", help="run all rows on the CPU at tiny sizes")
+    parser.add_argument("--row", type=json.loads, help="run this row in this process and print JSON")
     options = parser.parse_args()
     if options.row:
         given = options.row
@@ -318,12 +325,12 @@ def main() -> None:
         if left < 10 or not row.name.startswith(tuple(options.only)):
             continue
         if options.rehearse:
-            found = measured(rehearsed(row), "cpu", min(left, 600))
+            found = run_row(rehearsed(row), "cpu", min(left, 600))
             record["rows"].append({key: found[key] for key in REHEARSED if key in found})
         else:
-            record["rows"].append(measured(row, "cuda", min(left, row.seconds)))
-        keep(options.keep / f"{stem}.json", record)
-        (options.keep / f"{stem}.md").write_text(table(record))
+            record["rows"].append(run_row(row, "cuda", min(left, row.seconds)))
+        save_measurement(options.save / f"{stem}.json", record)
+        (options.save / f"{stem}.md").write_text(table(record))
         print(table(record).splitlines()[-1], flush=True)
 
 

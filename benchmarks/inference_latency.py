@@ -1,4 +1,4 @@
-"""What a prediction costs: from the start of a process to the first, and for each of many files."""
+"""Time a first prediction from the start of its process, and the prediction of many files."""
 
 import subprocess
 import sys
@@ -10,12 +10,12 @@ import numpy as np
 BARE = """
 import sys, torch, torchvision
 state = torch.load(sys.argv[1], map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-weights = {name: value.clone() for name, value in state.items()}  # read, not only mapped
+weights = {name: value.clone() for name, value in state.items()}  # read, not just mapped
 """
 
 
 def write_checkpoint(folder: Path, size: int) -> Path:
-    """Train a network of this size for one step, if it has not been, and return its checkpoint."""
+    """Train a network of this size for one step, if there is none, and return its checkpoint."""
     run = folder / f"run_{size}"
     ckpt = run / "checkpoints" / "best.ckpt"
     if ckpt.exists():
@@ -31,7 +31,7 @@ def write_checkpoint(folder: Path, size: int) -> Path:
 
 
 def first_prediction(side: str, ckpt: str, image: str) -> dict[str, float]:
-    """Time a process to the printed prediction, or to torch, torchvision and the weights in memory."""
+    """Time a process until it prints a prediction, or has loaded torch, torchvision and the weights."""
     command = [sys.executable, "-c", BARE, ckpt]
     if side == "project":
         command = [sys.executable, "-m", "boneage_pl.predict", f"ckpt={ckpt}", f"images={image}", "sex=F"]
@@ -41,7 +41,7 @@ def first_prediction(side: str, ckpt: str, image: str) -> dict[str, float]:
 
 
 def many_predictions(side: str, ckpt: str, root: str, count: int) -> dict[str, float]:
-    """Measure images/s over files: `decode` without the network, `network` without files, or both."""
+    """Measure images/s of files: `decode` without the network, `network` without files, or `project`."""
     from boneage_pl.prediction.inputs import expand_inputs
     from boneage_pl.prediction.loading import load_images
     from boneage_pl.prediction.predictor import BoneAgePredictor

@@ -1,4 +1,4 @@
-"""What a training's steps cost, measured inside a real one by a callback of it."""
+"""A callback that measures the steps of a training."""
 
 import json
 import time
@@ -21,9 +21,9 @@ READ, MADE = torch.ops.aten._local_scalar_dense.default, torch.ops.aten.lift_fre
 
 
 class Synchronizations(TorchDispatchMode):
-    """Finds on the CPU what would wait for a GPU: values that are read, tensors made of Python's numbers.
+    """Finds on the CPU what would synchronize a GPU: values read, tensors made from Python numbers.
 
-    Not those that the loader makes, which stay on the CPU. Refuses float64, which Apple's GPUs do not have.
+    The loader's are not counted. Asserts that no tensor is float64, which Apple's GPUs do not support.
     """
 
     def __init__(self) -> None:
@@ -42,13 +42,13 @@ class Synchronizations(TorchDispatchMode):
 
 
 class Meter(Callback):
-    """Measures a training's steps, and writes the results as JSON.
+    """Measures the steps of a training and writes the results as JSON.
 
-    In turns: steps that warm up; steps that are timed, with nothing in between; profiled steps; steps whose
-    synchronizations are counted. Then the transforms alone, and an epoch from its start to the next one's.
+    Warm-up steps are followed by timed ones, profiled ones, and ones whose synchronizations are counted; then
+    the transforms alone are timed. An epoch's time is that of the second.
 
     Args:
-        out: the file.
+        out: JSON file.
         warm, timed, profiled, watched: numbers of steps.
     """
 
@@ -62,26 +62,26 @@ class Meter(Callback):
         self.synchronized: list[str] = []
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Start the clock of the first step.
+        """Start to time the first step.
 
         Raises:
-            ValueError: an epoch has fewer steps than are measured.
+            ValueError: an epoch has too few steps.
         """
         if trainer.num_training_batches < self.ends[-1]:
             raise ValueError(
-                f"an epoch of {trainer.num_training_batches} steps; {self.ends[-1]} are measured"
+                f"an epoch has {trainer.num_training_batches} steps; at least {self.ends[-1]} are needed"
             )
         self.cuda = module.device.type == "cuda"
         self.begun = self._now()
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        """Note when epochs start."""
+        """Record the start of an epoch."""
         self.epochs.append(self._now())
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, _outputs: Any, batch: Any, _batch_idx: int
     ) -> None:
-        """Go on to what is measured next."""
+        """Switch to the next measurement after the last step of one."""
         warm, timed, profiled, watched = self.ends
         step = trainer.global_step
         if step == 1:
@@ -107,15 +107,15 @@ class Meter(Callback):
             self.results["transforms_ms"] = 1000 * self._transforms(trainer, module)
 
     def on_train_end(self, *_: Any) -> None:
-        """Write."""
-        self.results["epoch_s"] = self.epochs[2] - self.epochs[1]  # the first has all of the above in it
+        """Write the results."""
+        self.results["epoch_s"] = self.epochs[2] - self.epochs[1]  # the first contains the measurements
         self.results["synchronized"] = sorted(set(self.synchronized))
         if self.cuda:
             self.results["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
         self.out.write_text(json.dumps(self.results))
 
     def _transforms(self, trainer: L.Trainer, module: L.LightningModule, times: int = 10) -> float:
-        """Return the seconds of a batch's transforms and normalization."""
+        """Return the seconds of the transforms and normalization of a batch."""
         rows = [(row, 0) for row in range(self.batch)]
         batch = trainer.train_dataloader.dataset[rows]  # type: ignore[union-attr]
         batch = trainer.datamodule.transfer_batch_to_device(batch, module.device, 0)  # type: ignore[attr-defined]
@@ -132,7 +132,7 @@ class Meter(Callback):
 
 
 def busy(profiled: profile, *, cuda: bool) -> float:
-    """Return the seconds in which at least one kernel ran; on the CPU, one operation."""
+    """Return the seconds in which at least one kernel ran (on the CPU: one operation)."""
     kind = torch.autograd.DeviceType.CUDA if cuda else torch.autograd.DeviceType.CPU
     events = [e for e in profiled.events() or [] if e.device_type == kind and not e.is_user_annotation]
     spans = [event.time_range for event in events]
@@ -145,7 +145,7 @@ def busy(profiled: profile, *, cuda: bool) -> float:
 
 @contextmanager
 def synchronizations(where: list[str], *, cuda: bool) -> Iterator[None]:
-    """Collect the lines that synchronize a GPU, each time that they do."""
+    """Append `file:line` to `where` for each synchronization of the GPU."""
     if not cuda:
         with Synchronizations() as watch:
             yield

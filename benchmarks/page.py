@@ -1,10 +1,10 @@
-"""How long the page and the API let people wait.
+"""Benchmark the page and the API.
 
     python -m benchmarks.page [--sizes 128 500]
 
-Serves networks of one step (their weights are of no account here) as the command does, and calls them by HTTP
-with a radiograph as large as the originals. Prints two tables in Markdown: the page, from the upload to the
-prediction with its overlays; and the API with 1, 4 and 16 clients, beside `BoneAgePredictor` alone.
+Serves networks trained for one step with `boneage_pl.app` and calls them by HTTP with a full-size phantom.
+Prints two Markdown tables: the page, from upload to prediction with overlays; and the API with 1, 4 and 16
+clients, beside `BoneAgePredictor` alone.
 """
 
 import argparse
@@ -33,11 +33,11 @@ from tests.webapp.http_client import Caller, free_port
 ROUNDS = 10
 PEOPLE = 20
 CLIENTS = (1, 4, 16)
-CALLS = 192  # of the API, by each number of clients
+CALLS = 192  # of the API, with each number of clients
 
 
 def seconds(do: Callable[[], object]) -> float:
-    """Return how long it takes."""
+    """Return the seconds that a call takes."""
     begun = time.perf_counter()
     do()
     return time.perf_counter() - begun
@@ -45,7 +45,7 @@ def seconds(do: Callable[[], object]) -> float:
 
 @contextmanager
 def served(ckpt: Path) -> Iterator[tuple[str, subprocess.Popen[str], float]]:
-    """Serve a checkpoint; yield its address, its process, and how long it took to start."""
+    """Serve a checkpoint; yield its URL, its process and the seconds until it started."""
     port = free_port()
     begun = time.perf_counter()
     command = [sys.executable, "-m", "boneage_pl.app", f"ckpt={ckpt}", f"port={port}"]
@@ -61,7 +61,7 @@ def served(ckpt: Path) -> Iterator[tuple[str, subprocess.Popen[str], float]]:
 
 
 def page_row(ckpt: Path, size: int, image: bytes) -> list[str]:
-    """Return the page's row for a checkpoint."""
+    """Return the row of the page."""
     with served(ckpt) as (url, server, started):
         callers = [Caller(url) for _ in range(PEOPLE)]
 
@@ -85,7 +85,7 @@ def page_row(ckpt: Path, size: int, image: bytes) -> list[str]:
 
 
 def api_rows(ckpt: Path, size: int, image: bytes) -> Iterator[list[str]]:
-    """Yield the API's rows for a checkpoint, the model alone first."""
+    """Yield the rows of the API, the predictor alone first."""
     model = BoneAgePredictor.load(ckpt)
     requests = [PredictionRequest(image, False) for _ in range(CALLS)]
     list(model.predict_iter(requests[:4]))

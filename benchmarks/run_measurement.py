@@ -1,8 +1,8 @@
-"""One measurement in a process of its own, so that neither side inherits the other's memory or settings.
+"""Run one measurement in its own process, so that no side inherits the other's memory or settings.
 
     python -m benchmarks.run_measurement SIDE WHAT [option=value ...]
 
-SIDE is `project` or `published`. Prints one line of JSON; `benchmarks/speed.py` makes the table.
+SIDE is `project` or `published`. Prints one line of JSON for `benchmarks/speed.py`.
 """
 
 import json
@@ -42,7 +42,7 @@ def project_data(root: str, size: int, **options: Any) -> Any:
     return data
 
 
-# The input pipeline: a flipped, normalized float batch [32, 3, H, W] and all that it took.
+# The input pipeline, up to a flipped, normalized float batch [32, 3, H, W]
 
 
 def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
@@ -59,7 +59,7 @@ def input_pipeline(side: str, root: str, size: int, seconds: int) -> Result:
         loader: Any = DataLoader(Files(list(chain(*repeat(paths, 99))), size), 32, shuffle=True)
         batches = iter(loader)
     else:
-        keep_freed_memory()  # as every training on a CPU does
+        keep_freed_memory()  # as training on a CPU does
         data = project_data(root, size, cache=side != "streamed", samples_per_group=80, num_workers=0)
         serve = (batch for epoch in range(99) for batch in _epoch(data, epoch))
         flips, normalize = Compose([RandomHorizontalFlip()]), Normalize(InputSpec())
@@ -80,7 +80,7 @@ def _epoch(data: Any, epoch: int) -> Iterable[Any]:
     return loader
 
 
-# Preparing, against decoding alone with the same library on as many cores.
+# Preparing, against decoding alone with the same library and number of cores
 
 
 def prepare(side: str, root: str, size: int, cores: int) -> Result:
@@ -107,7 +107,7 @@ def decode(path: str) -> None:
     Image.open(path).load()
 
 
-# Training and inference.
+# Training and inference
 
 
 def training_step(side: str, root: str, size: int, batch: int, steps: int) -> Result:
@@ -153,7 +153,7 @@ def project_steps(root: str, size: int, batch: int, steps: int) -> tuple[list[fl
     from boneage_pl.utils.hardware import keep_freed_memory, resolve_precision
 
     class Clock(L.Callback):
-        """From one batch's end to the next one's: fetching, moving and all that Lightning does are in it."""
+        """Times steps from one batch's end to the next's, with loading and Lightning's overhead."""
 
         def __init__(self) -> None:
             self.ends: list[float] = []
@@ -163,7 +163,7 @@ def project_steps(root: str, size: int, batch: int, steps: int) -> tuple[list[fl
 
     precision = resolve_precision("auto")
     keep_freed_memory()
-    # every group as often as it takes to fill the steps
+    # enough samples per group for all steps
     samples = -(-batch * (steps + 3) // 20) * 4 // 3 + 4
     data = project_data(root, size, batch_size=batch, samples_per_group=samples)
     network = InceptionRegressor(size)
@@ -225,11 +225,11 @@ def inference(side: str, size: int, batch: int, steps: int) -> Result:
     return {"images_per_s": batch / float(np.median(seconds[2:]))}
 
 
-# The start of a command.
+# Start of a command
 
 
 def start_up(side: str, root: str) -> Result:
-    """Measure seconds from a typed command to its first line and opening words, or of `import torch`."""
+    """Time a command to its first line and its description of the training, or `import torch`."""
     begun = time.perf_counter()
     if side == "published":
         subprocess.run([sys.executable, "-c", "import torch"], check=True)

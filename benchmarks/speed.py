@@ -1,9 +1,9 @@
-"""The project against the published way, side by side in one run: `make bench`.
+"""Benchmark the project against a plain implementation: `make bench`.
 
     python -m benchmarks.speed [--rounds 3] [--only input prepare ...]
 
-Every measurement runs in a fresh process; the sides take turns, and a row is the median of the rounds. Needs
-no data: radiographs are drawn as large as the originals. Prints a table in Markdown (see RESULTS.md).
+Each measurement runs in its own process; the sides alternate, and a row is the median of the rounds. No data
+are needed: phantoms of the original size are drawn. Prints a Markdown table, as in RESULTS.md.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from boneage_pl.utils.hardware import resolve_precision
 from boneage_pl.utils.processes import cores, worker_pool
 
 CORES = cores()
-ORIGINAL = (1600, 2080)  # pixels, about the size of the RSNA's
-DISTINCT, ORIGINALS = 40, 960  # drawn, and with further names for them
+ORIGINAL = (1600, 2080)  # pixels, typical of the RSNA's images
+DISTINCT, ORIGINALS = 40, 960  # phantoms drawn; files, by hard links
 
 
 def draw_original(task: tuple[Path, int, bool, int]) -> None:
@@ -42,7 +42,7 @@ def draw_original(task: tuple[Path, int, bool, int]) -> None:
 
 
 def write_originals(root: Path) -> None:
-    """Write full-size radiographs, in the challenge's layout."""
+    """Write full-size phantoms in the challenge's layout."""
     folder = root / "boneage-training-dataset"
     folder.mkdir(parents=True)
     table = phantom_table(DISTINCT, seed=0)
@@ -56,7 +56,7 @@ def write_originals(root: Path) -> None:
 
 
 def write_noise(root: Path, count: int) -> None:
-    """Write images of noise, 16 × 16 pixels, of all ages and both sexes."""
+    """Write noise images of 16 × 16 pixels, of all ages and both sexes."""
     images, rng = root / "boneage-training-dataset", np.random.default_rng(0)
     images.mkdir(parents=True)
     for i in range(1, count + 1):
@@ -78,14 +78,14 @@ def measure(side: str, what: str, **options: Any) -> dict[str, float]:
 
 
 class Table:
-    """Rows of medians, the ratio first."""
+    """Prints rows of medians, the ratio first."""
 
     def __init__(self, rounds: int) -> None:
         self.rounds = rounds
         print("| ratio | what | project | against | of |\n| --- | --- | --- | --- | --- |")
 
     def sides(self, what: str, sides: Sequence[str], **options: Any) -> list[dict[str, float]]:
-        """Measure sides in turns and return the median of each."""
+        """Measure the sides alternately and return the median of each."""
         runs = [[measure(side, what, **options) for side in sides] for _ in range(self.rounds)]
         return [{key: median(run[k][key] for run in runs) for key in runs[0][k]} for k in range(len(sides))]
 
@@ -114,14 +114,14 @@ def prepare_row(table: Table, folder: Path) -> None:
 
 
 def start_rows(table: Table, folder: Path) -> None:
-    """Say how long a command takes until it says what data it found, and what it trains on what."""
+    """Time a command to its first line and to its description of the training."""
     for count in (12_611, 100_000):
         root = folder / f"noise_{count}"
         write_noise(root, count)
         command = [sys.executable, "-m", "boneage_pl.prepare", f"data.root={root}", "data.image_size=107"]
         subprocess.run(command, check=True, capture_output=True)
         ours, theirs = table.sides("start", ("project", "published"), root=root)
-        for key, name in (("first", "first line"), ("opening", "opening words")):
+        for key, name in (("first", "first line"), ("opening", "description")):
             what = f"command to its {name}, {count:,} prepared images"
             one, other = ours[key], theirs[key]
             table.row(one / other, what, f"{one:.2f} s", f"{other:.2f} s", "`import torch`")
@@ -150,14 +150,14 @@ def inference_row(table: Table, _folder: Path) -> None:
 
 
 def prediction_rows(table: Table, folder: Path) -> None:
-    """Time a first prediction, and each of 500 full-size files beside decoding or the network alone."""
+    """Time a first prediction, and 500 full-size files beside decoding alone and the network alone."""
     originals = folder / "originals"
     image = next(originals.rglob("*.png"))
     for size in (128, 500):
         ckpt = write_checkpoint(folder, size)
         ours, theirs = table.sides("first_prediction", ("project", "published"), ckpt=ckpt, image=image)
         one, other = ours["seconds"], theirs["seconds"]
-        against = "`import torch, torchvision` and its weights"
+        against = "`import torch, torchvision` and the weights"
         table.row(
             one / other, f"command to its prediction, {size} px", f"{one:.2f} s", f"{other:.2f} s", against
         )
@@ -168,13 +168,13 @@ def prediction_rows(table: Table, folder: Path) -> None:
         )
         rate, decoded = ours["images_per_s"], decode["images_per_s"]
         slower = min(alone, decoded)
-        what = f"predictions for 500 full-size PNGs, {size} px, images/s"
+        what = f"prediction of 500 full-size PNGs, {size} px, images/s"
         named = f"the slower alone: decoding {decoded:.1f}, network {alone:.1f}"
         table.row(rate / slower, what, f"{rate:.1f}", f"{slower:.1f}", named)
 
 
 def export_rows(table: Table, folder: Path) -> None:
-    """Time an image and a batch, by each way of running a network."""
+    """Time one image and a batch with each runtime."""
     for size in (128, 500):
         exports = write_exports(folder, size)
         for batch in (1, 16):

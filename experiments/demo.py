@@ -1,9 +1,8 @@
-"""Whether `make demo` reproduces the published result, v2 better than v1, with other seeds too.
+"""Repeat the trainings of `make demo` with several seeds: is v2 better than v1 with each?
 
     python -m experiments.demo --seeds 1 2 3 0 4 5
 
-Runs the two trainings that the Makefile names, four minutes a seed on 2 cores. The same command continues
-what was interrupted.
+Takes four minutes per seed on 2 cores. An interrupted command resumes.
 """
 
 import argparse
@@ -12,24 +11,24 @@ import subprocess
 from pathlib import Path
 
 from experiments.reproduction import train
-from experiments.save_measurement import keep
+from experiments.save_measurement import save_measurement
 
 
 def trainings() -> list[list[str]]:
-    """Return the options of the demonstration's two trainings."""
-    made = subprocess.run(["make", "-n", "demo"], capture_output=True, text=True, check=True).stdout
-    commands = [shlex.split(line) for line in made.splitlines() if "+experiment=" in line]
+    """Return the command-line arguments of the two trainings of `make demo`."""
+    printed = subprocess.run(["make", "-n", "demo"], capture_output=True, text=True, check=True).stdout
+    commands = [shlex.split(line) for line in printed.splitlines() if "+experiment=" in line]
     return [command[command.index("boneage_pl") + 1 :] for command in commands]
 
 
 def main() -> None:
-    """Train, and say what each seed came to."""
+    """Train with each seed and print the MAEs."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--folder", type=Path, default=Path("outputs/demo_seeds"))
-    parser.add_argument("--keep", type=Path, help="write the numbers here too")
+    parser.add_argument("--save", type=Path, help="JSON file for the results")
     options = parser.parse_args()
     found: list[dict[str, float]] = []
     for seed in options.seeds:
@@ -41,8 +40,8 @@ def main() -> None:
             command = [f"{key}={value}" for key, value in chosen.items()]
             found[-1][name] = train(folder / name / "run", name, *command)
         print("seed {seed}: v1 {v1:.2f}, v2 {v2:.2f} months".format(**found[-1]), flush=True)
-    if options.keep:
-        keep(options.keep, {"trainings": trainings(), "seeds": found})
+    if options.save:
+        save_measurement(options.save, {"trainings": trainings(), "seeds": found})
 
 
 if __name__ == "__main__":

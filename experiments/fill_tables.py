@@ -2,8 +2,8 @@
 
     python -m experiments.fill_tables docs/RESULTS_REPRODUCTION.md
 
-Between `<!-- table: NAME RECORD ... -->` and `<!-- end -->` stands what the function NAME below makes of the
-records, whose paths begin in the page's folder. Everything else of the page is edited by hand.
+The function NAME below writes the text between `<!-- table: NAME RECORD ... -->` and `<!-- end -->`; paths of
+records are relative to the page. The rest of the page is edited by hand.
 """
 
 import json
@@ -26,21 +26,21 @@ from boneage_pl.evaluation.run_results import RunResults, load_results
 from boneage_pl.evaluation.templating import Table, figure_to_png, format_table, with_interval
 
 MARK = re.compile(r"(<!-- table: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
-DPI = 100  # of figures that stand in a text
+DPI = 100  # of figures
 
 
 def results(*records: Path) -> Table:
-    """Return the runs' errors, epochs, times and outcomes."""
+    """Return the runs' MAE, epochs and times."""
     return results_table(map(load_results, records))
 
 
 def tests(*records: Path) -> Table:
-    """Return the paired test of each two runs."""
+    """Return the paired tests of all pairs of runs."""
     return paired_tests(combinations(map(load_results, records), 2))
 
 
 def summary(*records: Path) -> Table:
-    """Return the published errors beside those of v1, v2 and the failure."""
+    """Return the published MAE beside that of v1, v2 and lr_0.1_failure."""
     test = dict(zip(("value", "low", "high"), PUBLISHED_ON_TEST, strict=True))
     runs = [load_results(record) for record in records]
     data, failure = runs[0].run["data"], runs[-1].summary or {}
@@ -59,7 +59,7 @@ def summary(*records: Path) -> Table:
 
 
 def epochs(*records: Path) -> Table:
-    """Return single epochs of the published runs beside those of v1, v2 and the failure."""
+    """Return single epochs of the published runs beside those of v1, v2 and lr_0.1_failure."""
     v1, v2, failure = map(load_results, records)
     published = published_curves()
 
@@ -86,13 +86,13 @@ def epochs(*records: Path) -> Table:
 
 
 def demo(record: Path) -> Table:
-    """Return the demo's best errors by seed, see `experiments.demo`."""
+    """Return the results of `experiments.demo`."""
     rows = [[f"{row['seed']}", f"{row['v1']:.2f}", f"{row['v2']:.2f}"] for row in _json(record)["seeds"]]
     return [["seed", "v1", "v2"], *rows]
 
 
 def leak_audit(record: Path) -> Table:
-    """Return what each protocol's v1 and v2 score, see `experiments.leak_audit`."""
+    """Return the results of `experiments.leak_audit`."""
 
     def part(of: dict[str, Any]) -> str:
         return f"{of['mae']:.2f} ({of['rows']:,} rows)" if of["rows"] else "–"
@@ -118,12 +118,7 @@ TABLES: dict[str, Callable[..., Table]] = {
 
 
 def fill(text: str, folder: Path) -> str:
-    """Return a page's text with its tables filled; figures are written into its folder.
-
-    Args:
-        text: of the page.
-        folder: that it lies in.
-    """
+    """Return a page's text with its tables filled in; write its figures into its folder."""
 
     def content(mark: re.Match[str]) -> str:
         name, *files = mark[2].split()

@@ -1,12 +1,12 @@
-"""How much of a validation MAE under the published protocol is memory: two protocols, one held-out set.
+"""How much leakage lowers the validation MAE of the published protocol: two protocols, one held-out set.
 
     python -m experiments.leak_audit data/rsna100
 
-A tenth of every group's images is held out first. Then v1 and v2 are trained from random weights on the rest,
-under each protocol, with the same seed and budget. An interrupted command resumes.
+A tenth of each group's images is held out. v1 and v2 are trained from random weights on the rest, under each
+protocol, with the same seed and budget. An interrupted command resumes.
 
-Our choices, for a machine without a GPU: 128 pixels, 10 + 10 epochs, and a tenth of the published learning
-rates (as in `make demo`): at the published ones v1 has learned little after 10 epochs, and memorized nothing.
+Our choices, for a machine without a GPU: 128 pixels, 10 + 10 epochs and a tenth of the published learning
+rates (as in `make demo`): at the published ones v1 has learned and memorized little after 10 epochs.
 """
 
 import argparse
@@ -26,14 +26,14 @@ from boneage_pl.evaluation.templating import with_interval
 from boneage_pl.training.runs import BEST
 from experiments.make_test_split import write_set
 from experiments.reproduction import train
-from experiments.save_measurement import keep
+from experiments.save_measurement import save_measurement
 
 PROTOCOLS = ("published", "disjoint")
 RUNS = ("v1", "v2")
 
 
 def hold_out(root: Path, folder: Path) -> None:
-    """Write two data sets that link the images: `kept`, and `aside` with a tenth of each group."""
+    """Write two data sets: `aside` with a tenth of each group, and `kept` with the rest."""
     table = read_table(root).sort_values("id").reset_index(drop=True)
     groups = assign_groups(table, age_edges(table["bone_age"], 10))
     aside = np.zeros(len(table), bool)
@@ -45,7 +45,7 @@ def hold_out(root: Path, folder: Path) -> None:
 
 
 def train_all(folder: Path, size: int, epochs: list[int], seed: int) -> None:
-    """Train v1 and v2 under each protocol, or go on where that was interrupted."""
+    """Train v1 and v2 under each protocol."""
     for protocol in PROTOCOLS:
         common = [
             f"data.root={folder / 'kept'}",
@@ -63,7 +63,7 @@ def train_all(folder: Path, size: int, epochs: list[int], seed: int) -> None:
 
 
 def balanced(predictions: pd.DataFrame) -> dict[str, float]:
-    """Return the MAE in which every group counts alike, with its 95 % interval over images."""
+    """Return the MAE with equal weights of all groups, with its 95 % interval over images."""
     weights = 1 / predictions.groupby("group")["id"].transform("size").to_numpy(float)
     error = predictions["error"].abs().to_numpy(float)
     images = pd.factorize(predictions["id"])[0]
@@ -72,7 +72,7 @@ def balanced(predictions: pd.DataFrame) -> dict[str, float]:
 
 
 def evaluated(run: Path, data: str, *options: str) -> pd.DataFrame:
-    """Return predictions.csv of a run's best checkpoint on `kept` or `aside`, made where it is missing."""
+    """Return predictions.csv of a run's best checkpoint on `kept` or `aside`; evaluate if it is missing."""
     out = run / f"report_{data}"
     if not (out / "metrics.json").exists():
         command = [f"ckpt={run}", f"data.root={run.parent / data}", *options, f"out={out}"]
@@ -81,7 +81,7 @@ def evaluated(run: Path, data: str, *options: str) -> pd.DataFrame:
 
 
 def score(folder: Path) -> list[dict[str, Any]]:
-    """Return what each protocol's v1 and v2 score on their own validation rows and on the held-out images."""
+    """Return the MAE of each protocol's v1 and v2 on their own validation rows and on the held-out images."""
     rows = []
     for protocol in PROTOCOLS:
         for name in RUNS:
@@ -113,13 +113,13 @@ def _part(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def memory(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the months of each published-style score that are memory: its gap less disjoint's."""
+    """Return how many months of MAE leakage hides, for v1 and v2: published's gap less disjoint's."""
     gaps = {(row["protocol"], row["run"]): row["gap"] for row in rows}
     return {name: gaps["published", name] - gaps["disjoint", name] for name in RUNS}
 
 
 def on_new_images(folder: Path) -> dict[str, Any]:
-    """Return for v1 and v2 how `published` did on the held-out images less how `disjoint` did, tested."""
+    """Return the paired comparison of `published` with `disjoint` on the held-out images, for v1 and v2."""
     predictions = {
         (protocol, name): evaluated(folder / f"{protocol}_{name}", "aside")
         for protocol in PROTOCOLS
@@ -132,32 +132,32 @@ def on_new_images(folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Hold out, train, score."""
+    """Hold out, train and evaluate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("root", type=Path, help="folder of the radiographs")
     parser.add_argument("--folder", type=Path, default=Path("outputs/leak_audit"))
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--epochs", type=int, nargs=2, default=[10, 10], help="of v1 and of v2")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--keep", type=Path, help="write the numbers here too")
+    parser.add_argument("--save", type=Path, help="JSON file for the results")
     options = parser.parse_args()
     hold_out(options.root, options.folder)
     train_all(options.folder, options.size, options.epochs, options.seed)
     rows = score(options.folder)
-    print("MAE in months, every group weighing alike; in brackets 95 % intervals over images")
+    print("MAE in months with equal weights of all groups, with 95 % intervals over images")
     for row in rows:
         print(row["protocol"], row["run"], with_interval(row["own"]), "held out", with_interval(row["aside"]))
     for name, months in memory(rows).items():
-        print(f"{name}: {months:+.2f} months of the published-style score are memory")
+        print(f"{name}: {months:+.2f} months of validation MAE hidden by leakage")
     pairs = on_new_images(options.folder)
     for name, pair in pairs.items():
         difference = with_interval(pair["difference"])
         print(f"{name}, held out: published less disjoint {difference}, p {pair['p']:.2g}")
-    if options.keep:
+    if options.save:
         budget = {"size": options.size, "epochs": options.epochs, "seed": options.seed}
-        budget["with_replacement"] = True  # the protocol as it was run; older records lack this
+        budget["with_replacement"] = True  # older records lack this
         numbers = {"rows": rows, "memory": memory(rows), "on_new_images": pairs}
-        keep(options.keep, {**budget, **numbers})
+        save_measurement(options.save, {**budget, **numbers})
 
 
 if __name__ == "__main__":

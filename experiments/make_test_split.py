@@ -1,12 +1,11 @@
-"""Divide a data set once, by image: a part to develop on and a part that no choice is made on.
+"""Split a data set into a development set and a held-out test set.
 
     python -m experiments.make_test_split data/rsna100 data/rsna100_parts
     python -m experiments.make_test_split data/rsna512 data/rsna512_parts --as data/rsna100_parts
 
-Writes `development/` and `test/` (15 % of the images, at the ages and sexes of the table), data sets of their
-own that link the images. Images of a patient, where the table names one, stay on one side, and so do files
-that are alike, byte for byte. The same seed always gives the same parts; `--as` holds out what other parts of
-the same children do.
+Writes the data sets `development/` and `test/` (15 % of the images, drawn at random), with links to the
+images. Images of one patient, where the table has that column, and byte-identical files stay on one side. The
+split depends on the seed alone; `--as` holds out the ids of an earlier split of the same children.
 """
 
 import argparse
@@ -21,7 +20,7 @@ from boneage_pl.data.tables.load import read_table
 
 
 def write_set(folder: Path, rows: pd.DataFrame) -> None:
-    """Write a data set of the rows of a table (`id, bone_age, male, path`), with links to their images."""
+    """Write a table (`id, bone_age, male, path`) as a data set that links its images."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     for i, path in zip(rows["id"], rows["path"], strict=True):
         link = folder / "images" / f"{i}{Path(path).suffix}"
@@ -32,20 +31,20 @@ def write_set(folder: Path, rows: pd.DataFrame) -> None:
 
 
 def held_out(units: pd.Series, share: float, seed: int) -> np.ndarray:
-    """Return which rows are held out, [N] of bool: `share` of the different units."""
-    codes, different = pd.factorize(units)
-    chosen = np.random.default_rng(seed).permutation(len(different))[: round(share * len(different))]
+    """Return a mask [N] of the held-out rows: `share` of the distinct units."""
+    codes, distinct = pd.factorize(units)
+    chosen = np.random.default_rng(seed).permutation(len(distinct))[: round(share * len(distinct))]
     return np.isin(codes, chosen)
 
 
 def main() -> None:
-    """Divide and write."""
+    """Split and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("root", type=Path, help="folder of the radiographs")
-    parser.add_argument("folder", type=Path, help="where to write development/ and test/")
-    parser.add_argument("--share", type=float, default=0.15, help="of the images held out")
+    parser.add_argument("folder", type=Path, help="output folder")
+    parser.add_argument("--share", type=float, default=0.15, help="fraction of the images held out")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--as", type=Path, dest="like", help="parts whose test/ has the ids to hold out")
+    parser.add_argument("--as", type=Path, dest="like", help="earlier split whose test ids are held out")
     options = parser.parse_args()
     table = read_table(options.root).sort_values("id").reset_index(drop=True)
     contents = {

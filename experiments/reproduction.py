@@ -1,10 +1,10 @@
-"""Train the published experiment and keep the records that docs/RESULTS_REPRODUCTION.md is built from.
+"""Train the published experiment and save the records that docs/RESULTS_REPRODUCTION.md is built from.
 
-    python -m experiments.reproduction data/rsna100 --seeds 1 2 3 --keep docs/records
+    python -m experiments.reproduction data/rsna100 --seeds 1 2 3 --save docs/records
 
-v1 with each seed, v2 from the best and from the worst of them, and the failure with the first seed. An
-interrupted command resumes; hours on 2 cores, so `--only v1` and the like train a part. From random weights,
-for machines without ImageNet's: `--also model.weights=imagenet` starts as published.
+v1 with each seed, v2 from the best and the worst of them, and lr_0.1_failure with the first seed. An
+interrupted command resumes. Takes hours on 2 cores; `--only v1` trains a part. Starts from random weights;
+`--also model.weights=imagenet` starts from ImageNet's, as published.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from boneage_pl.training.runs import SUMMARY
 
-FAILURE_EPOCHS = 20  # our choice: the description has it as an image, with no number of epochs
+FAILURE_EPOCHS = 20  # our choice: the description does not give the number
 
 
 def train(run: Path, experiment: str, *options: str) -> float:
@@ -27,7 +27,7 @@ def train(run: Path, experiment: str, *options: str) -> float:
 
 
 def main() -> None:
-    """Train what was chosen, compare, and keep."""
+    """Train the chosen experiments, compare them and save their records."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -36,8 +36,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--folder", type=Path, default=Path("outputs/reproduction"))
     parser.add_argument("--only", nargs="+", default=["v1", "lr_0.1_failure", "v2"], help="experiments")
-    parser.add_argument("--also", nargs="+", default=[], help="options of every run: trainer.max_epochs=1")
-    parser.add_argument("--keep", type=Path, help="write a record of each run here")
+    parser.add_argument("--also", nargs="+", default=[], help="overrides of every run: trainer.max_epochs=1")
+    parser.add_argument("--save", type=Path, help="folder of the runs' records")
     options = parser.parse_args()
     folder = options.folder
     common = [f"data.root={options.root}", f"data.image_size={options.image_size}", f"output_dir={folder}"]
@@ -54,10 +54,10 @@ def main() -> None:
         for seed in dict.fromkeys(pick(maes, key=maes.__getitem__) for pick in (min, max)):
             runs.append(folder / "v2" / f"seed{seed}")
             train(runs[-1], "v2", f"seed={seed}", f"ckpt={v1[seed]}", *common)
-    keep = [f"save_records={options.keep}"] if options.keep else []
+    save = [f"save_records={options.save}"] if options.save else []
     named = f"runs=[{','.join(map(str, runs))}]"
-    if len(runs) > 1 or keep:
-        command = [sys.executable, "-m", "boneage_pl.compare", named, f"output_dir={folder}", *keep]
+    if len(runs) > 1 or save:
+        command = [sys.executable, "-m", "boneage_pl.compare", named, f"output_dir={folder}", *save]
         subprocess.run(command, check=True)
 
 

@@ -1,4 +1,4 @@
-"""Numbers of a measurement, with what it ran on, as a record beside those of runs."""
+"""Save measurements as JSON, with the environment that they were made in."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from boneage_pl.training.provenance import describe_environment
 
 
-def keep(path: Path, numbers: dict[str, Any]) -> None:
-    """Write numbers, versions, commit, hardware and the command as JSON."""
+def save_measurement(path: Path, numbers: dict[str, Any]) -> None:
+    """Write the numbers, package versions, commit, hardware and command line as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**numbers, "by": describe_environment()}, indent=1) + "\n")

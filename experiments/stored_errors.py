@@ -1,13 +1,13 @@
-"""Predictions of a held-out part, kept for everyone: errors by the order of the ids; no id, age or image.
+"""Store the errors of a validation or test set in the repository, without ids, ages or images.
 
-    python -m experiments.stored_errors keep outputs/…/predictions.csv docs/errors_test/v3.csv
-    python -m experiments.stored_errors give docs/errors_test/v3.csv data/rsna100_parts/test v3.csv
-    python -m experiments.stored_errors pair docs/errors_dev/v3.csv docs/errors_dev/*.csv
+    python -m experiments.stored_errors store outputs/…/predictions.csv docs/errors_test/v3.csv
+    python -m experiments.stored_errors restore docs/errors_test/v3.csv data/rsna100_parts/test v3.csv
+    python -m experiments.stored_errors compare docs/errors_dev/v3.csv docs/errors_dev/*.csv
 
-Whoever has the images has the ids and ages, and gets the predictions back: a file for
-`python -m boneage_pl.compare 'runs=[v3.csv,mine.csv]'`. Errors of other images are refused. The last
-tests stored errors against the first file's, which needs no image; `a.csv+b.csv` are the errors of the mean
-of both predictions, `a.csv,b.csv` those of two seeds, one after the other.
+Errors are in the order of the ids, of which a hash is stored. With the table of the same images, `restore`
+computes the predictions again, for `python -m boneage_pl.compare 'runs=[v3.csv,mine.csv]'`. `compare` runs
+paired tests against the first file and needs no images; `a.csv+b.csv` is the mean of two models' predictions,
+`a.csv,b.csv` concatenates the images of two seeds.
 """
 
 import argparse
@@ -27,55 +27,55 @@ from boneage_pl.evaluation.comparison import paired_tests, results_table
 from boneage_pl.evaluation.run_results import RunResults
 from boneage_pl.evaluation.templating import Table, format_table
 
-DIGITS = 2  # months; of an error
+DIGITS = 2  # decimals of an error in months
 
 
-def order_of(rows: pd.DataFrame) -> str:
-    """Return a fingerprint of the ids of `id` and their order: 16 hexadecimal digits."""
+def hash_ids(rows: pd.DataFrame) -> str:
+    """Return a hash of the column `id` and its order: 16 hexadecimal digits."""
     return hashlib.sha256("\n".join(rows["id"]).encode()).hexdigest()[:16]
 
 
-def keep(predictions: Path, target: Path) -> None:
-    """Write the errors of a report's predictions.csv, months, in the order of the ids."""
+def store(predictions: Path, target: Path) -> None:
+    """Write the errors of a report's predictions.csv in months, ordered by id."""
     rows = pd.read_csv(predictions, dtype={"id": str}).drop_duplicates("id").sort_values("id")
     target.parent.mkdir(parents=True, exist_ok=True)
     errors = (f"{error:.{DIGITS}f}\n" for error in rows["error"])
-    target.write_text(f"ids {order_of(rows)}\n" + "".join(errors), encoding="utf-8")
+    target.write_text(f"ids {hash_ids(rows)}\n" + "".join(errors), encoding="utf-8")
 
 
-def read(kept: Path) -> tuple[str, NDArray[np.float64]]:
-    """Return the fingerprint of the ids of kept errors and their order, and the errors [N], months.
+def read(stored: Path) -> tuple[str, NDArray[np.float64]]:
+    """Return the hash of the ids and the errors [N] in months of stored errors.
 
     Raises:
-        BoneAgeError: `kept` is several files, joined by `+`, and they are not of the same images.
+        BoneAgeError: files joined by `+` contain errors of different images.
     """
-    if "," in str(kept):
-        heads, seeds = zip(*map(read, map(Path, str(kept).split(","))), strict=True)
+    if "," in str(stored):
+        heads, seeds = zip(*map(read, map(Path, str(stored).split(","))), strict=True)
         return " ".join(heads), np.concatenate(seeds)
-    parts = [Path(name).read_text(encoding="utf-8").split("\n")[:-1] for name in str(kept).split("+")]
+    parts = [Path(name).read_text(encoding="utf-8").split("\n")[:-1] for name in str(stored).split("+")]
     if len({head for head, *_ in parts}) > 1:
-        raise BoneAgeError(f"{kept}: these errors are not of the same images.")
+        raise BoneAgeError(f"{stored}: these errors are not of the same images.")
     return parts[0][0], np.mean([np.array(errors, float) for _, *errors in parts], axis=0)
 
 
-def give(kept: Path, root: Path, target: Path) -> None:
-    """Write `id, male, bone_age, predicted` of kept errors, by the table of the images that they are of.
+def restore(stored: Path, root: Path, target: Path) -> None:
+    """Write `id, male, bone_age, predicted` from stored errors and the table of their images.
 
     Raises:
-        BoneAgeError: it has other ids.
+        BoneAgeError: the table has other ids.
     """
-    head, errors = read(kept)
+    head, errors = read(stored)
     rows = read_table(root).sort_values("id")[["id", "male", "bone_age"]]
-    if head != f"ids {order_of(rows)}":
-        raise BoneAgeError(f"{kept}: these errors are not of the images of {root}.")
+    if head != f"ids {hash_ids(rows)}":
+        raise BoneAgeError(f"{stored}: these errors are not of the images of {root}.")
     rows.assign(predicted=rows["bone_age"] + errors).to_csv(target, index=False)
 
 
 def compare(first: Path, others: list[Path]) -> tuple[Table, Table]:
-    """Return the errors of each file, and the paired tests of the others against the first.
+    """Return the MAE of each file, and the paired tests of the others against the first.
 
     Raises:
-        BoneAgeError: they are not of the same images.
+        BoneAgeError: the files contain errors of different images.
     """
     ids, runs = read(first)[0], []
     for file in dict.fromkeys([first, *others]):
@@ -90,28 +90,29 @@ def compare(first: Path, others: list[Path]) -> tuple[Table, Table]:
 
 
 def main() -> None:
-    """Keep, give or pair."""
+    """Store, restore or compare."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    ways = parser.add_subparsers(dest="way", required=True)
-    keeping = ways.add_parser("keep")
-    for name in ("predictions", "target"):
-        keeping.add_argument(name, type=Path)
-    giving = ways.add_parser("give")
-    for name in ("kept", "root", "target"):
-        giving.add_argument(name, type=Path)
-    pairing = ways.add_parser("pair")
-    pairing.add_argument("first", type=Path)
-    pairing.add_argument("others", type=Path, nargs="+")
+    commands = parser.add_subparsers(dest="command", required=True)
+    arguments = {
+        "store": ("predictions", "target"),
+        "restore": ("stored", "root", "target"),
+        "compare": ("first",),
+    }
+    for command, names in arguments.items():
+        added = commands.add_parser(command)
+        for name in names:
+            added.add_argument(name, type=Path)
+    added.add_argument("others", type=Path, nargs="+")
     options = vars(parser.parse_args())
     try:
-        way = options.pop("way")
-        if way == "pair":
+        command = options.pop("command")
+        if command == "compare":
             for table in compare(**options):
                 print(format_table(table, markdown=True), end="\n\n")
         else:
-            {"keep": keep, "give": give}[way](**options)
+            {"store": store, "restore": restore}[command](**options)
     except BoneAgeError as error:
         sys.exit(f"error: {error}")
 

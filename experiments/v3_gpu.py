@@ -1,9 +1,9 @@
-"""Variants of v3 at once on one GPU, which a network this small does not fill: what does each bring?
+"""Train variants of v3 in parallel on one GPU, which so small a network does not fill.
 
-    python -m experiments.v3_gpu data/mixed_development --keep docs/records/v3_gpu.json [--minutes 9]
+    python -m experiments.v3_gpu data/mixed_development --save docs/records/v3_gpu.json [--minutes 9]
 
-Every variant is `+experiment=v3` and what its name says. All validate on the same images, so that each is
-tested against v3 itself, paired. What has not ended in time is stopped; the same command goes on.
+Each variant is `+experiment=v3` with the overrides below. All validate on the same images and are compared
+with v3 by paired tests. Trainings are stopped after `--minutes`; the same command resumes them.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from boneage_pl.evaluation.comparison import compare_pair
 from boneage_pl.evaluation.run_results import load_results
 from boneage_pl.evaluation.templating import format_table, with_interval
 from boneage_pl.training.runs import SUMMARY
-from experiments.save_measurement import keep
+from experiments.save_measurement import save_measurement
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "v3": (),
@@ -33,7 +33,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 
 
 def train_together(commands: dict[str, list[str]], folder: Path, seconds: float) -> None:
-    """Run the commands at the same time, each with a log in the folder, and stop those that take longer."""
+    """Run commands in parallel, with a log each, and terminate them after a time limit."""
     folder.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + seconds
     running = []
@@ -49,8 +49,8 @@ def train_together(commands: dict[str, list[str]], folder: Path, seconds: float)
         process.wait()
 
 
-def measured(folder: Path) -> list[dict[str, Any]]:
-    """Return what came of each variant so far: its epochs' MAE in months, and the difference to v3."""
+def collect_results(folder: Path) -> list[dict[str, Any]]:
+    """Return each variant's MAE in months, so far, and its difference to v3."""
     found = []
     for name in VARIANTS:
         if not (folder / name / "metrics.csv").exists():
@@ -59,20 +59,20 @@ def measured(folder: Path) -> list[dict[str, Any]]:
         both = name != "v3" and (folder / "v3" / SUMMARY).exists()
         test = compare_pair(run, load_results(folder / "v3")) if both else {}
         row = {"variant": name, "mae": run.mae, "epochs": [epoch["val_mae"] for epoch in run.history.rows]}
-        minutes = run.minutes if run.summary else None  # only of what has ended
+        minutes = run.minutes if run.summary else None  # of finished runs alone
         found.append({**row, "difference": test.get("difference"), "minutes": minutes})
     return found
 
 
 def show(found: list[dict[str, Any]]) -> None:
-    """Print the table in Markdown."""
+    """Print the results as a Markdown table."""
     rows = [
         (
             row["variant"],
             str(len(row["epochs"])),
             with_interval(row["mae"]),
             with_interval(row["difference"], sign="+"),
-            f"{row['minutes']:.1f}" if row["minutes"] else "not ended",
+            f"{row['minutes']:.1f}" if row["minutes"] else "not finished",
         )
         for row in found
     ]
@@ -81,16 +81,16 @@ def show(found: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Train what has not been trained and print what came of it."""
+    """Train the variants and print their results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("root", type=Path, help="folder of the radiographs")
     parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=VARIANTS, metavar="NAME")
-    parser.add_argument("--also", nargs="+", default=[], help="options of every run: trainer.max_epochs=1")
+    parser.add_argument("--also", nargs="+", default=[], help="overrides of every run: trainer.max_epochs=1")
     parser.add_argument("--folder", type=Path, default=Path("outputs/v3_gpu"))
-    parser.add_argument("--keep", type=Path, help="write what came of it here too")
+    parser.add_argument("--save", type=Path, help="JSON file for the results")
     options = parser.parse_args()
     always = [sys.executable, "-m", "boneage_pl", "+experiment=v3", f"data.root={options.root}"]
     commands = {
@@ -99,10 +99,10 @@ def main() -> None:
         if not (options.folder / name / SUMMARY).exists()
     }
     train_together(commands, options.folder, 60 * options.minutes)
-    found = measured(options.folder)
+    found = collect_results(options.folder)
     show(found)
-    if options.keep:
-        keep(options.keep, {"variants": found})
+    if options.save:
+        save_measurement(options.save, {"variants": found})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The ablation's steps: the first is the published recipe, each has one thing more, the last is v3."""
+"""The ablation: the first step is the published recipe, each changes one part, the last is v3."""
 
 import subprocess
 import sys
@@ -95,19 +95,19 @@ def test_ablation_trains_missing_steps_and_prints_table(tmp_path: Path):
     ]
     command = [sys.executable, "-m", "experiments.ablation", str(tmp_path / "phantom")]
     command += ["--folder", str(tmp_path / "runs"), "--also", *small]
-    kept = str(tmp_path / "ablation.json")
+    saved = str(tmp_path / "ablation.json")
     for steps in (["7"], ["7", "8"]):
-        done = printed([*command, "--keep", kept, "--steps", *steps])
+        done = printed([*command, "--save", saved, "--steps", *steps])
     assert "step_8: " in done.stdout
-    assert "step_7: " not in done.stdout, "it is there already"
-    table = [line for line in done.stdout.splitlines() if line.startswith("| And")]
+    assert "step_7: " not in done.stdout, "already trained"
+    table = [line for line in done.stdout.splitlines() if line.startswith("| A")]
     assert [line.split("|")[1].strip() for line in table] == [
-        "And brightened, blurred, coarsened, covered and framed in training: all augmentations",
-        "And a distribution over the months beside their number",
+        "All augmentations: also intensity, blur, resolution, erasing and borders",
+        "A distribution over months beside the number",
     ]
     assert " (" in table[1].split("|")[3], "the difference from the step before, with its interval"
     other = tmp_path / "other_seed.json"
-    other.write_text(Path(kept).read_text().replace('"seed": 1', '"seed": 2'))
-    again = printed([*command[:3], "--kept", kept, str(other)]).stdout.splitlines()
-    assert [line for line in again if line.startswith("| And")] == [*table, *table]
+    other.write_text(Path(saved).read_text().replace('"seed": 1', '"seed": 2'))
+    again = printed([*command[:3], "--show", saved, str(other)]).stdout.splitlines()
+    assert [line for line in again if line.startswith("| A")] == [*table, *table]
     assert [line for line in again if line.startswith("seed")] == ["seed 1", "seed 2"]

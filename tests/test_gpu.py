@@ -1,4 +1,4 @@
-"""The GPU's benchmark, as far as a CPU can run it; and what a training step must not do on a GPU."""
+"""The GPU benchmark, as far as a CPU runs it; and that a training step never synchronizes the GPU."""
 
 import json
 import sys
@@ -61,7 +61,7 @@ def test_failing_row_is_recorded_and_others_run(
     bad = gpu.Row("a loop of no size", "loop", {"size": "none", "amp": False})
     monkeypatch.setattr(gpu, "rows", lambda: [bad, gpu.Row("bf16 matrix peak", "peak")])
     monkeypatch.setattr(gpu, "rehearsed", lambda row: row)
-    monkeypatch.setattr(sys, "argv", ["gpu", "--rehearse", "--keep", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["gpu", "--rehearse", "--save", str(tmp_path)])
     gpu.main()
     record = json.loads((tmp_path / "gpu_rehearsal.json").read_text())
     assert [("error" in row) for row in record["rows"]] == [True, False]
@@ -77,7 +77,7 @@ def test_failing_row_is_recorded_and_others_run(
 def test_slow_row_is_stopped_with_its_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     row = gpu.rehearsed(gpu.training("v1", 107, *SMALL["v1"], BRAKE))
-    assert "stopped after" in gpu.measured(row, "cpu", 30)["error"]
+    assert "stopped after" in gpu.run_row(row, "cpu", 30)["error"]
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
     assert not [command for command in commands if str(tmp_path).encode() in command]
     assert not list(tmp_path.iterdir())
@@ -93,7 +93,7 @@ def test_missing_gpu_is_reported(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_every_row_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "argv", ["gpu", "--rehearse", "--minutes", "55", "--keep", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["gpu", "--rehearse", "--minutes", "55", "--save", str(tmp_path)])
     gpu.main()
     record = json.loads((tmp_path / "gpu_rehearsal.json").read_text())
     assert [row["name"] for row in record["rows"]] == [row.name for row in gpu.rows()]
