@@ -13,10 +13,13 @@ import pytest
 import torch
 from PIL import Image
 from pydicom import dcmread
+from torch import nn
 
 from boneage_pl import BoneAgePredictor
 from boneage_pl.data.images.radiograph import Radiograph
 from boneage_pl.data.images.resize import ResizeSpec
+from boneage_pl.data.transforms.compose import Compose
+from boneage_pl.data.transforms.geometric import CropToContent, Resize
 from boneage_pl.prediction.predictor import _invert
 from boneage_pl.prediction.types import Prediction, PredictionRequest, PredictionResult
 from tests.helpers.dicom_files import write_dicom
@@ -268,6 +271,27 @@ def test_tampered_ood_statistics_are_refused(home: Home, tmp_path: Path, spoil: 
     assert result.returncode == 2
     assert words in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_gradcam_is_drawn_over_transformed_image(home: Home):
+    """A crop moves the hand, which the heatmap must follow."""
+    from boneage_pl.prediction.gradcam import grad_cam, network_input
+
+    member = home.model().members[0]
+    pixels = member.resize_spec.apply(Image.open(home.images / "3.png").convert("L"))
+    assert np.abs(network_input(member, pixels) - pixels.astype(int)).max() == 0  # v1 transforms nothing
+    member.predictor.module.transforms = Compose([CropToContent()])
+    framed = np.pad(pixels, 40, constant_values=90)
+    cropped = network_input(member, framed)
+    assert cropped.shape == framed.shape
+    expected = CropToContent()(torch.from_numpy(framed)[None, None])[0, 0].numpy()
+    assert np.abs(cropped / 255 - expected).max() < 0.01
+    assert np.abs(cropped - framed.astype(int)).mean() > 5
+    member.predictor.module.transforms = Compose([Resize(40)])
+    assert network_input(member, pixels).shape == (40, 40)
+    maps = nn.Conv2d(3, 8, 5, 4), nn.Conv2d(8, 8, 3, 2)  # of 9 × 9 and 4 × 4 cells; of 107 pixels, 12 × 12
+    member.predictor.module.network.backbone = nn.Sequential(*maps, nn.AdaptiveAvgPool2d(4))
+    assert grad_cam(member, pixels, male=True).shape == (9, 9)
 
 
 def test_gradcam_depends_on_weights(home: Home, tmp_path: Path):

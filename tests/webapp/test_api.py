@@ -67,6 +67,7 @@ def test_age_level_and_heatmap(home: Home, client: httpx.Client):
     assert item["age_difference_sd"] is not None
     assert plain["gradcam"] is None
     assert Image.open(BytesIO(base64.b64decode(item["gradcam"]))).mode == "RGBA"
+    assert Image.open(BytesIO(base64.b64decode(item["network_input"]))).mode == "L"
     dates = {"birth_date": "2014-05-30", "radiograph_date": "2023-07-30"}
     (item,) = predict(client, file, sex="M", **dates).json()["predictions"]
     assert item["chronological_age"] == pytest.approx(110, abs=0.1)

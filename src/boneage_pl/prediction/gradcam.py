@@ -14,6 +14,7 @@ from torch import Tensor
 
 from boneage_pl.data.images.radiograph import stem_of
 from boneage_pl.data.images.resize import Pixels
+from boneage_pl.data.transforms.compose import as_float
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.feature_maps import gradcam_layer
 from boneage_pl.prediction.ensemble import EnsembleMember
@@ -31,10 +32,26 @@ def needs_captum() -> Any:
     return import_optional("captum.attr", "gradcam_dir=", "explain")
 
 
+def network_input(member: EnsembleMember, pixels: Pixels) -> Pixels:
+    """Return an image as the network sees it: transformed, for example cropped; not yet normalized.
+
+    Args:
+        member: the checkpoint.
+        pixels: uint8 [side, side].
+
+    Returns:
+        uint8 [n, n].
+    """
+    image = torch.from_numpy(pixels.copy()).to(member.predictor.device)[None, None]
+    with torch.no_grad():
+        seen = as_float(member.predictor.module.transforms(image, image.new_zeros(1, dtype=torch.int64)))
+    return (255 * seen[0, 0]).round().clamp(0, 255).byte().cpu().numpy()
+
+
 def grad_cam(member: EnsembleMember, pixels: Pixels, *, male: bool) -> Heatmap | None:
     """Return the signed Grad-CAM heatmap of a prediction: positive where the image raised it.
 
-    Grad-CAM (Selvaraju et al., ICCV 2017) of the months in the last feature map with at least 8 × 8 cells, in
+    Grad-CAM (Selvaraju et al., ICCV 2017) of the months in the last feature map of at least 8 × 8 cells, in
     float32 whatever the training precision.
 
     Args:
@@ -43,14 +60,17 @@ def grad_cam(member: EnsembleMember, pixels: Pixels, *, male: bool) -> Heatmap |
         male: the sex to predict for.
 
     Returns:
-        float32 [h, w], in the resolution of the feature map; `None` for a network without such maps.
+        float32 [h, w], in the resolution of the feature map, over `network_input`; `None` for a network
+        without such maps.
 
     Raises:
         BoneAgeError: captum is not installed.
     """
     layer_gradcam = needs_captum().LayerGradCam
     module, device = member.predictor.module, member.predictor.device
-    layer = gradcam_layer(module.network, pixels.shape[-1])
+    with torch.no_grad():
+        image = module.preprocess(torch.from_numpy(pixels.copy()).to(device)[None, None])
+    layer = gradcam_layer(module.network, image.shape[-1])
     if layer is None:
         return None
     sex = torch.tensor([float(male)], device=device)
@@ -58,8 +78,6 @@ def grad_cam(member: EnsembleMember, pixels: Pixels, *, male: bool) -> Heatmap |
     def months(image: Tensor) -> Tensor:
         return module.decode_months(module.network(image, sex)).float()
 
-    with torch.no_grad():
-        image = module.preprocess(torch.from_numpy(pixels.copy()).to(device)[None, None])
     with torch.enable_grad():
         maps = layer_gradcam(months, module.network.get_submodule(layer)).attribute(
             image.requires_grad_(True)
@@ -101,7 +119,9 @@ class GradCAMWriter:
         path = next(path for path in numbered if not path.exists())
         try:
             with atomic_path(path) as beside:
-                overlay(pixels, heatmap, prediction).savefig(beside, format="png", dpi=100)
+                overlay(network_input(self.member, pixels), heatmap, prediction).savefig(
+                    beside, format="png", dpi=100
+                )
         except OSError as error:
             raise BoneAgeError(f"{path} cannot be written: {error.strerror}.") from error
         return path
@@ -124,7 +144,7 @@ def colorize(heatmap: Heatmap, max_alpha: float = 1.0) -> Pixels:
 
 
 def overlay(pixels: Pixels, heatmap: Heatmap, prediction: Prediction) -> Figure:
-    """Draw a heatmap over its image without smoothing, which would suggest a finer resolution."""
+    """Draw a heatmap over the network's input, without smoothing, which would suggest a finer resolution."""
     side = pixels.shape[0]
     height, width = heatmap.shape
     figure = Figure(figsize=(9, 5), layout="constrained")

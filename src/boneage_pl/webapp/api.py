@@ -1,14 +1,11 @@
 """REST API: predictions as JSON or DICOM SR, the model, health and metrics."""
 
-import base64
 from dataclasses import replace
-from io import BytesIO
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, File, Form, Header, HTTPException, Request, Response, UploadFile
 from fastapi.responses import PlainTextResponse
 from fastapi_offline import FastAPIOffline
-from PIL import Image
 from pydantic import BaseModel, Field
 from starlette.formparsers import MultiPartParser
 
@@ -21,6 +18,7 @@ from boneage_pl.prediction.types import Prediction, PredictionRequest, Predictio
 from boneage_pl.webapp.age_input import parse_age
 from boneage_pl.webapp.metrics import Metrics
 from boneage_pl.webapp.model_info import count_validation_images, validation_mae
+from boneage_pl.webapp.rendering import encode_png
 from boneage_pl.webapp.service import PredictionService
 
 DICOM = "application/dicom"
@@ -48,6 +46,7 @@ class PredictedAge(BaseModel):
         description="standard deviation of the predicted distribution, months, if the model has one"
     )
     gradcam: str | None = Field(None, description="Grad-CAM heatmap, a Base64-encoded PNG file, if requested")
+    network_input: str | None = Field(None, description="with gradcam: the image that it covers, likewise")
 
 
 class Predictions(BaseModel):
@@ -158,7 +157,10 @@ def create_api(service: PredictionService, metrics: Metrics, max_images: int) ->
         items = [PredictedAge(**prediction.to_dict()) for prediction in predictions]
         if gradcam:
             for item, result in zip(items, results, strict=True):
-                item.gradcam = _heatmap(service, result)
+                if result.prediction.months is not None:
+                    item.network_input = encode_png(service.network_input(result))
+                    heatmap = service.grad_cam(result)
+                    item.gradcam = None if heatmap is None else encode_png(colorize(heatmap))
         return Predictions(model=_model_name(service), interval_level=interval_level, predictions=items)
 
     @app.get("/api/v1/model")
@@ -226,15 +228,6 @@ def _structured_report(
     except BoneAgeError as error:
         raise HTTPException(422, f"{prediction.path}: {error}") from error
     return Response(report, media_type=DICOM)
-
-
-def _heatmap(service: PredictionService, result: PredictionResult) -> str | None:
-    heatmap = None if result.prediction.months is None else service.grad_cam(result)
-    if heatmap is None:
-        return None
-    file = BytesIO()
-    Image.fromarray(colorize(heatmap), "RGBA").save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
 
 
 def _model_name(service: PredictionService) -> str:

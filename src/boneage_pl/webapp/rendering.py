@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from io import BytesIO, StringIO
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
@@ -80,24 +81,23 @@ def render_prediction(
         age: chronological age in months; `None` if unknown.
     """
     chosen = [r for r in session.results if male in (None, r.prediction.male) or r.prediction.error]
-    frame = service.model.members[0].resize_spec
     results = [_prediction_context(service, session, result, age) for result in chosen]
-    part = frame.visible_box(*session.size) if session.size != (0, 0) else None
+    resize_spec = service.model.members[0].resize_spec
+    part = resize_spec.visible_box(*session.size) if session.size != (0, 0) else None
     return _render(
         "prediction.html",
         session=session,
         results=results,
         part=part,
-        frame=frame,
         level=service.level,
         age=age,
     )
 
 
 def table_row(service: PredictionService, result: PredictionResult) -> dict[str, Any]:
-    """Return a row of the table: the prediction and a thumbnail of the network's input."""
+    """Return a row of the table: the prediction and a thumbnail."""
     predicted = result.prediction.months is not None
-    thumbnail = _png(_thumbnail(service.pixels(result))) if predicted else ""
+    thumbnail = encode_png(_thumbnail(service.pixels(result))) if predicted else ""
     return {"prediction": result.prediction, "thumbnail": thumbnail}
 
 
@@ -139,26 +139,29 @@ def _prediction_context(
     assert prediction.male is not None
     sd = skeletal_age_sd(age, male=prediction.male) if age is not None else None
     heatmap = service.cached_grad_cam(session, result)
+    shown = service.network_input(result)
     return {
         "prediction": prediction,
         "axis": Axis(max(prediction.upper or prediction.months, age or 0)),
         "difference": None if age is None else prediction.months - age,
         "sd": sd,
-        "input": _png(Image.fromarray(service.pixels(result))),
-        "heatmap": "" if heatmap is None else _png(Image.fromarray(colorize(heatmap), "RGBA")),
+        "input": encode_png(shown),
+        "side": len(shown),
+        "heatmap": "" if heatmap is None else encode_png(colorize(heatmap)),
         "cells": None if heatmap is None else heatmap.shape,
     }
 
 
-def _thumbnail(pixels: Pixels) -> Image.Image:
+def _thumbnail(pixels: Pixels) -> Pixels:
     image = Image.fromarray(pixels)
     image.thumbnail((_THUMB, _THUMB))
-    return image
+    return np.asarray(image)
 
 
-def _png(image: Image.Image) -> str:
+def encode_png(pixels: Pixels) -> str:
+    """Return an image, uint8 [h, w] or RGBA [h, w, 4], as a PNG file in Base64."""
     file = BytesIO()
-    image.save(file, "PNG")
+    Image.fromarray(pixels).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from boneage_pl.data.images.dicom import DicomTags
 from boneage_pl.data.images.resize import Pixels
-from boneage_pl.prediction.gradcam import Heatmap, grad_cam
+from boneage_pl.prediction.gradcam import Heatmap, grad_cam, network_input
 from boneage_pl.prediction.predictor import BoneAgePredictor
 from boneage_pl.prediction.types import PredictionRequest, PredictionResult
 
@@ -147,8 +147,12 @@ class PredictionService:
         return session.heatmaps[male]
 
     def pixels(self, result: PredictionResult) -> Pixels:
-        """Return the input of the first network, uint8 [side, side]."""
+        """Return the resized image of the first network, uint8 [side, side]."""
         return result.pixels[self.model.members[0].resize_spec]
+
+    def network_input(self, result: PredictionResult) -> Pixels:
+        """Return the input of the first network, see `network_input`."""
+        return network_input(self.model.members[0], self.pixels(result))
 
 
 def _with_name(result: PredictionResult, name: str) -> PredictionResult:
