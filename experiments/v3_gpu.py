@@ -24,7 +24,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "48 epochs": ("trainer.max_epochs=48",),
     "128 px": ("transforms.train.size.size=128",),
     "192 px": ("transforms.train.size.size=192",),
-    "cropped": ("+transforms.train.crop._target_=boneage_pl.data.transforms.geometric.CropToContent",),
+    "not cropped": ("transforms.train.crop=null",),
     "Lite2": ("model.backbone=tf_efficientnet_lite2",),
     "batches of 128": ("data.batch_size=128", "optimizer.lr=0.0025"),
     "weights and order of seed 2": ("data.split_seed=1", "seed=2"),
