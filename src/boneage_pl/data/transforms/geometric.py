@@ -107,38 +107,54 @@ class CropToContent:
     def __call__(self, images: Tensor) -> Tensor:
         """Crop [B, 1, N, N] bilinearly → float32 [B, 1, N, N]; constant images are unchanged."""
         pixels = as_float(images)[:, 0]
-        unframed = _content(pixels, torch.ones_like(pixels, dtype=torch.bool), self.flat / 2)
-        content = _content(pixels, unframed, self.flat)
-        lines = [(_extent(content.any(axis)), _extent(unframed.any(axis))) for axis in (2, 1)]
-        side = torch.maximum(*(length for (_, length), _ in lines))
+        centered = pixels - pixels.mean((1, 2), keepdim=True)
+        moments = torch.stack([centered, centered.square()], 1)
+        every_line = torch.ones_like(pixels[:, 0])
+        unframed = _content(moments, every_line, every_line, self.flat / 2)
+        content = _content(moments, *unframed, self.flat)
+        extents = [
+            (_extent(lines), _extent(outermost)) for lines, outermost in zip(content, unframed, strict=True)
+        ]
+        side = torch.maximum(*(length for (_, length), _ in extents))
         rows, columns = (
-            _enlargement(first + (length - side) / 2, side, outermost, pixels.shape[axis])
-            for axis, ((first, length), outermost) in enumerate(lines, start=1)
+            _enlargement(first + (length - side) / 2, side, outermost, pixels.shape[1])
+            for (first, length), outermost in extents
         )
         return (rows @ pixels @ columns.mT).unsqueeze(1)
 
 
-def _content(pixels: Tensor, among: Tensor, flat: float) -> Tensor:
-    """Return the part of the mask `among`, [B, H, W], between its outermost varying lines, or all of it."""
-    limit = flat * _std(pixels, among, (1, 2))
-    found = among
-    for axis in (1, 2):
-        varies = (_std(pixels, among, 3 - axis) > limit).int()
-        found = found & (varies.cumsum(axis) > 0) & (varies.flip(axis).cumsum(axis).flip(axis) > 0)
-    return found | (among & ~found.any(2, keepdim=True).any(1, keepdim=True))
+def _content(moments: Tensor, rows: Tensor, columns: Tensor, flat: float) -> tuple[Tensor, Tensor]:
+    """Return the rows and columns between the outermost varying ones, or all that were given.
+
+    Args:
+        moments: pixels and their squares, [B, 2, N, N].
+        rows: 1 for each row of the image, 0 for others, [B, N].
+        columns: likewise.
+        flat: largest standard deviation of a line without content, as a fraction of the image's.
+    """
+    height, width = (lines.sum(1)[:, None, None] for lines in (rows, columns))
+    of_rows = (moments @ columns[:, None, :, None]).squeeze(3) / width  # [B, 2, N]
+    of_columns = (rows[:, None, None] @ moments).squeeze(2) / height
+    limit = flat * _std((of_rows * rows[:, None]).sum(2, keepdim=True) / height)
+    found_rows = _between(rows * (_std(of_rows) > limit))
+    found_columns = _between(columns * (_std(of_columns) > limit))
+    any_found = (found_rows.sum(1, keepdim=True) * found_columns.sum(1, keepdim=True)) > 0
+    return torch.where(any_found, found_rows, rows), torch.where(any_found, found_columns, columns)
 
 
-def _std(values: Tensor, where: Tensor, axes: int | tuple[int, int]) -> Tensor:
-    """Return the standard deviation of the masked values, keeping the axes."""
-    count = where.sum(axes, keepdim=True).clamp(min=1)
-    mean = (values * where).sum(axes, keepdim=True) / count
-    return (((values - mean).square() * where).sum(axes, keepdim=True) / count).sqrt()
+def _std(moments: Tensor) -> Tensor:
+    """Return standard deviations [B, N] of means and mean squares [B, 2, N]."""
+    return (moments[:, 1] - moments[:, 0].square()).clamp(min=0).sqrt()
+
+
+def _between(lines: Tensor) -> Tensor:
+    """Set all lines between the first and the last nonzero one to 1: [B, N] → [B, N]."""
+    return ((lines.cumsum(1) > 0) & (lines.flip(1).cumsum(1).flip(1) > 0)).to(lines.dtype)
 
 
 def _extent(lines: Tensor) -> tuple[Tensor, Tensor]:
-    """Return start and length of a run of true values: bool [B, N] → float32 [B, 1] each."""
-    first = (lines.int().cumsum(1) == 0).sum(1, keepdim=True)
-    return first.float(), lines.sum(1, keepdim=True).float()
+    """Return start and length of a run of ones: [B, N] → [B, 1] each."""
+    return (lines.cumsum(1) == 0).sum(1, keepdim=True).to(lines.dtype), lines.sum(1, keepdim=True)
 
 
 def _enlargement(start: Tensor, side: Tensor, outermost: tuple[Tensor, Tensor], count: int) -> Tensor:
