@@ -1,4 +1,4 @@
-"""Machines as containers and clusters have them: little shared memory, nameless users, many processes."""
+"""Machines as containers and clusters have them: full shared memory, nameless users, many processes."""
 
 import os
 import subprocess
@@ -8,44 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from boneage_pl.data import dataset
 from boneage_pl.data.datamodule import BoneAgeDataModule
-from boneage_pl.data.dataset import limit_workers_by_shm
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils import hardware
 from tests.conftest import balanced_table, write_rsna
-
-MIB = 2**20
-BATCH = 32 * 500 * 500
-
-
-@pytest.mark.parametrize(
-    ("free", "workers", "processes", "expected"),
-    [
-        (8000 * MIB, 16, 1, 16),
-        (64 * MIB, 4, 1, 1),  # docker's: 2 sides × 2 batches, and 3 in use, of 8 MB each
-        (64 * MIB, 0, 1, 0),
-        (128 * MIB, 4, 1, 3),
-        (128 * MIB, 4, 2, 1),
-        (16 * MIB, 4, 1, 0),
-        (0, 4, 1, 0),
-        (None, 4, 1, 4),
-    ],
-)
-def test_workers_are_limited_by_shared_memory(
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    free: int | None,
-    workers: int,
-    processes: int,
-    expected: int,
-):
-    monkeypatch.setattr(dataset, "free_space", lambda: free)
-    assert limit_workers_by_shm(workers, 2, BATCH, processes) == expected
-    assert bool(caplog.text) == (expected < workers)
-    if expected < workers:
-        assert f"{expected} of {workers} loader workers" in caplog.text
-        assert "--shm-size" in caplog.text
 
 
 @pytest.mark.parametrize(

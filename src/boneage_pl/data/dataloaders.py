@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import lightning as L
 import numpy as np
@@ -12,13 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from boneage_pl.data.dataset import (
-    DEFAULT_PREFETCH,
-    Batch,
-    EpochBatchSampler,
-    RadiographDataset,
-    limit_workers_by_shm,
-)
+from boneage_pl.data.dataset import Batch, EpochBatchSampler, RadiographDataset
 from boneage_pl.data.images.resize import ReadPixels
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.hardware import default_workers, free_memory, on_gpu
@@ -76,7 +70,6 @@ class DataLoaderFactory:
     pin_memory: bool | None
     persistent_workers: bool
     on_device: bool | None
-    _limit_workers: int | None = field(default=None, init=False)
 
     def steps(self, length: int, parts: int, limit: float | None, processes: int) -> int:
         """Return the number of optimizer steps per epoch.
@@ -150,22 +143,12 @@ class DataLoaderFactory:
             sampler=batches,
             num_workers=workers,
             persistent_workers=self.persistent_workers and workers > 0,
-            prefetch_factor=self._prefetch if workers else None,
+            prefetch_factor=self.prefetch_factor if workers else None,
             pin_memory=gpu and not images if self.pin_memory is None else self.pin_memory,
             worker_init_fn=ignore_signals if workers else None,
         )
 
-    @property
-    def _prefetch(self) -> int:
-        return self.prefetch_factor or DEFAULT_PREFETCH
-
     def _workers(self, trainer: L.Trainer | None, gpu: bool) -> int:
-        """Return the number of workers per loader, limited by shared memory."""
-        if self._limit_workers is None:
-            local, world = (trainer.num_devices, trainer.world_size) if trainer else (1, 1)
-            workers = self.num_workers
-            if workers is None:
-                workers = default_workers(prepared=self.cached, gpu=gpu, processes=local)
-            batch = -(-self.batch_size // world) * self.image_size**2  # bytes
-            self._limit_workers = limit_workers_by_shm(workers, self._prefetch, batch, local)
-        return self._limit_workers
+        if self.num_workers is not None:
+            return self.num_workers
+        return default_workers(prepared=self.cached, gpu=gpu, processes=trainer.num_devices if trainer else 1)

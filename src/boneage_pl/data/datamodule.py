@@ -49,7 +49,7 @@ class BoneAgeDataModule(L.LightningDataModule):
             for every sample. The tensors are identical.
         cache_dir: folder of the cache; `None` for `prepared/` inside `root`.
         cache_workers: number of decoding processes; `None` for one per core.
-        num_workers: number of loader workers; `None` for `default_workers`. Fewer if shared memory is small.
+        num_workers: number of loader workers; `None` for `default_workers`.
         prefetch_factor: batches per worker; `None` for PyTorch's 2.
         pin_memory: pin batches in memory; `None` for yes with a GPU.
         persistent_workers: keep workers between epochs.

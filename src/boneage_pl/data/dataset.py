@@ -1,11 +1,7 @@
-"""Dataset of radiographs, batch sampler and shared memory."""
+"""Dataset of radiographs and batch sampler."""
 
-import logging
-import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
@@ -19,8 +15,6 @@ from boneage_pl.data.sampling import draw_rows
 from boneage_pl.data.transforms.compose import BITS
 from boneage_pl.errors import BoneAgeError
 
-log = logging.getLogger(__name__)
-
 
 class Batch(TypedDict):
     """A batch of images with sex, bone age and row in the subset."""
@@ -31,50 +25,6 @@ class Batch(TypedDict):
     male: Tensor  # float32 [B], 1 or 0
     bone_age: Tensor  # float32 [B], months
     row: Tensor  # int64 [B]
-
-
-SHM = Path("/dev/shm")
-DEFAULT_PREFETCH = 2  # PyTorch's default per worker
-# Batches in the training process: current, next, and one being pinned.
-BATCHES_IN_USE = 3
-SHM_ADVICE = "Containers have 64 MiB by default; give more with --shm-size=1g"
-
-
-def free_space() -> int | None:
-    """Return the free bytes of `/dev/shm`; `None` on systems that do not use it."""
-    if sys.platform != "linux":
-        return None
-    try:
-        return shutil.disk_usage(SHM).free
-    except OSError:
-        return 0
-
-
-def limit_workers_by_shm(workers: int, prefetch: int, batch_bytes: int, processes: int = 1) -> int:
-    """Return the number of workers whose batches fit into shared memory, with a warning if reduced.
-
-    Batches of training and validation count, since both may be prefetched.
-
-    Args:
-        workers: workers per loader.
-        prefetch: batches per worker.
-        batch_bytes: size of a batch.
-        processes: training processes of this machine, which share the memory.
-    """
-    free = free_space()
-    if free is None:
-        return workers
-    fitting = max(0, min(workers, (free // processes // batch_bytes - BATCHES_IN_USE) // (2 * prefetch)))
-    if fitting < workers:
-        log.warning(
-            "using %d of %d loader workers: only %d MiB are free in %s.\n%s",
-            fitting,
-            workers,
-            free >> 20,
-            SHM,
-            SHM_ADVICE,
-        )
-    return fitting
 
 
 def to_shared_memory(batch: Batch) -> Batch:
@@ -92,8 +42,9 @@ def to_shared_memory(batch: Batch) -> Batch:
             tensor.share_memory_()  # type: ignore[attr-defined]
     except RuntimeError as error:
         raise BoneAgeError(
-            f"Shared memory ({SHM}) is too small for the batches of the loader workers.\n"
-            f"Use fewer with data.num_workers=1, or none with 0.\n{SHM_ADVICE}."
+            "Shared memory (/dev/shm) is too small for the batches of the loader workers.\n"
+            "Use fewer with data.num_workers=1, or none with 0. Containers have 64 MiB by default;\n"
+            "give more with --shm-size=1g."
         ) from error
     return batch
 
