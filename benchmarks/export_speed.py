@@ -15,7 +15,6 @@ SIDES = {
     "onnx": "`format=onnx`",
     "float16": "`format=onnx precision=float16`",
     "int8": "`format=onnx precision=int8`",
-    "stem": "the same, its first 5 convolutions in float32",
 }
 CALIBRATING = 20  # phantoms; enough, because only the speed matters here
 
@@ -35,13 +34,7 @@ def hands(size: int, count: int) -> Any:
 def write_exports(folder: Path, size: int) -> Path:
     """Write all exports of a checkpoint into a folder and return that."""
     from boneage_pl.deploy.export_module import ExportModule
-    from boneage_pl.deploy.onnx import (
-        NUM_FLOAT32_CONVS,
-        convert_to_float16,
-        open_onnx,
-        quantize_int8,
-        write_onnx,
-    )
+    from boneage_pl.deploy.onnx import convert_to_float16, open_onnx, quantize_int8, write_onnx
     from boneage_pl.deploy.torch_export import write_program
     from boneage_pl.deploy.verify import predict_images
     from boneage_pl.prediction.predictor import BoneAgePredictor
@@ -56,8 +49,7 @@ def write_exports(folder: Path, size: int) -> Path:
     convert_to_float16(to / "onnx.onnx", to / "float16.onnx")
     shown = hands(size, CALIBRATING)
     exact = predict_images(open_onnx(to / "onnx.onnx"), shown, "calibrating")
-    for name, stem in (("int8", 0), ("stem", NUM_FLOAT32_CONVS)):
-        quantize_int8(to / "onnx.onnx", to / f"{name}.onnx", shown, exact, stem)
+    quantize_int8(to / "onnx.onnx", to / "int8.onnx", shown, exact)
     return to
 
 

@@ -25,8 +25,6 @@ MAX_PROTOBUF_BYTES = 1.9e9  # limit of a protocol buffer: 2 GiB
 _INPUTS, _OUTPUT = ("image", "male"), "months"
 # Matrices with a smaller share of the weights stay in float32: int8 gains nothing, and hurts the last one.
 _MIN_INT8_SHARE = 0.01
-# First convolutions that stay in float32 if int8 throughout costs too much; our choice, see docs/EXPORT.md.
-NUM_FLOAT32_CONVS = 5
 _MIN_CALIBRATION = 20  # predictions needed to fit a slope
 
 
@@ -100,9 +98,7 @@ def convert_to_float16(path: Path, to: Path) -> None:
         onnx.save(float16.convert_float_to_float16(onnx.load(path), keep_io_types=True), to)
 
 
-def quantize_int8(
-    path: Path, to: Path, calibration: ImageBatch, exact: NDArray[np.float64], stem: int = 0
-) -> None:
+def quantize_int8(path: Path, to: Path, calibration: ImageBatch, exact: NDArray[np.float64]) -> None:
     """Quantize the file `path` to int8: weights per channel, activations by ranges from calibration images.
 
     Static quantization (Jacob et al., CVPR 2018) in ONNX Runtime. Small matrices stay in float32, among
@@ -113,7 +109,6 @@ def quantize_int8(
         path, to: input and output file.
         calibration: calibration images.
         exact: predictions of `path` for them, float64 [N] in months.
-        stem: number of first convolutions that stay in float32.
     """
     quantization = import_optional("onnxruntime.quantization", "precision=int8", "onnx")
     shapes = import_optional("onnxruntime.quantization.shape_inference", "precision=int8", "onnx")
@@ -128,7 +123,7 @@ def quantize_int8(
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,  # QInt8 is twice as slow on x86
             weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=float32_nodes(folded, stem),
+            nodes_to_exclude=float32_nodes(folded),
         )
     append_linear_correction(
         to, *fit_linear_correction(predict_images(open_onnx(to), calibration, "calibrating"), exact)
@@ -184,16 +179,14 @@ def append_linear_correction(path: Path, slope: float, offset: float) -> None:
     onnx.save(model, path)
 
 
-def float32_nodes(path: Path, stem: int) -> list[str]:
-    """Return the names of the nodes that stay in float32."""
+def float32_nodes(path: Path) -> list[str]:
+    """Return the names of the small matrix multiplications, which stay in float32."""
     onnx = import_optional("onnx", "precision=int8", "onnx")
     graph = onnx.load(path).graph
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
     smallest = _MIN_INT8_SHARE * sum(sizes.values())
     matrices = [node for node in graph.node if node.op_type in ("Gemm", "MatMul")]
-    small = [node for node in matrices if sum(sizes.get(name, 0) for name in node.input) < smallest]
-    first = [node for node in graph.node if node.op_type == "Conv"][:stem]
-    return [node.name for node in (*small, *first)]
+    return [node.name for node in matrices if sum(sizes.get(name, 0) for name in node.input) < smallest]
 
 
 @contextmanager

@@ -30,7 +30,6 @@ from boneage_pl.evaluation.reference_results import (
     TEST,
     VALIDATION,
     curves_caption,
-    identify_test_set,
     published_stages,
 )
 from boneage_pl.evaluation.templating import figure_to_png, render
@@ -93,8 +92,6 @@ def write_report(
         figures: further figures by name.
     """
     split = about.record.split
-    split_ids = {*split["train"], *split["validation"]}
-    test_set = None if split_ids & set(predictions["id"]) else identify_test_set(predictions["id"])
     numbers = {
         "subset": about.subset,
         "data": about.data,
@@ -102,7 +99,6 @@ def write_report(
         **compute_metrics(predictions, split["edges"], Population.of(split)),
         "rows_seen_in_validation": about.rows_seen_in_validation,
         "views": about.views,
-        "test_set": test_set.name if test_set else None,
         "predicted_std": measure_std(predictions),
         **{"members": [], "paired_comparison": None, "robustness": [], "coverage": None},
         **(measured or {}),
@@ -115,7 +111,6 @@ def write_report(
         about=about,
         numbers=numbers,
         images=images,
-        test_set_here=test_set,
         test_sets=(TEST, VALIDATION),
         reproduced=REPRODUCED,
         curves_caption=curves_caption([about.record.experiment]),

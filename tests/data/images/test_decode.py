@@ -125,32 +125,8 @@ def jpeg(image: Image.Image, *segments: tuple[int, bytes]) -> bytes:
 
 
 SMALL = Image.fromarray(noise(40, 40))
-BOMB = zlib.compress(bytes(3 << 20))
 UPRIGHT = Image.Exif()
 UPRIGHT[0x0112] = 6  # stored lying on its side
-
-
-@pytest.mark.parametrize(
-    "chunks",
-    [
-        [(b"zTXt", b"Comment\0\0" + BOMB)],
-        [(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + BOMB)],
-        [(b"iCCP", b"x\0\0" + BOMB)],
-        [(b"eXIf", bytes(5))],
-        [(b"tEXt", b"k\0" + bytes(100_000))] * 20,
-        [(b"prVt", bytes(1 << 20)), (b"pHYs", b"1")],
-    ],
-    ids=lambda chunks: f"{chunks[0][0].decode()} × {len(chunks)}",
-)
-def test_png_metadata_is_ignored(chunks: list[tuple[bytes, bytes]]):
-    assert np.array_equal(gray(png(SMALL, *chunks)), np.asarray(SMALL))
-
-
-@pytest.mark.parametrize("name", [b"tEXt", b"eXIf", b"tIME"])
-def test_damaged_ancillary_chunk_is_ignored(name: bytes):
-    content = bytearray(png(SMALL, (name, b"key\0value")))
-    content[content.index(b"value")] ^= 1
-    assert np.array_equal(gray(bytes(content)), np.asarray(SMALL))
 
 
 @pytest.mark.parametrize(
@@ -160,11 +136,14 @@ def test_jpeg_metadata_is_ignored(segments: list[tuple[int, bytes]]):
     assert np.array_equal(gray(jpeg(SMALL, *segments)), gray(jpeg(SMALL)))
 
 
-def test_orientation_is_applied_even_beside_damaged_metadata():
+def test_orientation_is_applied():
     wide = SMALL.resize((60, 40))
-    exif = (b"eXIf", UPRIGHT.tobytes()[6:])
-    for content in (encode(wide, "JPEG", exif=UPRIGHT), png(wide, exif, (b"zTXt", b"Comment\0\0" + BOMB))):
+    for content in (encode(wide, "JPEG", exif=UPRIGHT), png(wide, (b"eXIf", UPRIGHT.tobytes()[6:]))):
         assert gray(content).shape == (60, 40)
+
+
+def test_damaged_orientation_is_ignored():
+    assert np.array_equal(gray(png(SMALL, (b"eXIf", bytes(5)))), np.asarray(SMALL))
 
 
 def flip(content: bytes, at: int) -> bytes:

@@ -3,7 +3,6 @@
 import os
 import stat
 import warnings
-import zlib
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -31,7 +30,6 @@ FORMATS = (
 )  # Pillow supports more; some by external programs
 DICOM_EXTRA = "pip install 'boneage_pl[dicom]'"  # suffix of errors that the extra would fix
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-_PNG_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"}  # needed for decoding
 _TIFF_MAGIC = b"II*\0", b"MM\0*"
 _ARCHIVE_MAGIC = b"PK\3\4", b"\x1f\x8b"
 _SUBFILE_TYPE, _PHOTOMETRIC = 254, 262  # TIFF 6.0, section 8
@@ -64,7 +62,7 @@ def _open_without_blocking(path: str, flags: int) -> int:
 def decode_image(content: bytes, name: Path | str, bit_depths: Sequence[int] = ()) -> tuple[Image.Image, int]:
     """Decode a file to 8-bit gray, see `to_grayscale`, with EXIF orientation applied.
 
-    Damaged metadata are ignored. Of a multi-page TIFF, the page that is not a reduced version is used. JPEG
+    Of a multi-page TIFF, the page that is not a reduced version is used. JPEG
     of more than 8 bits, lossless JPEG and JPEG-LS are decoded by imagecodecs.
 
     Args:
@@ -85,8 +83,6 @@ def decode_image(content: bytes, name: Path | str, bit_depths: Sequence[int] = (
     except UNREADABLE as error:
         first_error = error
     try:
-        if content.startswith(_PNG_MAGIC):
-            return _decode(_strip_png(content), name, bit_depths)
         if content.startswith(JPEG_MAGIC) and isinstance(first_error, UnidentifiedImageError):
             check_size(*read_jpeg_header(content)[2:], name)
             return to_grayscale(decode_codestream(content), name, bit_depths)
@@ -137,19 +133,6 @@ def _select_page(file: Image.Image, name: Path | str) -> None:
         raise bad_image(name, f"a {file.format} of {pages} pages; one is expected")
     file.seek(full[0])
     check_size(*file.size, name)
-
-
-def _strip_png(content: bytes) -> bytes:
-    """Return a PNG without metadata, which may be damaged or too large for Pillow."""
-    chunks, start = [_PNG_MAGIC], len(_PNG_MAGIC)
-    while start + 8 <= len(content):
-        end = start + 12 + int.from_bytes(content[start : start + 4], "big")
-        chunk = content[start:end]
-        intact = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
-        if chunk[4:8] in _PNG_CHUNKS and (intact or chunk[4:8] != b"eXIf"):
-            chunks.append(chunk)
-        start = end
-    return b"".join(chunks)
 
 
 def _describe(content: bytes, error: Exception) -> str:
