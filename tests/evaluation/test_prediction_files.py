@@ -14,6 +14,8 @@ from boneage_pl.evaluation.comparison import paired_tests, paired_tests_by_part
 from boneage_pl.evaluation.paired_test import paired_comparison
 from boneage_pl.evaluation.prediction_files import predictions_for, read_predictions
 from boneage_pl.evaluation.run_results import RunResults, load_results
+from boneage_pl.prediction.output import open_writer
+from boneage_pl.prediction.types import Prediction
 from tests.evaluation.test_comparison import make_run
 
 EVALUATED = pd.DataFrame({"id": ["001", "2", "2"], "male": True, "bone_age": [50.0, 60.0, 60.0]})
@@ -26,6 +28,16 @@ def test_predictions_are_matched_by_id(tmp_path: Path):
     assert list(read_predictions(tmp_path / "p.csv", "runs")["id"]) == ["2", "001", "7", "NA"]
     months = predictions_for(tmp_path / "p.csv", EVALUATED, "compare_with")
     assert months.to_dict() == {"001": 55.5, "2": 61.0}
+
+
+def test_file_of_predict_is_read(tmp_path: Path):
+    with open_writer(tmp_path / "p.csv") as writer:
+        for path, months, male in (("a/001.png", 55.5, True), ("b.9.dcm", 61.0, False)):
+            writer.write(Prediction(path, male=male, months=months))
+        writer.write(Prediction("c.png", error="damaged"))
+    table = read_predictions(tmp_path / "p.csv", "runs")
+    expected = {"id": ["001", "b.9"], "predicted": [55.5, 61.0], "male": [True, False]}
+    assert table.to_dict("list") == expected
 
 
 @pytest.mark.parametrize("words", [("True", "False"), ("M", "F"), ("boy", "girl"), ("1", "0")])

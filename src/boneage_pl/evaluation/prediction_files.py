@@ -1,10 +1,11 @@
-"""Read files of predictions: an evaluation's predictions.csv, or one of any other model."""
+"""Read files of predictions: an evaluation's, `predict`'s, or those of any other model."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from boneage_pl.data.images.radiograph import stem_of
 from boneage_pl.data.tables.validate import SEXES
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.evaluation.paired_test import mismatched_ages
@@ -18,7 +19,8 @@ def read_predictions(path: Path, option: str) -> pd.DataFrame:
     """Read a file of predictions, each image once.
 
     Args:
-        path: CSV file with the columns `id` and `predicted`, months.
+        path: CSV file with the columns `id` and `predicted`, months; or one of `predict`, whose ids are the
+            names of the files.
         option: the option that named the file, for errors.
 
     Returns:
@@ -32,6 +34,9 @@ def read_predictions(path: Path, option: str) -> pd.DataFrame:
         table = pd.read_csv(path, dtype={"id": str, "male": str}, keep_default_na=False)  # "NA" is a valid id
     except (OSError, ValueError) as error:
         raise BoneAgeError(f"{option}={path} cannot be read as a table: {error}") from error
+    if {"path", "sex", "months", "error"} <= set(table.columns):
+        table = table[table["error"] == ""]
+        table = table.assign(id=table["path"].map(stem_of), predicted=table["months"], male=table["sex"])
     if missing := [name for name in REQUIRED if name not in table]:
         raise BoneAgeError(
             f"{option}={path} lacks {' and '.join(missing)}; its columns are {', '.join(table.columns)}.\n"
