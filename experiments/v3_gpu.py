@@ -22,6 +22,7 @@ from experiments.save_measurement import save_measurement
 VARIANTS: dict[str, tuple[str, ...]] = {
     "v3": (),
     "48 epochs": ("trainer.max_epochs=48",),
+    "one cycle": ("scheduler=cosine",),
     "128 px": ("transforms.train.size.size=128",),
     "192 px": ("transforms.train.size.size=192",),
     "not cropped": ("transforms.train.crop=null",),

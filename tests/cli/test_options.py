@@ -120,7 +120,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["seed=99999999999"], "seed=99999999999: it must be less than 4294967296"),
     (["data.phantom.size=abc"], "data.phantom.size=abc: it must be a valid integer"),
     (["optimizer=null"], "optimizer=null: choose one of adam"),
-    (["scheduler="], "scheduler=: choose one of cosine, none, plateau"),
+    (["scheduler="], "scheduler=: choose one of cosine, cosine_restart, none, plateau"),
     (["~optimizer._target_"], "it must have a _target_"),
     (["model=3"], "model=3: choose one of backbone"),
     (["optimizer=[adam,adamw]"], "optimizer=[adam,adamw]: choose one of adam, adamw"),

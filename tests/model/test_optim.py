@@ -30,7 +30,7 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     "CosineAnnealingWarmRestarts": {"T_0": 4},
     "CyclicLR": {"base_lr": 0.01, "max_lr": 0.1, "cycle_momentum": False},
     "OneCycleLR": {"max_lr": 0.1, "total_steps": None, "interval": "step"},
-    "warmup_cosine": {"total_steps": None, "warmup_fraction": 0.3},
+    "warmup_cosine": {"total_steps": None, "warmup_fraction": 0.3, "restart": 0.6},
 }
 
 
@@ -162,10 +162,10 @@ def test_layer_decay_of_other_networks_is_refused():
         options_of(network(), layer_decay=0.5)
 
 
-def rates(total: int, warm_up: float) -> list[list[float]]:
+def rates(total: int, warm_up: float, **restart: float) -> list[list[float]]:
     parameters = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
     optimizer = torch.optim.SGD([{"params": [parameters[0]]}, {"params": [parameters[1]], "lr": 0.1}], lr=1.0)
-    scheduler = warmup_cosine(optimizer, total, warm_up)
+    scheduler = warmup_cosine(optimizer, total, warm_up, **restart)
     found = []
     for _ in range(total):
         found.append([group["lr"] for group in optimizer.param_groups])
@@ -189,10 +189,18 @@ def test_warmup_cosine_without_warmup_starts_at_top():
     assert rates(2, 0.0) == [pytest.approx([1.0, 0.1]), pytest.approx([0.5, 0.05])]
 
 
-@pytest.mark.parametrize("warm_up", [1.0, -0.1])
-def test_warmup_cosine_invalid_fractions_are_refused(warm_up: float):
-    with pytest.raises(ValueError, match="warmup_fraction"):
-        rates(10, warm_up)
+def test_warmup_cosine_restarts_as_a_shorter_run_would():
+    found = rates(50, 0.2, restart=0.6, restart_factor=0.5)
+    assert found[:30] == rates(30, 0.2)
+    assert found[30:] == [[rate / 2 for rate in both] for both in rates(20, 0.2)]
+
+
+@pytest.mark.parametrize(
+    "options", [{"warm_up": 1.0}, {"warm_up": -0.1}, {"warm_up": 0.1, "restart": 1.0}], ids=str
+)
+def test_warmup_cosine_invalid_fractions_are_refused(options: dict[str, float]):
+    with pytest.raises(ValueError, match=list(options)[-1].replace("warm_up", "warmup_fraction")):
+        rates(10, **options)
 
 
 def test_logged_rate_is_the_highest_of_the_groups():

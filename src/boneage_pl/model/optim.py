@@ -1,5 +1,6 @@
 """Parameter groups, optimizer and learning-rate schedule."""
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, cast
@@ -7,7 +8,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from boneage_pl.cli.instantiate import instantiate_partial
 from boneage_pl.errors import BoneAgeError
@@ -121,24 +122,38 @@ def build_scheduler_factory(node: DictConfig) -> tuple[SchedulerFactory, str]:
     return build, interval
 
 
-def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup_fraction: float = 0.05) -> LRScheduler:
-    """Return a schedule of a linear warm-up from near 0, then half a cosine down to 0.
+def warmup_cosine(
+    optimizer: Optimizer,
+    total_steps: int,
+    warmup_fraction: float = 0.05,
+    restart: float | None = None,
+    restart_factor: float = 0.5,
+) -> LRScheduler:
+    """Return a schedule of a linear warm-up from near 0, then half a cosine down to 0; once or twice.
 
     Loshchilov and Hutter, SGDR, ICLR 2017; the warm-up as Goyal et al., 2017.
 
     Args:
         optimizer: its groups' rates are the highest that they reach.
         total_steps: of the run.
-        warmup_fraction: share of them in which the rates rise.
+        warmup_fraction: share of a cycle's steps in which the rates rise.
+        restart: share of the run after which a second cycle begins; `None` for a single one.
+        restart_factor: highest rate of the second cycle, as a factor of the first's.
     """
-    if not 0 <= warmup_fraction < 1:
-        raise ValueError(f"warmup_fraction={warmup_fraction} is no share below 1")
-    warmup = round(warmup_fraction * total_steps)
-    cosine = CosineAnnealingLR(optimizer, T_max=max(total_steps - warmup, 1))
-    if not warmup:
-        return cosine
-    rise = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
-    return SequentialLR(optimizer, [rise, cosine], milestones=[warmup])
+    for name, share in (("warmup_fraction", warmup_fraction), ("restart", restart or 0.0)):
+        if not 0 <= share < 1:
+            raise ValueError(f"{name}={share} is no share below 1")
+    first = round(restart * total_steps) if restart else total_steps
+
+    def factor(step: int) -> float:
+        second = first <= step and first < total_steps
+        start, length, peak = (first, total_steps - first, restart_factor) if second else (0, first, 1.0)
+        warmup, at = round(warmup_fraction * length), step - start
+        if at < warmup:
+            return peak * (at + 1) / (warmup + 1)
+        return peak * (1 + math.cos(math.pi * (at - warmup) / max(length - warmup, 1))) / 2
+
+    return LambdaLR(optimizer, factor)
 
 
 def _to_plain(node: DictConfig) -> dict[str, Any]:
