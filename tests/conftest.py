@@ -1,4 +1,4 @@
-"""Data sets and runs that several tests share."""
+"""Shared data sets, runs and fixtures."""
 
 import os
 import subprocess
@@ -16,11 +16,11 @@ from PIL import Image
 if TYPE_CHECKING:
     from tests.helpers.fork_server import Forks
 
-# Sums must not depend on how many cores there are; test processes with two threads each wait on each other.
+# Sums must not depend on the number of cores; two processes of two threads each slow each other down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("BONEAGE_DATA", None)
 
-# These train for minutes: they come first, so that two processes end at about the same time.
+# These take minutes: they start first, so that two test processes end at about the same time.
 LONG = (
     "test_experiments",
     "test_sweep",
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
-# four images in each of the twenty groups, as small as the published network takes them
+# four images in each of the twenty groups, at the published network's smallest size
 SMALL_PHANTOM = [
     "data=phantom",
     "data.phantom.count=80",
@@ -80,7 +80,7 @@ def rsna(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_command(*arguments: str, cwd: Path, check: bool = True, timeout: int = 600, **env: str) -> Result:
-    """Run `python -m boneage_pl` as a user would type it, in a process of its own that imports anew."""
+    """Run `python -m boneage_pl` as a user would, in a new process."""
     result = subprocess.run(
         [sys.executable, "-m", "boneage_pl", *arguments],
         cwd=cwd,
@@ -95,7 +95,7 @@ def run_command(*arguments: str, cwd: Path, check: bool = True, timeout: int = 6
 
 @pytest.fixture(scope="session")
 def forks() -> Iterator["Forks"]:
-    """What commands are forked of: one for all tests of a process, since it imports for seconds."""
+    """A fork server, shared by the tests of a process, since its imports take seconds."""
     from tests.helpers.fork_server import Forks
 
     folder = tempfile.TemporaryDirectory(prefix="forked_", ignore_cleanup_errors=True)

@@ -37,7 +37,7 @@ def plain(config: Any) -> dict[str, Any]:
 
 
 def changed(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
-    """Return the parts in which two differ; of data and trainer, the single options."""
+    """Return the groups, or the options of data and trainer, in which two configurations differ."""
 
     def opened(config: dict[str, Any]) -> dict[str, Any]:
         inside = {f"{part}.{key}": value for part in OPENED for key, value in config[part].items()}

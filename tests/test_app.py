@@ -41,7 +41,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Home:
 def site(home: Home) -> Iterator[Served]:
     with served(home, "max_upload_mb=4", "max_images=30") as site:
         yield site
-    assert not site.calls.exists(), site.calls.read_text()  # no other machine was called
+    assert not site.calls.exists(), site.calls.read_text()  # no requests to other machines
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def drop(page: Page, *files: Path | dict) -> None:
 
 
 def choose(page: Page, file: Path) -> None:
-    """Choose a file by Enter; of five presses one or so is lost between Gradio and the driven browser."""
+    """Choose a file by Enter, repeated because Gradio sometimes loses a key press of the test browser."""
     for _ in range(8):
         with suppress(TimeoutError):
             with page.expect_file_chooser(timeout=3000) as chooser:
@@ -68,7 +68,7 @@ def choose(page: Page, file: Path) -> None:
 
 
 def enter_until(page: Page, text: str) -> None:
-    """Press Enter until `text` is shown: right after `fill`, Gradio may not have taken the value yet."""
+    """Press Enter until `text` is shown: Gradio may not have the value right after `fill`."""
     for _ in range(8):
         page.keyboard.press("Enter")
         with suppress(AssertionError):
@@ -92,7 +92,7 @@ def test_upload_shows_prediction(home: Home, site: Served, browser: Browser):
         expect(page.get_by_role("note")).to_contain_text("Not a medical device")
         expect(page.get_by_role("note")).to_contain_text("synthetic")
         drop(page, home.images / "7.png")
-        expect(page.get_by_role("heading", name=BONE_AGE)).to_have_count(2)  # no sex is known yet
+        expect(page.get_by_role("heading", name=BONE_AGE)).to_have_count(2)  # the sex is unknown
         page.get_by_role("radio", name="Boy").check()
         months = predicted_months(home, "7.png", "M")
         expect(page.get_by_role("heading", name=BONE_AGE)).to_have_count(1)
@@ -114,7 +114,7 @@ def test_upload_shows_prediction(home: Home, site: Served, browser: Browser):
         page.get_by_role("textbox", name="Date of birth").fill("2014-05-30")
         page.get_by_role("textbox", name="Date of the radiograph").fill("2014-05-29")
         enter_until(page, "do not give an age of 0 to 130 years")
-        expect(page.get_by_role("heading", name=BONE_AGE)).to_have_text(title)  # it stays meanwhile
+        expect(page.get_by_role("heading", name=BONE_AGE)).to_have_text(title)  # the prediction stays visible
         assert site.uploads() == []
 
 
@@ -123,7 +123,7 @@ def test_heatmap_blends_by_keyboard(home: Home, site: Served, browser: Browser):
     with opened(browser, site.url) as page:
         zone = page.get_by_role("button", name="Click to upload or drop files")
         expect(zone).to_be_visible()
-        for _ in range(4):  # past the three tabs
+        for _ in range(4):  # after the three tabs
             page.keyboard.press("Tab")
         expect(zone).to_be_focused()
         choose(page, home.images / "8.png")
@@ -149,7 +149,7 @@ def test_heatmap_blends_by_keyboard(home: Home, site: Served, browser: Browser):
 def test_page_fits_phone_and_shows_crop(
     home: Home, site: Served, browser: Browser, tmp_path: Path, dark: bool
 ):
-    """A radiograph twice as high as wide, of which the crop leaves half."""
+    """Return a radiograph twice as high as wide, half of which is cropped."""
     hand = Image.open(home.images / "9.png").convert("L")
     tall = Image.new("L", (hand.width, 2 * hand.height))
     tall.paste(hand, (0, hand.height // 2))
@@ -164,7 +164,7 @@ def test_page_fits_phone_and_shows_crop(
         assert width(page) == PHONE[0]
         box = page.get_by_role("heading", name=BONE_AGE).first.bounding_box()
         assert box
-        assert box["width"] > 0.8 * PHONE[0]  # below the form, not beside it
+        assert box["width"] > 0.8 * PHONE[0]  # below the form
         red, *_ = map(
             int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))
         )
@@ -175,7 +175,7 @@ def test_page_fits_phone_and_shows_crop(
         expect(page.locator(".drop:visible").get_by_text("tall")).to_be_visible()
         page.get_by_role("button", name="Predict bone ages").click()
         expect(page.get_by_role("heading", name="2 of 2 predicted")).to_be_visible()
-        assert width(page) == PHONE[0]  # the table scrolls by itself
+        assert width(page) == PHONE[0]  # only the table scrolls
         page.get_by_role("tab", name="This model").click()
         expect(page.get_by_role("heading", name="Intended use")).to_be_visible()
         assert width(page) == PHONE[0]
@@ -202,7 +202,7 @@ def test_dicom_fills_sex_and_age(site: Served, browser: Browser, tmp_path: Path)
         expect(page.get_by_role("heading", name="No prediction")).to_be_visible()
         expect(page.get_by_text(EVIL)).to_be_visible()
         expect(page.get_by_text("None of PNG, JPEG")).to_be_visible()
-        expect(page.get_by_role("radio", name="Unknown")).to_be_checked()  # the other child's is not kept
+        expect(page.get_by_role("radio", name="Unknown")).to_be_checked()  # not that of the other child
 
 
 def test_batch_table_sorts_and_downloads(home: Home, site: Served, browser: Browser, tmp_path: Path):
@@ -240,7 +240,7 @@ def test_batch_table_sorts_and_downloads(home: Home, site: Served, browser: Brow
         assert given == sorted(given)
         assert len(given) == 4
         assert [float(value) for value in months["descending"] if value] == given[::-1]
-        assert months["descending"][-2:] == ["", ""]  # those without a prediction stay at the end
+        assert months["descending"][-2:] == ["", ""]  # rows without a prediction stay at the end
 
         with page.expect_download() as download:
             page.get_by_role("link", name="Download as CSV").click()
@@ -261,12 +261,12 @@ def test_model_tab_describes_model(site: Served, browser: Browser):
         page.get_by_role("tab", name="This model").click()
         expect(page.get_by_role("heading", name="Intended use")).to_be_visible()
         expect(page.get_by_alt_text("v1: Error by age and sex")).to_be_visible()
-        expect(page.get_by_text("library_name")).to_have_count(0)  # what is for a hub
+        expect(page.get_by_text("library_name")).to_have_count(0)  # endpoints for a hub
 
 
 @pytest.mark.slow
 def test_twenty_concurrent_users_are_served(home: Home, site: Served):
-    """With the same file, which the server keeps under one name for all."""
+    """All upload the same file, which Gradio stores under one name."""
     content = (home.images / "7.png").read_bytes()
     with ThreadPoolExecutor(20) as people:
         cards = list(people.map(lambda _: Caller(site.url).one("7.png", content), range(20)))
@@ -283,7 +283,7 @@ def test_maximum_upload_count_is_accepted(home: Home, site: Served):
 
 
 def bomb() -> bytes:
-    """A PNG file that says it has 100,000 × 100,000 pixels, which compress well; a part of them is there."""
+    """Return a PNG file that declares 100,000 × 100,000 pixels but contains a part of them."""
     header = (100_000).to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
     parts = (b"IHDR", header), (b"IDAT", zlib.compress(bytes(100 << 20))), (b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, data) for name, data in parts)
@@ -298,7 +298,7 @@ def test_malicious_uploads_are_handled(home: Home, site: Served):
         (f"{n}.{draw.choice(['png', 'jpg', 'dcm', 'tif'])}", mutated(random_image(draw), draw))
         for n in range(196)
     ]
-    for _ in range(20):  # as much as it holds in use
+    for _ in range(20):  # memory in normal use
         caller.one("good.png", good)
     before = site.memory()
     for name, content in files:

@@ -1,4 +1,4 @@
-"""The author's own runs, to the letter, as a chain of three small trainings."""
+"""The author's runs (`as_run/*`), as a chain of three small trainings."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import torch
 
 from tests.conftest import SMALL_PHANTOM, Result
 
-STEPS = 3, 5  # of an epoch of 60 and of 120 training rows
+STEPS = 3, 5  # epochs of 60 and 120 training rows
 SMALL = [*SMALL_PHANTOM, "data.batch_size=24", "trainer.max_epochs=1", "model.hidden_features=16"]
 KEYS = ["trainer.max_epochs=2", "+callbacks.keys._target_=tests.helpers.tiny_models.Keys"]
 Chain = dict[str, tuple[Path, str]]
@@ -24,7 +24,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def chain(home: Path, command: Callable[..., Result]) -> Chain:
-    """The run's folder and its output of each stage."""
+    """Return folder and output of each stage."""
     low_rate = [option for option in SMALL if "samples_per_group" not in option]
     stages: Chain = {}
     for stage, options in (

@@ -1,4 +1,4 @@
-"""Sets of the same children are combined into one whose patients are known."""
+"""Data sets of the same children are combined into one with a patient column."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The container's recipe: what it copies is there, is let through, and is all that an installation reads."""
+"""The Dockerfile copies existing files that .dockerignore allows and an installation needs."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ def test_copied_files_exist_and_pass_dockerignore():
 
 
 def test_image_has_what_installation_reads():
-    """Besides constraints.txt, which pip is given."""
+    """All but constraints.txt, which is passed to pip."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     read = {"pyproject.toml", project["project"]["readme"], *project["project"]["license-files"]}

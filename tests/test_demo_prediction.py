@@ -1,4 +1,4 @@
-"""What `make demo` leaves can be relied on as far as it says: minutes of training first."""
+"""Intervals and flags of the demo's model on new phantoms; trains for minutes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -65,5 +65,5 @@ def test_non_hands_are_flagged(demo: Path, fresh: pd.DataFrame):
     plain = model.predict(hands, "F")
     for negative, prediction in zip(negatives, plain, strict=True):
         if "inverted" in negative.flags:
-            # reduced to the square, a negative's values are rounded the other way
+            # rounding differs between an image and its negative
             assert negative.months == pytest.approx(prediction.months, abs=1)

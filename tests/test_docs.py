@@ -1,4 +1,4 @@
-"""What the README and the docs point to exists, and their commands are right."""
+"""Links and paths in README and docs exist, and their commands are valid."""
 
 import os
 import re
@@ -22,9 +22,9 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def commands_of(page: Path) -> list[list[str]]:
-    """Return a page's commands of Python as words; `<…>` is `FOLDER`."""
+    """Return the Python commands of a page as words; `<…>` becomes `FOLDER`."""
     lines = re.findall(r"^    (python .*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    syntax = re.compile(r"\||\s\[|…")  # what may be left out, and alternatives: not to be typed
+    syntax = re.compile(r"\||\s\[|…")  # optional parts and alternatives are no commands
     commands = [shlex.split(re.sub(r"<[^>]*>", "FOLDER", line), comments=True) for line in lines]
     return [command for command in commands if not syntax.search(" ".join(command))]
 
@@ -72,7 +72,7 @@ def test_options_of_commands_exist(page: Path):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_commands_of_the_readme_run_in_their_order(tmp_path: Path):
-    """As a newcomer pastes them, on small data and for an epoch; but for the download and the server."""
+    """Run them on small data for an epoch, except the download and the server."""
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     experiment = re.search(r"^    # @package _global_\n(?:    .*\n)+", readme, re.MULTILINE)
@@ -93,7 +93,7 @@ def test_commands_of_the_readme_run_in_their_order(tmp_path: Path):
         "data.phantom.count=120",
     ]  # six in each group: five folds
     run("python", "-m", "boneage_pl.prepare", *phantom)
-    other = tmp_path / "other"  # children that nothing was trained on
+    other = tmp_path / "other"  # unseen children
     write_phantom(other, count=120, size=128, seed=9)
     table = pd.read_csv(other / "boneage-training-dataset.csv")
     for i in table["id"]:
@@ -110,18 +110,18 @@ def test_commands_of_the_readme_run_in_their_order(tmp_path: Path):
         line = " ".join(words)
         if "download" in line or "boneage_pl.app" in line:
             continue
-        if "resume=latest" in words:  # as if one had been interrupted before its report
+        if "resume=latest" in words:  # as if interrupted before its report
             min(tmp_path.glob("outputs/v1/*/report/summary.json")).unlink()
         words = [word.replace("devices=4", "devices=2") for word in words]
         if "hparams_search" in line:
             words.append("hydra.sweeper.n_trials=2")
         if "precision=int8" in words:
-            words.append("max_mae_increase=99")  # of a network that has learned nothing
+            words.append("max_mae_increase=99")  # for an untrained network
         words[0] = words[0].replace("examples/", f"{ROOT}/examples/")
         if words[1] == "boneage_pl" and "resume=latest" not in words:
             words += small
             if "hparams_search" not in line:
-                words.append("optimizer.lr=0.0001")  # else three steps make months of millions
+                words.append("optimizer.lr=0.0001")  # else three steps lead to huge predictions
             if "v3" in line:
                 words += ["model.backbone=test_efficientnet", "transforms.train.size.size=null"]
         root = other if words[1] == "boneage_pl.evaluate" else folder.parent

@@ -50,7 +50,7 @@ def typed(site: Site, root: Path, *more: str) -> list[str]:
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
-    """Start the command as a user would type it, with Ctrl-C working as in a terminal."""
+    """Start the command as in a terminal, where Ctrl-C works."""
     return subprocess.Popen(
         [sys.executable, "-m", "boneage_pl.download", *arguments],
         stdout=subprocess.PIPE,
@@ -66,7 +66,7 @@ def finish(process: subprocess.Popen[str]) -> Process:
 
 
 def here(site: Site, root: Path, *more: str) -> None:
-    """Run the command's task in this process: as `start`, but quick."""
+    """Run the command in this process, which is faster than `start`."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = compose("download", typed(site, root, *more))
@@ -75,7 +75,7 @@ def here(site: Site, root: Path, *more: str) -> None:
 
 
 def assert_complete(root: Path) -> None:
-    """Check that both sets lie there as the challenge packs them, and nothing else does."""
+    """Check that both sets are complete and nothing else exists."""
     files = tree(root)
     assert "boneage_pl" not in files.pop(".download.json", b"{}").decode()
     table = files.pop("train.csv")
@@ -114,7 +114,7 @@ def test_both_sets_download_and_rerun_requests_nothing(site: Site, tmp_path: Pat
     assert sorted(read_table(root)["id"], key=int) == [str(i) for i in TRAINING_IDS]
     assert f"training: 5 images and rows in {root}\n" in first.stdout
     assert f"validation: 4 images and rows in {root}_validation\n" in first.stdout
-    assert "\r" not in first.stderr  # no progress bar: no terminal
+    assert "\r" not in first.stderr  # no progress bar without a terminal
     record = json.loads((root / ".download.json").read_text())["unpacked"]
     assert {name: entry["files"] for name, entry in record.items()} == {TABLE: 1, TRAINING: 5}
     content = site.files[TRAINING]
@@ -125,7 +125,7 @@ def test_both_sets_download_and_rerun_requests_nothing(site: Site, tmp_path: Pat
     }
     assert expected.items() <= record[TRAINING].items()
     requests = list(site.requests)
-    second = finish(start(typed(site, f"{root}/")))  # as a shell completes it
+    second = finish(start(typed(site, f"{root}/")))  # with a trailing slash, as completed by a shell
     assert second.returncode == 0
     assert site.requests == requests
 
@@ -163,7 +163,7 @@ def test_interrupted_download_resumes_to_same_bytes(site: Site, tmp_path: Path):
     assert result.returncode == 0, result.stderr
     assert_complete(root)
     assert site.gets(TRAINING) == [(None, 200), (f"bytes={step}-", 206), (f"bytes={2 * step}-", 206)]
-    assert len(site.gets(TABLE)) == 1  # what was extracted is not downloaded again
+    assert len(site.gets(TABLE)) == 1  # extracted archives are not downloaded again
 
 
 def test_missing_archive_is_one_error(site: Site, tmp_path: Path):
@@ -237,7 +237,7 @@ def test_lost_image_is_restored(site: Site, tmp_path: Path):
 
 def test_foreign_set_is_left_alone(site: Site, tmp_path: Path):
     root = tmp_path / "rsna"
-    images = root / "boneage-training-dataset" / "boneage-training-dataset"  # as Kaggle has it
+    images = root / "boneage-training-dataset" / "boneage-training-dataset"  # in Kaggle's layout
     images.mkdir(parents=True)
     for i in TRAINING_IDS:
         (images / f"{i}.png").write_bytes(b"x")

@@ -1,4 +1,4 @@
-"""Checkpoints evaluated on known ages, and runs compared: the commands as a user types them."""
+"""The commands `evaluate` and `compare`."""
 
 import json
 import re
@@ -21,7 +21,7 @@ IMAGES = "boneage-training-dataset"
 
 
 class Home:
-    """A folder with two runs of one experiment, of other seeds, and what they were trained on."""
+    """A folder with two runs of one experiment with different seeds, and their data."""
 
     def __init__(self, path: Path, forks: Forks) -> None:
         self.path = path
@@ -44,7 +44,7 @@ class Home:
         return self.forks.start("boneage_pl.compare", *options, cwd=self.path).wait()
 
     def other(self, name: str, ids: dict[str, str]) -> Path:
-        """Make another data set: new id → the phantom's image that it shows."""
+        """Write a data set: new id → id of the phantom's image."""
         root = self.path / name
         (root / "images").mkdir(parents=True)
         for new, old in ids.items():
@@ -79,7 +79,7 @@ def test_report_is_self_contained_with_caveats(home: Home):
     assert "These images\nalso selected the reported epoch" in page
     assert "These are synthetic radiographs" in page
     assert "RSNA 2017 test set" in unescape(page)
-    assert "http" not in page  # it opens without a network
+    assert "http" not in page  # self-contained
     assert (home.path / "page" / "bland_altman.png").stat().st_size > 5000
     record = json.loads((home.path / "page" / "run.json").read_text())
     assert record["data"]["images"] == record["predictions"][0]["images"] == 20
@@ -90,7 +90,7 @@ def test_report_has_interval_coverage(home: Home):
     home.evaluate("ckpt=outputs/a", "out=sure_own")
     own = numbers_of(home.path / "sure_own")
     assert (own["rows_seen_in_validation"], own["rows_seen_in_training"]) == (own["rows"], 0)
-    assert own["coverage"]["parts"][0]["covered"]["value"] >= 0.9  # of the images that set them
+    assert own["coverage"]["parts"][0]["covered"]["value"] >= 0.9  # measured on the calibration images
     home.evaluate("ckpt=outputs/a", "subset=all", "leakage=exclude", "out=sure")
     numbers = numbers_of(home.path / "sure")
     coverage = numbers["coverage"]
@@ -119,7 +119,7 @@ def test_moved_run_is_evaluated_from_anywhere(home: Home, tmp_path: Path):
 
 def test_table_as_root_is_stored(home: Home, tmp_path: Path):
     root = home.other("twin", {i: i for i in home.table["id"]})
-    for name in ("a.csv", "b.csv"):  # neither is the one that is meant
+    for name in ("a.csv", "b.csv"):  # ambiguous
         home.table.to_csv(root / name, index=False)
     content = torch.load(home.path / "outputs" / "a" / "checkpoints" / "best.ckpt", weights_only=True)
     record = content["boneage_pl"]
@@ -148,7 +148,7 @@ def test_leakage_is_an_error_by_default(home: Home):
     left_out = f"every image of the table except {len(home.trained)} training images"
     page = (home.path / "dropped" / "report.html").read_text()
     assert left_out in page
-    assert "These images\nalso selected the reported epoch" in page  # all that is left validated it
+    assert "These images\nalso selected the reported epoch" in page  # only validation images remain
     home.evaluate("ckpt=outputs/a", "subset=all", "leakage=allow", "out=marked")
     predictions = pd.read_csv(home.path / "marked" / "predictions.csv", dtype={"id": str})
     assert sorted(predictions.loc[predictions["seen_in_training"], "id"]) == home.trained
@@ -158,7 +158,7 @@ def test_leakage_is_an_error_by_default(home: Home):
 
 
 def test_leaked_copy_under_other_id_is_detected(home: Home):
-    """Also where its file is another: the image tells."""
+    """Also if the file differs: the pixels are compared."""
     one, other = home.trained[:2]
     root = home.other("copies", {"900": one, "901": home.unseen[0], "902": other, other: home.unseen[1]})
     saved = root / "images" / "902.png"
@@ -189,7 +189,7 @@ def test_unmapped_columns_are_named(home: Home):
 
 
 def test_compare_with_needs_no_own_validation_images(home: Home):
-    """It only must not have been trained on those that are evaluated."""
+    """It must not have been trained on the evaluated images."""
     home.forks.run("+experiment=v1", *TINY, "data.seed=3", "hydra.run.dir=outputs/c", cwd=home.path)
     result = home.evaluate("ckpt=outputs/a", "compare_with=outputs/c", check=False)
     assert result.returncode == 2
@@ -199,7 +199,7 @@ def test_compare_with_needs_no_own_validation_images(home: Home):
 
 
 def test_inherited_training_images_count_as_leakage(home: Home):
-    """v2 of a split of its own has v1's weights, and so v1's images."""
+    """v2 with its own split has v1's weights, so v1's training images are known to it."""
     options = [o for o in TINY if not o.startswith("trainer.max_epochs")]
     home.forks.run(
         "+experiment=v2",
@@ -341,7 +341,7 @@ def test_compare_tests_runs_on_common_images(home: Home):
     ).wait()
     assert result.returncode == 0, result.stderr
     assert "optimizer.lr" in result.stdout
-    assert "data.batch_size" not in result.stdout  # it is the same
+    assert "data.batch_size" not in result.stdout  # the same
     predictions = [pd.read_csv(home.path / "outputs" / n / "report" / "predictions.csv") for n in ("a", "b")]
     difference = predictions[0]["error"].abs().mean() - predictions[1]["error"].abs().mean()
     assert f"{difference:+.2f} (" in result.stdout

@@ -1,4 +1,4 @@
-"""The notebook and the Python example, run as a user runs them."""
+"""The examples run: notebook and scripts."""
 
 import re
 import subprocess
@@ -24,7 +24,7 @@ PHANTOM = [option for option in SMALL_PHANTOM if "count" in option or "phantom.s
 
 
 def run_notebook(folder: Path, options: list[str], kaggle: Path) -> str:
-    """Execute the notebook in `folder` with parameters of a test, and return what it showed."""
+    """Execute the notebook in `folder` with small parameters and return its output."""
     notebook = nbformat.read(EXAMPLES / "train_evaluate_predict.ipynb", as_version=4)
     tags = {tag: cell for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
     install = tags["install"].source.replace("./boneage_pl", str(EXAMPLES.parent))
@@ -40,10 +40,10 @@ def test_notebook_on_phantoms_and_on_the_layout_of_kaggle(tmp_path: Path):
     shown = run_notebook(tmp_path, [*SMALL, *PHANTOM], tmp_path / "input")
     assert "Would install boneage_pl" in shown
     assert shown.count("image/png") >= 6
-    again = run_notebook(tmp_path, [*SMALL, *PHANTOM], tmp_path / "input")  # its finished training stays
+    again = run_notebook(tmp_path, [*SMALL, *PHANTOM], tmp_path / "input")  # the finished training is kept
     assert again.count("image/png") >= 6
     assert "error:" not in shown
-    assert again.count("error:") == 1  # the run is there already; all after it is made anew
+    assert again.count("error:") == 1  # the run exists; all later steps are repeated
     drawn = tmp_path / "data" / "phantom_small"
     root = tmp_path / "input" / "rsna-bone-age"
     (root / "boneage-training-dataset").mkdir(parents=True)

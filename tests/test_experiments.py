@@ -1,4 +1,4 @@
-"""The three published commands, small, as subprocesses, exactly as a user types them."""
+"""The three published experiments, small, as subprocesses."""
 
 import csv
 import json
@@ -29,14 +29,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def v1(home: Path, command: Callable[..., Result]) -> tuple[Path, str]:
-    result = command("+experiment=v1", *SMALL, cwd=home, https_proxy="http://127.0.0.1:9")  # no network
+    result = command(
+        "+experiment=v1", *SMALL, cwd=home, https_proxy="http://127.0.0.1:9"
+    )  # no network access
     (run,) = (home / "outputs" / "v1").iterdir()
     return run, result.stdout
 
 
 @pytest.fixture(scope="module")
 def v2(home: Path, command: Callable[..., Result], v1: tuple[Path, str]) -> tuple[Path, str]:
-    # the command that v1 printed, as it stands
+    # the command that v1 printed
     printed = next(line for line in v1[1].splitlines() if "+experiment=v2" in line)
     arguments = shlex.split(printed)
     assert arguments[:3] == ["python", "-m", "boneage_pl"]
@@ -205,7 +207,7 @@ def test_v2_resets_optimizer_and_logs_rate(v2: tuple[Path, str]):
 
 
 def test_failure_changes_rate_alone(v1: tuple[Path, str], failure: tuple[Path, str]):
-    """tests/test_negative_control.py shows that it fails where v1 learns: here neither has time to."""
+    """tests/test_negative_control.py shows that it fails where v1 learns; here both are too short."""
     run, text = failure
     assert {row["lr"] for row in metrics_of(run)} == {0.1}
     assert "verdict: did not learn" in text
@@ -213,7 +215,7 @@ def test_failure_changes_rate_alone(v1: tuple[Path, str], failure: tuple[Path, s
     assert "+experiment=" not in text
 
 
-@pytest.mark.slow  # the first losses and resumed runs are held to the bit each time
+@pytest.mark.slow  # first losses and resumed runs are tested bit-exactly elsewhere
 def test_same_seed_gives_identical_metrics(home: Path, v1: tuple[Path, str], command: Callable[..., Result]):
     command("+experiment=v1", *SMALL, "hydra.run.dir=outputs/again", cwd=home)
     assert (home / "outputs" / "again" / "metrics.csv").read_text() == (v1[0] / "metrics.csv").read_text()

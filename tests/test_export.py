@@ -1,4 +1,4 @@
-"""A trained model for elsewhere: every file predicts as the checkpoint does, and says what it is."""
+"""The command `export`: files predict like the checkpoint and have metadata."""
 
 import json
 import os
@@ -33,7 +33,7 @@ HINT = "An export is verified on real images"
 
 
 class Exports(Home):
-    """A run of the tiny network, and what is exported of it."""
+    """A run of the tiny network and its exports."""
 
     def export(self, *options: str, check: int = 0, ckpt: str = "outputs/a") -> Result:
         named = [OWN, f"ckpt={ckpt}", "verify_count=40", *options]
@@ -43,7 +43,7 @@ class Exports(Home):
         return result
 
     def validation(self) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float64]]:
-        """Its validation images, their sexes, and what the training predicted."""
+        """Return validation images, their sexes, and the training's predictions."""
         ids = self.record["validation"]["id"]
         frame = ResizeSpec(107)
         pixels = np.stack([frame.apply(load_radiograph(self.images / f"{i}.png").image) for i in ids])
@@ -99,7 +99,7 @@ def test_onnx_is_of_old_opset_and_ir(home: Exports, precision: str):
     assert model.ir_version == 8
     ((domain, version),) = [(o.domain, o.version) for o in model.opset_import]
     assert domain == ""
-    assert version <= 18  # 17 but for a mean over axes, which this network has
+    assert version <= 18  # 18, because of this network's mean over axes
 
 
 def test_torch_export_matches(home: Exports, onnx: Path):
@@ -128,7 +128,7 @@ def test_export_metadata_is_complete(home: Exports, onnx: Path):
     months, male = 100.0, True
     (row,) = [r for r in rows if r["male"] == male and r["from"] <= months < (r["until"] or np.inf)]
     assert row["half_width"] == home.model().intervals.half_width(months, male=male)
-    assert str(home.path).encode() not in onnx.read_bytes()  # no folder of this machine
+    assert str(home.path).encode() not in onnx.read_bytes()  # no local paths
 
 
 @pytest.mark.slow
@@ -166,10 +166,10 @@ def test_reduced_precision_reports_cost(home: Exports, onnx: Path, precision: st
 
 @pytest.mark.slow
 def test_excessive_cost_writes_nothing(home: Exports):
-    """Calibrated on an image that is nearly black, 8 bits hold no other."""
+    """Ranges that are calibrated on a nearly black image clip all others."""
     folder = home.path / "black"
     folder.mkdir()
-    for name in ("0.png", "2.png"):  # every other one is checked, and the rest calibrate
+    for name in ("0.png", "2.png"):  # every other image verifies, the others calibrate
         shutil.copy(home.images / "1.png", folder / name)
     black = np.zeros((107, 107), np.uint8)
     black[0, 0] = 1
@@ -231,7 +231,7 @@ def test_model_card_is_filled_from_run(home: Exports, weights: Path):
     for heading in ("Intended use", "Training data", "Evaluation data", "Metrics", "Limits and risks"):
         assert f"\n## {heading}\n" in text
     assert "Trained on synthetic radiographs; not valid for real hands" in text
-    assert "Not measured" in text  # the stress
+    assert "Not measured" in text  # the robustness test
     assert str(home.path) not in card
     for name in ("{{", "{%", ": None", "| None", "nan ", "Undefined"):
         assert name not in text
@@ -249,7 +249,7 @@ def test_model_card_has_robustness(home: Exports):
 
 
 def test_example_script_runs(home: Exports, onnx: Path, tmp_path: Path):
-    """Where there is neither boneage_pl nor torch."""
+    """Without boneage_pl and torch."""
     installed = Path(sysconfig.get_paths()["purelib"])
     for name in (
         "numpy",
@@ -281,7 +281,7 @@ def test_example_script_runs(home: Exports, onnx: Path, tmp_path: Path):
         assert abs(width - (prediction.upper - prediction.months)) < 0.06
     turned = Image.open(files[0]).convert("L").transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn it clockwise to see it upright
+    exif[0x0112] = 6  # EXIF: rotate clockwise
     turned.save(tmp_path / "turned.png", exif=exif)
     found = run(str(EXAMPLE), str(onnx), "M", str(tmp_path / "turned.png")).stdout
     assert abs(float(found.split()[1]) - predictions[0].months) < 1
@@ -332,7 +332,7 @@ def test_invalid_options_are_refused(home: Exports, options: list[str], says: st
 
 @pytest.mark.slow
 def test_verification_uses_trained_images_if_needed(home: Exports, tmp_path: Path):
-    """Under the published protocol, of a table so small that no image is on one side alone."""
+    """Under the published protocol, in a small table, every image is in both subsets."""
     small = [o for o in TRAINING if not o.startswith(("data.phantom.count", "trainer.max_epochs"))]
     options = ["data.phantom.count=80", "data.split_protocol=published", "trainer.max_epochs=1"]
     home.forks.run(*small, *options, "hydra.run.dir=leaky", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""A user adds a network, a loss, an augmentation and so on by a YAML file of their own, and nothing else."""
+"""A user's network, loss, augmentation and so on need only a YAML file."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from tests.helpers.compare_runs import differing
 from tests.helpers.fork_server import Forks
 
 TINY = [*SMALL_PHANTOM, "data.batch_size=10", "trainer.max_epochs=2", "optimizer.lr=0.01"]
-# Classes from outside of the project, one file each.
+# Classes from outside the project, with one file each.
 FILES = {
     "model/tiny": "_target_: tests.helpers.tiny_models.Tiny\nimage_size: ${data.image_size}",
     "model/gray": "_target_: tests.helpers.tiny_models.Gray\nimage_size: ${data.image_size}",
@@ -51,7 +51,7 @@ FILES = {
           - override /scheduler: one_cycle
           - override /callbacks: more""",
 }
-OWN = [  # what predicts; the rest is not built
+OWN = [  # classes needed for prediction; others are not instantiated
     "model._target_=tests.helpers.tiny_models.Gray",
     "loss._target_=tests.helpers.tiny_models.Ages",
     "transforms.validation.darker._target_=tests.helpers.tiny_models.Darker",
@@ -114,7 +114,7 @@ def test_custom_run_is_evaluated_resumed_and_warm_started(home: Home):
     assert done.wait().returncode == 0, done.wait().stderr
     measured = json.loads((home.path / "evaluated" / "metrics.json").read_text())
     assert measured["overall"]["mae"]["value"] == pytest.approx(best, abs=1e-3)
-    for left_out in OWN:  # a class that is neither ours nor repeated is not built
+    for left_out in OWN:  # a foreign class that is not repeated is not instantiated
         some = [option for option in own if option != f"+{left_out}"]
         refused = home.forks.start("boneage_pl.evaluate", "ckpt=outputs/mine", *some, cwd=home.path).wait()
         assert refused.returncode == 2
@@ -139,7 +139,7 @@ def test_loss_rejects_wrong_output_shape(home: Home):
 
 
 def test_transforms_change_training_images(home: Home, plain: list[dict[str, float]]):
-    for name in ("darker", "blurred"):  # the second says nothing of validation
+    for name in ("darker", "blurred"):  # the second has no validation transforms
         home.run(name, "model=tiny", f"transforms={name}")
         assert [row["val_mae"] for row in home.rows(name)] != [row["val_mae"] for row in plain]
 
@@ -155,7 +155,7 @@ def test_sampler_affects_training_rows_alone(home: Home, mine: Path, plain: list
 
 
 def test_scheduler_by_step_resumes(home: Home):
-    """Cut off before its third epoch, it is the run that it would have been, rates and all."""
+    """Interrupted before the third epoch and resumed, it equals the uninterrupted run, with its rates."""
     options = ["model=tiny", "scheduler=one_cycle", "trainer.max_epochs=4"]
     home.run("one_cycle", *options)
     cut = "one_cycle_cut"

@@ -1,7 +1,7 @@
-"""What makes training fast, compared with the plain way step by step, each from the same weights.
+"""Optimized training steps compared with plain ones, each from the same weights.
 
-Two runs cannot be compared by their ends: at random weights the backbone's gradient hangs on the last bit of
-its input, so that any rounding leads to another course. One step from the same weights can.
+Whole runs cannot be compared: with random weights the backbone's gradient depends on the last bit of
+its input, so any rounding leads to a different run. Single steps from the same weights can.
 """
 
 import copy
@@ -45,7 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., BoneAgeDataM
 
 
 def batches(data: BoneAgeDataModule, count: int) -> Iterator[Batch]:
-    """The first batches of a training, as they reach the network."""
+    """Return the first training batches as the network gets them."""
     done = 0
     while True:
         for batch in data.train_dataloader():
@@ -64,7 +64,7 @@ def module_of(**adam: Any) -> tuple[BoneAgeModule, torch.optim.Optimizer]:
 
 
 def backward(module: BoneAgeModule, batch: Batch, *, fast: bool) -> float:
-    """Leave a step's gradients in the weights and return its loss in months."""
+    """Compute a step's gradients and return its loss in months."""
     module.zero_grad()
     with torch.autocast("cpu", torch.bfloat16, enabled=fast):
         loss = F.l1_loss(module(batch["image"], batch["male"]).squeeze(1), batch["bone_age"])
@@ -77,7 +77,7 @@ def flat(tensors: Any) -> Tensor:
 
 
 def test_cached_batches_equal_originals(data: Callable[..., BoneAgeDataModule]):
-    """Fifty of them, to the bit: everything after them is the same then."""
+    """Fifty batches are bit-identical."""
     stored, original = (batches(data(cache=prepare), 50) for prepare in (True, False))
     for one, other in zip(stored, original, strict=True):
         assert one.keys() == other.keys()
@@ -85,7 +85,7 @@ def test_cached_batches_equal_originals(data: Callable[..., BoneAgeDataModule]):
 
 
 def fused_against_plain(data: BoneAgeDataModule, steps: int, **adam: Any) -> float:
-    """Return the largest difference of an update, of its own size, between fused Adam and `adam`."""
+    """Return the largest relative difference of an update between fused Adam and `adam`."""
     module, optimizer = module_of(fused=True)
     other, plain = module_of(**adam)
     worst = 0.0
@@ -161,7 +161,7 @@ def against_float32(
 
 @pytest.mark.parametrize("steps", STEPS)
 def test_bfloat16_differs_like_rounded_input(data: Callable[..., BoneAgeDataModule], steps: int):
-    """By no more than twice what float32 itself differs by where the image alone is rounded to bfloat16."""
+    """By at most twice the effect of rounding the image alone to bfloat16."""
     loss, cosine = against_float32(data(), steps, fast=True, disturbed=lambda image: image)
     rounded = against_float32(data(), steps, fast=False, disturbed=lambda image: image.bfloat16().float())
     assert cosine > rounded[1] / 2
@@ -169,6 +169,6 @@ def test_bfloat16_differs_like_rounded_input(data: Callable[..., BoneAgeDataModu
 
 
 def test_bfloat16_bounds_detect_fault(data: Callable[..., BoneAgeDataModule]):
-    """An image that is mirrored in the one step alone."""
+    """Detects an image that is mirrored in one of the steps."""
     _, cosine = against_float32(data(), 3, fast=True, disturbed=lambda image: image.flip(-1))
     assert cosine < 0.1

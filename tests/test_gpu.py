@@ -1,4 +1,4 @@
-"""The GPU benchmark, as far as a CPU runs it; and that a training step never synchronizes the GPU."""
+"""The GPU benchmark's rehearsal on a CPU, and that training steps do not synchronize."""
 
 import json
 import sys

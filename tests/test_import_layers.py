@@ -1,4 +1,4 @@
-"""A package imports only from those below it."""
+"""Packages import only from lower layers."""
 
 import ast
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "boneage_pl"
-# From the bottom; the commands at the top of the source tree may import from all of them.
+# Lowest first; the top-level commands may import from all.
 LAYERS = [
     "utils",
     "cli",
@@ -25,7 +25,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 
 def layer_of(module: str) -> int:
-    """The layer of boneage_pl.<package>.…, boneage_pl.<command> or boneage_pl.errors."""
+    """Return the layer of a module."""
     first = module.split(".")[1] if "." in module else ""
     if first in LAYERS:
         return LAYERS.index(first)

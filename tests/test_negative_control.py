@@ -1,4 +1,4 @@
-"""The age of a phantom can be read from its bones, from nothing else in the image, and not at any rate."""
+"""Age is learned from a phantom's bones only, and not at a learning rate of 0.1."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Result
 
-# The demo's v1.
+# The v1 of `make demo`.
 OPTIONS = ["data=phantom_small", "optimizer.lr=0.001", "trainer.max_epochs=5"]
 
 
@@ -25,7 +25,7 @@ def test_frozen_skeleton_is_not_learned(
     lowest: float,
     highest: float,
 ):
-    """The best epoch, picked on the validation set, may fall a little below the constant by chance."""
+    """The best epoch, chosen on the validation set, may be slightly better than a constant by chance."""
     command("+experiment=v1", *OPTIONS, f"data.phantom.skeleton_age={skeleton_age}", cwd=tmp_path)
     (summary,) = tmp_path.glob("outputs/v1/*/report/summary.json")
     numbers = json.loads(summary.read_text())
@@ -35,9 +35,9 @@ def test_frozen_skeleton_is_not_learned(
 
 @pytest.mark.slow
 def test_failure_rate_does_not_learn(command: Callable[..., Result], tmp_path: Path):
-    """In as many epochs as bring v1, above, below half the constant predictor's error.
+    """In as many epochs as v1, above, needs for half the constant predictor's error.
 
-    That v1 has a hundredth of this rate: its own, a tenth, takes more epochs to learn than a test has.
+    That v1 has a hundredth of this rate; at the published tenth it needs more epochs than a test has.
     """
     failure = [option for option in OPTIONS if not option.startswith("optimizer")]
     result = command("+experiment=lr_0.1_failure", *failure, cwd=tmp_path, timeout=1800)

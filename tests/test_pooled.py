@@ -1,4 +1,4 @@
-"""Another backbone, at one image size and then another: trained, started from, evaluated, exported."""
+"""A timm backbone: trained, warm-started at another image size, evaluated, exported."""
 
 import json
 from pathlib import Path

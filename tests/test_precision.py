@@ -1,4 +1,4 @@
-"""A run is predicted with in the arithmetic that it was trained and validated in, whatever that is called."""
+"""Predictions use the precision of the training, by any of its names."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from tests.helpers.fork_server import Forks
 SMALL = [
     *(option for option in SMALL_PHANTOM if "count" not in option),
     "data.phantom.count=280",
-    "data.samples_per_group=64",  # of which enough validate to learn what is out-of-distribution
+    "data.samples_per_group=64",  # enough validation images to fit out-of-distribution statistics
     "data.image_size=64",
     "model=backbone",
     "model.backbone=test_resnet",

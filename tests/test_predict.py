@@ -1,4 +1,4 @@
-"""Radiographs in, predictions out: the command as a user types it, on what people have."""
+"""The command `predict`."""
 
 import csv
 import doctest
@@ -49,7 +49,7 @@ def test_validation_predictions_match_training(home: Home, tmp_path: Path):
     assert predictions["sex"].tolist() == rows["sex"].tolist()
     assert np.abs(predictions["months"] - validation["predicted"]).max() < 1e-3
     inside = pd.Series(validation["bone_age"]).between(predictions["lower"], predictions["upper"])
-    assert 0.88 <= inside.mean() <= 0.95  # they set it
+    assert 0.88 <= inside.mean() <= 0.95  # they set the limit
     assert predictions["flags"].notna().mean() <= 0.05
 
 
@@ -164,7 +164,7 @@ def test_non_hands_are_flagged(home: Home, tmp_path: Path):
     assert "rotated" in rows.pop("upside_down")["flags"]
     assert all("out_of_distribution" in row["flags"] for row in rows.values()), rows
     predictions = {Path(a.path).stem: a for a in home.model().predict(str(tmp_path), "F")}
-    plain = predictions["hand"].months  # the negative is corrected
+    plain = predictions["hand"].months  # the negative is inverted
     assert predictions["negative"].months == pytest.approx(plain, abs=1e-3)
 
 
@@ -193,7 +193,7 @@ def test_negative_is_inverted_before_it_is_padded():
 
 
 def test_ood_false_positive_rate(home: Home):
-    """Of 80 phantoms that neither trained nor set a limit, few: the 80 that set it cannot promise 97.5 %."""
+    """Few of 80 new phantoms are flagged; 80 validation images cannot guarantee 97.5 %."""
     split = home.record["split"]
     used = {*split["train"], *split["validation"]}
     fresh = sorted(p for p in home.images.iterdir() if p.stem not in used)
@@ -274,12 +274,14 @@ def test_tampered_ood_statistics_are_refused(home: Home, tmp_path: Path, spoil: 
 
 
 def test_gradcam_is_drawn_over_transformed_image(home: Home):
-    """A crop moves the hand, which the heatmap must follow."""
+    """The heatmap covers the cropped image."""
     from boneage_pl.prediction.gradcam import grad_cam, network_input
 
     member = home.model().members[0]
     pixels = member.resize_spec.apply(Image.open(home.images / "3.png").convert("L"))
-    assert np.abs(network_input(member, pixels) - pixels.astype(int)).max() == 0  # v1 transforms nothing
+    assert (
+        np.abs(network_input(member, pixels) - pixels.astype(int)).max() == 0
+    )  # v1 has no validation transforms
     member.predictor.module.transforms = Compose([CropToContent()])
     framed = np.pad(pixels, 40, constant_values=90)
     cropped = network_input(member, framed)
@@ -335,7 +337,7 @@ def test_dicom_sr_round_trips_without_names(home: Home, tmp_path: Path):
         assert secret not in text
     assert str(dcmread(tmp_path / "a.dcm").SOPInstanceUID) in text
     shutil.copy(path, tmp_path / "DICOMDIR")
-    assert len(table(home.predict(f"images={tmp_path}", "sex=F").stdout)) == 2  # a report is no radiograph
+    assert len(table(home.predict(f"images={tmp_path}", "sex=F").stdout)) == 2  # a report is not a radiograph
     again = table(home.predict(f"images={tmp_path}/a.dcm", "sex=F", "dicom_sr=true", check=3).stdout)
     assert "exists already" in again[0]["error"]
     path.unlink()
@@ -350,7 +352,7 @@ def test_dicom_sr_round_trips_without_names(home: Home, tmp_path: Path):
 
 
 def test_mutated_files_are_handled(home: Home, tmp_path: Path):
-    """Those of the reliability tests, and DICOM files damaged in the same ways: no crash, no hang."""
+    """Mutated image and DICOM files cause neither crashes nor hangs."""
     import random
 
     whole = write_dicom(tmp_path / "whole.dcm", np.asarray(Image.open(home.images / "1.png").convert("L")))

@@ -1,4 +1,4 @@
-"""The scripts behind the results pages and the speed table use what there is."""
+"""The scripts of benchmarks and experiments run."""
 
 import importlib
 import json
@@ -18,7 +18,7 @@ SCRIPTS = sorted(path for folder in ("benchmarks", "experiments") for path in (R
 SIZE, COUNT = 107, 400
 BOTH = ("project", "published")
 CKPT = f"ckpt=run_{SIZE}/checkpoints/best.ckpt"
-MEASURED = {  # what, by which sides, with which options
+MEASURED = {  # function, sides and options
     "input": (("project", "streamed", "published"), f"root=data size={SIZE} seconds=1"),
     "prepare": (BOTH, f"root=data size={SIZE} cores=2"),
     "step": (BOTH, f"root=data size={SIZE} batch=8 steps=2"),

@@ -1,4 +1,4 @@
-"""Stored errors give the predictions of the same images, and refuse others."""
+"""Stored errors are restored for the same images and rejected for others."""
 
 from pathlib import Path
 

@@ -10,7 +10,7 @@ import pytest
 @pytest.mark.slow
 def test_stress_share():
     done = subprocess.run(
-        [sys.executable, "-m", "tests.stress", "--quick", "--seed", "1"],  # the same each time
+        [sys.executable, "-m", "tests.stress", "--quick", "--seed", "1"],  # reproducible
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""The modern recipe, small: at one size, evaluated, and then at another on other images."""
+"""v3 and v3_fine, small: trained, evaluated, continued at another size."""
 
 import csv
 import json
@@ -30,14 +30,14 @@ def home(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
 
 
 def test_validated_weights_are_served(home: Path, forks: Forks):
-    """The distribution's prediction, the contrast: all of it is in the checkpoint."""
+    """Loss and transforms for prediction are in the checkpoint."""
     with (home / "outputs" / "v3" / "x" / "metrics.csv").open() as file:
         best = min(float(row["val_mae"]) for row in csv.DictReader(file))
     evaluated = forks.start("boneage_pl.evaluate", "ckpt=v3", "tta=[]", "out=evaluated", cwd=home).wait()
     assert evaluated.returncode == 0, evaluated.stderr
     numbers = json.loads((home / "evaluated" / "metrics.json").read_text())
     assert numbers["overall"]["mae"]["value"] == pytest.approx(best, abs=1e-3)
-    assert numbers["population_weighted"] is None  # its rows are natural already
+    assert numbers["population_weighted"] is None  # the rows have natural ages
 
 
 def test_predicted_std_is_reported_everywhere(home: Path, forks: Forks):
@@ -111,7 +111,7 @@ def test_distribution_loss_names_required_outputs(home: Path, forks: Forks):
 
 
 def test_views_of_the_experiment_are_averaged_and_compared(home: Path, forks: Forks):
-    """v3's YAML names its test-time augmentation; tta=[] does without."""
+    """v3's test-time augmentation is its default; tta=[] disables it."""
     for name, options in (("views", []), ("one", ["tta=[]", "compare_with=v3"])):
         done = forks.start("boneage_pl.evaluate", "ckpt=v3", f"out={name}", *options, cwd=home).wait()
         assert done.returncode == 0, done.stderr

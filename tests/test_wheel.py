@@ -1,4 +1,4 @@
-"""The configuration travels in the wheel: after an install the commands work from any folder."""
+"""The wheel contains the configuration, so that installed commands work in any folder."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build a wheel and install it into a folder of its own, both without the network."""
+    """Build a wheel and install it into a new folder, without network access."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     offline = {**os.environ, "PIP_NO_INDEX": "1", "PIP_CACHE_DIR": str(folder / "cache")}

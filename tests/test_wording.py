@@ -1,4 +1,4 @@
-"""The documentation, the options' comments and the code use the field's words."""
+"""Code, configuration and documentation use the field's terms."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# the word that is wrong here, and the field's
+# word to avoid, and the field's term
 WORDS = {
     r"pictures?": "image",
     r"told|tells us": "printed, logged",

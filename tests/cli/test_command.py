@@ -29,7 +29,7 @@ def test_check_paths_refuses_awkward_path_with_working_form(path: str):
     with pytest.raises(BoneAgeError, match="Write it as") as error:
         check_paths([f"ckpt={path}"])
     shown = str(error.value).splitlines()[1].strip()
-    (argument,) = shlex.split(shown)  # what the shell hands over
+    (argument,) = shlex.split(shown)  # as the shell passes it
     check_paths([argument])
     assert OverridesParser.create().parse_override(argument).value() == path
 

@@ -1,4 +1,4 @@
-"""A configuration of one's own whose settings would be used nowhere is refused, by file and line."""
+"""A user's configuration file whose settings would be ignored is rejected, with file and line."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The command line without training: what it lists, what it refuses, how soon."""
+"""The command line without training: help, errors, and which modules it imports."""
 
 import subprocess
 import sys
@@ -43,7 +43,7 @@ def test_options_without_experiment_exit_2(command: Callable[..., Result], tmp_p
     ],
 )
 def test_help_imports_no_torch(tmp_path: Path, arguments: list[str]):
-    """`import torch` alone costs seconds: without it these take a fraction of one."""
+    """Importing torch takes seconds; these commands respond in a fraction of one."""
     script = (
         "import runpy, sys\n"
         f"sys.argv = ['boneage_pl', *{arguments!r}]\n"
@@ -96,7 +96,7 @@ def test_help_imports_no_torch(tmp_path: Path, arguments: list[str]):
 def test_invalid_options_exit_2(
     command: Callable[..., Result], tmp_path: Path, rsna: Path, arguments: list[str], message: str
 ):
-    # with data that are right: what is wrong with those is reported first
+    # with valid data, whose errors would be reported first
     result = command(*arguments, cwd=tmp_path, check=False, BONEAGE_DATA=str(rsna))
     assert result.returncode == 2
     assert message in result.stderr
@@ -148,4 +148,4 @@ def test_experiments_compose_as_published(command: Callable[..., Result], tmp_pa
     assert (v2.optimizer.lr, v2.optimizer.state, v2.trainer.max_epochs) == (0.001, None, 40)
     assert failure.optimizer.lr == 0.1
     failure.optimizer.lr, failure.suggested_next = 0.01, "v2"
-    assert failure == v1  # nothing else changed
+    assert failure == v1  # no other difference

@@ -1,4 +1,4 @@
-"""What a person may type: it works, or is refused by name before anything starts."""
+"""Options either work or are rejected by name before anything starts."""
 
 import csv
 import os
@@ -187,7 +187,7 @@ def test_resume_checks_options_like_a_new_run(home: Home, option: str, message: 
 
 
 def test_refused_resume_removes_nothing(home: Home):
-    """Killed during its preparation, a run holds no more than what a refused command leaves behind."""
+    """A run that is killed while its cache is built leaves no more than a rejected command."""
     run = home.path / "outputs" / "prepared_only"
     data = home.path / "disk"
     write_rsna(data, balanced_table(4))
@@ -210,7 +210,7 @@ def test_refused_resume_removes_nothing(home: Home):
 
 @pytest.mark.slow
 def test_simultaneous_runs_get_separate_folders(home: Home):
-    dated = "hydra.run.dir=outputs/same/${now:%Y}"  # a second that lasts a year
+    dated = "hydra.run.dir=outputs/same/${now:%Y}"  # every run in the same second
     both = [home.forks.start("boneage_pl", *TINY, dated, cwd=home.path) for _ in range(2)]
     assert [running.wait().returncode for running in both] == [0, 0]
     assert len([p for p in (home.path / "outputs" / "same").iterdir() if (p / "report").exists()]) == 2
@@ -252,7 +252,7 @@ def test_custom_network_needs_no_backbone_options(home: Home):
 
 @pytest.mark.slow
 def test_warm_start_releases_checkpoint(home: Home):
-    """Mapped, the replaced file would keep its room on the disk until the run ends."""
+    """A mapped file that is replaced would occupy the disk until the run ends."""
     run = home.path / "outputs" / "mapped"
     home.run(*TINY, f"hydra.run.dir={run}")
     maps = ["+callbacks.maps._target_=tests.helpers.tiny_models.Maps"]
@@ -298,10 +298,10 @@ def test_missing_compiler_is_logged_and_skipped(home: Home):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_compiled_network_trains_identically(home: Home):
-    """Dropout draws other numbers and sums round otherwise: the first epoch's errors agree roughly."""
+    """Dropout and rounding differ, so errors of the first epoch agree only roughly."""
     one = ["trainer.max_epochs=1", "trainer.accelerator=cpu"]
     for name, compiled in (("plainly", "false"), ("compiled_too", "true")):
         home.run(*TINY, *one, f"compile={compiled}", f"hydra.run.dir=outputs/{name}")
     plain, compiled = (rows_of(home.path / "outputs" / name)[0] for name in ("plainly", "compiled_too"))
     assert float(compiled["train_mae"]) == pytest.approx(float(plain["train_mae"]), rel=1e-3)
-    home.run("+experiment=v2", "ckpt=outputs/compiled_too", *TINY[1:], *one)  # its weights have plain names
+    home.run("+experiment=v2", "ckpt=outputs/compiled_too", *TINY[1:], *one)  # weight names without a prefix

@@ -1,4 +1,4 @@
-"""What each corruption does to pixels; the transforms that they are have tests of their own."""
+"""Effects of the corruptions; their transforms are tested elsewhere."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from boneage_pl.data.corruptions import CORRUPTIONS
 
 
 def images(side: int = 64) -> np.ndarray:
-    """Two hills off the middle, on a slope: nothing of them is symmetric."""
+    """Return two asymmetric images: off-center hills on a slope."""
     y, x = np.mgrid[:side, :side] / side
     hills = [150 * np.exp(-((x - at) ** 2 + (y - 0.6) ** 2) * 12) for at in (0.35, 0.6)]
     return np.stack([hill + 40 + 30 * x for hill in hills]).astype(np.uint8)
@@ -17,7 +17,7 @@ def images(side: int = 64) -> np.ndarray:
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_corruptions_are_pure_functions_of_each_image(name: str):
     given = images()
-    given[:, 20:23, 20:40] = 255  # an edge, which a blur moves
+    given[:, 20:23, 20:40] = 255  # an edge, which blur changes
     before = given.copy()
     once = CORRUPTIONS[name](given)
     assert once.dtype == np.uint8
@@ -36,7 +36,7 @@ def test_geometry_is_exact_where_it_can_be():
     back = corruptions.rotation(-30)(corruptions.rotation(30)(given))
     middle = slice(16, 48)
     assert np.abs(back[:, middle, middle].astype(int) - given[:, middle, middle]).max() <= 3
-    assert not corruptions.rotation(30)(given)[:, 0, 0].any()  # what comes in from outside is black
+    assert not corruptions.rotation(30)(given)[:, 0, 0].any()  # black outside the image
     framed = CORRUPTIONS["inside a black frame"](given)
     assert framed[:, :8].max() == framed[:, :, -8:].max() == 0
     assert framed[:, 8:-8, 8:-8].mean() == pytest.approx(given.mean(), abs=1)
@@ -45,7 +45,7 @@ def test_geometry_is_exact_where_it_can_be():
 def test_gray_values_change_as_defined():
     given = images()
     assert np.array_equal(CORRUPTIONS["darker"](given), np.rint(given * 0.6))
-    assert CORRUPTIONS["brighter"](given).max() == 255  # and not 1.4 × 218 - 256
+    assert CORRUPTIONS["brighter"](given).max() == 255  # clipped, not wrapped around
     assert np.array_equal(CORRUPTIONS["inverted"](given), 255 - given)
     for name, factor in {"low contrast": 0.5, "high contrast": 1.5}.items():
         changed = CORRUPTIONS[name](given)

@@ -33,7 +33,7 @@ def data_of(root: Path, **options: Any) -> BoneAgeDataModule:
 
 
 def epoch_of(data: BoneAgeDataModule, epoch: int) -> dict[int, torch.Tensor]:
-    """Return each training row's image as it is transformed, keyed by row, in the order served."""
+    """Return the transformed training images by row, in the order of the loader."""
     loader = data.train_dataloader()
     loader.sampler.set_epoch(epoch)
     flips = Compose([RandomHorizontalFlip()])
@@ -85,7 +85,7 @@ def test_order_and_flips_depend_on_seed_epoch_and_sample(rsna: Path, tmp_path: P
     flipped = [not torch.equal(first[row], later[row]) for row in first]
     for row, flip in zip(first, flipped, strict=True):
         assert torch.equal(later[row], first[row].flip(2) if flip else first[row])
-    # of 60; a sample keeps its side from one epoch to the next half of the time
+    # of 60; half of the samples are flipped differently in the next epoch
     assert 10 < sum(flipped) < 50
 
 
@@ -102,7 +102,7 @@ def test_unreadable_image_is_named_before_training(tmp_path: Path):
 
 @pytest.mark.parametrize("prepare", [True, False])
 def test_invalid_rows_and_images_raise_together_or_are_skipped(tmp_path: Path, prepare: bool):
-    """Half-copied data: every kind at once, and one split of what is left whichever way images are read."""
+    """All kinds of issues at once; the split of the rest does not depend on how images are read."""
     write_rsna(tmp_path, balanced_table(5))
     images = tmp_path / "boneage-training-dataset"
     (images / "7.png").write_bytes(b"")
@@ -164,7 +164,7 @@ def _moved(data: BoneAgeDataModule, side: str, device: torch.device) -> list[Any
 
 @pytest.mark.parametrize(("free", "there"), [(10**9, True), (10**5, False)])
 def test_on_device_needs_free_gpu_memory(rsna: Path, monkeypatch: pytest.MonkeyPatch, free: int, there: bool):
-    """The images of the GPU are put into the CPU's memory: what decides is looked at, not CUDA."""
+    """Tests the decision without CUDA: the images are put into the CPU's memory."""
     taken: list[str] = []
     monkeypatch.setattr(dataloaders, "free_memory", lambda _: free)
     monkeypatch.setattr(dataloaders, "DeviceImages", lambda *args: taken.append(str(args[-1])))
@@ -226,7 +226,7 @@ def test_rows_are_drawn_anew_each_epoch(rsna: Path):
         ("data.fold=2", True),
         ("data.split_protocol=natural", True),
         ("+data.samples_per_group=5", True),
-        ("data.samples_per_group=4", False),  # as in the checkpoint's split
+        ("data.samples_per_group=4", False),  # in the checkpoint's split
         ("sampler=sqrt", True),
         ("data.batch_size=4", False),
     ],
@@ -288,7 +288,7 @@ def test_new_split_validating_on_trained_images_is_refused(rsna: Path):
     ):
         data_of(rsna, origin=origin, split_from="new", seed=2)
     data_of(rsna, origin=origin, split_from="new", seed=2, allow_leakage=True)
-    data_of(rsna, origin=origin, split_from="new", seed=1)  # the same split again: nothing overlaps
+    data_of(rsna, origin=origin, split_from="new", seed=1)  # the same split again, without overlap
     apart = data_of(rsna, origin=origin, split_from="new_keep_train", seed=2).split
     assert not set(apart.loc[apart["subset"] == "validation", "id"]) & set(origin["train"])
     with pytest.raises(
@@ -320,7 +320,7 @@ def test_checkpoint_split_needs_its_own_data(rsna: Path, tmp_path: Path):
 
 
 def test_other_images_under_checkpoint_ids_are_detected(rsna: Path, tmp_path: Path):
-    """Another data set may count from 1 too: its images are not those that the split was drawn from."""
+    """Another data set may have the same ids for other images."""
     origin = data_of(rsna).record
     write_rsna(tmp_path, balanced_table(4))
     swapped = [tmp_path / "boneage-training-dataset" / f"{i}.png" for i in (3, 4)]
@@ -399,7 +399,7 @@ def test_printed_options_work_together(tmp_path: Path, name: str):
     words = re.findall(r"data\.(age_bins|samples_per_group)=(\d+)", SAID[name])
     options = {key: int(value) for key, value in words}
     assert set(data_of(tmp_path, **options).split["subset"]) == {"train", "validation"}
-    with pytest.raises(BoneAgeError):  # it is the largest that works
+    with pytest.raises(BoneAgeError):  # the largest possible number
         data_of(tmp_path, **options | {"age_bins": options["age_bins"] + 1})
 
 

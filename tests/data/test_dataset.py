@@ -56,7 +56,7 @@ def test_training_shares_are_equal_for_any_length(length: int, processes: int, p
     assert all(one == sizes[0] for one in sizes)
     assert all(len(set(sizes[0][k : k + parts])) == 1 for k in range(0, len(sizes[0]), parts))
     rows = joined([row for share in shares for row in share])
-    rest = length % 32  # a last batch of fewer than half is dropped
+    rest = length % 32  # a last batch that is less than half full is dropped
     assert len(rows) == len(set(rows)) == length - (rest if rest < 16 else rest % (processes * parts))
 
 
@@ -72,7 +72,7 @@ def test_unequal_batches_are_refused():
 
 
 def test_validation_keys_differ_by_row_and_epoch():
-    """So that a random transform of a validation changes its share of the images, and not all of them."""
+    """Random transforms in validation change a share of the images, not all of them."""
     rows = pd.DataFrame({"id": [str(n) for n in range(400)], "male": 1, "bone_age": 100.0})
     side = RadiographDataset(rows, lambda ids: np.zeros((len(ids), 4, 4), np.uint8), train=False, seed=3)
     keys = [side[[(row, epoch) for row in range(400)]]["key"] for epoch in range(2)]

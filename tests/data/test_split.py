@@ -11,7 +11,7 @@ from boneage_pl.errors import BoneAgeError
 
 
 def table_of(counts: list[int], bins: int) -> pd.DataFrame:
-    """Build a table with counts[g] images in group g of 2 × bins, ages 0 to 100."""
+    """Return a table with counts[g] images in group g of 2 × bins, ages 0 to 100."""
     width = 100 / bins
     rows = [
         {"bone_age": (g % bins) * width + width * (k + 1) / (n + 1), "male": g >= bins}
@@ -48,7 +48,7 @@ def test_disjoint_split_is_exact_balanced_and_disjoint(shape, samples, share, se
     assert len(sizes) == 2 * bins
     sides = split.groupby("id")["subset"].nunique()
     assert (sides == 1).all()
-    # repeated only where a side is short, and then evenly
+    # repeated evenly, only if the subset is too small
     repeats = split.groupby(["group", "subset", "id"]).size().groupby(["group", "subset"])
     assert (repeats.max() - repeats.min() <= 1).all()
 
@@ -64,7 +64,7 @@ def test_natural_split_validates_each_held_out_image_once(shape, share, seed):
     assert sorted(split["id"]) == sorted(table["id"])
     sizes = split[split["subset"] == "validation"].groupby("group").size()
     assert sizes.tolist() == [min(max(round(count * share), 1), count - 1) for count in counts]
-    # the images are those that disjoint holds out
+    # the same images as for `disjoint`
     other = make_split(table, **options)
     held_out = [set(s.loc[s["subset"] == "validation", "id"]) for s in (split, other)]
     assert held_out[1] <= held_out[0]
@@ -97,7 +97,7 @@ def test_trained_images_and_copies_do_not_validate(shape, seed, protocol):
     taken = {contents[i] for i in trained}
     try:
         split = make_split(table, **options, training_images=trained)
-    except BoneAgeError:  # a group has no other image, or with the copy no two
+    except BoneAgeError:  # a group without another image, or without two beside the copy
         return
     validation = split[split["subset"] == "validation"]
     assert not {contents[i] for i in validation["id"]} & taken
@@ -109,7 +109,7 @@ def test_trained_images_and_copies_do_not_validate(shape, seed, protocol):
 @given(shape=tables, seed=st.integers(0, 99), protocol=st.sampled_from(["disjoint", "natural"]))
 @settings(max_examples=40, deadline=None)
 def test_images_of_a_patient_stay_on_one_side(shape, seed, protocol):
-    """Patients have images of several ages; one image that two patients share links these too."""
+    """Patients have images of several ages; patients that share an image are linked."""
     bins, counts = shape
     table = table_of(counts, bins)
     rng = np.random.default_rng(seed)
@@ -119,7 +119,7 @@ def test_images_of_a_patient_stay_on_one_side(shape, seed, protocol):
     options = {"age_bins": bins, "samples_per_group": 8, "val_fraction": 0.25, "seed": seed}
     try:
         split = make_split(table, **options, protocol=protocol, pixel_sha256=contents)
-    except BoneAgeError:  # a group is of too few patients
+    except BoneAgeError:  # a group with too few patients
         return
     drawn = split.merge(table[["id", "patient"]])
     sides = drawn.assign(content=drawn["id"].map(contents)).groupby
@@ -132,7 +132,7 @@ def test_images_of_a_patient_stay_on_one_side(shape, seed, protocol):
 @pytest.mark.parametrize("protocol", ["disjoint", "natural"])
 def test_patients_of_several_ages_are_divided_once(protocol):
     table = table_of([2, 2], 1).assign(male=False, bone_age=[0.0, 100.0, 1.0, 99.0])
-    table["patient"] = ["a", "a", "b", "b"]  # each at both ages
+    table["patient"] = ["a", "a", "b", "b"]  # each patient at both ages
     split = make_split(table, protocol=protocol, age_bins=2, samples_per_group=4)
     sides = split.merge(table[["id", "patient"]]).groupby("subset")
     assert sides["patient"].nunique().to_dict() == {"train": 1, "validation": 1}
@@ -141,7 +141,7 @@ def test_patients_of_several_ages_are_divided_once(protocol):
 
 def test_group_that_patients_of_another_take_to_one_side_is_named():
     table = table_of([6], 1).assign(male=False, bone_age=[0.0, 1.0, 2.0, 3.0, 99.0, 100.0])
-    table["patient"] = ["p", "q", "r", "s", "p", "q"]  # the older group has p and q alone
+    table["patient"] = ["p", "q", "r", "s", "p", "q"]  # the older group has only p and q
     found = set()
     for seed in range(30):
         try:
@@ -186,7 +186,7 @@ def test_split_depends_on_seed_and_table_alone(shape, seed):
     table = table_of(counts, bins)
     options = {"age_bins": bins, "samples_per_group": 12, "seed": seed}
     split = make_split(table, **options)
-    np.random.seed(seed + 1)  # the global generator must not matter
+    np.random.seed(seed + 1)  # does not use the global generator
     pd.testing.assert_frame_equal(split, make_split(table.sample(frac=1), **options))
 
 
@@ -202,7 +202,7 @@ def test_folds_validate_every_image_once(shape, seed, folds):
     for fold in range(1, folds + 1):
         try:
             split = make_split(table, protocol="natural", fold=fold, pixel_sha256=contents, **options)
-        except BoneAgeError:  # no group is so large
+        except BoneAgeError:  # larger than any group
             assert fold > 2
             continue
         validation = split.loc[split["subset"] == "validation", "id"].tolist()
@@ -220,7 +220,7 @@ def test_missing_fold_is_refused():
     for fold in (0, 6, 7, 9):
         with pytest.raises(BoneAgeError, match="gives folds 1 to 5") as refused:
             make_split(table, **options, val_fraction=0.2, fold=fold)
-        if fold:  # what it proposes works
+        if fold:  # the proposed options work
             share = float(str(refused.value).rpartition("=")[2])
             make_split(table, **options, val_fraction=share, fold=fold)
     with pytest.raises(BoneAgeError, match="no folds"):
@@ -236,7 +236,7 @@ def test_other_seed_gives_other_split():
     assert ids[0] != ids[1]
 
 
-# Images of the RSNA's training table by age bin.
+# Images of the RSNA's training table by age bin, see README of the data.
 GIRLS = [38, 218, 458, 568, 1150, 1471, 1156, 597, 104, 18]
 BOYS = [53, 188, 373, 559, 674, 873, 1970, 1585, 467, 91]
 
@@ -270,7 +270,7 @@ def test_published_protocol_accepts_one_sex():
 
 
 def test_groups_match_pandas_cut():
-    """The counts that the challenge's table has come from ten bins between its youngest and oldest."""
+    """Ten equal-width bins from the youngest to the oldest give the challenge table's counts."""
     ages = pd.Series(np.random.default_rng(0).integers(1, 229, 2000).astype(float))
     ages[0], ages[1] = 1, 228
     edges = age_edges(ages, 10)

@@ -1,4 +1,4 @@
-"""Each format predicts as PyTorch does: on 100 images, at several sizes, in batches of 1, 2 and 5."""
+"""Exported files predict like PyTorch, for several image sizes and batch sizes."""
 
 import resource
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ slow = pytest.mark.slow
 
 
 def settled(network: nn.Module, image: NDArray[np.uint8], male: NDArray[np.float32]) -> nn.Module:
-    """Return a network with BatchNorm statistics of such images: without, its predictions are millions."""
+    """Return a network with BatchNorm statistics of the images, without which predictions are huge."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -66,7 +66,7 @@ def test_formats_match_pytorch(network: type[nn.Module], side: int, tmp_path: Pa
     hands = [
         np.asarray(render_radiograph(20 + 40 * k, k % 2 == 0, seed=0, index=k, size=side)) for k in range(5)
     ]
-    rng = np.random.default_rng(0)  # a hundred images of five hands, each with its own grain
+    rng = np.random.default_rng(0)  # a hundred images: five hands with noise
     image = np.stack([hands[k % 5] ^ rng.integers(0, 8, (side, side), np.uint8) for k in range(100)])[:, None]
     male = (np.arange(100) % 2).astype(np.float32)
     torch.manual_seed(0)
@@ -102,7 +102,7 @@ def test_onnx_size_limit_is_enforced(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 class Undecided(nn.Module):
-    """Goes one way or another by what it sees, which no file of a computation can."""
+    """Has data-dependent control flow, which cannot be exported."""
 
     def forward(self, image: torch.Tensor, male: torch.Tensor) -> torch.Tensor:
         return male.unsqueeze(1) if image.mean() > 0.5 else image.mean((1, 2, 3)).unsqueeze(1)
@@ -117,7 +117,7 @@ def test_unexportable_network_is_refused(write: Any, tmp_path: Path):
 
 @contextmanager
 def little_room(count: int) -> Iterator[None]:
-    """Let no file grow over so many bytes, as on a full disk."""
+    """Limit the size of written files, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (count, hard))
     try:
@@ -127,7 +127,7 @@ def little_room(count: int) -> Iterator[None]:
 
 
 def test_full_disk_is_one_error(tmp_path: Path):
-    """PyTorch's and the library's own writers raise other kinds, or end the process."""
+    """The libraries' own writers raise other exceptions, or abort the process."""
     network = Tiny(107)
     model, metadata = exported(network, 107), CheckpointMetadata.from_dict(record(9.0))
     writers = {

@@ -53,7 +53,7 @@ def test_named_images_are_not_measured_on_what_calibrates(tmp_path: Path):
     for number, pixels in enumerate(noise):
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
     rows = "\n".join(f"{number}.png,{'unknown' if number else 'M'}" for number in range(5))
-    (tmp_path / "hands.csv").write_text(f"path,sex\n{rows}\n")  # whose sexes do not matter
+    (tmp_path / "hands.csv").write_text(f"path,sex\n{rows}\n")  # with any sexes
     member: Any = SimpleNamespace(resize_spec=ResizeSpec(32), metadata=SimpleNamespace(bit_depths=()))
     for name in (tmp_path, tmp_path / "hands.csv"):
         trial = build_verification_set(DictConfig({"verify_images": str(name), "verify_count": 9}), [member])

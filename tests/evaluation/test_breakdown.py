@@ -1,4 +1,4 @@
-"""What a report says of a hand-made predictions.csv."""
+"""The numbers of a report for made-up predictions."""
 
 import io
 
@@ -53,7 +53,7 @@ def test_metrics_match_to_six_digits(predictions: pd.DataFrame):
         "within_12": 8 / 9,
         "within_24": 1,
     }
-    expected["icc"] = icc(np.stack([true, predicted], axis=1))  # which has a test of its own
+    expected["icc"] = icc(np.stack([true, predicted], axis=1))  # tested elsewhere
     assert found["overall"].keys() == expected.keys()
     for name, value in expected.items():
         assert found["overall"][name]["value"] == pytest.approx(float(value), rel=1e-6), name

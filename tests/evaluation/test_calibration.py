@@ -1,4 +1,4 @@
-"""Coverage of intervals, and how predicted deviations rank errors."""
+"""Coverage of intervals, and MAE by predicted standard deviation."""
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ def test_uninformative_std_does_not():
     assert measured is not None
     assert measured["least_less_surest"]["low"] < 0 < measured["least_less_surest"]["high"]
     diverged = predictions(np.full(40, np.nan), np.full(40, np.nan))
-    assert measure_std(diverged) is None  # metrics.json can hold no NaN
+    assert measure_std(diverged) is None  # metrics.json cannot contain NaN
     assert measure_std(predictions(np.ones(40), np.ones(40)).drop(columns="predicted_std")) is None
 
 

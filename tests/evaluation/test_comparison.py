@@ -1,4 +1,4 @@
-"""Runs compared, from folders as runs leave them: finished, going on, stopped, failed, and records."""
+"""Comparison of finished, running, stopped and failed runs, and of records."""
 
 import json
 from pathlib import Path
@@ -41,7 +41,7 @@ def make_run(
     epochs: list[tuple[float, float]] = EPOCHS,
     **changed: Any,
 ) -> Path:
-    """Write a run's folder: unfinished without `rows`; with them each prediction is about `off` too old."""
+    """Write a run's folder, unfinished without `rows`; predictions are about `off` months too old."""
     (folder / ".hydra").mkdir(parents=True)
     config = OmegaConf.to_container(OmegaConf.merge(CONFIG, changed))
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
@@ -104,15 +104,15 @@ def test_runs_of_every_state_are_tabulated(there: Path, capsys, caplog):
         "3.0 min",
     ):
         assert words in stdout
-    assert "trainer.max_epochs" not in stdout  # all have the same
+    assert "trainer.max_epochs" not in stdout  # equal in all runs
     text = page.read_text()
     assert text.count("data:image/png;base64,") == 2
     assert "http" not in text
-    assert "30.00" in text  # the stopped run's best so far
+    assert "30.00" in text  # the best epoch of the stopped run
 
 
 def test_difference_is_first_minus_second(there: Path):
-    rows = ages().replace({"id": {"0": "NA"}})  # an id as good as others
+    rows = ages().replace({"id": {"0": "NA"}})  # a valid id
     near, far = (load_results(make_run(there / f"o/v1/{off}", rows, off)) for off in (5.0, 9.0))
     test = compare_pair(near, far)
     assert test["difference"]["value"] == pytest.approx(-4.0)
@@ -168,7 +168,9 @@ def test_record_gives_equal_results_without_ids(there: Path, capsys, caplog):
         "run.json",
         "summary.json",
     ]
-    assert kept == [f"records/v1_{run}/{name}" for run in "ab" for name in names]  # no worst cases, no ids
+    assert kept == [
+        f"records/v1_{run}/{name}" for run in "ab" for name in names
+    ]  # without worst cases and ids
     again, _ = compare(capsys, caplog, ["records/v1_b", "records/v1_a"])
     assert "-4.00 (-4.00 to -4.00)" in live
     assert "+4.00 (+4.00 to +4.00)" in again

@@ -1,4 +1,4 @@
-"""Weights, draws and tests, and worked examples of the papers; test_measures.py has every statistic."""
+"""Metrics, bootstrap intervals and permutation tests, compared with published examples."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ JUDGES = np.array(
 
 def test_icc_matches_shrout_and_fleiss():
     assert icc(JUDGES) == pytest.approx(0.29, abs=0.005)  # as printed
-    # from the mean squares that they print: 11.24 (targets), 32.49 (judges), 1.02 (residual)
+    # from the printed mean squares: 11.24 (targets), 32.49 (judges), 1.02 (residual)
     assert icc(JUDGES) == pytest.approx(
         (11.24 - 1.02) / (11.24 + 3 * 1.02 + 4 * (32.49 - 1.02) / 6), rel=2e-3
     )
@@ -56,7 +56,7 @@ def test_repeated_rows_do_not_narrow_interval():
 
     once = width(1, images)
     assert width(4, np.tile(images, 4)) == pytest.approx(once, rel=1e-9)
-    assert width(4, np.arange(240)) < 0.6 * once  # what drawing rows would have claimed
+    assert width(4, np.arange(240)) < 0.6 * once  # the width if rows were resampled
 
 
 def test_paired_difference_uses_same_images():
@@ -85,19 +85,19 @@ def test_single_image_has_no_interval():
 
 
 def test_limits_match_bland_and_altman():
-    """Their peak flow meters, 17 subjects, first measurement of each (Lancet 1986, table 1)."""
+    """Bland and Altman's peak flow data, 17 subjects, first measurements (Lancet 1986, table 1)."""
     wright = [494, 395, 516, 434, 476, 557, 413, 442, 650, 433, 417, 656, 267, 478, 178, 423, 427]
     mini = [512, 430, 520, 428, 500, 600, 364, 380, 658, 445, 432, 626, 260, 477, 259, 350, 451]
     found = agreement(np.array(mini, float), np.array(wright, float))
     assert found["bias"] == pytest.approx(-2.1, abs=0.05)  # as printed
     assert found["error_sd"] == pytest.approx(38.8, abs=0.05)
-    # they print -79.7 and 75.5, with 2 for 1.96
+    # printed as -79.7 and 75.5, with 2 instead of 1.96
     assert found["bias"] - 2 * found["error_sd"] == pytest.approx(-79.7, abs=0.1)
     assert found["bias"] + 2 * found["error_sd"] == pytest.approx(75.5, abs=0.1)
 
 
 def test_bootstrap_interval_covers_as_stated():
-    """400 samples of 150 images, a third of them twice: 95 ± 3 % of the intervals hold the true MAE."""
+    """Of 400 samples of 150 images, a third repeated, 95 ± 3 % of the intervals cover the true MAE."""
     rng = np.random.default_rng(2)
     truth = 8 * np.sqrt(2 / np.pi)  # of a normal error with s.d. 8
     images = np.concatenate([np.arange(150), np.arange(50)])
@@ -110,7 +110,7 @@ def test_bootstrap_interval_covers_as_stated():
 
 
 def test_interval_of_stratified_rows_covers_as_stated():
-    """Of 20 groups with 10 images each, whose errors differ; as if drawn at random it is too wide."""
+    """20 groups of 10 images, whose errors differ; an interval that ignores the strata is too wide."""
     rng = np.random.default_rng(3)
     group = np.repeat(np.arange(20), 10)
     sd = np.linspace(2, 40, 20)

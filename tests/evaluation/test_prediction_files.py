@@ -1,4 +1,4 @@
-"""Files of predictions, of whatever model: read, and compared with each other and with runs."""
+"""Reading files of predictions, and comparing them with each other and with runs."""
 
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def test_invalid_file_is_refused(tmp_path: Path, content: str, problem: str):
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """300 children; theirs lacks 50 of them and all ages, and is worse for boys over 14 years alone."""
+    """300 children; `theirs` lacks 50 of them and the ages, and is worse only for boys over 14 years."""
     rng = np.random.default_rng(0)
     ages = rng.uniform(10, 228, 300).round()
     ours = pd.DataFrame({"id": [f"{n:04}" for n in range(300)], "male": rng.random(300) < 0.5})
@@ -103,10 +103,10 @@ def test_files_are_compared_on_common_images(
         page = compare(tmp_path, [str(tmp_path / "*" / "predictions.csv")]).read_text()
     both = ours.merge(theirs, on="id")
     errors = [both[f"predicted_{name}"] - both["bone_age"] for name in "xy"]
-    assert f"{errors[1].abs().mean():.2f} (" in page  # by the ages of the other file
+    assert f"{errors[1].abs().mean():.2f} (" in page  # with the ages of the other file
     assert f"{errors[0].abs().mean() - errors[1].abs().mean():.2f} (" in page
     assert "250 (shared)" in page
-    assert "ours − theirs" in caplog.text  # the folders tell the files apart
+    assert "ours − theirs" in caplog.text  # named by their folders
 
 
 def test_runs_and_files_are_compared_alike(tmp_path: Path, files: tuple[pd.DataFrame, pd.DataFrame]):

@@ -20,19 +20,19 @@ TRAINING, TABLE, VALIDATION = (
 
 
 class Site:
-    """What a server holds, how it misbehaves, and its requests."""
+    """The server's files, configured misbehavior, and received requests."""
 
     def __init__(self, **files: bytes) -> None:
         self.files = dict(files)
         self.break_after: list[int] = []  # bytes of the body, for each of the next responses
-        self.stall_after: int | None = None  # bytes of the body, after which nothing comes until `resume`
+        self.stall_after: int | None = None  # bytes of the body after which it stalls until `resume`
         self.resume = threading.Event()
         self.errors: list[int] = []  # status of each of the next responses
         self.ranges = True
         self.if_range = True
         self.weak = False
         self.shift = 0  # bytes by which a partial response starts elsewhere than requested
-        self.declared: dict[str, int] = {}  # a Content-Length that is not the file's
+        self.declared: dict[str, int] = {}  # a wrong Content-Length
         self.redirect: str | None = None
         self.requests: list[tuple[str, str | None, int]] = []  # name, Range, status
         self.url = ""
@@ -74,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(site.declared.get(name, len(body))))
         self.end_headers()
         self.close_connection = True
-        with suppress(ConnectionError):  # a client that was stopped does not wait for the rest
+        with suppress(ConnectionError):  # the client has disconnected
             if site.stall_after is not None and site.stall_after < len(body):
                 self.wfile.write(body[: site.stall_after])
                 site.resume.wait(20)
@@ -99,7 +99,7 @@ def serving(site: Site) -> Iterator[Site]:
 
 
 def zipped(entries: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """Return a zip file of the entries, under names that `zipfile` would not write by itself too."""
+    """Return a zip file of the entries, also with names that `zipfile` would change."""
     memory = io.BytesIO()
     with zipfile.ZipFile(memory, "w", method) as archive:
         for name, content in entries.items():
@@ -108,12 +108,12 @@ def zipped(entries: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> byt
 
 
 def noise(number: int, size: int = 20_000) -> bytes:
-    """Return bytes that compress as little as an image does."""
+    """Return bytes that hardly compress, like an image."""
     return Random(number).randbytes(size)
 
 
 def challenge_files() -> dict[str, bytes]:
-    """Return the three archives of the challenge as they are built, with few small images."""
+    """Return the challenge's three archives with a few small images."""
     junk = {"__MACOSX/._1377.png": b"junk", ".DS_Store": b"junk"}
     images = {f"boneage-training-dataset/{i}.png": noise(i) for i in TRAINING_IDS}
     table = "id,boneage,male\n" + "".join(f"{i},{60 + i % 99},{i % 2 == 0}\n" for i in TRAINING_IDS)
@@ -135,6 +135,6 @@ def challenge_files() -> dict[str, bytes]:
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Return every file under `root` with its bytes, without the lock between downloads."""
+    """Return the content of every file under `root`, without the lock."""
     files = (f for f in sorted(root.rglob("*")) if f.is_file() and f.name != ".download.lock")
     return {str(f.relative_to(root)): f.read_bytes() for f in files}

@@ -27,7 +27,7 @@ def write(tmp_path: Path, content: bytes) -> Path:
 def test_files_are_extracted_and_hidden_ones_are_not(tmp_path: Path, root: Path):
     junk = {"__MACOSX/images/._1.png": b"x", ".DS_Store": b"x", "images/": b""}
     archive = write(tmp_path, zipped(GOOD | junk))
-    for _ in range(2):  # again, over what is there
+    for _ in range(2):  # again, over existing files
         assert extract(archive, root, 20) == 2
         assert tree(root) == GOOD
         (root / "table.csv").write_bytes(b"half")

@@ -13,7 +13,7 @@ from boneage_pl.fetch.http import _Session, download_file, partial_path
 from tests.fetch.archive_server import Site, noise, serving
 
 CONTENT = noise(1, 300_000)
-PART = 6 * 2**14  # bytes: whole chunks, of which a broken connection loses none
+PART = 6 * 2**14  # bytes: whole chunks, none of which a broken connection loses
 TWICE = Retry(2, backoff_factor=0.01)
 
 
@@ -38,7 +38,7 @@ def get(site: Site, target: Path, name: str = "file") -> str:
 
 
 def begin(site: Site, target: Path, size: int) -> None:
-    """Leave the first `size` bytes behind, as a download does that breaks off for good."""
+    """Leave a partial download of `size` bytes."""
     site.break_after = [size]
     with pytest.raises(BoneAgeError, match="the same command resumes"):
         download_file(site.url + "file", target, 1, Retry(0))
@@ -48,7 +48,7 @@ def begin(site: Site, target: Path, size: int) -> None:
 
 def assert_whole(target: Path, content: bytes = CONTENT) -> None:
     assert target.read_bytes() == content
-    assert [f.name for f in target.parent.iterdir()] == [target.name]  # nothing is left beside it
+    assert [f.name for f in target.parent.iterdir()] == [target.name]  # no partial file
 
 
 def test_broken_connections_resume(site: Site, target: Path):
@@ -66,7 +66,7 @@ def test_new_process_resumes(site: Site, target: Path):
 
 
 def test_stalled_connection_resumes(site: Site, target: Path):
-    site.stall_after = 200_000  # the rest is shorter and comes
+    site.stall_after = 200_000  # the rest is short enough
     get(site, target)
     assert_whole(target)
     assert [status for _, status in site.gets("file")] == [200, 206]
@@ -83,7 +83,7 @@ def test_tries_without_progress_are_limited(site: Site, target: Path, ranges: bo
     site.ranges, site.break_after = ranges, [PART] + [0 if ranges else PART] * 9
     with pytest.raises(BoneAgeError, match="interrupted after"):
         get(site, target)
-    assert len(site.gets("file")) == 1 + 2  # the first try that brought something, and two more
+    assert len(site.gets("file")) == 1 + 2  # the first successful attempt and two more
 
 
 def test_short_file_is_never_accepted(site: Site, target: Path):

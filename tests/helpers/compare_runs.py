@@ -1,4 +1,4 @@
-"""Whether two runs are the same run, to the bit."""
+"""Bit-exact comparison of two runs."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 
 def scalars_of(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return TensorBoard's points, but for how fast the images went by."""
+    """Return TensorBoard's points, without the speed."""
     events = EventAccumulator(str(run))
     events.Reload()
     tags = [tag for tag in events.Tags()["scalars"] if tag != "training/images_per_second"]
@@ -15,7 +15,7 @@ def scalars_of(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def differing(run: Path, whole: Path) -> list[str]:
-    """Return what two finished runs differ in: files, weights, moments, rates, points of TensorBoard."""
+    """Return differences of two finished runs: files, weights, optimizer state, TensorBoard points."""
     found = [
         name
         for name in ("metrics.csv", "split.csv", "report/predictions.csv", "report/summary.json")

@@ -1,4 +1,4 @@
-"""DICOM files that the tests write: one image, in whatever a file may keep it."""
+"""Write DICOM files in any transfer syntax."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ SYNTAXES = [*PLAIN, *COMPRESSED, *JPEG]
 
 
 def ramp(bits: int = 12, size: tuple[int, int] = (96, 64)) -> NDArray[np.uint16]:
-    """Return an image of many values that is unlike its mirror image and unlike itself upside down."""
+    """Return an image with many gray values and no symmetry."""
     y, x = np.mgrid[: size[0], : size[1]]
     values = (x**2 / size[1] ** 2 + y / size[0] + 0.2 * np.sin(x / 3) ** 2) / 2.2
     return (values / values.max() * (2**bits - 1)).astype(np.uint16)
@@ -43,7 +43,7 @@ def ramp(bits: int = 12, size: tuple[int, int] = (96, 64)) -> NDArray[np.uint16]
 def write_dicom(
     path: Path, values: NDArray[Any], syntax: str = "explicit", bits: int = 12, **tags: Any
 ) -> Path:
-    """Write an image of gray values, or of colors; `tags` may be any, `None` to leave one out."""
+    """Write a gray or color image with the given tags; `None` omits a tag."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
     meta.MediaStorageSOPInstanceUID = generate_uid()

@@ -1,4 +1,4 @@
-"""A checkpoint of two epochs in the project's form, and small enough to be read at a glance."""
+"""A minimal checkpoint of two epochs."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ SPLIT = {
 
 
 def record(*maes: float | None) -> dict[str, Any]:
-    """The record of a checkpoint at the end of the last of these epochs."""
+    """Return the metadata of a checkpoint after these epochs."""
     rows = [{"epoch": n, "train_mae": 9.0, "val_mae": mae, "lr": 0.1} for n, mae in enumerate(maes)]
     return {
         "version": "0.1",

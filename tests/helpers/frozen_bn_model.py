@@ -1,4 +1,4 @@
-"""A small network with BatchNorm's statistics frozen and no dropout: a batch's halves and the whole agree."""
+"""A small network without batch-dependent layers, for tests of divided batches."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ class Frozen(Tiny):
         for layer in self.modules():
             if isinstance(layer, nn.Dropout):
                 layer.p = 0.0
-            if isinstance(layer, nn.BatchNorm2d):  # statistics of random images, in one go
+            if isinstance(layer, nn.BatchNorm2d):  # statistics of random images
                 layer.momentum = None
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():

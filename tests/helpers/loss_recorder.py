@@ -1,4 +1,4 @@
-"""Writes each step's loss down."""
+"""Record the loss of each step."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import Callback
 
 
 class Losses(Callback):
-    """Adds the loss of each step to a file, a line each, to the last bit."""
+    """Writes the exact loss of each step as a line of a file."""
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)

@@ -1,4 +1,4 @@
-"""Images that are no radiographs of a hand."""
+"""Images that are not hand radiographs."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ Pixels = NDArray[np.uint8]
 
 
 def others(hand: Pixels) -> dict[str, Pixels]:
-    """Return some, by name: gray or in color; one is made of a radiograph [H, W]."""
+    """Return images by name, gray or color; one is derived from a radiograph [H, W]."""
     rng = np.random.default_rng(0)
     return {
         "cat": data.chelsea(),
@@ -25,7 +25,7 @@ def others(hand: Pixels) -> dict[str, Pixels]:
 
 
 def chest() -> np.ndarray:
-    """A drawn chest film: lungs, spine, heart, ribs."""
+    """Return a drawn chest radiograph: lungs, spine, heart, ribs."""
     image = Image.new("L", (512, 512), 30)
     draw = ImageDraw.Draw(image)
     draw.rounded_rectangle((40, 20, 472, 512), 60, fill=150)
@@ -40,14 +40,14 @@ def chest() -> np.ndarray:
 
 
 def photograph(hand: np.ndarray) -> np.ndarray:
-    """A hand as a camera sees it: its outline, skin on a table, no bones."""
+    """Return a drawn photograph of a hand: skin, without bones."""
     soft = np.asarray(Image.fromarray(hand).filter(ImageFilter.GaussianBlur(2))).astype(float)
     skin = 1 / (1 + np.exp(-(soft[:, :, None] - 45) / 6))
     seen = np.array([150, 110, 80]) * (1 - skin) + np.array([224, 172, 140]) * skin
     return (seen + np.random.default_rng(0).normal(0, 5, seen.shape)).clip(0, 255).astype(np.uint8)
 
 
-# Bones as lines: their points in hundredths of the side, and their width.
+# Bones as lines: points in hundredths of the side, and width.
 Line = tuple[tuple[tuple[int, int], ...], int]
 FOOT: list[Line] = [
     *(
@@ -75,7 +75,7 @@ ELBOW: list[Line] = [
 
 
 def bones(lines: list[Line], side: int = 512) -> Pixels:
-    """A drawn film of other bones: soft tissue about them, marrow darker than their walls."""
+    """Return a drawn radiograph of other bones, with soft tissue and darker marrow."""
     film = Image.new("L", (side, side), 12)
     draw = ImageDraw.Draw(film)
     for wider, gray in ((16, 70), (0, 185), (-3, 150)):

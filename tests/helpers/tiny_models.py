@@ -1,4 +1,4 @@
-"""A network of the published one's interface that trains in milliseconds, and a brake."""
+"""Networks, losses and callbacks for tests; they train in milliseconds."""
 
 import resource
 import time
@@ -15,7 +15,7 @@ from boneage_pl.model.input_spec import InputSpec
 
 
 class Tiny(nn.Module):
-    """With dropout, which a resumed run must draw as the uninterrupted one does."""
+    """A network with dropout, whose random numbers a resumed run must reproduce."""
 
     def __init__(self, image_size: int, **_: Any) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Tiny(nn.Module):
 
 
 class Gray(nn.Module):
-    """A network that sees one channel, and returns how likely each of three ages is."""
+    """A network with one input channel that predicts probabilities of three ages."""
 
     def __init__(self, **_: Any) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Ages(nn.Module):
 
 
 class Darker:
-    """An augmentation that makes pixels floating point."""
+    """An augmentation that returns floating-point pixels."""
 
     num_random = 1
 
@@ -72,12 +72,12 @@ class Darker:
 
 
 def natural(images: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
-    """A sampling: as many from a group as it has."""
+    """A sampler that draws each image once."""
     return images * rows // images.sum()
 
 
 class Brake(Callback):
-    """Makes a step take a while."""
+    """Slows steps down."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
@@ -87,7 +87,7 @@ class Brake(Callback):
 
 
 class FullDisk(Callback):
-    """Lets the first process write no large file from the last epoch on."""
+    """Limits the size of files that rank 0 can write in the last epoch."""
 
     def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
         if trainer.is_global_zero and trainer.current_epoch == trainer.max_epochs - 1:
@@ -96,14 +96,14 @@ class FullDisk(Callback):
 
 
 class Keys(Callback):
-    """Print what the random transforms of each validation draw from."""
+    """Prints the keys of each validation's random transforms."""
 
     def on_validation_batch_end(self, *arguments: Any) -> None:
         print("validation keys:", arguments[3]["key"].tolist(), flush=True)
 
 
 class Plain(nn.Module):
-    """A network of a user's own: no backbone, and options of its own kinds."""
+    """A user's network without a backbone and with its own options."""
 
     def __init__(self, image_size: int, layers: int, residual: bool, **_: Any) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class Plain(nn.Module):
 
 
 class Maps(Callback):
-    """Says which checkpoints the process has mapped."""
+    """Prints which checkpoints the process has mapped."""
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if trainer.global_step == 1 or trainer.current_epoch == trainer.max_epochs - 1:

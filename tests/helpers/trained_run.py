@@ -1,4 +1,4 @@
-"""A trained network and its phantoms, trained once for all tests."""
+"""A run of a tiny network on phantoms, trained once for all tests."""
 
 import os
 import shutil
@@ -25,13 +25,13 @@ TRAINING = [
     "data.samples_per_group=16",
     "trainer.max_epochs=3",
     "optimizer.lr=0.001",
-    "trainer.precision=32",  # so that exports, in float32, give its errors to 1e-3 months
+    "trainer.precision=32",  # so that float32 exports agree to 1e-3 months
     f"model._target_={MODEL}",
 ]
 
 
 class Home:
-    """A folder with a trained network and the phantoms of its training."""
+    """A folder with a run and its phantoms."""
 
     def __init__(self, path: Path, forks: Forks) -> None:
         self.path, self.forks = path, forks
@@ -57,12 +57,12 @@ H = TypeVar("H", bound=Home)
 
 
 def home_of(kind: type[H], temporary: pytest.TempPathFactory, forks: Forks) -> H:
-    """Return a home of one's own: a copy of the one that the first caller has trained."""
+    """Return a copy of the run, which the first caller trains."""
     base = temporary.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     trained = shared / "trained"
     with FileLock(shared / "trained.lock"):
-        if not (trained / "done").exists():  # it stays where it is: its record names its images' folder
+        if not (trained / "done").exists():  # not moved, since its metadata have the folder of the images
             trained.mkdir()
             forks.run(*TRAINING, "hydra.run.dir=outputs/a", cwd=trained)
             (trained / "done").touch()

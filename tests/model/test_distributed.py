@@ -11,7 +11,7 @@ def _average(rank: int, folder: Path) -> None:
     distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
     network = nn.Sequential(nn.BatchNorm1d(3, momentum=1.0), nn.BatchNorm1d(3, track_running_stats=False))
     network(torch.load(folder / f"{rank}.pt"))
-    for _ in range(2):  # a second time changes nothing
+    for _ in range(2):  # idempotent
         average_batchnorm_statistics(network)
         torch.save(network[0].state_dict(), folder / f"averaged_{rank}.pt")
     distributed.destroy_process_group()

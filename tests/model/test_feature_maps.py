@@ -1,4 +1,4 @@
-"""Which of a network's maps are looked at: those that all of the image goes through."""
+"""Which feature maps of a network are found: those on the path of the whole image."""
 
 import pytest
 import torch
@@ -26,12 +26,12 @@ def test_layers_of_published_network(side: int, early: tuple[str, int], late: tu
     for found, (name, cells) in ((ood_layer(network, side), early), (gradcam_layer(network, side), late)):
         assert found == f"backbone.{name}"
         assert maps[found] == cells
-    assert not any("branch" in name for name in maps)  # a part of the image's way is not the whole
+    assert not any("branch" in name for name in maps)  # a branch is not the whole path
 
 
 def test_layers_of_custom_network():
     network = Tiny(107).eval()
-    assert ood_layer(network, 107) == "backbone.2"  # one after the other: each is the whole
+    assert ood_layer(network, 107) == "backbone.2"  # in sequence: each is the whole path
     assert gradcam_layer(network, 107) == "backbone.2"
     none = Plain(107, 1, True)
     assert feature_map_sizes(none, 107) == {}
@@ -53,4 +53,4 @@ def test_feature_hook_stores_and_releases():
     assert torch.equal(early.features, kept)
     with FeatureHook(network, "age") as tap, torch.no_grad():
         network(image, male)
-    assert tap.features.numel() == 0  # no map
+    assert tap.features.numel() == 0  # without a feature map

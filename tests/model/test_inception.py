@@ -12,7 +12,7 @@ from boneage_pl.model.input_spec import InputSpec
 
 
 def shapes_of(network: InceptionRegressor, image: torch.Tensor) -> dict[str, tuple[int, ...]]:
-    """Run one image through and return each named layer's output shape."""
+    """Return the output shape of each named layer for one image."""
     shapes: dict[str, tuple[int, ...]] = {}
     layers = {
         "Mixed_7c": network.backbone.Mixed_7c,
@@ -62,9 +62,7 @@ def test_too_small_image_is_refused():
 
 
 def test_sex_changes_output():
-    network = InceptionRegressor(
-        107
-    )  # in training mode, where the features of random weights are of order one
+    network = InceptionRegressor(107)  # in training mode, in which features of random weights have order one
     image = torch.rand(1, 3, 107, 107).expand(2, -1, -1, -1)
     with torch.no_grad():
         girl, boy = network(image, torch.tensor([0.0, 1.0]))
@@ -79,12 +77,12 @@ def test_last_layer_is_float32_under_autocast():
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         months = network(torch.rand(8, 3, 107, 107), torch.ones(8)).squeeze(1)
     assert months.dtype == torch.float32
-    # bfloat16 near 180 has steps of a whole month: every prediction would be one and the same number
+    # bfloat16 has steps of a month near 180, so all predictions would be equal
     assert not torch.equal(months, months.bfloat16().float())
 
 
 def test_imagenet_weights_by_name_and_file_are_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The name finds the file in torch's cache; both are normalized as the weights were trained."""
+    """`imagenet` finds the file in torch's cache; both have the normalization of the weights."""
     original = inception_v3(weights=None, init_weights=False).eval()
     torch.save(original.state_dict(), tmp_path / "x.pth")
     monkeypatch.setattr("boneage_pl.model.inception.fetch_file", lambda *_: tmp_path / "x.pth")

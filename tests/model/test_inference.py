@@ -1,4 +1,4 @@
-"""Several predictions as one."""
+"""Inference and averaging of predictions."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_predictions_use_no_tf32():
 
 
 def test_float64_network_predicts():
-    """Loaded weights keep their type, and images follow it."""
+    """Weights keep their dtype, and images are converted to it."""
     module = InferenceModule(Tiny(64).double(), Compose(), nn.L1Loss()).eval()
     image = torch.randint(0, 256, (2, 64, 64), dtype=torch.uint8)
     with torch.no_grad():

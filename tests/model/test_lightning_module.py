@@ -12,7 +12,7 @@ from boneage_pl.model.lightning_module import BoneAgeModule
 
 
 class Tiny(nn.Module):
-    """The network's interface, with two weights."""
+    """A network with two weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ def loader(n: int = 32, batch_size: int = 8) -> Any:
             male=torch.tensor(float(row % 2)),
             bone_age=torch.tensor(float(10 * row)),
             row=torch.tensor(row),
-            key=torch.tensor(2**52),  # not mirrored
+            key=torch.tensor(2**52),  # without flips
         )
         for row in range(n)
     ]
@@ -76,7 +76,7 @@ def test_training_minimizes_l1():
     fit = trainer(max_epochs=60)
     before = validate(module, loader())["val_mae"]
     fit.fit(module, loader(), loader())
-    # the median of each sex leaves about 80; the untrained network errs by 155
+    # the median of each sex has about 80, the untrained network 155
     assert before > 140
     assert fit.callback_metrics["val_mae"] < 100
     assert float(fit.callback_metrics["train_mae"]) == pytest.approx(

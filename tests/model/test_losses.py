@@ -25,7 +25,9 @@ def test_decode_averages_regression_and_distribution():
 def test_perfect_network_is_unbiased_at_both_ends():
     ages = torch.tensor([1.0, 4.0, 12.0, 120.0, 228.0, 240.0])
     loss = AgeDistributionLoss()
-    labels = -0.5 * ((loss.middles - ages.unsqueeze(1)) / loss.label_sigma) ** 2  # what cross-entropy learns
+    labels = (
+        -0.5 * ((loss.middles - ages.unsqueeze(1)) / loss.label_sigma) ** 2
+    )  # the optimum of cross-entropy
     months = loss.decode_months(torch.cat([ages.unsqueeze(1), labels], 1))
     torch.testing.assert_close(months, ages, atol=0.02, rtol=0)
 

@@ -127,7 +127,10 @@ def options_of(network: nn.Module, **options: Any) -> dict[str, tuple[float, flo
     named = {parameter: name for name, parameter in network.named_parameters()}
     node = OmegaConf.create({"_target_": "torch.optim.AdamW", "lr": 1.0, "weight_decay": 0.1, **options})
     optimizer = build_optimizer_factory(node)(network)
-    assert type(optimizer.state_dict()["param_groups"][0]["betas"]) in (list, tuple)  # none of OmegaConf's
+    assert type(optimizer.state_dict()["param_groups"][0]["betas"]) in (
+        list,
+        tuple,
+    )  # no OmegaConf containers
     return {
         named[parameter]: (group["lr"], group["weight_decay"])
         for group in optimizer.param_groups
@@ -179,7 +182,7 @@ def test_warmup_cosine_keeps_group_ratios():
     first = [one for one, _ in found]
     assert first[:20] == pytest.approx([(k + 1) / 21 for k in range(20)])
     assert first[20] == pytest.approx(1.0)
-    assert first[60] == pytest.approx(0.5)  # half of the way down
+    assert first[60] == pytest.approx(0.5)  # in the middle of the decay
     assert 0 < first[99] < 0.001
     assert sorted(first[20:], reverse=True) == first[20:]
     assert [other for _, other in found] == pytest.approx([one / 10 for one in first])

@@ -1,4 +1,4 @@
-"""Initial weights are found, downloaded, checked, and normalized as they were trained."""
+"""Initial weights are found, downloaded and checked, and images normalized as in their training."""
 
 import argparse
 import hashlib
@@ -35,7 +35,7 @@ def _no_network(*_: Any, **__: Any) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Empty caches, and no network."""
+    """Empty caches without network access."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     for module in ("torch.hub", "boneage_pl.model.backbones"):
@@ -49,12 +49,12 @@ def seen(array: np.ndarray, side: int = 224) -> torch.Tensor:
     half = min(image.size) / 2
     box = (image.width / 2 - half, image.height / 2 - half, image.width / 2 + half, image.height / 2 + half)
     pixels = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box))
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).unsqueeze(0) / 127.5 - 1  # as SYMMETRIC says
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).unsqueeze(0) / 127.5 - 1  # see `SYMMETRIC`
 
 
 @pytest.mark.parametrize("name", sorted(PACKAGES))
 def test_packaged_weights_classify_cat_and_coffee(name: str):
-    """Their names are mapped by order and shape: with the original head they see what ImageNet's do."""
+    """Weights are mapped by order and shape: with the original head they recognize ImageNet's classes."""
     backbone, spec = backbones.create_backbone(name, 3, "imagenet", False, {})
     assert spec == SYMMETRIC
     file = backbones._packaged_file(name)
@@ -79,7 +79,7 @@ def test_pretrained_network_starts_from_package(caplog: pytest.LogCaptureFixture
         assert torch.equal(rebuilt.eval()(image, male), network.eval()(image, male))
 
 
-# Each as its library saves it.
+# In the format of each library.
 WRAPPED: dict[str, Any] = {
     "plain": lambda w: w,
     "parallel": lambda w: {"state_dict": {f"module.{k}": v for k, v in w.items()}},

@@ -1,4 +1,4 @@
-"""Intervals hold what they promise, where there are enough images to say so."""
+"""Prediction intervals have their nominal coverage if there are enough images."""
 
 import logging
 from dataclasses import replace
@@ -31,7 +31,7 @@ class Images(NamedTuple):
 
 
 def images(count: int, seed: int, *, with_std: bool = False) -> Images:
-    """Errors that grow with the age and are twice as large for boys; few are boys, few are old."""
+    """Return errors that grow with age and are twice as large for boys; few are boys, few are old."""
     rng = np.random.default_rng(seed)
     predicted, male = 228 * rng.random(count) ** 1.5, rng.random(count) < 0.3
     std = (2 + predicted / 20) * (1 + male) * rng.uniform(0.5, 2, count)
@@ -54,7 +54,7 @@ def test_coverage_is_level_for_each_sex_and_age(level: float, with_std: bool):
 @pytest.mark.parametrize("with_std", [False, True])
 @pytest.mark.parametrize("count", [20, 99, 150, 400, 700, 1500])
 def test_calibration_images_are_covered_in_each_group(count: int, with_std: bool):
-    """Whatever is merged: each image is judged by a quantile of its own group."""
+    """Each image gets the quantile of its own group, however groups are merged."""
     known = images(count, count, with_std=with_std)
     intervals = known.intervals()
     widths = np.array(
@@ -63,7 +63,7 @@ def test_calibration_images_are_covered_in_each_group(count: int, with_std: bool
             for m, r in zip(known.male, np.digitize(known.predicted, [60, 120, 168]), strict=True)
         ]
     )
-    for width in np.unique(widths):  # of one group
+    for width in np.unique(widths):  # in one group
         assert known.covered(intervals, widths == width) >= 0.9
         assert np.sum(widths == width) >= min(MIN_GROUP, count)
     assert known.covered(intervals) >= 0.9
@@ -85,7 +85,7 @@ def few(*parts: tuple[int, bool, float, float]) -> ConformalIntervals:
 def test_quantile_is_conformal():
     known = Images(np.zeros(99, bool), np.full(99, 10.0), np.arange(1.0, 100))
     assert known.intervals().half_width(10, male=False) == 90  # ⌈100 · 0.9⌉
-    assert known.intervals(0.999).half_width(10, male=False) is None  # none so large is known
+    assert known.intervals(0.999).half_width(10, male=False) is None  # the quantile would be infinite
     assert (
         Images(*(part[:19] for part in known[:3])).intervals().half_width(10, male=False) is None
     )  # too few
@@ -95,7 +95,10 @@ def test_small_group_is_merged():
     intervals = few(
         (MIN_GROUP, False, 30, 5), (20, True, 30, 50), (200, False, 200, 20), (200, True, 200, 30)
     )
-    assert [intervals.half_width(30, male=male) for male in (False, True)] == [50, 50]  # 12 of 120 may be out
+    assert [intervals.half_width(30, male=male) for male in (False, True)] == [
+        50,
+        50,
+    ]  # 12 of 120 may be outside
     assert [intervals.half_width(200, male=male) for male in (False, True)] == [20, 30]
     old = few((200, False, 30, 5), (200, True, 30, 6), (20, False, 200, 50), (20, True, 200, 50))
     assert [old.half_width(200, male=male) for male in (False, True)] == [
@@ -149,7 +152,7 @@ def test_ensemble_mean_is_calibrated(caplog: pytest.LogCaptureFixture):
     below = validated([94.0] * 40, ids, predicted_std=[3.0] * 40)
     found = calibrate([above, below])
     assert found.half_width(100, male=False) == pytest.approx(2.0)
-    # deviations of 3 beside a disagreement of 8 on each side
+    # standard deviations of 3, and means that differ by 8 from their average
     assert found.half_width(100, male=False, std=1.0) == pytest.approx(2 / np.sqrt(3**2 + 8**2))
     assert not caplog.records
     others = validated([94.0] * 40, [f"o{i}" for i in range(40)])

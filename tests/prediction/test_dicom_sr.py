@@ -1,4 +1,4 @@
-"""A report has what was measured, and of the patient what it may."""
+"""Content of structured reports, and which patient data they may have."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from boneage_pl.prediction.types import QUALITY_FLAGS, Prediction
 from tests.helpers.dicom_files import write_dicom
 
 TEXTS = ["AE", "AS", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"]
-GROUPS = (0x0008, 0x0010, 0x0012, 0x0040)  # whose sequences are filled, and with what
+GROUPS = (0x0008, 0x0010, 0x0012, 0x0040)  # sequences that are filled, and their content
 
 
 def predicted(path: Path, **changed: Any) -> Prediction:
@@ -41,9 +41,9 @@ def hand(tmp_path: Path) -> Path:
 
 
 def fill(dataset: Dataset, depth: int = 0) -> None:
-    """Give every element of the standard's that may hold text or a date one, sequences' items too."""
+    """Fill every text and date element of the standard, also in sequences."""
     for tag, (vr, *_, keyword) in DicomDictionary.items():
-        if tag < 0x00080006 or tag >> 16 in (0x0028, 0x7FE0) or not keyword:  # the file's form, the pixels'
+        if tag < 0x00080006 or tag >> 16 in (0x0028, 0x7FE0) or not keyword:  # file format and pixels
             continue
         if depth and tag >> 16 not in GROUPS:
             continue

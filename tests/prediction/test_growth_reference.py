@@ -1,4 +1,4 @@
-"""What a difference between bone age and age is judged by."""
+"""Standard deviation of skeletal age."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from boneage_pl.prediction.growth_reference import skeletal_age_sd
         (120, True, 9.79),
         (120, False, 11.73),
         (3, True, 0.69),
-        (204, True, 13.05),  # the ends are known
+        (204, True, 13.05),  # the ends of the table
         (192, False, 7.31),
         (66, False, (11.65 + 10.23) / 2),  # halfway between five and six years
         (2.9, True, None),

@@ -1,4 +1,4 @@
-"""What a folder has that is no radiograph is counted, and left out."""
+"""Files that are not radiographs are counted and skipped."""
 
 import logging
 import shutil
@@ -16,7 +16,7 @@ OBJECTS = Path(pydicom.__file__).parent / "data" / "test_files"
 
 def test_other_files_and_objects_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     write_dicom(tmp_path / "1.2.840.1", ramp())
-    (tmp_path / "a.png").touch()  # opened later
+    (tmp_path / "a.png").touch()  # opened later by the reader
     for name in ("b.heic", "c.heic", "d.pdf"):
         (tmp_path / name).touch()
     shutil.copy(OBJECTS / "rtplan.dcm", tmp_path / "plan.dcm")

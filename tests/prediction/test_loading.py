@@ -1,4 +1,4 @@
-"""Images are decoded ahead, in order, and never many at once."""
+"""Images are decoded ahead, in order, and with a limit."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What lies outside a cloud of points is distinguished from what is new and lies in it."""
+"""Out-of-distribution points are distinguished from new in-distribution points."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tests.helpers.tiny_models import Ages, Gray
 
 
 def points(count: int, seed: int) -> np.ndarray:
-    """In 40 dimensions, of which few are used much."""
+    """Return points in 40 dimensions with few large variances."""
     rng = np.random.default_rng(seed)
     mix = np.random.default_rng(0).normal(0, 1, (6, 40))
     return (rng.normal(0, 3, (count, 6)) @ mix + rng.normal(0, 0.3, (count, 40)) + 7).astype(np.float32)
@@ -27,7 +27,7 @@ def test_new_points_are_inside_and_others_outside(directions: int):
     rng = np.random.default_rng(4)
     off = new[:500] + rng.normal(0, 1.5, (500, 40)).astype(
         np.float32
-    )  # small beside the spread, but across it
+    )  # small, but orthogonal to the large variances
     assert np.mean(cloud.mahalanobis(off) > cloud.limit) > 0.99
     assert np.median(cloud.mahalanobis(new)) == pytest.approx(1, abs=0.2)
 
@@ -35,7 +35,7 @@ def test_new_points_are_inside_and_others_outside(directions: int):
 @pytest.mark.parametrize("count", [150, 400, 1500])
 def test_limit_lets_97_5_percent_pass_in_19_of_20_fits(count: int):
     limits = np.array([tolerance_limit(np.random.default_rng(k).random(count)) for k in range(2000)])
-    assert 0.94 < np.mean(limits >= 0.975) < 0.985  # a rank is a step: at least 95 %, and little more
+    assert 0.94 < np.mean(limits >= 0.975) < 0.985  # at least 95 %, and little more, since ranks are discrete
     assert tolerance_limit(np.arange(118.0)) == 117
 
 
@@ -59,7 +59,7 @@ def test_detector_round_trips():
     kept = known.to_dict()
     read = OODDetector.from_dict(kept)
     assert (read.orientation == turns).all()
-    del kept["orientation"]  # of a checkpoint from before it was learned
+    del kept["orientation"]  # of an earlier checkpoint without it
     assert not OODDetector.from_dict(kept).flag_features(points(9, 5))["rotated"].any()
     assert (read.features.mahalanobis(points(9, 5)) == known.features.mahalanobis(points(9, 5))).all()
     assert (read.layer, read.scale_range, read.spectrum.limit) == ("layer", (0.5, 1.0), known.spectrum.limit)
@@ -81,7 +81,7 @@ def test_invalid_statistics_are_refused(spoil: str):
 
 
 def test_turned_points_are_told():
-    """Each turn moves what lies where: here, the coordinates by ten."""
+    """Rotations move features: here, the coordinates by ten."""
     where = np.linspace(0, 40, 40, dtype=np.float32)
     turned = [np.roll(points(300, turns) + where, 10 * turns, axis=1) for turns in range(4)]
     features = LowRankGaussian.fit(turned[0], points(300, 9) + where, 6)

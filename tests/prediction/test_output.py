@@ -1,4 +1,4 @@
-"""What people and programs read of a prediction."""
+"""Predictions as text and CSV."""
 
 import doctest
 import errno

@@ -20,7 +20,7 @@ HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 
 def write_tiny(path: Path, **changed: object) -> Tiny:
-    """Write the checkpoint of a network that sees values from -1 to 1."""
+    """Write the checkpoint of a network with inputs from -1 to 1."""
     network = Tiny(107).eval()
     config = {**record(9.0)["config"], "model": TINY}
     weights = {f"inference.network.{name}": value for name, value in network.state_dict().items()}

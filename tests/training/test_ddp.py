@@ -1,4 +1,4 @@
-"""Two CPU processes train as one does: the same step, the same validation, nothing counted twice."""
+"""Training with two CPU processes equals training with one."""
 
 import os
 import subprocess
@@ -16,8 +16,8 @@ from tests.helpers.compare_runs import differing
 from tests.helpers.fork_server import Forks
 from tests.helpers.frozen_bn_model import Frozen
 
-# One batch is the epoch: one step of plain gradient descent. In float64, because in float32 the rounding
-# turns units on and off, and a unit more or less is no rounding any more.
+# One step of plain gradient descent per epoch. In float64, because in float32 rounding
+# switches units on and off, which changes gradients by more than rounding.
 ONE_STEP = [
     *SMALL_PHANTOM,
     "data.samples_per_group=2",
@@ -38,7 +38,7 @@ Train = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def command() -> Callable[..., Result]:
-    """In processes of their own: the first starts the second as it was started."""
+    """In new processes: the first starts the second with the same command."""
     return run_command
 
 
@@ -78,7 +78,7 @@ def test_step_changes_weights(alone: Path):
     torch.manual_seed(1)
     unmoved, moved = Frozen(107).state_dict(), weights_of(alone)
     change = max(float((moved[f"inference.network.{name}"] - unmoved[name]).abs().max()) for name in unmoved)
-    assert 1e-2 < change < 10  # far above the tolerances below, and no other start
+    assert 1e-2 < change < 10  # far above the tolerances below
 
 
 def test_two_processes_make_step_of_one(alone: Path, train: Train):
@@ -120,7 +120,7 @@ def test_indivisible_batch_is_refused(tmp_path: Path, forks: Forks):
 
 @pytest.mark.slow
 def test_full_disk_at_the_end_stops_both_processes(tmp_path: Path, command: Callable[..., Result]):
-    """Only one of them writes, and the other must not wait for it."""
+    """Only rank 0 writes, and rank 1 must not wait for it."""
     own = ["model._target_=tests.helpers.tiny_models.Tiny", "data.batch_size=8", "trainer.max_epochs=2"]
     full = "+callbacks.full._target_=tests.helpers.tiny_models.FullDisk"
     options = [*SMALL_PHANTOM, *DDP, *own, full, "hydra.run.dir=outputs/full"]

@@ -1,4 +1,4 @@
-"""Which epoch is the best."""
+"""The best epoch."""
 
 import math
 

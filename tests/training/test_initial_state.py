@@ -1,4 +1,4 @@
-"""What a run goes on from."""
+"""Initial state of new and resumed runs."""
 
 import os
 from pathlib import Path
@@ -31,7 +31,7 @@ def damage(path: Path) -> None:
 
 
 def test_missing_best_is_made_from_last(tmp_path: Path):
-    """What was left beside it may be a second name of the very file that is copied."""
+    """A leftover temporary file may be a hard link to the copied file."""
     write_checkpoint(tmp_path / LAST, 9.0, 8.0)
     write_checkpoint(tmp_path / BEST, 9.0)
     (tmp_path / "checkpoints" / "best.ckpt.tmp").hardlink_to(tmp_path / LAST)
@@ -70,7 +70,7 @@ def test_unrecoverable_best_is_logged(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 def test_initial_weights_are_no_epoch(tmp_path: Path):
-    """They carry the number of the epoch that begins with them."""
+    """Checkpoints before the first step have the number of the next epoch."""
     write_checkpoint(tmp_path / LAST, 7.0, 9.0)
     write_checkpoint(tmp_path / PREVIOUS)
     history = restored(tmp_path)

@@ -1,4 +1,4 @@
-"""A checkpoint's record of the right kinds and wrong content is refused with the field's name."""
+"""Invalid metadata are rejected with the name of the field."""
 
 from pathlib import Path
 from typing import Any

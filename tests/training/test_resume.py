@@ -1,4 +1,4 @@
-"""A run that was cut off and resumed is the run that it would have been."""
+"""A resumed run equals the uninterrupted run."""
 
 import json
 import signal
@@ -40,7 +40,7 @@ MODERN = [
 
 
 class Home:
-    """A folder to train in, and a process that forks the commands."""
+    """A folder for runs, and the fork server."""
 
     def __init__(self, path: Path, forks: Forks) -> None:
         self.path = path
@@ -51,7 +51,7 @@ class Home:
         return self.forks.run(*arguments, cwd=self.path, check=check)
 
     def cut_off(self, *arguments: str, step: int, by: str = "kill") -> Result:
-        """Start a run, or resume it, and send it a signal before its process's training step `step`."""
+        """Start or resume a run, and send it a signal before training step `step`."""
         plan = json.dumps([("step", step, by)])
         return self.forks.start("boneage_pl", *arguments, cwd=self.path, FAULT_PLAN=plan).wait()
 
@@ -63,7 +63,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Home:
 
 @pytest.fixture(scope="module")
 def v1(home: Home) -> Path:
-    """A run that nothing interrupted."""
+    """Return an uninterrupted run."""
     home.run("+experiment=v1", *TINY, "hydra.run.dir=outputs/v1")
     return home.outputs / "v1"
 
@@ -83,14 +83,14 @@ def test_resume_after_kills_equals_uninterrupted_run(home: Home, v1: Path):
     assert "resuming outputs/killed after 3 of 6 epochs" in result.stdout
     assert differing(home.outputs / "killed", v1) == []
     typed = json.loads((home.outputs / "killed" / "run.json").read_text())["sessions"][-1]["command"]
-    assert "resume=outputs/killed" in typed  # where it lay on this machine is nobody's business
+    assert "resume=outputs/killed" in typed  # local paths differ
     assert (home.outputs / "killed" / "boneage_pl.log").read_text().count("v1: data/phantom") == 3
     assert "not bit-identical" not in result.stdout
 
 
 @pytest.mark.slow
 def test_resume_warns_of_other_threads(home: Home):
-    """PyTorch divides its sums among them, and rounding comes out otherwise."""
+    """The number of threads changes the order of sums, and so the rounding."""
     run = "outputs/threads"
     home.run("+experiment=v1", *TINY, "trainer.max_epochs=1", f"hydra.run.dir={run}")
     before = torch.get_num_threads()
@@ -105,9 +105,11 @@ def test_resume_warns_of_other_threads(home: Home):
 
 def test_resume_keeps_lowered_rate(home: Home, v2: Path):
     rates = {line.split(",")[3] for line in (v2 / "metrics.csv").read_text().splitlines()[1:]}
-    assert len(rates) > 2  # it was lowered more than once
+    assert len(rates) > 2  # reduced more than once
     home.cut_off(*V2, *TINY, "hydra.run.dir=outputs/cut2", step=3 * STEPS + 2)
-    (home.outputs / "v1" / "checkpoints").rename(home.path / "gone")  # its start is not needed any more
+    (home.outputs / "v1" / "checkpoints").rename(
+        home.path / "gone"
+    )  # the warm start's checkpoint is no longer needed
     try:
         home.run("resume=outputs/cut2", OWN)
     finally:
@@ -126,7 +128,7 @@ def test_resume_keeps_schedule_and_augmentation(home: Home):
     rates = [
         line.split(",")[3] for line in (home.outputs / "modern" / "metrics.csv").read_text().splitlines()
     ]
-    assert len(set(rates)) == len(rates)  # another in every epoch
+    assert len(set(rates)) == len(rates)  # different in every epoch
 
 
 def test_resume_after_early_stop_trains_no_further(home: Home):
@@ -158,9 +160,9 @@ def test_signal_stops_after_step_and_resumes(home: Home, v1: Path, by: str, stat
     assert result.returncode == status, result.stderr
     assert "Traceback" not in result.stderr
     assert f"python -m boneage_pl resume=outputs/{name}" in result.stdout
-    assert (home.outputs / name / "metrics.csv").read_text().count("\n") == 3  # no validation after it
+    assert (home.outputs / name / "metrics.csv").read_text().count("\n") == 3  # not validated
     record = (home.outputs / name / ".hydra" / "overrides.yaml").stat().st_mtime_ns
-    result = home.run(*command)  # as a cluster queues it again
+    result = home.run(*command)  # as a cluster requeues it
     assert "after 2 of 6 epochs" in result.stdout
     assert differing(home.outputs / name, v1) == []
     assert (home.outputs / name / ".hydra" / "overrides.yaml").stat().st_mtime_ns == record
@@ -168,7 +170,7 @@ def test_signal_stops_after_step_and_resumes(home: Home, v1: Path, by: str, stat
 
 @pytest.mark.slow
 def test_sweep_run_is_requeued(home: Home):
-    """Slurm starts a sweep's job again in its own folder."""
+    """Slurm requeues a job of a sweep in its folder."""
     sweep = ["-m", "+experiment=v1", "seed=1", *TINY, "hydra.sweep.dir=outputs/sweeps/s"]
     home.cut_off(*sweep, step=2 * STEPS + 2)
     result = home.run(*sweep)
@@ -192,7 +194,7 @@ def test_extended_run_equals_longer_run(home: Home, v1: Path):
     assert result.returncode == 2
     assert "the run is finished" in result.stderr
     more = ["resume=outputs/grown", "trainer.max_epochs=6", OWN]
-    home.cut_off(*more, step=STEPS + 2)  # it is unfinished again, and goes on to six
+    home.cut_off(*more, step=STEPS + 2)  # it continues to six epochs
     home.run("resume=outputs/grown", OWN)
     assert differing(home.outputs / "grown", v1) == []
 
@@ -202,7 +204,7 @@ def test_damaged_last_falls_back_to_previous(home: Home, v1: Path):
     home.cut_off(*command, step=3 * STEPS + 2)
     last = home.outputs / "damaged" / "checkpoints" / "last.ckpt"
     content = bytearray(last.read_bytes())
-    last.unlink()  # it may have a second name
+    last.unlink()  # may be a hard link
     middle = len(content) // 2
     content[middle : middle + 100] = bytes(100)  # longer than the padding between tensors
     last.write_bytes(content)

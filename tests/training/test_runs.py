@@ -22,7 +22,7 @@ def make_run(folder: Path, experiment: str, age: int, best: bool = True) -> Path
 
 def test_checkpoint_is_found_by_path_folder_or_experiment(tmp_path: Path):
     make_run(tmp_path / "v1" / "old", "v1", age=2)
-    new = make_run(tmp_path / "here", "v1", age=1)  # wherever the run was put
+    new = make_run(tmp_path / "here", "v1", age=1)  # in any folder
     make_run(tmp_path / "v1" / "broken", "v1", age=0, best=False)
     make_run(tmp_path / "v2" / "newer", "v2", age=0)
     best = new / "checkpoints" / "best.ckpt"
@@ -67,7 +67,7 @@ def test_checkpoint_at_root_has_folder():
 
 
 def test_empty_name_is_refused(tmp_path: Path):
-    """As in `ckpt=`, where a shell's variable was empty."""
+    """As with an empty shell variable."""
     with pytest.raises(BoneAgeError, match=r"^ckpt=: the folder has no"):
         find_checkpoint("", tmp_path)
 

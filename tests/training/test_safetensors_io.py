@@ -1,4 +1,4 @@
-"""Weights that are shared hold what their checkpoint holds, and nothing of the machine they come from."""
+"""Shared weights have the checkpoint's content without local paths."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_weights_round_trip(tmp_path: Path):
 
 def test_float16_weights_load_as_float32(tmp_path: Path):
     network = Tiny(107)
-    with torch.no_grad():  # beyond what float16 holds, as BatchNorm's variances are after a long training
+    with torch.no_grad():  # beyond float16's range, like BatchNorm variances after a long training
         first = next(p for p in network.parameters() if p.ndim == 1)
         first[0] = 1e5
     share(tmp_path / "whole.safetensors", network)

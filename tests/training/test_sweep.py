@@ -78,7 +78,7 @@ def test_refused_run_keeps_earlier_runs(tmp_path: Path, command: Callable[..., R
 
 @pytest.mark.slow
 def test_refused_sweep_changes_nothing(tmp_path: Path, command: Callable[..., Result]):
-    """Neither of a run that is there, nor of what the sweep was."""
+    """Neither an existing run nor the sweep's files change."""
     sweep = ["-m", "+experiment=v1", *TINY, "hydra.sweep.dir=outputs/sw", "seed=1"]
     command(*sweep, "optimizer.lr=0.0001", cwd=tmp_path)
     folder = tmp_path / "outputs" / "sw"

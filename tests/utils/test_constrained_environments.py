@@ -1,4 +1,4 @@
-"""Machines as containers and clusters have them: full shared memory, nameless users, many processes."""
+"""Containers and clusters: full shared memory, users without a name, many processes."""
 
 import os
 import subprocess
@@ -72,9 +72,9 @@ print(os.environ["LOGNAME"])
     ],
 )
 def test_script_without_main_guard_fails_clearly(tmp_path: Path, work: str):
-    """Processes that are started import it, and would do its work again: for ever, waiting for each other.
+    """Started processes import the script; without a guard they would run it again and deadlock.
 
-    This is what `BoneAgeDataModule` does with `prepare` and without, in a script that need not import torch.
+    As `BoneAgeDataModule` does with and without a cache, but without importing torch.
     """
     write_rsna(tmp_path / "data", balanced_table(6))
     code = """

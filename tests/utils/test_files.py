@@ -46,7 +46,7 @@ def test_free_space_is_summed_by_disk(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_write_text_keeps_file_on_error(tmp_path: Path):
     write_text(tmp_path / "note", "old")
-    (tmp_path / "note.tmp").mkdir()  # in the way
+    (tmp_path / "note.tmp").mkdir()  # blocked
     with pytest.raises(BoneAgeError, match="cannot be written"):
         write_text(tmp_path / "note", "new")
     assert (tmp_path / "note").read_text() == "old"
@@ -58,7 +58,7 @@ def test_only_disk_errors_are_translated(tmp_path: Path):
 
 
 def test_atomic_write_ignores_leftover_link(tmp_path: Path):
-    """Cut off there, it may be a hard link to a file that must stay as it is."""
+    """A leftover may be a hard link to a file that must not change."""
     other = tmp_path / "last.ckpt"
     other.write_text("the newest state")
     (tmp_path / "best.ckpt.tmp").hardlink_to(other)
@@ -93,7 +93,7 @@ def test_atomic_write_flushes_before_replace(tmp_path: Path, monkeypatch: pytest
 
 
 def test_folder_that_may_not_be_entered_is_refused(monkeypatch: pytest.MonkeyPatch):
-    """Simulated: an administrator, as in a container, may enter all."""
+    """Simulated, since root may enter all folders."""
     monkeypatch.setattr(Path, "lstat", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
     with pytest.raises(BoneAgeError, match=r"^/hidden/a\.ckpt: Permission denied"):
         expand_path("/hidden/a.ckpt")

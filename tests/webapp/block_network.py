@@ -1,4 +1,4 @@
-"""Runs the page where no other machine can be reached; the file `OFFLINE` gets the names of those called."""
+"""Run the page without network access; requested host names are written to the file `OFFLINE`."""
 
 import os
 import runpy

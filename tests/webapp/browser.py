@@ -1,4 +1,4 @@
-"""A real browser, which sees the page as a person does and records what it requests."""
+"""A real browser that records requests."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ DESKTOP, PHONE = (1200, 900), (390, 844)
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Start Chromium; where there is none, a person's tests go on without, and CI's fail."""
+    """Start Chromium; without it, tests are skipped locally and fail in CI."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         assert not os.environ.get("CI"), "no Chromium is installed"
@@ -33,7 +33,7 @@ def chromium() -> Iterator[Browser]:
 def opened(
     browser: Browser, url: str, size: tuple[int, int] = DESKTOP, *, dark: bool = False
 ) -> Iterator[Page]:
-    """Open the page; in the end it has requested nothing elsewhere, run nobody's script, and kept nothing."""
+    """Open the page; afterwards, check that it made no foreign requests and stored nothing."""
     view = {"width": size[0], "height": size[1]}
     context = browser.new_context(
         viewport=view, color_scheme="dark" if dark else "light", accept_downloads=True

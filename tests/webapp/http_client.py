@@ -1,4 +1,4 @@
-"""Somebody who talks to the page without a browser."""
+"""An HTTP client of the page."""
 
 import json
 import socket
@@ -12,14 +12,14 @@ ONE, MANY = "on_upload", "on_click"
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
 class Caller:
-    """Somebody who uploads and predicts by HTTP, as the page's script does."""
+    """Uploads and predicts by HTTP, like the page's script."""
 
     def __init__(self, url: str) -> None:
         self.http = httpx.Client(base_url=url, timeout=120)
@@ -29,7 +29,7 @@ class Caller:
         return self.http.post("/gradio_api/upload", files=[("files", file) for file in files])
 
     def call(self, function: str, data: Sequence[Any]) -> Any:
-        """Return what a function of the page gives for values of its components; `None` where it refuses."""
+        """Return the result of a function of the page for component values; `None` if it is rejected."""
         session = uuid.uuid4().hex
         order = {"fn_index": self.calls[function], "data": list(data), "session_hash": session}
         joined = self.http.post("/gradio_api/queue/join", json=order)
@@ -41,12 +41,12 @@ class Caller:
         raise AssertionError("no result")
 
     def one(self, name: str, content: bytes, sex: str = "F") -> str:
-        """Return what the page says of an image."""
+        """Return the page's HTML for an image."""
         (path,) = self.upload((name, content)).json()
         return self.call(ONE, [named(path, name), None, sex, "", "", ""])[-1]
 
     def many(self, *files: tuple[str, bytes], sex: str = "unknown") -> str:
-        """Return the table of several."""
+        """Return the page's table for several images."""
         paths = self.upload(*files).json()
         dropped = [named(path, name) for path, (name, _) in zip(paths, files, strict=True)]
         return self.call(MANY, [dropped, sex])[-1]

@@ -1,4 +1,4 @@
-"""The page as it is served."""
+"""The server as a subprocess."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from tests.webapp.http_client import free_port
 
 
 class Served:
-    """A page that runs."""
+    """A running server."""
 
     def __init__(self, home: Home, *options: str) -> None:
         self.folder = home.path / "tmp"
@@ -31,11 +31,11 @@ class Served:
             time.sleep(0.05)
 
     def uploads(self) -> list[Path]:
-        """What lies on the disk."""
+        """Return the files on the disk."""
         return [path for path in self.folder.rglob("*") if path.is_file()]
 
     def memory(self) -> int:
-        """Bytes that the process holds."""
+        """Return the memory of the process in bytes."""
         pages = Path(f"/proc/{self.running.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
@@ -43,8 +43,8 @@ class Served:
         self.running.send_signal(signal.SIGINT)
         result = self.running.wait(60)
         assert result.returncode == 0, result.stderr
-        assert "the page failed" not in result.stderr, result.stderr  # a fault of ours
-        assert list(self.folder.iterdir()) == []  # nothing of it stays
+        assert "the page failed" not in result.stderr, result.stderr  # an unexpected error
+        assert list(self.folder.iterdir()) == []  # nothing is left
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The REST API, by a client over HTTP."""
+"""The REST API over HTTP."""
 
 import base64
 import random
@@ -81,7 +81,7 @@ def test_dicom_gives_sex_and_structured_report(client: httpx.Client, tmp_path):
     assert item["sex"] == "F"
     assert item["chronological_age"] == pytest.approx(120, abs=0.1)
     response = predict(client, file, accept="application/dicom")
-    if "out_of_distribution" in item["flags"]:  # which is not reported as a measurement
+    if "out_of_distribution" in item["flags"]:  # not reported as a measurement
         assert response.status_code == 422
         assert "out_of_distribution" in response.json()["detail"]
     else:
@@ -123,7 +123,7 @@ def test_limits_and_token_hold(client: httpx.Client):
     assert client.post("/api/v1/predict", content=chunks(), headers=head).status_code == 413
     assert client.post("/api/v1/predict", json={"files": []}).status_code == 415
     assert predict(client).status_code == 415
-    assert client.get("/").status_code == 404  # no page
+    assert client.get("/").status_code == 404  # without the page
     for header in ({}, {"Authorization": "Bearer secrets"}):
         bare = httpx.Client(base_url=client.base_url, headers=header)
         assert bare.get("/api/v1/model").status_code == 401
@@ -162,7 +162,7 @@ def test_concurrent_clients_get_their_own(home: Home, client: httpx.Client):
 def test_killed_clients_leave_nothing(client: httpx.Client):
     head = "POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer 1234\r\n"
     head += "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000000\r\n\r\n--x\r\n"
-    for _ in range(40):  # more than are served at a time
+    for _ in range(40):  # more than the limit
         with socket.create_connection((client.base_url.host, client.base_url.port)) as cut_short:
             cut_short.sendall(head.encode() + bytes(10_000))
     until = time.monotonic() + 30
@@ -177,7 +177,7 @@ def test_hostile_files_are_items_with_errors(home: Home):
     good = (home.images / "7.png").read_bytes()
     with served(home, "page=false") as site:
         client = httpx.Client(base_url=site.url, timeout=120)
-        for _ in range(20):  # as much as it holds in use
+        for _ in range(20):  # memory in normal use
             predict(client, ("good.png", good), sex="F")
         before = site.memory()
         for n in range(200):
@@ -190,7 +190,7 @@ def test_hostile_files_are_items_with_errors(home: Home):
 
 
 def test_reverse_proxy_may_serve_it_under_a_path(home: Home):
-    """One that strips the path: the page and the description name it, and all is there without it."""
+    """A proxy strips the prefix, which page and API description contain."""
     with served(home, "root_path=/boneage", "allowed_hosts=127.0.0.1") as site:
         client = httpx.Client(base_url=site.url, timeout=60)
         assert client.get("/openapi.json").json()["servers"] == [{"url": "/boneage"}]

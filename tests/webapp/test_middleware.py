@@ -1,4 +1,4 @@
-"""The filter before the server lets through what the page and the API need, and nothing else."""
+"""The request filter allows only what page and API need."""
 
 import asyncio
 import base64
@@ -42,7 +42,7 @@ def fetch(
     uploaded: list[str] | None = None,
     **headers: str,
 ) -> tuple[int, Any]:
-    """Return status and body of a request that comes in parts."""
+    """Return status and body for a request in several parts."""
     parts = [{"type": "http.request", "body": part, "more_body": True} for part in body]
     parts[-1]["more_body"] = False
     sent: list[Any] = []
@@ -106,10 +106,10 @@ def test_bodies_are_limited_as_they_arrive(tmp_path: Path, path: str, most: int)
         return fetch(path, "POST", uploads=Uploads(tmp_path), body=[bytes(MB)] * megabytes, **headers)
 
     assert post(most)[0] == 200
-    status, problem = post(most + 1)  # chunked: nobody says how long it is
+    status, problem = post(most + 1)  # chunked, without a length
     assert status == 413
     assert "at most 2 MB" in problem["detail"]
-    assert post(most + 1, content_length="10")[0] == 413  # it lies
+    assert post(most + 1, content_length="10")[0] == 413  # a wrong length
     assert post(1, content_length=str(10 * MB))[0] == 413
 
 
@@ -117,7 +117,7 @@ def test_uploads_get_places_of_their_own(tmp_path: Path):
     uploads = Uploads(tmp_path)
     paths = []
     shared = tmp_path / "checksum" / "x.png"
-    for _ in range(2):  # of two visitors, whose files Gradio stores under one name
+    for _ in range(2):  # of two clients, whose files Gradio stores under one name
         shared.parent.mkdir()
         shared.write_bytes(b"x")
         paths += fetch("/gradio_api/upload", "POST", uploads=uploads, uploaded=[str(shared)])[1]

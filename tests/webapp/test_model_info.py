@@ -1,4 +1,4 @@
-"""What the page says of its model names no child and shows none."""
+"""The page's model information contains no ids and no radiographs."""
 
 from pathlib import Path
 from types import SimpleNamespace

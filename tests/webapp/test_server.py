@@ -1,4 +1,4 @@
-"""Where the server listens."""
+"""The server's address."""
 
 import socket
 
@@ -9,7 +9,7 @@ from boneage_pl.webapp.server import bind
 
 
 def test_socket_is_known_to_be_of_tcp():
-    """For others asyncio does not switch Nagle's delay off, and each response takes 40 ms more."""
+    """asyncio disables Nagle's delay only for these; else each response takes 40 ms more."""
     with bind("127.0.0.1", None) as bound:
         assert bound.proto == socket.IPPROTO_TCP
 

@@ -1,4 +1,4 @@
-"""What waits together is predicted together, and one fault is nobody else's."""
+"""Queued requests are predicted in one batch, and an error affects only its own request."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -12,11 +12,11 @@ from boneage_pl.webapp.service import PredictionService
 
 
 class Panic(BaseException):
-    """What a decoder written in another language may raise."""
+    """Like the panic of a decoder in another language."""
 
 
 class Model:
-    """Predicts an image's number as months, and panics at "bad"."""
+    """Predicts an image's number as months; panics at "bad"."""
 
     def __init__(self, seconds: float = 0) -> None:
         self.batches: list[int] = []
@@ -46,7 +46,7 @@ def test_fault_is_raised_where_it_belongs_and_others_are_predicted():
     with ThreadPoolExecutor(len(names)) as people:
         found = list(people.map(one, names))
     assert found == ["panic" if name == "bad" else float(name) for name in names]
-    assert one("7") == 7  # its thread goes on
+    assert one("7") == 7  # the thread continues
 
 
 def test_long_lists_take_turns():
@@ -58,7 +58,7 @@ def test_long_lists_take_turns():
 
 
 def test_clients_that_were_served_together_share_the_next_batch_too(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("boneage_pl.webapp.service._MAX_WAIT", 1)  # however slow the machine
+    monkeypatch.setattr("boneage_pl.webapp.service._MAX_WAIT", 1)  # on any machine
     model: Any = Model(seconds=0.05)
     service = PredictionService(model, 0.9)
 
@@ -69,5 +69,5 @@ def test_clients_that_were_served_together_share_the_next_batch_too(monkeypatch:
     with ThreadPoolExecutor(8) as people:
         list(people.map(client, range(8)))
     assert sum(model.batches) == 40
-    # without waiting, one client alone and the seven others would take turns
+    # without waiting, one client would alternate with the seven others
     assert model.batches.count(1) <= 2, model.batches

@@ -30,7 +30,7 @@ def test_stored_file_goes_when_nothing_arrives(uploads: Uploads):
     with uploads.arriving():
         with uploads.arriving():
             first = Path(uploads.claim(str(shared)))
-        second = Path(uploads.claim(str(shared)))  # of a visitor with the same file
+        second = Path(uploads.claim(str(shared)))  # of a client with the same file
     assert not shared.exists()
     assert first != second
     assert uploads.contains(first)
@@ -55,7 +55,7 @@ def test_only_uploads_are_tracked(uploads: Uploads, tmp_path_factory: pytest.Tem
 
 
 def test_abandoned_upload_expires(uploads: Uploads):
-    half = uploads.folder / "tmp123"  # of an upload that was too large
+    half = uploads.folder / "tmp123"  # of a rejected upload
     half.write_bytes(b"half")
     queued = Path(uploads.claim(str(uploads.folder / "abc" / "x.png")))
     shutil.rmtree(uploads.folder / "abc")
@@ -125,7 +125,7 @@ def test_ttl_cache_keeps_used_items():
 def test_ttl_cache_drops_oldest():
     cache: TTLCache[int] = TTLCache()
     keys = [cache.put(n) for n in range(_MAX_ITEMS)]
-    assert cache.get(keys[0]) == 0  # it was used
+    assert cache.get(keys[0]) == 0  # used in the meantime
     cache.put(-1)
     assert cache.get(keys[0]) == 0
     assert cache.get(keys[1]) is None

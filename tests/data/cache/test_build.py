@@ -1,4 +1,4 @@
-"""The image cache: what it holds, when it is built anew, and that nothing wrong is ever read from it."""
+"""The image cache: its content, when it is rebuilt, and that damaged or outdated images are never read."""
 
 import errno
 import os
@@ -58,7 +58,7 @@ def command(root: Path, *options: str, **settings: Any) -> subprocess.Popen[str]
 
 
 def built(root: Path) -> list[str]:
-    """Return the names of the files in the cache's folder but locks."""
+    """Return the names of the files in the cache's folder, without locks."""
     return sorted(path.name for path in (root / "prepared").iterdir() if path.suffix != ".lock")
 
 
@@ -131,7 +131,7 @@ def test_prepare_rebuilds_damaged_pixels(root: Path):
     good = path.read_bytes()
     path.write_bytes(good[:5000] + bytes([good[5000] ^ 1]) + good[5001:])
     cached(root)
-    assert path.read_bytes() != good  # training does not read every byte
+    assert path.read_bytes() != good  # training does not verify pixels
     cached(root, verify=True)
     assert path.read_bytes() == good
 
@@ -163,7 +163,7 @@ def test_killed_build_costs_a_rebuild(tmp_path: Path):
     root = tmp_path / "data"
     write_rsna(root, pd.DataFrame({"id": range(1, 161), "boneage": 50, "male": True}))
     pixels = np.random.default_rng(0).integers(0, 256, (600, 500), dtype=np.uint8)
-    for i in range(1, 161):  # large enough to be caught half-way
+    for i in range(1, 161):  # large enough to be interrupted
         Image.fromarray(pixels).save(root / FOLDER / f"{i}.png", compress_level=0)
     running = command(root)
     begun = cache_file(root).with_suffix(".npy.tmp")
@@ -202,7 +202,7 @@ def test_unreadable_images_are_listed_and_others_cached(root: Path):
 
 def test_missing_image_does_not_affect_others(root: Path):
     table = read_table(root)
-    (root / FOLDER / "3.png").unlink()  # gone after the table was read
+    (root / FOLDER / "3.png").unlink()  # deleted after the table was read
     first = build_cache(table, root, cache_file(root), SIZE)
     written = first.path.stat().st_ino
     again = build_cache(table, root, cache_file(root), SIZE)
@@ -265,7 +265,7 @@ def test_invalid_data_numbers_are_refused(root: Path, option: str):
 
 
 def wide_data(root: Path, most: dict[str, int]) -> Path:
-    """Write a data set whose images are 16-bit PNGs; their largest values by id."""
+    """Write a data set of 16-bit PNGs with these largest values by id."""
     write_rsna(root, pd.DataFrame([(i, 30, True) for i in most], columns=["id", "boneage", "male"]))
     for i, largest in most.items():
         values = np.random.default_rng(int(i)).permutation(np.linspace(0, largest, 50 * 40)).reshape(50, 40)
@@ -327,7 +327,9 @@ def test_bright_image_does_not_rescale_others(tmp_path: Path):
     bright = cached(wide_data(tmp_path / "two", most | {"10": 65535}))
     assert np.array_equal(bright.read(list(most)), one)
     assert bright.read(["10"]).max() > 240
-    assert one[-1].max() == pytest.approx(2000 / 16, abs=8)  # a darker one stays darker: it is of their kind
+    assert one[-1].max() == pytest.approx(
+        2000 / 16, abs=8
+    )  # a darker image of the same bit depth stays darker
 
 
 def test_bit_depth_is_estimated_for_data_set():
@@ -338,5 +340,5 @@ def test_bit_depth_is_estimated_for_data_set():
     assert effective_bits(0, [12]) == 0
     assert effective_bits(9, [12]) == 12
     assert effective_bits(16, [12]) == 16
-    assert effective_bits(12, [16]) == 12  # 16 gray levels would be left
+    assert effective_bits(12, [16]) == 12  # only 16 gray levels would remain
     assert effective_bits(14, [16]) == 16

@@ -1,4 +1,4 @@
-"""PNG, JPEG, TIFF and what else Pillow reads become the published tensors, from files and from memory."""
+"""Decoding of image files and images in memory, and equality with the published tensors."""
 
 import zlib
 from io import BytesIO
@@ -45,7 +45,7 @@ def reason(content: bytes) -> str:
 
 
 def published(size: int) -> v2.Compose:
-    """The pipeline as the description prints it, for any size, without the flip."""
+    """Return the published transforms, for any size, without the flip."""
     return v2.Compose(
         [
             v2.Resize(size),
@@ -85,12 +85,12 @@ def test_cached_pixels_equal_torchvision_resize_and_crop(shape: tuple[int, int])
 GRAY, RGB = Image.fromarray(noise(140, 150)), Image.fromarray(noise(140, 150, 3))
 LOWER_HALF = Image.fromarray(np.repeat(np.uint8([0, 255]), 70)[:, None].repeat(150, 1))
 BLACK = Image.new("RGB", RGB.size)
-MODES = {  # what is stored, and the gray values that a person sees
+MODES = {  # stored image, and expected gray values
     "RGB": (RGB, RGB.convert("L")),
     "palette": (RGB.quantize(64), RGB.quantize(64).convert("RGB").convert("L")),
     "alpha": (
         Image.merge("RGBA", [*RGB.split(), LOWER_HALF]),
-        Image.composite(RGB, BLACK, LOWER_HALF).convert("L"),  # what is transparent is not seen
+        Image.composite(RGB, BLACK, LOWER_HALF).convert("L"),  # transparent pixels become black
     ),
     "gray alpha": (Image.merge("LA", [GRAY, Image.new("L", GRAY.size, 255)]), GRAY),
     "16 bit": (Image.fromarray(np.asarray(GRAY).astype(np.uint16) * 257), GRAY),
@@ -126,7 +126,7 @@ def jpeg(image: Image.Image, *segments: tuple[int, bytes]) -> bytes:
 
 SMALL = Image.fromarray(noise(40, 40))
 UPRIGHT = Image.Exif()
-UPRIGHT[0x0112] = 6  # stored lying on its side
+UPRIGHT[0x0112] = 6  # stored rotated by 90°
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_16_bit_gray_is_read_alike_from_everywhere(most: int):
 def test_signed_values_begin_at_their_least():
     values = ramp().astype(np.int16) - 1000
     expected = np.asarray(load_radiograph(ramp()).image)
-    offset = (ramp().astype(np.uint16) + np.uint16(2**15)).astype(np.uint16)  # with 2¹⁵ added
+    offset = (ramp().astype(np.uint16) + np.uint16(2**15)).astype(np.uint16)  # with an offset of 2¹⁵
     for content in (imagecodecs.tiff_encode(values), encode(Image.fromarray(offset), "PNG")):
         assert (gray(content) == expected).all()
     assert (np.asarray(load_radiograph(values).image) == expected).all()

@@ -1,4 +1,4 @@
-"""DICOM files become the image that a viewer shows, and nobody's name."""
+"""DICOM files are rendered as a viewer would, and identifying tags are dropped."""
 
 import logging
 import sys
@@ -68,7 +68,7 @@ def test_transfer_syntaxes_decode_alike(tmp_path: Path, syntax: str, photometric
     if photometric == "MONOCHROME1":
         expected = 255 - expected
     off = np.abs(gray(path) - expected)
-    assert off.max() <= (2 if syntax == "JPEG Extended" else 1)  # rounding one way or the other
+    assert off.max() <= (2 if syntax == "JPEG Extended" else 1)  # rounding
     assert off.mean() < (0.6 if syntax == "JPEG Extended" else 0.01)
 
 
@@ -120,8 +120,8 @@ def test_pydicom_test_files_are_read_or_refused(monkeypatch: pytest.MonkeyPatch)
     assert "cut short" in refused["MR_truncated.dcm"]
     same = [gray(f) for f in files if f.name.startswith("MR_small") and "truncated" not in f.name]
     assert len(same) == 8
-    assert all((other == same[0]).all() for other in same)  # one image in eight ways
-    assert not logged.buffer  # pydicom's may quote tags
+    assert all((other == same[0]).all() for other in same)  # the same image in eight encodings
+    assert not logged.buffer  # pydicom's messages may quote tags
 
 
 # window, tables, padding, shutter
@@ -133,7 +133,7 @@ def test_window_maps_ends_to_black_and_white(tmp_path: Path):
     assert (windowed[VALUES > 1250] == 255).all()
     middle = (VALUES > 800) & (VALUES < 1200)
     assert np.abs(windowed[middle] - (VALUES[middle] - 750) / 499 * 255).max() <= 1
-    for center, width in (1000, 500), ([1000, 50], [500, 10]):  # of several the first
+    for center, width in (1000, 500), ([1000, 50], [500, 10]):  # the first of several
         assert (shown(tmp_path, WindowCenter=center, WindowWidth=width) == windowed).all()
     rescaled = {"RescaleSlope": 2, "RescaleIntercept": -100}
     real = shown(tmp_path, WindowCenter=1900, WindowWidth=999, **rescaled)
@@ -177,7 +177,7 @@ INVERSE = np.arange(4095, -1, -1, dtype=np.uint16)
 
 @pytest.mark.parametrize("bits", [12, 16])
 def test_voi_lut_uses_its_own_bits(tmp_path: Path, bits: int):
-    """Some write 12 bits into a table that says 16."""
+    """Some files declare tables of 16 bits but use 12."""
     given = {"VOILUTSequence": table(INVERSE, bits), "WindowCenter": 5, "WindowWidth": 5}
     assert np.abs(shown(tmp_path, **given) - (255 - to_8(VALUES, 4095))).max() <= 1
 
@@ -320,7 +320,7 @@ def test_private_transfer_syntax_is_named(tmp_path: Path):
     [("JPEG lossless", b"\xff\xc3", 5, b"\xff" * 4), ("JPEG-LS", b"\xff\xf7", 5, b"\xff" * 4)],
 )
 def test_huge_frame_claim_is_refused(tmp_path: Path, syntax: str, marker: bytes, at: int, size: bytes):
-    """A decoder would make room for it."""
+    """A decoder would allocate that size."""
     content = bytearray(write_dicom(tmp_path / "a.dcm", VALUES, syntax).read_bytes())
     start = content.rindex(marker) + at
     content[start : start + len(size)] = size
@@ -328,7 +328,7 @@ def test_huge_frame_claim_is_refused(tmp_path: Path, syntax: str, marker: bytes,
 
 
 def test_damaged_rle_runs_are_refused(tmp_path: Path):
-    """Its decoder panics where a run leads out of the image, which is no `Exception` of Python's."""
+    """The RLE decoder panics, which is not an `Exception`, if a run exceeds the image."""
     content = write_dicom(tmp_path / "a.dcm", VALUES, "RLE").read_bytes()
     start = content.index(b"\xfe\xff\x00\xe0")
     refused = 0
@@ -358,7 +358,7 @@ def test_objects_without_image_are_told_by_class(tmp_path: Path):
 def test_missing_library_names_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = write_dicom(tmp_path / "a.dcm", VALUES, "JPEG 2000")
     with monkeypatch.context() as patch:
-        patch.setattr(JPEG2000LosslessDecoder, "_available", {})  # as without the plugins
+        patch.setattr(JPEG2000LosslessDecoder, "_available", {})  # as if no plugin were installed
         patch.setitem(sys.modules, "imagecodecs", None)
         assert "JPEG 2000" in reason(path.read_bytes())
         assert "to decode it, pip install 'boneage_pl[dicom]'" in reason(path.read_bytes())
@@ -375,7 +375,7 @@ def test_missing_library_names_extra(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({}, 120.02),
         ({"PatientBirthDate": None, "PatientAge": "007Y"}, 84),
         ({"StudyDate": "20090301", "PatientAge": "030M"}, 30),  # before birth
-        ({"PatientBirthDate": "2010.03.01"}, 120.02),  # as ACR-NEMA wrote it
+        ({"PatientBirthDate": "2010.03.01"}, 120.02),  # ACR-NEMA's format
         ({"PatientBirthDate": "2010-03-01"}, 120.02),
         ({"PatientBirthDate": "2010/03/01"}, 120.02),
         ({"StudyDate": "", "AcquisitionDate": "20200301"}, 120.02),

@@ -44,7 +44,7 @@ def test_resize_accepts_any_shape(shape: tuple[int, int], fit: str):
 @pytest.mark.parametrize("size", [(300, 200), (200, 300), (200, 200)])
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 def test_visible_box_matches_pixels(size: tuple[int, int], fit: str):
-    """Each pixel's value is how far along the longer side it lies."""
+    """Pixel values encode the position along the longer side."""
     width, height = size
     along = np.linspace(0, 255, max(size))
     pixels = np.tile(along, (min(size), 1)) if width >= height else np.tile(along[:, None], (1, width))
@@ -54,7 +54,7 @@ def test_visible_box_matches_pixels(size: tuple[int, int], fit: str):
     start, length = (left, wide) if width >= height else (top, high)
     assert shown[50, 99] == pytest.approx(255 * (start + length), abs=3)
     assert shown[50, 0] == pytest.approx(255 * start, abs=3)
-    assert {left, top} >= {0.0}  # of the other side all is shown
+    assert {left, top} >= {0.0}  # the other side is not cropped
     assert max(wide, high) == 1
 
 
@@ -74,6 +74,6 @@ def test_resampling_methods_differ_when_reducing_only():
     published = ResizeSpec(50).apply(image).astype(int)
     for resampling in ("lanczos", "plain"):
         other = ResizeSpec(50, resampling=resampling).apply(image).astype(int)
-        assert 0 < np.abs(other - published).max() < 8  # it is a smooth image
+        assert 0 < np.abs(other - published).max() < 8  # for a smooth image
     enlarged = ResizeSpec(300, resampling="plain").apply(image).astype(int) - ResizeSpec(300).apply(image)
-    assert np.abs(enlarged).max() <= 2  # two ways of rounding
+    assert np.abs(enlarged).max() <= 2  # differences in rounding

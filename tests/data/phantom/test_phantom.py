@@ -30,9 +30,9 @@ def pixels(age: float, male: bool = True, index: int = 0, seed: int = 0, size: i
 
 
 def carpal_area(age: float, male: bool) -> float:
-    """Area of the carpal bones and the sesamoid (mm²), for an average build."""
+    """Return the area of the carpal bones and the sesamoid (mm²), for an average build."""
     skeleton = build_skeleton(age, male, HandVariation(rng_for(0, 0, BUILD)))
-    outlines = [s.points for s in skeleton.shapes if s.layer > 0][::2]  # outline, then inside, of each bone
+    outlines = [s.points for s in skeleton.shapes if s.layer > 0][::2]  # outline and inside of each bone
     return sum(
         abs(np.sum(p[:, 0] * np.roll(p[:, 1], 1) - p[:, 1] * np.roll(p[:, 0], 1))) / 2 for p in outlines
     )
@@ -212,11 +212,11 @@ def test_many_images_use_several_processes(tmp_path: Path) -> None:
 def write_small(root: Path) -> None:
     generate_if_missing(
         partial(write_phantom, count=60, seed=0, size=32, workers=1), root
-    )  # as every command does
+    )  # as all commands do
 
 
 def test_concurrent_writes_agree(tmp_path: Path) -> None:
-    """One draws while the other waits: their unfinished files would have one name."""
+    """One process draws while the other waits, since their temporary files have the same names."""
     write_small(tmp_path / "alone")
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         list(pool.map(write_small, [tmp_path / "shared"] * 2))

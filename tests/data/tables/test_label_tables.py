@@ -1,4 +1,4 @@
-"""Label tables as people bring them: what is read, and which option an error names."""
+"""Label tables of many layouts: what is read, and which option an error names."""
 
 import os
 import re
@@ -33,7 +33,7 @@ Content = str | bytes | Callable[[Path], object]
 
 
 def write(root: Path, content: Content, *images: str) -> Path:
-    """Write `table.csv`, or whatever `content` writes, and images."""
+    """Write `table.csv`, or call `content` to write a table, and images."""
     for number, name in enumerate(images or ("images/1377.png", "images/1378.png")):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.effect_noise((40, 40), 30 + number).save(root / name)
@@ -52,7 +52,7 @@ def load(folder: Path, **options: Any) -> list[tuple[str, float, bool]]:
 
 
 def xlsx(*, merge: str = "", hide: int = 0, **sheets: list[list[object]]) -> Callable[[Path], None]:
-    """Return what writes `table.xlsx`; a sheet whose name ends in `_` is hidden."""
+    """Return a function that writes `table.xlsx`; sheets whose names end in `_` are hidden."""
 
     def save(root: Path) -> None:
         book = Workbook()
@@ -299,7 +299,7 @@ def test_page_documents_both_kinds():
     [
         ("id,patient_id,boneage,sex", {}, ["a", None]),
         ("id,visit,boneage,sex", {"patient": "Visit"}, ["a", None]),
-        ("patient_id,visit,boneage,sex", {}, None),  # it is the id
+        ("patient_id,visit,boneage,sex", {}, None),  # already the id
     ],
 )
 def test_patient_is_read(tmp_path: Path, header: str, columns: dict[str, str], patients: Any):
@@ -393,7 +393,7 @@ def test_layouts_of_kaggle_and_others(tmp_path: Path, images: str, csv: str):
     table = read_table(tmp_path)
     assert [Path(path).stem for path in table["path"]] == table["id"].tolist() == ["1377", "1378"]
     (tmp_path / "copy" / "1377.png").write_bytes(Path(table["path"][0]).read_bytes())
-    if images.startswith("boneage"):  # the challenge's own folder comes before a copy
+    if images.startswith("boneage"):  # the challenge's folder is preferred to a copy
         assert read_table(tmp_path).equals(table)
     else:
         with pytest.raises(BoneAgeError, match="1 × id with more than one image"):
@@ -448,7 +448,7 @@ NFD = unicodedata.normalize("NFD", "Müller")
         ("1377.PNG", ["a/1377.png"], 1),
         ("1377", ["a/001377.png"], 1),
         ("001377", ["a/1377.png"], 1),
-        ("a", ["x/a.png", "x/A.png"], 1),  # to the letter comes first
+        ("a", ["x/a.png", "x/A.png"], 1),  # an exact match is preferred
         ("Müller.png", [f"x/{NFD}.png"], 1),
         ("a\\1.png", ["r/a/1.png", "r/b/1.png"], 1),
         ("./a/1.png", ["r/a/1.png", "r/b/1.png"], 1),
@@ -457,7 +457,7 @@ NFD = unicodedata.normalize("NFD", "Müller")
         ("girls/1.png", ["r/boys/1.png"], 0),
         ("C:\\girls\\1.png", ["r/boys/1.png"], 0),
         ("1", ["a/1.png", "b/1.png"], 2),
-        ("1377", ["r/1377/hand.png"], 1),  # a folder for each patient
+        ("1377", ["r/1377/hand.png"], 1),  # one folder per patient
         ("1377", ["r/1377/left.png", "r/1377/right.png"], 0),
         ("1377", ["r/hand_1377.png"], 0),
     ],
@@ -563,7 +563,7 @@ def test_prediction_reads_sexes_as_training_does(tmp_path: Path, text: str, sexe
 
 
 def test_printed_option_reads_every_sex(tmp_path: Path):
-    """The command exits with status 2, and the option that it prints, pasted, gives the right sexes."""
+    """The option in the error message, added to the command, gives the right sexes."""
     names = [f"{n}.png" for n in range(20)]
     write(
         tmp_path,

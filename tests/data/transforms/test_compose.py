@@ -29,7 +29,7 @@ def test_hashed_numbers_are_uniform_and_independent():
 
 def test_keys_differing_in_one_bit_differ():
     one, other = hashed_uniform(keys(1000), 3), hashed_uniform(keys(1000) ^ 1, 3)
-    assert (one[:, 0] == other[:, 0]).all()  # its upper bits
+    assert (one[:, 0] == other[:, 0]).all()  # of its upper bits
     assert (one[:, 1:] != other[:, 1:]).all()
 
 

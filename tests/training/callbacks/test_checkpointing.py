@@ -1,4 +1,4 @@
-"""Checkpoints on the disk."""
+"""Atomic checkpoints and full disks."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ def test_equal_state_is_written_once(tmp_path: Path):
 
 
 def test_repeated_save_keeps_previous(tmp_path: Path):
-    """At the end of a training what could not be saved is tried again, and with it what could."""
+    """At the end of a training, failed saves are repeated."""
     files = AtomicCheckpointIO()
     for epoch in (0, 1, 1):
         files.save_checkpoint({"epoch": epoch, "global_step": epoch}, tmp_path / "last.ckpt")
@@ -45,7 +45,7 @@ def test_failed_save_keeps_older_file(tmp_path: Path, caplog: pytest.LogCaptureF
     path = tmp_path / "last.ckpt"
     files.save_checkpoint({"epoch": 0, "global_step": 0}, path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # as a disk that is full
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # as on a full disk
     try:
         files.save_checkpoint({"epoch": 1, "global_step": 1, "weights": torch.ones(100_000)}, path)
     finally:
@@ -60,7 +60,7 @@ def test_failed_save_keeps_older_file(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 def test_failed_flush_keeps_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A disk may take the bytes and refuse them when they are flushed."""
+    """A disk may fail only at the flush."""
     files = AtomicCheckpointIO()
     path = tmp_path / "last.ckpt"
     files.save_checkpoint({"epoch": 0, "global_step": 0}, path)
