@@ -139,7 +139,7 @@ def test_run_of_one_device_goes_on_with_two(tmp_path: Path, command: Callable[..
     forks.run("+experiment=v1", *tiny, cwd=tmp_path)
     more = ["resume=outputs/x", "trainer.max_epochs=2", own]
     result = command(*more, *DDP, cwd=tmp_path, **ENV)
-    assert "computed with processes 2" in result.stdout
+    assert "resuming with processes 2" in result.stdout
     assert (tmp_path / "outputs" / "x" / "metrics.csv").read_text().count("\n") == 3
 
 
@@ -181,5 +181,5 @@ def test_two_processes_resume_identically(tmp_path: Path, command: Callable[...,
     running.terminate()
     assert running.wait(60) == 143
     result = command("resume=outputs/cut", *own, cwd=tmp_path, **ENV)
-    assert "continuing outputs/cut after 2 of 5 epochs" in result.stdout
+    assert "resuming outputs/cut after 2 of 5 epochs" in result.stdout
     assert differing(tmp_path / "outputs" / "cut", tmp_path / "outputs" / "whole") == []

@@ -174,7 +174,7 @@ def test_sweep_run_is_requeued(home: Home):
     sweep = ["-m", "+experiment=v1", "seed=1", *TINY, "hydra.sweep.dir=outputs/sweeps/s"]
     home.cut_off(*sweep, step=2 * STEPS + 2)
     result = home.run(*sweep)
-    assert "continuing outputs/sweeps/s/0 after 2 of 6 epochs" in result.stdout
+    assert "resuming outputs/sweeps/s/0 after 2 of 6 epochs" in result.stdout
     assert (home.outputs / "sweeps" / "s" / "sweep.csv").exists()
 
 
@@ -233,7 +233,7 @@ def test_image_damaged_during_training_is_named(home: Home):
     assert "python -m boneage_pl resume=outputs/bad" in result.stderr
     assert "Traceback" not in result.stderr
     image.write_bytes(whole)
-    assert "continuing outputs/bad" in home.run("resume=outputs/bad", OWN, brake).stdout
+    assert "resuming outputs/bad" in home.run("resume=outputs/bad", OWN, brake).stdout
 
 
 @pytest.mark.parametrize(

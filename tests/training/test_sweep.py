@@ -87,7 +87,7 @@ def test_refused_sweep_changes_nothing(tmp_path: Path, command: Callable[..., Re
     }
     refused = command(*sweep, "optimizer.lr=0.0002", cwd=tmp_path, check=False)
     assert refused.returncode == 2
-    assert "outputs/sw/0 already holds another run, which differs in optimizer.lr" in refused.stderr
+    assert "outputs/sw/0 contains another run, which differs in optimizer.lr" in refused.stderr
     after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
     assert after == before
     command("resume=outputs/sw/0", "trainer.max_epochs=2", TINY[-1], cwd=tmp_path)
