@@ -11,7 +11,6 @@ from boneage_pl.data.images.bit_depth import describe_bit_depths
 from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.data.phantom import generate_if_missing
 from boneage_pl.data.tables.spec import DatasetSpec, resolve_cache_dir
-from boneage_pl.data.tables.validate import check_on_invalid, drop_invalid_images
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +29,12 @@ def prepare(config: DictConfig) -> None:
     index = open_dataset(spec)
     folder = resolve_cache_dir(data.cache_dir, spec.root)
     cache = index.build_cache(folder, frame, data.cache_workers, verify=True)
-    images, issues = cache.images, index.issues
+    images = cache.images
     count, mib = len(images.pixel_sha256), cache.path.stat().st_size / 2**20
     log.info("%s: %d images of %d px, %.0f MiB, intact", cache.path, count, frame.size, mib)
-    drop_invalid_images(issues, index.table, images.errors, images.pixel_sha256)
     if note := describe_bit_depths((f.bit_depth for f in images.files.values()), images.bit_depths):
         log.info("%s", note)
-    if issues and check_on_invalid(data.on_invalid) == "raise":
-        raise issues.error(limit=None)
-    if issues:
-        log.warning("%d unusable rows or images:\n%s", len(issues), issues.summary(limit=None))
+    index.usable_rows(images, data.on_invalid, limit=None)
 
 
 if __name__ == "__main__":

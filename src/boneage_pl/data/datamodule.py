@@ -25,7 +25,7 @@ from boneage_pl.data.sampling import Sampling, balanced
 from boneage_pl.data.split import Protocol
 from boneage_pl.data.split_source import SplitFrom, SplitSource
 from boneage_pl.data.tables.spec import DatasetSpec, resolve_cache_dir
-from boneage_pl.data.tables.validate import OnInvalid, check_on_invalid, drop_invalid_images
+from boneage_pl.data.tables.validate import OnInvalid, check_on_invalid
 from boneage_pl.errors import BoneAgeError
 
 log = logging.getLogger(__name__)
@@ -156,23 +156,16 @@ class BoneAgeDataModule(L.LightningDataModule):
         if self._ready:  # Lightning calls this before validate and fit
             return
         index = self._index()
-        table, issues = index.table, index.issues
         self.read, images = self._source(index)
         self.bit_depths = images.bit_depths
-        self.table = drop_invalid_images(issues, table, images.errors, images.pixel_sha256)
-        if issues and self.on_invalid == "raise":
-            raise issues.error()
+        self.table = index.usable_rows(images, self.on_invalid)
         stored = self.split_source.stored
-        if stored and (lost := issues.filter({*stored["train"], *stored["validation"]})):
+        if stored and (lost := index.issues.filter({*stored["train"], *stored["validation"]})):
             raise BoneAgeError(
                 f"{len(lost)} images of the checkpoint's split are unusable.\n{lost.summary()}\n"
                 "Get them again, or draw a new split with data.split_from=new."
             )
-        if issues:
-            log.warning("%d rows or images are skipped:\n%s", len(issues), issues.summary())
-        if self.table.empty:
-            raise BoneAgeError(f"{issues.source}: no usable row.")
-        self.skipped = issues.table()
+        self.skipped = index.issues.table()
         depths = describe_bit_depths((f.bit_depth for f in images.files.values()), images.bit_depths)
         for note in filter(None, (missing_sex_note(self.table), depths)):
             log.info("%s", note)

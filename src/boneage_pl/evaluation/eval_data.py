@@ -19,7 +19,7 @@ from boneage_pl.data.images.resize import ReadPixels, Resampling, ResizeSpec
 from boneage_pl.data.phantom import generate_if_missing
 from boneage_pl.data.split_record import SeenImages, split_from_dict
 from boneage_pl.data.tables.spec import DatasetSpec, resolve_cache_dir
-from boneage_pl.data.tables.validate import check_on_invalid, drop_invalid_images, format_list
+from boneage_pl.data.tables.validate import format_list
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.evaluation.robustness import build_conditions
 from boneage_pl.training.checkpoint import Checkpoint
@@ -211,15 +211,7 @@ def _images(
     index = open_dataset(spec)
     folder = resolve_cache_dir(data.cache_dir, spec.root)
     caches = {frame: index.build_cache(folder, frame, data.cache_workers) for frame in dict.fromkeys(frames)}
-    images, issues = caches[frames[0]].images, index.issues
-    usable = drop_invalid_images(issues, index.table, images.errors, images.pixel_sha256)
-    if issues and check_on_invalid(data.on_invalid) == "raise":
-        raise issues.error()
-    if issues:
-        log.warning("%d rows or images are excluded:\n%s", len(issues), issues.summary())
-    if usable.empty:
-        raise BoneAgeError(f"{issues.source}: no usable row.")
-    return usable.reset_index(drop=True), caches
+    return index.usable_rows(caches[frames[0]].images, data.on_invalid), caches
 
 
 def _own_rows(checkpoints: Sequence[Checkpoint], table: pd.DataFrame, images: ImageIndex) -> pd.DataFrame:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from boneage_pl.data.cache.index import index_images
-from boneage_pl.data.cache.store import CacheWriter, ImageCache
+from boneage_pl.data.cache.store import CacheWriter, ImageCache, ImageIndex
 from boneage_pl.data.images.resize import ResizeSpec
 from boneage_pl.data.tables.load import load_table
 from boneage_pl.data.tables.spec import DatasetSpec
-from boneage_pl.data.tables.validate import DataIssues
+from boneage_pl.data.tables.validate import DataIssues, check_on_invalid, drop_invalid_images
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.utils.files import atomic_path
 from boneage_pl.utils.processes import file_lock
@@ -50,6 +50,27 @@ class DatasetIndex:
         """Return this table's cache in a folder, see `build_cache`."""
         path = self.cache_file(folder, frame)
         return build_cache(self.table, self.spec.root, path, frame, workers, verify=verify)
+
+    def usable_rows(self, images: ImageIndex, on_invalid: str, limit: int | None = 10) -> pd.DataFrame:
+        """Return the table's rows with usable images, and add the others to the issues.
+
+        Args:
+            images: of the table.
+            on_invalid: `raise` an error for issues, or `skip` them with a warning.
+            limit: number of places that are listed for each problem.
+
+        Raises:
+            BoneAgeError: issues with `raise`; no usable row; or another value of `on_invalid`.
+        """
+        usable = drop_invalid_images(self.issues, self.table, images.errors, images.pixel_sha256)
+        if check_on_invalid(on_invalid) == "raise" and self.issues:
+            raise self.issues.error(limit)
+        if self.issues:
+            summary = self.issues.summary(limit)
+            log.warning("%d unusable rows or images are skipped:\n%s", len(self.issues), summary)
+        if usable.empty:
+            raise BoneAgeError(f"{self.issues.source}: no usable row.")
+        return usable.reset_index(drop=True)
 
 
 def open_dataset(
