@@ -147,7 +147,7 @@ def test_ensemble_exports_as_mean(home: Exports):
     stderr = home.export(
         "format=safetensors", "out=x.safetensors", ckpt="[outputs/a,outputs/b]", check=2
     ).stderr
-    assert "Export each separately" in stderr
+    assert "export each separately" in stderr
 
 
 @pytest.mark.parametrize("precision", [pytest.param("float16", marks=pytest.mark.slow), "int8"])
