@@ -68,7 +68,7 @@ def test_each_step_changes_one_part():
         {"transforms"},
         {"transforms"},
         {"model", "loss"},
-        {"transforms", "data.image_size", "tta"},
+        {"transforms", "data.image_size", "tta", "scheduler"},
     ]
 
 
