@@ -230,14 +230,8 @@ def peak(_folder: Path, device: str) -> Numbers:
 
 ROWS: dict[str, Callable[..., Numbers]] = {one.__name__: one for one in (train, loop, loader, predict, peak)}
 
-REHEARSED = (
-    "name",
-    "what",
-    "took_s",
-    "synchronizations",
-    "synchronized",
-    "error",
-)  # columns that are meaningful on a CPU
+# Columns that are meaningful on a CPU
+REHEARSED = ("name", "what", "took_s", "synchronizations", "synchronized", "error")
 
 # The table
 

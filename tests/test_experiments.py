@@ -15,11 +15,7 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 from tests.conftest import SMALL_PHANTOM, Result
 
 # The published experiments, only smaller: fewer and smaller images, two epochs.
-SMALL = [
-    *SMALL_PHANTOM,
-    "data.batch_size=20",
-    "trainer.max_epochs=2",
-]
+SMALL = [*SMALL_PHANTOM, "data.batch_size=20", "trainer.max_epochs=2"]
 
 
 @pytest.fixture(scope="module")

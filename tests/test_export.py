@@ -318,10 +318,7 @@ def test_example_resizes_as_the_training(mode: Any, size: tuple[int, int]):
         ),
         (["format=onnx", "data.root=nowhere", "out=b.onnx"], HINT),
         (["format=onnx", "verify_images=nowhere", "out=b.onnx"], "no such file or folder"),
-        (
-            ["format=onnx", "verify_images=a.onnx", "out=b.onnx"],
-            "needs two readable images",
-        ),
+        (["format=onnx", "verify_images=a.onnx", "out=b.onnx"], "needs two readable images"),
         ([], "Missing required option format="),
     ],
 )

@@ -19,11 +19,7 @@ OPTIONS = ["data=phantom_small", "optimizer.lr=0.001", "trainer.max_epochs=5"]
     ids=["bones of the label's age", "every skeleton at 120 months"],
 )
 def test_frozen_skeleton_is_not_learned(
-    command: Callable[..., Result],
-    tmp_path: Path,
-    skeleton_age: str,
-    lowest: float,
-    highest: float,
+    command: Callable[..., Result], tmp_path: Path, skeleton_age: str, lowest: float, highest: float
 ):
     """The best epoch, chosen on the validation set, may be slightly better than a constant by chance."""
     command("+experiment=v1", *OPTIONS, f"data.phantom.skeleton_age={skeleton_age}", cwd=tmp_path)

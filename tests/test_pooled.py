@@ -16,11 +16,7 @@ SMALL = [
     "trainer.max_epochs=1",
     "optimizer.lr=0.001",
 ]
-POOLED = [
-    "model=backbone",
-    "model.backbone=test_efficientnet",
-    "model.hidden_features=8",
-]
+POOLED = ["model=backbone", "model.backbone=test_efficientnet", "model.hidden_features=8"]
 
 
 @pytest.fixture(scope="module")

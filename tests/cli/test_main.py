@@ -77,10 +77,7 @@ def test_help_imports_no_torch(tmp_path: Path, arguments: list[str]):
         (["+experiment=v2", "ckpt=outputs/lr=0.1"], "'ckpt=\"outputs/lr=0.1\"'"),
         (["+experiment=v1", "data.root=nowhere"], "data.root=nowhere"),
         (["+experiment=v1", "data.image_size=106"], "use at least 107 pixels"),
-        (
-            ["+experiment=v1", "data.batch_size=0"],
-            "data.batch_size=0: it must be greater than or equal to 1",
-        ),
+        (["+experiment=v1", "data.batch_size=0"], "data.batch_size=0: it must be greater than or equal to 1"),
         (["+experiment=v1", "optimizer.lr=fast"], "optimizer.lr=fast: it must be a valid number"),
         (["+experiment=v1", "trainer.max_epochs=0"], "trainer.max_epochs=0"),
         (["+experiment=v1", "seed=-1"], "seed=-1"),

@@ -4,14 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from boneage_pl.evaluation.metrics import (
-    agreement,
-    icc,
-    mean,
-    median,
-    paired_difference,
-    with_intervals,
-)
+from boneage_pl.evaluation.metrics import agreement, icc, mean, median, paired_difference, with_intervals
 
 TRUE = np.array([12.0, 30, 55, 90, 120, 150, 180, 216])
 PREDICTED = np.array([14.5, 25, 60, 97, 110, 155, 171, 210])

@@ -58,10 +58,7 @@ def test_sex_words_are_accepted(tmp_path: Path, words: tuple[str, str]):
         ("id,predicted\n2,61\n,62\n", "a row without an id"),
         ("id,predicted\n", "no row"),
         ("id,predicted\n1,61\n", "has none of the evaluated images: its ids look like 1, theirs like 001"),
-        (
-            "id,predicted,bone_age\n2,61,160\n",
-            "bone ages for 1 of the 1 images (id 2: 160, here 60 months)",
-        ),
+        ("id,predicted,bone_age\n2,61,160\n", "bone ages for 1 of the 1 images (id 2: 160, here 60 months)"),
         ("", "cannot be read as a table"),
     ],
 )

@@ -13,20 +13,9 @@ from tests.helpers.compare_runs import differing
 from tests.helpers.fork_server import CHECKOUT, Forks
 
 OWN = "model._target_=tests.helpers.tiny_models.Tiny"
-TINY = [
-    *SMALL_PHANTOM,
-    "data.batch_size=8",
-    "trainer.max_epochs=6",
-    "optimizer.lr=0.001",
-    OWN,
-]
+TINY = [*SMALL_PHANTOM, "data.batch_size=8", "trainer.max_epochs=6", "optimizer.lr=0.001", OWN]
 STEPS = 8  # an epoch
-V2 = [
-    "+experiment=v2",
-    "ckpt=outputs/v1",
-    "scheduler.patience=0",
-    "+scheduler.threshold=0.5",
-]
+V2 = ["+experiment=v2", "ckpt=outputs/v1", "scheduler.patience=0", "+scheduler.threshold=0.5"]
 
 MODERN = [
     "+experiment=v1",
@@ -242,10 +231,7 @@ def test_image_damaged_during_training_is_named(home: Home):
         (["resume=outputs/v1", "optimizer.lr=0.1"], "optimizer.lr cannot change in a resumed run"),
         (["resume=outputs/v1", "ckpt=v1"], "ckpt= and resume= exclude each other"),
         (["resume=outputs/nowhere"], "resume=outputs/nowhere: not a run folder"),
-        (
-            ["resume=outputs/v1", "trainer.max_epochs=9"],
-            "has model._target_=tests.helpers.tiny_models.Tiny",
-        ),
+        (["resume=outputs/v1", "trainer.max_epochs=9"], "has model._target_=tests.helpers.tiny_models.Tiny"),
         (["resume=outputs/v1", "trainer.max_epochs=2", OWN], "6 epochs have been trained already"),
         (["resume="], "resume= is empty"),
         (["resume=latest", "output_dir=elsewhere"], "no interrupted run under elsewhere/"),

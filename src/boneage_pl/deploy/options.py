@@ -39,11 +39,7 @@ _FORMATS = (
     ExportFormat("onnx", ".onnx", ("float32", "float16", "int8")),
     ExportFormat("torch_export", ".pt2", ("float32",)),
     ExportFormat(
-        "safetensors",
-        ".safetensors",
-        ("float32", "float16"),
-        takes_several=False,
-        extra_files=(MODEL_CARD,),
+        "safetensors", ".safetensors", ("float32", "float16"), takes_several=False, extra_files=(MODEL_CARD,)
     ),
     ExportFormat("model_card", ".md", ("float32",), takes_several=False),
 )

@@ -41,12 +41,7 @@ class Summary:
     start: WarmStart | None
 
     @classmethod
-    def of(
-        cls,
-        record: CheckpointMetadata,
-        split: pd.DataFrame,
-        history: MetricsHistory,
-    ) -> "Summary":
+    def of(cls, record: CheckpointMetadata, split: pd.DataFrame, history: MetricsHistory) -> "Summary":
         """Build the summary from metadata, split and epochs, at least one of them validated."""
         best = history.best
         assert best is not None

@@ -21,13 +21,7 @@ from torch import Tensor, nn
 from boneage_pl.errors import BoneAgeError, first_line
 from boneage_pl.model.input_spec import SYMMETRIC, InputSpec
 from boneage_pl.model.layers import SameConv2d
-from boneage_pl.model.pretrained import (
-    IMAGENET,
-    download_timeout,
-    load_weights,
-    read_state_dict,
-    unavailable,
-)
+from boneage_pl.model.pretrained import IMAGENET, download_timeout, load_weights, read_state_dict, unavailable
 
 log = logging.getLogger(__name__)
 

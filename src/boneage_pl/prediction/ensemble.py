@@ -31,11 +31,7 @@ class EnsembleMember:
     """
 
     def __init__(
-        self,
-        path: Path,
-        tta: Any = None,
-        device: str | None = None,
-        trusted_config: Any = None,
+        self, path: Path, tta: Any = None, device: str | None = None, trusted_config: Any = None
     ) -> None:
         self.path = path
         module, checkpoint = load_for_inference(path, trusted_config)

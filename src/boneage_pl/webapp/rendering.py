@@ -85,12 +85,7 @@ def render_prediction(
     resize_spec = service.model.members[0].resize_spec
     part = resize_spec.visible_box(*session.size) if session.size != (0, 0) else None
     return _render(
-        "prediction.html",
-        session=session,
-        results=results,
-        part=part,
-        level=service.level,
-        age=age,
+        "prediction.html", session=session, results=results, part=part, level=service.level, age=age
     )
 
 

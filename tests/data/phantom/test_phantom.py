@@ -141,8 +141,7 @@ def test_written_phantom_loads_like_real_data(tmp_path: Path) -> None:
 
 def test_second_write_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_phantom(tmp_path, count=3, seed=0, size=64)
-    for module in (dataset,):
-        monkeypatch.setattr(module, "atomic_write", lambda *_, **__: pytest.fail("wrote again"))
+    monkeypatch.setattr(dataset, "atomic_write", lambda *_, **__: pytest.fail("wrote again"))
     write_phantom(tmp_path, count=3, seed=0, size=64)
 
 

@@ -10,24 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from boneage_pl.data.images.checks import (
-    MAX_FILE_BYTES,
-    UNREADABLE,
-    bad_image,
-    check_size,
-    too_large,
-)
+from boneage_pl.data.images.checks import MAX_FILE_BYTES, UNREADABLE, bad_image, check_size, too_large
 from boneage_pl.data.images.codestream import CUT_SHORT, JPEG_MAGIC, decode_codestream, read_jpeg_header
 from boneage_pl.data.images.grayscale import check_color_bits, to_grayscale
 
-FORMATS = (
-    "PNG",
-    "JPEG",
-    "TIFF",
-    "WEBP",
-    "JPEG2000",
-    "BMP",
-)  # Pillow supports more; some by external programs
+# Pillow supports more; some by external programs
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "JPEG2000", "BMP")
 DICOM_EXTRA = "pip install 'boneage_pl[dicom]'"  # suffix of errors that the extra would fix
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _TIFF_MAGIC = b"II*\0", b"MM\0*"
