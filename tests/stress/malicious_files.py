@@ -135,7 +135,7 @@ def folders(bench: Bench) -> Row:
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new, 1))
         result = bench.start(f"resume={run}", *([] if "tiny" in old else V1.own)).wait()
-        found = [] if file == "hydra" else complaints(result, 2, "is not this project's own")
+        found = [] if file == "hydra" else complaints(result, 2, "is not one of this project's classes")
         return found + (["its code ran"] if mark.exists() else [])
 
     failed = bench.two_at_a_time(trial, named)
