@@ -273,27 +273,28 @@ def test_tampered_ood_statistics_are_refused(home: Home, tmp_path: Path, spoil: 
     assert "Traceback" not in result.stderr
 
 
-def test_gradcam_is_drawn_over_transformed_image(home: Home):
-    """The heatmap covers the cropped image."""
-    from boneage_pl.prediction.gradcam import grad_cam, network_input
+def test_gradcam_is_drawn_over_transformed_image(home: Home, tmp_path: Path):
+    from boneage_pl.prediction.gradcam import GradCAMWriter, grad_cam
 
     member = home.model().members[0]
     pixels = member.resize_spec.apply(Image.open(home.images / "3.png").convert("L"))
-    assert (
-        np.abs(network_input(member, pixels) - pixels.astype(int)).max() == 0
-    )  # v1 has no validation transforms
+    assert (grad_cam(member, pixels, male=True).image == pixels).all()  # v1 has no validation transforms
     member.predictor.module.transforms = Compose([CropToContent()])
     framed = np.pad(pixels, 40, constant_values=90)
-    cropped = network_input(member, framed)
+    cropped = grad_cam(member, framed, male=True).image
     assert cropped.shape == framed.shape
     expected = CropToContent()(torch.from_numpy(framed)[None, None])[0, 0].numpy()
     assert np.abs(cropped / 255 - expected).max() < 0.01
     assert np.abs(cropped - framed.astype(int)).mean() > 5
+    prediction = Prediction("a.png", male=True, months=100.0)
+    with Image.open(GradCAMWriter(tmp_path, member).write(prediction, framed)) as image:
+        drawn = np.asarray(image.convert("L"))
+    assert (drawn[:, : drawn.shape[1] // 2] == 90).mean() < 0.02  # without the frame
     member.predictor.module.transforms = Compose([Resize(40)])
-    assert network_input(member, pixels).shape == (40, 40)
     maps = nn.Conv2d(3, 8, 5, 4), nn.Conv2d(8, 8, 3, 2)  # of 9 × 9 and 4 × 4 cells; of 107 pixels, 12 × 12
     member.predictor.module.network.backbone = nn.Sequential(*maps, nn.AdaptiveAvgPool2d(4))
-    assert grad_cam(member, pixels, male=True).shape == (9, 9)
+    image, heatmap = grad_cam(member, pixels, male=True)
+    assert (image.shape, heatmap.shape) == ((40, 40), (9, 9))
 
 
 def test_gradcam_depends_on_weights(home: Home, tmp_path: Path):
@@ -302,13 +303,13 @@ def test_gradcam_depends_on_weights(home: Home, tmp_path: Path):
 
     member = home.model().members[0]
     pixels = member.resize_spec.apply(Image.open(home.images / "3.png").convert("L"))
-    before = grad_cam(member, pixels, male=True)
-    assert (before == grad_cam(member, pixels, male=True)).all()
+    before = grad_cam(member, pixels, male=True).heatmap
+    assert (before == grad_cam(member, pixels, male=True).heatmap).all()
     torch.manual_seed(0)
     for layer in member.predictor.module.network.modules():
         if hasattr(layer, "reset_parameters"):
             layer.reset_parameters()
-    after = grad_cam(member, pixels, male=True)
+    after = grad_cam(member, pixels, male=True).heatmap
     assert after.shape == before.shape
     assert abs(np.corrcoef(before.ravel(), after.ravel())[0, 1]) < 0.9
     home.predict(f"images={home.images}/3.png", "sex=F", f"gradcam_dir={tmp_path}/where")

@@ -3,7 +3,7 @@
 from itertools import chain, count
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -32,47 +32,42 @@ def needs_captum() -> Any:
     return import_optional("captum.attr", "gradcam_dir=", "explain")
 
 
-def network_input(member: EnsembleMember, pixels: Pixels) -> Pixels:
-    """Return an image as the network sees it: transformed, for example cropped; not yet normalized.
+class Explanation(NamedTuple):
+    """What a network saw, and what raised or lowered its prediction.
 
     Args:
-        member: the checkpoint.
-        pixels: uint8 [side, side].
-
-    Returns:
-        uint8 [n, n].
+        image: transformed, for example cropped, but not normalized; uint8 [n, n].
+        heatmap: signed, over the image in the resolution of the feature map: positive where it raised
+            the prediction; `None` for a network without feature maps. float32 [h, w].
     """
-    image = torch.from_numpy(pixels.copy()).to(member.predictor.device)[None, None]
-    with torch.no_grad():
-        seen = as_float(member.predictor.module.transforms(image, image.new_zeros(1, dtype=torch.int64)))
-    return (255 * seen[0, 0]).round().clamp(0, 255).byte().cpu().numpy()
+
+    image: Pixels
+    heatmap: Heatmap | None
 
 
-def grad_cam(member: EnsembleMember, pixels: Pixels, *, male: bool) -> Heatmap | None:
-    """Return the signed Grad-CAM heatmap of a prediction: positive where the image raised it.
+def grad_cam(member: EnsembleMember, pixels: Pixels, *, male: bool) -> Explanation:
+    """Explain a prediction by Grad-CAM (Selvaraju et al., ICCV 2017).
 
-    Grad-CAM (Selvaraju et al., ICCV 2017) of the months in the last feature map of at least 8 × 8 cells, in
-    float32 whatever the training precision.
+    Of the months, in the last feature map of at least 8 × 8 cells, in float32 whatever the precision.
 
     Args:
         member: the checkpoint.
         pixels: uint8 [side, side].
         male: the sex to predict for.
 
-    Returns:
-        float32 [h, w], in the resolution of the feature map, over `network_input`; `None` for a network
-        without such maps.
-
     Raises:
         BoneAgeError: captum is not installed.
     """
     layer_gradcam = needs_captum().LayerGradCam
     module, device = member.predictor.module, member.predictor.device
+    stored = torch.from_numpy(pixels.copy()).to(device)[None, None]
     with torch.no_grad():
-        image = module.preprocess(torch.from_numpy(pixels.copy()).to(device)[None, None])
+        transformed = module.transforms(stored, torch.zeros(1, dtype=torch.int64, device=device))
+        image = module.normalize(transformed).to(next(module.network.parameters()).dtype)
+    seen = (255 * as_float(transformed)[0, 0]).round().clamp(0, 255).byte().cpu().numpy()
     layer = gradcam_layer(module.network, image.shape[-1])
     if layer is None:
-        return None
+        return Explanation(seen, None)
     sex = torch.tensor([float(male)], device=device)
 
     def months(image: Tensor) -> Tensor:
@@ -82,7 +77,7 @@ def grad_cam(member: EnsembleMember, pixels: Pixels, *, male: bool) -> Heatmap |
         maps = layer_gradcam(months, module.network.get_submodule(layer)).attribute(
             image.requires_grad_(True)
         )
-    return maps[0, 0].detach().float().cpu().numpy()
+    return Explanation(seen, maps[0, 0].detach().float().cpu().numpy())
 
 
 class GradCAMWriter:
@@ -111,7 +106,7 @@ class GradCAMWriter:
             BoneAgeError: the network has no feature maps, or the file cannot be written.
         """
         assert prediction.male is not None
-        heatmap = grad_cam(self.member, pixels, male=prediction.male)
+        image, heatmap = grad_cam(self.member, pixels, male=prediction.male)
         if heatmap is None:
             raise BoneAgeError("gradcam_dir=: Grad-CAM needs a network with feature maps.")
         stem = f"{stem_of(prediction.path) or 'image'}_{prediction.sex}"
@@ -119,9 +114,7 @@ class GradCAMWriter:
         path = next(path for path in numbered if not path.exists())
         try:
             with atomic_path(path) as beside:
-                overlay(network_input(self.member, pixels), heatmap, prediction).savefig(
-                    beside, format="png", dpi=100
-                )
+                overlay(image, heatmap, prediction).savefig(beside, format="png", dpi=100)
         except OSError as error:
             raise BoneAgeError(f"{path} cannot be written: {error.strerror}.") from error
         return path

@@ -158,8 +158,8 @@ def create_api(service: PredictionService, metrics: Metrics, max_images: int) ->
         if gradcam:
             for item, result in zip(items, results, strict=True):
                 if result.prediction.months is not None:
-                    item.network_input = encode_png(service.network_input(result))
-                    heatmap = service.grad_cam(result)
+                    image, heatmap = service.grad_cam(result)
+                    item.network_input = encode_png(image)
                     item.gradcam = None if heatmap is None else encode_png(colorize(heatmap))
         return Predictions(model=_model_name(service), interval_level=interval_level, predictions=items)
 

@@ -133,15 +133,14 @@ def _prediction_context(
         return {"prediction": prediction}
     assert prediction.male is not None
     sd = skeletal_age_sd(age, male=prediction.male) if age is not None else None
-    heatmap = service.cached_grad_cam(session, result)
-    shown = service.network_input(result)
+    image, heatmap = service.cached_grad_cam(session, result)
     return {
         "prediction": prediction,
         "axis": Axis(max(prediction.upper or prediction.months, age or 0)),
         "difference": None if age is None else prediction.months - age,
         "sd": sd,
-        "input": encode_png(shown),
-        "side": len(shown),
+        "input": encode_png(image),
+        "side": len(image),
         "heatmap": "" if heatmap is None else encode_png(colorize(heatmap)),
         "cells": None if heatmap is None else heatmap.shape,
     }

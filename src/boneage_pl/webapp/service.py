@@ -15,7 +15,7 @@ from PIL import Image
 
 from boneage_pl.data.images.dicom import DicomTags
 from boneage_pl.data.images.resize import Pixels
-from boneage_pl.prediction.gradcam import Heatmap, grad_cam, network_input
+from boneage_pl.prediction.gradcam import Explanation, grad_cam
 from boneage_pl.prediction.predictor import BoneAgePredictor
 from boneage_pl.prediction.types import PredictionRequest, PredictionResult
 
@@ -35,7 +35,7 @@ class SessionImage:
         original: the decoded image, reduced; bytes of a JPEG file.
         size: width and height of the decoded image, pixels.
         tags: of a DICOM file.
-        heatmaps: computed Grad-CAM heatmaps, by `male`.
+        explanations: computed by Grad-CAM, by `male`.
     """
 
     name: str
@@ -43,7 +43,7 @@ class SessionImage:
     original: bytes = b""
     size: tuple[int, int] = (0, 0)
     tags: DicomTags | None = None
-    heatmaps: dict[bool, Heatmap | None] = field(default_factory=dict)
+    explanations: dict[bool, Explanation] = field(default_factory=dict)
 
 
 @dataclass
@@ -133,26 +133,22 @@ class PredictionService:
             for result in self.predict(chunk):
                 yield replace(result, radiograph=None)
 
-    def grad_cam(self, result: PredictionResult) -> Heatmap | None:
-        """Return the Grad-CAM heatmap of the first network, see `grad_cam`."""
+    def grad_cam(self, result: PredictionResult) -> Explanation:
+        """Explain a prediction by the first network, see `grad_cam`."""
         assert result.prediction.male is not None
         with self._lock:
             return grad_cam(self.model.members[0], self.pixels(result), male=result.prediction.male)
 
-    def cached_grad_cam(self, session: SessionImage, result: PredictionResult) -> Heatmap | None:
+    def cached_grad_cam(self, session: SessionImage, result: PredictionResult) -> Explanation:
         """Return the same for a stored image, computed once."""
         male = bool(result.prediction.male)
-        if male not in session.heatmaps:
-            session.heatmaps[male] = self.grad_cam(result)
-        return session.heatmaps[male]
+        if male not in session.explanations:
+            session.explanations[male] = self.grad_cam(result)
+        return session.explanations[male]
 
     def pixels(self, result: PredictionResult) -> Pixels:
         """Return the resized image of the first network, uint8 [side, side]."""
         return result.pixels[self.model.members[0].resize_spec]
-
-    def network_input(self, result: PredictionResult) -> Pixels:
-        """Return the input of the first network, see `network_input`."""
-        return network_input(self.model.members[0], self.pixels(result))
 
 
 def _with_name(result: PredictionResult, name: str) -> PredictionResult:
