@@ -8,11 +8,12 @@ import pytest
 
 from tests.conftest import Result
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1900)]
+
 # The v1 of `make demo`.
 OPTIONS = ["data=phantom_small", "optimizer.lr=0.001", "trainer.max_epochs=5"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("skeleton_age", "lowest", "highest"),
     [("null", 0.0, 0.5), ("120", 0.97, 100.0)],
@@ -29,7 +30,6 @@ def test_frozen_skeleton_is_not_learned(
     assert lowest <= share <= highest
 
 
-@pytest.mark.slow
 def test_failure_rate_does_not_learn(command: Callable[..., Result], tmp_path: Path):
     """In as many epochs as v1, above, needs for half the constant predictor's error.
 
