@@ -25,7 +25,7 @@ SOURCES = [
     for folder in ("src", "tests", "benchmarks", "experiments", "examples")
     for path in (ROOT / folder).rglob("*")
     if path.suffix in {".py", ".html", ".md", ".css", ".js", ".txt", ".ipynb"}
-    and path.name not in {"help.py", "test_wording.py"}  # old names
+    and path.name != "test_wording.py"
 ]
 
 

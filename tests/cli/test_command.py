@@ -4,7 +4,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from boneage_pl.cli import CONF_DIR
-from boneage_pl.cli.help import RENAMED, config_keys
+from boneage_pl.cli.help import config_keys
 from boneage_pl.cli.overrides import PATHS, check_paths, quote_override
 from boneage_pl.errors import BoneAgeError
 
@@ -58,8 +58,6 @@ def test_check_paths_quotes_each_path_of_list():
 def test_named_options_exist():
     chosen = ["+experiment=v3", "data=phantom"]
     keys = {key for path in CONF_DIR.glob("*.yaml") for key in config_keys(path.stem, chosen)}
-    groups = {path.name for path in CONF_DIR.iterdir() if path.is_dir()}
-    assert not {new.partition("=")[0] for new in RENAMED.values()} - keys - groups
     assert not {*PATHS} - keys - {"resume", "hydra.run.dir", "hydra.sweep.dir"}
 
 

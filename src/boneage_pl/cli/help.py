@@ -51,29 +51,6 @@ options, a few of many
 Results are in outputs/NAME/<date_time>/; view them with  tensorboard --logdir outputs"""
 
 
-# Former and current names of options.
-_RENAMED = """
-data.workers data.num_workers, data.prepare data.cache, data.store data.cache_dir,
-data.prepare_workers data.cache_workers, data.fit data.resize_mode,
-data.on_bad_image data.on_invalid, data.validation_share data.val_fraction,
-data.protocol data.split_protocol, data.new_split data.split_from, data.allow_overlap data.allow_leakage,
-data.generate data.phantom, starts_from requires_ckpt_of, next_experiment suggested_next,
-outputs output_dir, sampling sampler, stopping early_stopping,
-scheduler.warm_up scheduler.warmup_fraction,
-optimizer.spare_vectors optimizer.no_decay_1d, transforms.train.erased transforms.train.erasing,
-transforms.train.tone transforms.train.intensity,
-model=pooled model=backbone, model.outputs model.num_outputs,
-model.centre model.output_mean, model.spread model.output_std, model.download model.allow_download,
-model.options model.backbone_kwargs, loss.number loss.regression_weight, loss.width loss.label_sigma,
-loss.months loss.num_bins, loss.scale loss.l1_scale, seen leakage,
-against compare_with, views tta, stress robustness, level interval_level, explain gradcam_dir,
-format=sr dicom_sr=true, identify include_patient_id, check_images verify_images, check_count verify_count,
-max_cost max_mae_increase, format=weights format=safetensors, format=card format=model_card,
-answers runs, predictions runs, keep save_records, max_megabytes max_upload_mb, max_pictures max_images
-"""
-RENAMED = dict(pair.split() for pair in _RENAMED.split(","))
-
-
 def format_help(arguments: list[str]) -> str:
     """Return the help text, including experiments of a `--config-dir` in `arguments`."""
     roots = [CONF_DIR, *config_dirs(arguments)]
@@ -115,12 +92,6 @@ def suggest_overrides(arguments: list[str], config_name: str) -> list[str]:
     keys = config_keys(config_name, groups)
     hints = []
     for argument in arguments:
-        typed = argument.lstrip("+")
-        if old := next(
-            (old for old in (typed, typed.partition("=")[0]) if old in RENAMED and old not in keys), ""
-        ):
-            hints.append(f"{old} is {RENAMED[old]}")
-            continue
         try:
             override = OverridesParser.create().parse_override(argument)
             key, value = override.key_or_group, None if override.is_sweep_override() else override.value()
