@@ -24,6 +24,7 @@ PREDICTIONS = """id,male,bone_age,predicted
 2,False,59,50.25
 """
 EDGES = [1.0, 114.0, 228.0]
+POPULATION = Population(EDGES, [10, 20, 30, 40], {"all": 100.0, "girls": 90.0, "boys": 110.0})
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def predictions() -> pd.DataFrame:
 
 
 def test_metrics_match_to_six_digits(predictions: pd.DataFrame):
-    found = compute_metrics(predictions, EDGES, None)
+    found = compute_metrics(predictions, POPULATION)
     true, predicted = (torch.tensor(predictions[name].to_numpy()) for name in ("bone_age", "predicted"))
     error = (predicted - true).numpy()
     sd = stats.tstd(error)
@@ -62,7 +63,7 @@ def test_metrics_match_to_six_digits(predictions: pd.DataFrame):
 
 
 def test_parts_are_sex_age_and_group(predictions: pd.DataFrame):
-    found = compute_metrics(predictions, EDGES, None)
+    found = compute_metrics(predictions, POPULATION)
     by_age = {part["name"]: part for part in found["by_age"]}
     errors = {"under 5 years": [2.5, 8.75, 8.75], "5 to 10 years": [11, 5.5]}
     errors |= {"10 to 14 years": [24, 4.5], "over 14 years": [8, 2]}
@@ -80,9 +81,8 @@ def test_parts_are_sex_age_and_group(predictions: pd.DataFrame):
 
 
 def test_population_weights_match_source_groups(predictions: pd.DataFrame):
-    population = Population(EDGES, [10, 20, 30, 40], {"all": 100.0, "girls": 90.0, "boys": 110.0})
-    assert compute_metrics(predictions, EDGES, population)["population_weighted"] is None
-    found = compute_metrics(predictions.assign(stratum=predictions["group"]), EDGES, population)
+    assert compute_metrics(predictions, POPULATION)["population_weighted"] is None
+    found = compute_metrics(predictions.assign(stratum=predictions["group"]), POPULATION)
     by_group = predictions["error"].abs().groupby(predictions["group"]).mean()
     expected = np.average(by_group.sort_index(), weights=[10, 20, 30, 40])
     assert found["population_weighted"]["mae"]["value"] == pytest.approx(expected)
@@ -93,7 +93,7 @@ def test_population_weights_match_source_groups(predictions: pd.DataFrame):
 
 
 def test_empty_and_single_image_parts(predictions: pd.DataFrame):
-    found = compute_metrics(predictions.iloc[:1], EDGES, None)
+    found = compute_metrics(predictions.iloc[:1], POPULATION)
     assert found["by_sex"][0] == {"name": "girls", "rows": 0, "images": 0}
     assert found["by_sex"][1]["mae"] == {"value": 2.5, "low": None, "high": None}
     assert found["overall"]["pearson_r"]["value"] is None

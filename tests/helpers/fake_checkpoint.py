@@ -15,6 +15,8 @@ SPLIT = {
     "train": ["1", "2", "2"],
     "validation": ["3"],
     "file_sha256": {"1": "a", "2": "b", "3": "c"},
+    "pixel_sha256": {"1": "A", "2": "B", "3": "C"},
+    "inherited_training_images": {"ids": [], "sha256": []},
     "population": {"counts": [1, 0, 1, 1], "medians": {"all": 20.0, "girls": 20.0, "boys": float("nan")}},
 }
 

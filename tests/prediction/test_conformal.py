@@ -117,8 +117,7 @@ def validated(
     predicted: list[float], ids: list[str], contents: dict[str, str] | None = None, **more: list
 ) -> CheckpointMetadata:
     found = CheckpointMetadata.from_dict(record())
-    split = {**found.split, "pixel_sha256": contents or {}, "file_sha256": {i: i for i in ids}}
-    split["train"] = more.pop("train", [])
+    split = {**found.split, "pixel_sha256": contents or {i: i for i in ids}, "train": more.pop("train", [])}
     validation = {
         "id": ids,
         "male": [False] * len(ids),

@@ -24,6 +24,7 @@ def config(**changed: Any) -> dict[str, Any]:
 
 WRONG = {
     "split: .*file_sha256 lacks 3 images": split(file_sha256={}),
+    "split: .*pixel_sha256 lacks 1 images": split(pixel_sha256={"1": "A", "2": "B"}),
     "split.age_bins: ": without("age_bins"),
     "split.train: ": split(train=[]),
     "split.validation.0: ": split(validation=[3]),
@@ -45,6 +46,7 @@ WRONG = {
     "validation: .*different lengths": {
         "validation": {"id": ["3"], "male": [1], "bone_age": [30.0], "predicted": []}
     },
+    "validation.id: ": {"validation": {"id": ["1"], "male": [1], "bone_age": [30.0], "predicted": [31.0]}},
     "epochs: .*order": {"epochs": [{"epoch": 1, "train_mae": 1.0, "val_mae": 1.0, "lr": 0.1}]},
     "epochs.0.val_mae: ": {"epochs": [{"epoch": 0, "train_mae": 1.0, "val_mae": "low", "lr": 0.1}]},
     "start.ckpt: ": {"start": {"experiment": "v1", "val_mae": 1.0}},

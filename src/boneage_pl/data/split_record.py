@@ -100,14 +100,13 @@ class SeenImages:
     def from_side(cls, record: dict[str, Any], subset: str) -> "SeenImages":
         """Return the images of a subset of a split record."""
         ids = set(record[subset])
-        digests = (record["file_sha256"], record.get("pixel_sha256", {}))
-        return cls(ids, {of[i] for of in digests for i in ids if i in of})
+        return cls(ids, {record[of][i] for of in ("file_sha256", "pixel_sha256") for i in ids})
 
     @classmethod
     def training_images(cls, record: dict[str, Any]) -> "SeenImages":
         """Return the training images of a run and of the runs it was warm-started from."""
         run = cls.from_side(record, "train")
-        inherited = record.get("inherited_training_images", {"ids": [], "sha256": []})
+        inherited = record["inherited_training_images"]
         return cls(run.ids.union(inherited["ids"]), run.sha256.union(inherited["sha256"]))
 
     def overlap(self, ids: Iterable[str], *digests: Mapping[str, str], by_id: bool = True) -> set[str]:
@@ -127,8 +126,7 @@ class SeenImages:
 
 def training_rows(ids: Iterable[str], record: dict[str, Any]) -> set[str]:
     """Return the ids that are training images of a run or of the runs it was warm-started from."""
-    hashes = record["file_sha256"]
-    return SeenImages.training_images(record).overlap(ids, hashes, record.get("pixel_sha256", hashes))
+    return SeenImages.training_images(record).overlap(ids, record["file_sha256"], record["pixel_sha256"])
 
 
 def describe_population(table: pd.DataFrame, split: pd.DataFrame, edges: list[float]) -> dict[str, Any]:

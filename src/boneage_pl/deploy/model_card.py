@@ -43,8 +43,7 @@ def write_model_card(
     (member,) = model.members
     record = member.metadata
     predictions = add_intervals(validation_predictions(record), model.intervals.at_level(LEVEL))
-    population = Population.of(record.split)
-    numbers = compute_metrics(predictions, record.split["edges"], population)
+    numbers = compute_metrics(predictions, Population.from_split(record.split))
     reports = list(_reported_metrics(checkpoint))
     network = member.predictor.module.network
     return (

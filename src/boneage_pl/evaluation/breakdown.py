@@ -31,10 +31,8 @@ class Population:
     medians: dict[str, float]
 
     @classmethod
-    def of(cls, record: dict[str, Any]) -> "Population | None":
-        """Read the population from a split record; `None` if it has none."""
-        if "population" not in record:
-            return None
+    def from_split(cls, record: dict[str, Any]) -> "Population":
+        """Read the population from a split record."""
         return cls(record["edges"], record["population"]["counts"], record["population"]["medians"])
 
 
@@ -74,21 +72,16 @@ def predictions_frame(
     return table
 
 
-def compute_metrics(
-    predictions: pd.DataFrame, edges: list[float], population: Population | None
-) -> dict[str, Any]:
+def compute_metrics(predictions: pd.DataFrame, population: Population) -> dict[str, Any]:
     """Return all numbers of the report as plain values, with 95 % intervals, see `bootstrap`.
 
     Args:
         predictions: see `predictions_frame`.
-        edges: edges of the split's age groups, months.
-        population: of the training data; `None` if unknown. For balanced rows, statistics weighted to its
-            ages and sexes are added.
+        population: of the training data. For balanced rows, statistics weighted to its ages and sexes are
+            added.
     """
-    weights = (
-        population_weights(predictions, population) if population and predictions["stratum"].any() else None
-    )
-    groups = [group_name(g, edges) for g in range(2 * len(edges) - 2)]
+    weights = population_weights(predictions, population) if predictions["stratum"].any() else None
+    groups = [group_name(g, population.edges) for g in range(len(population.counts))]
     return {
         "schema": SCHEMA,
         "unit": "months",
@@ -105,7 +98,7 @@ def compute_metrics(
         **metrics_by_part(predictions),
         "population_weighted": None if weights is None else metrics_of(predictions, weights),
         "by_group": _by(predictions, predictions["group"], groups),
-        "baselines": _baselines(predictions, population) if population else [],
+        "baselines": _baselines(predictions, population),
     }
 
 

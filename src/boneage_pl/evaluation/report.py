@@ -96,7 +96,7 @@ def write_report(
         "subset": about.subset,
         "data": about.data,
         "checkpoints": about.checkpoints,
-        **compute_metrics(predictions, split["edges"], Population.of(split)),
+        **compute_metrics(predictions, Population.from_split(split)),
         "rows_seen_in_validation": about.rows_seen_in_validation,
         "views": about.views,
         "predicted_std": measure_std(predictions),
@@ -178,7 +178,7 @@ def validation_predictions(record: CheckpointMetadata) -> pd.DataFrame:
     With `predicted_std` in months if the loss predicts a standard deviation.
     """
     predictions, split = record.validation, record.split
-    contents = split.get("pixel_sha256", split["file_sha256"])
+    contents = split["pixel_sha256"]
     seen = training_rows(predictions["id"], split)
     rows = pd.DataFrame({name: predictions[name] for name in ("id", "male", "bone_age")})
     table = predictions_frame(

@@ -150,11 +150,11 @@ def age_region(months: Any) -> NDArray[np.intp]:
 
 def _validation_rows(record: CheckpointMetadata) -> dict[str, list[Any]]:
     """Return sex, bone age, prediction and std of validation images by content, without training images."""
-    contents = record.split.get("pixel_sha256") or record.split["file_sha256"]
-    trained = {contents.get(i, i) for i in record.split["train"]}
+    contents = record.split["pixel_sha256"]
+    trained = {contents[i] for i in record.split["train"]}
     names = ("id", "male", "bone_age", "predicted", "predicted_std")
     columns = [record.validation.get(name, repeat(None)) for name in names]
-    rows = {contents.get(i, i): row for i, *row in zip(*columns, strict=False)}
+    rows = {contents[i]: row for i, *row in zip(*columns, strict=False)}
     return {content: row for content, row in rows.items() if content not in trained}
 
 

@@ -127,8 +127,8 @@ def add_ood_statistics(path: Path, read: ReadPixels, paths: Mapping[str, str], c
 def _sample_ids(checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
     """Return up to `MAX_IMAGES` training and validation ids, without repeated or shared images."""
     split = checkpoint.metadata.split
-    content = split.get("pixel_sha256") or split["file_sha256"]
-    sides = [{content.get(i, i): i for i in split[side]} for side in ("train", "validation")]
+    content = split["pixel_sha256"]
+    sides = [{content[i]: i for i in split[side]} for side in ("train", "validation")]
     sides[1] = {key: i for key, i in sides[1].items() if key not in sides[0]}
     train, validation = (list(side.values())[:: -(-len(side) // MAX_IMAGES) or 1] for side in sides)
     return train, validation

@@ -43,10 +43,7 @@ def latest_checkpoint(run: Path) -> Checkpoint | None:
     existing = [run / name for name in (LAST, PREVIOUS, BEST) if (run / name).exists()]
     for path in existing:
         try:
-            checkpoint = load_checkpoint(path)
-            if checkpoint.metadata.epochs is None:
-                raise BoneAgeError(f"{path} has no list of epochs.")
-            return checkpoint
+            return load_checkpoint(path)
         except BoneAgeError as error:
             log.warning("%s\nThe previous checkpoint is used; later epochs are trained again.", error)
     if existing:
@@ -165,7 +162,7 @@ class InitialState:
     @property
     def epochs(self) -> list[EpochMetrics]:
         """The epochs of a resumed run."""
-        return (self.resumed_metadata.epochs or []) if self.resumed_metadata else []
+        return self.resumed_metadata.epochs if self.resumed_metadata else []
 
     @property
     def path(self) -> Path | None:

@@ -86,10 +86,10 @@ class _Split(_Stored):
     train: _Names
     validation: _Names
     file_sha256: dict[str, str]
-    pixel_sha256: NotRequired[dict[str, str]]
+    pixel_sha256: dict[str, str]
     draws: NotRequired[list[Sequence[_Whole]]]
-    inherited_training_images: NotRequired[_Inherited]
-    population: NotRequired[_Population]
+    inherited_training_images: _Inherited
+    population: _Population
 
 
 def _check_input(spec: InputSpec) -> InputSpec:
@@ -116,12 +116,13 @@ def _check_split(split: _Split) -> _Split:
     if len(edges) != bins + 1 or sorted(edges) != edges:
         raise ValueError(f"edges must be {bins + 1} ascending numbers")
     hashes, train, validation = split["file_sha256"], set(split["train"]), set(split["validation"])
-    if unknown := (train | validation) - set(hashes):
-        raise ValueError(f"file_sha256 lacks {len(unknown)} images")
+    for key in ("file_sha256", "pixel_sha256"):
+        if unknown := (train | validation) - set(split[key]):  # type: ignore[literal-required]
+            raise ValueError(f"{key} lacks {len(unknown)} images")
     is_disjoint = {hashes[i] for i in train}.isdisjoint(hashes[i] for i in validation)
     if split["protocol"] in ("disjoint", "natural") and not is_disjoint:
         raise ValueError(f"protocol {split['protocol']}, but training and validation share images")
-    if "population" in split and len(split["population"]["counts"]) != 2 * bins:
+    if len(split["population"]["counts"]) != 2 * bins:
         raise ValueError("population.counts must have one number per group")
     return split
 
@@ -154,7 +155,7 @@ class CheckpointMetadata:
         epoch: the epoch that has ended; 0 also before the first.
         validation: the latest validation's rows and predictions: `id, male, bone_age, predicted`, and
             `predicted_std` if the loss has one.
-        epochs: the epochs so far; `None` in old checkpoints.
+        epochs: the epochs so far.
         start: the warm start; `None` without `ckpt=`.
         numerics: hardware that affects rounding, see `utils.hardware`.
         root: `data.root` as an absolute path.
@@ -172,8 +173,8 @@ class CheckpointMetadata:
         dict[str, list[Any]], _stored_as(Annotated[_Validation, AfterValidator(_check_lengths)])
     ]
     epochs: Annotated[
-        list[EpochMetrics] | None, _stored_as(Annotated[list[_Epoch], AfterValidator(_check_epochs)] | None)
-    ] = None
+        list[EpochMetrics], _stored_as(Annotated[list[_Epoch], AfterValidator(_check_epochs)])
+    ] = field(default_factory=list)
     start: WarmStart | None = None
     numerics: dict[str, Any] = field(default_factory=dict)
     root: str = ""
@@ -206,11 +207,14 @@ class CheckpointMetadata:
             ValueError: with the first missing or invalid field.
         """
         try:
-            return _ADAPTER.validate_python(values)
+            metadata = _ADAPTER.validate_python(values)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "metadata"
             raise ValueError(f"{where}: {first['msg']}") from error
+        if not set(metadata.validation["id"]) <= set(metadata.split["validation"]):
+            raise ValueError("validation.id: images that are not validation images of the split")
+        return metadata
 
 
 _ADAPTER = TypeAdapter(CheckpointMetadata)

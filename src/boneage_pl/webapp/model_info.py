@@ -60,8 +60,7 @@ def model_figures(model: BoneAgePredictor) -> str:
 
 def count_validation_images(record: CheckpointMetadata) -> int:
     """Return the number of distinct validation images of a checkpoint."""
-    content = record.split.get("pixel_sha256") or record.split["file_sha256"]
-    return len({content.get(i, i) for i in record.validation["id"]})
+    return len({record.split["pixel_sha256"][i] for i in record.validation["id"]})
 
 
 def validation_mae(record: CheckpointMetadata) -> float:
