@@ -111,9 +111,8 @@ def describe_numerics(device: str, processes: int) -> dict[str, Any]:
     }
 
 
-def warn_if_numerics_differ(before: dict[str, Any] | None, now: dict[str, Any]) -> None:
-    """Warn if the hardware of a resumed run has changed; unknown for old runs."""
-    before = before or now
+def warn_if_numerics_differ(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Warn if the hardware of a resumed run has changed."""
     changed = [key for key in now if before.get(key) != now[key]]
     if changed:
         log.warning(
