@@ -195,7 +195,7 @@ def test_resize_mode_has_own_cache(home: Home, fit: str):
         (["transforms=misnamed"], "transforms: must be tables of transforms by name for train"),
         (["data.resize_mode=squeeze"], "data.resize_mode=squeeze: choose from crop, pad, stretch"),
         (["scheduler=plateau", "+scheduler.interval=hour"], "scheduler.interval=hour"),
-        (["scheduler=plateau", "+scheduler.interval=step"], "a plateau is one of validations"),
+        (["scheduler=plateau", "+scheduler.interval=step"], "ReduceLROnPlateau steps after a validation"),
         (["data.split_protocol=published", "sampler=by_size"], "data.split_protocol=published draws equally"),
         (["loss=none"], "Could not find 'loss/none'"),
     ],

@@ -7,8 +7,8 @@ from boneage_pl.model.losses import AgeDistributionLoss
 
 
 def logits(means: list[float], deviation: float) -> torch.Tensor:
-    middles = torch.arange(276) - 17.5
-    return torch.stack([Normal(mean, deviation).log_prob(middles) for mean in means])
+    centers = torch.arange(276) - 17.5
+    return torch.stack([Normal(mean, deviation).log_prob(centers) for mean in means])
 
 
 def output(numbers: list[float], means: list[float], deviation: float = 5.0) -> torch.Tensor:
@@ -26,7 +26,7 @@ def test_perfect_network_is_unbiased_at_both_ends():
     ages = torch.tensor([1.0, 4.0, 12.0, 120.0, 228.0, 240.0])
     loss = AgeDistributionLoss()
     labels = (
-        -0.5 * ((loss.middles - ages.unsqueeze(1)) / loss.label_sigma) ** 2
+        -0.5 * ((loss.centers - ages.unsqueeze(1)) / loss.label_sigma) ** 2
     )  # the optimum of cross-entropy
     months = loss.decode_months(torch.cat([ages.unsqueeze(1), labels], 1))
     torch.testing.assert_close(months, ages, atol=0.02, rtol=0)

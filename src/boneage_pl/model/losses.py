@@ -38,33 +38,33 @@ class AgeDistributionLoss(nn.Module):
         super().__init__()
         self.label_sigma, self.l1_scale = label_sigma, l1_scale
         self.regression_weight = regression_weight
-        self.register_buffer("middles", torch.arange(num_bins) + (first + 0.5), persistent=False)
+        self.register_buffer("centers", torch.arange(num_bins) + (first + 0.5), persistent=False)
 
-    middles: Tensor  # months [M]
+    centers: Tensor  # months [M]
 
     def decode_months(self, output: Tensor) -> Tensor:
         """Return the predictions in months: [B, 1 + M] → [B]."""
         number, logits = self._split_output(output)
-        expected = logits.softmax(1) @ self.middles.to(logits.dtype)
+        expected = logits.softmax(1) @ self.centers.to(logits.dtype)
         return self.regression_weight * number + (1 - self.regression_weight) * expected
 
     def std(self, output: Tensor) -> Tensor:
         """Return the standard deviation of each distribution, in months: [B, 1 + M] → [B]."""
         likely = self._split_output(output)[1].softmax(1)
-        middles = self.middles.to(likely.dtype)
-        expected = likely @ middles
-        return (likely @ middles.square() - expected.square()).clamp(min=0).sqrt()
+        centers = self.centers.to(likely.dtype)
+        expected = likely @ centers
+        return (likely @ centers.square() - expected.square()).clamp(min=0).sqrt()
 
     def forward(self, output: Tensor, bone_age: Tensor) -> Tensor:
         """Return the loss: [B, 1 + M] and months [B] → scalar."""
         number, logits = self._split_output(output)
-        distance = (self.middles - bone_age.unsqueeze(1)) / self.label_sigma  # [B, M]
+        distance = (self.centers - bone_age.unsqueeze(1)) / self.label_sigma  # [B, M]
         labels = (-0.5 * distance.square()).softmax(1)
         l1 = F.l1_loss(number, bone_age) / self.l1_scale
         return self.regression_weight * l1 + (1 - self.regression_weight) * F.cross_entropy(logits, labels)
 
     def _split_output(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        size = 1 + len(self.middles)
+        size = 1 + len(self.centers)
         if output.dim() != 2 or output.shape[1] != size:
             raise BoneAgeError(
                 f"model: the output has shape {list(output.shape)}; loss=distribution needs [B, {size}].\n"

@@ -75,10 +75,10 @@ def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
 
     Args:
         optimizer: of the same class, with the same parameters.
-        state: what `Optimizer.state_dict` returned.
+        state: from `Optimizer.state_dict`.
 
     Raises:
-        BoneAgeError: its parameter groups are others.
+        BoneAgeError: its parameter groups differ.
     """
     ours = optimizer.state_dict()["param_groups"]
     sizes, theirs = ([len(group["params"]) for group in groups] for groups in (ours, state["param_groups"]))
@@ -90,30 +90,30 @@ def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
 
 
 def base_lr(optimizer: Optimizer) -> float:
-    """Return the highest learning rate of an optimizer's groups: the one that none is scaled for."""
+    """Return the highest learning rate of an optimizer's groups, before any layer decay."""
     return max(float(group["lr"]) for group in optimizer.param_groups)
 
 
 def length_option(node: DictConfig | None) -> str | None:
-    """Return the option of a scheduler's configuration that `null` makes the run's length, if any."""
+    """Return the first of `LENGTH_OPTIONS` that is `null` in a scheduler's configuration, if any."""
     return next((name for name in LENGTH_OPTIONS if node and name in node and node[name] is None), None)
 
 
 def build_scheduler_factory(node: DictConfig) -> tuple[SchedulerFactory, str]:
-    """Return what makes the configured scheduler of an optimizer and of the run's length, and its interval.
+    """Return a function that builds the configured scheduler, and its interval, `epoch` or `step`.
 
-    `interval`, `epoch` or `step`, says when it steps; the run's length is counted in it, and is what each
-    option of `LENGTH_OPTIONS` becomes that is `null`.
+    The function takes an optimizer and the run's length in intervals, which replaces each of `LENGTH_OPTIONS`
+    that is `null`.
 
     Raises:
-        BoneAgeError: another interval, or a plateau scheduler that is to step after each batch.
+        BoneAgeError: another interval, or `interval=step` for a plateau scheduler.
     """
     options = _to_plain(node)
     interval = options.pop("interval", "epoch")
     if interval not in ("epoch", "step"):
         raise BoneAgeError(f"scheduler.interval={interval}: it must be epoch or step.")
     if interval == "step" and options.get("_target_") == PLATEAU_SCHEDULER:
-        raise BoneAgeError("scheduler.interval=step: a plateau is one of validations, which follow an epoch.")
+        raise BoneAgeError("scheduler.interval=step: ReduceLROnPlateau steps after a validation. Use epoch.")
 
     def build(optimizer: Optimizer, length: int) -> Any:
         given = {k: length if v is None and k in LENGTH_OPTIONS else v for k, v in options.items()}
@@ -134,15 +134,15 @@ def warmup_cosine(
     Loshchilov and Hutter, SGDR, ICLR 2017; the warm-up as Goyal et al., 2017.
 
     Args:
-        optimizer: its groups' rates are the highest that they reach.
+        optimizer: its groups have their peak rates.
         total_steps: of the run.
-        warmup_fraction: share of a cycle's steps in which the rates rise.
-        restart: share of the run after which a second cycle begins; `None` for a single one.
-        restart_factor: highest rate of the second cycle, as a factor of the first's.
+        warmup_fraction: fraction of each cycle's steps for the warm-up.
+        restart: fraction of the run after which a second cycle begins; `None` for a single one.
+        restart_factor: peak rate of the second cycle, relative to the first's.
     """
-    for name, share in (("warmup_fraction", warmup_fraction), ("restart", restart or 0.0)):
-        if not 0 <= share < 1:
-            raise ValueError(f"{name}={share} is no share below 1")
+    for name, fraction in (("warmup_fraction", warmup_fraction), ("restart", restart or 0.0)):
+        if not 0 <= fraction < 1:
+            raise ValueError(f"{name}={fraction}: it must be at least 0 and below 1")
     first = round(restart * total_steps) if restart else total_steps
 
     def factor(step: int) -> float:

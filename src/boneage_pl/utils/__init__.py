@@ -1,1 +1,1 @@
-"""What has nothing to do with bones: files, processes, hardware, progress, optional dependencies, plots."""
+"""Utilities: files, processes, hardware, progress, optional dependencies, plots."""

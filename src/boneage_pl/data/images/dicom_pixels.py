@@ -45,7 +45,7 @@ def decode_pixels(dataset: "Dataset", name: str) -> Values:
         values = _decode(dataset, name)
     except BadImageError:
         raise
-    except Exception as error:  # a tag may hold anything, and words may quote it
+    except Exception as error:  # tags have any content, which must not be quoted
         raise bad_image(name, f"damaged DICOM ({type(error).__name__})") from error
     if values.shape[:2] != (dataset.Rows, dataset.Columns) or not values.size:
         raise bad_image(name, "DICOM whose number of pixels differs from its tags")
@@ -54,7 +54,7 @@ def decode_pixels(dataset: "Dataset", name: str) -> Values:
 
 
 def _is_left_justified(values: Values, stored: int, unused: int) -> bool:
-    """Whether values lie where HighBit says, and not in the lowest bits all the same."""
+    """Whether values are stored up to HighBit, and not in the lowest bits after all."""
     if values.dtype.kind not in "iu":
         return False
     limit = 2 ** (stored - (values.dtype.kind == "i"))
@@ -64,17 +64,15 @@ def _is_left_justified(values: Values, stored: int, unused: int) -> bool:
 
 def _check_image(dataset: "Dataset", name: str) -> None:
     if not any(tag in dataset for tag in _PIXELS):
-        if "Rows" in dataset or not len(dataset):  # pydicom drops all where it meets the file's end
+        if "Rows" in dataset or not len(dataset):  # pydicom drops everything at an early end of the file
             raise bad_image(name, "DICOM cut short")
-        kind = getattr(dataset.get("SOPClassUID"), "name", "of no class")
-        raise bad_image(name, f"DICOM without an image in it ({kind})")
+        kind = getattr(dataset.get("SOPClassUID"), "name", "no SOP class")
+        raise bad_image(name, f"DICOM without an image ({kind})")
     if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
-        raise bad_image(
-            name, f"DICOM of {frames} frames, where a radiograph is one; export the one that is meant"
-        )
+        raise bad_image(name, f"DICOM with {frames} frames; export a single radiograph")
     check_size(int(dataset.Columns), int(dataset.Rows), name)
     if (samples := int(dataset.get("SamplesPerPixel") or 1)) not in (1, 3):
-        raise bad_image(name, f"DICOM of {samples} samples a pixel")
+        raise bad_image(name, f"DICOM with {samples} samples per pixel, not 1 or 3")
 
 
 def _decode(dataset: "Dataset", name: str) -> Values:

@@ -1,7 +1,7 @@
 """Acquisition parameters of a synthetic radiograph: exposure, collimation, marker.
 
-Each purpose has a generator of its own that starts from (seed, index, purpose), so nothing here can shift
-with the number of values that another part happens to draw.
+Each purpose has its own generator, seeded by (seed, index, purpose), so that its numbers do not depend on how
+many another purpose draws.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 
 TABLE, BUILD, PLACE, EXPOSURE, MARKER, NOISE = range(6)  # one generator for each purpose
 
-# Letters of straight strokes, each a line of points in a unit square (x right, y down).
+# Letters of straight strokes: points in the unit square (x right, y down).
 LETTERS = (
     ((0, 1), (0.5, 0), (1, 1), (0.75, 0.5), (0.25, 0.5)),  # A
     ((1, 0), (0, 0), (0, 0.5), (0.7, 0.5), (0, 0.5), (0, 1), (1, 1)),  # E
@@ -31,30 +31,30 @@ def rng_for(seed: int, index: int, purpose: int) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class Acquisition:
-    """Everything in an image that is not bone; lengths in fractions of the image, angles in degrees."""
+    """Acquisition parameters of one image; lengths in fractions of the image, angles in degrees."""
 
     zoom: float
     shift: tuple[float, float]
     tilt: float
     flesh: float  # thickness of the soft tissue around the bones, 1 on average
-    density: float  # of bone against soft tissue, 1 on average
+    density: float  # of bone relative to soft tissue, 1 on average
     exposure: float
-    fog: float  # the background's gray, 0..1
+    fog: float  # gray of the background, 0 to 1
     gamma: float
-    heel: tuple[float, float]  # the beam's fall-off across and down the image
+    heel: tuple[float, float]  # heel effect: decrease of the beam along x and y
     scatter: float
     blur: float  # pixels at 500
     noise: float  # standard deviation in gray levels
-    field: tuple[float, float, float, float]  # the collimator's left, top, right and bottom
+    field: tuple[float, float, float, float]  # left, top, right and bottom edge of the collimated field
     field_tilt: float
-    shutter: float  # gray outside the field, 0..1
+    shutter: float  # gray outside the field, 0 to 1
     marker: tuple[float, float, float, float]  # x, y, size, angle
-    marker_plate: float  # gray of the plate the L is set in, 0..1
+    marker_plate: float  # gray of the plate behind the L, 0 to 1
     initials: tuple[int, ...]
 
 
 def sample_acquisition(seed: int, index: int) -> Acquisition:
-    """Draw an image's conditions; they depend on (seed, index) and on nothing else."""
+    """Draw the acquisition parameters of an image, a function of (seed, index)."""
     place, light, mark = (rng_for(seed, index, purpose) for purpose in (PLACE, EXPOSURE, MARKER))
     collimated = place.random() < 0.35
     edges = place.uniform(0.0, 0.06, 4) if collimated else np.full(4, -0.5)

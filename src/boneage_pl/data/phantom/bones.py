@@ -1,8 +1,7 @@
-"""Outlines of single bones: a tubular bone with its epiphysis, a carpal bone, an end of the forearm.
+"""Outlines of single bones: long bones with their epiphysis, and carpal bones.
 
-Everything is in millimeters of an adult's hand. A bone is a few nested polygons, the outer ones denser:
-cortex, trabecular bone, medullary cavity. The proportions are approximations made to look
-right, not measurements.
+Lengths are in millimeters of an adult hand. A bone consists of nested polygons: cortex, trabecular bone and
+medullary cavity. The proportions are approximations for a plausible appearance, not measurements.
 """
 
 from dataclasses import dataclass
@@ -12,12 +11,12 @@ import numpy.typing as npt
 
 Points = npt.NDArray[np.float64]  # [n, 2] positions, or [n] distances
 
-CORTEX, TRABECULAR, MEDULLA = 200, 138, 96  # attenuation of a bone's parts on a scale to 255
+CORTEX, TRABECULAR, MEDULLA = 200, 138, 96  # attenuation, 0 to 255
 
 _THETA = np.linspace(0, 2 * np.pi, 28, endpoint=False)
 _COS, _SIN = np.cos(_THETA), np.sin(_THETA)
-_T = (1 - np.cos(np.linspace(0, np.pi, 15))) / 2  # along a shaft, dense at its ends
-_WALL = (4 * _T * (1 - _T)) ** 1.3  # where along a shaft the cortex is thick
+_T = (1 - np.cos(np.linspace(0, np.pi, 15))) / 2  # positions along a shaft, denser at its ends
+_WALL = (4 * _T * (1 - _T)) ** 1.3  # relative thickness of the cortex at these positions
 _MIDDLE = slice(3, 12)
 _CAVITY = np.sin(np.linspace(0, np.pi, 9)) ** 0.4  # the medullary cavity tapers at its ends
 
@@ -33,9 +32,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Stage:
-    """How far a bone has come: its epiphysis, fusion, the scar of the plate, cartilage at its ends.
+    """Developmental stage of a bone; all from 0 to 1.
 
-    All in 0..1; `wall` is the cortex's share of the half-width at mid-shaft.
+    Args:
+        grown: growth of the epiphysis.
+        closed: fusion of the epiphysis with the shaft.
+        scar: visibility of the closed growth plate.
+        young: amount of cartilage at the ends.
+        wall: thickness of the cortex at mid-shaft, as a fraction of the half-width.
     """
 
     grown: float
@@ -47,19 +51,19 @@ class Stage:
 
 @dataclass(frozen=True)
 class Form:
-    """The proportions of one kind of long bone, as fractions of its half-width at the epiphysis."""
+    """Proportions of a kind of long bone, as fractions of its half-width at the epiphysis."""
 
     waist: float
     head: float
-    taper: float = 2.6  # how soon the near end narrows to the waist
-    flare: float = 3.0  # how late the far end widens
-    dome: float = 3.2  # the epiphysis: 2 is an ellipse, more is flatter
-    styloid: float = 0.0  # how much thicker the epiphysis is on its thumb side; negative: on the other
+    taper: float = 2.6  # exponent of the narrowing from the near end to the waist
+    flare: float = 3.0  # exponent of the widening towards the far end
+    dome: float = 3.2  # power of the superellipse of the epiphysis
+    styloid: float = 0.0  # additional thickness of the epiphysis on the thumb side; negative: on the other
 
 
 @dataclass(frozen=True)
 class BoneFrame:
-    """Where a long bone lies: its epiphyseal joint, the direction from there, length and half-width (mm)."""
+    """Position of a long bone: epiphyseal joint, direction from there, length and half-width, in mm."""
 
     joint: Points
     direction: Points
@@ -67,16 +71,16 @@ class BoneFrame:
     width: float
 
     def place(self, along: Points, across: Points) -> Points:
-        """Distances along and across the bone (mm) → positions in the hand, [n] and [n] → [n, 2]."""
+        """Convert distances along and across the bone to positions in the hand, mm: [n], [n] → [n, 2]."""
         normal = np.array([self.direction[1], -self.direction[0]])
         return self.joint + np.outer(along, self.direction) + np.outer(across, normal)
 
 
 def long_bone(frame: BoneFrame, form: Form, stage: Stage, room: tuple[float, float, float]) -> list[Shape]:
-    """Return a tubular bone's polygons: its shaft, and what has ossified of its epiphysis.
+    """Return the polygons of a long bone: the shaft and the ossified part of the epiphysis.
 
-    `room` is in mm from the epiphyseal joint: where the epiphysis may begin, where the shaft begins and where
-    the shaft ends. Between the first two lie the epiphysis and the growth plate.
+    `room` are distances from the epiphyseal joint, mm: start of the epiphysis, start and end of the shaft.
+    The growth plate lies between epiphysis and shaft.
     """
     near, metaphysis, far = room
     outer, inner, core = _shaft(frame, form, stage, metaphysis, far)
@@ -95,7 +99,7 @@ def long_bone(frame: BoneFrame, form: Form, stage: Stage, room: tuple[float, flo
 def _shaft(
     frame: BoneFrame, form: Form, stage: Stage, near: float, far: float
 ) -> tuple[Points, Points, Points]:
-    """Outline, inner wall of the cortex and medullary cavity."""
+    """Return the outline, the inner wall of the cortex and the medullary cavity."""
     along = near + (far - near) * _T
     corner = np.minimum(np.minimum((along - near + 1) / 2, (far - along + 0.4) / 3), 1) ** 0.35
     flared = (1 - form.waist) * (1 - _T) ** form.taper + (form.head - form.waist) * _T**form.flare
@@ -111,7 +115,7 @@ def _shaft(
 
 
 def _epiphysis(frame: BoneFrame, form: Form, stage: Stage, near: float, metaphysis: float) -> list[Shape]:
-    """A dot in the middle of the cartilage at first, a cap as wide as the shaft when grown."""
+    """Return the epiphysis: at first a dot in the cartilage, finally a cap as wide as the shaft."""
     room = metaphysis - near
     height = room * (0.26 + 0.56 * stage.grown**0.7 + 0.18 * stage.closed) / 2
     gap = room * (0.14 + 0.18 * (1 - stage.grown)) * (1 - stage.closed)
@@ -131,7 +135,7 @@ def _epiphysis(frame: BoneFrame, form: Form, stage: Stage, near: float, metaphys
 def carpal_bone(
     center: Points, axes: tuple[float, float], turn: float, layer: int, grown: float
 ) -> list[Shape]:
-    """Return a short bone's polygons: a round dot at first, its own angular outline when grown.
+    """Return the polygons of a carpal bone: at first a round dot, finally its angular outline.
 
     `axes` are the adult half-axes (mm), `turn` their rotation (degrees).
     """
@@ -149,7 +153,7 @@ def carpal_bone(
 
 
 def superellipse(a: float, b: float, power: float) -> tuple[Points, Points]:
-    """Return x and y of a superellipse with half-axes `a` and `b`: an ellipse for power 2, boxier above."""
+    """Return x and y of a superellipse with half-axes `a` and `b`: an ellipse for power 2, else boxier."""
     return a * np.sign(_COS) * np.abs(_COS) ** (2 / power), b * np.sign(_SIN) * np.abs(_SIN) ** (2 / power)
 
 

@@ -1,33 +1,33 @@
-"""When the centers of the hand and wrist appear, complete their growth and fuse, in months, for each sex.
+"""Ages at which the ossification centers of hand and wrist appear, complete their growth and fuse, by sex.
 
 Sources, named in the table below:
 
 - GARN: S. M. Garn, C. G. Rohmann, F. N. Silverman, "Radiographic standards for postnatal ossification and
   tooth calcification", Medical Radiography and Photography 43 (1967) 45-66: median ages of appearance.
-  The numbers are the rounded ones in common circulation; the paper itself was not at hand.
+  The numbers are the rounded ones of secondary sources; the paper itself was not available.
 - RANGE: P. Butler, A. Mitchell, J. Healy, "Applied Radiological Anatomy", Cambridge 2012, as given by
-  Radiopaedia, "Ossification centers of the wrist": a range of years, into which the number falls.
+  Radiopaedia, "Ossification centers of the wrist": a range of years that contains the number.
 - GP: W. W. Greulich, S. I. Pyle, "Radiographic Atlas of Skeletal Development of the Hand and Wrist",
   Stanford 1959. GR: V. Gilsanz, O. Ratib, "Hand Bone Age", Springer 2005. Both give the order and the
   approximate year in which the epiphyses fuse; the month is an approximation.
-- APPROXIMATION: ours, so that a center grows between the two known events.
+- APPROXIMATION: ours, between two known events.
 
-Each `completes` (a carpal bone has its adult outline; an epiphysis is as wide as its shaft and caps it) is an
-approximation, and so are the thumb's delays and the order of the fingers in `RAY_DELAY`.
+All `completes` (adult outline of a carpal bone; epiphysis as wide as the shaft) and `RAY_DELAY` are
+approximations.
 """
 
 from dataclasses import dataclass
 
-FUSION_MONTHS = 24.0  # approximation: from the first bridge across the growth plate to its closure
-SCAR_MONTHS = 36.0  # approximation: from closure until the last trace of the plate is gone
+FUSION_MONTHS = 24.0  # approximation: from the first bridge across the growth plate to closure
+SCAR_MONTHS = 36.0  # approximation: from closure to the disappearance of the scar
 
-# The middle finger's centers appear first and the fifth's last (GR); the factors are approximations.
+# Centers of the middle finger appear first, of the fifth last (GR); the factors are approximations.
 RAY_DELAY = {1: 1.15, 2: 0.95, 3: 0.88, 4: 1.0, 5: 1.17}
 
 
 @dataclass(frozen=True)
 class OssificationCenter:
-    """One ossification center; each pair is months for (boys, girls)."""
+    """One ossification center; each pair is the age of (boys, girls) in months."""
 
     appears: tuple[float, float]
     completes: tuple[float, float]
@@ -57,9 +57,9 @@ OSSIFICATION_CENTERS = {
 
 
 def growth(name: str, age: float, male: bool, delay: float = 1.0) -> float:
-    """How far a center has grown: 0 until it appears, 1 from the age at which its outline is complete.
+    """Return the growth of a center: 0 until it appears, 1 once its outline is complete.
 
-    `age` is in months; `delay` multiplies the age of appearance (one ray's center comes before another's).
+    `age` is in months; `delay` multiplies the age of appearance, see `RAY_DELAY`.
     """
     center = OSSIFICATION_CENTERS[name]
     sex = 0 if male else 1
@@ -68,7 +68,7 @@ def growth(name: str, age: float, male: bool, delay: float = 1.0) -> float:
 
 
 def fusion(name: str, age: float, male: bool) -> float:
-    """How far an epiphysis has fused with its shaft: 0 open, 1 closed (always 0 for a carpal bone)."""
+    """Return the fusion of an epiphysis with its shaft: 0 open, 1 closed; 0 for carpal bones."""
     fuses = OSSIFICATION_CENTERS[name].fuses
     if fuses is None:
         return 0.0
@@ -76,7 +76,7 @@ def fusion(name: str, age: float, male: bool) -> float:
 
 
 def scar(name: str, age: float, male: bool) -> float:
-    """How visible the line of a closed growth plate is: 1 until it closes, 0 from `SCAR_MONTHS` later."""
+    """Return the visibility of a growth plate: 1 until closure, then decreasing to 0 in `SCAR_MONTHS`."""
     fuses = OSSIFICATION_CENTERS[name].fuses
     if fuses is None:
         return 0.0

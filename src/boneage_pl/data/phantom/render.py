@@ -1,6 +1,6 @@
 """Render a skeleton and its soft tissue as a radiograph.
 
-Nothing is normalized to the content: the same conditions give the same background, whatever the bones are.
+Nothing is normalized by the content, so the background depends on the acquisition alone, not on the bones.
 """
 
 from statistics import NormalDist
@@ -21,15 +21,15 @@ from boneage_pl.data.phantom.acquisition import (
 from boneage_pl.data.phantom.bones import Points, Shape
 from boneage_pl.data.phantom.skeleton import RAYS, HandVariation, Segment, Skeleton, build_skeleton
 
-FOREARM, PALM, FINGER, TIP = 235, 235, 190, 165  # attenuation on a scale to 255
+FOREARM, PALM, FINGER, TIP = 235, 235, 190, 165  # attenuation, 0 to 255
 
 _CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 20, endpoint=False)) for f in (np.cos, np.sin)], axis=1)
 
 
 def flesh_polygons(rays: dict[int, list[Segment]], thickness: float) -> list[tuple[Points, int]]:
-    """Return polygons (mm) with their attenuation, thinnest first; later ones cover earlier ones.
+    """Return the polygons of the soft tissue (mm) with their attenuation; later ones cover earlier ones.
 
-    `thickness` is the depth of the tissue over the bones as a multiple of the average.
+    `thickness` is that of the tissue around the bones, relative to the average.
     """
     margin = 3.4 * thickness
     polygons: list[tuple[Points, int]] = []
@@ -46,7 +46,7 @@ def flesh_polygons(rays: dict[int, list[Segment]], thickness: float) -> list[tup
 
 
 def _finger(segments: list[Segment], margin: float) -> list[tuple[Points, int]]:
-    """Capsules from the metacarpal to the fingertip, which reaches a little past the bone."""
+    """Return capsules around the bones of a finger; the fingertip extends beyond the last bone."""
     polygons = []
     for i in reversed(range(len(segments))):
         segment = segments[i]
@@ -60,7 +60,7 @@ def _finger(segments: list[Segment], margin: float) -> list[tuple[Points, int]]:
 
 
 def _capsule(start: Points, end: Points, near: float, far: float) -> Points:
-    """The outline around a circle at each end: half of each circle, joined."""
+    """Return the outline of a capsule: half a circle around each end."""
     along = (end - start) / np.linalg.norm(end - start)
     ahead = _CIRCLE @ along >= 0
     first = np.argmax(ahead & ~np.roll(ahead, 1))
@@ -70,7 +70,7 @@ def _capsule(start: Points, end: Points, near: float, far: float) -> Points:
 
 
 def _palm(rays: dict[int, list[Segment]], margin: float) -> Points:
-    """The palm from wrist to webs: around the ulnar edge, between the fingers, across the thumb's web."""
+    """Return the outline of the palm from the wrist to the webs between the fingers."""
     knuckles = {ray: rays[ray][0].end for ray in RAYS}
     webs = {ray: rays[ray][1].start + 0.42 * (rays[ray][1].end - rays[ray][1].start) for ray in RAYS}
     ulnar, radial = np.array([-1.0, 0.15]), np.array([1.0, 0.1])
@@ -95,21 +95,22 @@ def _palm(rays: dict[int, list[Segment]], margin: float) -> Points:
 
 Floats = npt.NDArray[np.float32]
 
-CANVAS_SIZE = 270.0  # mm of hand and wrist in an image's height
-CANVAS_CENTER = np.array([4.0, 58.0])  # mm: the point that the image is centered on
-OVERSAMPLING = 2  # bones are drawn larger and averaged down, which smooths their edges
-STEPS = 2048  # of the tone curve, over attenuations from 0 to MAX_ATTENUATION
+CANVAS_SIZE = 270.0  # mm; height of the image
+CANVAS_CENTER = np.array([4.0, 58.0])  # mm; the center of the image
+OVERSAMPLING = 2  # bones are drawn larger and averaged, for smooth edges
+STEPS = 2048  # of the tone curve, from 0 to MAX_ATTENUATION
 MAX_ATTENUATION = 4.0
 _QUANTILES = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)], np.float32)
 
-_SECOND_BONE = [round(0.55 * level) for level in range(256)]  # two bones overlap only in part of their depth
+_SECOND_BONE = [
+    round(0.55 * level) for level in range(256)
+]  # overlapping bones are not superimposed over their whole depth
 
 
 def render_radiograph(bone_age: float, male: bool, *, seed: int, index: int, size: int = 500) -> Image.Image:
     """Return a synthetic left-hand radiograph: mode `L`, `size` × `size` pixels.
 
-    The image is a pure function of its arguments. `bone_age` (months) and `male` shape the bones alone;
-    every other thing in the image follows from `seed` and `index`.
+    It depends on the arguments alone; only its bones depend on `bone_age` (months) and `male`.
     """
     conditions = sample_acquisition(seed, index)
     build = HandVariation(rng_for(seed, index, BUILD))
@@ -121,13 +122,13 @@ def render_radiograph(bone_age: float, male: bool, *, seed: int, index: int, siz
 
 
 class _Placement:
-    """Hand coordinates (mm) → pixels of a square image, [n, 2] → [n, 2]."""
+    """Converts hand coordinates (mm) to pixels of a square image: [n, 2] → [n, 2]."""
 
     def __init__(self, conditions: Acquisition, scale: float, size: int):
         self.size = size
         self.per_mm = conditions.zoom * scale * size / CANVAS_SIZE
         cos, sin = np.cos(np.radians(conditions.tilt)), np.sin(np.radians(conditions.tilt))
-        # Rows of hand coordinates times this: rotate, scale, and turn y downwards.
+        # rotation and scaling, with y downwards
         self.matrix = self.per_mm * np.array([[cos, sin], [sin, -cos]])
         self.offset = (np.array([0.5, 0.5]) + conditions.shift) * size - CANVAS_CENTER @ self.matrix
 
@@ -136,7 +137,7 @@ class _Placement:
 
 
 def _bones(shapes: list[Shape], to_pixels: _Placement, blur: float) -> Image.Image:
-    """Attenuation by bone, 0..255; where two layers overlap they add up."""
+    """Return the attenuation by bone, 0 to 255; overlapping layers are added."""
     side = to_pixels.size * OVERSAMPLING
     layers = [Image.new("L", (side, side)) for _ in range(3)]
     pens = [ImageDraw.Draw(layer) for layer in layers]
@@ -150,7 +151,7 @@ def _bones(shapes: list[Shape], to_pixels: _Placement, blur: float) -> Image.Ima
 
 
 def _soft_tissue(skeleton: Skeleton, to_pixels: _Placement, thickness: float) -> Image.Image:
-    """Attenuation by skin and muscle, 0..255, blurred at half the size: it has no fine detail."""
+    """Return the attenuation by soft tissue, 0 to 255, blurred at half the size."""
     canvas = Image.new("L", (to_pixels.size, to_pixels.size))
     pen = ImageDraw.Draw(canvas)
     for points, level in flesh_polygons(skeleton.rays, thickness):
@@ -182,32 +183,32 @@ def _expose(
 
 
 def _scatter(flesh: Image.Image) -> Floats:
-    """The veil that scattered rays lay over and around the hand: gray levels for a scatter of 1."""
+    """Return the gray levels that scattered radiation adds, for a scatter of 1."""
     small = flesh.resize((32, 32), Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(2.5))
     return np.asarray(small.resize(flesh.size, Image.Resampling.BILINEAR), np.float32)
 
 
 def _trabeculae(size: int, rng: np.random.Generator) -> Floats:
-    """The coarse grain of spongy bone: what a gray level of bone attenuates, varying from place to place."""
+    """Return the attenuation per gray level of bone, with the texture of trabecular bone."""
     grain = Image.fromarray((1 + _noise(size // 2, 0.1, rng)) * np.float32(0.95 / 255))
     return np.asarray(grain.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _noise(size: int, deviation: float, rng: np.random.Generator) -> Floats:
-    """Normal noise in 256 steps: a table of quantiles is several times as fast as drawing it."""
+    """Return normal noise from a table of 256 quantiles, which is faster than sampling."""
     drawn = np.frombuffer(rng.bytes(size * size), np.uint8).reshape(size, size)
     return (_QUANTILES * np.float32(deviation)).take(drawn)
 
 
 def _make_tone_curve(conditions: Acquisition) -> Floats:
-    """Gray level (0..255) for each step of attenuation."""
+    """Return the gray level, 0 to 255, for each step of attenuation."""
     attenuation = np.linspace(0, MAX_ATTENUATION, STEPS)
     shown = (1 - np.exp(-1.5 * attenuation)) ** conditions.gamma
     return (255 * (conditions.fog + (1 - conditions.fog) * shown)).astype(np.float32)
 
 
 def _collimate(gray: Floats, conditions: Acquisition) -> Floats:
-    """Cover what lies outside the collimator's field, which may be turned a little."""
+    """Cover the area outside the collimated field, which may be slightly rotated."""
     left, top, right, bottom = conditions.field
     if left < 0:
         return gray
@@ -226,7 +227,7 @@ def _rotate_points(points: Points, degrees: float, center: tuple[float, float] =
 
 
 def _draw_marker(image: Image.Image, conditions: Acquisition) -> None:
-    """Lay the L marker, with the technologist's initials below it, over the image."""
+    """Draw the L marker with the technologist's initials below it."""
     x, y, height, angle = conditions.marker
     size, pen = image.width, ImageDraw.Draw(image)
 

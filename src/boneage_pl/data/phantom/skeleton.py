@@ -1,10 +1,10 @@
-"""The skeleton of a left hand seen from behind, for an age and a sex.
+"""Skeleton of a left hand in dorsal view, by age and sex.
 
-Hand coordinates: millimeters of an adult's hand, x towards the thumb, y towards the fingertips, origin in the
-capitate. Lengths, widths and positions are approximations of adult anatomy, not a source's measurements.
+Hand coordinates: millimeters of an adult hand, x towards the thumb, y towards the fingertips, origin in the
+capitate. Lengths, widths and positions approximate adult anatomy; they are not measurements from a source.
 
-A radiograph is framed to the hand, so every hand has an adult's outline and joints, and what changes with age
-is what has turned to bone between them. The outline therefore says nothing of the age.
+Radiographs are framed to the hand, so all hands have an adult outline and adult joints. Only the ossified
+parts between them change with age: the outline contains no information on it.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from boneage_pl.data.phantom.ossification import OSSIFICATION_CENTERS, RAY_DELAY
 RAYS = (1, 2, 3, 4, 5)
 PARTS = ("metacarpal", "proximal_phalanx", "middle_phalanx", "distal_phalanx")
 
-# From joint to joint along each ray (mm); the thumb has no middle phalanx.
+# Distances between the joints of each ray, mm; the thumb has no middle phalanx.
 _LENGTHS = {
     1: (48, 35, 0, 26),
     2: (68, 43, 26, 20),
@@ -25,7 +25,7 @@ _LENGTHS = {
     4: (59, 45, 29, 21),
     5: (54, 36, 21, 19),
 }
-_WIDTHS = {  # half, at the epiphyseal end (mm)
+_WIDTHS = {  # half-widths at the epiphyseal end, mm
     1: (7.2, 7.2, 0, 6.0),
     2: (7.4, 7.2, 5.9, 4.6),
     3: (7.4, 7.5, 6.3, 5.0),
@@ -34,7 +34,7 @@ _WIDTHS = {  # half, at the epiphyseal end (mm)
 }
 _BASES = {1: (22.0, 8.5), 2: (12.0, 14.5), 3: (2.0, 14.0), 4: (-7.0, 12.5), 5: (-15.0, 9.5)}
 _ANGLES = {1: 42.0, 2: 8.0, 3: 0.0, 4: -8.0, 5: -17.0}  # of the metacarpals, degrees towards the thumb
-_FAN = {1: -0.6, 2: 0.9, 3: 0.05, 4: -0.7, 5: -1.5}  # how much of the spread turns each finger
+_FAN = {1: -0.6, 2: 0.9, 3: 0.05, 4: -0.7, 5: -1.5}  # factor of the spread for each finger
 _FORMS = {
     "metacarpal": Form(waist=0.54, head=0.80, dome=2.2),
     "proximal_phalanx": Form(waist=0.58, head=0.78),
@@ -43,7 +43,7 @@ _FORMS = {
     "radius": Form(waist=0.47, head=0.5, taper=11.0, dome=2.8, styloid=0.45),
     "ulna": Form(waist=0.68, head=0.7, taper=14.0, dome=2.8, styloid=-0.35),
 }
-# Center, half-axes (mm), rotation (degrees), layer: neighbors that overlap lie on different layers.
+# Center, half-axes (mm), rotation (degrees), layer; overlapping neighbors are on different layers.
 _CARPALS = {
     "capitate": ((0.5, 1.0), (7.6, 12.6), -4.0, 1),
     "hamate": ((-11.6, 2.6), (8.4, 10.6), 14.0, 2),
@@ -54,14 +54,14 @@ _CARPALS = {
     "trapezoid": ((12.0, 6.6), (6.6, 7.2), 0.0, 1),
     "pisiform": ((-19.0, -5.0), (4.8, 5.6), 20.0, 2),
 }
-# Joint (mm), half-width at the growth plate, height of the epiphysis with its plate.
+# Joint, half-width at the growth plate, height of epiphysis and growth plate; mm.
 _FOREARM = {"radius": ((5.0, -20.0), 13.6, 9.5), "ulna": ((-17.5, -23.0), 7.4, 8.0)}
-_FOREARM_LENGTH = 260.0  # mm: beyond the lower edge of any image
+_FOREARM_LENGTH = 260.0  # mm; beyond the lower edge of every image
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One bone's stretch of a ray, from its proximal to its distal joint (mm), with its half-width."""
+    """One bone of a ray, from its proximal to its distal joint, with its half-width; mm."""
 
     start: Points
     end: Points
@@ -70,17 +70,17 @@ class Segment:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The bones at an age, and each ray's segments, metacarpal first: they are the same at any age."""
+    """The bones at an age, and the segments of each ray from the metacarpal on, which do not depend on it."""
 
     shapes: list[Shape]
     rays: dict[int, list[Segment]]
 
 
 class HandVariation:
-    """One child's build and the way the fingers lie: drawn once, the same at any age.
+    """Random variation of one hand, independent of the age.
 
-    Each center runs a little early or late (standard deviation 3 % of its age and 1 month), each bone is a
-    little longer or thicker than the average.
+    Ossification centers are early or late (standard deviation: 3 % of the age and 1 month); bones vary in
+    length and thickness, fingers in position.
     """
 
     def __init__(self, rng: np.random.Generator):
@@ -95,12 +95,12 @@ class HandVariation:
         self.thumb = float(rng.normal(0, 6))  # degrees
 
     def effective_age(self, center: str, age: float) -> float:
-        """Return the age (months) at which the average child's center looks as this child's does now."""
+        """Return the age at which the center of an average child is equally developed, months."""
         return max(0.0, (age - self.pace[center]) / (1 + 0.03 * self.pace[center]))
 
 
 def build_skeleton(age: float, male: bool, build: HandVariation) -> Skeleton:
-    """Return the outlines of every bone that shows at `age` months."""
+    """Return the outlines of all bones that are visible at `age` months."""
     shapes, rays = _forearm(age, male, build), {}
     for ray in RAYS:
         rays[ray] = _segments(ray, build)
@@ -131,9 +131,9 @@ def _stage(kind: str, center: str, age: float, male: bool, build: HandVariation,
         growth(kind, own, male, delay),
         fusion(kind, own, male),
         scar(kind, own, male),
-        young=float(np.exp(-age / 45)),  # approximation: cartilage at the ends gives way in the first years
-        # The cortex thickens all through childhood (Garn, "The Earlier Gain and the Later Loss of Cortical
-        # Bone", 1970); the rate is an approximation.
+        young=float(np.exp(-age / 45)),  # approximation: cartilage at the ends ossifies in the first years
+        # the cortex thickens throughout childhood (Garn, "The Earlier Gain and the Later Loss of Cortical
+        # Bone", 1970); the rate is an approximation
         wall=build.cortex * (0.20 + 0.34 * min(age, 228) / 228),
     )
 
@@ -143,7 +143,7 @@ def _ray_bone(
 ) -> list[Shape]:
     stage = _stage(part, f"{part}_{ray}", age, male, build, RAY_DELAY[ray])
     start, end = segment.start, segment.end
-    if part == "metacarpal" and ray != 1:  # the only bones of the rays whose epiphysis is at the far end
+    if part == "metacarpal" and ray != 1:  # their epiphysis is at the distal end
         start, end = end, start
     length = float(np.linalg.norm(end - start))
     frame = BoneFrame(start, (end - start) / length, length, segment.width * (1 + 0.18 * stage.young))
@@ -173,7 +173,7 @@ def _carpus(age: float, male: bool, build: HandVariation) -> list[Shape]:
 
 
 def _sesamoid(age: float, male: bool, build: HandVariation, metacarpal: Segment) -> list[Shape]:
-    """The adductor sesamoid: a small oval at the ulnar side of the thumb metacarpal's head."""
+    """Return the adductor sesamoid: a small oval on the ulnar side of the thumb metacarpal's head."""
     grown = growth("thumb_sesamoid", build.effective_age("thumb_sesamoid", age), male)
     if grown == 0:
         return []

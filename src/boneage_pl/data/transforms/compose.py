@@ -1,9 +1,9 @@
 """Compose batch transforms whose random numbers depend on seed, epoch and sample alone.
 
-A transform maps images to images: uint8 [B, 1, H, W], or floating point in [0, 1] once an earlier one made
-them so. A random one has an attribute `num_random`, how many uniform numbers it takes for each sample, and is
-called with them too: float32 [B, numbers] in [0, 1), a function of seed, epoch and sample. Plain functions
-of images, such as torchvision's deterministic transforms, have no `num_random`.
+A transform maps images to images: uint8 [B, 1, H, W], or float32 in [0, 1] after the first that computes.
+A random one is called with random numbers as well, float32 [B, `num_random`] in [0, 1), where the attribute
+`num_random` is their number per sample. Plain functions, such as torchvision's deterministic transforms, have
+no such attribute.
 """
 
 import math
@@ -14,8 +14,8 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-# What transforms take; their constructors check it.
-Share = Annotated[float, Ge(0), Le(1)]
+# Types of the transforms' options, checked by `validate_call`.
+Fraction = Annotated[float, Ge(0), Le(1)]
 Strength = Annotated[float, Ge(0), Le(10)]  # see `log_uniform_factor`
 Side = Annotated[int, Ge(1)]  # pixels
 
@@ -56,7 +56,7 @@ class Compose:
 
         Args:
             named: name → transform.
-            random: whether random transforms are kept; predictions do without them.
+            random: whether to keep random transforms.
         """
         steps = [step for step in (named or {}).values() if step is not None]
         return cls(step for step in steps if random or not _num_random(step))
@@ -67,15 +67,15 @@ def _num_random(step: Callable[..., Tensor]) -> int:
 
 
 def hashed_uniform(keys: Tensor, count: int) -> Tensor:
-    """Hash keys to uniform numbers in [0, 1) with 24 bits: float32 [B, count].
+    """Hash keys to uniform numbers in [0, 1) of 24 bits: float32 [B, count].
 
     Args:
-        keys: int64 [B], 53 random bits each. The upper bits are the first number, splitmix64 mixes the others
-            from them.
-        count: numbers for each key.
+        keys: int64 [B], 53 random bits each. The upper 24 bits are the first number; splitmix64
+            computes the others.
+        count: numbers per key.
     """
     steps = torch.arange(1, max(count, 1), device=keys.device)
-    mixed = keys.unsqueeze(1) + steps * _GOLDEN  # [B, count - 1]; it wraps around, as is meant
+    mixed = keys.unsqueeze(1) + steps * _GOLDEN  # [B, count - 1]; wraps around, as intended
     for shift, factor in zip((30, 27), _MIX, strict=True):
         mixed = (mixed ^ _logical_shift(mixed, shift)) * factor
     mixed = mixed ^ _logical_shift(mixed, 31)
@@ -93,34 +93,34 @@ def as_float(images: Tensor) -> Tensor:
 
 
 def to_signed(random: Tensor) -> Tensor:
-    """Stretch [0, 1) to [-1, 1)."""
+    """Map [0, 1) to [-1, 1)."""
     return 2 * random - 1
 
 
 def log_uniform_factor(random: Tensor, most: float) -> Tensor:
-    """Return a factor between 1 / (1 + most) and 1 + most, as often below 1 as above."""
+    """Map [0, 1) to factors between 1 / (1 + most) and 1 + most, uniform in their logarithm."""
     return (to_signed(random) * math.log1p(most)).exp()
 
 
 def per_image(values: Tensor) -> Tensor:
-    """Give each image its value: [B] → [B, 1, 1, 1]."""
+    """Reshape a value per image for broadcasting: [B] → [B, 1, 1, 1]."""
     return values.view(-1, 1, 1, 1)
 
 
 def apply_where(random: Tensor, p: float, changed: Tensor, images: Tensor) -> Tensor:
-    """Return those whose number is below the share changed, and the others as they are."""
+    """Return `changed` for images whose random number is below `p`, else `images`."""
     return torch.where(per_image(random < p), changed, images)
 
 
 def to_normal(random: Tensor, like: Tensor) -> Tensor:
-    """Return standard normal noise for each pixel of `like` [B, 1, H, W], a function of [B] alone."""
+    """Return standard normal noise in the shape of `like` [B, 1, H, W], seeded by `random` [B]."""
     keys = (random * 2**24).long() << 29  # exact: `random` has 24 bits
     values = hashed_uniform(keys, like[0].numel() + 1)[:, 1:]  # the first is `random` itself
     return torch.erfinv(to_signed(values).clamp(-0.999999, 0.999999)).view_as(like) * math.sqrt(2)
 
 
 def pixel_grid(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return where the middles of the pixels are, in shares of the sides: y [1, 1, H, 1], x [1, 1, 1, W]."""
+    """Return the pixels' centers as fractions of the sides: y [1, 1, H, 1], x [1, 1, 1, W]."""
     height, width = images.shape[2:]
     y, x = ((torch.arange(n, device=images.device) + 0.5) / n for n in (height, width))
     return y.view(1, 1, -1, 1), x.view(1, 1, 1, -1)

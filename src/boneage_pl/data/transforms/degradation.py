@@ -11,29 +11,29 @@ from pydantic import validate_call
 from torch import Tensor
 from torch.nn import functional as F
 
-from boneage_pl.data.transforms.compose import Share, Side, apply_where, as_float, per_image, to_normal
+from boneage_pl.data.transforms.compose import Fraction, Side, apply_where, as_float, per_image, to_normal
 
 
 class GaussianBlur:
     """Blur images by a Gaussian at random.
 
     Args:
-        p: probability that an image is blurred.
-        max_sigma: highest standard deviation, as a share of the side.
+        p: probability per image.
+        max_sigma: largest standard deviation, as a fraction of the side.
     """
 
     num_random = 2
 
     @validate_call
-    def __init__(self, p: Share, max_sigma: Share = 0.01) -> None:
+    def __init__(self, p: Fraction, max_sigma: Fraction = 0.01) -> None:
         self.p, self.max_sigma = p, max_sigma
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
         """Blur [B, 1, H, W] by [B, 2] → float32 [B, 1, H, W]."""
-        # each image a channel with a kernel of its own
+        # each image is a channel with its own kernel
         pixels = as_float(images).transpose(0, 1)  # → [1, B, H, W]
         deviation = (random[:, 1] * self.max_sigma * max(pixels.shape[2:])).clamp(min=1e-3)
-        deviation = torch.where(random[:, 0] < self.p, deviation, 1e-3)  # as narrow as to change nothing
+        deviation = torch.where(random[:, 0] < self.p, deviation, 1e-3)  # too narrow for any effect
         reach = max(math.ceil(3 * self.max_sigma * max(pixels.shape[2:])), 1)
         steps = torch.arange(-reach, reach + 1, device=pixels.device)
         kernel = (-0.5 * (steps / deviation.unsqueeze(1)) ** 2).softmax(1)  # [B, K]
@@ -47,18 +47,18 @@ class GaussianNoise:
     """Add normal noise to images at random.
 
     Args:
-        p: probability that an image is given noise.
-        max_sigma: highest standard deviation, as a share of white.
+        p: probability per image.
+        max_sigma: largest standard deviation, as a fraction of white.
     """
 
     num_random = 3
 
     @validate_call
-    def __init__(self, p: Share, max_sigma: Share = 0.05) -> None:
+    def __init__(self, p: Fraction, max_sigma: Fraction = 0.05) -> None:
         self.p, self.max_sigma = p, max_sigma
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
-        """Add to [B, 1, H, W] by [B, 3] → float32 [B, 1, H, W] in [0, 1]."""
+        """Add noise to [B, 1, H, W] by [B, 3] → float32 [B, 1, H, W] in [0, 1]."""
         pixels = as_float(images)
         noisy = pixels + per_image(random[:, 1] * self.max_sigma) * to_normal(random[:, 2], pixels)
         return apply_where(random[:, 0], self.p, noisy.clamp(0, 1), pixels)
@@ -68,17 +68,17 @@ _Quality = Annotated[float, Ge(1), Le(100)]
 
 
 class JPEGCompression:
-    """Compress images at random as JPEG does gray ones, by the tables of its standard (ITU-T T.81, K.1).
+    """Compress gray images as JPEG at random, with the quantization table of ITU-T T.81, K.1.
 
     Args:
-        p: probability that an image is compressed.
-        quality: libjpeg's, lowest and highest.
+        p: probability per image.
+        quality: lowest and highest quality, as in libjpeg.
     """
 
     num_random = 2
 
     @validate_call
-    def __init__(self, p: Share, quality: tuple[_Quality, _Quality] = (20, 95)) -> None:
+    def __init__(self, p: Fraction, quality: tuple[_Quality, _Quality] = (20, 95)) -> None:
         self.p, (self.low, self.high) = p, quality
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
@@ -113,23 +113,22 @@ _LUMINANCE = torch.tensor(
 
 @lru_cache(maxsize=8)
 def _jpeg_tables(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the luminance table and the orthonormal cosine transform, [8, 8] each, kept on the device."""
+    """Return the luminance table and the orthonormal cosine transform on the device, [8, 8] each."""
     k = torch.arange(8).view(-1, 1)
     dct = (math.pi / 8 * k * (torch.arange(8) + 0.5)).cos() / torch.where(k == 0, math.sqrt(8), 2)
     return _LUMINANCE.to(device), dct.to(device)
 
 
 class RandomResampling:
-    """Resample images, at random, to a smaller side by a random filter, and then all to one size.
+    """Reduce images by a random filter at random, then resize all as `Resize`.
 
-    The filters are those that other software reduces radiographs by: Pillow's BOX, BILINEAR, BICUBIC and
-    LANCZOS, and the same kernels without antialiasing, of which the first is the nearest pixel and the second
-    the default of OpenCV and PyTorch. Then all become `size` as by `Resize`.
+    The filters are those of common software: Pillow's BOX, BILINEAR, BICUBIC, LANCZOS, and the same kernels
+    without antialiasing (nearest pixel; the default of OpenCV and PyTorch).
 
     Args:
         p: probability that an image is reduced.
-        scales: shares of the side that it is reduced to, each as often.
-        size: side of the result in pixels; `None` for as large as the images.
+        scales: fractions of the side to reduce to, equally likely.
+        size: side of the result in pixels; `None` for the images' own.
     """
 
     num_random = 3
@@ -137,7 +136,7 @@ class RandomResampling:
     @validate_call
     def __init__(
         self,
-        p: Share,
+        p: Fraction,
         scales: Annotated[Sequence[Annotated[float, Gt(0), Le(1)]], MinLen(1)] = (0.5, 0.75),
         size: Side | None = None,
     ) -> None:
@@ -149,14 +148,14 @@ class RandomResampling:
         side = pixels.shape[-1]
         apply, level, kind = random.unbind(1)
         scales = ((level * len(self.scales)).long() * len(FILTERS) + (kind * len(FILTERS)).long()) + 1
-        every = _resampling_matrices(side, self.scales, self.size or side, pixels.device)
-        matrix = every[torch.where(apply < self.p, scales, 0)]  # [B, size, S]
+        matrices = _resampling_matrices(side, self.scales, self.size or side, pixels.device)
+        matrix = matrices[torch.where(apply < self.p, scales, 0)]  # [B, size, S]
         return (matrix @ pixels[:, 0] @ matrix.mT).clamp(0, 1).unsqueeze(1)
 
 
 @lru_cache(maxsize=8)
 def _resampling_matrices(side: int, scales: tuple[float, ...], size: int, device: torch.device) -> Tensor:
-    """Return what `Resize` alone does, and for each scale and filter what it does behind these."""
+    """Return the matrix of `Resize`, and of each scale and filter followed by `Resize`."""
     matrices = [resampling_matrix(side, size)]
     for scale in scales:
         small = max(round(scale * side), 1)
@@ -171,14 +170,14 @@ def resampling_matrix(
     """Return the matrix that resamples a line of pixels: float64 [target, source].
 
     Args:
-        source: pixels of the line.
-        target: pixels of the result.
-        kernel: weights by distance in pixels; `None` for the bilinear one.
-        antialias: whether the kernel spans pixels of the result where these are wider.
+        source: number of pixels.
+        target: number of pixels of the result.
+        kernel: weights by distance in pixels; `None` for bilinear.
+        antialias: whether to widen the kernel when reducing.
     """
     scale = source / target
-    middles = (torch.arange(target).double() + 0.5) * scale - 0.5
-    distance = torch.arange(source).double() - middles.unsqueeze(1)
+    centers = (torch.arange(target).double() + 0.5) * scale - 0.5
+    distance = torch.arange(source).double() - centers.unsqueeze(1)
     weights = (kernel or _bilinear)(distance / (max(scale, 1) if antialias else 1))
     return weights / weights.sum(1, keepdim=True)
 

@@ -9,7 +9,14 @@ from pydantic import validate_call
 from torch import Tensor
 from torch.nn import functional as F
 
-from boneage_pl.data.transforms.compose import Share, Side, Strength, as_float, log_uniform_factor, to_signed
+from boneage_pl.data.transforms.compose import (
+    Fraction,
+    Side,
+    Strength,
+    as_float,
+    log_uniform_factor,
+    to_signed,
+)
 
 
 class RandomHorizontalFlip:
@@ -22,7 +29,7 @@ class RandomHorizontalFlip:
     num_random = 1
 
     @validate_call
-    def __init__(self, p: Share = 0.5) -> None:
+    def __init__(self, p: Fraction = 0.5) -> None:
         self.p = p
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
@@ -34,10 +41,10 @@ class RandomAffine:
     """Rotate, scale, shear, shift and mirror images in one bilinear resampling.
 
     Args:
-        rotation: degrees, at most, either way.
-        scale: share by which an image becomes larger, at most, or by the same factor smaller.
-        shear: degrees, at most, either way.
-        shift: share of the side, at most, either way and in both directions.
+        rotation: largest angle in degrees, in either direction.
+        scale: images are enlarged or reduced by a factor of at most 1 + scale.
+        shear: largest angle in degrees, in either direction.
+        shift: largest translation along each axis, as a fraction of the side.
         flip: probability that an image is mirrored left to right.
     """
 
@@ -49,8 +56,8 @@ class RandomAffine:
         rotation: Annotated[float, Ge(0), Le(180)] = 0.0,
         scale: Strength = 0.0,
         shear: Annotated[float, Ge(0), Lt(90)] = 0.0,
-        shift: Share = 0.0,
-        flip: Share = 0.0,
+        shift: Fraction = 0.0,
+        flip: Fraction = 0.0,
     ) -> None:
         self.rotation, self.shear = math.radians(rotation), math.radians(shear)
         self.scale, self.shift, self.flip = scale, shift, flip
@@ -101,7 +108,7 @@ class CropToContent:
     """
 
     @validate_call
-    def __init__(self, flat: Share = 0.1) -> None:
+    def __init__(self, flat: Fraction = 0.1) -> None:
         self.flat = flat
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from pydantic import validate_call
 from torch import Tensor
 
 from boneage_pl.data.transforms.compose import (
-    Share,
+    Fraction,
     Strength,
     apply_where,
     as_float,
@@ -27,7 +27,7 @@ class PercentileContrast:
     """
 
     @validate_call
-    def __init__(self, low: Share = 0.01, high: Share = 0.99) -> None:
+    def __init__(self, low: Fraction = 0.01, high: Fraction = 0.99) -> None:
         if low >= high:
             raise ValueError(f"low={low} must be below high={high}")
         self.low, self.high = low, high
@@ -55,7 +55,7 @@ class IntensityJitter:
     num_random = 3
 
     @validate_call
-    def __init__(self, gamma: Strength = 0.0, contrast: Strength = 0.0, brightness: Share = 0.0) -> None:
+    def __init__(self, gamma: Strength = 0.0, contrast: Strength = 0.0, brightness: Fraction = 0.0) -> None:
         self.gamma, self.contrast, self.brightness = gamma, contrast, brightness
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class RandomInversion:
     num_random = 1
 
     @validate_call
-    def __init__(self, p: Share) -> None:
+    def __init__(self, p: Fraction) -> None:
         self.p = p
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class FixPolarity:
     """
 
     @validate_call
-    def __init__(self, edge: _Edge = 0.15, middle: _Middle = 0.3, flat: Share = 0.1) -> None:
+    def __init__(self, edge: _Edge = 0.15, middle: _Middle = 0.3, flat: Fraction = 0.1) -> None:
         self.edge, self.middle, self.flat = edge, middle, flat
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import validate_call
 from torch import Tensor
 
-from boneage_pl.data.transforms.compose import Share, apply_where, as_float, per_image, pixel_grid
+from boneage_pl.data.transforms.compose import Fraction, apply_where, as_float, per_image, pixel_grid
 
 # Letters of a side marker, 5 × 7 cells, as bits of an integer, which needs no copy to the device.
 _LETTERS = ("#.... #.... #.... #.... #.... #.... #####", "####. #...# #...# ####. #.#.. #..#. #...#")
@@ -25,7 +25,7 @@ class RandomErasing:
     num_random = 6
 
     @validate_call
-    def __init__(self, p: Share, max_size: Share = 0.25) -> None:
+    def __init__(self, p: Fraction, max_size: Fraction = 0.25) -> None:
         self.p, self.max_size = p, max_size
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class RandomBorder:
     num_random = 6
 
     @validate_call
-    def __init__(self, p: Share, max_width: Annotated[float, Ge(0), Le(0.5)] = 0.12) -> None:
+    def __init__(self, p: Fraction, max_width: Annotated[float, Ge(0), Le(0.5)] = 0.12) -> None:
         self.p, self.max_width = p, max_width
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class RandomMarker:
     num_random = 5
 
     @validate_call
-    def __init__(self, p: Share, min_size: _Height = 0.05, max_size: _Height = 0.15) -> None:
+    def __init__(self, p: Fraction, min_size: _Height = 0.05, max_size: _Height = 0.15) -> None:
         self.p, self.min_size, self.max_size = p, min_size, max_size
 
     def __call__(self, images: Tensor, random: Tensor) -> Tensor:
