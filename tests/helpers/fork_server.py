@@ -1,8 +1,8 @@
-"""Runs commands of the project as a user types them, each in a fork of a process that has imported torch.
+"""Fork server: runs commands in forks of a process that has imported torch, which saves seconds each.
 
-Importing takes seconds of a core; a test that starts the command dozens of times saves them. The fork runs
-the module as `python -m` does, but that it copies phantoms which another command has drawn, and draws the
-figures of reports coarsely. `Forks` starts the process that forks; this module, run, is that process.
+A fork runs the module as `python -m` does, with three differences: existing phantom images are copied, the
+figures of reports are blank, and Hydra composes the configuration once. `Forks` starts the server, which is
+this module.
 """
 
 import json
@@ -26,7 +26,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 @dataclass
 class Running:
-    """A command that is running."""
+    """A running command."""
 
     arguments: list[str]
     folder: Path  # of its output
@@ -59,7 +59,7 @@ class Running:
 
 
 class Forks:
-    """The process that forks, and the commands it is given."""
+    """A fork server."""
 
     def __init__(self, folder: Path, **env: str) -> None:
         self.folder, self.count = folder, 0
@@ -77,14 +77,14 @@ class Forks:
         self.count += 1
         folder = self.folder / str(self.count)
         folder.mkdir()
-        order = {"module": module, "arguments": arguments, "cwd": str(cwd), "env": env, "to": str(folder)}
+        command = {"module": module, "arguments": arguments, "cwd": str(cwd), "env": env, "to": str(folder)}
         assert self.process.stdin
-        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.write(json.dumps(command) + "\n")
         self.process.stdin.flush()
         return Running([module, *arguments], folder)
 
     def run(self, *arguments: str, cwd: Path, check: bool = True, timeout: float = 600, **env: str) -> Result:
-        """Run `python -m boneage_pl` to its end."""
+        """Run `python -m boneage_pl` and wait for it."""
         result = self.start("boneage_pl", *arguments, cwd=cwd, **env).wait(timeout)
         assert not check or result.returncode == 0, result.stdout + result.stderr
         return result
@@ -94,13 +94,13 @@ class Forks:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         assert self.process.stdin
-        self.process.stdin.write("\n")  # a loader process that a test left behind may hold the pipe open
+        self.process.stdin.write("\n")  # a leftover loader process may hold the pipe open
         self.process.stdin.close()
         self.process.wait()
 
 
 def keep_phantoms(folder: Path) -> None:
-    """Let a command copy radiographs that another one has drawn: dozens of tests draw the same."""
+    """Copy phantom images that another command has drawn, since many tests use the same."""
     from boneage_pl.data.phantom import dataset
 
     drawn = dataset.parallel_map
@@ -123,7 +123,7 @@ def keep_phantoms(folder: Path) -> None:
 
 
 def leave_figures_blank() -> None:
-    """Save figures without drawing them, which is half of a small training; FIGURES=1 draws them."""
+    """Save figures without drawing them, half of the time of a small training; FIGURES=1 draws them."""
     from matplotlib.figure import Figure
 
     from boneage_pl.evaluation import templating
@@ -133,7 +133,7 @@ def leave_figures_blank() -> None:
 
 
 def compose_once() -> None:
-    """Spare Hydra composing a configuration only to see whether it is a sweep's, where that is known."""
+    """Skip the composition by which Hydra finds out whether a configuration is a sweep."""
     from hydra._internal.hydra import Hydra
     from hydra.types import RunMode
 
@@ -155,31 +155,31 @@ def serve() -> None:
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while (line := sys.stdin.readline()).strip():
-        order = json.loads(line)
+        command = json.loads(line)
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _shepherd(order)
+            _supervise(command)
 
 
-def _shepherd(order: dict[str, Any]) -> None:
-    """Fork the command, and write how it ended once it has."""
-    folder = Path(order["to"])
+def _supervise(command: dict[str, Any]) -> None:
+    """Fork the command and write its process id and exit status."""
+    folder = Path(command["to"])
     pid = os.fork()
     if pid == 0:
-        _become(order)
-    _whole(folder / "pid", pid)
+        _run_command(command)
+    _write(folder / "pid", pid)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    _whole(folder / "status", status)
+    _write(folder / "status", status)
     os._exit(0)
 
 
-def _whole(path: Path, value: int) -> None:
+def _write(path: Path, value: int) -> None:
     beside = path.with_suffix(".tmp")
     beside.write_text(str(value))
     beside.rename(path)
 
 
-def _become(order: dict[str, Any]) -> None:
+def _run_command(command: dict[str, Any]) -> None:
     import runpy
     import traceback
 
@@ -187,21 +187,21 @@ def _become(order: dict[str, Any]) -> None:
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(f"{order['to']}/{name}", os.O_WRONLY | os.O_CREAT, 0o644), number)
-    os.environ.update(order["env"])
-    os.chdir(order["cwd"])
+        os.dup2(os.open(f"{command['to']}/{name}", os.O_WRONLY | os.O_CREAT, 0o644), number)
+    os.environ.update(command["env"])
+    os.chdir(command["cwd"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = [order["module"], *order["arguments"]]
-    keep_phantoms(Path(order["to"]).parent / "phantoms")
-    if "FIGURES" not in order["env"]:
+    sys.argv = [command["module"], *command["arguments"]]
+    keep_phantoms(Path(command["to"]).parent / "phantoms")
+    if "FIGURES" not in command["env"]:
         leave_figures_blank()
     compose_once()
     try:
-        if plan := order["env"].get("FAULT_PLAN"):
+        if plan := command["env"].get("FAULT_PLAN"):
             from tests.stress.fault_injection import install
 
             install(json.loads(plan))
-        runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
+        runpy.run_module(command["module"], run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else 1 if stop.code else 0

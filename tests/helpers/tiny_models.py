@@ -115,7 +115,7 @@ class Plain(nn.Module):
 
 
 class Maps(Callback):
-    """Prints which checkpoints the process has mapped."""
+    """Prints the checkpoints that the process has memory-mapped."""
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if trainer.global_step == 1 or trainer.current_epoch == trainer.max_epochs - 1:

@@ -1,10 +1,9 @@
-"""Moments of a run, counted, and what is done to it there: from inside, so that it always hits the same one.
+"""Inject faults into a run at counted events, from inside, so that they are reproducible.
 
-A plan is a list of [event, number, deed], and comes in the environment variable FAULT_PLAN. Events: `draw` (a
-phantom image is written), `prepare` (an image is cached), `step`, `validate` (a batch), `write` (a
-checkpoint, half written), `move` and `moved` (before and after a file is moved into place), `figure` (of the
-report). Deeds: `kill`, `term`, `term all` (the command's process group), `int`, `int twice`, `fill` (the
-disk), `free` (it).
+A plan is a list of [event, number, action] in the environment variable FAULT_PLAN. Events: `draw` (a phantom
+image is written), `prepare` (an image is cached), `step`, `validate` (a batch), `write` (a checkpoint is half
+written), `move` and `moved` (before and after a file is moved into place), `figure` (of the report). Actions:
+`kill`, `term`, `term all` (the command's process group), `int`, `int twice`, `fill` and `free` (the disk).
 """
 
 import os
@@ -22,7 +21,7 @@ Plan = list[tuple[str, int, str]]
 
 
 def install(plan: Plan) -> None:
-    """Wrap the project's functions so that each counts its calls."""
+    """Wrap the project's functions to count their calls and run the actions of the plan."""
     import torch
     from matplotlib.figure import Figure
 
@@ -36,9 +35,9 @@ def install(plan: Plan) -> None:
 
     def happened(event: str) -> None:
         reached[event] += 1
-        for of, number, deed in plan:
+        for of, number, action in plan:
             if (of, number) == (event, reached[event]):
-                _DEEDS[deed]()
+                _ACTIONS[action]()
 
     def before(owner: Any, name: str, event: str, after: str = "") -> None:
         real: Callable[..., Any] = getattr(owner, name)
@@ -93,7 +92,7 @@ def _term_all() -> None:
 
 
 def _fill() -> None:
-    """Leave no room: on the small disk that FILL names, or by this process's own limit."""
+    """Fill the small disk in FILL, or else limit the size of files of this process."""
     if "FILL" not in os.environ:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
         return
@@ -113,7 +112,7 @@ def _free() -> None:
     Path(os.environ["FILL"], "filler").unlink()
 
 
-_DEEDS: dict[str, Callable[[], None]] = {
+_ACTIONS: dict[str, Callable[[], None]] = {
     "kill": _send(signal.SIGKILL),
     "term": _send(signal.SIGTERM),
     "term all": _term_all,

@@ -1,4 +1,4 @@
-"""A disk that fills up, and one data folder used by several commands at once."""
+"""Full disks, and several commands at once on one data folder."""
 
 import shutil
 import subprocess
@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.stress.fault_injection import Plan
-from tests.stress.harness import V1, Bench, Row, complaints
+from tests.stress.harness import V1, Row, Workspace, find_problems
 
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[dict[str, str]]:
-    """Make `folder` a disk of its own if that may be done; yields what tells a command that it is one."""
+    """Mount a small disk at `folder` if permitted; yield the environment for `fill`."""
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     own = subprocess.run(mount, capture_output=True).returncode == 0 if shutil.which("mount") else False
@@ -23,17 +23,19 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[dict[str, str]]:
             subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def full_disks(bench: Bench, moments: tuple[str, ...] = ("preparation", "checkpoint", "report")) -> Row:
-    """Fill the disk at one of these moments; what was made stays whole, and the run ends as the whole one."""
+def full_disks(
+    workspace: Workspace, moments: tuple[str, ...] = ("preparation", "checkpoint", "report")
+) -> Row:
+    """Fill the disk at these moments; existing files stay intact, and the run ends like the reference."""
     trials = {"preparation": _preparation, "checkpoint": _checkpoint, "report": _report}
     own = []
 
     def trial(moment: str) -> list[str]:
-        with small_disk(bench.home / f"small_{moment}", 20) as env:
+        with small_disk(workspace.home / f"small_{moment}", 20) as env:
             own.append("FILL" in env)
-            return trials[moment](bench, f"small_{moment}", env)
+            return trials[moment](workspace, f"small_{moment}", env)
 
-    failed = bench.two_at_a_time(trial, moments)
+    failed = workspace.run_trials(trial, moments)
     how = "a tmpfs" if all(own) else "the process's own limit"
     return Row(
         f"a disk that fills up during {', '.join(moments)} ({how})",
@@ -43,60 +45,60 @@ def full_disks(bench: Bench, moments: tuple[str, ...] = ("preparation", "checkpo
     )
 
 
-def _preparation(bench: Bench, disk: str, env: dict[str, str]) -> list[str]:
+def _preparation(workspace: Workspace, disk: str, env: dict[str, str]) -> list[str]:
     command = [*V1.options, f"data.cache_dir={disk}/store", "hydra.run.dir=outputs/full_preparation"]
-    result = bench.start(*command, plan=[("prepare", 30, "fill")], **env).wait()
-    found = complaints(result, 2, "cannot be written", "data.cache_dir=<folder>")
-    (bench.home / disk / "filler").unlink(missing_ok=True)
-    bench.finish("preparation", *command)
-    return found + bench.same(bench.runs / "full_preparation")
+    result = workspace.start(*command, plan=[("prepare", 30, "fill")], **env).wait()
+    found = find_problems(result, 2, "cannot be written", "data.cache_dir=<folder>")
+    (workspace.home / disk / "filler").unlink(missing_ok=True)
+    workspace.finish("preparation", *command)
+    return found + workspace.differences(workspace.runs / "full_preparation")
 
 
-def _checkpoint(bench: Bench, disk: str, env: dict[str, str]) -> list[str]:
-    run = bench.home / disk / "run"
-    plan: Plan = [("step", 20, "fill"), ("step", 28, "free")]  # over the end of the third epoch
-    result = bench.start(*V1.options, f"hydra.run.dir={run}", plan=plan, **env).wait()
-    found = complaints(result, 0, "last.ckpt could not be saved", "Earlier checkpoints are intact")
-    return found + bench.same(run)
+def _checkpoint(workspace: Workspace, disk: str, env: dict[str, str]) -> list[str]:
+    run = workspace.home / disk / "run"
+    plan: Plan = [("step", 20, "fill"), ("step", 28, "free")]  # across the end of the third epoch
+    result = workspace.start(*V1.options, f"hydra.run.dir={run}", plan=plan, **env).wait()
+    found = find_problems(result, 0, "last.ckpt could not be saved", "Earlier checkpoints are intact")
+    return found + workspace.differences(run)
 
 
-def _report(bench: Bench, disk: str, env: dict[str, str]) -> list[str]:
-    run = bench.home / disk / "run"
-    result = bench.start(*V1.options, f"hydra.run.dir={run}", plan=[("figure", 1, "fill")], **env).wait()
-    found = complaints(result, 2, "cannot be written", f"resume={disk}/run")
+def _report(workspace: Workspace, disk: str, env: dict[str, str]) -> list[str]:
+    run = workspace.home / disk / "run"
+    result = workspace.start(*V1.options, f"hydra.run.dir={run}", plan=[("figure", 1, "fill")], **env).wait()
+    found = find_problems(result, 2, "cannot be written", f"resume={disk}/run")
     (run.parent / "filler").unlink(missing_ok=True)
-    bench.finish("report", f"resume={run}", *V1.own)
-    return found + bench.same(run)
+    workspace.finish("report", f"resume={run}", *V1.own)
+    return found + workspace.differences(run)
 
 
-def at_once(bench: Bench) -> list[Row]:
-    """Start two preparations, two trainings, and two trainings in one folder, each pair at the same time."""
+def at_once(workspace: Workspace) -> list[Row]:
+    """Start two preparations, two trainings, and two trainings in one run folder at the same time."""
     root = ["data=phantom", "data.root=data/twice", "data.phantom.count=80", "data.phantom.size=128"]
     prepared = [
-        bench.forks.start("boneage_pl.prepare", *root, "data.image_size=107", cwd=bench.home)
+        workspace.forks.start("boneage_pl.prepare", *root, "data.image_size=107", cwd=workspace.home)
         for _ in range(2)
     ]
     results = [running.wait() for running in prepared]
-    failed = [what for result in results for what in complaints(result, 0, "80 images of 107 px")]
-    stores = list((bench.home / "data" / "twice" / "prepared").glob("*.npy"))
+    failed = [what for result in results for what in find_problems(result, 0, "80 images of 107 px")]
+    stores = list((workspace.home / "data" / "twice" / "prepared").glob("*.npy"))
     failed += [] if len(stores) == 1 else [f"{len(stores)} stores"]
     rows = [Row("two preparations of one data folder at once", 2, failed, "both end well; one store")]
 
     small = [*V1.options, "data.root=data/both", "data.cache_dir=stores/both"]
-    both = [bench.start(*small, f"hydra.run.dir=outputs/both{n}") for n in range(2)]
-    failed = [what for running in both for what in complaints(running.wait(), 0)]
-    failed += [what for n in range(2) for what in bench.same(bench.runs / f"both{n}")]
+    both = [workspace.start(*small, f"hydra.run.dir=outputs/both{n}") for n in range(2)]
+    failed = [what for running in both for what in find_problems(running.wait(), 0)]
+    failed += [what for n in range(2) for what in workspace.differences(workspace.runs / f"both{n}")]
     rows.append(Row("two trainings on one new data folder at once", 2, failed, "both bit-identical"))
 
-    pair = [bench.start(*V1.options, "hydra.run.dir=outputs/one", f"seed={seed}") for seed in (1, 2)]
+    pair = [workspace.start(*V1.options, "hydra.run.dir=outputs/one", f"seed={seed}") for seed in (1, 2)]
     ended = [running.wait() for running in pair]
     refused = [result for result in ended if result.returncode == 2]
     failed = [] if len(refused) == 1 else [f"exits {[result.returncode for result in ended]}"]
-    failed += [what for result in refused for what in complaints(result, 2, "outputs/one")]
+    failed += [what for result in refused for what in find_problems(result, 2, "outputs/one")]
     if ended[0].returncode == 0:
-        failed += bench.same(bench.runs / "one")
+        failed += workspace.differences(workspace.runs / "one")
     seed = f"seed: {1 if ended[0].returncode == 0 else 2}\n"
-    kept = (bench.runs / "one" / ".hydra" / "config.yaml").read_text()
+    kept = (workspace.runs / "one" / ".hydra" / "config.yaml").read_text()
     failed += [] if kept.startswith(seed) else ["the refused one changed the other's record"]
     rows.append(
         Row("two trainings in one run folder at once", 2, failed, "one is refused and changes nothing")

@@ -1,4 +1,4 @@
-"""Files damaged in every way: each is read, or refused with the project's error, in less than two seconds."""
+"""Damaged files: each is read or rejected with the project's error within two seconds."""
 
 import random
 import shutil
@@ -27,7 +27,7 @@ SECONDS = 2
 
 
 def mutations(folder: Path, count: int, seed: int) -> Row:
-    """Damage `count` files, a fifth of them tables, and read them all; the damage follows from `seed`."""
+    """Damage `count` files, a fifth of them tables, and read them; `seed` determines the damage."""
     data = folder / "mutated"
     write_rsna(data / "csv", balanced_table(1))
     with ProcessPoolExecutor(2, get_context("fork")) as pool:
@@ -57,7 +57,7 @@ def _try(data: Path, number: int, seed: int) -> str:
             outcome = _read_table(data, number, draw) if number % 5 == 0 else _read_image(data, number, draw)
         except TimeoutError:
             outcome = "took more than two seconds"
-        except Exception as error:  # anything but the project's own is what is looked for
+        except Exception as error:  # any other than the project's own is a failure
             outcome = f"{type(error).__name__}: {error}"
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -95,8 +95,8 @@ def _read_table(data: Path, number: int, draw: random.Random) -> str:
 
 
 def random_image(draw: random.Random) -> bytes:
-    """Return a small image in one of the formats, modes and sizes that files come in."""
-    # from 1 up; some very narrow ones, which resized by their short side would fill the memory
+    """Return a small image file of random format, mode and size."""
+    # some very narrow ones, which would fill the memory if resized by their shorter side
     sides = [draw.choice([1, 2, draw.randint(1, 200), draw.randint(1, 200)]), draw.randint(1, 200)]
     if draw.random() < 0.1:
         sides = [draw.randint(1, 2), draw.randint(5_000, 60_000)]
@@ -106,7 +106,7 @@ def random_image(draw: random.Random) -> bytes:
     rgb = Image.fromarray(pixels.astype(np.uint8))
     made = Image.fromarray(pixels[:, :, 0].astype(np.uint16)) if mode == "I;16" else rgb.convert(mode)
     kind = "JPEG" if mode in ("L", "RGB", "CMYK") and draw.random() < 0.6 else "PNG"
-    if draw.random() < 0.1 and max(sides) < 5_000:  # another format under the name
+    if draw.random() < 0.1 and max(sides) < 5_000:  # another format than the suffix
         made, kind = rgb, draw.choice(["GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "EPS", "PDF"])
     file = BytesIO()
     exif = Image.Exif()
@@ -119,7 +119,7 @@ def random_image(draw: random.Random) -> bytes:
 
 
 def mutated(content: bytes, draw: random.Random) -> bytes:
-    """Damage a file: cut short, bits flipped, its header overwritten, a part repeated, zeroed or inserted."""
+    """Damage a file: truncate, flip bits, overwrite the header, repeat, zero or insert parts."""
     data = bytearray(content)
     for _ in range(draw.choice([0, 1, 1, 1, 2, 5])):
         if not data:

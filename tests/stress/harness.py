@@ -1,4 +1,4 @@
-"""What every trial has: a folder to work in, the small run, and the run that nothing interrupted."""
+"""Workspace of the trials: a folder, small runs, and uninterrupted reference runs."""
 
 import json
 import shutil
@@ -19,14 +19,14 @@ EPOCHS = 5
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SmallRun:
     """A small run of 5 epochs.
 
     Args:
-        name: of the run that nothing interrupts.
+        name: of the reference run.
         options: of the command.
-        own: those that a resumed run must name again.
-        steps, validations: batches of an epoch, at least.
+        own: options that must be repeated on resume.
+        steps, validations: minimum number of batches per epoch.
     """
 
     name: str
@@ -40,9 +40,9 @@ _COMMON = (*SMALL_PHANTOM, "data.batch_size=8", f"trainer.max_epochs={EPOCHS}", 
 _TINY = ("model._target_=tests.helpers.tiny_models.Tiny",)
 # a plateau scheduler that lowers the rate after each epoch
 _PLATEAU = ("scheduler=plateau", "scheduler.patience=0", "+scheduler.threshold=0.5")
-V1 = Recipe("v1", ("+experiment=v1", *_COMMON, *_PLATEAU, *_TINY), _TINY, 8, 3)
-# augmentations, a schedule by step, layers at rates of their own, a distribution
-V3 = Recipe(
+V1 = SmallRun("v1", ("+experiment=v1", *_COMMON, *_PLATEAU, *_TINY), _TINY, 8, 3)
+# augmentations, a schedule by step, layer decay, a distribution
+V3 = SmallRun(
     "v3",
     (
         "+experiment=v3",
@@ -61,7 +61,7 @@ V3 = Recipe(
 
 @dataclass
 class Row:
-    """A row of the table: the fault, how often, and the result."""
+    """A row of the table: fault, number of trials, failures and result."""
 
     what: str
     tried: int
@@ -69,19 +69,19 @@ class Row:
     found: str
 
 
-class Bench:
-    """A folder with the small data set and its whole run, and a process that forks commands."""
+class Workspace:
+    """A folder with the small data set and reference runs, and a fork server."""
 
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
         self.home.mkdir(parents=True)
-        # one thread: the trials run two at a time
+        # one thread, since two trials run at a time
         self.forks = Forks(folder / "commands", OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
         self.runs = self.home / "outputs"
-        self.whole(V1)
+        self.reference_run(V1)
 
     def start(self, *arguments: str, plan: Plan | None = None, **env: str) -> Running:
-        """Start `python -m boneage_pl`, with what is to happen to it."""
+        """Start `python -m boneage_pl` with a fault plan."""
         if plan:
             env["FAULT_PLAN"] = json.dumps(plan)
         return self.forks.start("boneage_pl", *arguments, cwd=self.home, **env)
@@ -93,24 +93,24 @@ class Bench:
             raise AssertionError(f"{name}: {arguments}: exit {result.returncode}\n{result.stderr[-2000:]}")
         return result
 
-    def whole(self, recipe: Recipe) -> Path:
-        """Return the run of a recipe that nothing interrupted, made where it is missing."""
-        run = self.runs / f"whole_{recipe.name}"
+    def reference_run(self, kind: SmallRun) -> Path:
+        """Return the uninterrupted reference run, trained if it does not exist yet."""
+        run = self.runs / f"reference_{kind.name}"
         if not run.exists():
-            self.finish(run.name, *recipe.options, f"hydra.run.dir=outputs/{run.name}")
+            self.finish(run.name, *kind.options, f"hydra.run.dir=outputs/{run.name}")
         return run
 
-    def same(self, run: Path, recipe: Recipe = V1) -> list[str]:
-        """Return what a run that must be finished differs in from the whole one."""
-        return differing(run, self.whole(recipe))
+    def differences(self, run: Path, kind: SmallRun = V1) -> list[str]:
+        """Return the differences of a finished run from the reference run."""
+        return differing(run, self.reference_run(kind))
 
-    def two_at_a_time(self, do: Callable[[T], list[str]], trials: Iterable[T]) -> list[str]:
-        """Do the trials, two at a time, and return what failed."""
+    def run_trials(self, do: Callable[[T], list[str]], trials: Iterable[T]) -> list[str]:
+        """Run trials, two at a time, and return the failures."""
 
         def one(trial: T) -> list[str]:
             try:
                 return [f"{trial}: {what}" for what in do(trial)]
-            except Exception as error:  # a trial that breaks has failed, and the others go on
+            except Exception as error:  # a broken trial counts as failed
                 return [f"{trial}: {type(error).__name__}: {str(error)[-600:]}"]
 
         with ThreadPoolExecutor(2) as pool:
@@ -121,9 +121,9 @@ class Bench:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
-def complaints(result: Result, status: int, *messages: str) -> list[str]:
-    """Return what is wrong with how a command ended."""
+def find_problems(result: Result, status: int, *messages: str) -> list[str]:
+    """Return deviations of a result from the expected exit status and messages."""
     text = result.stdout + result.stderr
     found = [] if result.returncode == status else [f"exit {result.returncode}, not {status}: {text[-800:]}"]
     found += [f"a traceback: {text[-800:]}"] if "Traceback" in text else []
-    return found + [f"does not say {words!r}: {text[-800:]}" for words in messages if words not in text]
+    return found + [f"lacks {words!r}: {text[-800:]}" for words in messages if words not in text]

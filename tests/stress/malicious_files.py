@@ -1,4 +1,4 @@
-"""Untrusted checkpoints and run folders: refused, and nothing of them runs."""
+"""Untrusted checkpoints and run folders: they are rejected, and no code in them runs."""
 
 import shutil
 import zipfile
@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from tests.stress.harness import V1, Bench, Row, complaints
+from tests.stress.harness import V1, Row, Workspace, find_problems
 
 
 class Code:
-    """Leaves a mark when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -85,32 +85,32 @@ MALICIOUS: dict[str, Callable[[Path, Path, Path], None]] = {
 }
 
 
-def checkpoints(bench: Bench, count: int | None = None) -> Row:
-    """Start from each malicious checkpoint, and resume a run that holds nothing else."""
-    mark = bench.home / "mark"
+def checkpoints(workspace: Workspace, count: int | None = None) -> Row:
+    """Start from each malicious checkpoint, and resume a run that contains only it."""
+    mark = workspace.home / "mark"
 
     def trial(name: str) -> list[str]:
-        at = bench.home / "malicious" / name.replace(" ", "_").replace("'", "")
+        at = workspace.home / "malicious" / name.replace(" ", "_").replace("'", "")
         at.mkdir(parents=True)
-        MALICIOUS[name](bench.whole(V1) / "checkpoints" / "last.ckpt", at / "x.ckpt", mark)
-        start = bench.start(*V1.options, f"ckpt={at}/x.ckpt", f"hydra.run.dir={at}/new").wait()
-        found = complaints(start, 2, "x.ckpt")
+        MALICIOUS[name](workspace.reference_run(V1) / "checkpoints" / "last.ckpt", at / "x.ckpt", mark)
+        start = workspace.start(*V1.options, f"ckpt={at}/x.ckpt", f"hydra.run.dir={at}/new").wait()
+        found = find_problems(start, 2, "x.ckpt")
         run = at / "run"
-        shutil.copytree(bench.whole(V1), run, ignore=shutil.ignore_patterns("report", "*.ckpt"))
+        shutil.copytree(workspace.reference_run(V1), run, ignore=shutil.ignore_patterns("report", "*.ckpt"))
         for checkpoint in ("last", "previous", "best"):
             shutil.copy(at / "x.ckpt", run / "checkpoints" / f"{checkpoint}.ckpt")
-        found += complaints(bench.start(f"resume={run}", *V1.own).wait(), 2, "last.ckpt")
+        found += find_problems(workspace.start(f"resume={run}", *V1.own).wait(), 2, "last.ckpt")
         found += ["its code ran"] if mark.exists() else []
         return found + (["left a run folder"] if (at / "new").exists() else [])
 
     names = list(MALICIOUS)[:count]
-    failed = bench.two_at_a_time(trial, names)
+    failed = workspace.run_trials(trial, names)
     return Row("malicious checkpoints, by ckpt= and by resume=", len(names), failed, "rejected; no code ran")
 
 
-def folders(bench: Bench) -> Row:
-    """Resume run folders whose configuration names code."""
-    mark = bench.home / "mark"
+def folders(workspace: Workspace) -> Row:
+    """Resume run folders whose configuration contains code."""
+    mark = workspace.home / "mark"
     log = f"version: 1\n    handlers: {{x: {{(): pathlib.Path.touch, self: {mark}}}}}"
     named = {
         "a function as the network": ("config", "tests.helpers.tiny_models.Tiny", "os.system"),
@@ -129,36 +129,39 @@ def folders(bench: Bench) -> Row:
 
     def trial(name: str) -> list[str]:
         file, old, new = named[name]
-        run = bench.home / "malicious" / name.replace(" ", "_")
-        shutil.copytree(bench.whole(V1), run, ignore=shutil.ignore_patterns("report"))
+        run = workspace.home / "malicious" / name.replace(" ", "_")
+        shutil.copytree(workspace.reference_run(V1), run, ignore=shutil.ignore_patterns("report"))
         path = run / ".hydra" / f"{file}.yaml"
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new, 1))
-        result = bench.start(f"resume={run}", *([] if "tiny" in old else V1.own)).wait()
-        found = [] if file == "hydra" else complaints(result, 2, "is not one of this project's classes")
+        result = workspace.start(f"resume={run}", *([] if "tiny" in old else V1.own)).wait()
+        found = [] if file == "hydra" else find_problems(result, 2, "is not one of this project's classes")
         return found + (["its code ran"] if mark.exists() else [])
 
-    failed = bench.two_at_a_time(trial, named)
+    failed = workspace.run_trials(trial, named)
     return Row(
-        "run folders that name code, by resume=", len(named), failed, "rejected or ignored; no code ran"
+        "run folders with code in their configuration, by resume=",
+        len(named),
+        failed,
+        "rejected or ignored; no code ran",
     )
 
 
-def damaged(bench: Bench) -> Row:
-    """Damage best.ckpt of a run whose best epoch was not its last, and train it for longer."""
-    run = bench.runs / "damaged_best"
-    shutil.copytree(bench.whole(V1), run)
+def damaged(workspace: Workspace) -> Row:
+    """Damage best.ckpt of a run, and train it for one more epoch."""
+    run = workspace.runs / "damaged_best"
+    shutil.copytree(workspace.reference_run(V1), run)
     best = run / "checkpoints" / "best.ckpt"
     content = bytearray(best.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 100] = bytes(100)  # longer than the padding between tensors
-    best.unlink()  # it may be a second name of last.ckpt
+    best.unlink()  # it may be a hard link of last.ckpt
     best.write_bytes(content)
     last = run / "checkpoints" / "last.ckpt"
     epochs = torch.load(last, weights_only=True)["boneage_pl"]["epochs"]
     lowest = min(range(len(epochs)), key=lambda n: epochs[n]["val_mae"])
-    result = bench.start(f"resume={run}", *V1.own, f"trainer.max_epochs={len(epochs) + 1}").wait()
-    kept = lowest >= len(epochs) - 2  # last.ckpt or previous.ckpt has its weights still
-    failed = complaints(result, 0, *([] if kept else ["is damaged or missing"]))
+    result = workspace.start(f"resume={run}", *V1.own, f"trainer.max_epochs={len(epochs) + 1}").wait()
+    kept = lowest >= len(epochs) - 2  # the weights are also in last.ckpt or previous.ckpt
+    failed = find_problems(result, 0, *([] if kept else ["is damaged or missing"]))
     failed += [] if (run / "report" / "summary.json").exists() else ["no report"]
     return Row("a damaged best.ckpt, by resume=", 1, failed, "noticed at the start; the run is finished")
