@@ -23,11 +23,9 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[dict[str, str]]:
             subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def full_disks(
-    workspace: Workspace, moments: tuple[str, ...] = ("preparation", "checkpoint", "report")
-) -> Row:
+def full_disks(workspace: Workspace, moments: tuple[str, ...] = ("caching", "checkpoint", "report")) -> Row:
     """Fill the disk at these moments; existing files stay intact, and the run ends like the reference."""
-    trials = {"preparation": _preparation, "checkpoint": _checkpoint, "report": _report}
+    trials = {"caching": _caching, "checkpoint": _checkpoint, "report": _report}
     own = []
 
     def trial(moment: str) -> list[str]:
@@ -45,13 +43,13 @@ def full_disks(
     )
 
 
-def _preparation(workspace: Workspace, disk: str, env: dict[str, str]) -> list[str]:
-    command = [*V1.options, f"data.cache_dir={disk}/store", "hydra.run.dir=outputs/full_preparation"]
+def _caching(workspace: Workspace, disk: str, env: dict[str, str]) -> list[str]:
+    command = [*V1.options, f"data.cache_dir={disk}/cache", "hydra.run.dir=outputs/full_caching"]
     result = workspace.start(*command, plan=[("prepare", 30, "fill")], **env).wait()
     found = find_problems(result, 2, "cannot be written", "data.cache_dir=<folder>")
     (workspace.home / disk / "filler").unlink(missing_ok=True)
-    workspace.finish("preparation", *command)
-    return found + workspace.differences(workspace.runs / "full_preparation")
+    workspace.finish("caching", *command)
+    return found + workspace.differences(workspace.runs / "full_caching")
 
 
 def _checkpoint(workspace: Workspace, disk: str, env: dict[str, str]) -> list[str]:
@@ -72,7 +70,7 @@ def _report(workspace: Workspace, disk: str, env: dict[str, str]) -> list[str]:
 
 
 def at_once(workspace: Workspace) -> list[Row]:
-    """Start two preparations, two trainings, and two trainings in one run folder at the same time."""
+    """Start two cache builds, two trainings, and two trainings in one run folder at the same time."""
     root = ["data=phantom", "data.root=data/twice", "data.phantom.count=80", "data.phantom.size=128"]
     prepared = [
         workspace.forks.start("boneage_pl.prepare", *root, "data.image_size=107", cwd=workspace.home)
@@ -80,11 +78,11 @@ def at_once(workspace: Workspace) -> list[Row]:
     ]
     results = [running.wait() for running in prepared]
     failed = [what for result in results for what in find_problems(result, 0, "80 images of 107 px")]
-    stores = list((workspace.home / "data" / "twice" / "prepared").glob("*.npy"))
-    failed += [] if len(stores) == 1 else [f"{len(stores)} stores"]
-    rows = [Row("two preparations of one data folder at once", 2, failed, "both end well; one store")]
+    caches = list((workspace.home / "data" / "twice" / "prepared").glob("*.npy"))
+    failed += [] if len(caches) == 1 else [f"{len(caches)} caches"]
+    rows = [Row("two cache builds of one data folder at once", 2, failed, "both succeed; one cache")]
 
-    small = [*V1.options, "data.root=data/both", "data.cache_dir=stores/both"]
+    small = [*V1.options, "data.root=data/both", "data.cache_dir=caches/both"]
     both = [workspace.start(*small, f"hydra.run.dir=outputs/both{n}") for n in range(2)]
     failed = [what for running in both for what in find_problems(running.wait(), 0)]
     failed += [what for n in range(2) for what in workspace.differences(workspace.runs / f"both{n}")]
@@ -92,15 +90,15 @@ def at_once(workspace: Workspace) -> list[Row]:
 
     pair = [workspace.start(*V1.options, "hydra.run.dir=outputs/one", f"seed={seed}") for seed in (1, 2)]
     ended = [running.wait() for running in pair]
-    refused = [result for result in ended if result.returncode == 2]
-    failed = [] if len(refused) == 1 else [f"exits {[result.returncode for result in ended]}"]
-    failed += [what for result in refused for what in find_problems(result, 2, "outputs/one")]
+    rejected = [result for result in ended if result.returncode == 2]
+    failed = [] if len(rejected) == 1 else [f"exits {[result.returncode for result in ended]}"]
+    failed += [what for result in rejected for what in find_problems(result, 2, "outputs/one")]
     if ended[0].returncode == 0:
         failed += workspace.differences(workspace.runs / "one")
     seed = f"seed: {1 if ended[0].returncode == 0 else 2}\n"
     kept = (workspace.runs / "one" / ".hydra" / "config.yaml").read_text()
-    failed += [] if kept.startswith(seed) else ["the refused one changed the other's record"]
+    failed += [] if kept.startswith(seed) else ["the rejected one changed the other's record"]
     rows.append(
-        Row("two trainings in one run folder at once", 2, failed, "one is refused and changes nothing")
+        Row("two trainings in one run folder at once", 2, failed, "one is rejected and changes nothing")
     )
     return rows

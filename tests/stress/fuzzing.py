@@ -37,9 +37,9 @@ def mutations(folder: Path, count: int, seed: int) -> Row:
         except BrokenProcessPool:
             results = ["crashed the process"]
     shutil.rmtree(data)
-    outcomes = Counter(result if result in ("read", "refused") else "failed" for result in results)
-    failed = [f"file {n}: {r}" for n, r in enumerate(results) if r not in ("read", "refused")]
-    found = f"{outcomes['read']} read, {outcomes['refused']} refused; no crash, hang or warning"
+    outcomes = Counter(result if result in ("read", "rejected") else "failed" for result in results)
+    failed = [f"file {n}: {r}" for n, r in enumerate(results) if r not in ("read", "rejected")]
+    found = f"{outcomes['read']} read, {outcomes['rejected']} rejected; no crash, hang or warning"
     return Row("mutated PNG, JPEG and CSV files", count, failed, found)
 
 
@@ -70,7 +70,7 @@ def _read_image(data: Path, number: int, draw: random.Random) -> str:
     try:
         ResizeSpec(107).apply(load_radiograph(path).image)
     except BadImageError:
-        return "refused"
+        return "rejected"
     finally:
         path.unlink()
     return "read"
@@ -88,7 +88,7 @@ def _read_table(data: Path, number: int, draw: random.Random) -> str:
     try:
         load_table(DatasetSpec(root))
     except BoneAgeError:
-        return "refused"
+        return "rejected"
     finally:
         shutil.rmtree(root)
     return "read"

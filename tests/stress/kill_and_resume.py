@@ -28,7 +28,7 @@ def kills(workspace: Workspace, kind: SmallRun, count: int, seed: int) -> Row:
         number, plan = which
         name = f"{kind.name}_{seed}_{number}"
         run = workspace.runs / f"killed_{name}"
-        where = [f"data.cache_dir=stores/{name}", *([LOADERS] if number % 3 == 0 else [])] + (
+        where = [f"data.cache_dir=caches/{name}", *([LOADERS] if number % 3 == 0 else [])] + (
             [f"data.root=data/{name}"] if plan[0][0] == "draw" else []
         )
         status = workspace.start(*kind.options, *where, f"hydra.run.dir={run}", plan=plan).wait().returncode
@@ -79,16 +79,16 @@ HARDEST = ("SIGTERM to all processes", "SIGINT twice")  # the others are in test
 
 
 def signals(workspace: Workspace, name: str, count: int) -> Row:
-    """Send one of `SIGNALS` at `count` moments: preparation, first step, mid-epoch, validation, report."""
+    """Send one of `SIGNALS` at `count` moments: caching, first step, mid-epoch, validation, report."""
     action, status = SIGNALS[name]
     moments = [("step", 21), ("prepare", 40), ("validate", 8), ("figure", 2), ("step", 1)][:count]
 
     def trial(moment: tuple[str, int]) -> list[str]:
         run = workspace.runs / f"{action.replace(' ', '_')}{moment[0]}{moment[1]}"
-        store = f"data.cache_dir=stores/{run.name}"
+        cache = f"data.cache_dir=caches/{run.name}"
         plan: Plan = [(*moment, action)]
         result = workspace.start(
-            *V1.options, store, LOADERS, f"hydra.run.dir=outputs/{run.name}", plan=plan
+            *V1.options, cache, LOADERS, f"hydra.run.dir=outputs/{run.name}", plan=plan
         ).wait()
         found = find_problems(result, status, f"python -m boneage_pl resume=outputs/{run.name}")
         if action != "int twice" and moment[0] == "step":  # the current step is finished

@@ -164,4 +164,4 @@ def damaged(workspace: Workspace) -> Row:
     kept = lowest >= len(epochs) - 2  # the weights are also in last.ckpt or previous.ckpt
     failed = find_problems(result, 0, *([] if kept else ["is damaged or missing"]))
     failed += [] if (run / "report" / "summary.json").exists() else ["no report"]
-    return Row("a damaged best.ckpt, by resume=", 1, failed, "noticed at the start; the run is finished")
+    return Row("a damaged best.ckpt, by resume=", 1, failed, "detected at the start; the run finishes")
