@@ -1,6 +1,6 @@
 """Compose batch transforms whose random numbers depend on seed, epoch and sample alone.
 
-A transform maps images to images: uint8 [B, 1, H, W], or float32 in [0, 1] after the first that computes.
+A transform maps images to images: uint8 [B, 1, H, W], or float32 in [0, 1] after one that returns float32.
 A random one is called with random numbers as well, float32 [B, `num_random`] in [0, 1), where the attribute
 `num_random` is their number per sample. Plain functions, such as torchvision's deterministic transforms, have
 no such attribute.
