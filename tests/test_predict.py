@@ -125,7 +125,7 @@ def test_sex_comes_from_table_option_or_file(home: Home, tmp_path: Path):
         ([f"images={'x' * 300}"], f"images={'x' * 60}…: File name too long"),
         (["images=x.png", "interval_level=1"], "interval_level=1"),
         (["images=x.png", "tta=up"], "tta=up"),
-        (["images=x.png", "format=sr"], "format=sr is dicom_sr=true"),
+        (["images=x.png", "format=sr"], "Could not override 'format'"),
         (["images=x.png", "out=a.csv"], "exists already"),
         (["images=x.png", "out=predictions.xlsx"], "must end with .csv"),
         (["images=x.png", "batch_size=0"], "batch_size=0"),

@@ -9,7 +9,7 @@ from boneage_pl.webapp.model_info import format_model_line, model_figures
 
 def model(path: Path) -> Any:
     validation = {"id": ["1", "1", "2", "3"], "predicted": [10.0, 10, 20, 30], "bone_age": [12.0, 12, 20, 30]}
-    split = {"file_sha256": {"1": "a", "2": "b", "3": "b"}}
+    split = {"pixel_sha256": {"1": "a", "2": "b", "3": "b"}}
     record = SimpleNamespace(experiment="v1", image_size=128, validation=validation, split=split)
     return SimpleNamespace(
         members=[SimpleNamespace(path=path / "checkpoints" / "best.ckpt", metadata=record)]
