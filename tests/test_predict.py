@@ -288,8 +288,8 @@ def test_gradcam_is_drawn_over_transformed_image(home: Home, tmp_path: Path):
     assert np.abs(cropped - framed.astype(int)).mean() > 5
     prediction = Prediction("a.png", male=True, months=100.0)
     with Image.open(GradCAMWriter(tmp_path, member).write(prediction, framed)) as image:
-        drawn = np.asarray(image.convert("L"))
-    assert (drawn[:, : drawn.shape[1] // 2] == 90).mean() < 0.02  # without the frame
+        drawn = np.asarray(image.convert("L"), int)[:, : image.width // 2]
+    assert (np.abs(drawn - 90) <= 2).mean() < 0.1  # 0.45 with the frame
     member.predictor.module.transforms = Compose([Resize(40)])
     maps = nn.Conv2d(3, 8, 5, 4), nn.Conv2d(8, 8, 3, 2)  # of 9 × 9 and 4 × 4 cells; of 107 pixels, 12 × 12
     member.predictor.module.network.backbone = nn.Sequential(*maps, nn.AdaptiveAvgPool2d(4))
