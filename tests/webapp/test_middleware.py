@@ -124,9 +124,6 @@ def test_uploads_get_places_of_their_own(tmp_path: Path):
     assert len(set(paths)) == 2
     assert not shared.exists()
     assert all(uploads.contains(Path(path)) and Path(path).name == "x.png" for path in paths)
-    call = json.dumps({"data": [[{"path": paths[0]}], "F"]}).encode()
-    fetch("/gradio_api/queue/join", "POST", uploads=uploads, body=[call[:20], call[20:]])
-    assert uploads._waiting == {Path(paths[0])}
 
 
 def test_token_is_needed_but_for_health():

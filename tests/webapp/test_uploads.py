@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from boneage_pl.webapp import server
-from boneage_pl.webapp.uploads import _MAX_ITEMS, MAX_AGE_SECONDS, MAX_WAIT_SECONDS, TTLCache, Uploads
+from boneage_pl.webapp.uploads import MAX_AGE_SECONDS, Uploads
 
 
 @pytest.fixture
@@ -57,22 +57,13 @@ def test_only_uploads_are_tracked(uploads: Uploads, tmp_path_factory: pytest.Tem
 def test_abandoned_upload_expires(uploads: Uploads):
     half = uploads.folder / "tmp123"  # of a rejected upload
     half.write_bytes(b"half")
-    queued = Path(uploads.claim(str(uploads.folder / "abc" / "x.png")))
-    shutil.rmtree(uploads.folder / "abc")
-    uploads.keep([queued])
+    upload = Path(uploads.claim(str(uploads.folder / "abc" / "x.png")))
     now = time.time()
     uploads.delete_expired(now + MAX_AGE_SECONDS - 10)
     assert half.exists()
+    assert upload.exists()
     uploads.delete_expired(now + MAX_AGE_SECONDS + 10)
-    assert list(uploads.folder.iterdir()) == [queued.parent]
-    uploads.delete_expired(now + MAX_WAIT_SECONDS + 10)
     assert list(uploads.folder.iterdir()) == []
-
-
-def test_paths_that_clients_make_up_are_not_kept(uploads: Uploads):
-    uploads.keep([Path("/" + 300 * "a"), Path("/etc/hosts"), Path("a\0b")])
-    uploads.delete_expired()
-    assert not uploads._waiting
 
 
 def test_server_outlives_a_failing_cleanup(monkeypatch: pytest.MonkeyPatch):
@@ -105,27 +96,3 @@ def test_unpacked_files_are_deleted(uploads: Uploads):
     with uploads.unpack_folder() as folder:
         (folder / "x.png").write_bytes(b"x")
     assert [path.name for path in uploads.folder.iterdir()] == ["abc"]
-
-
-def test_ttl_cache_keeps_used_items():
-    cache: TTLCache[str] = TTLCache()
-    key = cache.put("hand")
-    assert cache.get(key) == "hand"
-    assert cache.get("guessed") is None
-    assert cache.get(None) is None
-    cache.expire(time.monotonic() + MAX_AGE_SECONDS - 10)
-    assert cache.get(key) == "hand"
-    cache.expire(time.monotonic() + MAX_AGE_SECONDS + 10)
-    assert cache.get(key) is None
-    other = cache.put("another")
-    cache.drop(other)
-    assert cache.get(other) is None
-
-
-def test_ttl_cache_drops_oldest():
-    cache: TTLCache[int] = TTLCache()
-    keys = [cache.put(n) for n in range(_MAX_ITEMS)]
-    assert cache.get(keys[0]) == 0  # used in the meantime
-    cache.put(-1)
-    assert cache.get(keys[0]) == 0
-    assert cache.get(keys[1]) is None

@@ -5,7 +5,6 @@ import hmac
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from pathlib import Path
 from typing import Any
 
 from boneage_pl.webapp.metrics import Metrics
@@ -22,7 +21,7 @@ _PAGE = (
     r"|/|/config|/theme\.css|/favicon\.ico|/(assets|static)/[\w./@-]+"
     r"|/gradio_api/(startup-events|upload|upload_progress|queue/join|queue/data|reset|cancel|heartbeat/[\w-]+)"
 )
-_UPLOAD, _JOIN, _PREDICT = "/gradio_api/upload", "/gradio_api/queue/join", "/api/v1/predict"
+_UPLOAD, _PREDICT = "/gradio_api/upload", "/api/v1/predict"
 MAX_SERVING = 32  # predictions in progress; our choice: further ones get 503
 _FORM_BYTES = 1 << 20  # of a form without its files, and of any other request; our choice
 
@@ -81,7 +80,7 @@ class RequestFilter:
                 send, 503, "Too many requests are queued. Try again later.", (b"retry-after", b"5")
             )
             return
-        counted = _Counted(receive, send, limit, record=path == _JOIN)
+        counted = _Counted(receive, send, limit)
         self.metrics.serving += path == _PREDICT
         try:
             if path == _UPLOAD and self.uploads:
@@ -96,8 +95,6 @@ class RequestFilter:
             self.metrics.serving -= path == _PREDICT
         if counted.exceeded and not counted.started:
             await _send_error(send, 413, self._too_large())
-        if path == _JOIN and self.uploads:
-            self.uploads.keep(_named_files(bytes(counted.body)))
 
     def _too_large(self) -> str:
         return f"Too large: at most {self.max_bytes >> 20} MB per upload."
@@ -129,36 +126,22 @@ def _claim_files(uploads: Uploads, send: Send) -> Send:
 class _Counted:
     """Counts the bytes of a request; past the limit the application sees a disconnected client."""
 
-    def __init__(self, receive: Receive, send: Send, limit: int, *, record: bool) -> None:
-        self._receive, self._send, self._left, self._record = receive, send, limit, record
-        self.body = bytearray()
+    def __init__(self, receive: Receive, send: Send, limit: int) -> None:
+        self._receive, self._send, self._left = receive, send, limit
         self.started = self.exceeded = False
 
     async def receive(self) -> Message:
         message = await self._receive()
-        part = message.get("body", b"")
-        self._left -= len(part)
+        self._left -= len(message.get("body", b""))
         if self._left < 0:
             self.exceeded = True
             return {"type": "http.disconnect"}
-        if self._record:
-            self.body += part
         return message
 
     async def send(self, message: Message) -> None:
         if self.started or not self.exceeded:
             self.started = True
             await self._send(message)
-
-
-def _named_files(body: bytes) -> list[Path]:
-    """Return the paths of files in the body of a call from the page."""
-    try:
-        values = json.loads(body)["data"]
-        items = [item for value in values for item in (value if isinstance(value, list) else [value])]
-        return [Path(item["path"]) for item in items if isinstance(item, dict) and "path" in item]
-    except (ValueError, KeyError, TypeError):
-        return []
 
 
 async def _send_error(send: Send, status: int, detail: str, *headers: tuple[bytes, bytes]) -> None:

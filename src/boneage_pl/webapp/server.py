@@ -19,8 +19,8 @@ from boneage_pl.errors import BoneAgeError
 from boneage_pl.webapp.api import create_api
 from boneage_pl.webapp.metrics import MeasureRequests, Metrics
 from boneage_pl.webapp.middleware import App, RequestFilter
-from boneage_pl.webapp.service import PredictionService, SessionImage
-from boneage_pl.webapp.uploads import TTLCache, Uploads
+from boneage_pl.webapp.service import PredictionService
+from boneage_pl.webapp.uploads import Uploads
 
 log = logging.getLogger(__name__)
 _CLEANUP_SECONDS = 60  # between searches for expired uploads
@@ -92,11 +92,10 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="boneage_pl_page_", ignore_cleanup_errors=True) as folder:
         # read by Gradio and by huggingface_hub, which it imports
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
-        uploads, sessions = Uploads(Path(folder)), TTLCache[SessionImage]()
-        metrics = Metrics()
+        uploads, metrics = Uploads(Path(folder)), Metrics()
         api = create_api(service, metrics, max_images)
         if page:
-            _mount_page(api, service, uploads, sessions, max_bytes, max_images, root_path)
+            _mount_page(api, service, uploads, max_bytes, max_images, root_path)
         host, port = bound.getsockname()[:2]
         local = host in _LOCAL
         hosts = list(allowed_hosts or ((*_LOCAL, "[::1]") if local else ["*"]))
@@ -121,26 +120,20 @@ def serve(
                 "Anyone who can reach this address can use the server; restrict access with token=.",
                 flush=True,
             )
-        _wait_for_signal(uploads.delete_expired, sessions.expire)
+        _wait_for_signal(uploads.delete_expired)
         server.should_exit = True
         thread.join(10)
 
 
 def _mount_page(
-    api: Any,
-    service: PredictionService,
-    uploads: Uploads,
-    sessions: TTLCache[SessionImage],
-    max_bytes: int,
-    max_images: int,
-    root_path: str,
+    api: Any, service: PredictionService, uploads: Uploads, max_bytes: int, max_images: int, root_path: str
 ) -> None:
     import gradio
 
     from boneage_pl.webapp.ui import Limits, build_ui, style
 
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    ui = build_ui(service, uploads, sessions, Limits(max_bytes, max_images, 4 * max_bytes))
+    ui = build_ui(service, uploads, Limits(max_bytes, max_images, 4 * max_bytes))
     gradio.mount_gradio_app(
         api,
         ui.queue(),
@@ -160,7 +153,7 @@ def _mount_page(
     )
 
 
-def _wait_for_signal(*cleanups: Callable[[], object]) -> None:
+def _wait_for_signal(cleanup: Callable[[], object]) -> None:
     stopped = threading.Event()
 
     def stop(_: int, __: FrameType | None) -> None:
@@ -169,8 +162,7 @@ def _wait_for_signal(*cleanups: Callable[[], object]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     while not stopped.wait(_CLEANUP_SECONDS):
-        for cleanup in cleanups:
-            try:
-                cleanup()
-            except Exception:
-                log.exception("cleanup failed; the server continues")
+        try:
+            cleanup()
+        except Exception:
+            log.exception("cleanup failed; the server continues")

@@ -18,9 +18,10 @@ from boneage_pl.webapp.age_input import parse_age
 from boneage_pl.webapp.batch_upload import UploadedFile, unpack_uploads
 from boneage_pl.webapp.dropzone import file_dropzone
 from boneage_pl.webapp.service import PredictionService, SessionImage
-from boneage_pl.webapp.uploads import TTLCache, Uploads
+from boneage_pl.webapp.uploads import MAX_AGE_SECONDS, Uploads
 
 log = logging.getLogger(__name__)
+_MAX_SESSIONS = 200  # our choice; the image and the heatmaps of one take up to a megabyte
 _SEX = {"F": False, "M": True}
 _SEX_CHOICES = [("Girl", "F"), ("Boy", "M"), ("Unknown: predict both", "unknown")]
 _BATCH_SEX_CHOICES = [
@@ -34,7 +35,6 @@ _HELP = (
     "Drop a frontal radiograph of one hand. Sex and age are read from a DICOM file if they are in it. "
     "The file is deleted after prediction."
 )
-_EXPIRED = "The radiograph has been deleted: drop it again."
 _BATCH_HELP = (
     "Drop several files or a zip archive, optionally with a table (CSV) that has the columns path or id, and "
     "sex. The files are deleted after prediction."
@@ -56,25 +56,23 @@ class Limits:
     unpacked: int
 
 
-def build_ui(
-    service: PredictionService, uploads: Uploads, sessions: TTLCache[SessionImage], limits: Limits
-) -> gr.Blocks:
+def build_ui(service: PredictionService, uploads: Uploads, limits: Limits) -> gr.Blocks:
     """Return the page.
 
     Args:
         service: makes the predictions.
         uploads: the folder of uploaded files.
-        sessions: the images of open pages.
         limits: of one upload.
     """
     with gr.Blocks(title="Bone age", analytics_enabled=False) as page:
         gr.HTML(_header(service), elem_classes="page")
         with gr.Tab("One radiograph"):
-            _single_tab(service, uploads, sessions)
+            _single_tab(service, uploads)
         with gr.Tab("Several"):
             _batch_tab(service, uploads, limits)
         with gr.Tab("This model") as tab:
             _model_tab(service, tab)
+    page.state_session_capacity = _MAX_SESSIONS
     return page
 
 
@@ -83,8 +81,8 @@ def style() -> str:
     return _file("page.css")
 
 
-def _single_tab(service: PredictionService, uploads: Uploads, sessions: TTLCache[SessionImage]) -> None:
-    name = gr.State(None)
+def _single_tab(service: PredictionService, uploads: Uploads) -> None:
+    session = gr.State(None, time_to_live=MAX_AGE_SECONDS)
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             file = file_dropzone(
@@ -100,21 +98,20 @@ def _single_tab(service: PredictionService, uploads: Uploads, sessions: TTLCache
     entered: list[Any] = [sex, age, birth_date, radiograph_date]
 
     @_catch_errors
-    def show(name: str | None, sex: str, age: str, birth_date: str, radiograph_date: str) -> str:
-        session = sessions.get(name)
-        if session is None:
-            return rendering.render_message(_HELP if name is None else _EXPIRED, "quiet")
+    def show(image: SessionImage | None, sex: str, age: str, birth_date: str, radiograph_date: str) -> str:
+        if image is None:
+            return rendering.render_message(_HELP, "quiet")
         try:
             months, problem = parse_age(age or "", birth_date or "", radiograph_date or ""), ""
-            tag_age = session.tags.age if session.tags else None
+            tag_age = image.tags.age if image.tags else None
             dates = birth_date or radiograph_date
             if tag_age is not None and not dates and age == format_years_months(tag_age):
                 months = tag_age  # exact; the field shows whole months
         except BoneAgeError as error:  # the prediction stays visible while an age is being typed
             months, problem = None, rendering.render_message(str(error))
-        return problem + rendering.render_prediction(service, session, _SEX.get(sex), months)
+        return problem + rendering.render_prediction(service, image, _SEX.get(sex), months)
 
-    def on_upload(dropped: list[UploadedFile], before: str | None, *entered: str) -> tuple[Any, ...]:
+    def on_upload(dropped: list[UploadedFile], before: SessionImage | None, *entered: str) -> tuple[Any, ...]:
         if not dropped:
             return before, *entered, None, gr.skip()
         with uploads.release([file.path for file in dropped]):
@@ -135,15 +132,13 @@ def _single_tab(service: PredictionService, uploads: Uploads, sessions: TTLCache
             entered = ("M" if found.tags.male else "F", *entered[1:])
         if found.tags and found.tags.age is not None:
             entered = (entered[0], format_years_months(found.tags.age), "", "")
-        sessions.drop(before)
-        current = sessions.put(found)
-        return current, *entered, None, show(current, *entered)
+        return found, *entered, None, show(found, *entered)
 
     event_options: Any = {"show_progress": "minimal", "concurrency_id": "one", "concurrency_limit": 4}
     event_options["api_visibility"] = "private"
-    file.upload(on_upload, [file, name, *entered], [name, *entered, file, output], **event_options)
+    file.upload(on_upload, [file, session, *entered], [session, *entered, file, output], **event_options)
     changes = [sex.input, *(event for box in entered[1:] for event in (box.submit, box.blur))]
-    gr.on(changes, show, [name, *entered], output, trigger_mode="always_last", **event_options)
+    gr.on(changes, show, [session, *entered], output, trigger_mode="always_last", **event_options)
 
 
 def _batch_tab(service: PredictionService, uploads: Uploads, limits: Limits) -> None:

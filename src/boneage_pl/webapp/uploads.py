@@ -1,21 +1,18 @@
-"""Uploaded files and session data with expiry."""
+"""Uploaded files, which expire."""
 
 import os
 import secrets
 import shutil
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
-from typing import Generic, TypeVar
 
 _UPLOAD, _UNPACKED = "upload_", "unpacked_"
-MAX_AGE_SECONDS = 600  # our choice: unused files are deleted after this time
+MAX_AGE_SECONDS = 3600  # our choice: unused files are deleted after this time
 _FREE_BYTES = 16 << 20  # our choice: disk space that uploads leave free
-MAX_WAIT_SECONDS = 3600  # our choice: the same for files of queued requests
 
 
 class Uploads:
@@ -30,7 +27,6 @@ class Uploads:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._waiting: set[Path] = set()
         self._arriving = 0
         self._lock = Lock()
 
@@ -74,14 +70,6 @@ class Uploads:
                 with suppress(OSError):
                     path.unlink()
                     path.parent.rmdir()
-            with self._lock:
-                self._waiting.difference_update(paths)
-
-    def keep(self, paths: Iterable[Path]) -> None:
-        """Mark uploads as queued, which delays their expiry; other paths are ignored."""
-        uploads = [path for path in paths if self.contains(path)]
-        with self._lock:
-            self._waiting.update(uploads)
 
     def contains(self, path: Path) -> bool:
         """Whether a path is that of an existing upload, see `claim`."""
@@ -104,16 +92,8 @@ class Uploads:
         Args:
             now: current time, seconds since the epoch.
         """
-        now = now or time.time()
-        with self._lock:
-            self._waiting = {path for path in self._waiting if path.exists()}
-            waiting = {path.parent for path in self._waiting}
-
-        def is_expired(path: Path) -> bool:
-            age = MAX_WAIT_SECONDS if path in waiting else MAX_AGE_SECONDS
-            return not path.name.startswith(_UNPACKED) and path.lstat().st_mtime < now - age
-
-        self._delete(is_expired)
+        oldest = (now or time.time()) - MAX_AGE_SECONDS
+        self._delete(lambda path: not path.name.startswith(_UNPACKED) and path.lstat().st_mtime < oldest)
 
     def _delete(self, chosen: Callable[[Path], bool]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -121,53 +101,3 @@ class Uploads:
             with suppress(OSError):  # already deleted
                 if chosen(path):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-_MAX_ITEMS = 200  # our choice: concurrent users; an image takes up to a megabyte
-
-T = TypeVar("T")
-
-
-class TTLCache(Generic[T]):
-    """Values by random key, dropped `MAX_AGE_SECONDS` after their last use.
-
-    Gradio's own state expires an hour after its page was closed.
-    """
-
-    def __init__(self) -> None:
-        self._values: OrderedDict[str, tuple[float, T]] = OrderedDict()
-        self._lock = Lock()
-
-    def put(self, value: T) -> str:
-        """Store a value and return its key."""
-        name = secrets.token_hex(16)
-        with self._lock:
-            self._values[name] = time.monotonic(), value
-            while len(self._values) > _MAX_ITEMS:
-                self._values.popitem(last=False)
-        return name
-
-    def get(self, name: str | None) -> T | None:
-        """Return a value, or `None` if it has expired."""
-        with self._lock:
-            if name is None or name not in self._values:
-                return None
-            _, value = self._values.pop(name)
-            self._values[name] = time.monotonic(), value
-            return value
-
-    def drop(self, name: str | None) -> None:
-        """Remove a value."""
-        with self._lock:
-            self._values.pop(name or "", None)
-
-    def expire(self, now: float | None = None) -> None:
-        """Remove expired values.
-
-        Args:
-            now: current time, as from `time.monotonic`.
-        """
-        oldest = (now or time.monotonic()) - MAX_AGE_SECONDS
-        with self._lock:
-            for name in [name for name, (used, _) in self._values.items() if used < oldest]:
-                del self._values[name]
