@@ -2,11 +2,9 @@
 
 import csv
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -20,12 +18,6 @@ _DELIMITERS = ",;\t|"
 _HEADER_ROWS = 30  # our choice: rows above the header, such as titles, dates and blanks
 _MAX_BYTES = 100 << 20  # our choice
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
-_FORMULA, _MERGED = "\0formula", "\0merged"
-_INVALID_CELLS = {  # pattern → problem and what to do
-    f"^(?:=|{_FORMULA})": "a formula without its value: open and save the file in Excel or LibreOffice",
-    f"^{_MERGED}": "merged cells: unmerge them and fill in each row",
-    "\ufffd": "characters that are not UTF-8: save the file as 'CSV UTF-8' or .xlsx",
-}
 
 Row = tuple[int, list[str]]  # line or row of the file, from 1; cells
 
@@ -56,7 +48,7 @@ def read_label_table(path: Path, spec: DatasetSpec, *, ages: bool) -> LabelTable
     """Read a label table as text, without rows above the header.
 
     Delimiters are commas, semicolons, tabs or bars, the encoding UTF-8 or UTF-16. Spreadsheets need the extra
-    `xlsx`; hidden sheets are ignored.
+    `xlsx`.
 
     Args:
         path: CSV or XLSX file.
@@ -65,7 +57,7 @@ def read_label_table(path: Path, spec: DatasetSpec, *, ages: bool) -> LabelTable
 
     Raises:
         NotALabelTableError: not a label table.
-        BoneAgeError: several sheets are tables, or required cells have no value.
+        BoneAgeError: several sheets are tables, or required cells are not UTF-8.
     """
     try:
         if not path.is_file() or path.stat().st_size > _MAX_BYTES:  # a pipe would block
@@ -91,9 +83,11 @@ def read_label_table(path: Path, spec: DatasetSpec, *, ages: bool) -> LabelTable
     padded = [row[: len(header)] for row in cells.values()]
     frame = pd.DataFrame(padded, index=list(cells), columns=header, dtype=str)
     for name in columns["id"] + columns["sex"] + (columns["bone_age"] if ages else []):
-        for pattern, problem in _INVALID_CELLS.items():
-            if (bad := frame[name].str.contains(pattern, regex=True)).any():
-                raise BoneAgeError(f"{path}: column {name}, line {frame.index[bad][0]}: {problem}.")
+        if (bad := frame[name].str.contains("\ufffd")).any():
+            raise BoneAgeError(
+                f"{path}: column {name}, line {frame.index[bad][0]}: characters that are not UTF-8.\n"
+                "Save the file as 'CSV UTF-8' or .xlsx."
+            )
     return LabelTable(path, frame, columns, spec)
 
 
@@ -108,11 +102,7 @@ def _find_header(rows: list[Row], spec: DatasetSpec, *, ages: bool) -> int | Non
 
 def _read_text(path: Path, content: bytes, spec: DatasetSpec, *, ages: bool) -> tuple[list[Row], int]:
     """Return the rows and the index of the header, 0 if there is none."""
-    encoding = "utf-8-sig"
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encoding = "utf-16"
-    elif 0 in content[:2]:
-        encoding = "utf-16-be" if content[0] == 0 else "utf-16-le"
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     text, readings = content.decode(encoding, "replace"), []
     for delimiter in _DELIMITERS:
         rows, error = _split_rows(text, delimiter)
@@ -146,20 +136,19 @@ def _split_rows(text: str, delimiter: str) -> tuple[list[Row], str]:
 
 def _read_spreadsheet(path: Path, content: bytes, spec: DatasetSpec, *, ages: bool) -> tuple[list[Row], int]:
     """Return the rows of the sheet with the table and the index of the header."""
-    openpyxl = import_optional("openpyxl", f"reading {path}", "xlsx")
+    import_optional("openpyxl", f"reading {path}", "xlsx")
     try:
-        values = openpyxl.load_workbook(BytesIO(content), data_only=True)
-        formulas = openpyxl.load_workbook(BytesIO(content))
+        frames = pd.read_excel(BytesIO(content), sheet_name=None, header=None, dtype=str, na_filter=False)
     except Exception as error:  # openpyxl raises many types for damaged files
-        raise NotALabelTableError(f"{path} cannot be read as a spreadsheet: {error}.") from error
-    titles = [sheet.title for sheet in values.worksheets if sheet.sheet_state == "visible"]
+        raise NotALabelTableError(
+            f"{path} cannot be read as a spreadsheet: {error}.\n"
+            "Save it as .csv, or as .xlsx (not Strict Open XML)."
+        ) from error
     if spec.sheet is not None:
-        if (wanted := str(spec.sheet)) not in [sheet.title for sheet in values.worksheets]:
-            raise BoneAgeError(f"data.sheet={wanted}: the sheets of {path} are {', '.join(titles)}.")
-        titles = [wanted]
-    if not titles:
-        raise NotALabelTableError(f"{path} has no visible sheet. Save Strict Open XML as plain .xlsx.")
-    sheets = {title: list(_sheet_rows(values[title], formulas[title])) for title in titles}
+        if (wanted := str(spec.sheet)) not in frames:
+            raise BoneAgeError(f"data.sheet={wanted}: the sheets of {path} are {', '.join(frames)}.")
+        frames = {wanted: frames[wanted]}
+    sheets = {title: _sheet_rows(frame) for title, frame in frames.items()}
     starts = {title: _find_header(rows, spec, ages=ages) for title, rows in sheets.items()}
     tables = [title for title, start in starts.items() if start is not None]
     if len(tables) > 1:
@@ -167,27 +156,16 @@ def _read_spreadsheet(path: Path, content: bytes, spec: DatasetSpec, *, ages: bo
             f"{path}: the sheets {', '.join(tables)} are all label tables: put all rows on one.\n"
             + format_options(sheet=tables[0])
         )
-    title = next((title for title, rows in sheets.items() if rows and title in (tables or titles)), titles[0])
+    title = next((title for title, rows in sheets.items() if rows and title in (tables or sheets)), "")
     for other in [other for other, rows in sheets.items() if rows and other != title]:
         log.info("%s: sheet %s is ignored", path, other)
-    if hidden := sum(values[title].row_dimensions[line].hidden for line, _ in sheets[title]):
-        log.info("%s: %d hidden or filtered rows are included", path, hidden)
-    return sheets[title], starts[title] or 0
+    return sheets.get(title, []), starts.get(title) or 0
 
 
-def _sheet_rows(values: Any, formulas: Any) -> Iterator[Row]:
-    """Yield the non-blank rows of a sheet; cells without a value contain the reason."""
-    pairs = zip(values.iter_rows(), formulas.iter_rows(), strict=False)
-    for line, pair in enumerate(pairs, 1):
-        cells = [_cell_text(value, formula) for value, formula in zip(*pair, strict=False)]
-        if any(cells):
-            yield line, cells
-
-
-def _cell_text(value: Any, formula: Any) -> str:
-    if value.value is not None:
-        return _clean(str(value.value))
-    return _MERGED if type(value).__name__ == "MergedCell" else _FORMULA if formula.data_type == "f" else ""
+def _sheet_rows(frame: pd.DataFrame) -> list[Row]:
+    """Return the non-blank rows of a sheet."""
+    rows = [(line, [_clean(cell) for cell in row]) for line, row in enumerate(frame.to_numpy(), 1)]
+    return [(line, cells) for line, cells in rows if any(cells)]
 
 
 def _clean(cell: str) -> str:
