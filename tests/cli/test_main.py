@@ -85,6 +85,7 @@ def test_help_imports_no_torch(tmp_path: Path, arguments: list[str]):
             ["+experiment=v1", "+data.rooot=x"],
             "data.rooot: BoneAgeDataModule has no such option. Did you mean",
         ),
+        (["+experiment=v1", "+data.5=15"], "data.5: BoneAgeDataModule has no such option."),
         (["+experiment=v1", "data.prefetch_factor=0"], "data.prefetch_factor=0"),
         (["+experiment=v1", "trainer.devices=2"], "trainer.devices=2: it must be 1, or"),
     ],

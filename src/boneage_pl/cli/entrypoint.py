@@ -6,7 +6,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import NoneType
 from typing import Any
 
@@ -85,8 +84,7 @@ def exit_on_error(interrupted: str = "interrupted") -> Iterator[None]:
 def check_config_files(arguments: list[str]) -> None:
     """Raise `BoneAgeError` for a file of a `--config-dir` whose settings would be ignored.
 
-    Hydra ignores a file with the name of one of ours and misplaces an experiment without its package line;
-    YAML reads a decimal comma as two entries.
+    Hydra ignores a file with the name of one of ours and misplaces an experiment without its package line.
     """
     for folder in config_dirs(arguments):
         for file in sorted(folder.rglob("*.yaml")):
@@ -100,7 +98,7 @@ def check_config_files(arguments: list[str]) -> None:
                 continue  # not a configuration group
             try:
                 text = file.read_text(encoding="utf-8")
-                _check_keys(file, yaml.compose(text))
+                yaml.compose(text)
             except UnicodeDecodeError as error:
                 raise BoneAgeError(f"{file}: not UTF-8 ({error.reason}).") from error
             except yaml.MarkedYAMLError as error:
@@ -122,21 +120,6 @@ def check_config_files(arguments: list[str]) -> None:
 _GLOBAL = re.compile(
     r"\A(?:[^\S\n]*(?:#.*)?\n)*[^\S\n]*#[^\S\n]*@package[^\S\n]+_global_[^\S\n]*$", re.MULTILINE
 )
-
-
-def _check_keys(file: Path, node: yaml.Node | None) -> None:
-    """Raise `BoneAgeError` for a decimal comma: `{lr: 0,001}` has a key 001 without a value."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.tag == "tag:yaml.org,2002:int" and value.value == "":
-                raise BoneAgeError(
-                    f"{file}, line {key.start_mark.line + 1}: {key.value} is not an option's name.\n"
-                    "Write decimals with a point: 0.001."
-                )
-            _check_keys(file, value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _check_keys(file, value)
 
 
 def check_config_choices(arguments: list[str]) -> None:

@@ -50,7 +50,7 @@ def instantiate_partial(node: DictConfig, name: str) -> Callable[..., Any]:
     takes_any = any(p.kind is p.VAR_KEYWORD for p in known.values())
     for key in () if takes_any else partial.keywords:
         if key not in known:
-            near = get_close_matches(key, known, 1)
+            near = get_close_matches(str(key), known, 1)
             hint = f" Did you mean {name}.{near[0]}?" if near else ""
             raise BoneAgeError(f"{name}.{key}: {partial.func.__qualname__} has no such option.{hint}")
 
