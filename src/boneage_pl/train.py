@@ -128,7 +128,7 @@ def _train(cfg: DictConfig, run: Path, index: DatasetIndex | None) -> Summary:
     )
     data.check_shares(trainer.world_size, trainer.accumulate_grad_batches)
     optimizer_state = initial.optimizer_state(cfg.optimizer.get("state"))
-    module = build_module(cfg, network, precision, data, trainer.world_size, optimizer_state)
+    module = build_module(cfg, network, data, trainer.world_size, optimizer_state)
     initial.check(module.build_optimizer()[0])
     record.numerics = describe_numerics(trainer.strategy.root_device.type, trainer.world_size)
     if trainer.is_global_zero:

@@ -164,6 +164,8 @@ class BoneAgeModule(L.LightningModule):
         if self.optimizer_state is not None:
             load_optimizer_state(optimizer, self.optimizer_state)
             self.optimizer_state = None
+        if self.trainer.gradient_clip_val:  # unscale gradients before clipping, not within a fused optimizer
+            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         if scheduler is None:
             return optimizer
         plateau = isinstance(scheduler, ReduceLROnPlateau)  # needs a validation metric

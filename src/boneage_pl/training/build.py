@@ -1,6 +1,5 @@
 """Build the data module, the Lightning module and the trainer."""
 
-import logging
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -26,8 +25,6 @@ from boneage_pl.training.loggers import build_loggers
 from boneage_pl.training.metadata import CheckpointMetadata
 from boneage_pl.training.run_dir import to_plain
 from boneage_pl.utils.hardware import disable_tf32, keep_freed_memory, syncs_batchnorm
-
-log = logging.getLogger(__name__)
 
 # options of the split and their keys in a checkpoint's split record
 _SPLIT_OPTIONS = {
@@ -87,7 +84,6 @@ def check_split_options(cfg: DictConfig, start: CheckpointMetadata, typed: Itera
 def build_module(
     cfg: DictConfig,
     network: nn.Module,
-    precision: str,
     data: BoneAgeDataModule,
     processes: int = 1,
     optimizer_state: dict[str, Any] | None = None,
@@ -101,7 +97,7 @@ def build_module(
     transforms = instantiate(cfg.transforms, "transforms")
     module = BoneAgeModule(
         network,
-        build_optimizer_factory(_unfused(cfg, precision).optimizer),
+        build_optimizer_factory(cfg.optimizer),
         scheduler,
         interval,
         length,
@@ -118,14 +114,6 @@ def check_compile(mode: bool | str) -> None:
     """Raise `BoneAgeError` for an unknown mode of torch.compile."""
     if mode not in (True, False, *COMPILE_MODES):
         raise BoneAgeError(f"compile={mode}: choose from true, false, {', '.join(COMPILE_MODES)}.")
-
-
-def _unfused(cfg: DictConfig, precision: str) -> DictConfig:
-    """Disable a fused optimizer where clipping needs unscaled gradients."""
-    if not (cfg.trainer.get("gradient_clip_val") and cfg.optimizer.get("fused") and "mixed" in precision):
-        return cfg
-    log.info("optimizer.fused=false: gradients in %s cannot be clipped with a fused optimizer", precision)
-    return OmegaConf.merge(cfg, {"optimizer": {"fused": False}})  # type: ignore[return-value]
 
 
 def build_trainer(
