@@ -47,11 +47,8 @@ def find_overlap(
     """
     overlap = {}
     for checkpoint in checkpoints:
-        images, split_images = (
-            stores[checkpoint.metadata.resize_spec].images,
-            images_of(checkpoint.metadata.split),
-        )
-        overlap[checkpoint.path] = split_images.overlap(
+        images = stores[checkpoint.metadata.resize_spec].images
+        overlap[checkpoint.path] = images_of(checkpoint.metadata.split).overlap(
             rows["id"], images.file_sha256, images.pixel_sha256, by_id=by_id
         )
     return overlap
