@@ -24,7 +24,6 @@ from boneage_pl.evaluation.reference_results import write_published_curves
 from boneage_pl.evaluation.report import write_training_report
 from boneage_pl.evaluation.run_summary import Summary, format_setup, format_summary, write_summary
 from boneage_pl.model.input_spec import get_input_spec
-from boneage_pl.model.layers import is_depthwise
 from boneage_pl.prediction.ensemble import parse_tta
 from boneage_pl.prediction.ood_fitting import add_ood_statistics
 from boneage_pl.training.build import build_datamodule, build_module, build_trainer, check_compile
@@ -90,11 +89,7 @@ def _train(cfg: DictConfig, run: Path, index: DatasetIndex | None) -> Summary:
     network = initial.build_network(cfg.model)
     resumed = initial.resumed_metadata
     precision = (
-        resumed.precision
-        if resumed
-        else resolve_precision(
-            cfg.trainer.precision, cfg.trainer.accelerator, depthwise=is_depthwise(network)
-        )
+        resumed.precision if resumed else resolve_precision(cfg.trainer.precision, cfg.trainer.accelerator)
     )
     data.prepare_data()
     data.setup()

@@ -5,8 +5,6 @@ import torch
 
 from boneage_pl.errors import BoneAgeError
 from boneage_pl.model.backbone_regressor import BackboneRegressor
-from boneage_pl.model.inception import InceptionRegressor
-from boneage_pl.model.layers import is_depthwise
 
 BACKBONES = [
     "resnet18",
@@ -65,12 +63,6 @@ def test_one_channel_equals_three_equal_ones():
 def test_constructor_options_reach_backbone():
     assert make(backbone_kwargs={"global_pool": "catavgmax"}).hidden[0].p == 0
     assert make(backbone_kwargs={"global_pool": "catavgmax"}).age.in_features > make().age.in_features
-
-
-def test_depthwise_convolutions_are_detected():
-    assert is_depthwise(make("mobilenetv3_small_050"))
-    assert not is_depthwise(make("resnet18"))
-    assert not is_depthwise(InceptionRegressor(107))
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,9 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from torch import nn
 
 from boneage_pl.model.backbones import create_backbone
-from boneage_pl.model.layers import SameConv2d
+from boneage_pl.model.layers import DepthwiseConv2d, SameConv2d
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 8, 15, 16])
@@ -27,7 +26,27 @@ def test_network_in_same_padding_is_timms(side: int):
     image = torch.rand(2, 3, side, side)
     with torch.no_grad():
         torch.testing.assert_close(ours(image), theirs(image))
-    assert [type(m) for m in ours.modules() if isinstance(m, nn.Conv2d)].count(SameConv2d) == 5
+    assert sum(isinstance(m, SameConv2d) for m in ours.modules()) == 5
+
+
+def test_depthwise_convolution_is_trained_in_float32_and_predicts_in_bfloat16():
+    network, _ = create_backbone("tf_efficientnet_lite0", 3, None, False, {})
+    depthwise = [m for m in network.modules() if isinstance(m, DepthwiseConv2d)]
+    assert len(depthwise) == sum(getattr(m, "groups", 1) > 1 for m in network.modules()) == 16
+    layer = depthwise[0]
+    image = torch.rand(2, layer.in_channels, 9, 9).bfloat16()
+    exact = layer(image.float())
+    exact.sum().backward()
+    gradient, layer.weight.grad = layer.weight.grad, None
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = layer(image)
+        with torch.no_grad():
+            predicted = layer(image)
+    trained.sum().backward()
+    assert torch.equal(trained, exact.bfloat16())
+    assert torch.equal(layer.weight.grad, gradient)
+    assert predicted.dtype == torch.bfloat16
+    torch.testing.assert_close(predicted, trained, atol=0.01, rtol=0.02)
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ def test_precision_is_bfloat16_only_if_native(monkeypatch: pytest.MonkeyPatch, f
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(hardware, "_cpu_flags", lambda: flags)
     assert hardware.resolve_precision("auto") == expected
-    assert hardware.resolve_precision("auto", depthwise=True) == "32-true"
     assert hardware.resolve_precision(32) == "32-true"  # as Hydra reads trainer.precision=32
 
 

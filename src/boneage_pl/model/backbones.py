@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from boneage_pl.errors import BoneAgeError, first_line
 from boneage_pl.model.input_spec import SYMMETRIC, InputSpec
-from boneage_pl.model.layers import SameConv2d
+from boneage_pl.model.layers import DepthwiseConv2d, DepthwiseSameConv2d, SameConv2d
 from boneage_pl.model.pretrained import IMAGENET, download_timeout, load_weights, read_state_dict, unavailable
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def create_backbone(
         _load(network, values, weights, config, channels)
     if channels == 1:
         spec = InputSpec((sum(spec.mean) / len(spec.mean),), (sum(spec.std) / len(spec.std),))
-    _use_static_padding(network)
+    _replace_convolutions(network)
     return network, spec
 
 
@@ -167,8 +167,14 @@ def _check_hub() -> None:
         urlopen(Request(constants.ENDPOINT, method="HEAD")).close()
 
 
-def _use_static_padding(network: nn.Module) -> None:
-    """Replace convolutions with TensorFlow's SAME padding by `SameConv2d`."""
+def _replace_convolutions(network: nn.Module) -> None:
+    """Replace depthwise convolutions, and those with TensorFlow's SAME padding, by this project's."""
+    replacements = {
+        (nn.Conv2d, True): DepthwiseConv2d,
+        (Conv2dSame, True): DepthwiseSameConv2d,
+        (Conv2dSame, False): SameConv2d,
+    }
     for module in network.modules():
-        if type(module) is Conv2dSame and set(module.dilation) == {1}:
-            module.__class__ = SameConv2d  # type: ignore[assignment]
+        if isinstance(module, nn.Conv2d) and module.dilation == (1, 1):
+            depthwise = module.groups == module.in_channels > 1
+            module.__class__ = replacements.get((type(module), depthwise), type(module))

@@ -1,4 +1,4 @@
-"""Linear layer in float32, and convolution with TensorFlow's SAME padding."""
+"""Layers in float32 under mixed precision, and convolution with TensorFlow's SAME padding."""
 
 from typing import Annotated
 
@@ -43,6 +43,17 @@ class SameConv2d(nn.Conv2d):
         return conv2d(input, weight, self.bias, self.stride, padding, groups=self.groups)
 
 
-def is_depthwise(network: nn.Module) -> bool:
-    """Whether a network has depthwise convolutions."""
-    return any(isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1 for m in network.modules())
+class DepthwiseConv2d(nn.Conv2d):
+    """A depthwise convolution that is trained in float32 on CPUs, where its bfloat16 gradient is slow."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve [B, C, H, W] → [B, C, H', W'] of the input's type."""
+        kind = input.device.type
+        if kind != "cpu" or not torch.is_grad_enabled() or not torch.is_autocast_enabled(kind):
+            return super().forward(input)
+        with torch.autocast(kind, enabled=False):
+            return super().forward(input.to(self.weight.dtype)).to(input.dtype)
+
+
+class DepthwiseSameConv2d(DepthwiseConv2d, SameConv2d):
+    """The same with TensorFlow's SAME padding."""

@@ -48,13 +48,12 @@ def check_devices(accelerator: str, devices: Any) -> None:
         raise BoneAgeError(f"trainer.devices={devices}: only {count} available.")
 
 
-def resolve_precision(precision: str | int, accelerator: str = "auto", depthwise: bool = False) -> str:
+def resolve_precision(precision: str | int, accelerator: str = "auto") -> str:
     """Return Lightning's name of a precision; `auto` is bfloat16 if native, else float32.
 
     Args:
         precision: as configured.
         accelerator: as configured.
-        depthwise: whether the network has depthwise convolutions, which are faster in float32 on CPUs.
 
     Raises:
         BoneAgeError: unknown precision.
@@ -64,7 +63,7 @@ def resolve_precision(precision: str | int, accelerator: str = "auto", depthwise
     if on_gpu(accelerator):
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = "bf16" in _cpu_flags() and not depthwise
+        native = "bf16" in _cpu_flags()
     return "bf16-mixed" if native else "32-true"
 
 
