@@ -63,12 +63,7 @@ def test_trainer_options_reach_lightning(home: Home):
     rows = rows_of(home.path / "outputs" / "options")
     assert [bool(row["val_mae"]) for row in rows] == [False, True]
     assert all(float(row["train_mae"]) > 0 for row in rows)
-    for words in (
-        "cannot be clipped with a fused optimizer",
-        "validation uses only a part",
-        "Trainable params",
-        "Profiler Report",
-    ):
+    for words in ("validation uses only a part", "Trainable params", "Profiler Report"):
         assert words in stdout
 
 
