@@ -67,9 +67,11 @@ def choose(page: Page, file: Path) -> None:
     raise AssertionError("Enter chooses no file")
 
 
-def enter_until(page: Page, text: str) -> None:
-    """Press Enter until `text` is shown: Gradio may not have the value right after `fill`."""
+def enter_until(page: Page, values: dict[str, str], text: str) -> None:
+    """Fill text boxes and press Enter until `text` is shown: Gradio may reset boxes that just appeared."""
     for _ in range(8):
+        for name, value in values.items():
+            page.get_by_role("textbox", name=name).fill(value)
         page.keyboard.press("Enter")
         with suppress(AssertionError):
             expect(page.get_by_text(text)).to_be_visible(timeout=4000)
@@ -100,8 +102,7 @@ def test_upload_shows_prediction(home: Home, site: Served, browser: Browser):
         expect(page.get_by_role("heading", name=BONE_AGE)).to_have_text(title)
         expect(page.get_by_text("90 % prediction interval")).to_be_visible()
 
-        page.get_by_role("textbox", name="Chronological age").fill("9 y 2 m")
-        enter_until(page, "Brush Foundation")
+        enter_until(page, {"Chronological age": "9 y 2 m"}, "Brush Foundation")
         ahead, sd = months - 110, skeletal_age_sd(110, male=True)
         assert sd is not None
         words = "ahead of" if ahead >= 0 else "behind"
@@ -111,9 +112,8 @@ def test_upload_shows_prediction(home: Home, site: Served, browser: Browser):
         expect(axis).to_have_attribute("aria-label", re.compile("interval from .* chronological age 9 y 2 m"))
 
         page.get_by_role("button", name="Or from dates").click()
-        page.get_by_role("textbox", name="Date of birth").fill("2014-05-30")
-        page.get_by_role("textbox", name="Date of the radiograph").fill("2014-05-29")
-        enter_until(page, "do not give an age of 0 to 130 years")
+        dates = {"Date of birth": "2014-05-30", "Date of the radiograph": "2014-05-29"}
+        enter_until(page, dates, "do not give an age of 0 to 130 years")
         expect(page.get_by_role("heading", name=BONE_AGE)).to_have_text(title)  # the prediction stays visible
         assert site.uploads() == []
 
